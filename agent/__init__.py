@@ -1,0 +1,1 @@
+"""The rollback agent: flags, commands, flag backends, control and the command line."""

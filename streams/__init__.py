@@ -1,0 +1,1 @@
+"""Kafka and Faust: telemetry in, per-second statistics and verdicts out."""
