@@ -1,0 +1,123 @@
+"""Latency histograms: base-2 exponential buckets of scale 5, in milliseconds.
+
+Bucket i of the family holds (2**(i/32), 2**((i+1)/32)], upper bound included: the boundaries that OpenTelemetry gives
+an exponential histogram of scale 5 and Prometheus a native histogram of schema 5, when they measure in milliseconds.
+Here `BINS` of them are kept, from 2**-4 ms (62.5 us) to 2**22 ms (70 min); what lies outside goes into the end bins,
+0 ms into bin 0. One bucket is 2.19 % wide, so a quantile is off by 1.09 % at most between those ends.
+
+>>> import numpy as np
+>>> bins(np.array([0.0, 1.0, 1.0001, 2.0, 45_000.0]))
+array([  0, 127, 128, 159, 622])
+>>> counts = np.bincount(bins(np.array([12.0, 15.0, 18.0, 900.0])), minlength=BINS)
+>>> quantile(counts[np.newaxis], 0.5).round(1)
+array([15.2])
+
+Sources: opentelemetry-specification, metrics/data-model.md, "ExponentialHistogram"; Prometheus native histograms
+specification, "Schema"; the midpoint is that of DDSketch (Masson, Rim, Lee, VLDB 2019).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCALE = 5
+BINS_PER_OCTAVE = 1 << SCALE
+LOW_EXPONENT = -4
+HIGH_EXPONENT = 22
+OCTAVES = HIGH_EXPONENT - LOW_EXPONENT
+BINS = OCTAVES * BINS_PER_OCTAVE
+"""832 bins; `OCTAVES` groups of `BINS_PER_OCTAVE`, so a bin's octave is `bin // BINS_PER_OCTAVE`."""
+
+PER_MILLION = 1_000_000
+
+# 2**(j/32) rounded once from 28 digits: numpy's exp2 and log2 differ in the last place between processors, and a value
+# on a boundary would then change its bin from one machine to the next.
+_STEPS = np.array([float(Decimal(2) ** (Decimal(j) / BINS_PER_OCTAVE)) for j in range(1, BINS_PER_OCTAVE + 1)])
+_OCTAVE_STARTS = 2.0 ** np.arange(LOW_EXPONENT, HIGH_EXPONENT)
+_UPPER: NDArray[np.float64] = (_OCTAVE_STARTS[:, np.newaxis] * _STEPS).ravel()
+_LOWER = np.concatenate(([_OCTAVE_STARTS[0]], _UPPER[:-1]))
+
+# Positive doubles are ordered as their bit patterns are. A pattern without its lowest 46 bits numbers 64 equal parts of
+# every octave; each is narrower than a bin, so it holds at most one boundary: two table entries say all.
+_SHIFT = np.int64(46)
+_FIRST = _LOWER[:1].view(np.int64)[0] + 1
+_LAST = _UPPER[-1:].view(np.int64)[0]
+_PART_STARTS = np.arange(OCTAVES << (52 - 46), dtype=np.int64) << _SHIFT
+_UPPER_KEYS = _UPPER.view(np.int64) - _FIRST
+_PART_BIN = np.searchsorted(_UPPER_KEYS, _PART_STARTS).astype(np.int64)
+_PART_UPPER = _UPPER_KEYS[_PART_BIN]
+
+
+def bins(latency_ms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the bin, 0 .. BINS - 1, of every latency in milliseconds (any shape; 3 to 10 ns a value).
+
+    Nothing is refused: negative numbers land in bin 0 and NaN in an end bin, so they must be turned away before.
+    """
+    values = np.ascontiguousarray(latency_ms, dtype=np.float64)
+    keys: NDArray[np.int64] = np.clip(values.view(np.int64), _FIRST, _LAST)
+    keys -= _FIRST
+    part = keys >> _SHIFT
+    above = keys > _PART_UPPER.take(part)
+    # Writing into `keys` halves the time of large arrays, which goes into fresh pages; "clip" is what lets numpy do so.
+    np.take(_PART_BIN, part, out=keys, mode="clip")
+    keys += above
+    return keys
+
+
+def upper_bounds_ms() -> NDArray[np.float64]:
+    """Return the inclusive upper bound of every bin in milliseconds, shape (BINS,)."""
+    return _UPPER.copy()
+
+
+def midpoints_ms() -> NDArray[np.float64]:
+    """Return the value in milliseconds that stands for every bin, shape (BINS,).
+
+    It is 2ab / (a + b) for the bounds a and b: both are then the same 1.09 % away in relative terms.
+    """
+    result: NDArray[np.float64] = 2 * _LOWER * _UPPER / (_LOWER + _UPPER)
+    return result
+
+
+_MIDPOINTS = midpoints_ms()
+
+
+def rank(q: float, totals: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which smallest value, counted from 1, is the `q` quantile of `totals` values: ceil(q n), at least 1.
+
+    `q` counts in millionths, because ceil(0.07 * 100) is 8 in floating point.
+    """
+    parts = round(q * PER_MILLION)
+    if not 0 <= parts <= PER_MILLION:
+        raise ValueError(f"quantile {q} is not between 0 and 1")
+    result: NDArray[np.int64] = np.maximum(-(-totals * parts // PER_MILLION), 1)
+    return result
+
+
+def quantile(counts: NDArray[np.integer], q: float) -> NDArray[np.float64]:
+    """Return the `q` quantile (0..1) of every row in milliseconds, nan where a row is empty.
+
+    `counts` has shape (rows, BINS). `quantile_by_octave` is ten times cheaper where octave sums are kept.
+    """
+    octaves = counts.reshape(len(counts), OCTAVES, BINS_PER_OCTAVE).sum(axis=2, dtype=np.int64)
+    return quantile_by_octave(counts, octaves, np.arange(len(counts)), q)
+
+
+def quantile_by_octave(
+    counts: NDArray[np.integer], octaves: NDArray[np.integer], rows: NDArray[np.int64], q: float
+) -> NDArray[np.float64]:
+    """Return the `q` quantile (0..1) of the chosen rows in milliseconds, nan where a row is empty.
+
+    `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both.
+    """
+    coarse = np.cumsum(octaves[rows], axis=1, dtype=np.int64)
+    totals = coarse[:, -1]
+    wanted = rank(q, totals)
+    octave = np.minimum((coarse < wanted[:, np.newaxis]).sum(axis=1), OCTAVES - 1)
+    each = np.arange(len(rows))
+    wanted -= np.where(octave > 0, coarse[each, octave - 1], 0)
+    fine = np.cumsum(counts.reshape(len(counts), OCTAVES, BINS_PER_OCTAVE)[rows, octave], axis=1, dtype=np.int64)
+    step = np.minimum((fine < wanted[:, np.newaxis]).sum(axis=1), BINS_PER_OCTAVE - 1)
+    return np.where(totals > 0, _MIDPOINTS[octave * BINS_PER_OCTAVE + step], np.nan)
