@@ -1,0 +1,49 @@
+# Needs only make, git and Python 3.11 or newer; everything else goes into .venv, pinned by hash.
+#   make demo [KAFKA=host:port]     make test [ARGS="-k windows"]     make check     make bench [KAFKA=host:port]
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
+KAFKA ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BROKER := $(if $(KAFKA),--kafka $(KAFKA))
+
+.PHONY: install demo test check bench lock
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "flipback needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Install one and name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	@$(BIN)/flipback demo $(BROKER)
+
+test: install
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_imports.py
+
+bench: install
+	@$(BIN)/flipback bench $(BROKER) $(ARGS)
+
+# The pins anew from pyproject.toml; needs `uv` on the PATH. The development pins contain the runtime pins.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+lock:
+	$(LOCK) $(ARGS) pyproject.toml -o requirements.txt
+	$(LOCK) $(ARGS) --extra dev --extra demo -c requirements.txt pyproject.toml -o requirements-dev.txt
