@@ -19,6 +19,7 @@ specification, "Schema"; the midpoint is that of DDSketch (Masson, Rim, Lee, VLD
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,40 +85,59 @@ def midpoints_ms() -> NDArray[np.float64]:
 _MIDPOINTS = midpoints_ms()
 
 
-def rank(q: float, totals: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank(q: float | NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return which smallest value, counted from 1, is the `q` quantile of `totals` values: ceil(q n), at least 1.
 
-    `q` counts in millionths, because ceil(0.07 * 100) is 8 in floating point.
+    `q` counts in millionths, because ceil(0.07 * 100) is 8 in floating point. Raises ValueError outside 0..1.
     """
-    parts = round(q * PER_MILLION)
-    if not 0 <= parts <= PER_MILLION:
+    parts = np.rint(np.multiply(q, PER_MILLION)).astype(np.int64)
+    if np.any((parts < 0) | (parts > PER_MILLION)):
         raise ValueError(f"quantile {q} is not between 0 and 1")
     result: NDArray[np.int64] = np.maximum(-(-totals * parts // PER_MILLION), 1)
     return result
 
 
-def quantile(counts: NDArray[np.integer], q: float) -> NDArray[np.float64]:
+def quantile(counts: NDArray[np.integer[Any]], q: float) -> NDArray[np.float64]:
     """Return the `q` quantile (0..1) of every row in milliseconds, nan where a row is empty.
 
-    `counts` has shape (rows, BINS). `quantile_by_octave` is ten times cheaper where octave sums are kept.
+    `counts` has shape (rows, BINS). `quantile_by_octave` is five times cheaper where octave sums are kept.
     """
     octaves = counts.reshape(len(counts), OCTAVES, BINS_PER_OCTAVE).sum(axis=2, dtype=np.int64)
     return quantile_by_octave(counts, octaves, np.arange(len(counts)), q)
 
 
 def quantile_by_octave(
-    counts: NDArray[np.integer], octaves: NDArray[np.integer], rows: NDArray[np.int64], q: float
+    counts: NDArray[np.integer[Any]],
+    octaves: NDArray[np.integer[Any]],
+    rows: NDArray[np.int64],
+    q: float | NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the `q` quantile (0..1) of the chosen rows in milliseconds, nan where a row is empty.
 
-    `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both.
+    `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both, `q` is
+    one for all or (r,).
     """
-    coarse = np.cumsum(octaves[rows], axis=1, dtype=np.int64)
-    totals = coarse[:, -1]
+    coarse = _cumulative(octaves[rows])
+    totals = coarse[-1]
     wanted = rank(q, totals)
-    octave = np.minimum((coarse < wanted[:, np.newaxis]).sum(axis=1), OCTAVES - 1)
-    each = np.arange(len(rows))
-    wanted -= np.where(octave > 0, coarse[each, octave - 1], 0)
-    fine = np.cumsum(counts.reshape(len(counts), OCTAVES, BINS_PER_OCTAVE)[rows, octave], axis=1, dtype=np.int64)
-    step = np.minimum((fine < wanted[:, np.newaxis]).sum(axis=1), BINS_PER_OCTAVE - 1)
+    octave = _first_reaching(coarse, wanted)
+    below = coarse[octave - 1, np.arange(len(rows))]
+    wanted -= np.where(octave > 0, below, 0)
+    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave])
+    step = _first_reaching(fine, wanted)
     return np.where(totals > 0, _MIDPOINTS[octave * BINS_PER_OCTAVE + step], np.nan)
+
+
+def _cumulative(groups: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones."""
+    sums = groups.T.astype(np.int64, order="C")
+    for i in range(1, len(sums)):
+        sums[i] += sums[i - 1]
+    return sums
+
+
+def _first_reaching(sums: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for every column of (k, rows) running sums the first index that reaches `wanted`, else k - 1."""
+    index: NDArray[np.int64] = np.add.reduce(sums < wanted, axis=0, dtype=np.uint8).astype(np.int64)
+    np.minimum(index, len(sums) - 1, out=index)
+    return index

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from fractions import Fraction
 
@@ -29,10 +28,6 @@ def exact_bin(value: float) -> int:
     while guess > 0 and power <= Fraction(2) ** (LOW_EXPONENT * BINS_PER_OCTAVE + guess):
         guess -= 1
     return guess
-
-
-def test_examples_of_the_documentation() -> None:
-    assert doctest.testmod(histogram).failed == 0
 
 
 @given(latencies)
@@ -102,6 +97,14 @@ def test_chosen_rows_come_in_the_order_asked_for() -> None:
     octaves = counts.reshape(3, OCTAVES, BINS_PER_OCTAVE).sum(axis=2)
     got = histogram.quantile_by_octave(counts, octaves, np.array([2, 0, 2]), 0.5)
     assert got.tolist() == midpoints_ms()[[831, 10, 831]].tolist()
+
+
+def test_every_row_may_have_a_quantile_of_its_own() -> None:
+    counts = np.zeros((1, BINS), dtype=np.uint32)
+    counts[0, [10, 400, 831]] = 7
+    octaves = counts.reshape(1, OCTAVES, BINS_PER_OCTAVE).sum(axis=2)
+    got = histogram.quantile_by_octave(counts, octaves, np.array([0, 0, 0]), np.array([0.99, 0.1, 0.5]))
+    assert got.tolist() == midpoints_ms()[[831, 10, 400]].tolist()
 
 
 def test_rank_counts_in_millionths_so_that_a_whole_product_is_not_rounded_up() -> None:
