@@ -1,0 +1,93 @@
+"""What can go wrong in the agent. A refused command is no exception: it is an outcome with a reason (agent.commands).
+
+FlipbackError            exit status 1
+├── ConfigError          3  the configuration or a file that it names cannot be used
+│   └── KeyFileError        a signing key cannot be used
+├── MalformedEvent       1  a record of the event log is no event of flipback
+├── LedgerError          1  the durable record of the flips cannot be read or written
+├── RestoreRefused       5  an incident's snapshot is not put back
+└── BackendError         4  a flag backend did not do what was asked
+    ├── Conflict            the flag is not the one that was judged
+    ├── Throttled           asked to come back later, see `retry_after`
+    ├── Transient           may pass; a write may have landed
+    ├── Timeout             no answer by the deadline; a write may have landed
+    ├── Auth                not known to the backend
+    ├── Permission          known, but not allowed
+    ├── NotFound            no such flag, or no such place
+    ├── Invalid             what is there, or what would be written, is not valid
+    └── Unsupported         the backend cannot do this at all
+
+Messages say what, where, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FlipbackError(Exception):
+    """Root of the agent's errors; the command line ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(FlipbackError):
+    exit_code = 3
+
+
+class KeyFileError(ConfigError):
+    pass
+
+
+class MalformedEvent(FlipbackError):
+    pass
+
+
+class LedgerError(FlipbackError):
+    pass
+
+
+class RestoreRefused(FlipbackError):
+    exit_code = 5
+
+
+class BackendError(FlipbackError):
+    exit_code = 4
+
+
+class Conflict(BackendError):
+    pass
+
+
+class Throttled(BackendError):
+    """`retry_after` is in seconds; None where the backend did not say."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Transient(BackendError):
+    pass
+
+
+class Timeout(BackendError):
+    pass
+
+
+class Auth(BackendError):
+    pass
+
+
+class Permission(BackendError):
+    pass
+
+
+class NotFound(BackendError):
+    pass
+
+
+class Invalid(BackendError):
+    pass
+
+
+class Unsupported(BackendError):
+    pass
