@@ -1,0 +1,100 @@
+"""What flipback says it did: CloudEvents 1.0 in the binary mode of the Kafka protocol binding.
+
+The attributes are `ce_*` headers, the data is the JSON value, the subject ("environment/flag") is the key, so that
+all events of a flag stay in order. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from agent.errors import MalformedEvent
+
+COMMAND_RECEIVED: Final = "flipback.command.received"
+COMMAND_REJECTED: Final = "flipback.command.rejected"
+FLAG_SNAPSHOT: Final = "flipback.flag.snapshot"
+FLAG_WRITTEN: Final = "flipback.flag.written"
+FLAG_VERIFIED: Final = "flipback.flag.verified"
+FLAG_ALREADY: Final = "flipback.flag.already"
+FLAG_CONFLICT: Final = "flipback.flag.conflict"
+FLAG_AMBIGUOUS: Final = "flipback.flag.ambiguous"
+FLAG_RESTORED: Final = "flipback.flag.restored"
+INABILITY: Final = "flipback.inability"
+
+SOURCE: Final = "/flipback"
+_NAMESPACE = uuid.UUID("d2b4f0a3-4d1e-4a53-8a5e-0d9f0f9e7c11")
+_CONTENT_TYPE = b"application/json"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened: `time` in Unix seconds, `data` of JSON values; an `id` seen before is a re-delivery."""
+
+    type: str
+    subject: str
+    data: dict[str, Any]
+    id: str
+    time: float
+
+
+Headers = list[tuple[str, bytes]]
+
+
+def trigger_type(state: str) -> str:
+    """The type of the event that a trigger has come into `state` (pending, firing, ...)."""
+    return f"flipback.trigger.{state}"
+
+
+def subject_of(environment: str, flag: str) -> str:
+    return f"{environment}/{flag}"
+
+
+def event_id(*parts: str) -> str:
+    """The id of the event that these words name, such as a command, a type and a number: always the same."""
+    return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode(parts).decode()))
+
+
+def to_kafka(event: Event) -> tuple[bytes, bytes, Headers]:
+    """Key, value and headers of the event's record."""
+    moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.id.encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", event.type.encode()),
+        ("ce_subject", event.subject.encode()),
+        ("ce_time", moment.encode()),
+        ("content-type", _CONTENT_TYPE),
+    ]
+    return event.subject.encode(), msgspec.json.encode(event.data), headers
+
+
+def from_kafka(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
+    """The event in a record. Raises MalformedEvent where it is none, or another mode or version of CloudEvents."""
+    found = dict(headers)
+    if found.get("ce_specversion") != b"1.0":
+        raise MalformedEvent("the record has no header ce_specversion 1.0: it is no CloudEvent in binary mode")
+    if found.get("content-type", _CONTENT_TYPE).split(b";")[0].strip() != _CONTENT_TYPE:
+        raise MalformedEvent(f"the event's data is {found['content-type']!r}, expected application/json")
+    try:
+        moment = datetime.fromisoformat(found["ce_time"].decode())
+        if moment.tzinfo is None:
+            raise MalformedEvent(f"the event's time {moment.isoformat()} has no zone")
+        return Event(
+            type=found["ce_type"].decode(),
+            subject=found["ce_subject"].decode(),
+            data=_data.decode(value or b""),
+            id=found["ce_id"].decode(),
+            time=moment.timestamp(),
+        )
+    except KeyError as error:
+        raise MalformedEvent(f"the event has no header {error.args[0]}") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise MalformedEvent(f"the event cannot be read: {error}") from error
+
+
+_data = msgspec.json.Decoder(dict[str, Any])
