@@ -1,0 +1,93 @@
+"""Fixtures of all tests: a real Apache Kafka, and topic names of one's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kafka import KafkaNode, KafkaUnavailable
+
+_unavailable = pytest.StashKey[str]()
+_log = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs Kafka, so that `-m kafka` and `-m "not kafka"` are always right."""
+    for item in items:
+        if {"kafka", "kafka_node"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("kafka")
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap address `host:port` of an Apache Kafka: FLIPBACK_KAFKA's, else a node started for this session."""
+    named = os.environ.get("FLIPBACK_KAFKA")
+    if named:
+        _check_answers(named)
+        yield named
+        return
+    with _node(request, tmp_path_factory.mktemp("kafka")) as node:
+        yield node.bootstrap
+
+
+@pytest.fixture
+def kafka_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaNode]:
+    """An Apache Kafka of one test's own, to be killed and started again."""
+    with _node(request, tmp_path / "kafka") as node:
+        yield node
+
+
+@contextmanager
+def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode]:
+    node = KafkaNode(directory)
+    try:
+        node.start()
+    except KafkaUnavailable as error:
+        reason = f"{error}; or name a broker: FLIPBACK_KAFKA=host:port"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(f"CI must not skip the tests on Apache Kafka: {reason}", pytrace=False)
+        request.config.stash[_unavailable] = str(error)
+        pytest.skip(reason)
+    failures_before = request.session.testsfailed
+    try:
+        yield node
+    finally:
+        node.kill()
+        shutil.rmtree(directory / "data", ignore_errors=True)
+        if request.session.testsfailed > failures_before:
+            request.config.stash[_log] = str(node.log)
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for the topics and groups of one test, so that tests share a broker without meeting."""
+    return f"t{uuid.uuid4().hex[:12]}."
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line what was not tested, or where the log of the broker is."""
+    reason = config.stash.get(_unavailable, None)
+    if reason is not None:
+        skipped = sum("kafka" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
+        tests = "1 test" if skipped == 1 else f"{skipped} tests"
+        terminalreporter.write_line(
+            f"NOT TESTED: {tests} of delivery, recovery and flips on a real Apache Kafka: {reason}", red=True, bold=True
+        )
+    log = config.stash.get(_log, None)
+    if log is not None:
+        terminalreporter.write_line(f"The broker's log: {log}", yellow=True)
+
+
+def _check_answers(bootstrap: str) -> None:
+    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        pytest.fail(f"FLIPBACK_KAFKA={bootstrap} does not answer: {error}", pytrace=False)

@@ -1,0 +1,193 @@
+"""One Apache Kafka node (KRaft) on loopback for the tests, from the jars that Maven brings.
+
+`KafkaNode(directory).start()` formats its storage at first, so a node that was killed starts again with its data.
+The node dies with the process that started it, however that one ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from xml.etree import ElementTree
+
+POM = Path(__file__).with_name("kafka-pom.xml")
+START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
+MAVEN_TIMEOUT = 600.0  # seconds for 54 MB of jars
+
+CONFIGURATION = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+num.partitions=4
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+group.min.session.timeout.ms=1000
+"""
+
+
+_GUARD = """\
+exec 3<&0
+"$@" 3<&- </dev/null & node=$!
+{ read _ <&3; kill -9 $node; } 2>/dev/null &
+wait $node
+kill -9 $! 2>/dev/null
+"""
+
+
+class KafkaUnavailable(Exception):
+    """This machine cannot run Apache Kafka; the message says what is missing."""
+
+
+class KafkaNode:
+    """A node that keeps its storage, configuration and log in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / "kafka.log"
+        self._broker, self._controller = _free_ports(2)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The address for clients, `host:port`."""
+        return f"127.0.0.1:{self._broker}"
+
+    def start(self) -> None:
+        """Start the node and return when it serves; KafkaUnavailable, or RuntimeError with the end of its log."""
+        jars = _jars()
+        configuration = self.directory / "server.properties"
+        data = self.directory / "data"
+        if not data.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            configuration.write_text(
+                CONFIGURATION.format(broker=self._broker, controller=self._controller, data=data.absolute())
+            )
+            self._format(jars, configuration)
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        # _GUARD ends the node when its standard input is closed, which the kernel does when this process is gone, even
+        # by SIGKILL. A session of its own keeps Ctrl-C in the terminal away from the node.
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", _GUARD, "guard", *_java(jars), "kafka.Kafka", str(configuration)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._await_started(offset)
+
+    def kill(self) -> None:
+        """End the node at once, as a crash would; its storage stays."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        self._process = None
+
+    def _format(self, jars: Path, configuration: Path) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        tool = [*_java(jars), "kafka.tools.StorageTool"]
+        done = subprocess.run(
+            [*tool, "format", "--standalone", "-t", cluster, "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=START_TIMEOUT,
+            check=False,
+        )
+        if "UnsupportedClassVersionError" in done.stdout:
+            raise KafkaUnavailable("java is older than 17")
+        if done.returncode:
+            raise RuntimeError(f"Kafka's storage could not be formatted:\n{done.stdout[-2000:]}")
+
+    def _await_started(self, offset: int) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            log = self.log.read_bytes()[offset:]
+            if b"Kafka Server started" in log:
+                return
+            if b"Exiting Kafka" in log or self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"Kafka did not start; the end of {self.log}:\n{self.log.read_text()[-2000:]}")
+
+
+def _java(jars: Path) -> list[str]:
+    return ["java", "-Xms256m", "-Xmx1g", "-Dorg.slf4j.simpleLogger.showDateTime=true", "-cp", f"{jars}/*"]
+
+
+def _jars() -> Path:
+    """Return the directory of the jars, brought by Maven at first and kept under the user's cache."""
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if missing:
+        raise KafkaUnavailable(f"{' and '.join(missing)} not installed")
+    pom = POM.read_bytes()
+    version = ElementTree.fromstring(pom).findtext(".//{*}kafka.version")  # noqa: S314 - a file of our own
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
+    jars = cache / f"kafka-{version}-{hashlib.sha256(pom).hexdigest()[:8]}"
+    if jars.is_dir():
+        return jars
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="incomplete-") as temporary:
+        fresh = Path(temporary) / "jars"
+        try:
+            done = subprocess.run(
+                ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=MAVEN_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise KafkaUnavailable(f"Maven did not bring Kafka's jars in {MAVEN_TIMEOUT:.0f} s") from error
+        if done.returncode:
+            first = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
+            raise KafkaUnavailable(f"Maven could not bring Kafka's jars: {first[:300]}")
+        # Another run may have been faster; what it made is the same.
+        with contextlib.suppress(OSError):
+            fresh.rename(jars)
+    return jars
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports below Linux's ephemeral range (32768 up), so that no outgoing connection takes them meanwhile."""
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            candidate = random.randrange(20000, 32000)
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            ports.append(candidate)
+        return ports
