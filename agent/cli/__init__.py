@@ -1,0 +1,92 @@
+"""The `flipback` command. A subcommand is imported when it is called: `--help` must not pay for numpy or Faust.
+
+A subcommand raises FlipbackError for what the user can mend, and returns its exit status, or None for 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from agent.errors import FlipbackError
+
+
+class Subcommand(NamedTuple):
+    """Where a command is, `module:attribute`, and its line in `flipback --help`."""
+
+    target: str
+    help: str
+
+
+SUBCOMMANDS = {
+    "run": Subcommand("agent.cli.run:command", "Watch telemetry and flip flags: all roles, or some with --roles."),
+    "replay": Subcommand("agent.cli.replay:command", "Judge recorded telemetry without a broker."),
+    "topics": Subcommand("agent.cli.topics:command", "Create flipback's topics, or show what is there."),
+    "keys": Subcommand("agent.cli.keys:command", "Make the keys that sign commands."),
+    "config": Subcommand("agent.cli.config:command", "Check a configuration, or print its JSON Schema."),
+    "restore": Subcommand("agent.cli.restore:command", "Put a flag back as it was before an incident."),
+    "status": Subcommand("agent.cli.status:command", "Show rollouts, incidents and the health of every role."),
+    "bench": Subcommand("agent.cli.bench:command", "Measure this machine on a real Kafka."),
+    "demo": Subcommand("agent.cli.demo:command", "Watch a bad release being turned off, with a broker of its own."),
+}
+
+EXIT_STATUS = """\b
+Exit status:
+  0    done
+  1    failed
+  2    wrong usage
+  3    the configuration, or a file that it names, is invalid
+  4    the flag backend did not do what was asked
+  5    the snapshot was not restored
+  130  interrupted
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and line of help, and imports one only to call it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click's own reads the help out of each command, and so would import them all.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, subcommand.help) for name, subcommand in SUBCOMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EXIT_STATUS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flipback", message="%(prog)s %(version)s")
+def group() -> None:
+    """Watch request telemetry in Kafka and turn a release's feature flag back when it hurts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (`sys.argv` by default) and exit; an error is one message on stderr, never a traceback."""
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        # Not standalone: click would turn an interrupt into status 1 and drop the status that a command returns.
+        result: Any = group.main(arguments, prog_name="flipback", standalone_mode=False)
+    except FlipbackError as error:
+        click.echo(f"flipback: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort as error:
+        click.echo("flipback: interrupted", err=True)
+        return 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+    return result if isinstance(result, int) else 0
