@@ -1,0 +1,200 @@
+"""From a firing trigger to a signed command, at most one for each (flag, version of the flag, trigger).
+
+The command is written before the incident that latches it: a crash between the two sends the same command again,
+whose id follows from the incident, and the executor knows it. The other order could lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from agent import events
+from agent.commands import MAX_INSTANCES, Command, incident_id, issue, sign
+from agent.commands import Evidence as CommandEvidence
+from agent.config import Flag
+from agent.events import Event
+from agent.flag_state import FlagStatus
+from agent.incidents import Incident, Known
+from agent.keys import PrivateKey
+from detectors.spec import TriggerSpec
+from streams.evidence import Evidence
+
+UNSEEN_AFTER = 30.0
+"""Seconds after a command within which the flag must be seen safe; then the inability is announced (promise P3)."""
+
+_RESEND_MARGIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the commander writes; each returns when the broker has acknowledged."""
+
+    command: Callable[[bytes, bytes], Awaitable[None]]
+    incident: Callable[[Incident], Awaitable[None]]
+    event: Callable[[Event], Awaitable[None]]
+
+
+class Commander:
+    """Turns evidence into commands. `flags` are the managed ones by (environment, flag), `clock` is Unix seconds."""
+
+    def __init__(
+        self,
+        flags: Mapping[tuple[str, str], Flag],
+        known: Known,
+        key: PrivateKey,
+        *,
+        rules_hash: str,
+        lifetime: float,
+        shadow: bool,
+        outputs: Outputs,
+        clock: Callable[[], float],
+    ) -> None:
+        self._flags = flags
+        self._known = known
+        self._key = key
+        self._rules_hash = rules_hash
+        self._lifetime = lifetime
+        self._shadow = shadow
+        self._outputs = outputs
+        self._clock = clock
+        self._announced: set[str] = set()
+
+    async def firing(self, evidence: Evidence) -> None:
+        """Handle a trigger that fires now; called for every second in which it does."""
+        spec = evidence.spec
+        if spec.action != "rollback":
+            return
+        status = self._known.flags.get((spec.environment, spec.flag))
+        if status is None:
+            await self._unable(spec, "unknown", "the state of the flag is not known: is an executor running?")
+            return
+        if status.safe or not _held_since_change(evidence, status):
+            return
+        if evidence.single_source is not None:
+            await self._unable(spec, status.version, evidence.single_source)
+            return
+        incident = incident_id(spec.environment, spec.flag, status.version, spec.name)
+        latched = self._known.incidents.get(incident)
+        now = self._clock()
+        if latched is not None and not self._to_be_sent_again(latched, now):
+            if latched.outcome == "commanded" and now - latched.commanded_at > UNSEEN_AFTER:
+                await self._unable(
+                    spec, status.version, f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command"
+                )
+            return
+        await self._command(evidence, status, now)
+
+    def _to_be_sent_again(self, incident: Incident, now: float) -> bool:
+        """An expired command that left the flag as it was has reached nobody; it is sent anew under the same id."""
+        return incident.outcome == "commanded" and now > incident.expires_at + _RESEND_MARGIN
+
+    async def _command(self, evidence: Evidence, status: FlagStatus, now: float) -> None:
+        spec = evidence.spec
+        flag = self._flags[spec.environment, spec.flag]
+        command = issue(
+            flag=spec.flag,
+            environment=spec.environment,
+            service=spec.service,
+            backend=flag.backend,
+            target=flag.safe,
+            trigger=spec.name,
+            flag_version=status.version,
+            issued_at=now,
+            rules_hash=self._rules_hash,
+            evidence=_for_command(evidence),
+            lifetime_s=self._lifetime,
+        )
+        shadow = self._shadow or spec.shadow
+        if not shadow:
+            await self._outputs.command(f"{spec.environment}/{spec.flag}".encode(), sign(command, self._key))
+        incident = _incident(command, evidence, shadow, self._clock())
+        # Known at once: the same second's next trigger must not wait for the record to come back.
+        self._known.incidents[incident.id] = incident
+        await self._outputs.incident(incident)
+        if shadow:
+            await self._outputs.event(_shadow_event(command))
+
+    async def _unable(self, spec: TriggerSpec, version: str, detail: str) -> None:
+        """Announce, once a trigger, version and reason, that a firing trigger cannot be followed."""
+        key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, detail)
+        if key in self._announced:
+            return
+        self._announced.add(key)
+        await self._outputs.event(
+            Event(
+                type=events.INABILITY,
+                subject=events.subject_of(spec.environment, spec.flag),
+                data={"trigger": spec.name, "flag_version": version, "reason": detail},
+                id=key,
+                time=self._clock(),
+            )
+        )
+
+
+def _held_since_change(evidence: Evidence, status: FlagStatus) -> bool:
+    """Was the condition held, and the breach seen, since the flag got this version?
+
+    What was measured under an earlier version says nothing of this one; a person who turns a flag on again after a
+    rollback would otherwise be overruled by the old window. The first version seen has been there all along.
+    """
+    if status.changed_at is None:
+        return True
+    spec = evidence.spec
+    since = evidence.t - max(evidence.first_true_at, status.changed_at)
+    if since < spec.condition.hold:
+        return False
+    # Held without a break since after the change: the ordinary case. Else the newest seconds must show it.
+    return evidence.first_true_at >= status.changed_at or (
+        evidence.t - status.changed_at >= evidence.fresh_seconds and evidence.fresh
+    )
+
+
+def _for_command(evidence: Evidence) -> CommandEvidence:
+    return CommandEvidence(
+        metric=evidence.spec.condition.label,
+        scope=str(evidence.spec.scope),
+        window=evidence.window,
+        op=evidence.spec.condition.op,
+        threshold=evidence.threshold,
+        value=evidence.value,
+        samples=evidence.samples,
+        counts=dict(evidence.counts),
+        sources=evidence.sources,
+        instances=tuple(evidence.instances[:MAX_INSTANCES]),
+        age_s=evidence.age,
+        first_true_at=evidence.first_true_at,
+        fired_at=evidence.t,
+        control=evidence.control,
+    )
+
+
+def _incident(command: Command, evidence: Evidence, shadow: bool, now: float) -> Incident:
+    return Incident(
+        id=command.incident,
+        environment=command.environment,
+        flag=command.flag,
+        service=command.service,
+        trigger=command.trigger,
+        flag_version=command.flag_version,
+        outcome="shadow" if shadow else "commanded",
+        command=command.id,
+        fired_at=evidence.t,
+        commanded_at=now,
+        expires_at=command.expires_at,
+    )
+
+
+def _shadow_event(command: Command) -> Event:
+    return Event(
+        type=events.COMMAND_SHADOWED,
+        subject=events.subject_of(command.environment, command.flag),
+        data={
+            "command": command.id,
+            "incident": command.incident,
+            "trigger": command.trigger,
+            "target": command.target,
+        },
+        id=events.event_id(command.id, events.COMMAND_SHADOWED),
+        time=command.issued_at,
+    )

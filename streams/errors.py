@@ -1,0 +1,22 @@
+"""What can go wrong in streams. A bad record is no exception: it is a counted rejection with a reason.
+
+StreamsError
+├── PartialError   a record of the partials topic cannot be read
+└── TopicError     a topic cannot be created or described
+
+Messages say what, where, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class StreamsError(Exception):
+    """Root of the errors of streams."""
+
+
+class PartialError(StreamsError):
+    pass
+
+
+class TopicError(StreamsError):
+    pass

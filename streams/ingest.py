@@ -1,0 +1,210 @@
+"""Stage 1: slices of source partitions in, partials out, and the offsets that may be committed.
+
+A source partition's watermark follows the newest sample while records wait to be read, and the clock once a fetch
+answer has shown that none do; DESIGN section 4. What is closed by it is sent to the partials partitions, and only
+when all of that is acknowledged may offsets be committed, up to the oldest record of a second still open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from detectors.cells import Cells
+from streams.decode import Decoder, Reject
+from streams.intern import Interner
+from streams.partials import VERSION, Partial, encode, pack, split
+from streams.reduce import Reducer
+from streams.slices import Source
+from streams.transport import Delivery, Position
+
+HEARTBEAT = 1.0
+"""Seconds after which a source's owner speaks even if its watermark stands still; monitors wait 10 s for it."""
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A source partition this process reads. `processed` is the reading position up to which it was reduced."""
+
+    reducer: Reducer
+    epoch: int
+    processed: int
+    watermark: float | None = None
+    sent_at: float = -math.inf
+    committable: int | None = None
+
+
+Send = Callable[[int, bytes], Awaitable[None]]
+"""Writes a partial to a partials partition; returns when the broker has acknowledged it, raises if it never will."""
+
+
+class Ingest:
+    """Reduces the source partitions of this process.
+
+    `partitions` tells how many partitions a telemetry topic has. `clock` gives Unix seconds; it decides nothing but
+    how far a caught-up partition's watermark may go.
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        positions: Mapping[Source, Position],
+        partitions: Callable[[str], int],
+        partials_partitions: int,
+        decoder: Decoder,
+        interner: Interner,
+        max_lateness: float,
+        send: Send,
+        clock: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._positions = positions
+        self._partitions = partitions
+        self._partials_partitions = partials_partitions
+        self._decoder = decoder
+        self._interner = interner
+        self._max_lateness = max_lateness
+        self._send = send
+        self._clock = clock
+        self._owned: dict[Source, _Owned] = {}
+        self.progressed_at = clock()
+
+    def assign(self, sources: Mapping[Source, int]) -> None:
+        """Begin anew with the given source partitions; every assignment starts from what was committed."""
+        self._owned = {source: self._begin(source) for source in sources}
+        self.progressed_at = self._clock()
+
+    def revoke(self) -> None:
+        """Forget all source partitions: after this nothing is sent or committed for them."""
+        self._owned = {}
+
+    def _begin(self, source: Source) -> _Owned:
+        position = self._positions[source]
+        return _Owned(Reducer(source, self._interner, self._max_lateness), position.epoch, position.start)
+
+    def take(self, delivery: Delivery) -> list[Reject]:
+        """Reduce one slice; returns what was rejected of it."""
+        source = delivery.slice.source
+        position, owned = self._positions.get(source), self._owned.get(source)
+        # Left over from before a seek: the records will come again, or belong to somebody else now.
+        if position is None or owned is None or delivery.epoch != position.epoch:
+            return []
+        if owned.epoch != position.epoch:
+            owned = self._owned[source] = self._begin(source)
+        if delivery.after <= owned.processed:
+            return []
+        batch = self._decoder.decode(delivery.slice)
+        owned.reducer.add(batch, self._clock())
+        owned.processed = delivery.after
+        self.progressed_at = self._clock()
+        return batch.rejects
+
+    def committable(self, source: Source) -> int | None:
+        """The offset from which a reader must start to recount all that is not yet acknowledged."""
+        owned = self._owned.get(source)
+        return owned.committable if owned else None
+
+    def waiting(self) -> dict[Source, int]:
+        """Records that wait to be reduced, for each source partition that has any."""
+        behind: dict[Source, int] = {}
+        for source, owned in self._owned.items():
+            position = self._positions[source]
+            if position.answer and position.epoch == owned.epoch and position.answer.highwater > position.read:
+                behind[source] = position.answer.highwater - owned.processed
+            elif owned.processed < position.delivered:
+                behind[source] = position.delivered - owned.processed
+        return behind
+
+    def watermarks(self) -> dict[Source, float | None]:
+        return {source: owned.watermark for source, owned in self._owned.items()}
+
+    async def flush(self) -> None:
+        """Send what the watermarks have closed since the last call; returns when all of it is acknowledged."""
+        now = self._clock()
+        flushes = []
+        for source, owned in list(self._owned.items()):
+            if owned.epoch != self._positions[source].epoch:
+                continue
+            watermark, caught_up = self._watermark(source, owned, now)
+            moved = watermark is not None and (
+                owned.watermark is None or math.floor(watermark) > math.floor(owned.watermark)
+            )
+            if moved or now - owned.sent_at >= HEARTBEAT:
+                owned.watermark, owned.sent_at = watermark, now
+                cells = owned.reducer.close(watermark) if watermark is not None else None
+                # What may be committed once this is acknowledged must be read now: more slices arrive meanwhile.
+                committable = owned.reducer.committable if watermark is not None else None
+                flushes.append(self._flush_source(source, owned, cells, committable, caught_up, now))
+        if flushes:
+            await asyncio.gather(*flushes)
+
+    def _watermark(self, source: Source, owned: _Owned, now: float) -> tuple[float | None, bool]:
+        position = self._positions[source]
+        answer = position.answer
+        caught_up = (
+            answer is not None
+            and position.read >= answer.highwater
+            and owned.processed >= position.delivered
+            and owned.epoch == position.epoch
+        )
+        newest = owned.reducer.newest
+        if caught_up and answer is not None:
+            mark: float | None = answer.at - self._max_lateness
+        else:
+            mark = None if newest is None else min(newest, now) - self._max_lateness
+        if mark is None or (owned.watermark is not None and owned.watermark > mark):
+            mark = owned.watermark
+        return mark, caught_up
+
+    async def _flush_source(
+        self, source: Source, owned: _Owned, cells: Cells | None, committable: int | None, caught_up: bool, now: float
+    ) -> None:
+        parts: dict[int, list[Cells]] = {}
+        if cells is not None:
+            for partition, part in split(cells, self._partials_partitions):
+                parts.setdefault(partition, []).append(part)
+        overflow = owned.reducer.take_overflow()
+        head = Partial(
+            version=VERSION,
+            topic=source.topic,
+            partition=source.partition,
+            partitions=self._partitions(source.topic),
+            owner=self._owner,
+            sent_at=now,
+            watermark=None,
+            caught_up=caught_up,
+            overflow=overflow,
+            scopes=[],
+            instances=[],
+            measures=[],
+            columns=[],
+        )
+        await asyncio.gather(
+            *(
+                self._send_parts(partition, head, parts.get(partition, []), owned.watermark)
+                for partition in range(self._partials_partitions)
+            )
+        )
+        if committable is not None:
+            owned.committable = committable
+
+    async def _send_parts(self, partition: int, head: Partial, parts: list[Cells], watermark: float | None) -> None:
+        """Send a partition its parts; the watermark goes with the last, when the others are acknowledged."""
+        for part in parts[:-1]:
+            await self._send(partition, encode(_with_cells(head, part, None)))
+        await self._send(partition, encode(_with_cells(head, parts[-1] if parts else None, watermark)))
+
+
+def _with_cells(head: Partial, cells: Cells | None, watermark: float | None) -> Partial:
+    fields = {name: getattr(head, name) for name in head.__struct_fields__} | {"watermark": watermark}
+    if cells is not None:
+        fields |= {
+            "scopes": [tuple(scope) for scope in cells.scopes],
+            "instances": list(cells.instances),
+            "measures": list(cells.measures),
+            "columns": pack(cells),
+        }
+    return Partial(**fields)

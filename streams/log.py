@@ -1,0 +1,80 @@
+"""Reading a whole topic: from its beginning to its end, and on as it grows. No consumer group, nothing committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+
+class Read(NamedTuple):
+    """Records in offset order per partition; `at_end` says that all that was there has now been read."""
+
+    records: list[ConsumerRecord[bytes, bytes]]
+    at_end: bool
+
+
+async def read_topic(
+    topic: str, connection: dict[str, Any], *, since: float | None = None, partitions: list[int] | None = None
+) -> AsyncIterator[Read]:
+    """Yield all records of a topic and then follow it for ever; `since` (Unix seconds) skips what is older.
+
+    The end is the high watermark of a fetch answer, which is right on every broker, not ListOffsets, which is not.
+    """
+    consumer = AIOKafkaConsumer(
+        **connection, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=100
+    )
+    await consumer.start()
+    try:
+        known = consumer.partitions_for_topic(topic)
+        while not known:
+            # The metadata of a topic that was just created comes with the next refresh.
+            await consumer._client.force_metadata_update()
+            await consumer.topics()
+            known = consumer.partitions_for_topic(topic)
+            if not known:
+                await asyncio.sleep(0.2)
+        tps = [TopicPartition(topic, p) for p in sorted(known) if partitions is None or p in partitions]
+        consumer.assign(tps)
+        if since is None:
+            for tp in tps:
+                consumer.seek(tp, 0)
+        else:
+            found = await consumer.offsets_for_times({tp: int(since * 1000) for tp in tps})
+            ends = await consumer.end_offsets(tps)
+            for tp in tps:
+                hit = found.get(tp)
+                consumer.seek(tp, ends[tp] if hit is None else hit.offset)
+        while True:
+            batches = await consumer.getmany(timeout_ms=200)
+            records = [record for tp in tps for record in batches.get(tp, [])]
+            yield Read(records, all([_at_end(consumer, tp, await consumer.position(tp)) for tp in tps]))
+    finally:
+        await consumer.stop()
+
+
+def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bool:
+    highwater = consumer.highwater(tp)
+    return highwater is not None and position >= highwater
+
+
+async def last_record(topic: str, partition: int, connection: dict[str, Any]) -> bytes | None:
+    """The value of a partition's newest record; None where it is empty. On a broker that states its end too low it is
+    an older one."""
+    consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, fetch_max_wait_ms=100)
+    await consumer.start()
+    try:
+        tp = TopicPartition(topic, partition)
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        if end == 0 or (await consumer.beginning_offsets([tp]))[tp] >= end:
+            return None
+        consumer.seek(tp, end - 1)
+        batches = await consumer.getmany(timeout_ms=2000)
+        records = batches.get(tp, [])
+        return records[-1].value if records else None
+    finally:
+        await consumer.stop()

@@ -1,0 +1,220 @@
+"""Partials of all source partitions, put together: which seconds are whole, and what they hold.
+
+A cell is cumulative and carries the last source offset it contains; of two for the same (source, scope, second) the
+one with the higher offset counts, the first of equals. A second behind a source's watermark is final: whatever comes
+later for it from that source changes nothing. So a record read twice, a re-read after a crash, and an owner that
+still writes after it lost its partition all add nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from detectors.cells import Cells, Int
+from streams.partials import Partial, select
+from streams.slices import Source
+
+_TABLES = ("scopes", "instances", "measures")
+
+
+@dataclass(slots=True)
+class _SourceState:
+    """`final` is the first second that is still open; `open` holds cells of seconds that may still change."""
+
+    heard_at: float
+    watermark: float | None = None
+    final: int | None = None
+    open: list[Cells] = field(default_factory=list)
+
+
+class Merge:
+    """Merges the partials of one partials partition.
+
+    `topics` are the telemetry topics that must be heard of before anything is known. Times are Unix seconds;
+    `heard_at` is the reader's clock when a record was read.
+    """
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self._topics = frozenset(topics)
+        self._partitions: dict[str, int] = {}
+        self._sources: dict[Source, _SourceState] = {}
+        self._ready: list[Cells] = []
+        self.overflow = 0
+
+    def add(self, partial: Partial, cells: Cells, heard_at: float) -> None:
+        """Take in one record; records of a source arrive in the order of the log."""
+        if partial.topic not in self._topics:
+            return
+        self._partitions[partial.topic] = max(partial.partitions, self._partitions.get(partial.topic, 0))
+        state = self._sources.setdefault(partial.source, _SourceState(heard_at))
+        state.heard_at = max(state.heard_at, heard_at)
+        self.overflow += partial.overflow
+        if len(cells):
+            if state.final is not None:
+                fresh = np.flatnonzero(cells.second >= state.final)
+                cells = cells if len(fresh) == len(cells) else select(cells, fresh)
+            if len(cells):
+                state.open.append(cells)
+        if partial.watermark is not None and (state.watermark is None or partial.watermark > state.watermark):
+            state.watermark = partial.watermark
+            self._finish(state, math.floor(partial.watermark))
+
+    def _finish(self, state: _SourceState, final: int) -> None:
+        if state.final is not None and final <= state.final:
+            return
+        state.final = final
+        if not state.open:
+            return
+        cells = state.open[0] if len(state.open) == 1 else _highest_offsets(join(state.open))
+        closed = cells.second < final
+        if closed.all():
+            self._ready.append(cells)
+            state.open = []
+        else:
+            rows = np.flatnonzero(closed)
+            if len(rows):
+                self._ready.append(select(cells, rows))
+            state.open = [select(cells, np.flatnonzero(~closed))]
+
+    def missing(self) -> list[str]:
+        """Topics and source partitions nothing was heard of, as text; empty when all have spoken."""
+        unheard = [topic for topic in sorted(self._topics) if topic not in self._partitions]
+        for topic, count in sorted(self._partitions.items()):
+            unheard += [f"{topic}/{p}" for p in range(count) if Source(topic, p) not in self._sources]
+        return unheard
+
+    def silent(self, now: float, after: float) -> list[str]:
+        """Source partitions whose owner has said nothing for longer than `after` seconds."""
+        late = (source for source, state in self._sources.items() if now - state.heard_at > after)
+        return [f"{source.topic}/{source.partition}" for source in sorted(late)]
+
+    @property
+    def watermark(self) -> float | None:
+        """Everything before this time is known from every source partition; None until each has said so once."""
+        if self.missing():
+            return None
+        marks = [state.watermark for state in self._sources.values()]
+        return None if None in marks else min(mark for mark in marks if mark is not None)
+
+    def lagging(self, behind: float) -> list[str]:
+        """Source partitions whose watermark is before the given time."""
+        marks = ((source, state.watermark) for source, state in self._sources.items())
+        return [f"{s.topic}/{s.partition}" for s, mark in sorted(marks) if mark is None or mark < behind]
+
+    def first(self) -> int | None:
+        """The earliest second that waits to be taken."""
+        return min((int(cells.second.min()) for cells in self._ready), default=None)
+
+    def take(self, before: int) -> Iterator[tuple[int, Cells]]:
+        """Seconds earlier than `before`, ascending, each with the cells of all sources (a scope may stand twice)."""
+        if not self._ready:
+            return
+        cells = join(self._ready)
+        later = np.flatnonzero(cells.second >= before)
+        self._ready = [select(cells, later)] if len(later) else []
+        yield from by_second(cells, before)
+
+
+def join(blocks: list[Cells]) -> Cells:
+    """One block with the rows of all; the same scope, instance or measure has one number in its table."""
+    if len(blocks) == 1:
+        return blocks[0]
+    tables: dict[str, dict[Any, int]] = {name: {} for name in _TABLES}
+    parts: dict[str, list[Int]] = {f.name: [] for f in fields(Cells) if f.name not in _TABLES}
+    rows = 0
+    for block in blocks:
+        number = {
+            name: np.fromiter(
+                (table.setdefault(entry, len(table)) for entry in getattr(block, name)),
+                dtype=np.int64,
+                count=len(getattr(block, name)),
+            )
+            for name, table in tables.items()
+        }
+        for name, arrays in parts.items():
+            array = getattr(block, name)
+            if name == "scope":
+                array = number["scopes"][array]
+            elif name == "instance_id":
+                array = number["instances"][array]
+            elif name == "measure_id":
+                array = number["measures"][array]
+            elif name.endswith("_cell"):
+                array = array + rows
+            arrays.append(array)
+        rows += len(block)
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return Cells(**{name: tuple(table) for name, table in tables.items()}, **joined)
+
+
+def by_second(cells: Cells, before: int) -> Iterator[tuple[int, Cells]]:
+    """Cut a block into its seconds earlier than `before`; the tables are shared by all parts."""
+    if not len(cells):
+        return
+    order = np.argsort(cells.second, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    seconds, starts = np.unique(cells.second[order], return_index=True)
+    ends = np.append(starts[1:], len(order))
+    whole = replace(
+        cells,
+        scope=cells.scope[order],
+        second=cells.second[order],
+        offset=cells.offset[order],
+        counts=cells.counts[order],
+        **_sparse(cells, rank, "hist_cell", ("hist_bin", "hist_count")),
+        **_sparse(cells, rank, "instance_cell", ("instance_id", "instance_counts")),
+        **_sparse(cells, rank, "measure_cell", ("measure_id", "measure_count", "measure_sum")),
+    )
+    for second, start, end in zip(seconds.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        if second >= before:
+            return
+        yield second, _rows(whole, start, end)
+
+
+def _sparse(cells: Cells, rank: Int, cell: str, others: tuple[str, ...]) -> dict[str, Int]:
+    """A sparse section in the new order of its cells."""
+    rows = rank[getattr(cells, cell)]
+    order = np.argsort(rows, kind="stable")
+    return {cell: rows[order]} | {name: getattr(cells, name)[order] for name in others}
+
+
+def _rows(cells: Cells, start: int, end: int) -> Cells:
+    """Rows start..end of a block whose sparse sections are sorted by cell."""
+    h0, h1 = np.searchsorted(cells.hist_cell, (start, end))
+    i0, i1 = np.searchsorted(cells.instance_cell, (start, end))
+    m0, m1 = np.searchsorted(cells.measure_cell, (start, end))
+    return Cells(
+        scopes=cells.scopes,
+        scope=cells.scope[start:end],
+        second=cells.second[start:end],
+        offset=cells.offset[start:end],
+        counts=cells.counts[start:end],
+        hist_cell=cells.hist_cell[h0:h1] - start,
+        hist_bin=cells.hist_bin[h0:h1],
+        hist_count=cells.hist_count[h0:h1],
+        instances=cells.instances,
+        instance_cell=cells.instance_cell[i0:i1] - start,
+        instance_id=cells.instance_id[i0:i1],
+        instance_counts=cells.instance_counts[i0:i1],
+        measures=cells.measures,
+        measure_cell=cells.measure_cell[m0:m1] - start,
+        measure_id=cells.measure_id[m0:m1],
+        measure_count=cells.measure_count[m0:m1],
+        measure_sum=cells.measure_sum[m0:m1],
+    )
+
+
+def _highest_offsets(cells: Cells) -> Cells:
+    """Of cells of one source for the same (scope, second), the one with the highest offset, the first of equals."""
+    order = np.lexsort((np.arange(len(cells)), -cells.offset, cells.second, cells.scope))
+    scope, second = cells.scope[order], cells.second[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (scope[1:] != scope[:-1]) | (second[1:] != second[:-1])
+    kept = np.sort(order[first])
+    return cells if len(kept) == len(cells) else select(cells, kept)

@@ -1,0 +1,222 @@
+"""Stage 2: partials in, and for every second of event time the windows, verdicts and what fires.
+
+State is the log: a shard (one partials partition) is rebuilt by reading the last minutes of partials again. Seconds
+evaluated long after they happened are muted: their verdicts are computed, nothing may be commanded because of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from detectors.cells import COUNTS, Cells
+from detectors.evaluate import Evaluation, Evaluator, Transition
+from detectors.spec import TriggerSpec
+from detectors.triggers import FIRING
+from detectors.windows import WindowStore
+from streams.evidence import Evidence, Gather
+from streams.health import Health, TriggerHealth, health
+from streams.merge import Merge
+from streams.partials import decode
+
+SILENT_AFTER = 10.0
+"""Seconds after which a source partition's owner counts as silent; it speaks every second."""
+
+Status = Literal["live", "catching_up", "unknown"]
+
+
+class Condition(NamedTuple):
+    """Whether a shard may act, and why not."""
+
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
+
+    `muted` says that nothing may be commanded because of it. `health` is None where it was published before.
+    """
+
+    time: int
+    muted: bool
+    transitions: Sequence[tuple[TriggerSpec, Transition]]
+    firing: Sequence[Evidence]
+    health: Health | None
+
+
+class Shard:
+    """One partials partition: its windows and the triggers of the services that meet in it.
+
+    `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
+    silence. `evaluate_every` is in seconds, `catching_up_after` how old a second may be to be acted upon.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        specs: Sequence[TriggerSpec],
+        topics: Sequence[str],
+        *,
+        max_scopes: int,
+        evaluate_every: int,
+        catching_up_after: float,
+        published: int | None,
+    ) -> None:
+        self.partition = partition
+        self._specs = tuple(specs)
+        self.merge = Merge(topics)
+        self.store = WindowStore.for_triggers(specs, max_scopes=max_scopes)
+        self._evaluator = Evaluator(specs, self.store)
+        self._gather = Gather(self._specs, self.store)
+        self._evaluate_every = evaluate_every
+        self._catching_up_after = catching_up_after
+        self._published = published
+        self._next: int | None = None
+        self._stale: set[int] = set()
+        self.verdicts: Evaluation | None = None
+
+    @property
+    def time(self) -> int | None:
+        """The end of the last second whose buckets are in the windows."""
+        return self._next
+
+    def condition(self, now: float) -> Condition:
+        """May the shard act at `now` (Unix seconds)?"""
+        missing = self.merge.missing()
+        if missing:
+            return Condition("unknown", f"nothing heard yet of {', '.join(missing)}")
+        silent = self.merge.silent(now, SILENT_AFTER)
+        if silent:
+            return Condition("unknown", f"no ingest has spoken for {', '.join(silent)} for {SILENT_AFTER:.0f} s")
+        mark = self.merge.watermark
+        if mark is None or now - mark > self._catching_up_after:
+            behind = "not known yet" if mark is None else f"{now - mark:.0f} s behind"
+            waiting = ", ".join(self.merge.lagging(now - self._catching_up_after))
+            return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
+        return Condition("live", "")
+
+    def take(self, raw: bytes, now: float, *, evaluate: bool = True) -> Iterator[Second]:
+        """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read."""
+        partial, cells = decode(raw)
+        self.merge.add(partial, cells, now)
+        if evaluate:
+            yield from self.advance(now)
+
+    def advance(self, now: float) -> Iterator[Second]:
+        """Yield the seconds that are complete and not yet evaluated."""
+        mark = self.merge.watermark
+        if mark is None:
+            return
+        final = math.floor(mark)
+        if self._next is None:
+            first = self.merge.first()
+            if first is None or first >= final:
+                return
+            self._next = first
+        if final <= self._next:
+            return
+        blocks = dict(self.merge.take(final))
+        for second in range(self._next, final):
+            cells = blocks.get(second)
+            self.store.advance(second, cells)
+            self._next = second + 1
+            if self._next % self._evaluate_every == 0:
+                yield self._evaluate(self._next, cells, now)
+
+    def _evaluate(self, t: int, cells: Cells | None, now: float) -> Second:
+        condition = self.condition(now)
+        muted = condition.status != "live" or now - t > self._catching_up_after
+        result = self._evaluator.evaluate(t)
+        self.verdicts = result
+        for change in result.transitions:
+            # A trigger that fired while muted did so on evidence nobody may act upon; it must show itself again in
+            # what is fresh.
+            if change.to == FIRING and muted:
+                self._stale.add(change.trigger)
+            elif change.to != FIRING:
+                self._stale.discard(change.trigger)
+        known = self._published is not None and t <= self._published
+        transitions = [] if known else [(self._specs[change.trigger], change) for change in result.transitions]
+        firing = [] if muted else list(self._firing(t, result, now))
+        frame = None
+        if not known:
+            frame = health(t, self.partition, cells, self.triggers(), status=condition.status, detail=condition.detail)
+        return Second(t, muted, transitions, firing, frame)
+
+    def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
+        for row in result.firing():
+            evidence = self._gather.evidence(row, t, result, now)
+            if row in self._stale:
+                if not evidence.fresh:
+                    continue
+                self._stale.discard(row)
+            yield evidence
+
+    def triggers(self) -> list[TriggerHealth]:
+        """The verdict of every trigger as dashboards read it."""
+        if self.verdicts is None:
+            return []
+        return [
+            TriggerHealth(
+                flag=spec.flag,
+                trigger=spec.name,
+                scope=str(spec.scope),
+                state=row.state,
+                value=row.value,
+                threshold=row.threshold,
+                samples=row.samples,
+                reason=row.reason,
+            )
+            for spec, row in zip(self._specs, self.verdicts.rows(), strict=True)
+        ]
+
+    def unknown_health(self, now: float) -> Health:
+        """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
+        condition = self.condition(now)
+        triggers = [
+            TriggerHealth(s.flag, s.name, str(s.scope), "unknown", None, None, 0, condition.detail) for s in self._specs
+        ]
+        return health(
+            self._next or 0, self.partition, None, triggers, at=now, status=condition.status, detail=condition.detail
+        )
+
+
+@dataclass(slots=True)
+class Inability:
+    """Since when a shard cannot act, and whether that has been announced."""
+
+    since: float
+    announced: bool = False
+
+
+@dataclass(slots=True)
+class Announcements:
+    """Which inabilities are to be announced: one record when it has lasted, one when it is over (promise P3)."""
+
+    after: float = 15.0
+    _open: dict[int, Inability] = field(default_factory=dict)
+
+    def observe(self, partition: int, condition: Condition, now: float) -> Literal["begun", "ended"] | None:
+        """Note a shard's condition; tells when an announcement is due."""
+        state = self._open.get(partition)
+        if condition.status == "live":
+            self._open.pop(partition, None)
+            return "ended" if state and state.announced else None
+        if state is None:
+            state = self._open[partition] = Inability(now)
+        if state.announced or now - state.since < self.after:
+            return None
+        state.announced = True
+        return "begun"
+
+    def forget(self, partition: int) -> None:
+        self._open.pop(partition, None)
+
+
+def counts_of(row: Sequence[int]) -> dict[str, int]:
+    """A row of counts by name."""
+    return dict(zip(COUNTS, row, strict=True))

@@ -1,0 +1,153 @@
+"""The monitor role: the Faust app around stage 2."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from detectors.evaluate import Transition
+from detectors.spec import TriggerSpec
+from streams.app import new_app
+from streams.connection import Connection
+from streams.errors import PartialError
+from streams.evidence import Evidence
+from streams.health import Health, decoder, encoder
+from streams.log import last_record
+from streams.monitor import Announcements, Condition, Second, Shard
+from streams.partials import partition_of
+from streams.slices import Source
+from streams.topics import Topics
+from streams.transport import Reading
+
+REPLAY_MARGIN = 10.0
+"""Seconds read again beyond the longest window and hold: the log's first records may be of a watermark that lags."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """Whom the monitor tells. Each is awaited in turn, so a slow one delays the next second, never loses it."""
+
+    firing: Callable[[Evidence], Awaitable[None]]
+    transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
+    inability: Callable[[int, Condition, bool], Awaitable[None]]
+
+
+class MonitorRole:
+    """Reads partials, evaluates triggers and publishes health."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        *,
+        specs: Sequence[TriggerSpec],
+        telemetry: Sequence[str],
+        partials_partitions: int,
+        lookback: float,
+        max_scopes: int,
+        evaluate_every: int,
+        catching_up_after: float,
+        handlers: Handlers,
+        ready: asyncio.Event,
+    ) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._specs = specs
+        self._telemetry = telemetry
+        self._partials_partitions = partials_partitions
+        self._max_scopes = max_scopes
+        self._evaluate_every = evaluate_every
+        self._catching_up_after = catching_up_after
+        self._handlers = handlers
+        self._ready = ready
+        self._reading = Reading(
+            replayed=frozenset({topics.partials}),
+            lookback={topics.partials: lookback + REPLAY_MARGIN},
+            on_start=self._assigned,
+            on_revoke=self._revoked,
+        )
+        self.shards: dict[int, Shard] = {}
+        self.assigned = False
+        self.partial_errors = 0
+        self.progressed_at = time.time()
+        self._announcements = Announcements()
+        self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=1024)
+        topic = self.app.topic(topics.partials, value_serializer="raw", key_serializer="raw")
+        self.app.agent(topic, name="monitor")(self._take)
+        self.app.timer(interval=1.0)(self._tick)
+
+    async def _assigned(self, offsets: Mapping[Source, int]) -> None:
+        """Make a shard for each partition given to this process; what it knew of them is in the log."""
+        # A command needs the flags' states and the incidents so far; they are read before the first partial.
+        await self._ready.wait()
+        partitions = [source.partition for source in offsets if source.topic == self._topics.partials]
+        published = await asyncio.gather(*map(self._published, partitions))
+        self.shards = {
+            partition: Shard(
+                partition,
+                [s for s in self._specs if self._partition_of(s) == partition],
+                self._telemetry,
+                max_scopes=self._max_scopes,
+                evaluate_every=self._evaluate_every,
+                catching_up_after=self._catching_up_after,
+                published=last,
+            )
+            for partition, last in zip(partitions, published, strict=True)
+        }
+        self.assigned = True
+
+    def _revoked(self) -> None:
+        for partition in self.shards:
+            self._announcements.forget(partition)
+        self.shards = {}
+
+    def _partition_of(self, spec: TriggerSpec) -> int:
+        return partition_of(spec.environment, spec.service, self._partials_partitions)
+
+    async def _published(self, partition: int) -> int | None:
+        record = await last_record(self._topics.health, partition, self._connection.client)
+        return decoder.decode(record).time if record else None
+
+    async def _take(self, stream: object) -> None:
+        async for event in stream.events():  # type: ignore[attr-defined]
+            shard = self.shards.get(event.message.partition)
+            if shard is None:
+                continue
+            self.progressed_at = time.time()
+            try:
+                for second in shard.take(event.value, time.time()):
+                    await self._publish(shard, second)
+            except PartialError as error:
+                self.partial_errors += 1
+                _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
+
+    async def _publish(self, shard: Shard, second: Second) -> None:
+        for evidence in second.firing:
+            await self._handlers.firing(evidence)
+        for spec, transition in second.transitions:
+            await self._handlers.transition(spec, transition)
+        if second.health is not None:
+            await self._send_health(shard.partition, second.health)
+        if second.muted:
+            # A long replay must not keep heartbeats and the health server waiting.
+            await asyncio.sleep(0)
+
+    async def _send_health(self, partition: int, frame: Health) -> None:
+        # Not awaited to the acknowledgement: a dashboard's record never delays a command (promise P6).
+        await self.app.producer.send(self._topics.health, None, encoder.encode(frame), partition, None, None)
+
+    async def _tick(self) -> None:
+        """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""
+        now = time.time()
+        for partition, shard in self.shards.items():
+            condition = shard.condition(now)
+            if condition.status != "live":
+                await self._send_health(partition, shard.unknown_health(now))
+            change = self._announcements.observe(partition, condition, now)
+            if change is not None:
+                await self._handlers.inability(partition, condition, change == "begun")

@@ -1,0 +1,155 @@
+"""flipback's topics: their names, shapes and creation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from streams.errors import TopicError
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as flipback wants it; `retention_ms` None stands for a compacted topic, kept for ever."""
+
+    name: str
+    partitions: int
+    retention_ms: int | None
+    purpose: str
+
+    @property
+    def config(self) -> dict[str, str]:
+        if self.retention_ms is None:
+            # Short dirty ratio and segments: a reader at start-up goes through few superseded records.
+            return {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_HOUR_MS)}
+        return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of flipback's topics under a prefix (`flipback` unless configured)."""
+
+    prefix: str = "flipback"
+
+    @property
+    def partials(self) -> str:
+        return f"{self.prefix}.partials"
+
+    @property
+    def health(self) -> str:
+        return f"{self.prefix}.health"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}.events"
+
+    @property
+    def commands(self) -> str:
+        return f"{self.prefix}.commands"
+
+    @property
+    def rejected(self) -> str:
+        return f"{self.prefix}.rejected"
+
+    @property
+    def incidents(self) -> str:
+        return f"{self.prefix}.incidents"
+
+    @property
+    def flags(self) -> str:
+        return f"{self.prefix}.flags"
+
+    def specs(self, partials_partitions: int, lookback: float) -> list[TopicSpec]:
+        """All of them. `lookback` (seconds) is how much of the partials a monitor reads again when it starts."""
+        # Kafka deletes whole segments after their newest record's age, so this is a floor, not a bound.
+        partials_ms = max(_HOUR_MS, int(lookback * 1000) + _HOUR_MS // 2)
+        return [
+            TopicSpec(self.partials, partials_partitions, partials_ms, "per-second statistics between the stages"),
+            TopicSpec(self.health, partials_partitions, _DAY_MS, "statistics and verdicts of each second"),
+            TopicSpec(self.events, 1, 90 * _DAY_MS, "audit: verdict changes and every step of a flip, CloudEvents"),
+            TopicSpec(self.commands, 1, 7 * _DAY_MS, "signed commands to the executor"),
+            TopicSpec(self.rejected, 1, 7 * _DAY_MS, "telemetry that could not be counted, with the reason"),
+            TopicSpec(self.incidents, 1, None, "which triggers have fired on which version of a flag"),
+            TopicSpec(self.flags, 1, None, "state and version of each managed flag"),
+        ]
+
+
+TIMEOUT = 15.0
+"""Seconds a broker has to answer an administrative request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """Which topics were made, which were there, and how many partitions each really has."""
+
+    created: tuple[str, ...]
+    existing: tuple[str, ...]
+    partitions: dict[str, int]
+
+
+async def create(specs: Iterable[TopicSpec], *, replication: int, connection: dict[str, Any]) -> Created:
+    """Create the topics that are missing; those that exist are left as they are.
+
+    `replication` -1 leaves it to the broker. TopicError when the broker refuses one or cannot be reached.
+    """
+    wanted = list(specs)
+    async with _admin(connection) as admin:
+        existing = set(await admin.list_topics())
+        missing = [spec for spec in wanted if spec.name not in existing]
+        if missing:
+            new = [NewTopic(s.name, s.partitions, replication, topic_configs=s.config) for s in missing]
+            response = await admin.create_topics(new, timeout_ms=int(TIMEOUT * 1000))
+            for name, code, *_ in response.topic_errors:
+                # Another process that starts at the same time may have been faster.
+                if code and for_code(code) is not TopicAlreadyExistsError:
+                    raise TopicError(f"topic {name!r} was not created: {for_code(code).__name__}; create it by hand")
+        return Created(
+            tuple(spec.name for spec in missing),
+            tuple(spec.name for spec in wanted if spec.name in existing),
+            await _partitions(admin, [spec.name for spec in wanted]),
+        )
+
+
+async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
+    """How many partitions each of the topics has; TopicError when one is missing."""
+    wanted = list(names)
+    async with _admin(connection) as admin:
+        missing = sorted(set(wanted) - set(await admin.list_topics()))
+        if missing:
+            raise TopicError(f"no topic {', '.join(missing)}; create it with `flipback topics create`")
+        return await _partitions(admin, wanted)
+
+
+@asynccontextmanager
+async def _admin(connection: dict[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    servers = ", ".join(connection["bootstrap_servers"])
+    admin = AIOKafkaAdminClient(**connection)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            await admin.start()
+            yield admin
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise TopicError(f"no answer about topics from {servers}: {error!r}; is a broker up there?") from error
+    finally:
+        await admin.close()
+
+
+async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Partitions of each topic, once all have leaders: before that, writing fails and is retried slowly."""
+    while True:
+        described = await admin.describe_topics(names)
+        if all(
+            not topic["error_code"] and topic["partitions"] and all(p["leader"] >= 0 for p in topic["partitions"])
+            for topic in described
+        ):
+            return {topic["topic"]: len(topic["partitions"]) for topic in described}
+        await asyncio.sleep(0.05)
