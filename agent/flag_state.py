@@ -6,6 +6,8 @@ incident of the earlier time must not stand for the later one, so a version that
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from agent.backends.contract import FlagRef, FlagState
@@ -21,7 +23,7 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     flag: str
     environment: str
-    version: str
+    version: Annotated[str, msgspec.Meta(pattern="^g[1-9][0-9]{0,14}-")]
     variant: str | None
     safe: bool
     at: float

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,3 +72,10 @@ def test_priming_never_goes_back_to_an_earlier_generation() -> None:
     later = see(watch, "def", 1.0)
     watch.prime(earlier)
     assert watch.current(REF) == later
+
+
+@pytest.mark.parametrize("version", ["", "abc", "g-abc", "g0-abc", "g1", "gx-abc", "g" + "1" * 5000 + "-abc"])
+def test_a_published_version_without_a_generation_is_refused(version: str) -> None:
+    published = msgspec.json.encode({**msgspec.to_builtins(see(FlagWatch(), "abc", 0.0)), "version": version})
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(published, type=FlagStatus)

@@ -1,0 +1,308 @@
+# ruff: noqa: ASYNC240  # a test may block its own loop
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import stat
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.backends.contract import FlagRef, Outcome, Verdict
+from agent.backends.flagd_file import FlagdFile
+from agent.errors import Invalid, NotFound, Permission, Timeout, Transient
+
+REF = FlagRef("new-checkout", "production")
+OP = "command-1"
+TEXT = """{
+  "$schema": "https://flagd.dev/schema/v0/flags.json",
+  "flags": {
+    "new-checkout": {
+      "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on",
+      "targeting": {"if": [{"var": "beta"}, "on", "off"]}
+    },
+    "other": {"state": "ENABLED", "variants": {"a": 1.0, "b": 2e0}, "defaultVariant": "a"}
+  }
+}
+"""
+KILLED = TEXT.replace('"defaultVariant": "on"', '"defaultVariant": "off"').replace(
+    '{"if": [{"var": "beta"}, "on", "off"]}', "{}"
+)
+
+
+def soon(seconds: float = 5.0) -> float:
+    return time.monotonic() + seconds
+
+
+class Clock:
+    """Stands for the module `time` in the backend alone; time passes by sleeping."""
+
+    time_ns = staticmethod(time.time_ns)
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "flags.json"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+async def backend(path: Path) -> AsyncIterator[FlagdFile]:
+    backend = FlagdFile(path)
+    yield backend
+    await backend.close()
+
+
+async def kill(backend: FlagdFile, expect: str | None = None) -> Outcome:
+    if expect is None:
+        expect = (await backend.read(REF, deadline=soon())).version
+    return (await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())).outcome
+
+
+async def test_a_kill_leaves_the_rest_of_the_file_as_it_was(backend: FlagdFile, path: Path) -> None:
+    assert await kill(backend) is Outcome.APPLIED
+    assert path.read_text() == KILLED
+
+
+async def test_the_file_keeps_its_mode_and_owner(backend: FlagdFile, path: Path) -> None:
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 2345)
+    before = path.stat()
+    assert await kill(backend) is Outcome.APPLIED
+    after = path.stat()
+    assert (stat.S_IMODE(after.st_mode), after.st_uid, after.st_gid) == (0o640, before.st_uid, before.st_gid)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+async def test_the_files_time_rises_for_a_watcher_that_holds_it_as_a_float(
+    backend: FlagdFile, path: Path, ahead_s: int
+) -> None:
+    os.utime(path, (time.time() + ahead_s,) * 2)
+    times = [os.path.getmtime(path)]
+    snapshot = await backend.snapshot(REF, deadline=soon())
+    assert await kill(backend) is Outcome.APPLIED
+    times.append(os.path.getmtime(path))
+    now = await backend.read(REF, deadline=soon())
+    assert (await backend.restore(snapshot, expect=now.version, op_id=OP, deadline=soon())).outcome is Outcome.APPLIED
+    times.append(os.path.getmtime(path))
+    assert times[0] < times[1] < times[2]
+
+
+async def test_a_reader_never_sees_half_a_file(backend: FlagdFile, path: Path) -> None:
+    with path.open() as before:
+        assert await kill(backend) is Outcome.APPLIED
+        assert before.read() == TEXT
+
+
+async def test_nothing_is_left_in_the_directory_but_the_file_and_its_lock(backend: FlagdFile, path: Path) -> None:
+    (path.parent / ".flags.json.new").write_text("left behind by a crash")
+    assert await kill(backend) is Outcome.APPLIED
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".flags.json.lock", "flags.json"]
+
+
+async def test_an_edit_to_another_flag_is_no_conflict(backend: FlagdFile, path: Path) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    path.write_text(TEXT.replace("2e0", "3e0"))
+    assert await kill(backend, expect) is Outcome.APPLIED
+    assert path.read_text() == KILLED.replace("2e0", "3e0")
+
+
+async def test_an_edit_to_the_flag_is_a_conflict_and_stays(backend: FlagdFile, path: Path) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    edited = TEXT.replace('"beta"', '"staff"')
+    path.write_text(edited)
+    assert await kill(backend, expect) is Outcome.CONFLICT
+    assert path.read_text() == edited
+
+
+async def test_an_edit_between_reading_and_replacing_is_not_lost(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = TEXT.replace('"beta"', '"staff"')
+    original = FlagdFile._replace
+
+    def edit_first(self: FlagdFile, copy: object, content: bytes, deadline: float) -> bool:
+        monkeypatch.undo()
+        path.write_text(edited)
+        return original(self, copy, content, deadline)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlagdFile, "_replace", edit_first)
+    assert await kill(backend) is Outcome.CONFLICT
+    assert path.read_text() == edited
+
+
+async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
+    backends = [FlagdFile(path) for _ in range(8)]
+    expect = (await backends[0].read(REF, deadline=soon())).version
+    outcomes = await asyncio.gather(*(kill(backend, expect) for backend in backends))
+    assert sorted(outcomes) == [Outcome.ALREADY] * 7 + [Outcome.APPLIED]
+    for backend in backends:
+        await backend.close()
+
+
+async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(backend: FlagdFile, path: Path) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    with (path.parent / ".flags.json.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Timeout):
+            await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(0.05))
+    assert path.read_text() == TEXT
+    assert await kill(backend) is Outcome.APPLIED
+
+
+async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    expect = (await backend.read(REF, deadline=soon())).version
+    monkeypatch.setattr("agent.backends.flagd_file.time", clock)
+    monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(10))
+    with pytest.raises(Timeout, match="nothing was written"):
+        await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+    assert path.read_text() == TEXT
+
+
+async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "day").mkdir()
+    real = path.rename(tmp_path / "day" / "flags.json")
+    path.symlink_to(real)
+    backend = FlagdFile(path)
+    assert await kill(backend) is Outcome.APPLIED
+    assert path.is_symlink()
+    assert real.read_text() == KILLED
+    await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (errno.EROFS, Permission, "directory must be open for writing"),
+        (errno.EACCES, Permission, "directory must be open for writing"),
+        (errno.EPERM, Permission, "owner"),
+        (errno.EBUSY, Invalid, "mount its directory"),
+        (errno.ENOSPC, Transient, "No space"),
+        (errno.EIO, Transient, "error"),
+    ],
+)
+async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception], words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(error, match=words):
+        await kill(backend)
+    assert path.read_text() == TEXT
+    assert not (path.parent / ".flags.json.new").exists()
+
+
+async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFile, path: Path) -> None:
+    with pytest.raises(NotFound, match=r"flags\.json has no flag 'absent'"):
+        await backend.read(FlagRef("absent", "production"), deadline=soon())
+    path.unlink()
+    with pytest.raises(NotFound, match=r"flags\.json"):
+        await backend.read(REF, deadline=soon())
+
+
+async def test_a_file_caught_half_written_is_read_again(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(TEXT[:100])
+    clock = Clock()
+    monkeypatch.setattr("agent.backends.flagd_file.time", clock)
+    monkeypatch.setattr(clock, "sleep", lambda _: path.write_text(TEXT))
+    assert (await backend.read(REF, deadline=soon())).raw in TEXT
+
+
+async def test_a_broken_file_is_invalid_and_left_alone(backend: FlagdFile, path: Path) -> None:
+    path.write_text(TEXT[:100])
+    with pytest.raises(Invalid, match=r"flags\.json"):
+        await kill(backend, "any")
+    assert path.read_text() == TEXT[:100]
+
+
+async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFile, path: Path) -> None:
+    snapshot = await backend.snapshot(REF, deadline=soon())
+
+    async def verdict() -> Verdict:
+        return (await backend.verify(snapshot, "off", op_id=OP, deadline=soon())).verdict
+
+    assert await verdict() is Verdict.UNTOUCHED
+    await kill(backend)
+    assert await verdict() is Verdict.LANDED
+    path.write_text(KILLED.replace("2e0", "3e0"))
+    assert await verdict() is Verdict.LANDED
+    path.write_text(TEXT.replace('"beta"', '"staff"'))
+    assert await verdict() is Verdict.OTHER
+    # Turned on again by a person, byte by byte as it was: not to be taken for a write that never happened.
+    path.write_text(TEXT)
+    assert await verdict() is Verdict.OTHER
+
+
+async def test_doubts_about_other_flags_are_told_with_the_write(backend: FlagdFile, path: Path) -> None:
+    path.write_text(TEXT.replace('"a": 1.0', '"a": "one"'))
+    expect = (await backend.read(REF, deadline=soon())).version
+    result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+    assert result.outcome is Outcome.APPLIED
+    assert "'other'" in result.detail
+
+
+async def test_a_percentage_is_written_and_read_back(backend: FlagdFile, path: Path) -> None:
+    await kill(backend)
+    expect = (await backend.read(REF, deadline=soon())).version
+    result = await backend.set_percent(REF, "on", "off", 25, expect=expect, op_id=OP, deadline=soon())
+    assert result.outcome is Outcome.APPLIED
+    assert (await backend.read(REF, deadline=soon())).percent == 25
+    rule = json.loads(path.read_text())["flags"]["new-checkout"]["targeting"]
+    assert rule == {"fractional": [["on", 2500], ["off", 7500]]}
+
+
+async def test_health_is_a_dry_run(backend: FlagdFile, path: Path) -> None:
+    assert (await backend.health([(REF, "off")], deadline=soon())).ok
+    problems = (
+        await backend.health([(REF, "absent"), (FlagRef("gone", "production"), "off")], deadline=soon())
+    ).problems
+    assert len(problems) == 2
+    assert "'absent'" in problems[0]
+    assert "'gone'" in problems[1]
+    assert path.read_text() == TEXT
+
+
+async def test_health_foresees_a_directory_that_is_closed_to_writing(
+    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "closed to writing" in problem
+
+
+async def test_health_foresees_an_owner_that_cannot_be_kept(
+    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 4321)
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "belongs to user" in problem
+
+
+async def test_health_of_a_missing_file_is_one_problem(backend: FlagdFile, path: Path) -> None:
+    path.unlink()
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "no such file" in problem
