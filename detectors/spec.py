@@ -125,9 +125,9 @@ class TriggerSpec:
     @property
     def threshold(self) -> float | None:
         """The number the metric is compared with; None when it depends on the control's window."""
-        if self.condition.relative == "control":
-            return None
-        return self.condition.value * (self.baseline if self.baseline is not None else 1.0)
+        if self.condition.relative == "baseline" and self.baseline is not None:
+            return self.condition.value * self.baseline
+        return self.condition.value if self.condition.relative is None else None
 
 
 def longest_lookback(specs: list[TriggerSpec]) -> int:

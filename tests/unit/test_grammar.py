@@ -250,6 +250,7 @@ def test_a_condition_without_a_variant_is_judged_on_the_whole_service() -> None:
 
 def test_a_baseline_is_multiplied_by_the_factor() -> None:
     assert spec("latency_p99 > 1.5x baseline", baseline=800.0).threshold == 1200.0
+    assert spec("latency_p99 > 1s", baseline=800.0).threshold == 1000.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""The configuration: what may stand in it, what it means, what holds when nothing is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent.baseline import NO_BASELINE, read_baseline
+from agent.keys import PRIVATE_NAME, PUBLIC_NAME
+from detectors.grammar import parse
+from detectors.spec import Action, Condition, TriggerSpec
+from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
+
+Mode = Literal["active", "shadow"]
+# `$` alone would let a line break pass at the end in Python, though not in JSON Schema.
+_WORD, _END = r"[^\s\x00-\x1f\x7f]+", r"$(?!\n)"
+Name = Annotated[
+    str,
+    Meta(
+        pattern=f"^{_WORD}( {_WORD})*{_END}",
+        max_length=200,
+        extra={"expected": "a name of at most 200 characters, without blanks around it"},
+    ),
+]
+# Without a slash, because `environment/service` is how a baseline and a report name the two together.
+Environment = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[^/\s\x00-\x1f\x7f]+{_END}",
+        max_length=200,
+        extra={"expected": "a name of at most 200 characters, without blanks or /"},
+    ),
+]
+
+
+class When(str):
+    """A condition as it is written; what has been decoded is known to be readable."""
+
+    __slots__ = ()
+
+    @property
+    def condition(self) -> Condition:
+        return parse(self)
+
+
+class FlagdFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="flagd-file"):
+    """A file of flag definitions that flagd, or the OpenFeature provider inside an application, watches."""
+
+    path: Annotated[Path, Meta(description="The file of flag definitions.")]
+
+
+Backend = FlagdFile
+"""Every kind of flag backend: another one is a struct with a tag of its own, joined to this with `|`."""
+
+
+class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A condition and what is done when it holds."""
+
+    name: Annotated[Name, Meta(description="Names the trigger in verdicts and incidents; unique for the flag.")]
+    when: Annotated[
+        When,
+        Meta(
+            description="METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]",
+            examples=["error_rate > 2% for 2m", "latency_p95@on > 800ms over 30s for 1m", "error_rate@on > 3x control"],
+        ),
+    ]
+    action: Annotated[
+        Action, Meta(description="rollback: set the safe variant; hold: stop advancing; alert: only tell.")
+    ] = "rollback"
+    mode: Annotated[Mode, Meta(description="shadow: judged and reported, never commanded.")] = "active"
+    min_samples: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Samples a window needs, else the verdict is unknown. If absent: 30 for ratios, means and "
+            "measures, 10/(1-q) for quantiles, 0 for throughput."
+        ),
+    ] = None
+    unknown_grace: Annotated[
+        WholeSeconds | None, Meta(description="As `unknown_grace` of the whole file, for this trigger alone.")
+    ] = None
+
+
+class Flag(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A flag under watch in one service and environment, and its safe state."""
+
+    flag: Annotated[Name, Meta(description="The flag's key, in the flag system and in samples.")]
+    service: Annotated[Name, Meta(description="The service whose requests are judged.")]
+    environment: Annotated[Environment, Meta(description="The environment whose requests are judged.")] = "production"
+    backend: Annotated[Name, Meta(description="A name under `backends`.")]
+    safe: Annotated[Name, Meta(description='The variant that a rollback sets for everyone, such as "off".')]
+    control: Annotated[
+        Name | None, Meta(description="The variant that `3x control` compares with; the safe one if absent.")
+    ] = None
+    mode: Annotated[Mode, Meta(description="shadow: all triggers of the flag are in shadow mode.")] = "active"
+    triggers: Annotated[list[Trigger], Meta(min_length=1)]
+
+
+class CommandSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Orders to the executor."""
+
+    expires: Annotated[Seconds, Meta(description="Age at which a command is no longer obeyed.")] = seconds(60)
+    cooldown: Annotated[Seconds, Meta(description="Least time between two flips of a flag.")] = seconds(60)
+
+
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys of commands. Only the monitor needs the signing key, only the executor the public ones."""
+
+    signing_key: Annotated[
+        Path | None,
+        Meta(description=f"What commands are signed with; {PRIVATE_NAME} in the state directory if absent."),
+    ] = None
+    public_keys: Annotated[
+        Annotated[list[Path], Meta(min_length=1)] | None,
+        Meta(description=f"Keys whose commands are obeyed; {PUBLIC_NAME} in the state directory if absent."),
+    ] = None
+
+
+class WebSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Health over HTTP: /healthz and /readyz."""
+
+    host: Annotated[str, Meta(description="Address to listen on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 6071
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The configuration of flipback. Paths in it are relative to the file it stands in."""
+
+    api_version: Annotated[Literal["flipback/v1"], Meta(description="Version of this format.")] = msgspec.field(
+        name="apiVersion"
+    )
+    kafka: KafkaSettings
+    telemetry: Annotated[list[TelemetrySettings], Meta(description="Topics that carry samples.", min_length=1)]
+    backends: Annotated[dict[str, Backend], Meta(description="Flag systems, each under a name.", min_length=1)]
+    flags: Annotated[list[Flag], Meta(description="Flags under watch.", min_length=1)]
+    mode: Annotated[Mode, Meta(description="shadow: all is computed and nothing is commanded.")] = "active"
+    evaluate_every: Annotated[
+        WholeSeconds, Meta(description="Triggers are evaluated at whole multiples of this event time.")
+    ] = whole_seconds(1)
+    max_lateness: Annotated[
+        Seconds, Meta(description="How long a second waits for samples that come out of order.")
+    ] = seconds(2)
+    unknown_grace: Annotated[
+        WholeSeconds,
+        Meta(description="An unknown verdict pauses the timer of a trigger; after this long it clears it."),
+    ] = whole_seconds(30)
+    catching_up_after: Annotated[Seconds, Meta(description="This far behind the present, nothing is commanded.")] = (
+        seconds(15)
+    )
+    max_scopes: Annotated[
+        int, Meta(description="Scopes kept at most; what overflows is counted and unknown.", ge=1, le=1_000_000)
+    ] = 2000
+    command: CommandSettings = CommandSettings()
+    keys: KeySettings = KeySettings()
+    state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
+        default_factory=lambda: Path(".flipback")
+    )
+    baseline: Annotated[Path | None, Meta(description="File of the values that `1.5x baseline` compares with.")] = None
+    web: WebSettings = WebSettings()
+
+    @property
+    def signing_key(self) -> Path:
+        return self.keys.signing_key or self.state_dir / PRIVATE_NAME
+
+    @property
+    def public_keys(self) -> list[Path]:
+        return self.keys.public_keys or [self.state_dir / PUBLIC_NAME]
+
+    def trigger_specs(self) -> list[TriggerSpec]:
+        """The triggers of all flags in the file's order, every default filled in.
+
+        The most cautious mode wins: shadow at the top, at the flag or at the trigger. Reads the baseline file, if one
+        is named, and raises ConfigError when that cannot be done; SpecError on a configuration that was not checked.
+        """
+        baseline = read_baseline(self.baseline) if self.baseline is not None else NO_BASELINE
+        specs = []
+        for flag in self.flags:
+            for trigger in flag.triggers:
+                condition = trigger.when.condition
+                relative = condition.relative
+                least, grace = trigger.min_samples, trigger.unknown_grace
+                specs.append(
+                    TriggerSpec(
+                        name=trigger.name,
+                        flag=flag.flag,
+                        environment=flag.environment,
+                        service=flag.service,
+                        condition=condition,
+                        safe_variant=flag.safe,
+                        min_samples=condition.default_min_samples if least is None else least,
+                        unknown_grace=int(self.unknown_grace if grace is None else grace),
+                        action=trigger.action,
+                        shadow="shadow" in (self.mode, flag.mode, trigger.mode),
+                        control_variant=(flag.control or flag.safe) if relative == "control" else None,
+                        baseline=baseline.value(flag.environment, flag.service, condition.label)
+                        if relative == "baseline"
+                        else None,
+                    )
+                )
+        return specs

@@ -1,0 +1,76 @@
+"""From a configuration file to a Config, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from agent import config_rules, config_text
+from agent.config import Config
+from agent.config_decode import Decoding
+from agent.config_text import Problem
+from agent.errors import ConfigError
+from detectors.grammar import format_condition
+
+__all__ = ["check", "load", "render", "rules_hash"]
+
+
+def load(path: Path) -> Config:
+    """Read a YAML or TOML configuration, its paths made relative to the file's directory.
+
+    Raises ConfigError, whose text is every problem the file has.
+    """
+    config, problems = check(path)
+    if config is None:
+        raise ConfigError(render(path, problems))
+    return config
+
+
+def check(path: Path) -> tuple[Config | None, list[Problem]]:
+    """The configuration, or None and all its problems in the order in which they stand in the file."""
+    document = config_text.read(path)
+    if document.problems:
+        return None, document.problems
+    decoding = Decoding(path.parent, document.marks)
+    settings = decoding.fields(document.data, Config, "")
+    if settings is not None:
+        config_rules.check(settings, decoding.note)
+    if settings is None or decoding.problems:
+        # What has no line, as in TOML, stays in the order of the checks.
+        return None, sorted(decoding.problems, key=lambda problem: problem.line or 0)
+    # A default has not been through the decoder, which makes paths relative to the file.
+    settings["state_dir"] = path.parent / settings["state_dir"]
+    return Config(**settings), []
+
+
+def render(path: Path, problems: list[Problem]) -> str:
+    """Problems for a person: `file:line: path: what is wrong`, the excerpt, what to do."""
+    lines = []
+    for problem in problems:
+        where = f"{path}:{problem.line}" if problem.line else str(path)
+        lines.append(": ".join(part for part in (where, problem.path, problem.message) if part))
+        if problem.excerpt:
+            lines += ["  " + line for line in problem.excerpt.split("\n")]
+        lines.append(f"    {problem.todo}")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n".join([*lines, f"{count} in {path}"])
+
+
+def rules_hash(config: Config) -> str:
+    """Names the rules by which verdicts are made: 64 hexadecimal digits.
+
+    It changes with anything a verdict or its action depends on, and not with the order of flags and triggers, with
+    defaults written out, or with where files lie.
+    """
+    specs = sorted(config.trigger_specs(), key=lambda spec: (spec.environment, spec.flag, spec.name))
+    rules = [{**asdict(spec), "condition": format_condition(spec.condition)} for spec in specs]
+    times = {
+        "evaluate_every": float(config.evaluate_every),
+        "max_lateness": float(config.max_lateness),
+        "catching_up_after": float(config.catching_up_after),
+    }
+    text = msgspec.json.encode({"rules": rules, "times": times}, order="deterministic")
+    return hashlib.sha256(text).hexdigest()

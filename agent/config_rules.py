@@ -1,0 +1,258 @@
+"""What settings ask of each other: the checks that no setting can pass alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Protocol, TypeVar
+
+from agent.baseline import NO_BASELINE, Baseline, read_baseline
+from agent.config import Flag, Trigger
+from agent.config_decode import WRONG
+from agent.errors import ConfigError
+from detectors.cells import Scope
+from detectors.errors import GrammarError
+from detectors.grammar import format_seconds
+from detectors.spec import LONGEST, RATIOS, Condition
+from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
+
+_FLIP_BUDGET = 5
+"""Seconds a flip may take in all; a command that expires sooner could be right and still never be carried out."""
+
+_T = TypeVar("_T")
+
+
+class Note(Protocol):
+    """Takes the path of a problem, what is wrong, what to do, and a text with carets."""
+
+    def __call__(self, path: str, message: str, todo: str, excerpt: str | None = None) -> None: ...
+
+
+def check(settings: Mapping[str, Any], note: Note) -> None:
+    """Check the fields of a Config. Those that hold WRONG have been noted already; nothing is said because of them."""
+    kafka, backends, every = settings["kafka"], settings["backends"], settings["evaluate_every"]
+    if kafka is not WRONG:
+        _kafka(kafka, note)
+    _telemetry(settings["telemetry"], kafka.prefix if kafka is not WRONG else WRONG, note)
+    _times(settings, note)
+    baseline = _baseline(settings["baseline"], note)
+    flags = list(_right(settings["flags"]))
+    for index, flag in flags:
+        path = f"flags[{index}]"
+        if backends is not WRONG and flag.backend is not WRONG and flag.backend not in backends:
+            todo = _near(flag.backend, backends) or f"known are: {', '.join(backends)}"
+            note(f"{path}.backend", f"no backend is named {flag.backend!r}", todo)
+        for number, trigger in _right(flag.triggers):
+            where = f"{path}.triggers[{number}]"
+            _patience(trigger, every, where, note)
+            _variant(flag, trigger, f"{where}.when", note)
+            if baseline is not None:
+                _stored(flag, trigger, baseline, f"{where}.when", note)
+    _one_flag(flags, note)
+    _trigger_names(flags, note)
+    _scopes(flags, settings["max_scopes"], note)
+
+
+def _right(items: Iterable[_T]) -> Iterator[tuple[int, _T]]:
+    """What could be decoded of a list, with its place in it."""
+    return ((index, item) for index, item in enumerate(items if items is not WRONG else ()) if item is not WRONG)
+
+
+def _near(word: str, known: Iterable[str]) -> str | None:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else None
+
+
+def _kafka(kafka: KafkaSettings, note: Note) -> None:
+    remote = []
+    for index, broker in _right(kafka.brokers):
+        host, colon, port = broker.rpartition(":")
+        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536) or " " in broker:
+            note(f"kafka.brokers[{index}]", f"expected host:port, found {broker!r}", "such as 127.0.0.1:9092")
+        elif not _loopback(host.strip("[]")):
+            remote.append(broker)
+    if remote and kafka.security is None:
+        note(
+            "kafka.security",
+            f"missing, and {remote[0]} is not on loopback",
+            "write `security: {}` under kafka to speak TLS, with a cafile if the brokers' authority is your own, or "
+            "`security: {allow_plaintext: true}` if you trust the network between",
+        )
+    if kafka.security not in (None, WRONG):
+        _security(kafka.security, note)
+    if kafka.session_timeout is not WRONG and kafka.session_timeout < 1:
+        note("kafka.session_timeout", "expected 1s at least", "brokers accept 6s and more, unless told otherwise")
+    if kafka.replication == 0:
+        note("kafka.replication", "expected -1, or 1 and more", "-1 leaves it to the broker")
+
+
+def _security(security: SecuritySettings, note: Note) -> None:
+    pairs = [("certfile", "keyfile"), ("keyfile", "certfile")]
+    pairs += [("mechanism", "username"), ("mechanism", "password_file")]
+    pairs += [("username", "mechanism"), ("password_file", "mechanism")]
+    missing = {wanted: given for given, wanted in pairs if getattr(security, given) and not getattr(security, wanted)}
+    for wanted, given in missing.items():
+        note(f"kafka.security.{wanted}", f"missing, although {given} is given", f"add `{wanted}`")
+    for name in ("cafile", "certfile", "keyfile"):
+        if security.allow_plaintext is True and getattr(security, name):
+            note(f"kafka.security.{name}", "is for TLS, which allow_plaintext turns off", "remove one of the two")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _telemetry(telemetry: Iterable[TelemetrySettings], prefix: str, note: Note) -> None:
+    seen: dict[str, int] = {}
+    for index, source in _right(telemetry):
+        path, topic = f"telemetry[{index}].topic", source.topic
+        if topic is WRONG:
+            continue
+        if topic in seen:
+            note(path, f"{topic} is telemetry[{seen[topic]}] too: it would be counted twice", "leave one of the two")
+        seen.setdefault(topic, index)
+        if prefix is not WRONG and topic.startswith(f"{prefix}."):
+            note(path, f"names that begin with {prefix}. are flipback's own", "rename it, or set kafka.prefix")
+
+
+def _times(settings: Mapping[str, Any], note: Note) -> None:
+    every, lateness = settings["evaluate_every"], settings["max_lateness"]
+    behind, grace, command = settings["catching_up_after"], settings["unknown_grace"], settings["command"]
+    if every is not WRONG and every < 1:
+        note("evaluate_every", "expected 1s at least", "statistics are kept by the second")
+    if grace is not WRONG and grace > LONGEST:
+        note("unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears a timer at once")
+    if not any(time is WRONG for time in (every, lateness, behind)) and behind <= lateness + every:
+        least = f"max_lateness and evaluate_every, together {lateness + every:g}s"
+        note("catching_up_after", f"expected more than {least}, or it would always be catching up", "raise it")
+    if command is not WRONG and command.expires is not WRONG and command.expires < _FLIP_BUDGET:
+        note("command.expires", f"expected {_FLIP_BUDGET}s at least, the time a flip may take", "raise it")
+
+
+def _baseline(path: Any, note: Note) -> Baseline | None:
+    """The stored values; None when it is not known what they are."""
+    if path is WRONG:
+        return None
+    try:
+        return read_baseline(path) if path is not None else NO_BASELINE
+    except ConfigError as error:
+        note("baseline", str(error), "correct the file, or leave the setting out")
+        return None
+
+
+def _patience(trigger: Trigger, every: Any, path: str, note: Note) -> None:
+    grace = trigger.unknown_grace
+    if grace is not WRONG and grace is not None and grace > LONGEST:
+        note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears the timer at once")
+    if trigger.when is WRONG or every is WRONG:
+        return
+    over = trigger.when.condition.over
+    if every > over:
+        message = f"its window of {over}s is shorter than evaluate_every ({every}s), so seconds would be skipped"
+        note(f"{path}.when", message, f"write `over {format_seconds(every)}` or more")
+
+
+def _variant(flag: Flag, trigger: Trigger, path: str, note: Note) -> None:
+    if WRONG in (trigger.when, flag.safe, flag.control):
+        return
+    condition, control = trigger.when.condition, flag.control or flag.safe
+    carets = _carets(trigger, condition)
+    if condition.relative == "control" and condition.variant is None:
+        message = "the control is compared with a variant, not with the whole service"
+        note(path, message, f"name the variant, such as {condition.label}@on", carets)
+    elif condition.relative == "control" and condition.variant == control:
+        message = f"{control!r} is the control: it would be compared with itself"
+        note(path, message, "judge another variant, or set `control`", carets)
+    elif condition.variant == flag.safe and trigger.action == "rollback":
+        message = f"{flag.safe!r} is the safe variant: when it fails, a rollback to it does not help"
+        note(path, message, "judge another variant, or set `action: alert`", carets)
+
+
+def _stored(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: Note) -> None:
+    if WRONG in (trigger.when, flag.environment, flag.service):
+        return
+    condition = trigger.when.condition
+    if condition.relative != "baseline":
+        return
+    wanted = f"{condition.label} of {flag.environment}/{flag.service}"
+    value = baseline.value(flag.environment, flag.service, condition.label)
+    if baseline is NO_BASELINE:
+        note(
+            path, f"compares with the stored {wanted}, but no file of them is named", "set `baseline` at the top level"
+        )
+    elif value is None:
+        note(path, f"compares with the stored {wanted}, which the baseline file lacks", "add it to the file")
+    elif value <= 0:
+        note(path, f"the stored {wanted} is {value:g}, of which no multiple helps", "write an absolute value")
+    elif condition.metric in RATIOS and condition.op == ">" and condition.value * value >= 1:
+        times = f"{condition.value:g} times the stored {wanted} is {condition.value * value:g}"
+        note(path, f"{times}, and no ratio is greater than 1", "lower the factor, or write an absolute value")
+
+
+def _carets(trigger: Trigger, condition: Condition) -> str:
+    """The condition with carets under what it judges, its first word."""
+    text = str(trigger.when)
+    length = len(text.lstrip().split(condition.op)[0].rstrip())
+    return GrammarError("", text, len(text) - len(text.lstrip()), length).pointed.split("\n", 1)[1]
+
+
+def _one_flag(flags: list[tuple[int, Flag]], note: Note) -> None:
+    """A flag may be watched in several services, but there is one of it."""
+    places: dict[tuple[str, str, str], int] = {}
+    first: dict[tuple[str, str], tuple[int, Flag]] = {}
+    homes: dict[tuple[str, str], str] = {}
+    for index, flag in flags:
+        if WRONG in (flag.environment, flag.service, flag.flag):
+            continue
+        place = (flag.environment, flag.service, flag.flag)
+        if place in places:
+            message = f"flags[{places[place]}] has the same flag, service and environment"
+            note(f"flags[{index}].flag", message, "put the triggers of both under one")
+        places.setdefault(place, index)
+        at, other = first.setdefault((flag.environment, flag.flag), (index, flag))
+        for name in ("backend", "safe"):
+            mine, theirs = getattr(flag, name), getattr(other, name)
+            if WRONG not in (mine, theirs) and mine != theirs:
+                message = f"flags[{at}] is the same flag with {theirs!r}, found {mine!r}"
+                note(f"flags[{index}].{name}", message, "a flag has one safe state in one backend: make them alike")
+        if (
+            flag.backend is not WRONG
+            and homes.setdefault((flag.backend, flag.flag), flag.environment) != flag.environment
+        ):
+            message = f"{flag.flag!r} of {flag.backend} is that of {homes[flag.backend, flag.flag]} already"
+            note(
+                f"flags[{index}].backend", message, "give each environment a backend of its own: a flip would hit both"
+            )
+
+
+def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
+    """A trigger commands once for a version of its flag, and is known by its name there."""
+    names: dict[tuple[str, str, str], str] = {}
+    for index, flag in flags:
+        for number, trigger in _right(flag.triggers):
+            key, path = (flag.environment, flag.flag, trigger.name), f"flags[{index}].triggers[{number}]"
+            if WRONG in key:
+                continue
+            if key in names:
+                message = f"{trigger.name!r} is the name of {names[key]} too"
+                note(f"{path}.name", message, "give each trigger of a flag a name of its own")
+            names.setdefault(key, path)
+
+
+def _scopes(flags: list[tuple[int, Flag]], most: Any, note: Note) -> None:
+    needed = set()
+    for _, flag in flags:
+        needed.add(Scope(flag.environment, flag.service))
+        for _, trigger in _right(flag.triggers):
+            if trigger.when is WRONG:
+                continue
+            condition = trigger.when.condition
+            variants = [condition.variant, (flag.control or flag.safe) if condition.relative == "control" else None]
+            needed |= {Scope(flag.environment, flag.service, flag.flag, v) for v in variants if v is not None}
+    if most is not WRONG and len(needed) > most:
+        message = f"the triggers look at {len(needed)} scopes, more than {most}"
+        note("max_scopes", message, "raise it, and leave room for services that are not under watch")
