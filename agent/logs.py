@@ -102,20 +102,12 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()  # by time of expiry, the interval being constant
 
     def emit(self, record: logging.LogRecord) -> None:
-        now = self._clock()
-        while self._seen and (first := next(iter(self._seen.values()))).until <= now:
-            key, _ = self._seen.popitem(last=False)
-            if first.held is not None:
-                self._emit_held(first.held, first.count)
-                self._seen[key] = _Seen(now + REPEAT_INTERVAL)
-        key = _same_line(record)
-        seen = self._seen.get(key)
-        if seen is None:
-            self._seen[key] = _Seen(now + REPEAT_INTERVAL)
-            super().emit(record)
-        else:
-            seen.held = record
-            seen.count += 1
+        try:
+            if self._admits(record):
+                super().emit(record)
+        except Exception:
+            # A call with wrong arguments is a bug to be shown on stderr, not to be raised where something is logged.
+            self.handleError(record)
 
     def close(self) -> None:
         """Write what is still held back."""
@@ -128,6 +120,22 @@ class LineHandler(logging.StreamHandler[TextIO]):
         finally:
             self.release()
         super().close()
+
+    def _admits(self, record: logging.LogRecord) -> bool:
+        now = self._clock()
+        while self._seen and (first := next(iter(self._seen.values()))).until <= now:
+            key, _ = self._seen.popitem(last=False)
+            if first.held is not None:
+                self._emit_held(first.held, first.count)
+                self._seen[key] = _Seen(now + REPEAT_INTERVAL)
+        key = _same_line(record)
+        seen = self._seen.get(key)
+        if seen is None:
+            self._seen[key] = _Seen(now + REPEAT_INTERVAL)
+            return True
+        seen.held = record
+        seen.count += 1
+        return False
 
     def _emit_held(self, record: logging.LogRecord, count: int) -> None:
         record.__dict__["repeated"] = count

@@ -232,3 +232,10 @@ def test_what_was_held_back_is_written_with_the_next_line_of_any_kind(
     clock.now += REPEAT_INTERVAL
     handler.handle(record(message="up"))
     assert written(stream) == [("down", 0), ("down", 1), ("up", 0)]
+
+
+def test_a_call_with_wrong_arguments_is_shown_and_does_not_raise(
+    handler: LineHandler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler.handle(logging.LogRecord("aiokafka", logging.INFO, __file__, 1, "%d of %d", (1,), None))
+    assert "not enough arguments" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""Health of every role over HTTP, for a supervisor: GET /healthz (is it alive) and /readyz (does it do its work).
+
+Listens on loopback unless the configuration names another address. Answers with status 200, or with 503 and `"failing"`
+where a role is not: `{"status": "ok", "roles": {"monitor": {"live": true, "ready": true, "detail": "42 scopes"}}}`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from aiohttp import web
+
+from agent.errors import FlipbackError
+from agent.logs import log_event
+
+_logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 0.5
+"""Seconds that open connections get when the server stops: the process has 3 s in all after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleHealth:
+    """What a role says of itself: `live` or to be restarted, `ready` or still catching up, and why, for a person."""
+
+    live: bool
+    ready: bool
+    detail: str
+
+
+class HealthServer:
+    """Serves what `health()` returns, asked anew at each request; it is called in the event loop and must not wait."""
+
+    def __init__(self, health: Callable[[], Mapping[str, RoleHealth]], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._health = health
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, the port being the real one also if 0 was asked for; RuntimeError before `start`."""
+        if self._runner is None or not self._runner.addresses:
+            raise RuntimeError("the health server is not started")
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen; FlipbackError if the address is not to be had."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_TIMEOUT)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise FlipbackError(
+                f"the health server cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
+                "choose another address or port"
+            ) from error
+        self._runner = runner
+        log_event(_logger, "health.listening", url=self.url)
+
+    async def stop(self) -> None:
+        """Stop listening; does nothing if it was not started."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return self._answer(lambda roles: all(role.live for role in roles.values()))
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        # No role yet is not ready, but alive: a process that starts is not to be restarted for it.
+        return self._answer(lambda roles: bool(roles) and all(role.live and role.ready for role in roles.values()))
+
+    def _answer(self, judge: Callable[[Mapping[str, RoleHealth]], bool]) -> web.Response:
+        try:
+            roles = self._health()
+            ok = judge(roles)
+        except Exception as error:
+            # A role that cannot say how it is, is not well.
+            log_event(_logger, "health.failed", level=logging.ERROR, error=repr(error))
+            roles, ok = {}, False
+        body = {"status": "ok" if ok else "failing", "roles": {name: asdict(role) for name, role in roles.items()}}
+        return web.json_response(body, status=200 if ok else 503, headers={"Cache-Control": "no-store"})
