@@ -1,0 +1,196 @@
+"""The durable record of commands: what was found, what was done, and what of it has been told.
+
+A command has a file of its own, named by its id: first the command and the snapshot, then a line a step, each an event
+of the audit log. The file appears whole or not at all, and a line that a crash cut short counts as never written, so a
+step is in the ledger if and only if it can be relied on. Nothing is deleted: it is what `flipback restore` works from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.backends.contract import Snapshot
+from agent.commands import Command
+from agent.errors import LedgerError
+from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.logs import log_event
+
+log = logging.getLogger(__name__)
+
+_SETTLED = {FLAG_VERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
+    """The head of a file: the command as it arrived, and the flag as it was found where a write was to follow."""
+
+    command: Command
+    raw: bytes
+    snapshot: Snapshot | None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="step"):
+    event: Event
+
+
+class Announced(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="announced"):
+    """The first `count` events of the file are in the audit log."""
+
+    count: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the ledger holds of a command."""
+
+    opened: Opened
+    events: list[Event]
+    announced: int = 0
+
+    @property
+    def command(self) -> Command:
+        return self.opened.command
+
+    @property
+    def settled(self) -> bool:
+        """Is it known what became of the command? If not, a write may or may not have followed the snapshot."""
+        return any(event.type in _SETTLED for event in self.events)
+
+    @property
+    def pending(self) -> list[Event]:
+        """Events that are not known to be in the audit log."""
+        return self.events[self.announced :]
+
+    def find(self, kind: str) -> Event | None:
+        """The latest event of a type."""
+        return next((event for event in reversed(self.events) if event.type == kind), None)
+
+
+class Ledger:
+    """The entries under one directory, made if need be. All calls block on the disk; LedgerError where it fails."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with _errors(directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._flips: dict[tuple[str, str], float] = {}
+        for entry in self.entries():
+            for event in entry.events:
+                self._note(entry.command, event)
+
+    def get(self, command: str) -> Entry | None:
+        """The entry of a command's id. Raises LedgerError where its file is damaged."""
+        path = self._path(command)
+        with _errors(path):
+            try:
+                return _entry(path, path.read_bytes())
+            except FileNotFoundError:
+                return None
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in no order; a damaged file is logged and left out."""
+        for path in sorted(self._directory.glob("*.jsonl")):
+            try:
+                with _errors(path):
+                    yield _entry(path, path.read_bytes())
+            except LedgerError as error:
+                log_event(log, "ledger.damaged", level=logging.ERROR, path=str(path), error=str(error))
+
+    def open(self, command: Command, raw: bytes, snapshot: Snapshot | None, events: Sequence[Event]) -> Entry:
+        """Record a command with its first events, durably. Returns the entry that is there, if there is one already."""
+        path = self._path(command.id)
+        opened = Opened(command=command, raw=raw, snapshot=snapshot)
+        content = _line(opened) + b"".join(_line(Step(event=event)) for event in events)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _errors(path):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                # Unlike a rename, a link does not take the place of what another process has put there.
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return _entry(path, path.read_bytes())
+            finally:
+                temporary.unlink()
+            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        for event in events:
+            self._note(command, event)
+        return Entry(opened, list(events))
+
+    def append(self, entry: Entry, event: Event) -> None:
+        """Add a step to the entry, durably; the entry itself has it even where the disk fails."""
+        entry.events.append(event)
+        self._note(entry.command, event)
+        self._append(entry, Step(event=event))
+
+    def announced(self, entry: Entry) -> None:
+        """Note that all events of the entry are in the audit log."""
+        entry.announced = len(entry.events)
+        self._append(entry, Announced(count=entry.announced))
+
+    def last_flip(self, environment: str, flag: str) -> float | None:
+        """When flipback last wrote the flag by a command, in Unix seconds."""
+        return self._flips.get((environment, flag))
+
+    def _append(self, entry: Entry, part: Step | Announced) -> None:
+        path = self._path(entry.command.id)
+        with _errors(path), path.open("ab+") as file:
+            file.seek(-1, os.SEEK_END)
+            # What a crash cut short stays behind as a line that is no line.
+            whole = file.read(1) == b"\n"
+            file.write(_line(part) if whole else b"\n" + _line(part))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _note(self, command: Command, event: Event) -> None:
+        if event.type == FLAG_WRITTEN:
+            key = command.environment, command.flag
+            self._flips[key] = max(event.time, self._flips.get(key, 0.0))
+
+    def _path(self, command: str) -> Path:
+        return self._directory / f"{command}.jsonl"
+
+
+def _entry(path: Path, content: bytes) -> Entry:
+    parts = []
+    for line in content.split(b"\n"):
+        try:
+            parts.append(_decoder.decode(line))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # The end of a write that a crash cut short, or the empty end of the file.
+            continue
+    if not parts or not isinstance(parts[0], Opened):
+        raise LedgerError(
+            f"{path} is damaged: it does not begin with a command; restore it from a backup or move it away"
+        )
+    entry = Entry(parts[0], [part.event for part in parts if isinstance(part, Step)])
+    entry.announced = max((part.count for part in parts if isinstance(part, Announced)), default=0)
+    return entry
+
+
+def _line(part: Opened | Step | Announced) -> bytes:
+    return msgspec.json.encode(part) + b"\n"
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(f"the ledger cannot use {path}: {error.strerror or error}") from error
+
+
+_decoder = msgspec.json.Decoder(Opened | Step | Announced)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.backends.contract import FlagState, Snapshot
+from agent.commands import Command, Evidence, issue
+from agent.errors import LedgerError
+from agent.events import FLAG_CONFLICT, FLAG_SNAPSHOT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.ledger import Entry, Ledger
+
+EVIDENCE = Evidence(
+    metric="error_rate",
+    scope="production/shop",
+    window=(0.0, 60.0),
+    op=">",
+    threshold=0.02,
+    value=0.2,
+    samples=100,
+    counts={"errors": 20},
+    sources=2,
+    age_s=1.0,
+    first_true_at=0.0,
+    fired_at=61.0,
+)
+SNAPSHOT = Snapshot(
+    flag="f",
+    environment="production",
+    state=FlagState(variant="on", percent=None, version="v1", raw='{"état": "\\u00e9"}'),
+    identity="1:2:3",
+)
+
+
+def command(trigger: str = "errors", flag: str = "f") -> Command:
+    return issue(
+        flag=flag,
+        environment="production",
+        service="shop",
+        backend="files",
+        target="off",
+        trigger=trigger,
+        flag_version="g1-v1",
+        issued_at=0.0,
+        rules_hash="r",
+        evidence=EVIDENCE,
+    )
+
+
+def event(kind: str, at: float = 1.0) -> Event:
+    return Event(type=kind, subject="production/f", data={"é": [1, None]}, id=f"{kind}/{at}", time=at)
+
+
+def opened(ledger: Ledger) -> Entry:
+    return ledger.open(command(), b"\x00raw\xff", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+
+
+def test_what_was_recorded_is_read_by_the_next_process(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    entry = opened(ledger)
+    ledger.append(entry, event(FLAG_WRITTEN))
+    ledger.announced(entry)
+    ledger.append(entry, event(FLAG_VERIFIED))
+    found = Ledger(tmp_path / "ledger").get(command().id)
+    assert found == entry
+    assert found is not None
+    assert found.opened == entry.opened
+    assert (found.opened.raw, found.opened.snapshot) == (b"\x00raw\xff", SNAPSHOT)
+    assert found.pending == [event(FLAG_VERIFIED)]
+
+
+def test_an_unknown_command_has_no_entry(tmp_path: Path) -> None:
+    assert Ledger(tmp_path).get(command().id) is None
+
+
+def test_a_command_is_opened_once_and_its_snapshot_never_replaced(tmp_path: Path) -> None:
+    first = opened(Ledger(tmp_path))
+    later = msgspec.structs.replace(SNAPSHOT, identity="9:9:9")
+    assert Ledger(tmp_path).open(command(), b"again", later, []) == first
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(cut=st.integers(1, 400))
+def test_a_step_cut_short_by_a_crash_counts_as_never_made(tmp_path: Path, cut: int) -> None:
+    ledger = Ledger(tmp_path)
+    (tmp_path / f"{command().id}.jsonl").unlink(missing_ok=True)
+    entry = opened(ledger)
+    (file,) = tmp_path.glob("*.jsonl")
+    before = file.read_bytes()
+    ledger.append(entry, event(FLAG_WRITTEN))
+    whole = file.read_bytes()
+    # At least the end of the line is missing.
+    end = max(len(before), len(whole) - 1 - cut)
+    file.write_bytes(whole[:end])
+    again = ledger.get(command().id)
+    assert again is not None
+    assert [step.type for step in again.events] == [FLAG_SNAPSHOT]
+    ledger.append(again, event(FLAG_VERIFIED))
+    last = ledger.get(command().id)
+    assert last is not None
+    assert [step.type for step in last.events] == [FLAG_SNAPSHOT, FLAG_VERIFIED]
+
+
+@pytest.mark.parametrize(("kind", "settled"), [(FLAG_WRITTEN, False), (FLAG_VERIFIED, True), (FLAG_CONFLICT, True)])
+def test_a_command_is_settled_when_it_is_known_what_became_of_it(tmp_path: Path, kind: str, settled: bool) -> None:
+    ledger = Ledger(tmp_path)
+    entry = opened(ledger)
+    assert not entry.settled
+    ledger.append(entry, event(kind))
+    assert entry.settled is settled
+
+
+def test_the_last_flip_of_a_flag_outlives_the_process(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.last_flip("production", "f") is None
+    entry = opened(ledger)
+    assert ledger.last_flip("production", "f") is None
+    ledger.append(entry, event(FLAG_WRITTEN, 20.0))
+    other = ledger.open(command("slow"), b"", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    ledger.append(other, event(FLAG_WRITTEN, 10.0))
+    assert ledger.last_flip("production", "f") == 20.0
+    assert Ledger(tmp_path).last_flip("production", "f") == 20.0
+    assert Ledger(tmp_path).last_flip("staging", "f") is None
+
+
+def test_a_damaged_entry_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    opened(ledger)
+    damaged = tmp_path / f"{command('slow').id}.jsonl"
+    damaged.write_text("{}\n")
+    with pytest.raises(LedgerError, match=damaged.name):
+        ledger.get(command("slow").id)
+    assert [entry.command for entry in Ledger(tmp_path).entries()] == [command()]
+
+
+def test_the_ledger_is_its_owners_alone(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger")
+    assert stat.S_IMODE((tmp_path / "ledger").stat().st_mode) == 0o700
+
+
+def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match="file"):
+        Ledger(tmp_path / "file" / "ledger")
