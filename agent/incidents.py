@@ -53,11 +53,12 @@ class Known:
             return
         self.incidents[incident.id] = incident
 
-    def flag(self, value: bytes | None) -> None:
-        """Take in a record of the flags topic."""
+    def flag(self, value: bytes | None) -> FlagStatus | None:
+        """Take in a record of the flags topic and return what it says."""
         try:
             status = _status.decode(value or b"")
         except msgspec.MsgspecError:
             self.unreadable += 1
-            return
+            return None
         self.flags[status.environment, status.flag] = status
+        return status

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from detectors.cells import Cells
-from streams.decode import Decoder, Reject
+from streams.decode import Decoder
+from streams.decode_columns import Reject
 from streams.intern import Interner
 from streams.partials import VERSION, Partial, encode, pack, split
 from streams.reduce import Reducer
@@ -70,12 +71,10 @@ class Ingest:
         self._send = send
         self._clock = clock
         self._owned: dict[Source, _Owned] = {}
-        self.progressed_at = clock()
 
     def assign(self, sources: Mapping[Source, int]) -> None:
         """Begin anew with the given source partitions; every assignment starts from what was committed."""
         self._owned = {source: self._begin(source) for source in sources}
-        self.progressed_at = self._clock()
 
     def revoke(self) -> None:
         """Forget all source partitions: after this nothing is sent or committed for them."""
@@ -99,24 +98,12 @@ class Ingest:
         batch = self._decoder.decode(delivery.slice)
         owned.reducer.add(batch, self._clock())
         owned.processed = delivery.after
-        self.progressed_at = self._clock()
         return batch.rejects
 
     def committable(self, source: Source) -> int | None:
         """The offset from which a reader must start to recount all that is not yet acknowledged."""
         owned = self._owned.get(source)
         return owned.committable if owned else None
-
-    def waiting(self) -> dict[Source, int]:
-        """Records that wait to be reduced, for each source partition that has any."""
-        behind: dict[Source, int] = {}
-        for source, owned in self._owned.items():
-            position = self._positions[source]
-            if position.answer and position.epoch == owned.epoch and position.answer.highwater > position.read:
-                behind[source] = position.answer.highwater - owned.processed
-            elif owned.processed < position.delivered:
-                behind[source] = position.delivered - owned.processed
-        return behind
 
     def watermarks(self) -> dict[Source, float | None]:
         return {source: owned.watermark for source, owned in self._owned.items()}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from detectors.cells import Scope
 from streams.app import new_app, send_until_acknowledged
 from streams.connection import Connection
-from streams.decode import Decoder, Reject
+from streams.decode import Decoder
+from streams.decode_columns import Reject
 from streams.ingest import Ingest
-from streams.intern import Interner
+from streams.intern import Interner, WatchList
 from streams.rejected import RejectedLog
 from streams.slices import Source
 from streams.topics import Topics
@@ -28,7 +28,7 @@ _BUFFERED_SLICES = 8
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
-    `formats` maps a telemetry topic to its format, `reserved` are the scopes that triggers need. `lookback` is how
+    `formats` maps a telemetry topic to its format, `watch` is what triggers need. `lookback` is how
     many seconds back a deployment without committed offsets begins.
     """
 
@@ -38,7 +38,7 @@ class IngestRole:
         topics: Topics,
         *,
         formats: Mapping[str, str],
-        reserved: Sequence[Scope],
+        watch: WatchList,
         max_scopes: int,
         max_lateness: float,
         partials_partitions: int,
@@ -53,8 +53,7 @@ class IngestRole:
             on_revoke=lambda: self.ingest.revoke(),
         )
         self.app = new_app(f"{topics.prefix}-ingest", connection, self._reading, buffer=_BUFFERED_SLICES)
-        interner = Interner(reserved, max_scopes)
-        self.interner = interner
+        interner = Interner(watch, max_scopes)
         self.rejected = RejectedLog()
         self.ingest = Ingest(
             owner=uuid.uuid4().hex[:12],
@@ -99,12 +98,3 @@ class IngestRole:
         while not self.app.should_stop:
             await self.ingest.flush()
             await asyncio.sleep(_TICK)
-
-    def stuck(self, after: float) -> str | None:
-        """Why this role should be restarted: records wait and none was reduced for `after` seconds."""
-        waiting = self.ingest.waiting()
-        idle = time.time() - self.ingest.progressed_at
-        if waiting and idle > after:
-            names = ", ".join(f"{s.topic}/{s.partition}" for s in sorted(waiting))
-            return f"{sum(waiting.values())} records wait in {names} and none was read for {idle:.0f} s"
-        return None

@@ -99,14 +99,16 @@ class Shard:
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
 
-    def take(self, raw: bytes, now: float, *, evaluate: bool = True) -> Iterator[Second]:
-        """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read."""
-        partial, cells = decode(raw)
-        self.merge.add(partial, cells, now)
-        if evaluate:
-            yield from self.advance(now)
+    def take(self, raw: bytes, now: float | None) -> Iterator[Second]:
+        """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read.
 
-    def advance(self, now: float) -> Iterator[Second]:
+        `now` is the clock in Unix seconds; None replays a recording, in which every second is the present.
+        """
+        partial, cells = decode(raw)
+        self.merge.add(partial, cells, now or 0.0)
+        yield from self.advance(now)
+
+    def advance(self, now: float | None) -> Iterator[Second]:
         """Yield the seconds that are complete and not yet evaluated."""
         mark = self.merge.watermark
         if mark is None:
@@ -127,8 +129,9 @@ class Shard:
             if self._next % self._evaluate_every == 0:
                 yield self._evaluate(self._next, cells, now)
 
-    def _evaluate(self, t: int, cells: Cells | None, now: float) -> Second:
-        condition = self.condition(now)
+    def _evaluate(self, t: int, cells: Cells | None, now: float | None) -> Second:
+        condition = Condition("live", "") if now is None else self.condition(now)
+        now = t if now is None else now
         muted = condition.status != "live" or now - t > self._catching_up_after
         result = self._evaluator.evaluate(t)
         self.verdicts = result
@@ -144,7 +147,9 @@ class Shard:
         firing = [] if muted else list(self._firing(t, result, now))
         frame = None
         if not known:
-            frame = health(t, self.partition, cells, self.triggers(), status=condition.status, detail=condition.detail)
+            frame = health(
+                t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
+            )
         return Second(t, muted, transitions, firing, frame)
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:

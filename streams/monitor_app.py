@@ -74,7 +74,6 @@ class MonitorRole:
         self.shards: dict[int, Shard] = {}
         self.assigned = False
         self.partial_errors = 0
-        self.progressed_at = time.time()
         self._announcements = Announcements()
         self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=1024)
         topic = self.app.topic(topics.partials, value_serializer="raw", key_serializer="raw")
@@ -118,7 +117,6 @@ class MonitorRole:
             shard = self.shards.get(event.message.partition)
             if shard is None:
                 continue
-            self.progressed_at = time.time()
             try:
                 for second in shard.take(event.value, time.time()):
                     await self._publish(shard, second)

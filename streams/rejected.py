@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from streams.decode import Reject
+from streams.decode_columns import Reject
 from streams.slices import Slice
 
 MAX_VALUE = 64 * 1024
@@ -16,7 +16,7 @@ BURST = 10_000.0
 
 
 class RejectedLog:
-    """Decides which rejected records are written and counts all of them, by reason."""
+    """Decides which rejected records are written and counts all of them, by kind."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -26,7 +26,7 @@ class RejectedLog:
 
     def record(self, slice_: Slice, reject: Reject, now: float) -> tuple[bytes, list[tuple[str, bytes]]] | None:
         """The record to write, as value and headers; None where the rate is exceeded. `now` is monotonic seconds."""
-        self.counts[reject.reason] += 1
+        self.counts[reject.kind] += 1
         elapsed = 0.0 if self._at is None else now - self._at
         self._at = now
         self._allowance = min(BURST, self._allowance + elapsed * RATE)
@@ -39,6 +39,7 @@ class RejectedLog:
             ("topic", slice_.source.topic.encode()),
             ("partition", str(slice_.source.partition).encode()),
             ("offset", str(reject.offset).encode()),
+            ("kind", reject.kind.encode()),
             ("reason", reject.reason.encode()),
             ("rows", str(reject.rows).encode()),
             ("bytes", str(len(value)).encode()),

@@ -99,14 +99,17 @@ class Created:
 async def create(specs: Iterable[TopicSpec], *, replication: int, connection: dict[str, Any]) -> Created:
     """Create the topics that are missing; those that exist are left as they are.
 
-    `replication` -1 leaves it to the broker. TopicError when the broker refuses one or cannot be reached.
+    `replication` -1 stands for three, or as many as there are brokers. TopicError when the broker refuses one or cannot be reached.
     """
     wanted = list(specs)
     async with _admin(connection) as admin:
         existing = set(await admin.list_topics())
         missing = [spec for spec in wanted if spec.name not in existing]
         if missing:
-            new = [NewTopic(s.name, s.partitions, replication, topic_configs=s.config) for s in missing]
+            brokers = len((await admin.describe_cluster())["brokers"])
+            # aiokafka 0.14 cannot ask for the broker's own default.
+            copies = min(3, brokers) if replication == -1 else replication
+            new = [NewTopic(s.name, s.partitions, copies, topic_configs=s.config) for s in missing]
             response = await admin.create_topics(new, timeout_ms=int(TIMEOUT * 1000))
             for name, code, *_ in response.topic_errors:
                 # Another process that starts at the same time may have been faster.

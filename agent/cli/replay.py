@@ -1,0 +1,51 @@
+"""`flipback replay`: judge recorded telemetry without a broker."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+FORMATS = ("json", "json-array", "ndjson", "columnar")
+
+
+@click.command("replay")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", type=click.Choice(FORMATS), help="Format of the files; the first telemetry topic's if absent.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--evaluations", is_flag=True, help="Every evaluation of every trigger, not only changes.")
+@click.option("--at-speed", type=click.FloatRange(min=0, min_open=True), help="Times faster than it was recorded.")
+def command(
+    path: Path, files: tuple[Path, ...], format: str | None, as_json: bool, evaluations: bool, at_speed: float | None
+) -> int:
+    """Run recorded telemetry through the triggers of a configuration and print what they would have done.
+
+    FILES are recordings, gzip or not, a record a line. Several are read side by side by their time. Prints each change
+    of a verdict and each command that would have been sent; a tally of what was read goes to stderr.
+    """
+    import msgspec
+
+    from agent.config_load import load
+    from agent.replay import replay, text
+
+    config = load(path)
+    run, lines = replay(config, files, format or config.telemetry[0].format, evaluations=evaluations)
+    started, first = time.monotonic(), None
+    for line in lines:
+        if at_speed is not None:
+            first = line.time if first is None else first
+            time.sleep(max(0.0, (line.time - first) / at_speed - (time.monotonic() - started)))
+        sys.stdout.write((msgspec.json.encode(line).decode() if as_json else text(line)) + "\n")
+        if at_speed is not None:
+            sys.stdout.flush()
+    tally = run.tally
+    rejected = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.rejected.items())) or "none"
+    sys.stderr.write(f"read {tally.records} records in {time.monotonic() - started:.1f} s; rejected samples: {rejected}\n")
+    for reason in tally.reasons:
+        sys.stderr.write(f"  {reason}\n")
+    return 0

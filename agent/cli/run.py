@@ -1,0 +1,52 @@
+"""`flipback run`: watch telemetry and flip flags."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from agent.logs import configure
+
+ROLE_NAMES = ("ingest", "monitor", "executor")
+
+
+@click.command("run")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+@click.option("--roles", default=",".join(ROLE_NAMES), show_default=True, help="Roles of this process, with commas.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-json/--log-text", default=None, help="Logs as JSON lines; the default off a terminal.")
+def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> int:
+    """Watch telemetry and flip flags, until SIGTERM or Ctrl-C.
+
+    All roles run in this process unless --roles names some: `ingest` reduces telemetry, `monitor` evaluates triggers
+    and signs commands, `executor` carries them out. Start more of any role for more capacity, or as standby.
+    """
+    configure(log_level, log_json)
+    chosen = [name for name in ROLE_NAMES if name in {word.strip() for word in roles.split(",")}]
+    unknown = sorted({word.strip() for word in roles.split(",")} - set(ROLE_NAMES))
+    if unknown or not chosen:
+        raise click.UsageError(f"--roles {roles}: expected some of {', '.join(ROLE_NAMES)}")
+    # Faust costs half a second and 50 MB; a wrong option or configuration should not.
+    import asyncio
+
+    from agent.config_load import load
+
+    config = load(path)
+    import uvloop
+
+    from agent.run import run
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run(config, chosen, stop, on_ready=lambda url: None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    return 0

@@ -1,0 +1,161 @@
+"""`flipback replay`: what a configuration would have made of recorded telemetry, as lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from agent.config import Config
+from agent.recordings import read
+from detectors.evaluate import Transition
+from detectors.spec import TriggerSpec
+from streams.evidence import Evidence
+from streams.monitor import Second
+from streams.replay import BATCH, Replay
+
+
+class Change(msgspec.Struct, tag_field="type", tag="change", frozen=True):
+    """A trigger's verdict became another. `time` is the evaluation in Unix seconds."""
+
+    time: int
+    trigger: str
+    flag: str
+    scope: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    value: float | None
+    threshold: float | None
+    samples: int
+    reason: str
+
+
+class Evaluated(msgspec.Struct, tag_field="type", tag="evaluation", frozen=True):
+    """A trigger's verdict at one evaluation."""
+
+    time: int
+    trigger: str
+    flag: str
+    scope: str
+    state: str
+    value: float | None
+    samples: int
+
+
+class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
+    """The command that would have been sent; after it the flag is safe, and nothing more is sent for it."""
+
+    time: int
+    trigger: str
+    flag: str
+    environment: str
+    target: str
+    value: float
+    threshold: float
+    samples: int
+    sources: int
+
+
+Line = Change | Evaluated | Commanded
+
+
+def replay(
+    config: Config, files: Sequence[Path], format: str, *, evaluations: bool = False, batch: int = BATCH
+) -> tuple[Replay, Iterator[Line]]:
+    """Make a replay and the lines that it yields; the replay's tally is complete when the lines are used up."""
+    specs = config.trigger_specs()
+    run = Replay(
+        [read(path, format) for path in files],
+        specs,
+        format=format,
+        max_scopes=config.max_scopes,
+        max_lateness=config.max_lateness,
+        evaluate_every=int(config.evaluate_every),
+        batch=batch,
+    )
+    return run, lines(run, specs, evaluations=evaluations)
+
+
+def lines(run: Replay, specs: Sequence[TriggerSpec], *, evaluations: bool) -> Iterator[Line]:
+    """Changes, then commands, then evaluations of each second, in the order of the triggers."""
+    safe: set[tuple[str, str]] = set()
+    for second in run.seconds():
+        for spec, change in second.transitions:
+            yield _change(spec, change)
+        for evidence in second.firing:
+            spec = evidence.spec
+            key = spec.environment, spec.flag
+            if spec.action != "rollback" or spec.shadow or key in safe or evidence.single_source is not None:
+                continue
+            safe.add(key)
+            yield _command(evidence)
+        if evaluations:
+            yield from _evaluations(run, second, specs)
+
+
+def text(line: Line) -> str:
+    """The line for a person: time in UTC, then who, then what."""
+    clock = datetime.fromtimestamp(line.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    match line:
+        case Change():
+            shown = f"{line.from_} -> {line.to}"
+            numbers = f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples}"
+            return f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {shown}  {numbers}  {line.reason}".rstrip()
+        case Commanded():
+            return (
+                f"{clock}  {line.flag}/{line.trigger}  COMMAND set {line.environment}/{line.flag} to {line.target}  "
+                f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples} "
+                f"sources={line.sources}"
+            )
+        case Evaluated():
+            return (
+                f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {line.state}  "
+                f"value={_number(line.value)} samples={line.samples}"
+            )
+
+
+def _change(spec: TriggerSpec, change: Transition) -> Change:
+    return Change(
+        time=change.t,
+        trigger=spec.name,
+        flag=spec.flag,
+        scope=str(spec.scope),
+        from_=change.from_.name.lower(),
+        to=change.to.name.lower(),
+        value=finite(change.value),
+        threshold=finite(change.threshold),
+        samples=change.samples,
+        reason=change.reason,
+    )
+
+
+def _command(evidence: Evidence) -> Commanded:
+    spec = evidence.spec
+    return Commanded(
+        time=evidence.t,
+        trigger=spec.name,
+        flag=spec.flag,
+        environment=spec.environment,
+        target=spec.safe_variant,
+        value=evidence.value,
+        threshold=evidence.threshold,
+        samples=evidence.samples,
+        sources=evidence.sources,
+    )
+
+
+def _evaluations(run: Replay, second: Second, specs: Sequence[TriggerSpec]) -> Iterator[Evaluated]:
+    for spec, row in zip(specs, run.shard.triggers(), strict=True):
+        yield Evaluated(second.time, spec.name, spec.flag, str(spec.scope), row.state, row.value, row.samples)
+
+
+def finite(value: float) -> float | None:
+    """The value; None where there is none (not a number)."""
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

@@ -1,0 +1,275 @@
+"""`flipback run`: the roles of one process, their start, their health and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal
+
+from agent import incidents
+from agent.commander import Commander, Outputs
+from agent.config import Config
+from agent.config_load import rules_hash
+from agent.errors import FlipbackError
+from agent.events import Event, to_kafka
+from agent.flips import Flips
+from agent.incidents import Incident, Known
+from agent.kafka import connection as connect
+from agent.keys import load_private
+from agent.logs import log_event
+from agent.signing import ensure_keys
+from agent.verdicts import inability_event, transition_event
+from agent.web import HealthServer, RoleHealth
+from detectors.spec import TriggerSpec, longest_lookback
+from streams.app import send_until_acknowledged
+from streams.command_app import ExecutorRole
+from streams.ingest_app import IngestRole
+from streams.liveness import Liveness
+from streams.log import read_topic
+from streams.monitor_app import Handlers, MonitorRole
+from streams.watch import watch_list
+from streams.topics import Topics, TopicSpec, create, describe
+from streams.transport import App
+
+Role = Literal["ingest", "monitor", "executor"]
+ROLES: tuple[Role, ...] = ("ingest", "monitor", "executor")
+
+TELEMETRY_PARTITIONS = 8
+"""Partitions of a telemetry topic that nobody has created yet."""
+
+_DAY_MS = 86_400_000
+_logger = logging.getLogger(__name__)
+
+
+class RoleFailed(FlipbackError):
+    """A role ended or stood still; the process must end, and its supervisor start another."""
+
+
+async def run(config: Config, roles: Sequence[Role], stop: asyncio.Event, *, on_ready: Callable[[str], None]) -> None:
+    """Run until `stop` is set. `on_ready` is told the address of the health server when every role reads.
+
+    RoleFailed when a role ends by itself or stands still, TopicError when the brokers cannot be used.
+    """
+    worker = Worker(config, roles)
+    async with worker.running():
+        failed = asyncio.create_task(worker.watch())
+        stopped = asyncio.create_task(stop.wait())
+        ready = asyncio.create_task(worker.ready())
+        try:
+            done, _ = await asyncio.wait({failed, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if ready in done:
+                on_ready(worker.web.url)
+                log_event(_logger, "run.ready", roles=list(roles), health=worker.web.url)
+            done, _ = await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if failed in done:
+                failed.result()
+        finally:
+            for task in (failed, stopped, ready):
+                task.cancel()
+    log_event(_logger, "run.stopped")
+
+
+class Worker:
+    """The roles of this process, wired to each other by topics only."""
+
+    def __init__(self, config: Config, roles: Sequence[Role]) -> None:
+        self.config = config
+        self.roles = tuple(roles)
+        self.specs = config.trigger_specs()
+        self.topics = Topics(config.kafka.prefix)
+        self.connection = connect(config)
+        self.known = Known()
+        self.ingest: IngestRole | None = None
+        self.monitor: MonitorRole | None = None
+        self.executor: ExecutorRole | None = None
+        self.flips: Flips | None = None
+        self.web = HealthServer(self.health, host=config.web.host, port=config.web.port)
+        self._tables_read = asyncio.Event()
+        self._tables = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
+        self._at_end: set[str] = set()
+        self._liveness: dict[str, Liveness] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
+        partitions = await self._topics_ready()
+        ensure_keys(self.config, self.roles)
+        self._make_roles(partitions[self.topics.partials])
+        async with contextlib.AsyncExitStack() as stack:
+            await self.web.start()
+            stack.push_async_callback(self.web.stop)
+            for topic in self._tables:
+                task = asyncio.create_task(self._follow(topic))
+                stack.push_async_callback(_cancel, task)
+            if self.flips is not None:
+                stack.push_async_callback(self.flips.close)
+            apps = self.apps()
+            for app in apps.values():
+                app.finalize()
+            stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
+            await asyncio.gather(*(app.start() for app in apps.values()))
+            if self.flips is not None:
+                watching = asyncio.create_task(self._watch_flags(self.flips))
+                stack.push_async_callback(_cancel, watching)
+            self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
+            yield
+
+    async def _topics_ready(self) -> dict[str, int]:
+        config = self.config
+        specs = self.topics.specs(config.kafka.partials_partitions, longest_lookback(self.specs))
+        specs += [TopicSpec(t.topic, TELEMETRY_PARTITIONS, _DAY_MS, "samples") for t in config.telemetry]
+        if not config.kafka.create_topics:
+            return await describe([spec.name for spec in specs], self.connection.client)
+        made = await create(specs, replication=config.kafka.replication, connection=self.connection.client)
+        if made.created:
+            log_event(_logger, "topics.created", topics=list(made.created))
+        return made.partitions
+
+    def _make_roles(self, partials_partitions: int) -> None:
+        config, lookback = self.config, longest_lookback(self.specs)
+        if "ingest" in self.roles:
+            self.ingest = IngestRole(
+                self.connection,
+                self.topics,
+                formats={t.topic: t.format for t in config.telemetry},
+                watch=watch_list(self.specs),
+                max_scopes=config.max_scopes,
+                max_lateness=config.max_lateness,
+                partials_partitions=partials_partitions,
+                lookback=lookback,
+            )
+        if "monitor" in self.roles:
+            self.monitor = MonitorRole(
+                self.connection,
+                self.topics,
+                specs=self.specs,
+                telemetry=[t.topic for t in config.telemetry],
+                partials_partitions=partials_partitions,
+                lookback=lookback,
+                max_scopes=config.max_scopes,
+                evaluate_every=int(config.evaluate_every),
+                catching_up_after=config.catching_up_after,
+                handlers=self._handlers(),
+                ready=self._tables_read,
+            )
+        if "executor" in self.roles:
+            self.flips = Flips(config, emit=lambda event: self._event(self._app("executor"), event))
+            self.executor = ExecutorRole(
+                self.connection, self.topics, lookback=config.command.expires, execute=self._execute
+            )
+
+    def _handlers(self) -> Handlers:
+        commander = Commander(
+            {(flag.environment, flag.flag): flag for flag in self.config.flags},
+            self.known,
+            load_private(self.config.signing_key),
+            rules_hash=rules_hash(self.config),
+            lifetime=self.config.command.expires,
+            outputs=Outputs(
+                command=lambda key, value: self._send("monitor", self.topics.commands, value, key=key),
+                incident=self._incident,
+                event=lambda event: self._event(self._app("monitor"), event),
+            ),
+            clock=time.time,
+        )
+        event = lambda event: self._event(self._app("monitor"), event)  # noqa: E731
+        return Handlers(
+            firing=commander.firing,
+            transition=lambda spec, change: event(transition_event(spec, change)),
+            inability=lambda partition, condition, begun: event(
+                inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
+            ),
+        )
+
+    def apps(self) -> dict[str, App]:
+        roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
+        return {name: role.app for name, role in roles.items() if role is not None}
+
+    def _app(self, role: Role) -> App:
+        return self.apps()[role]
+
+    async def _send(self, role: Role, topic: str, value: bytes, *, key: bytes | None = None) -> None:
+        await send_until_acknowledged(self._app(role), topic, value, key=key)
+
+    async def _incident(self, incident: Incident) -> None:
+        await self._send("monitor", self.topics.incidents, incidents.encode(incident), key=incident.id.encode())
+
+    async def _event(self, app: App, event: Event) -> None:
+        key, value, headers = to_kafka(event)
+        log_event(_logger, event.type, subject=event.subject, **event.data)
+        await send_until_acknowledged(app, self.topics.events, value, key=key, headers=headers)
+
+    def _flag(self, value: bytes | None) -> None:
+        status = self.known.flag(value)
+        if status is not None and self.flips is not None:
+            self.flips.prime(status)
+
+    async def _follow(self, topic: str) -> None:
+        """Keep a table up to its topic."""
+        async for read in read_topic(topic, self.connection.client):
+            for record in read.records:
+                self._tables[topic](record.value)
+            if read.at_end:
+                self._at_end.add(topic)
+                if len(self._at_end) == len(self._tables):
+                    self._tables_read.set()
+
+    async def _execute(self, raw: bytes) -> None:
+        if self.flips is not None:
+            await self._tables_read.wait()
+            for status in await self.flips.execute(raw):
+                await self._publish(status)
+
+    async def _watch_flags(self, flips: Flips) -> None:
+        """Publish the state of every managed flag, at once when it changes."""
+        await self._tables_read.wait()
+        while True:
+            for status in await flips.look():
+                await self._publish(status)
+            await asyncio.sleep(flips.every)
+
+    async def _publish(self, status: incidents.FlagStatus) -> None:
+        self.known.flags[status.environment, status.flag] = status
+        key = f"{status.environment}/{status.flag}".encode()
+        await self._send("executor", self.topics.flags, incidents.encode(status), key=key)
+
+    async def ready(self) -> None:
+        """Return when every role reads its topics."""
+        while not all(health.ready for health in self.health().values()):
+            await asyncio.sleep(0.02)
+
+    def health(self) -> dict[str, RoleHealth]:
+        """The state of each role, for people and probes."""
+        now = time.time()
+        result = {}
+        for name, role in (("ingest", self.ingest), ("monitor", self.monitor), ("executor", self.executor)):
+            if role is None:
+                continue
+            ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
+            if isinstance(role, MonitorRole) and ready:
+                conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
+                not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]
+                detail = "; ".join(not_live) or f"live, {len(conditions)} partitions"
+            result[name] = RoleHealth(live=True, ready=ready, detail=detail)
+        return result
+
+    async def watch(self) -> None:
+        """Raise RoleFailed as soon as a role has ended or stands still."""
+        while True:
+            for name, app in self.apps().items():
+                if app.crashed or app.should_stop:
+                    raise RoleFailed(f"{name} ended: {app.crash_reason!r}; see the log above")
+            for liveness in self._liveness.values():
+                stuck = liveness.stuck(time.monotonic())
+                if stuck is not None:
+                    raise RoleFailed(f"{stuck}; the process ends so that it is started anew")
+            await asyncio.sleep(0.5)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

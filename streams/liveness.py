@@ -1,0 +1,42 @@
+"""Is a role still reading? Faust's consumers have been reported to stop silently after a broker was away
+(faust-streaming/faust issues 175, 523, 532): then the process must end, so that its supervisor starts another."""
+
+from __future__ import annotations
+
+from streams.transport import App
+
+STUCK_AFTER = 30.0
+"""Seconds without progress, while records wait, after which a role counts as stuck."""
+
+
+class Liveness:
+    """Watches the reading positions of one app; `name` stands in the message. Times are monotonic seconds."""
+
+    def __init__(self, app: App, name: str) -> None:
+        self._app = app
+        self._name = name
+        self._seen: dict[object, int | None] = {}
+        self._moved_at: float | None = None
+
+    def waiting(self) -> dict[str, int]:
+        """Records that wait in each assigned partition which has any."""
+        consumer = self._app.consumer
+        behind: dict[str, int] = {}
+        for tp in consumer.assignment():
+            highwater = consumer.highwater(tp)
+            read = consumer._read_offset[tp]
+            if highwater and read is not None and highwater > read + 1:
+                behind[f"{tp.topic}/{tp.partition}"] = highwater - read - 1
+        return behind
+
+    def stuck(self, now: float) -> str | None:
+        """Why the process should end; None while all is well. To be asked about once a second."""
+        positions = dict(self._app.consumer._read_offset)
+        waiting = self.waiting()
+        if self._moved_at is None or positions != self._seen or not waiting:
+            self._seen, self._moved_at = positions, now
+        idle = now - self._moved_at
+        if idle <= STUCK_AFTER:
+            return None
+        partitions = ", ".join(sorted(waiting))
+        return f"{self._name}: {sum(waiting.values())} records wait in {partitions} and none was read for {idle:.0f} s"

@@ -1,0 +1,143 @@
+"""Recorded telemetry through the same decoders, reduction, windows and triggers, without a broker.
+
+Each recording is a source partition. Time is the samples' own: nothing depends on the clock, on how many records are
+read at once, or on how a recording is spread over partitions, as long as samples are no further out of order than the
+allowed lateness.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from detectors.cells import Cells
+from detectors.spec import TriggerSpec
+from streams.decode import Decoder
+from streams.intern import Interner
+from streams.monitor import Second, Shard
+from streams.partials import VERSION, Partial, encode, pack
+from streams.reduce import Reducer
+from streams.slices import Slice, Source
+from streams.watch import watch_list
+
+BATCH = 2000
+TOPIC = "recording"
+
+
+@dataclass(slots=True)
+class _Tape:
+    """A recording that is being read; `mark` is its watermark."""
+
+    source: Source
+    records: Iterator[bytes]
+    reducer: Reducer
+    offset: int = 0
+    mark: float = -math.inf
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a replay has read: records, what was rejected by kind, and the first reasons."""
+
+    records: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
+
+
+class Replay:
+    """One pass over recordings, each an iterable of undecoded records in the given format."""
+
+    def __init__(
+        self,
+        recordings: Sequence[Iterable[bytes]],
+        specs: Sequence[TriggerSpec],
+        *,
+        format: str,
+        max_scopes: int,
+        max_lateness: float,
+        evaluate_every: int,
+        batch: int = BATCH,
+    ) -> None:
+        interner = Interner(watch_list(specs), max_scopes)
+        self._decoder = Decoder({TOPIC: format}, interner)
+        self._tapes = [
+            _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, max_lateness))
+            for p, records in enumerate(recordings)
+        ]
+        self._max_lateness = max_lateness
+        self._batch = batch
+        self.tally = Tally()
+        self.shard = Shard(
+            0,
+            specs,
+            [TOPIC],
+            max_scopes=max_scopes,
+            evaluate_every=evaluate_every,
+            catching_up_after=math.inf,
+            published=None,
+        )
+
+    def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[Second]:
+        """Yield every evaluated second in order; `progress` is told how many records have been read."""
+        while reading := [tape for tape in self._tapes if not tape.ended]:
+            # The one furthest behind is read next, so that the others' seconds need not be kept.
+            tape = min(reading, key=lambda tape: (tape.mark, tape.source))
+            yield from self._read(tape)
+            progress(self.tally.records)
+            least = min((tape.mark for tape in self._tapes if not tape.ended), default=None)
+            if least is not None and least > -math.inf:
+                for ended in self._tapes:
+                    if ended.ended:
+                        yield from self._say(ended, None, max(ended.mark, least))
+        newest = [tape.reducer.newest for tape in self._tapes if tape.reducer.newest is not None]
+        if newest:
+            end = math.floor(max(newest)) + 1
+            for tape in self._tapes:
+                yield from self._say(tape, tape.reducer.close(end), end)
+
+    def _read(self, tape: _Tape) -> Iterator[Second]:
+        values: list[bytes | None] = list(itertools.islice(tape.records, self._batch))
+        if not values:
+            tape.ended = True
+            return
+        offsets = list(range(tape.offset, tape.offset + len(values)))
+        batch = self._decoder.decode(Slice(tape.source, values, offsets, [-1] * len(values), {}))
+        tape.offset += len(values)
+        self.tally.records += len(values)
+        for reject in batch.rejects:
+            self.tally.rejected[reject.kind] += reject.rows
+            if len(self.tally.reasons) < 10:
+                self.tally.reasons.append(f"record {reject.offset}: {reject.reason}")
+        tape.reducer.add(batch, math.inf)
+        if tape.reducer.newest is not None:
+            mark = tape.reducer.newest - self._max_lateness
+            yield from self._say(tape, tape.reducer.close(mark), mark)
+
+    def _say(self, tape: _Tape, cells: Cells | None, mark: float) -> Iterator[Second]:
+        """Send what was closed through the partials' wire format into the shard."""
+        tape.mark = mark
+        filled = cells is not None and len(cells) > 0
+        yield from self.shard.take(
+            encode(
+                Partial(
+                    version=VERSION,
+                    topic=TOPIC,
+                    partition=tape.source.partition,
+                    partitions=len(self._tapes),
+                    owner="replay",
+                    sent_at=0.0,
+                    watermark=mark,
+                    caught_up=False,
+                    overflow=tape.reducer.take_overflow(),
+                    scopes=[tuple(scope) for scope in cells.scopes] if filled and cells is not None else [],
+                    instances=list(cells.instances) if filled and cells is not None else [],
+                    measures=list(cells.measures) if filled and cells is not None else [],
+                    columns=pack(cells) if filled and cells is not None else [],
+                )
+            ),
+            None,
+        )

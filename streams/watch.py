@@ -1,0 +1,16 @@
+"""What the triggers ask of the telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors.spec import TriggerSpec
+from streams.intern import WatchList
+
+
+def watch_list(specs: Sequence[TriggerSpec]) -> WatchList:
+    """The scopes and measures that the triggers judge, and every triggered flag's variants beside them."""
+    scopes = [scope for spec in specs for scope in (spec.scope, spec.control_scope) if scope is not None]
+    flags = [spec.scope._replace(flag=spec.flag, variant="") for spec in specs]
+    measures = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    return WatchList.of([*scopes, *flags], measures)
