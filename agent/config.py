@@ -152,7 +152,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_scopes: Annotated[
         int, Meta(description="Scopes kept at most; what overflows is counted and unknown.", ge=1, le=1_000_000)
     ] = 2000
-    command: CommandSettings = CommandSettings()
+    command: CommandSettings = msgspec.field(default_factory=CommandSettings)
     keys: KeySettings = KeySettings()
     state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
         default_factory=lambda: Path(".flipback")

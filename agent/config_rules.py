@@ -157,15 +157,17 @@ def _patience(trigger: Trigger, every: Any, path: str, note: Note) -> None:
 
 
 def _variant(flag: Flag, trigger: Trigger, path: str, note: Note) -> None:
-    if WRONG in (trigger.when, flag.safe, flag.control):
+    if trigger.when is WRONG:
         return
-    condition, control = trigger.when.condition, flag.control or flag.safe
+    condition = trigger.when.condition
     carets = _carets(trigger, condition)
     if condition.relative == "control" and condition.variant is None:
         message = "the control is compared with a variant, not with the whole service"
         note(path, message, f"name the variant, such as {condition.label}@on", carets)
-    elif condition.relative == "control" and condition.variant == control:
-        message = f"{control!r} is the control: it would be compared with itself"
+    if WRONG in (flag.safe, flag.control) or condition.variant is None:
+        return
+    if condition.relative == "control" and condition.variant == (flag.control or flag.safe):
+        message = f"{condition.variant!r} is the control: it would be compared with itself"
         note(path, message, "judge another variant, or set `control`", carets)
     elif condition.variant == flag.safe and trigger.action == "rollback":
         message = f"{flag.safe!r} is the safe variant: when it fails, a rollback to it does not help"

@@ -28,7 +28,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a value stands: its line, from 1, and a scalar as it is written there."""
+    """Where a value stands: the line of its name, from 1, and a scalar as it is written there."""
 
     line: int
     written: str | None = None
@@ -82,7 +82,7 @@ def _yaml(text: str) -> Document:
             if node is None:
                 return Document()
             document = Document(marks={}, problems=[])
-            _walk(node, "", document, set())
+            _walk(node, "", node.start_mark.line + 1, document, set())
             if document.problems:
                 return document
             return Document(loader.construct_document(node), document.marks)
@@ -96,28 +96,28 @@ def _yaml(text: str) -> Document:
         return _broken(f"is not YAML: {error}", "correct it")
 
 
-def _walk(node: yaml.Node, path: str, document: Document, seen: set[int]) -> None:
+def _walk(node: yaml.Node, path: str, line: int, document: Document, seen: set[int]) -> None:
     """Note the line of every value, and every key that stands twice, of which YAML would keep the last in silence."""
     marks: dict[str, Mark] = document.marks  # type: ignore[assignment]
-    marks[path] = Mark(node.start_mark.line + 1, node.value if isinstance(node, yaml.ScalarNode) else None)
+    marks[path] = Mark(line, node.value if isinstance(node, yaml.ScalarNode) else None)
     # An alias may lead back to what contains it.
     if id(node) in seen:
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _walk(item, f"{path}[{index}]", document, seen)
+            _walk(item, f"{path}[{index}]", item.start_mark.line + 1, document, seen)
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
+            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                document.problems.append(
-                    Problem(path, "expected a name as key, found a collection", "use a word", key.start_mark.line + 1)
-                )
+                message = "expected a name as key, found a collection"
+                document.problems.append(Problem(path, message, "use a word", line))
                 continue
-            inner, line = join(path, key.value), key.start_mark.line + 1
+            inner = join(path, key.value)
             if key.value in lines:
                 message = f"stands twice, first in line {lines[key.value]}"
                 document.problems.append(Problem(inner, message, "leave one of the two", line))
             lines[key.value] = line
-            _walk(value, inner, document, seen)
+            _walk(value, inner, line, document, seen)

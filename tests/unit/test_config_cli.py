@@ -1,0 +1,91 @@
+"""`flipback config`: every problem and status 3, or what the triggers come to; and the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.config_schema import schema
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exited:
+        main(["config", *(str(argument) for argument in arguments)])
+    out, err = capsys.readouterr()
+    assert isinstance(exited.value.code, int)
+    return exited.value.code, out, err
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "flipback.yaml"
+    text = (COMPOSE / "flipback.yaml").read_text()
+    path.write_text(text.replace("error_rate > 2% for 2m", "eror_rate > 2% for 2m"))
+    (tmp_path / "baseline.json").write_text((COMPOSE / "baseline.json").read_text())
+    return path
+
+
+def test_a_valid_file_is_shown_with_every_default_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "check", COMPOSE / "flipback.yaml")
+    assert (status, err) == (0, "")
+    assert "flipback.yaml: ok, rules " in out
+    assert "production/recommendations: new-recommendations, safe 'off'\n" in out
+    assert "  errors: error_rate > 2% over 1m for 2m -> rollback\n      min_samples 30, unknown_grace 30s\n" in out
+    assert "  worse-than-off: error_rate@on > 3x control over 30s for 1m -> rollback (shadow)\n" in out
+    assert "min_samples 1000, unknown_grace 30s, baseline 812\n" in out
+
+
+def test_every_problem_goes_to_stderr_with_status_3(capsys: pytest.CaptureFixture[str], broken: Path) -> None:
+    status, out, err = run(capsys, "check", broken)
+    assert (status, out) == (3, "")
+    assert "flags[0].triggers[0].when: 'eror_rate' is not a metric; did you mean error_rate?" in err
+    assert "\n    eror_rate > 2% for 2m\n    ^^^^^^^^^\n" in err
+
+
+def test_a_program_gets_the_triggers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "check", "--json", COMPOSE / "flipback.toml")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["ok"], found["problems"]) == (True, [])
+    assert found["triggers"][0] == {
+        "environment": "production",
+        "service": "recommendations",
+        "flag": "new-recommendations",
+        "name": "errors",
+        "when": "error_rate > 2% over 1m for 2m",
+        "over": 60,
+        "for": 120,
+        "min_samples": 30,
+        "unknown_grace": 30,
+        "threshold": 0.02,
+        "action": "rollback",
+        "shadow": False,
+        "safe": "off",
+        "control": None,
+    }
+
+
+def test_a_program_gets_the_problems_as_json(capsys: pytest.CaptureFixture[str], broken: Path) -> None:
+    status, out, err = run(capsys, "check", "--json", broken)
+    found = json.loads(out)
+    assert (status, err, found["ok"]) == (3, "", False)
+    (problem,) = found["problems"]
+    assert problem["path"] == "flags[0].triggers[0].when"
+    assert problem["excerpt"].endswith("^^^^^^^^^")
+
+
+def test_a_file_that_is_not_there_is_a_wrong_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "check", tmp_path / "none.yaml")
+    assert status == 3
+    assert "cannot be read: No such file or directory" in err
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "schema")
+    assert status == 0
+    assert json.loads(out) == schema()
