@@ -46,7 +46,6 @@ class Commander:
         *,
         rules_hash: str,
         lifetime: float,
-        shadow: bool,
         outputs: Outputs,
         clock: Callable[[], float],
     ) -> None:
@@ -55,7 +54,6 @@ class Commander:
         self._key = key
         self._rules_hash = rules_hash
         self._lifetime = lifetime
-        self._shadow = shadow
         self._outputs = outputs
         self._clock = clock
         self._announced: set[str] = set()
@@ -105,14 +103,13 @@ class Commander:
             evidence=_for_command(evidence),
             lifetime_s=self._lifetime,
         )
-        shadow = self._shadow or spec.shadow
-        if not shadow:
+        if not spec.shadow:
             await self._outputs.command(f"{spec.environment}/{spec.flag}".encode(), sign(command, self._key))
-        incident = _incident(command, evidence, shadow, self._clock())
+        incident = _incident(command, evidence, self._clock())
         # Known at once: the same second's next trigger must not wait for the record to come back.
         self._known.incidents[incident.id] = incident
         await self._outputs.incident(incident)
-        if shadow:
+        if spec.shadow:
             await self._outputs.event(_shadow_event(command))
 
     async def _unable(self, spec: TriggerSpec, version: str, detail: str) -> None:
@@ -169,7 +166,7 @@ def _for_command(evidence: Evidence) -> CommandEvidence:
     )
 
 
-def _incident(command: Command, evidence: Evidence, shadow: bool, now: float) -> Incident:
+def _incident(command: Command, evidence: Evidence, now: float) -> Incident:
     return Incident(
         id=command.incident,
         environment=command.environment,
@@ -177,7 +174,7 @@ def _incident(command: Command, evidence: Evidence, shadow: bool, now: float) ->
         service=command.service,
         trigger=command.trigger,
         flag_version=command.flag_version,
-        outcome="shadow" if shadow else "commanded",
+        outcome="shadow" if evidence.spec.shadow else "commanded",
         command=command.id,
         fired_at=evidence.t,
         commanded_at=now,

@@ -84,7 +84,7 @@ def _kafka(kafka: KafkaSettings, note: Note) -> None:
     if kafka.session_timeout is not WRONG and kafka.session_timeout < 1:
         note("kafka.session_timeout", "expected 1s at least", "brokers accept 6s and more, unless told otherwise")
     if kafka.replication == 0:
-        note("kafka.replication", "expected -1, or 1 and more", "-1 leaves it to the broker")
+        note("kafka.replication", "expected -1, or 1 and more", "-1 stands for three, or as many as there are brokers")
 
 
 def _security(security: SecuritySettings, note: Note) -> None:

@@ -17,6 +17,7 @@ from agent.errors import MalformedEvent
 
 COMMAND_RECEIVED: Final = "flipback.command.received"
 COMMAND_REJECTED: Final = "flipback.command.rejected"
+COMMAND_SHADOWED: Final = "flipback.command.shadowed"
 FLAG_SNAPSHOT: Final = "flipback.flag.snapshot"
 FLAG_WRITTEN: Final = "flipback.flag.written"
 FLAG_VERIFIED: Final = "flipback.flag.verified"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import FlipbackError
+from streams.decode import Format
 from streams.sample import MAX_RECORD_BYTES
 
 _LENGTH = struct.Struct("<I")
@@ -18,7 +19,7 @@ class RecordingError(FlipbackError):
     """A recording cannot be read."""
 
 
-def read(path: Path, format: str) -> Iterator[bytes]:
+def read(path: Path, format: Format) -> Iterator[bytes]:
     """Yield the records of a file, gzip or not (told by its first bytes).
 
     For `columnar` each record follows its length as a little-endian 32-bit number; for `json-array` the file is one

@@ -13,6 +13,7 @@ from agent.config import Config
 from agent.recordings import read
 from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec
+from streams.decode import Format
 from streams.evidence import Evidence
 from streams.monitor import Second
 from streams.replay import BATCH, Replay
@@ -63,7 +64,7 @@ Line = Change | Evaluated | Commanded
 
 
 def replay(
-    config: Config, files: Sequence[Path], format: str, *, evaluations: bool = False, batch: int = BATCH
+    config: Config, files: Sequence[Path], format: Format, *, evaluations: bool = False, batch: int = BATCH
 ) -> tuple[Replay, Iterator[Line]]:
     """Make a replay and the lines that it yields; the replay's tally is complete when the lines are used up."""
     specs = config.trigger_specs()

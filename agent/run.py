@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal
 
 from agent import incidents
@@ -15,32 +15,31 @@ from agent.config import Config
 from agent.config_load import rules_hash
 from agent.errors import FlipbackError
 from agent.events import Event, to_kafka
-from agent.flips import Flips
+from agent.flag_state import FlagStatus
+from agent.flips import LOOK_EVERY, Flips
 from agent.incidents import Incident, Known
 from agent.kafka import connection as connect
-from agent.keys import load_private
+from agent.keys import generate, load_private
 from agent.logs import log_event
-from agent.signing import ensure_keys
+from agent.topics import wanted
 from agent.verdicts import inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
+from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness
 from streams.log import read_topic
+from streams.monitor import Condition
 from streams.monitor_app import Handlers, MonitorRole
 from streams.watch import watch_list
-from streams.topics import Topics, TopicSpec, create, describe
+from streams.topics import Topics, create, describe
 from streams.transport import App
 
 Role = Literal["ingest", "monitor", "executor"]
 ROLES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 
-TELEMETRY_PARTITIONS = 8
-"""Partitions of a telemetry topic that nobody has created yet."""
-
-_DAY_MS = 86_400_000
 _logger = logging.getLogger(__name__)
 
 
@@ -96,8 +95,8 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
         partitions = await self._topics_ready()
-        ensure_keys(self.config, self.roles)
-        self._make_roles(partitions[self.topics.partials])
+        self._ensure_keys()
+        self._make_roles(partitions)
         async with contextlib.AsyncExitStack() as stack:
             await self.web.start()
             stack.push_async_callback(self.web.stop)
@@ -117,10 +116,17 @@ class Worker:
             self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
             yield
 
+    def _ensure_keys(self) -> None:
+        """One process that is monitor and executor makes its own keys; parted roles need keys that both were given."""
+        keys = self.config.keys
+        alone = {"monitor", "executor"} <= set(self.roles) and keys.signing_key is None and keys.public_keys is None
+        if alone and not self.config.signing_key.exists():
+            private, _ = generate(self.config.state_dir)
+            log_event(_logger, "keys.generated", path=str(private))
+
     async def _topics_ready(self) -> dict[str, int]:
         config = self.config
-        specs = self.topics.specs(config.kafka.partials_partitions, longest_lookback(self.specs))
-        specs += [TopicSpec(t.topic, TELEMETRY_PARTITIONS, _DAY_MS, "samples") for t in config.telemetry]
+        specs = wanted(config)
         if not config.kafka.create_topics:
             return await describe([spec.name for spec in specs], self.connection.client)
         made = await create(specs, replication=config.kafka.replication, connection=self.connection.client)
@@ -128,7 +134,7 @@ class Worker:
             log_event(_logger, "topics.created", topics=list(made.created))
         return made.partitions
 
-    def _make_roles(self, partials_partitions: int) -> None:
+    def _make_roles(self, partitions: Mapping[str, int]) -> None:
         config, lookback = self.config, longest_lookback(self.specs)
         if "ingest" in self.roles:
             self.ingest = IngestRole(
@@ -138,7 +144,7 @@ class Worker:
                 watch=watch_list(self.specs),
                 max_scopes=config.max_scopes,
                 max_lateness=config.max_lateness,
-                partials_partitions=partials_partitions,
+                partitions=partitions,
                 lookback=lookback,
             )
         if "monitor" in self.roles:
@@ -147,7 +153,7 @@ class Worker:
                 self.topics,
                 specs=self.specs,
                 telemetry=[t.topic for t in config.telemetry],
-                partials_partitions=partials_partitions,
+                partials_partitions=partitions[self.topics.partials],
                 lookback=lookback,
                 max_scopes=config.max_scopes,
                 evaluate_every=int(config.evaluate_every),
@@ -175,14 +181,15 @@ class Worker:
             ),
             clock=time.time,
         )
-        event = lambda event: self._event(self._app("monitor"), event)  # noqa: E731
-        return Handlers(
-            firing=commander.firing,
-            transition=lambda spec, change: event(transition_event(spec, change)),
-            inability=lambda partition, condition, begun: event(
-                inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
-            ),
-        )
+
+        async def transition(spec: TriggerSpec, change: Transition) -> None:
+            await self._event(self._app("monitor"), transition_event(spec, change))
+
+        async def inability(partition: int, condition: Condition, begun: bool) -> None:
+            event = inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
+            await self._event(self._app("monitor"), event)
+
+        return Handlers(firing=commander.firing, transition=transition, inability=inability)
 
     def apps(self) -> dict[str, App]:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
@@ -226,12 +233,13 @@ class Worker:
     async def _watch_flags(self, flips: Flips) -> None:
         """Publish the state of every managed flag, at once when it changes."""
         await self._tables_read.wait()
+        await flips.recover()
         while True:
             for status in await flips.look():
                 await self._publish(status)
-            await asyncio.sleep(flips.every)
+            await asyncio.sleep(LOOK_EVERY)
 
-    async def _publish(self, status: incidents.FlagStatus) -> None:
+    async def _publish(self, status: FlagStatus) -> None:
         self.known.flags[status.environment, status.flag] = status
         key = f"{status.environment}/{status.flag}".encode()
         await self._send("executor", self.topics.flags, incidents.encode(status), key=key)
@@ -249,6 +257,9 @@ class Worker:
             if role is None:
                 continue
             ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
+            unreadable = self.flips.unreadable() if name == "executor" and self.flips is not None else []
+            if unreadable:
+                ready, detail = False, f"cannot read {', '.join(unreadable)}"
             if isinstance(role, MonitorRole) and ready:
                 conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
                 not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]

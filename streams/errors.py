@@ -1,6 +1,7 @@
 """What can go wrong in streams. A bad record is no exception: it is a counted rejection with a reason.
 
 StreamsError
+├── LayoutError    a columnar batch does not have its layout
 ├── PartialError   a record of the partials topic cannot be read
 └── TopicError     a topic cannot be created or described
 
@@ -12,6 +13,10 @@ from __future__ import annotations
 
 class StreamsError(Exception):
     """Root of the errors of streams."""
+
+
+class LayoutError(StreamsError):
+    pass
 
 
 class PartialError(StreamsError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from streams.app import new_app, send_until_acknowledged
 from streams.connection import Connection
-from streams.decode import Decoder
+from streams.decode import Decoder, Format
 from streams.decode_columns import Reject
 from streams.ingest import Ingest
 from streams.intern import Interner, WatchList
@@ -28,7 +28,7 @@ _BUFFERED_SLICES = 8
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
-    `formats` maps a telemetry topic to its format, `watch` is what triggers need. `lookback` is how
+    `formats` maps a telemetry topic to its format, `partitions` any topic to its number of partitions; `watch` is what triggers need. `lookback` is how
     many seconds back a deployment without committed offsets begins.
     """
 
@@ -37,12 +37,12 @@ class IngestRole:
         connection: Connection,
         topics: Topics,
         *,
-        formats: Mapping[str, str],
+        formats: Mapping[str, Format],
         watch: WatchList,
         max_scopes: int,
         max_lateness: float,
-        partials_partitions: int,
         lookback: float,
+        partitions: Mapping[str, int],
     ) -> None:
         self._topics = topics
         self._reading = Reading(
@@ -58,8 +58,8 @@ class IngestRole:
         self.ingest = Ingest(
             owner=uuid.uuid4().hex[:12],
             positions=self._reading.positions,
-            partitions=self._partitions,
-            partials_partitions=partials_partitions,
+            partitions=partitions,
+            partials_partitions=partitions[topics.partials],
             decoder=Decoder(formats, interner),
             interner=interner,
             max_lateness=max_lateness,
@@ -70,10 +70,6 @@ class IngestRole:
         topic = self.app.topic(*formats, value_serializer="raw", key_serializer="raw")
         self.app.agent(topic, name="ingest")(self._take)
         self.app.task(self._flush)
-
-    def _partitions(self, topic: str) -> int:
-        count: int | None = self.app.consumer._thread.topic_partitions(topic)
-        return count or 1
 
     async def _assigned(self, offsets: Mapping[Source, int]) -> None:
         self.ingest.assign(offsets)

@@ -161,27 +161,29 @@ def by_second(cells: Cells, before: int) -> Iterator[tuple[int, Cells]]:
     rank[order] = np.arange(len(order))
     seconds, starts = np.unique(cells.second[order], return_index=True)
     ends = np.append(starts[1:], len(order))
+    hist_row, instance_row, measure_row = (rank[c] for c in (cells.hist_cell, cells.instance_cell, cells.measure_cell))
+    hist, instance, measure = (np.argsort(row, kind="stable") for row in (hist_row, instance_row, measure_row))
     whole = replace(
         cells,
         scope=cells.scope[order],
         second=cells.second[order],
         offset=cells.offset[order],
         counts=cells.counts[order],
-        **_sparse(cells, rank, "hist_cell", ("hist_bin", "hist_count")),
-        **_sparse(cells, rank, "instance_cell", ("instance_id", "instance_counts")),
-        **_sparse(cells, rank, "measure_cell", ("measure_id", "measure_count", "measure_sum")),
+        hist_cell=hist_row[hist],
+        hist_bin=cells.hist_bin[hist],
+        hist_count=cells.hist_count[hist],
+        instance_cell=instance_row[instance],
+        instance_id=cells.instance_id[instance],
+        instance_counts=cells.instance_counts[instance],
+        measure_cell=measure_row[measure],
+        measure_id=cells.measure_id[measure],
+        measure_count=cells.measure_count[measure],
+        measure_sum=cells.measure_sum[measure],
     )
     for second, start, end in zip(seconds.tolist(), starts.tolist(), ends.tolist(), strict=True):
         if second >= before:
             return
         yield second, _rows(whole, start, end)
-
-
-def _sparse(cells: Cells, rank: Int, cell: str, others: tuple[str, ...]) -> dict[str, Int]:
-    """A sparse section in the new order of its cells."""
-    rows = rank[getattr(cells, cell)]
-    order = np.argsort(rows, kind="stable")
-    return {cell: rows[order]} | {name: getattr(cells, name)[order] for name in others}
 
 
 def _rows(cells: Cells, start: int, end: int) -> Cells:

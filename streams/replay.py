@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from detectors.cells import Cells
 from detectors.spec import TriggerSpec
-from streams.decode import Decoder
+from streams.decode import Decoder, Format
 from streams.intern import Interner
 from streams.monitor import Second, Shard
 from streams.partials import VERSION, Partial, encode, pack
@@ -56,7 +56,7 @@ class Replay:
         recordings: Sequence[Iterable[bytes]],
         specs: Sequence[TriggerSpec],
         *,
-        format: str,
+        format: Format,
         max_scopes: int,
         max_lateness: float,
         evaluate_every: int,

@@ -69,7 +69,12 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(description="Partitions of flipback.partials when created; so many monitors can share it.", ge=1, le=1000),
     ] = 8
     replication: Annotated[
-        int, Meta(description="Replicas of the topics it creates; -1 leaves it to the broker's default.", ge=-1, le=10)
+        int,
+        Meta(
+            description="Replicas of the topics it creates; -1 stands for three, or as many as there are brokers.",
+            ge=-1,
+            le=10,
+        ),
     ] = -1
     # Below the 10 s after which a partition without an owner makes verdicts unknown; brokers refuse less than 6 s
     # unless their group.min.session.timeout.ms says otherwise.

@@ -99,7 +99,8 @@ class Created:
 async def create(specs: Iterable[TopicSpec], *, replication: int, connection: dict[str, Any]) -> Created:
     """Create the topics that are missing; those that exist are left as they are.
 
-    `replication` -1 stands for three, or as many as there are brokers. TopicError when the broker refuses one or cannot be reached.
+    `replication` -1 stands for three, or as many as there are brokers. TopicError when the broker refuses one or
+    cannot be reached.
     """
     wanted = list(specs)
     async with _admin(connection) as admin:

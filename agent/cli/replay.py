@@ -16,7 +16,9 @@ FORMATS = ("json", "json-array", "ndjson", "columnar")
     "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", type=click.Choice(FORMATS), help="Format of the files; the first telemetry topic's if absent.")
+@click.option(
+    "--format", type=click.Choice(FORMATS), help="Format of the files; the first telemetry topic's if absent."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--evaluations", is_flag=True, help="Every evaluation of every trigger, not only changes.")
 @click.option("--at-speed", type=click.FloatRange(min=0, min_open=True), help="Times faster than it was recorded.")
@@ -45,7 +47,9 @@ def command(
             sys.stdout.flush()
     tally = run.tally
     rejected = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.rejected.items())) or "none"
-    sys.stderr.write(f"read {tally.records} records in {time.monotonic() - started:.1f} s; rejected samples: {rejected}\n")
+    sys.stderr.write(
+        f"read {tally.records} records in {time.monotonic() - started:.1f} s; rejected samples: {rejected}\n"
+    )
     for reason in tally.reasons:
         sys.stderr.write(f"  {reason}\n")
     return 0

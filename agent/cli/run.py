@@ -17,7 +17,9 @@ ROLE_NAMES = ("ingest", "monitor", "executor")
     "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
 )
 @click.option("--roles", default=",".join(ROLE_NAMES), show_default=True, help="Roles of this process, with commas.")
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
 @click.option("--log-json/--log-text", default=None, help="Logs as JSON lines; the default off a terminal.")
 def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> int:
     """Watch telemetry and flip flags, until SIGTERM or Ctrl-C.

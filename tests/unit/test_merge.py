@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detectors.cells import REQUESTS, Cells
 from streams.merge import Merge, by_second, join
 from streams.partials import VERSION, Partial
-from tests.cells import cells_of, random_cells
+from tests.random_cells import cells_of, random_cells
 
 T = 1_700_000_000
 

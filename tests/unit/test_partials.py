@@ -13,7 +13,7 @@ from detectors.cells import Cells
 from streams import partials
 from streams.errors import PartialError
 from streams.partials import Partial
-from tests.cells import cells_of, random_cells
+from tests.random_cells import cells_of, random_cells
 
 
 def partial_with(cells: Cells, **changes: object) -> Partial:

@@ -1,0 +1,58 @@
+"""`flipback topics`: the topics that flipback needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+
+_config = click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+
+
+@click.group("topics")
+def command() -> None:
+    """Create flipback's topics, or show what is there."""
+
+
+@command.command("create")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def create(path: Path, as_json: bool) -> int:
+    """Create the topics that are missing, telemetry topics too; those that exist are left as they are."""
+    from agent.config_load import load
+    from agent.kafka import connection
+    from agent.topics import wanted
+    from streams.topics import create as create_topics
+
+    config = load(path)
+    made = asyncio.run(
+        create_topics(wanted(config), replication=config.kafka.replication, connection=connection(config).client)
+    )
+    if as_json:
+        click.echo(json.dumps({"created": made.created, "existing": made.existing, "partitions": made.partitions}))
+        return 0
+    for name, count in made.partitions.items():
+        click.echo(f"{'created' if name in made.created else 'exists ':8} {name}, {count} partition{'s'[: count > 1]}")
+    return 0
+
+
+@command.command("list")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def show(path: Path, as_json: bool) -> int:
+    """Show every topic as flipback would create it: partitions, configuration, purpose. Asks no broker."""
+    from agent.config_load import load
+    from agent.topics import wanted
+
+    for spec in wanted(load(path)):
+        if as_json:
+            line = {"topic": spec.name, "partitions": spec.partitions, "config": spec.config, "purpose": spec.purpose}
+            click.echo(json.dumps(line))
+        else:
+            settings = ", ".join(f"{key}={value}" for key, value in spec.config.items())
+            click.echo(f"{spec.name:28} {spec.partitions:3}  {settings:40}  {spec.purpose}")
+    return 0

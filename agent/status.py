@@ -1,0 +1,87 @@
+"""`flipback status`: what the topics say of flags, incidents and the health of the verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from agent.config import Config
+from agent.flag_state import FlagStatus
+from agent.incidents import Incident, Known
+from agent.kafka import connection
+from streams.health import Health, TriggerHealth
+from streams.health import decoder as health_decoder
+from streams.log import read_topic
+from streams.topics import Topics, describe
+
+RECENT = 10.0
+"""Seconds of health records that are read; a partition that is evaluated writes one a second."""
+
+STALE_AFTER = 5.0
+
+
+@dataclass(slots=True)
+class Status:
+    """`shards` has the newest health record of each partials partition; `age` how old the oldest of those is."""
+
+    flags: list[FlagStatus]
+    incidents: list[Incident]
+    shards: dict[int, Health] = field(default_factory=dict)
+    partitions: int = 0
+    at: float = 0.0
+
+    @property
+    def triggers(self) -> list[TriggerHealth]:
+        return sorted(
+            (trigger for shard in self.shards.values() for trigger in shard.triggers),
+            key=lambda trigger: (trigger.flag, trigger.trigger),
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """Why verdicts are not live, one line a reason; empty when all are."""
+        found = [
+            f"partials/{p}: no monitor has written health for {RECENT:.0f} s"
+            for p in range(self.partitions)
+            if p not in self.shards
+        ]
+        for partition, shard in sorted(self.shards.items()):
+            if shard.status != "live":
+                found.append(f"partials/{partition}: {shard.status}: {shard.detail}")
+            elif self.at - shard.at > STALE_AFTER:
+                found.append(f"partials/{partition}: last evaluated {self.at - shard.at:.0f} s ago")
+        return found
+
+
+async def read_status(config: Config) -> Status:
+    """Read the newest state from the topics; TopicError where they are not there."""
+    topics, client = Topics(config.kafka.prefix), connection(config).client
+    known = Known()
+    partitions = await describe([topics.health, topics.incidents, topics.flags], client)
+
+    async def table(topic: str, take: object) -> None:
+        async for read in read_topic(topic, client):
+            for record in read.records:
+                take(record.value)  # type: ignore[operator]
+            if read.at_end:
+                return
+
+    shards: dict[int, Health] = {}
+
+    async def health() -> None:
+        async for read in read_topic(topics.health, client, since=time.time() - RECENT):
+            for record in read.records:
+                frame = health_decoder.decode(record.value)
+                shards[frame.partition] = frame
+            if read.at_end:
+                return
+
+    await asyncio.gather(table(topics.incidents, known.incident), table(topics.flags, known.flag), health())
+    return Status(
+        flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
+        incidents=sorted(known.incidents.values(), key=lambda incident: incident.commanded_at, reverse=True),
+        shards=shards,
+        partitions=partitions[topics.health],
+        at=time.time(),
+    )
