@@ -1,90 +1,58 @@
-"""Cells for tests: from rows one can read, and at random."""
+"""Cells written by hand, for tests of what comes after them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import strategies as st
 
-from detectors.cells import COUNTS, ERRORS, LATENCY_COUNT, LATENCY_US, REQUESTS, Cells, Scope
-from detectors.histogram import BINS
-
-Row = tuple[str, str, int, int, int]
-"""Environment, service, second, requests, errors."""
+from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Int, Scope
 
 
-def cells_of(rows: Sequence[Row], *, offset: int = 0) -> Cells:
-    """Whole-service cells with requests and errors, one instance `i-1` each, every request timed in bin 100."""
-    scopes = sorted({Scope(environment, service) for environment, service, *_ in rows})
-    n = len(rows)
-    counts = np.zeros((n, len(COUNTS)), dtype=np.int64)
-    for i, (_, _, _, requests, errors) in enumerate(rows):
-        counts[i, REQUESTS], counts[i, ERRORS] = requests, errors
-        counts[i, LATENCY_COUNT], counts[i, LATENCY_US] = requests, 500 * requests
-    cell = np.arange(n, dtype=np.int64)
-    none = np.zeros(0, dtype=np.int64)
+@dataclass(frozen=True)
+class Bucket:
+    """One scope in one second: counts by their name, latency bins, counts by instance, (count, sum) by measure."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    bins: Mapping[int, int] = field(default_factory=dict)
+    instances: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    measures: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+
+def cells(second: int, *rows: tuple[Scope, Bucket]) -> Cells:
+    """A block of one second; the tables are in the order in which things are first named."""
+    scopes = list(dict.fromkeys(scope for scope, _ in rows))
+    instances = list(dict.fromkeys(name for _, bucket in rows for name in bucket.instances))
+    measures = list(dict.fromkeys(name for _, bucket in rows for name in bucket.measures))
+    hist = [(i, b, n) for i, (_, bucket) in enumerate(rows) for b, n in bucket.bins.items()]
+    by_instance = [(i, name) for i, (_, bucket) in enumerate(rows) for name in bucket.instances]
+    by_measure = [(i, name) for i, (_, bucket) in enumerate(rows) for name in bucket.measures]
     return Cells(
         scopes=tuple(scopes),
-        scope=np.array([scopes.index(Scope(e, s)) for e, s, *_ in rows], dtype=np.int64),
-        second=np.array([second for _, _, second, *_ in rows], dtype=np.int64),
-        offset=np.full(n, offset, dtype=np.int64),
-        counts=counts,
-        hist_cell=cell,
-        hist_bin=np.full(n, 100, dtype=np.int64),
-        hist_count=counts[:, LATENCY_COUNT].copy(),
-        instances=("i-1",) if n else (),
-        instance_cell=cell,
-        instance_id=np.zeros(n, dtype=np.int64),
-        instance_counts=counts.copy(),
-        measures=(),
-        measure_cell=none,
-        measure_id=none,
-        measure_count=none,
-        measure_sum=none,
+        scope=_int([scopes.index(scope) for scope, _ in rows]),
+        second=_int([second] * len(rows)),
+        offset=_int([0] * len(rows)),
+        counts=_wide([bucket.counts for _, bucket in rows]),
+        hist_cell=_int([i for i, _, _ in hist]),
+        hist_bin=_int([b for _, b, _ in hist]),
+        hist_count=_int([n for _, _, n in hist]),
+        instances=tuple(instances),
+        instance_cell=_int([i for i, _ in by_instance]),
+        instance_id=_int([instances.index(name) for _, name in by_instance]),
+        instance_counts=_wide([rows[i][1].instances[name] for i, name in by_instance]),
+        measures=tuple(measures),
+        measure_cell=_int([i for i, _ in by_measure]),
+        measure_id=_int([measures.index(name) for _, name in by_measure]),
+        measure_count=_int([rows[i][1].measures[name][0] for i, name in by_measure]),
+        measure_sum=_int([round(rows[i][1].measures[name][1] * MEASURE_SCALE) for i, name in by_measure]),
     )
 
 
-@st.composite
-def random_cells(draw: st.DrawFn, least: int = 0) -> Cells:
-    """Cells of a few scopes and seconds with sparse sections; numbers small and very large."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    largest = draw(st.sampled_from([3, 300, 70_000, 2**33, 2**50]))
-    scopes = tuple(Scope("production", f"s{i}", *(("f", "on") if i % 3 else ("", ""))) for i in range(6))
-    pairs = [(scope, second) for scope in range(len(scopes)) for second in range(4)]
-    n = draw(st.integers(least, len(pairs)))
-    chosen = rng.permutation(len(pairs))[:n]
-    scope = np.array([pairs[i][0] for i in chosen], dtype=np.int64)
-    table, scope = np.unique(scope, return_inverse=True)
-    instances, measures = ("a", "b", "c"), ("score", "price")
+def _int(values: list[int]) -> Int:
+    return np.array(values, dtype=np.int64)
 
-    def sparse(width: int) -> tuple[np.ndarray, np.ndarray]:
-        every = rng.permutation(n * width)[: rng.integers(0, n * width + 1)] if n else np.zeros(0, dtype=np.int64)
-        every = np.sort(every).astype(np.int64)
-        return every // width, every % width
 
-    hist_cell, hist_bin = sparse(BINS)
-    hist_cell, hist_bin = hist_cell[:200], hist_bin[:200]
-    instance_cell, instance_id = sparse(len(instances))
-    used_instances, instance_id = np.unique(instance_id, return_inverse=True)
-    measure_cell, measure_id = sparse(len(measures))
-    used_measures, measure_id = np.unique(measure_id, return_inverse=True)
-    return Cells(
-        scopes=tuple(scopes[i] for i in table),
-        scope=scope.astype(np.int64),
-        second=np.array([1_700_000_000 + pairs[i][1] for i in chosen], dtype=np.int64),
-        offset=rng.integers(0, largest, n),
-        counts=rng.integers(0, largest, (n, len(COUNTS))),
-        hist_cell=hist_cell,
-        hist_bin=hist_bin,
-        hist_count=rng.integers(1, largest, len(hist_cell)),
-        instances=tuple(instances[i] for i in used_instances),
-        instance_cell=instance_cell,
-        instance_id=instance_id.astype(np.int64),
-        instance_counts=rng.integers(0, largest, (len(instance_cell), len(COUNTS))),
-        measures=tuple(measures[i] for i in used_measures),
-        measure_cell=measure_cell,
-        measure_id=measure_id.astype(np.int64),
-        measure_count=rng.integers(1, largest, len(measure_cell)),
-        measure_sum=rng.integers(-largest, largest, len(measure_cell)),
-    )
+def _wide(rows: list[Mapping[str, int]]) -> Int:
+    values = [[row.get(name, 0) for name in COUNTS] for row in rows]
+    return np.array(values, dtype=np.int64).reshape(len(rows), len(COUNTS))

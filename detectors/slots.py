@@ -1,0 +1,98 @@
+"""Which row of the arrays a key (a scope, an instance) has, with a bound on how many are kept.
+
+Reserved keys have a slot for ever. Others get one when they are seen and lose it, when room is needed, after they have
+been silent; what still does not fit is refused and counted, never mixed with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import Scope
+
+K = TypeVar("K", Scope, str)
+
+NEVER = np.iinfo(np.int64).min
+
+
+class Slots(Generic[K]):
+    """A table of at most `capacity` keys; `reserved` keys beyond it, in the order given, are not kept either.
+
+    Which new keys are kept when not all fit does not depend on the order in which they come: the least by value are.
+    """
+
+    def __init__(self, capacity: int, reserved: Iterable[K] = ()) -> None:
+        self.capacity = capacity
+        self.refused = 0
+        """How often a key was turned away: once a key and second."""
+        self._slots: dict[K, int] = {}
+        for key in reserved:
+            if key not in self._slots and len(self._slots) < capacity:
+                self._slots[key] = len(self._slots)
+        self.reserved = len(self._slots)
+        """Slots 0 .. reserved - 1 belong to the reserved keys in their order."""
+        self._keys: list[K | None] = list(self._slots)
+        self._free: list[int] = []
+        self._seen = np.full(capacity, NEVER, dtype=np.int64)
+
+    def get(self, key: K) -> int:
+        """Return the slot of a key, -1 when it has none."""
+        return self._slots.get(key, -1)
+
+    def key(self, slot: int) -> K:
+        """Return the key that has a slot. Raises KeyError when nobody has."""
+        key = self._keys[slot] if 0 <= slot < len(self._keys) else None
+        if key is None:
+            raise KeyError(slot)
+        return key
+
+    def seen(self, since: int) -> list[K]:
+        """Return the keys seen in second `since` or later, sorted."""
+        recent = np.flatnonzero(self._seen[: len(self._keys)] >= since)
+        return sorted(self.key(slot) for slot in recent.tolist())
+
+    def assign(self, tables: Sequence[Sequence[K]], second: int, silent_before: int) -> list[NDArray[np.int64]]:
+        """Return the slots of the keys of every table, seen in `second`; -1 for a key that is refused.
+
+        When there is no room, unreserved keys last seen before `silent_before` give theirs up.
+        """
+        # Those present are marked first, so that they cannot be evicted for a newcomer of the same second.
+        found = [self._seen_in(second, table) for table in tables]
+        new = {table[i] for table, slots in zip(tables, found, strict=True) for i in np.flatnonzero(slots < 0).tolist()}
+        if new:
+            self._admit(new, silent_before)
+            found = [self._seen_in(second, table) for table in tables]
+        return found
+
+    def _seen_in(self, second: int, table: Sequence[K]) -> NDArray[np.int64]:
+        slots = np.fromiter(map(self._slots.get, table, repeat(-1)), dtype=np.int64, count=len(table))
+        self._seen[slots[slots >= 0]] = second
+        return slots
+
+    def _admit(self, new: set[K], silent_before: int) -> None:
+        if len(self._free) + self.capacity - len(self._keys) < len(new):
+            self._evict(silent_before)
+        room = len(self._free) + self.capacity - len(self._keys)
+        self.refused += max(len(new) - room, 0)
+        for key in sorted(new)[:room] if room else ():
+            if self._free:
+                slot = self._free.pop()
+                self._keys[slot] = key
+            else:
+                slot = len(self._keys)
+                self._keys.append(key)
+            self._slots[key] = slot
+
+    def _evict(self, silent_before: int) -> None:
+        silent = np.flatnonzero(self._seen[: len(self._keys)] < silent_before)
+        for slot in silent[silent >= self.reserved].tolist():
+            key = self._keys[slot]
+            if key is not None:
+                del self._slots[key]
+                self._keys[slot] = None
+                self._free.append(slot)

@@ -1,0 +1,240 @@
+"""Sliding windows: exact sums over [t - w, t) of event time, for all scopes at once.
+
+A window is a matrix of running sums to which each second is added once and from which it is taken once, in integers,
+so nothing drifts. A window tracks the scopes it was asked for; the display window tracks every scope that is seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import COUNTS, LATENCY_COUNT, Cells, Scope
+from detectors.histogram import BINS, OCTAVES, SCALE, quantile_by_octave
+from detectors.seconds import Int, Second, collect
+from detectors.slots import K, Slots
+
+MAX_INSTANCES = 65_536
+"""Instances kept by name; who invents a new name each second must not fill the memory."""
+
+
+class Want(NamedTuple):
+    """A window that something asks for: `seconds` of `scope`, with its latency histogram or without."""
+
+    scope: Scope
+    seconds: int
+    latency: bool = False
+
+
+class Window:
+    """The sums over the last `seconds` seconds. Read by row; `WindowStore.row` says which row a scope has.
+
+    `sums` is int64 (columns, rows): `detectors.cells.COUNTS`, then count and sum of each measure. `seen` (rows,) says
+    who has ever had a second, `filled` whether the store has been running for all of the window.
+    """
+
+    def __init__(self, seconds: int, columns: int, rows: int, timed: int, row_of: Int | None = None) -> None:
+        """Track `rows` rows, the first `timed` with histograms; `row_of` maps slots to rows, None for slots as rows."""
+        self.seconds = seconds
+        self.sums = np.zeros((columns, rows), dtype=np.int64)
+        self.seen = np.zeros(rows, dtype=bool)
+        self.filled = False
+        self._row_of = row_of
+        self._timed = timed
+        # Pages of zeros cost nothing until a row is written. Sums of 2**32 wrap; `quantile` says nothing about those.
+        self._bins = np.zeros(timed * BINS, dtype=np.uint32)
+        self._octaves = np.zeros(timed * OCTAVES, dtype=np.uint32)
+        self._log: deque[Second] = deque()
+
+    def row(self, slot: int) -> int:
+        """Return the row of a slot of the store, -1 when it is not tracked."""
+        return slot if self._row_of is None or slot < 0 else int(self._row_of[slot])
+
+    def quantile(self, rows: Int, q: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return latency quantiles in milliseconds, shape (r,); `q` is one for all or (r,).
+
+        It is nan where nothing was timed, where no histogram is kept for the row, and above 2**32 - 1 values.
+        """
+        totals = self.sums[LATENCY_COUNT][rows]
+        known = np.flatnonzero((rows < self._timed) & (totals > 0) & (totals < 1 << 32))
+        result = np.full(len(rows), np.nan)
+        if len(known):
+            each = q[known] if isinstance(q, np.ndarray) else q
+            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
+            result[known] = quantile_by_octave(bins, octaves, rows[known], each)
+        return result
+
+    def instances(self, row: int) -> dict[int, Int]:
+        """Return the counts (len(COUNTS),) of a row by number of the instance. Reads the whole log: for rare use."""
+        found: dict[int, Int] = {}
+        for second in self._log:
+            at = np.flatnonzero(second.instance_rows == row)
+            if len(at):
+                counts = np.stack([column[at].astype(np.int64) for column in second.instance_columns], axis=1)
+                for instance, values in zip(second.instance_ids[at].tolist(), counts, strict=True):
+                    found[instance] = found[instance] + values if instance in found else values
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, those of pages never written included."""
+        fixed = self.sums.nbytes + self.seen.nbytes + self._bins.nbytes + self._octaves.nbytes
+        return fixed + sum(second.nbytes for second in self._log)
+
+    def add(self, second: Second) -> None:
+        """Add a second whose rows are slots of the store."""
+        own = second if self._row_of is None else second.renumbered(self._row_of, self._timed)
+        if len(own.rows):
+            self._apply(own, np.add)
+            self.seen[own.rows] = True
+            self._log.append(own)
+
+    def expire(self, before: int) -> None:
+        """Take away the seconds earlier than `before`."""
+        while self._log and self._log[0].second < before:
+            self._apply(self._log.popleft(), np.subtract)
+
+    def _apply(self, second: Second, change: np.ufunc) -> None:
+        rows = second.rows.astype(np.int64)
+        for total, column in zip(self.sums, second.columns, strict=True):
+            total[rows] = change(total[rows], column)
+        keys = np.repeat(rows * BINS, second.lengths)
+        keys += second.bins
+        counts = second.bin_counts.astype(np.uint32)
+        # `at` because an octave stands several times; with equal types it takes 5 ns an entry.
+        change.at(self._bins, keys, counts)
+        keys >>= SCALE
+        change.at(self._octaves, keys, counts)
+
+
+class WindowStore:
+    """Windows of all scopes of a shard, moved on second by second.
+
+    At most `max_scopes` scopes are kept. Those of `wants` have their place for ever, in the order given; others come
+    when they are seen and go when there is no room and they have been silent for the display window. What does not
+    fit is counted in `refused_scopes` (once a scope and second). `measures` are the custom measures to keep.
+    """
+
+    def __init__(
+        self, wants: Iterable[Want], *, max_scopes: int, display: int = 60, measures: Sequence[str] = ()
+    ) -> None:
+        wants = list(wants)
+        if min((want.seconds for want in wants), default=1) < 1 or display < 1:
+            raise ValueError("a window must be at least 1 second long")
+        self.end: int | None = None
+        """All windows hold [end - w, end); None before the first second."""
+        self.display = display
+        self._start: int | None = None
+        self._scopes: Slots[Scope] = Slots(max_scopes, (want.scope for want in wants))
+        self._instances: Slots[str] = Slots(MAX_INSTANCES)
+        self._measures = {name: k for k, name in enumerate(dict.fromkeys(measures))}
+        columns = len(COUNTS) + 2 * len(self._measures)
+        self._windows = {display: Window(display, columns, max_scopes, max_scopes)}
+        for seconds in sorted({want.seconds for want in wants} - {display}):
+            # Rows with a histogram come first, so that the others need none.
+            chosen = sorted((want for want in wants if want.seconds == seconds), key=lambda want: not want.latency)
+            slots = list(dict.fromkeys(slot for want in chosen if (slot := self._scopes.get(want.scope)) >= 0))
+            timed = len({want.scope for want in chosen if want.latency and self._scopes.get(want.scope) >= 0})
+            row_of = np.full(max_scopes, -1, dtype=np.int64)
+            row_of[slots] = np.arange(len(slots))
+            self._windows[seconds] = Window(seconds, columns, len(slots), timed, row_of)
+        self._longest = max(self._windows)
+
+    def advance(self, second: int, *blocks: Cells) -> None:
+        """Commit [second, second + 1) and move every window to end there.
+
+        All rows of the blocks are of that second; a scope may stand in several and is summed. Seconds left out are
+        empty. Raises ValueError when the second is not later than the last one or a row is of another second.
+        """
+        if self.end is not None and second < self.end:
+            raise ValueError(f"second {second} is already committed: the windows end at {self.end}")
+        blocks = tuple(cells for cells in blocks if len(cells))
+        for cells in blocks:
+            if np.any(cells.second != second):
+                raise ValueError(f"cells of other seconds than {second}: {cells.second[cells.second != second][:3]}")
+        self._start = second if self._start is None else self._start
+        self.end = second + 1
+        for window in self._windows.values():
+            window.expire(self.end - window.seconds)
+            window.filled = self.end - window.seconds >= self._start
+        if blocks:
+            committed = self._collect(second, blocks)
+            for window in self._windows.values():
+                window.add(committed)
+
+    def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
+        scopes = [_present(cells.scope, len(cells.scopes)) for cells in blocks]
+        names = [_present(cells.instance_id, len(cells.instances)) for cells in blocks]
+        # A scope is gone from the display window, the only one that tracks it, before its slot can be another's.
+        scope_slots = self._scopes.assign(
+            [_chosen(cells.scopes, used) for cells, used in zip(blocks, scopes, strict=True)],
+            second,
+            second + 1 - self.display,
+        )
+        instance_slots = self._instances.assign(
+            [_chosen(cells.instances, used) for cells, used in zip(blocks, names, strict=True)],
+            second,
+            second + 1 - self._longest,
+        )
+        return collect(
+            second,
+            blocks,
+            [_looked_up(c.scope, u, s) for c, u, s in zip(blocks, scopes, scope_slots, strict=True)],
+            [_looked_up(c.instance_id, u, s) for c, u, s in zip(blocks, names, instance_slots, strict=True)],
+            self._measures,
+        )
+
+    def window(self, seconds: int) -> Window:
+        """Return the window of a length. Raises KeyError when nothing asked for it."""
+        return self._windows[seconds]
+
+    def row(self, scope: Scope, seconds: int) -> int:
+        """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
+        return self._windows[seconds].row(self._scopes.get(scope))
+
+    def measure_columns(self, measure: str) -> tuple[int, int]:
+        """Return the columns of `Window.sums` with count and sum (millionths) of a measure. Raises KeyError."""
+        first = len(COUNTS) + 2 * self._measures[measure]
+        return first, first + 1
+
+    def instances(self, scope: Scope, seconds: int) -> dict[str, Int]:
+        """Return the counts (len(COUNTS),) of each instance of a scope in a window, by name, sorted."""
+        row = self.row(scope, seconds)
+        found = self._windows[seconds].instances(row) if row >= 0 else {}
+        return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
+
+    def active(self) -> list[Scope]:
+        """Return the scopes seen in the display window, sorted."""
+        return [] if self.end is None else self._scopes.seen(self.end - self.display)
+
+    @property
+    def refused_scopes(self) -> int:
+        """Scopes turned away for want of room, once a second each."""
+        return self._scopes.refused
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays of all windows, those of pages never written included."""
+        return sum(window.nbytes for window in self._windows.values())
+
+
+def _present(index: Int, size: int) -> Int:
+    """Return the values of an index array into a table of `size` entries, ascending."""
+    mask = np.zeros(size, dtype=bool)
+    mask[index] = True
+    return np.flatnonzero(mask)
+
+
+def _chosen(table: tuple[K, ...], used: Int) -> Sequence[K]:
+    return table if len(used) == len(table) else [table[i] for i in used.tolist()]
+
+
+def _looked_up(index: Int, used: Int, slots: Int) -> Int:
+    """Translate an index array, given the slots of the entries it uses."""
+    table = np.full(int(used[-1]) + 1 if len(used) else 0, -1, dtype=np.int64)
+    table[used] = slots
+    return table[index]
