@@ -1,6 +1,7 @@
 """The `flipback` command. A subcommand is imported when it is called: `--help` must not pay for numpy or Faust.
 
-A subcommand raises FlipbackError for what the user can mend, and returns its exit status, or None for 0.
+A subcommand raises the typed errors of the three packages for what the user can mend, and returns its exit status, or
+None for 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import click
 
 from agent.errors import FlipbackError
+from detectors.errors import DetectorError
+from streams.errors import StreamsError
 
 
 class Subcommand(NamedTuple):
@@ -83,6 +86,9 @@ def _status(arguments: Sequence[str] | None) -> int:
     except FlipbackError as error:
         click.echo(f"flipback: {error}", err=True)
         return error.exit_code
+    except (StreamsError, DetectorError) as error:
+        click.echo(f"flipback: {error}", err=True)
+        return FlipbackError.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

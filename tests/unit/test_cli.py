@@ -14,6 +14,8 @@ import pytest
 
 from agent import cli
 from agent.errors import FlipbackError
+from detectors.errors import DetectorError
+from streams.errors import StreamsError
 
 HEAVY = {
     "numpy",
@@ -87,8 +89,11 @@ def test_a_command_returns_its_exit_status(probe: Outcome, returned: int | None,
     assert run("probe") == status
 
 
-def test_a_known_error_is_one_message_and_no_traceback(probe: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
-    probe.error = FlipbackError("flags.json is not writable; give the agent write access")
+@pytest.mark.parametrize("error_type", [FlipbackError, StreamsError, DetectorError])
+def test_a_known_error_is_one_message_and_no_traceback(
+    probe: Outcome, capsys: pytest.CaptureFixture[str], error_type: type[Exception]
+) -> None:
+    probe.error = error_type("flags.json is not writable; give the agent write access")
     assert run("probe") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
