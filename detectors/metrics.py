@@ -1,0 +1,128 @@
+"""What a metric is: a value and the number of samples behind it, from the sums of a window, for many rows at once.
+
+To add one: a function here, its entry in `METRICS`, its name in `detectors.spec.Metric` and a row in the test's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import (
+    CACHE_HITS,
+    CACHE_LOOKUPS,
+    ERRORS,
+    LATENCY_COUNT,
+    LATENCY_US,
+    MEASURE_SCALE,
+    REQUESTS,
+    TIMEOUTS,
+    UNAVAILABLE,
+)
+from detectors.seconds import Int
+from detectors.spec import Metric
+from detectors.windows import Window, WindowStore
+
+Float = NDArray[np.float64]
+Values = tuple[Float, Int]
+"""Value and samples, both (r,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a metric's function gets: a window, the rows (r,) wanted of it, and what only some metrics need.
+
+    `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum.
+    """
+
+    window: Window
+    rows: Int
+    quantile: float | Float = 0.5
+    measure: tuple[int, int] = (0, 0)
+
+    def sums(self, column: int) -> Int:
+        """Return a column of the window's sums at the rows."""
+        return self.window.sums[column].take(self.rows)
+
+
+def _error_rate(reading: Reading) -> Values:
+    return _share(reading.sums(ERRORS), reading.sums(REQUESTS))
+
+
+def _timeout_rate(reading: Reading) -> Values:
+    return _share(reading.sums(TIMEOUTS), reading.sums(REQUESTS))
+
+
+def _availability(reading: Reading) -> Values:
+    # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
+    requests = reading.sums(REQUESTS)
+    return _share(requests - reading.sums(UNAVAILABLE), requests)
+
+
+def _cache_hit_rate(reading: Reading) -> Values:
+    return _share(reading.sums(CACHE_HITS), reading.sums(CACHE_LOOKUPS))
+
+
+def _throughput(reading: Reading) -> Values:
+    # Silence is a throughput of 0 only where there was something to fall silent, in a window that was all watched.
+    requests = reading.sums(REQUESTS)
+    said = reading.window.seen[reading.rows] & reading.window.filled
+    return np.where(said, requests / reading.window.seconds, np.nan), requests
+
+
+def _latency_mean(reading: Reading) -> Values:
+    count = reading.sums(LATENCY_COUNT)
+    return _share(reading.sums(LATENCY_US), count, per=1000)
+
+
+def _latency_quantile(reading: Reading) -> Values:
+    return reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
+
+
+def _measure(reading: Reading) -> Values:
+    count, total = reading.measure
+    return _share(reading.sums(total), reading.sums(count), per=MEASURE_SCALE)
+
+
+METRICS: dict[Metric, Callable[[Reading], Values]] = {
+    "error_rate": _error_rate,
+    "timeout_rate": _timeout_rate,
+    "availability": _availability,
+    "cache_hit_rate": _cache_hit_rate,
+    "throughput": _throughput,
+    "latency_mean": _latency_mean,
+    "latency_quantile": _latency_quantile,
+    "measure": _measure,
+}
+"""Ratios are 0..1, latencies milliseconds, throughput requests/s; nan where there is nothing to divide by."""
+
+
+def compute(
+    store: WindowStore,
+    seconds: int,
+    metric: Metric,
+    rows: Int,
+    *,
+    quantile: float | Float = 0.5,
+    measure: str | None = None,
+) -> Values:
+    """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
+
+    Samples are what the value rests on: lookups for cache_hit_rate, timed requests for latencies, reports of a measure,
+    else requests. Raises KeyError for a window or measure that the store does not keep.
+    """
+    kept = np.flatnonzero(rows >= 0)
+    columns = store.measure_columns(measure) if measure is not None else (0, 0)
+    each = quantile[kept] if isinstance(quantile, np.ndarray) else quantile
+    value, samples = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
+    value[kept], samples[kept] = METRICS[metric](Reading(store.window(seconds), rows[kept], each, columns))
+    return value, samples
+
+
+def _share(part: Int, whole: Int, *, per: int = 1) -> Values:
+    value = np.full(len(whole), np.nan)
+    np.divide(part, whole * per, out=value, where=whole > 0)
+    return value, whole
