@@ -96,9 +96,9 @@ class Ingest:
         if delivery.after <= owned.processed:
             return []
         batch = self._decoder.decode(delivery.slice)
-        owned.reducer.add(batch, self._clock())
+        ahead = owned.reducer.add(batch, self._clock())
         owned.processed = delivery.after
-        return batch.rejects
+        return batch.rejects + ahead
 
     def committable(self, source: Source) -> int | None:
         """The offset from which a reader must start to recount all that is not yet acknowledged."""

@@ -108,11 +108,10 @@ class Replay:
         batch = self._decoder.decode(Slice(tape.source, values, offsets, [-1] * len(values), {}))
         tape.offset += len(values)
         self.tally.records += len(values)
-        for reject in batch.rejects:
+        for reject in batch.rejects + tape.reducer.add(batch, math.inf):
             self.tally.rejected[reject.kind] += reject.rows
             if len(self.tally.reasons) < 10:
                 self.tally.reasons.append(f"record {reject.offset}: {reject.reason}")
-        tape.reducer.add(batch, math.inf)
         if tape.reducer.newest is not None:
             mark = tape.reducer.newest - self._max_lateness
             yield from self._say(tape, tape.reducer.close(mark), mark)
