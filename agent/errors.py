@@ -11,6 +11,7 @@ FlipbackError            exit status 1
     ├── Throttled           asked to come back later, see `retry_after`
     ├── Transient           may pass; a write may have landed
     ├── Timeout             no answer by the deadline; a write may have landed
+    ├── Ambiguous           it cannot be told whether a write landed, and waiting does not help
     ├── Auth                not known to the backend
     ├── Permission          known, but not allowed
     ├── NotFound            no such flag, or no such place
@@ -70,6 +71,10 @@ class Transient(BackendError):
 
 
 class Timeout(BackendError):
+    pass
+
+
+class Ambiguous(BackendError):
     pass
 
 

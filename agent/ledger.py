@@ -29,11 +29,11 @@ _SETTLED = {FLAG_VERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
-    """The head of a file: the command as it arrived, and the flag as it was found where a write was to follow."""
+    """The head of a file: the command as it arrived, and the flag as it was found."""
 
     command: Command
     raw: bytes
-    snapshot: Snapshot | None
+    snapshot: Snapshot
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="step"):
@@ -103,8 +103,8 @@ class Ledger:
             except LedgerError as error:
                 log_event(log, "ledger.damaged", level=logging.ERROR, path=str(path), error=str(error))
 
-    def open(self, command: Command, raw: bytes, snapshot: Snapshot | None, events: Sequence[Event]) -> Entry:
-        """Record a command with its first events, durably. Returns the entry that is there, if there is one already."""
+    def open(self, command: Command, raw: bytes, snapshot: Snapshot, events: Sequence[Event]) -> tuple[Entry, bool]:
+        """Record a command with its first events, durably: the entry and True, or the one that is there and False."""
         path = self._path(command.id)
         opened = Opened(command=command, raw=raw, snapshot=snapshot)
         content = _line(opened) + b"".join(_line(Step(event=event)) for event in events)
@@ -118,7 +118,7 @@ class Ledger:
                 # Unlike a rename, a link does not take the place of what another process has put there.
                 path.hardlink_to(temporary)
             except FileExistsError:
-                return _entry(path, path.read_bytes())
+                return _entry(path, path.read_bytes()), False
             finally:
                 temporary.unlink()
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -128,7 +128,7 @@ class Ledger:
                 os.close(directory)
         for event in events:
             self._note(command, event)
-        return Entry(opened, list(events))
+        return Entry(opened, list(events)), True
 
     def append(self, entry: Entry, event: Event) -> None:
         """Add a step to the entry, durably; the entry itself has it even where the disk fails."""

@@ -56,7 +56,9 @@ def event(kind: str, at: float = 1.0) -> Event:
 
 
 def opened(ledger: Ledger) -> Entry:
-    return ledger.open(command(), b"\x00raw\xff", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    entry, created = ledger.open(command(), b"\x00raw\xff", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    assert created
+    return entry
 
 
 def test_what_was_recorded_is_read_by_the_next_process(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_an_unknown_command_has_no_entry(tmp_path: Path) -> None:
 def test_a_command_is_opened_once_and_its_snapshot_never_replaced(tmp_path: Path) -> None:
     first = opened(Ledger(tmp_path))
     later = msgspec.structs.replace(SNAPSHOT, identity="9:9:9")
-    assert Ledger(tmp_path).open(command(), b"again", later, []) == first
+    assert Ledger(tmp_path).open(command(), b"again", later, []) == (first, False)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -120,7 +122,7 @@ def test_the_last_flip_of_a_flag_outlives_the_process(tmp_path: Path) -> None:
     entry = opened(ledger)
     assert ledger.last_flip("production", "f") is None
     ledger.append(entry, event(FLAG_WRITTEN, 20.0))
-    other = ledger.open(command("slow"), b"", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    other, _ = ledger.open(command("slow"), b"", SNAPSHOT, [event(FLAG_SNAPSHOT)])
     ledger.append(other, event(FLAG_WRITTEN, 10.0))
     assert ledger.last_flip("production", "f") == 20.0
     assert Ledger(tmp_path).last_flip("production", "f") == 20.0

@@ -1,0 +1,54 @@
+"""The events of a command: what the audit log says of it, and under which ids.
+
+An id follows from the command and the step, so that a step told twice, by a re-delivery or a second process, is known
+for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from agent.commands import Command, Rejection
+from agent.events import COMMAND_REJECTED, Event, event_id, subject_of
+from agent.flag_state import FlagStatus
+
+UNKNOWN_SUBJECT = "unknown"
+
+
+def step(command: Command, kind: str, data: dict[str, Any], number: str, at: float) -> Event:
+    """An event of type `kind`; `number` tells those of one type apart."""
+    about = {
+        "command_id": command.id,
+        "incident": command.incident,
+        "trigger": command.trigger,
+        "flag": command.flag,
+        "environment": command.environment,
+        "service": command.service,
+        "backend": command.backend,
+        "target": command.target,
+    }
+    return Event(
+        type=kind,
+        subject=subject_of(command.environment, command.flag),
+        data={**about, **data},
+        id=event_id(command.id, kind, number),
+        time=at,
+    )
+
+
+def refusal(raw: bytes, rejection: Rejection, at: float) -> Event:
+    """The event of bytes that no known key has signed: what they claim is not repeated."""
+    sha256 = digest(raw)
+    data = {"reason": rejection.reason, "detail": rejection.detail, "bytes": len(raw), "sha256": sha256}
+    number = event_id("refused", sha256, rejection.reason)
+    return Event(type=COMMAND_REJECTED, subject=UNKNOWN_SUBJECT, data=data, id=number, time=at)
+
+
+def found(status: FlagStatus) -> dict[str, Any]:
+    """How the flag was found, as data of an event."""
+    return {"variant": status.variant, "flag_version": status.version}
+
+
+def digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

@@ -1,0 +1,157 @@
+"""One flip, from a durable snapshot to a state that is known: conditional write, read-back, and again where that helps.
+
+An attempt writes only while it is certain that nothing was written: at first, or when a read-back finds the very copy
+of the snapshot. Whatever an answer says, or its absence, what counts is the read-back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
+
+from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
+from agent.commands import Command
+from agent.errors import Ambiguous, Conflict, Throttled, Timeout, Transient
+from agent.events import FLAG_WRITTEN
+
+T = TypeVar("T")
+
+_jitter = wait_random_exponential(multiplier=0.05, max=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time a flip may take: an absolute end, and the longest single call, in seconds of `time.monotonic()`."""
+
+    end: float
+    call_s: float
+
+    @classmethod
+    def of(cls, seconds: float) -> Budget:
+        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt."""
+        return cls(time.monotonic() + seconds, seconds / 5)
+
+    @property
+    def deadline(self) -> float:
+        """Until when a call that begins now may last."""
+        return min(self.end, time.monotonic() + self.call_s)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call, and again on what may pass while there is time; raises what the last call raised."""
+        retrying = AsyncRetrying(
+            stop=stop_before_delay(self.end - time.monotonic()),
+            wait=_wait,
+            retry=retry_if_exception_type((Transient, Timeout, Throttled)),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await call()
+        raise AssertionError("the last attempt returns or raises")
+
+
+class Flip:
+    """The write of one command. `record` makes a step durable, given the type of its event and its data.
+
+    `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
+    """
+
+    def __init__(
+        self,
+        backend: FlagBackend,
+        command: Command,
+        snapshot: Snapshot,
+        record: Callable[[str, dict[str, Any]], Awaitable[None]],
+        *,
+        acknowledged: bool,
+        certain: bool,
+    ) -> None:
+        self._backend = backend
+        self._command = command
+        self._snapshot = snapshot
+        self._record = record
+        self._acknowledged = acknowledged
+        self._write_next = certain
+        self._attempts = 0
+        self.may_have_written = not certain
+        self.detail = ""
+
+    async def settle(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
+        """Write and read back until the outcome is known: applied, already, conflict, or rejected if no longer valid.
+
+        Raises the BackendError that stopped it; `may_have_written` then tells whether a write may be out.
+        """
+        return await budget.patiently(lambda: self._attempt(budget, still_valid))
+
+    async def _attempt(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
+        if self._write_next:
+            if not still_valid():
+                return Outcome.REJECTED, self._snapshot.state
+            await self._write(budget)
+        found = await self._backend.verify(
+            self._snapshot, self._command.target, op_id=self._command.id, deadline=budget.deadline
+        )
+        if found.verdict is Verdict.LANDED and self.may_have_written:
+            if not self._acknowledged:
+                await self._acknowledge(found.state)
+            return Outcome.APPLIED, found.state
+        if found.verdict is Verdict.UNTOUCHED:
+            if self._acknowledged:
+                raise Transient("the backend confirmed the write, but reads as before")
+            if self._backend.capabilities.cas is Cas.NONE and self._attempts:
+                raise Ambiguous("the write has not landed yet, and without compare-and-set a second one is not safe")
+            # Two writes that expect the same version cannot both land.
+            self._write_next = True
+            if self._attempts:
+                raise Transient("the write did not land")
+            return await self._attempt(budget, still_valid)
+        if found.verdict is Verdict.UNKNOWN:
+            raise Ambiguous("the backend cannot be read back")
+        safe = found.state is not None and found.state.variant == self._command.target
+        return Outcome.ALREADY if safe else Outcome.CONFLICT, found.state
+
+    async def _write(self, budget: Budget) -> None:
+        self._write_next = False
+        self._attempts += 1
+        try:
+            result = await self._backend.apply(
+                self._snapshot.ref,
+                self._command.target,
+                expect=self._snapshot.state.version,
+                op_id=self._command.id,
+                deadline=budget.deadline,
+            )
+        except (Timeout, Transient) as error:
+            self.may_have_written = True
+            self.detail = str(error)
+            return
+        except Conflict as error:
+            result = WriteResult(Outcome.CONFLICT, None, str(error))
+        except Throttled:
+            self._write_next = True
+            raise
+        self.detail = result.detail
+        if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
+            self.may_have_written = True
+            await self._acknowledge(result.state)
+        elif result.outcome is Outcome.AMBIGUOUS:
+            self.may_have_written = True
+
+    async def _acknowledge(self, state: FlagState | None) -> None:
+        self._acknowledged = True
+        version = None if state is None else state.version
+        await self._record(FLAG_WRITTEN, {"version": version, "attempts": self._attempts, "detail": self.detail})
+
+
+def _wait(call: RetryCallState) -> float:
+    """Seconds until the next attempt: as asked by the backend, else at random so that replicas fall out of step."""
+    error = call.outcome.exception() if call.outcome is not None else None
+    if isinstance(error, Throttled) and error.retry_after is not None:
+        return error.retry_after
+    return _jitter(call)

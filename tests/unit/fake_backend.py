@@ -1,0 +1,117 @@
+"""A flag system in memory with faults on order, for tests of what stands on the backend contract."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from agent.backends.contract import (
+    Capabilities,
+    Cas,
+    FlagRef,
+    FlagState,
+    Granularity,
+    Health,
+    Outcome,
+    ReadBack,
+    Snapshot,
+    Verdict,
+    WriteResult,
+)
+from agent.errors import BackendError, Timeout, Transient
+
+
+class Fault:
+    """Kinds of misbehaviour of one call."""
+
+    HANG = "hang"
+    DROP_AFTER = "done, and the answer lost"
+    HANG_AFTER = "done, and the answer never comes"
+    LIE = "confirmed, and not done"
+
+
+class FakeBackend:
+    """One flag. `faults[operation]` is used up from the front, one a call; an exception in it is raised."""
+
+    def __init__(self, variant: str = "on", cas: Cas = Cas.NATIVE) -> None:
+        self.capabilities = Capabilities(
+            cas=cas, percent=False, atomic_ledger=False, push=False, granularity=Granularity.FLAG
+        )
+        self.variant = variant
+        self.writes: list[str] = []
+        self.calls: list[str] = []
+        self.faults: defaultdict[str, list[str | BackendError]] = defaultdict(list)
+        self._edits = 0
+
+    def edit(self, variant: str) -> None:
+        """A person sets the flag."""
+        self.variant = variant
+        self._edits += 1
+
+    async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
+        await self._begin("read", deadline)
+        return self._state()
+
+    async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
+        await self._begin("snapshot", deadline)
+        return Snapshot(flag=ref.flag, environment=ref.environment, state=self._state(), identity=str(self._edits))
+
+    async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        return await self._write("apply", target, expect, deadline)
+
+    async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
+        await self._begin("verify", deadline)
+        if self.variant == target:
+            return ReadBack(Verdict.LANDED, self._state())
+        untouched = str(self._edits) == snapshot.identity
+        return ReadBack(Verdict.UNTOUCHED if untouched else Verdict.OTHER, self._state())
+
+    async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        return await self._write("restore", snapshot.state.raw, expect, deadline)
+
+    async def set_percent(
+        self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
+    ) -> WriteResult:
+        raise NotImplementedError
+
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+        return Health(())
+
+    async def close(self) -> None:
+        pass
+
+    async def _begin(self, operation: str, deadline: float) -> str | None:
+        self.calls.append(operation)
+        # Others get their turn here, as they would while an answer is on its way.
+        await asyncio.sleep(0)
+        fault = self.faults[operation].pop(0) if self.faults[operation] else None
+        if isinstance(fault, BackendError):
+            raise fault
+        if fault == Fault.HANG:
+            await self._hang(deadline)
+        return fault
+
+    async def _write(self, operation: str, variant: str, expect: str, deadline: float) -> WriteResult:
+        fault = await self._begin(operation, deadline)
+        if self.variant == variant:
+            return WriteResult(Outcome.ALREADY, self._state())
+        if self.capabilities.cas is not Cas.NONE and self._state().version != expect:
+            return WriteResult(Outcome.CONFLICT, self._state())
+        if fault != Fault.LIE:
+            self.variant = variant
+            self._edits += 1
+            self.writes.append(variant)
+        if fault == Fault.DROP_AFTER:
+            raise Transient("connection reset")
+        if fault == Fault.HANG_AFTER:
+            await self._hang(deadline)
+        return WriteResult(Outcome.APPLIED, self._state())
+
+    async def _hang(self, deadline: float) -> None:
+        await asyncio.sleep(max(0.0, deadline - time.monotonic()))
+        raise Timeout("no answer")
+
+    def _state(self) -> FlagState:
+        return FlagState(variant=self.variant, percent=None, version=f"v-{self.variant}", raw=self.variant)
