@@ -44,6 +44,11 @@ class Slots(Generic[K]):
         """Return the slot of a key, -1 when it has none."""
         return self._slots.get(key, -1)
 
+    def last_seen(self, key: K) -> int | None:
+        """Return the second in which a key was last seen, None when it never was or has no slot."""
+        slot = self._slots.get(key, -1)
+        return None if slot < 0 or self._seen[slot] == NEVER else int(self._seen[slot])
+
     def key(self, slot: int) -> K:
         """Return the key that has a slot. Raises KeyError when nobody has."""
         key = self._keys[slot] if 0 <= slot < len(self._keys) else None

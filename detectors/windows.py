@@ -207,6 +207,10 @@ class WindowStore:
         found = self._windows[seconds].instances(row) if row >= 0 else {}
         return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
 
+    def newest(self, scope: Scope) -> int | None:
+        """Return the newest second in which a scope has cells, None where it has none."""
+        return self._scopes.last_seen(scope)
+
     def active(self) -> list[Scope]:
         """Return the scopes seen in the display window, sorted."""
         return [] if self.end is None else self._scopes.seen(self.end - self.display)
