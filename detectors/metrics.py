@@ -45,7 +45,8 @@ class Reading:
 
     def sums(self, column: int) -> Int:
         """Return a column of the window's sums at the rows."""
-        return self.window.sums[column].take(self.rows)
+        sums: Int = self.window.sums[column].take(self.rows)
+        return sums
 
 
 def _error_rate(reading: Reading) -> Values:

@@ -1,0 +1,82 @@
+"""The life of a trigger: ok, pending, firing, unknown. Pure: the time is given, rows do not touch each other.
+
+A condition must hold: be true at every evaluation from t0 until t - t0 reaches the hold; false clears. That is the rule
+of a Prometheus alert (rules/alerting.go: pending until `ts.Sub(ActiveAt) >= holdDuration`), with one difference. There
+a missing sample is false; here it is unknown, which is neither. Unknown stops the clock of a condition that was held
+and hides a firing one; when it lasts longer than the grace, the condition is forgotten. A grace of 0 forgets at once,
+as Prometheus does.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+Int8 = NDArray[np.int8]
+
+NEVER = -(1 << 62)
+"""Earlier than any time, with room to subtract it from one."""
+
+
+class State(IntEnum):
+    """What a trigger says; the first three are also what it remembers while it is unknown."""
+
+    OK = 0
+    PENDING = 1
+    FIRING = 2
+    UNKNOWN = 3
+
+
+UNKNOWN, FALSE, TRUE = -1, 0, 1
+"""What a condition can be at an evaluation."""
+
+
+class Triggers:
+    """The states of n triggers; every array has shape (n,), times and spans are whole seconds.
+
+    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown, `fired_at` the
+    evaluation at which the present firing began: both are NEVER where nothing is remembered. A firing that comes back
+    from unknown within the grace is the same one.
+    """
+
+    def __init__(self, hold: Int, grace: Int) -> None:
+        """`hold` is how long a condition must be true, `grace` how long it may be unknown."""
+        self.hold = hold
+        self.grace = grace
+        self.time = NEVER
+        self.state = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
+        self.since = np.full(len(hold), NEVER, dtype=np.int64)
+        self.fired_at = np.full(len(hold), NEVER, dtype=np.int64)
+        self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
+        self._last_known = np.full(len(hold), NEVER, dtype=np.int64)
+
+    def step(self, t: int, truth: Int8) -> Int8:
+        """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.
+
+        An evaluation speaks for the time since the one before, however far apart they are. Raises ValueError when t is
+        not later than the last.
+        """
+        if t <= self.time:
+            raise ValueError(f"evaluation at {t} is not later than the last one at {self.time}")
+        unknown, true = truth == UNKNOWN, truth == TRUE
+        remembered = self._remembered
+        remembered[(truth == FALSE) | (unknown & (t - self._last_known > self.grace))] = State.OK
+
+        self.since[unknown] += t - self.time
+        self._last_known[~unknown] = t
+
+        begins = true & (remembered == State.OK)
+        self.since[begins] = t
+        remembered[begins] = State.PENDING
+        fires = true & (remembered == State.PENDING) & (t - self.since >= self.hold)
+        self.fired_at[fires] = t
+        remembered[fires] = State.FIRING
+
+        self.since[remembered == State.OK] = NEVER
+        self.fired_at[remembered == State.OK] = NEVER
+        self.time = t
+        self.state = np.where(unknown, np.int8(State.UNKNOWN), remembered)
+        return self.state
