@@ -41,6 +41,7 @@ class FakeBackend:
         )
         self.variant = variant
         self.writes: list[str] = []
+        self.written_by: list[str] = []
         self.calls: list[str] = []
         self.faults: defaultdict[str, list[str | BackendError]] = defaultdict(list)
         self._edits = 0
@@ -59,7 +60,7 @@ class FakeBackend:
         return Snapshot(flag=ref.flag, environment=ref.environment, state=self._state(), identity=str(self._edits))
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        return await self._write("apply", target, expect, deadline)
+        return await self._write("apply", target, expect, op_id, deadline)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
         await self._begin("verify", deadline)
@@ -69,7 +70,7 @@ class FakeBackend:
         return ReadBack(Verdict.UNTOUCHED if untouched else Verdict.OTHER, self._state())
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        return await self._write("restore", snapshot.state.raw, expect, deadline)
+        return await self._write("restore", snapshot.state.raw, expect, op_id, deadline)
 
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
@@ -93,7 +94,7 @@ class FakeBackend:
             await self._hang(deadline)
         return fault
 
-    async def _write(self, operation: str, variant: str, expect: str, deadline: float) -> WriteResult:
+    async def _write(self, operation: str, variant: str, expect: str, op_id: str, deadline: float) -> WriteResult:
         fault = await self._begin(operation, deadline)
         if self.variant == variant:
             return WriteResult(Outcome.ALREADY, self._state())
@@ -103,6 +104,7 @@ class FakeBackend:
             self.variant = variant
             self._edits += 1
             self.writes.append(variant)
+            self.written_by.append(op_id)
         if fault == Fault.DROP_AFTER:
             raise Transient("connection reset")
         if fault == Fault.HANG_AFTER:
