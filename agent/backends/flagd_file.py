@@ -102,8 +102,11 @@ class FlagdFile:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[[], T], deadline: float) -> T:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Timeout(f"{self._path}: the time was up before the file was touched")
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(left):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except TimeoutError:
             raise Timeout(f"{self._path}: no answer of the file system in time") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import json
 import os
 import stat
 import time
@@ -262,27 +261,6 @@ async def test_doubts_about_other_flags_are_told_with_the_write(backend: FlagdFi
     result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
     assert result.outcome is Outcome.APPLIED
     assert "'other'" in result.detail
-
-
-async def test_a_percentage_is_written_and_read_back(backend: FlagdFile, path: Path) -> None:
-    await kill(backend)
-    expect = (await backend.read(REF, deadline=soon())).version
-    result = await backend.set_percent(REF, "on", "off", 25, expect=expect, op_id=OP, deadline=soon())
-    assert result.outcome is Outcome.APPLIED
-    assert (await backend.read(REF, deadline=soon())).percent == 25
-    rule = json.loads(path.read_text())["flags"]["new-checkout"]["targeting"]
-    assert rule == {"fractional": [["on", 2500], ["off", 7500]]}
-
-
-async def test_health_is_a_dry_run(backend: FlagdFile, path: Path) -> None:
-    assert (await backend.health([(REF, "off")], deadline=soon())).ok
-    problems = (
-        await backend.health([(REF, "absent"), (FlagRef("gone", "production"), "off")], deadline=soon())
-    ).problems
-    assert len(problems) == 2
-    assert "'absent'" in problems[0]
-    assert "'gone'" in problems[1]
-    assert path.read_text() == TEXT
 
 
 async def test_health_foresees_a_directory_that_is_closed_to_writing(
