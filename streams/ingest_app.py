@@ -28,8 +28,8 @@ _BUFFERED_SLICES = 8
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
-    `formats` maps a telemetry topic to its format, `partitions` any topic to its number of partitions; `watch` is what triggers need. `lookback` is how
-    many seconds back a deployment without committed offsets begins.
+    `formats` maps a telemetry topic to its format, `partitions` any topic to its number of partitions; `watch` is what
+    triggers need. `lookback` is how many seconds back a deployment without committed offsets begins.
     """
 
     def __init__(

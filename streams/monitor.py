@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from detectors.cells import COUNTS, Cells
-from detectors.evaluate import Evaluation, Evaluator, Transition
+from detectors.cells import Cells
+from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
 from detectors.spec import TriggerSpec
-from detectors.triggers import FIRING
+from detectors.triggers import State
 from detectors.windows import WindowStore
-from streams.evidence import Evidence, Gather
+from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
 from streams.merge import Merge
 from streams.partials import decode
@@ -69,7 +69,7 @@ class Shard:
         self.partition = partition
         self._specs = tuple(specs)
         self.merge = Merge(topics)
-        self.store = WindowStore.for_triggers(specs, max_scopes=max_scopes)
+        self.store = WindowStore([*wants(specs), *fresh_wants(specs)], max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
         self._gather = Gather(self._specs, self.store)
         self._evaluate_every = evaluate_every
@@ -124,7 +124,7 @@ class Shard:
         blocks = dict(self.merge.take(final))
         for second in range(self._next, final):
             cells = blocks.get(second)
-            self.store.advance(second, cells)
+            self.store.advance(second, *([] if cells is None else [cells]))
             self._next = second + 1
             if self._next % self._evaluate_every == 0:
                 yield self._evaluate(self._next, cells, now)
@@ -138,9 +138,9 @@ class Shard:
         for change in result.transitions:
             # A trigger that fired while muted did so on evidence nobody may act upon; it must show itself again in
             # what is fresh.
-            if change.to == FIRING and muted:
+            if change.to == State.FIRING and muted:
                 self._stale.add(change.trigger)
-            elif change.to != FIRING:
+            elif change.to != State.FIRING:
                 self._stale.discard(change.trigger)
         known = self._published is not None and t <= self._published
         transitions = [] if known else [(self._specs[change.trigger], change) for change in result.transitions]
@@ -220,8 +220,3 @@ class Announcements:
 
     def forget(self, partition: int) -> None:
         self._open.pop(partition, None)
-
-
-def counts_of(row: Sequence[int]) -> dict[str, int]:
-    """A row of counts by name."""
-    return dict(zip(COUNTS, row, strict=True))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,19 +80,19 @@ def page() -> str:
         [
             "# Replay: Online Boutique under fault injection",
             "",
-            "A recording of the Online Boutique front end of 22 August 2022 (IntelligentDDS/Nezha, MIT), 03:52 to 07:55",
-            f"UTC, {len(times):,} requests, replayed with one latency trigger for its one service. The trigger was not",
-            "tuned to the recording: `latency_p90 > 2s over 60s for 30s`.",
+            "A recording of the Online Boutique front end of 22 August 2022 (IntelligentDDS/Nezha, MIT), 03:52 to",
+            f"07:55 UTC, {len(times):,} requests, replayed with one latency trigger for its one service. The trigger was",
+            "not tuned to the recording: `latency_p90 > 2s over 60s for 30s`.",
             "",
             "Made by `python -m tests.oracle.online_boutique`; a test holds this page to what the replay gives.",
             "",
-            f"Seen: {seen} of {len(rows)} faults, counted when the trigger begins to fire within {WITHIN} s of the injection.",
+            f"Seen: {seen} of {len(rows)} faults, counted when the trigger begins to fire within {WITHIN} s of it.",
             f"Other firings: {len(others)} in {known / 3600:.2f} hours with enough samples to judge"
             f" (at least {condition.default_min_samples} in the window).",
             "",
-            "Most of what is not seen cannot be: a fault in one of a dozen services behind the front end, injected while",
-            "few requests pass through it, does not move the front end's p90, and an exception is fast. The recording has",
-            "no outcome, so errors cannot be judged. Gaps between the minutes around each fault are in the source.",
+            "A fault in one of a dozen services behind the front end, injected while few requests pass through it, need",
+            "not move the front end's p90, and an exception is fast. The recording has no outcome, so errors cannot be",
+            "judged. Gaps between the minutes around each fault are in the source.",
             "",
             "| injected (UTC) | kind | where | requests in the next 300 s | seen after |",
             "|---|---|---|---|---|",
@@ -102,4 +103,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.write(page())
