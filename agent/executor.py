@@ -12,10 +12,9 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,10 +28,9 @@ from agent.flip import Budget, Flip
 from agent.keys import PublicKey
 from agent.ledger import Entry, Ledger
 from agent.logs import log_event
+from agent.telling import Disk, Teller
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 CLOCK_SKEW_S = 5.0
 """How far ahead of the executor's clock a command may be issued: two machines' clocks are never quite the same."""
@@ -99,18 +97,20 @@ class Executor:
         self._publics = publics
         self._ledger = ledger
         self._watch = watch
-        self._emit = emit
         self._now = now
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._disk = ThreadPoolExecutor(2, thread_name_prefix="ledger")
+        self._inability = ""
+        # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
+        self._disk = Disk(budget_s / 5)
+        self._teller = Teller(ledger, self._disk, emit)
 
     async def execute(self, raw: bytes) -> ExecutionResult:
         """Check and carry out one command as it came off the wire; the same bytes may be given again at any time."""
         checked = verify(raw, self._publics)
         if isinstance(checked, Rejection):
-            await self._tell(audit.refusal(raw, checked, self._now()))
+            await self._teller.tell(audit.refusal(raw, checked, self._now()))
             return ExecutionResult(Outcome.REJECTED, checked.detail, checked.reason)
         result = self._not_allowed(checked)
         entry = None
@@ -118,25 +118,43 @@ class Executor:
             async with self._locks[FlagRef(checked.flag, checked.environment)]:
                 result, entry = await self._carry_out(checked, raw)
         if entry is not None:
-            await self._announce(entry)
+            await self._teller.announce(entry)
         if result.reason is not None:
             data = {"reason": result.reason, "detail": result.detail}
-            await self._tell(audit.step(checked, events.COMMAND_REJECTED, data, audit.digest(raw), self._now()))
+            await self._teller.tell(audit.step(checked, events.COMMAND_REJECTED, data, audit.digest(raw), self._now()))
         elif result.outcome is Outcome.REJECTED:
-            data = {"reason": result.detail}
-            await self._tell(audit.step(checked, events.INABILITY, data, result.detail, self._now()))
+            event = audit.step(checked, events.INABILITY, {"reason": result.detail}, result.detail, self._now())
+            # Whoever tries again every second need not be told every second.
+            if event.id != self._inability:
+                self._inability = event.id
+                await self._teller.tell(event)
         return result
 
     async def recover(self) -> None:
         """Finish what an earlier process left open, and tell what it did not come to tell. Call before `execute`."""
-        for entry in await self._on_disk(lambda: list(self._ledger.entries())):
+        for entry in await self._disk.run(lambda: list(self._ledger.entries())):
             if not entry.settled:
                 await self.execute(entry.opened.raw)
-            elif entry.pending:
-                await self._announce(entry)
+        await self.tell_pending()
+
+    async def tell_pending(self) -> None:
+        """Tell what could not be told before, or what another process has added to the ledger, such as a restore.
+
+        Cheap where there is nothing: to be called every few seconds.
+        """
+        await self._teller.tell_pending()
+
+    async def look(self, flag: str, environment: str) -> FlagStatus:
+        """The flag as it is now, read between flips, never in the middle of one. Raises BackendError."""
+        ref = FlagRef(flag, environment)
+        managed = self._flags[ref][0]
+        async with self._locks[ref]:
+            budget = Budget.of(self._budget_s)
+            state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
+            return self._watch.observe(ref, state, safe=managed.safe, at=self._now())
 
     def close(self) -> None:
-        self._disk.shutdown(wait=False)
+        self._disk.close()
 
     def _not_allowed(self, command: Command) -> ExecutionResult | None:
         """The refusal of what is not on the allow-list."""
@@ -166,13 +184,13 @@ class Executor:
         budget = Budget.of(self._budget_s)
         received = self._now()
         try:
-            known = await self._on_disk(partial(self._ledger.get, command.id))
+            known = await self._disk.run(partial(self._ledger.get, command.id))
             if known is None:
                 examined = await self._examine(command, budget)
                 if isinstance(examined, ExecutionResult):
                     return examined, None
                 first = [audit.step(command, kind, data, "0", received) for kind, data in examined.steps]
-                entry, created = await self._on_disk(lambda: self._ledger.open(command, raw, examined.snapshot, first))
+                entry, created = await self._disk.run(lambda: self._ledger.open(command, raw, examined.snapshot, first))
             else:
                 entry, created = known, False
         except (BackendError, LedgerError) as error:
@@ -255,33 +273,9 @@ class Executor:
         number = sum(event.type == kind for event in entry.events)
         event = audit.step(entry.command, kind, data, str(number), self._now())
         try:
-            await self._on_disk(partial(self._ledger.append, entry, event))
+            await self._disk.run(partial(self._ledger.append, entry, event))
         except LedgerError as error:
             log_event(log, "ledger.failed", level=logging.ERROR, command=entry.command.id, step=kind, error=str(error))
-
-    async def _announce(self, entry: Entry) -> None:
-        """Tell the entry's events, in order; those that cannot be told stay pending."""
-        pending = entry.pending
-        if pending and all([await self._tell(event) for event in pending]):
-            try:
-                await self._on_disk(partial(self._ledger.announced, entry))
-            except LedgerError as error:
-                log_event(log, "ledger.failed", level=logging.ERROR, command=entry.command.id, error=str(error))
-
-    async def _tell(self, event: Event) -> bool:
-        try:
-            await self._emit(event)
-        except Exception as error:
-            log_event(log, "event.untold", level=logging.ERROR, type=event.type, id=event.id, error=repr(error))
-            return False
-        return True
-
-    async def _on_disk(self, work: Callable[[], T]) -> T:
-        try:
-            async with asyncio.timeout(self._budget_s / 5):
-                return await asyncio.get_running_loop().run_in_executor(self._disk, work)
-        except TimeoutError:
-            raise LedgerError("the disk of the ledger does not answer in time") from None
 
 
 def _rejected(command: Command, reason: Reason, detail: str) -> ExecutionResult:

@@ -81,6 +81,7 @@ class Ledger:
         with _errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._flips: dict[tuple[str, str], float] = {}
+        self._seen: dict[Path, tuple[int, int]] = {}
         for entry in self.entries():
             for event in entry.events:
                 self._note(entry.command, event)
@@ -96,12 +97,19 @@ class Ledger:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in no order; a damaged file is logged and left out."""
-        for path in sorted(self._directory.glob("*.jsonl")):
-            try:
-                with _errors(path):
-                    yield _entry(path, path.read_bytes())
-            except LedgerError as error:
-                log_event(log, "ledger.damaged", level=logging.ERROR, path=str(path), error=str(error))
+        for path in self._paths():
+            yield from self._readable(path)
+
+    def changed(self) -> Iterator[Entry]:
+        """Entries that were added or grew, by this process or another, since this was last called."""
+        for path in self._paths():
+            with _errors(path):
+                stat = path.stat()
+            # Files only grow, but for one that was replaced by hand.
+            stamp = stat.st_size, stat.st_mtime_ns
+            if self._seen.get(path) != stamp:
+                self._seen[path] = stamp
+                yield from self._readable(path)
 
     def open(self, command: Command, raw: bytes, snapshot: Snapshot, events: Sequence[Event]) -> tuple[Entry, bool]:
         """Record a command with its first events, durably: the entry and True, or the one that is there and False."""
@@ -144,6 +152,17 @@ class Ledger:
     def last_flip(self, environment: str, flag: str) -> float | None:
         """When flipback last wrote the flag by a command, in Unix seconds."""
         return self._flips.get((environment, flag))
+
+    def _paths(self) -> list[Path]:
+        with _errors(self._directory):
+            return sorted(self._directory.glob("*.jsonl"))
+
+    def _readable(self, path: Path) -> Iterator[Entry]:
+        try:
+            with _errors(path):
+                yield _entry(path, path.read_bytes())
+        except LedgerError as error:
+            log_event(log, "ledger.damaged", level=logging.ERROR, path=str(path), error=str(error))
 
     def _append(self, entry: Entry, part: Step | Announced) -> None:
         path = self._path(entry.command.id)

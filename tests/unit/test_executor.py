@@ -282,7 +282,7 @@ async def test_a_hanging_audit_log_holds_up_no_other_command(tmp_path: Path) -> 
             second_told.set()
         await hang.wait()
 
-    desk.executor._emit = emit
+    desk.executor._teller._emit = emit
     first = asyncio.create_task(desk.execute(signed()))
     second = asyncio.create_task(desk.execute(signed(trigger="slow")))
     await second_told.wait()
@@ -291,7 +291,7 @@ async def test_a_hanging_audit_log_holds_up_no_other_command(tmp_path: Path) -> 
     assert [(await first).outcome, (await second).outcome] == [Outcome.APPLIED, Outcome.ALREADY]
 
 
-async def test_events_that_could_not_be_told_are_told_with_the_next_delivery(desk: Desk) -> None:
+async def test_events_that_could_not_be_told_are_told_later(desk: Desk) -> None:
     def fail(event: Event) -> None:
         if event.type == events.FLAG_SNAPSHOT:
             raise OSError("broker away")
@@ -301,12 +301,41 @@ async def test_events_that_could_not_be_told_are_told_with_the_next_delivery(des
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     first = [*desk.told]
     desk.tell = desk.told.append
-    await desk.executor.recover()
+    await desk.executor.tell_pending()
     again = desk.told[len(first) :]
     assert [event.type for event in again] == DONE
     assert {event.id for event in first} < {event.id for event in again}
-    await desk.executor.recover()
+    await desk.executor.tell_pending()
     assert len(desk.told) == len(first) + len(again)
+
+
+async def test_a_step_that_another_process_adds_is_told(desk: Desk, tmp_path: Path) -> None:
+    await desk.execute(signed())
+    other = Ledger(tmp_path / "ledger")
+    entry = other.get(command().id)
+    assert entry is not None
+    other.append(entry, msgspec.structs.replace(desk.told[-1], type=events.FLAG_RESTORED, id="restored"))
+    for _ in range(3):
+        await desk.executor.tell_pending()
+    assert desk.types == [*DONE, events.FLAG_RESTORED]
+
+
+async def test_the_same_inability_is_told_once(desk: Desk) -> None:
+    desk.backend.faults["snapshot"] = [Permission("403"), Permission("403"), NotFound("404")]
+    for _ in range(3):
+        assert not (await desk.execute(signed())).final
+    assert [event.data["reason"] for event in desk.told] == ["403", "404"]
+
+
+async def test_a_look_at_a_flag_waits_for_a_flip_and_sees_its_end(desk: Desk) -> None:
+    first = await desk.executor.look("new-checkout", "production")
+    assert (first.version, first.safe) == ("g1-v-on", False)
+    flip = asyncio.create_task(desk.execute(signed()))
+    # One turn of the loop: the flip begins.
+    await asyncio.sleep(0)
+    looked = await desk.executor.look("new-checkout", "production")
+    assert (looked.version, looked.safe) == ("g2-v-off", True)
+    assert (await flip).status is not None
 
 
 @pytest.mark.parametrize("fault", [Fault.DROP_AFTER, Fault.HANG_AFTER])

@@ -71,7 +71,7 @@ async def die(desk: Desk, raw: bytes, fatal: int) -> bool:
             points.around(desk.ledger, name, patch)
         for name in ("snapshot", "apply", "verify"):
             points.around(desk.backend, name, patch)
-        points.around(desk.executor, "_emit", patch)
+        points.around(desk.executor._teller, "_emit", patch)
         try:
             await desk.execute(raw)
         except Crash:

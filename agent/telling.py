@@ -1,0 +1,82 @@
+"""From the ledger to the audit log: every step is told, in order, at least once, and no flip waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from agent.errors import LedgerError
+from agent.events import Event
+from agent.ledger import Entry, Ledger
+from agent.logs import log_event
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Disk:
+    """Runs blocking work of the ledger in two threads of its own. Raises LedgerError after `limit_s` seconds."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="ledger")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except TimeoutError:
+            raise LedgerError(f"the disk of the ledger did not answer within {self._limit_s:g} s") from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+
+class Teller:
+    """Hands events to `emit`; what that fails to take stays in the ledger and is told later."""
+
+    def __init__(self, ledger: Ledger, disk: Disk, emit: Callable[[Event], Awaitable[None]]) -> None:
+        self._ledger = ledger
+        self._disk = disk
+        self._emit = emit
+        self._telling: set[str] = set()
+        self._untold: set[str] = set()
+
+    async def tell(self, event: Event) -> bool:
+        """Tell one event; False where that failed."""
+        try:
+            await self._emit(event)
+        except Exception as error:
+            log_event(log, "event.untold", level=logging.ERROR, type=event.type, id=event.id, error=repr(error))
+            return False
+        return True
+
+    async def announce(self, entry: Entry) -> None:
+        """Tell the entry's pending events, in order."""
+        command, pending = entry.command.id, entry.pending
+        self._telling.add(command)
+        self._untold.add(command)
+        try:
+            if not all([await self.tell(event) for event in pending]):
+                return
+            self._untold.discard(command)
+            if pending:
+                await self._disk.run(partial(self._ledger.announced, entry))
+        except LedgerError as error:
+            log_event(log, "ledger.failed", level=logging.ERROR, command=command, error=str(error))
+        finally:
+            self._telling.discard(command)
+
+    async def tell_pending(self) -> None:
+        """Tell what could not be told before, and what another process has added to the ledger."""
+        changed = await self._disk.run(lambda: [entry.command.id for entry in self._ledger.changed()])
+        for command in self._untold.union(changed) - self._telling:
+            entry = await self._disk.run(partial(self._ledger.get, command))
+            # A command under way tells its own steps, when the flip is over.
+            if entry is not None and entry.settled:
+                await self.announce(entry)
