@@ -118,10 +118,11 @@ class Evaluator:
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
         self._fixed = np.array([np.nan if s.threshold is None else s.threshold for s in specs], dtype=np.float64)
-        self._controlled = np.flatnonzero([s.control_scope is not None for s in specs])
-        self._factor = np.array([specs[i].condition.value for i in self._controlled], dtype=np.float64)
+        controlled = [i for i, s in enumerate(specs) if s.control_scope is not None]
+        self._controlled = np.array(controlled, dtype=np.int64)
+        self._factor = np.array([specs[i].condition.value for i in controlled], dtype=np.float64)
         self._own = _groups(store, [(i, s) for i, s in enumerate(specs)], control=False)
-        self._control = _groups(store, [(n, specs[i]) for n, i in enumerate(self._controlled)], control=True)
+        self._control = _groups(store, [(n, specs[i]) for n, i in enumerate(controlled)], control=True)
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows. Raises ValueError when t is not later than the last."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from streams.transport import App
 
 STUCK_AFTER = 30.0
@@ -20,7 +22,7 @@ class Liveness:
 
     def waiting(self) -> dict[str, int]:
         """Records that wait in each assigned partition which has any."""
-        consumer = self._app.consumer
+        consumer: Any = self._app.consumer
         behind: dict[str, int] = {}
         for tp in consumer.assignment():
             highwater = consumer.highwater(tp)
@@ -31,7 +33,8 @@ class Liveness:
 
     def stuck(self, now: float) -> str | None:
         """Why the process should end; None while all is well. To be asked about once a second."""
-        positions = dict(self._app.consumer._read_offset)
+        consumer: Any = self._app.consumer
+        positions = dict(consumer._read_offset)
         waiting = self.waiting()
         if self._moved_at is None or positions != self._seen or not waiting:
             self._seen, self._moved_at = positions, now

@@ -148,8 +148,9 @@ def join(blocks: list[Cells]) -> Cells:
                 array = array + rows
             arrays.append(array)
         rows += len(block)
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return Cells(**{name: tuple(table) for name, table in tables.items()}, **joined)
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    joined |= {name: tuple(table) for name, table in tables.items()}
+    return Cells(**joined)
 
 
 def by_second(cells: Cells, before: int) -> Iterator[tuple[int, Cells]]:

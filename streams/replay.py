@@ -132,7 +132,7 @@ class Replay:
                     watermark=mark,
                     caught_up=False,
                     overflow=tape.reducer.take_overflow(),
-                    scopes=[tuple(scope) for scope in cells.scopes] if filled and cells is not None else [],
+                    scopes=[(*scope,) for scope in cells.scopes] if filled and cells is not None else [],
                     instances=list(cells.instances) if filled and cells is not None else [],
                     measures=list(cells.measures) if filled and cells is not None else [],
                     columns=pack(cells) if filled and cells is not None else [],

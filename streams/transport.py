@@ -25,10 +25,11 @@ Delete (1)-(3) when Faust delivers batches, (5) when aiokafka exposes the reques
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
@@ -36,7 +37,7 @@ from aiokafka.errors import CorruptRecordException
 from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 
 from streams.slices import Slice, Source
 
@@ -62,6 +63,10 @@ class Fetched(NamedTuple):
     before: int
     after: int
     epoch: int
+
+
+_faust_logger = logging.getLogger("faust.flipback")
+"""Faust names a service's logger after its module; what it says of its own start must not pass for flipback's."""
 
 
 @dataclass(slots=True)
@@ -213,6 +218,8 @@ def _delivery(tp: TP, part: list[Fetched]) -> Delivery:
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with a start position of our choice."""
 
+    logger = _faust_logger
+
     @property
     def reading(self) -> Reading:
         reading: Reading = self.consumer.app.reading  # type: ignore[attr-defined]
@@ -265,6 +272,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Faust's consumer with slices as messages and stage 1's word on what may be committed."""
 
+    logger = _faust_logger
+
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -284,7 +293,7 @@ class Consumer(driver.Consumer):
     def _to_message(self, tp: TP, record: Any) -> Any:
         if not isinstance(record, Delivery):
             return super()._to_message(tp, record)
-        return driver.ConsumerMessage(
+        return ConsumerMessage(
             tp.topic,
             tp.partition,
             record.slice.offsets[-1],
@@ -292,7 +301,7 @@ class Consumer(driver.Consumer):
             0,
             None,
             None,
-            record,
+            cast(Any, record),
             None,
             0,
             0,
@@ -329,6 +338,8 @@ class Transport(driver.Transport):
 class QuickTableManager(TableManager):
     """Starts at once: there is no table to wait for."""
 
+    logger = _faust_logger
+
     async def on_start(self) -> None:
         if not self.should_stop:
             await self._update_channels()
@@ -337,6 +348,8 @@ class QuickTableManager(TableManager):
 
 class App(faust.App):
     """A Faust app whose topics are read as `reading` says."""
+
+    logger = _faust_logger
 
     def __init__(self, id: str, *, reading: Reading, **settings: Any) -> None:
         self.reading = reading

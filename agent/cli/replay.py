@@ -30,13 +30,16 @@ def command(
     FILES are recordings, gzip or not, a record a line. Several are read side by side by their time. Prints each change
     of a verdict and each command that would have been sent; a tally of what was read goes to stderr.
     """
+    from typing import cast
+
     import msgspec
 
     from agent.config_load import load
     from agent.replay import replay, text
+    from streams.decode import Format
 
     config = load(path)
-    run, lines = replay(config, files, format or config.telemetry[0].format, evaluations=evaluations)
+    run, lines = replay(config, files, cast(Format, format or config.telemetry[0].format), evaluations=evaluations)
     started, first = time.monotonic(), None
     for line in lines:
         if at_speed is not None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.logs import configure
 
-ROLE_NAMES = ("ingest", "monitor", "executor")
+if TYPE_CHECKING:
+    from agent.run import Role
+
+ROLE_NAMES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 
 
 @click.command("run")
@@ -28,7 +32,7 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     and signs commands, `executor` carries them out. Start more of any role for more capacity, or as standby.
     """
     configure(log_level, log_json)
-    chosen = [name for name in ROLE_NAMES if name in {word.strip() for word in roles.split(",")}]
+    chosen: list[Role] = [name for name in ROLE_NAMES if name in {word.strip() for word in roles.split(",")}]
     unknown = sorted({word.strip() for word in roles.split(",")} - set(ROLE_NAMES))
     if unknown or not chosen:
         raise click.UsageError(f"--roles {roles}: expected some of {', '.join(ROLE_NAMES)}")
