@@ -1,0 +1,156 @@
+"""`flipback keys generate` and `flipback restore`, as a person calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from agent import cli
+from agent.backends.contract import Outcome
+from agent.commands import sign
+from agent.config_load import load
+from agent.executor import Executor
+from agent.flag_state import FlagWatch
+from agent.flips import make_backends, managed
+from agent.keys import PUBLIC_NAME, load_private, load_public
+from agent.ledger import Ledger
+from tests.unit.test_executor import command
+
+CONFIG = """
+apiVersion: flipback/v1
+kafka: {brokers: [127.0.0.1:9092]}
+telemetry:
+  - {topic: requests, format: json}
+backends:
+  files: {kind: flagd-file, path: flags.json}
+flags:
+  - flag: new-checkout
+    service: shop
+    backend: files
+    safe: "off"
+    triggers:
+      - {name: errors, when: error_rate > 2% for 2m}
+"""
+FLAGS = (
+    '{"flags": {"new-checkout": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}'
+)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(arguments)
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A directory with a configuration, its flags and the keys of `flipback keys generate`."""
+    (tmp_path / "flipback.yaml").write_text(CONFIG)
+    (tmp_path / "flags.json").write_text(FLAGS)
+    assert run("keys", "generate", "--dir", str(tmp_path / ".flipback")) == 0
+    return tmp_path
+
+
+def flip(home: Path) -> str:
+    """Flip the flag with a signed command; returns the incident."""
+    config = load(home / "flipback.yaml")
+
+    async def execute() -> str:
+        backends = make_backends(config)
+
+        async def emit(_: object) -> None:
+            return None
+
+        public = load_public(config.public_keys[0])
+        executor = Executor(
+            map(managed, config.flags),
+            backends,
+            {public.id: public},
+            Ledger(config.state_dir / "ledger"),
+            watch=FlagWatch(),
+            emit=emit,
+            now=lambda: 1001.0,
+            cooldown_s=60.0,
+        )
+        status = await executor.look("new-checkout", "production")
+        made = command(flag_version=status.version)
+        result = await executor.execute(sign(made, load_private(config.signing_key)))
+        assert result.outcome is Outcome.APPLIED
+        executor.close()
+        await backends["files"].close()
+        return made.incident
+
+    return asyncio.run(execute())
+
+
+def test_generated_keys_are_where_the_configuration_looks_for_them(home: Path) -> None:
+    config = load(home / "flipback.yaml")
+    assert load_private(config.signing_key).id == load_public(config.public_keys[0]).id
+    assert stat.S_IMODE(config.signing_key.stat().st_mode) == 0o600
+
+
+def test_the_output_names_the_files_and_the_key_id(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("keys", "generate", "--dir", str(home / "others")) == 0
+    output = capsys.readouterr().out
+    (public,) = (home / "others").glob(PUBLIC_NAME)
+    assert load_public(public).id in output
+    assert str(public) in output
+    assert "BEGIN" not in output
+
+
+def test_keys_are_not_generated_over_others(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("keys", "generate", "--dir", str(home / ".flipback")) == 3
+    assert "already" in capsys.readouterr().err
+
+
+def test_restore_puts_the_flag_back_and_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    incident = flip(home)
+    assert (home / "flags.json").read_text() != FLAGS
+    arguments = ("restore", incident, "--config", str(home / "flipback.yaml"), "--yes", "--reason", "fixed")
+    assert run(*arguments) == 0
+    assert (home / "flags.json").read_text() == FLAGS
+    output = capsys.readouterr().out
+    assert "error_rate" in output
+    assert "restored: production/new-checkout is 'on'" in output
+    assert run(*arguments) == 0
+    assert "as it was already" in capsys.readouterr().out
+
+
+def test_restore_asks_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incident = flip(home)
+    flipped = (home / "flags.json").read_text()
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return "n"
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", answer)
+    assert run("restore", incident, "--config", str(home / "flipback.yaml")) != 0
+    assert asked
+    assert (home / "flags.json").read_text() == flipped
+
+
+def test_restore_refuses_what_a_person_changed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    incident = flip(home)
+    edited = FLAGS.replace('"on"}', '"off", "metadata": {"by": "ann"}}')
+    (home / "flags.json").write_text(edited)
+    assert run("restore", incident, "--config", str(home / "flipback.yaml"), "--yes") == 5
+    assert "changed since" in capsys.readouterr().err
+    assert (home / "flags.json").read_text() == edited
+
+
+def test_restore_names_an_unknown_incident(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("restore", "nothing", "--config", str(home / "flipback.yaml"), "--yes") == 5
+    assert "no incident nothing" in capsys.readouterr().err
+
+
+def test_a_backend_that_cannot_be_used_has_its_own_status(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    incident = flip(home)
+    (home / "flags.json").unlink()
+    assert run("restore", incident, "--config", str(home / "flipback.yaml"), "--yes") == 4
+    assert "flags.json" in capsys.readouterr().err
