@@ -90,9 +90,9 @@ class Executor:
         budget_s: float = 5.0,
     ) -> None:
         # One flag may be watched in several services.
-        self._flags: defaultdict[FlagRef, list[ManagedFlag]] = defaultdict(list)
+        self._flags: dict[FlagRef, list[ManagedFlag]] = {}
         for flag in flags:
-            self._flags[FlagRef(flag.flag, flag.environment)].append(flag)
+            self._flags.setdefault(FlagRef(flag.flag, flag.environment), []).append(flag)
         self._backends = backends
         self._publics = publics
         self._ledger = ledger
@@ -145,7 +145,7 @@ class Executor:
         await self._teller.tell_pending()
 
     async def look(self, flag: str, environment: str) -> FlagStatus:
-        """The flag as it is now, read between flips, never in the middle of one. Raises BackendError."""
+        """The flag as it is now, read between flips, never in the middle of one. Raises BackendError, KeyError if not managed."""
         ref = FlagRef(flag, environment)
         managed = self._flags[ref][0]
         async with self._locks[ref]:

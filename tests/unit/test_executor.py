@@ -12,7 +12,7 @@ from agent import events
 from agent.backends.contract import Cas, FlagRef, Outcome
 from agent.commands import Command, Evidence, Reason, issue, sign
 from agent.errors import Auth, Invalid, LedgerError, NotFound, Permission, Throttled, Transient
-from agent.events import Event
+from agent.events import Event, from_kafka, to_kafka
 from agent.executor import CLOCK_SKEW_S, ExecutionResult, Executor, ManagedFlag
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
@@ -83,7 +83,8 @@ class Desk:
         )
 
     async def emit(self, event: Event) -> None:
-        self.tell(event)
+        _, value, headers = to_kafka(event)
+        self.tell(from_kafka(value, headers))
 
     async def execute(self, raw: bytes) -> ExecutionResult:
         return await self.executor.execute(raw)

@@ -155,10 +155,13 @@ async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
         await backend.close()
 
 
-async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(backend: FlagdFile, path: Path) -> None:
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
+    backend: FlagdFile, path: Path, kind: int
+) -> None:
     expect = (await backend.read(REF, deadline=soon())).version
     with (path.parent / ".flags.json.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, kind)
         with pytest.raises(Timeout):
             await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(0.05))
     assert path.read_text() == TEXT
