@@ -145,7 +145,10 @@ class Executor:
         await self._teller.tell_pending()
 
     async def look(self, flag: str, environment: str) -> FlagStatus:
-        """The flag as it is now, read between flips, never in the middle of one. Raises BackendError, KeyError if not managed."""
+        """The flag as it is now, read between flips, never in the middle of one.
+
+        Raises BackendError, and KeyError for a flag that is not managed.
+        """
         ref = FlagRef(flag, environment)
         managed = self._flags[ref][0]
         async with self._locks[ref]:

@@ -111,7 +111,7 @@ async def test_a_valid_command_makes_the_flag_safe_and_every_step_is_told(desk: 
     assert result.status.version == "g2-v-off"
     assert desk.backend.writes == ["off"]
     assert desk.types == DONE
-    assert desk.told[0].data["command"]["evidence"] == msgspec.to_builtins(EVIDENCE)
+    assert msgspec.convert(desk.told[0].data["command"], Command) == command()
     assert desk.told[1].data["raw"] == "on"
     assert {event.data["incident"] for event in desk.told} == {command().incident}
     assert {event.subject for event in desk.told} == {"production/new-checkout"}
