@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,11 +40,16 @@ def read(path: Path, format: Format) -> Iterator[bytes]:
         raise RecordingError(f"{path} cannot be read: {error}") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    zipped = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if zipped else file  # type: ignore[return-value]
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not zipped:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as content:
+            yield content  # type: ignore[misc]
 
 
 def _with_lengths(file: BinaryIO, path: Path) -> Iterator[bytes]:

@@ -92,7 +92,8 @@ class Replay:
             if least is not None and least > -math.inf:
                 for ended in self._tapes:
                     if ended.ended:
-                        yield from self._say(ended, None, max(ended.mark, least))
+                        mark = max(ended.mark, least)
+                        yield from self._say(ended, ended.reducer.close(mark), mark)
         newest = [tape.reducer.newest for tape in self._tapes if tape.reducer.newest is not None]
         if newest:
             end = math.floor(max(newest)) + 1
@@ -116,10 +117,9 @@ class Replay:
             mark = tape.reducer.newest - self._max_lateness
             yield from self._say(tape, tape.reducer.close(mark), mark)
 
-    def _say(self, tape: _Tape, cells: Cells | None, mark: float) -> Iterator[Second]:
+    def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[Second]:
         """Send what was closed through the partials' wire format into the shard."""
         tape.mark = mark
-        filled = cells is not None and len(cells) > 0
         yield from self.shard.take(
             encode(
                 Partial(
@@ -132,10 +132,10 @@ class Replay:
                     watermark=mark,
                     caught_up=False,
                     overflow=tape.reducer.take_overflow(),
-                    scopes=[(*scope,) for scope in cells.scopes] if filled and cells is not None else [],
-                    instances=list(cells.instances) if filled and cells is not None else [],
-                    measures=list(cells.measures) if filled and cells is not None else [],
-                    columns=pack(cells) if filled and cells is not None else [],
+                    scopes=[(*scope,) for scope in cells.scopes],
+                    instances=list(cells.instances),
+                    measures=list(cells.measures),
+                    columns=pack(cells),
                 )
             ),
             None,

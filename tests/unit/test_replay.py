@@ -1,0 +1,166 @@
+"""Replay: the same recording gives the same lines, byte for byte, however it is cut, spread or shuffled."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.config_load import load
+from agent.recordings import RecordingError, read
+from agent.replay import lines
+from streams.replay import Replay
+from tests.oracle.online_boutique import page
+from tests.recordings import T0, Traffic, config_file, write
+from tests.recordings import lines as as_lines
+
+CONFIG = """\
+apiVersion: flipback/v1
+kafka: {brokers: [127.0.0.1:9092]}
+telemetry: [{topic: requests, format: json}]
+backends: {files: {kind: flagd-file, path: flags.json}}
+flags:
+  - flag: new-recommendations
+    service: recommendations
+    backend: files
+    safe: "off"
+    triggers:
+      - {name: errors, when: error_rate > 2% over 5s for 5s}
+      - {name: against, when: error_rate@on > 3x control over 10s for 2s}
+      - {name: slow, when: latency_p90 > 40ms over 10s}
+      - {name: quiet, when: throughput < 3/s over 5s, action: alert}
+      - {name: score, when: measure.score < 0.5 over 5s, action: hold}
+"""
+
+
+def recording(seed: int) -> list[bytes]:
+    """Half a minute of several services with a fault in the middle and a gap; in order of time."""
+    rng = random.Random(seed)
+    samples = []
+    for s in range(30):
+        if 20 <= s < 24:
+            continue
+        for _ in range(12):
+            on = rng.random() < 0.5
+            bad = 8 <= s < 18 and on and rng.random() < 0.6
+            samples.append(
+                {
+                    "ts": T0 + s + rng.random(),
+                    "service": rng.choice(["recommendations", "recommendations", "cart"]),
+                    "status": 500 if bad else 200,
+                    "latency_ms": round(rng.lognormvariate(3, 1), 3),
+                    "instance": f"i-{rng.randrange(3)}",
+                    "flags": {"new-recommendations": "on" if on else "off"},
+                    "measures": {"score": rng.random()},
+                }
+            )
+    samples.sort(key=lambda sample: float(sample["ts"]))  # type: ignore[arg-type]
+    return as_lines(samples)
+
+
+def output(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
+    loaded = load(config)
+    specs = loaded.trigger_specs()
+    run = Replay(
+        sources,
+        specs,
+        format="json",
+        max_scopes=loaded.max_scopes,
+        max_lateness=loaded.max_lateness,
+        evaluate_every=1,
+        batch=batch,
+    )
+    return [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)]
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_batches_partitions_and_interleavings_within_the_lateness_change_nothing(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    config = config_file(tmp_path, CONFIG)
+    whole = recording(data.draw(st.integers(0, 5)))
+    plain = output(config, [whole], 2000)
+    assert any(b'"to":"firing"' in line for line in plain)
+
+    rng = random.Random(data.draw(st.integers(0, 2**32)))
+    # Any order in which nobody comes 2 s or more after a newer one.
+    shuffled = sorted(whole, key=lambda line: json.loads(line)["ts"] + rng.uniform(0, 1.99))
+    partitions = data.draw(st.integers(1, 5))
+    sources: list[list[bytes]] = [[] for _ in range(partitions)]
+    for line in shuffled:
+        sources[rng.randrange(partitions)].append(line)
+    assert output(config, sources, data.draw(st.sampled_from([1, 7, 50, 2000]))) == plain
+
+
+def test_every_evaluation_is_there_with_one_row_a_trigger(tmp_path: Path) -> None:
+    config = config_file(tmp_path, CONFIG)
+    rows = [json.loads(line) for line in output(config, [recording(1)], 100)]
+    times = [row["time"] for row in rows if row["type"] == "evaluation"]
+    assert sorted(set(times)) == list(range(T0 + 1, T0 + 31))
+    assert all(times.count(t) == 5 for t in set(times))
+
+
+def test_after_a_command_nothing_more_is_sent_for_the_flag(tmp_path: Path) -> None:
+    config = config_file(tmp_path, CONFIG)
+    commands = [json.loads(line) for line in output(config, [recording(1)], 100) if b'"type":"command"' in line]
+    assert len(commands) == 1
+    assert commands[0]["target"] == "off"
+
+
+def test_an_instance_that_breaches_alone_among_several_commands_nothing(tmp_path: Path) -> None:
+    def lie(sample: dict[str, object]) -> None:
+        if sample["instance"] == "i-0":
+            sample["status"] = 500
+
+    traffic = Traffic(seconds=60, per_second=60, bad=1, period=1, faulty=lambda s: s >= 20, mark=lie)
+    rows = [json.loads(line) for line in output(config_file(tmp_path, CONFIG), [as_lines(traffic.samples())], 500)]
+    assert any(row["type"] == "change" and row["trigger"] == "errors" and row["to"] == "firing" for row in rows)
+    assert [row for row in rows if row["type"] == "command"] == []
+
+
+def test_gzip_is_told_by_its_bytes(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.jsonl", [{"ts": T0, "service": "s"}])
+    (tmp_path / "b.jsonl").write_bytes(gzip.compress(plain.read_bytes()))
+    assert list(read(tmp_path / "b.jsonl", "json")) == list(read(plain, "json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "format", "message"),
+    [
+        (b"\x1f\x8bxx", "json", "cannot be read"),
+        (b"\x01\x00", "columnar", "ends inside the length"),
+        (b"\x05\x00\x00\x00ab", "columnar", "ends inside a record"),
+        (b"\xff\xff\xff\xff", "columnar", "at most"),
+    ],
+)
+def test_a_recording_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, format: str, message: str) -> None:
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=message):
+        list(read(path, format))  # type: ignore[arg-type]
+
+
+def test_bad_records_are_tallied_and_cost_only_themselves(tmp_path: Path) -> None:
+    loaded = load(config_file(tmp_path, CONFIG))
+    specs = loaded.trigger_specs()
+    good = recording(2)
+    bad = [b"{", b'{"ts": "now", "service": "s"}', b'{"ts": 1, "service": "s"}']
+    run = Replay(
+        [good[:100] + bad + good[100:]], specs, format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1
+    )
+    assert [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)] == output(
+        config_file(tmp_path, CONFIG), [good], 2000
+    )
+    assert sum(run.tally.rejected.values()) == len(bad)
+
+
+def test_the_page_on_the_online_boutique_is_what_the_replay_gives() -> None:
+    written = Path(__file__).parents[2] / "docs" / "replay-online-boutique.md"
+    assert written.read_text() == page()
