@@ -12,7 +12,7 @@ from agent.backends.flagd_file import FlagdFile
 from agent.config import Config, Flag
 from agent.errors import BackendError
 from agent.events import Event
-from agent.executor import Executor, ManagedFlag
+from agent.executor import ExecutionResult, Executor, ManagedFlag
 from agent.flag_state import FlagStatus, FlagWatch
 from agent.keys import load_public
 from agent.ledger import Ledger
@@ -21,10 +21,13 @@ from agent.logs import log_event
 LOOK_EVERY = 1.0
 """Seconds between looks at the flags: a person's change is known to the monitor at most this much later."""
 
+CHECK_EVERY = 10.0
+"""Seconds between checks of what would stop a flip; an inability is announced within 30 s (promise P3)."""
+
 REPEAT_EVERY = 30.0
 """Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
 
-_READ_BUDGET = 1.0
+_CHECK_BUDGET = 2.0
 _AGAIN_AFTER = 0.5
 _logger = logging.getLogger(__name__)
 
@@ -46,62 +49,106 @@ class Flips:
         self._backends: Mapping[str, FlagBackend] = make_backends(config)
         self._watch = FlagWatch()
         self._published: dict[FlagRef, FlagStatus] = {}
-        self._failing: set[FlagRef] = set()
-        self._recovered = False
+        self._failing: dict[FlagRef, str] = {}
+        self._managed = list(dict.fromkeys(FlagRef(f.flag, f.environment) for f in self._flags))
+        self._retries: set[asyncio.Task[None]] = set()
+        ledger = Ledger(config.state_dir / "ledger")
+        self._prime_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
         self._executor = Executor(
             self._flags,
             self._backends,
             {key.id: key for key in publics},
-            Ledger(config.state_dir / "ledger"),
+            ledger,
             watch=self._watch,
             emit=emit,
             now=time.time,
             cooldown_s=config.command.cooldown,
         )
 
+    def _prime_from(self, ledger: Ledger) -> None:
+        """Go on from the generations that the ledger has seen.
+
+        If the flags topic is lost, generations would begin anew, and a command on the first of them would be taken for
+        the one that was carried out then.
+        """
+        for entry in ledger.entries():
+            for event in entry.events:
+                version = event.data.get("flag_version")
+                if isinstance(version, str):
+                    command, target = entry.command, entry.command.target
+                    variant = event.data.get("variant")
+                    self._watch.prime(
+                        FlagStatus(
+                            flag=command.flag,
+                            environment=command.environment,
+                            version=version,
+                            variant=variant,
+                            safe=variant == target,
+                            at=event.time,
+                            changed_at=event.time,
+                        )
+                    )
+
     def prime(self, status: FlagStatus) -> None:
         """Go on from the state that an earlier process published."""
         self._watch.prime(status)
 
     async def execute(self, raw: bytes) -> list[FlagStatus]:
-        """Carry out a command; where nothing could be decided, again until it can or the command has expired.
+        """Carry out a command; returns the flags' states that are to be published.
 
-        Returns the flags' states that are to be published.
+        Where nothing could be decided it is tried again, beside the commands that follow, until it is or has expired: a
+        backend that is away must not hold up the flags of another.
         """
-        await self.recover()
+        result = await self._execute(raw)
+        if not result.final:
+            task = asyncio.create_task(self._again(raw))
+            self._retries.add(task)
+            task.add_done_callback(self._retries.discard)
+        return self._news(result.status)
+
+    async def _again(self, raw: bytes) -> None:
         while True:
-            result = await self._executor.execute(raw)
-            log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail)
-            if result.final:
-                return self._news(result.status)
             await asyncio.sleep(_AGAIN_AFTER)
+            if (await self._execute(raw)).final:
+                return
+
+    async def _execute(self, raw: bytes) -> ExecutionResult:
+        result = await self._executor.execute(raw)
+        log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
+        return result
 
     async def recover(self) -> None:
-        """Finish, once, what an earlier process left open."""
-        if not self._recovered:
-            self._recovered = True
-            await self._executor.recover()
+        """Finish what an earlier process left open. To be called before the first command."""
+        await self._executor.recover()
 
     async def look(self) -> list[FlagStatus]:
         """Read every managed flag; returns the states that changed, or were not published for a while."""
         news = []
-        for flag in {FlagRef(f.flag, f.environment): f for f in self._flags}.values():
-            ref = FlagRef(flag.flag, flag.environment)
+        for ref in self._managed:
             try:
-                state = await self._backends[flag.backend].read(ref, deadline=time.monotonic() + _READ_BUDGET)
+                news += self._news(await self._executor.look(ref.flag, ref.environment))
+                self._failing.pop(ref, None)
             except BackendError as error:
-                if ref not in self._failing:
-                    log_event(_logger, "flag.unreadable", level=logging.ERROR, flag=flag.flag, error=str(error))
-                self._failing.add(ref)
-                continue
-            self._failing.discard(ref)
-            news += self._news(self._watch.observe(ref, state, safe=flag.safe, at=time.time()))
+                self._failing[ref] = str(error)
+        await self._executor.tell_pending()
         return news
 
+    async def check(self) -> list[str]:
+        """What would stop a flip now, one sentence each; empty when every flag could be made safe."""
+        found = []
+        for name, backend in self._backends.items():
+            wanted = [(FlagRef(f.flag, f.environment), f.safe) for f in self._flags if f.backend == name]
+            try:
+                health = await backend.health(wanted, deadline=time.monotonic() + _CHECK_BUDGET)
+                found += [f"backend {name}: {problem}" for problem in health.problems]
+            except BackendError as error:
+                found.append(f"backend {name}: {error}")
+        return found
+
     def unreadable(self) -> list[str]:
-        """Managed flags that could not be read when last looked at."""
-        return sorted(f"{ref.environment}/{ref.flag}" for ref in self._failing)
+        """Managed flags that could not be read when last looked at, and why."""
+        return sorted(f"{ref.environment}/{ref.flag}: {error}" for ref, error in self._failing.items())
 
     def _news(self, status: FlagStatus | None) -> list[FlagStatus]:
         if status is None:
@@ -114,5 +161,7 @@ class Flips:
         return [status]
 
     async def close(self) -> None:
+        for task in self._retries:
+            task.cancel()
         self._executor.close()
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))

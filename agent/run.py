@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Literal
 
 from agent import incidents
@@ -16,13 +16,13 @@ from agent.config_load import rules_hash
 from agent.errors import FlipbackError
 from agent.events import Event, to_kafka
 from agent.flag_state import FlagStatus
-from agent.flips import LOOK_EVERY, Flips
+from agent.flips import CHECK_EVERY, LOOK_EVERY, Flips
 from agent.incidents import Incident, Known
 from agent.kafka import connection as connect
 from agent.keys import generate, load_private
 from agent.logs import log_event
 from agent.topics import wanted
-from agent.verdicts import inability_event, transition_event
+from agent.verdicts import flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
 from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec, longest_lookback
@@ -90,6 +90,9 @@ class Worker:
         self._tables = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
         self._at_end: set[str] = set()
         self._liveness: dict[str, Liveness] = {}
+        self._problems: list[str] = []
+        self._recovered = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -101,8 +104,7 @@ class Worker:
             await self.web.start()
             stack.push_async_callback(self.web.stop)
             for topic in self._tables:
-                task = asyncio.create_task(self._follow(topic))
-                stack.push_async_callback(_cancel, task)
+                self._begin(f"reading {topic}", self._follow(topic), stack)
             if self.flips is not None:
                 stack.push_async_callback(self.flips.close)
             apps = self.apps()
@@ -111,10 +113,15 @@ class Worker:
             stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
             await asyncio.gather(*(app.start() for app in apps.values()))
             if self.flips is not None:
-                watching = asyncio.create_task(self._watch_flags(self.flips))
-                stack.push_async_callback(_cancel, watching)
+                self._begin("watching flags", self._watch_flags(self.flips), stack)
+                self._begin("checking backends", self._check_flips(self.flips), stack)
             self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
             yield
+
+    def _begin(self, name: str, work: Coroutine[None, None, None], stack: contextlib.AsyncExitStack) -> None:
+        """Start work that lasts as long as the process; `watch` tells when it fails."""
+        self._tasks[name] = asyncio.create_task(work, name=name)
+        stack.push_async_callback(_cancel, self._tasks[name])
 
     def _ensure_keys(self) -> None:
         """One process that is monitor and executor makes its own keys; parted roles need keys that both were given."""
@@ -226,7 +233,7 @@ class Worker:
 
     async def _execute(self, raw: bytes) -> None:
         if self.flips is not None:
-            await self._tables_read.wait()
+            await self._recovered.wait()
             for status in await self.flips.execute(raw):
                 await self._publish(status)
 
@@ -234,10 +241,20 @@ class Worker:
         """Publish the state of every managed flag, at once when it changes."""
         await self._tables_read.wait()
         await flips.recover()
+        self._recovered.set()
         while True:
             for status in await flips.look():
                 await self._publish(status)
             await asyncio.sleep(LOOK_EVERY)
+
+    async def _check_flips(self, flips: Flips) -> None:
+        """Announce what would stop a flip when it begins and when it is over."""
+        while True:
+            problems = await flips.check()
+            if problems != self._problems:
+                self._problems = problems
+                await self._event(self._app("executor"), flips_event(self.topics.commands, problems, at=time.time()))
+            await asyncio.sleep(CHECK_EVERY)
 
     async def _publish(self, status: FlagStatus) -> None:
         self.known.flags[status.environment, status.flag] = status
@@ -258,9 +275,8 @@ class Worker:
             if role is None:
                 continue
             ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
-            unreadable = self.flips.unreadable() if name == "executor" and self.flips is not None else []
-            if unreadable:
-                ready, detail = False, f"cannot read {', '.join(unreadable)}"
+            if name == "executor" and self.flips is not None and (found := self.flips.unreadable() or self._problems):
+                ready, detail = False, "; ".join(found)
             if isinstance(role, MonitorRole) and ready:
                 conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
                 not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]
@@ -274,6 +290,9 @@ class Worker:
             for name, app in self.apps().items():
                 if app.crashed or app.should_stop:
                     raise RoleFailed(f"{name} ended: {app.crash_reason!r}; see the log above")
+            for name, task in self._tasks.items():
+                if task.done():
+                    raise RoleFailed(f"{name} ended: {task.exception()!r}; see the log above") from task.exception()
             for liveness in self._liveness.values():
                 stuck = liveness.stuck(time.monotonic())
                 if stuck is not None:
@@ -283,5 +302,5 @@ class Worker:
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    # What made it fail was raised by `watch`.
+    await asyncio.wait([task])

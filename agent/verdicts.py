@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from agent import events
 from agent.events import Event
@@ -40,6 +41,17 @@ def inability_event(topic: str, partition: int, condition: Condition, *, begun: 
         subject=f"{topic}/{partition}",
         data={"state": "begun" if begun else "ended", "status": condition.status, "reason": condition.detail},
         id=events.event_id("inability", topic, str(partition), str(begun), str(at)),
+        time=at,
+    )
+
+
+def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
+    """What would stop a flip, or that nothing does any more."""
+    return Event(
+        type=events.INABILITY,
+        subject=topic,
+        data={"state": "begun" if problems else "ended", "status": "unable", "reason": "; ".join(problems)},
+        id=events.event_id("unable", topic, *problems, str(at)),
         time=at,
     )
 

@@ -116,9 +116,10 @@ class Shard:
         final = math.floor(mark)
         if self._next is None:
             first = self.merge.first()
-            if first is None or first >= final:
+            if now is None and (first is None or first >= final):
                 return
-            self._next = first
+            # Silence is judged too: without a sample the verdicts begin with the watermark.
+            self._next = final if first is None else min(first, final)
         if final <= self._next:
             return
         blocks = dict(self.merge.take(final))
