@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("agent", "streams", "detectors")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+CONFIGURATION = """\
+apiVersion: flipback/v1
+kafka: {brokers: [127.0.0.1:9092]}
+telemetry: [{topic: requests, format: json}]
+backends: {files: {kind: flagd-file, path: flags.json}}
+flags:
+  - flag: new-recommendations
+    service: recommendations
+    backend: files
+    safe: "off"
+    triggers: [{name: errors, when: error_rate > 2% for 10s}]
+"""
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -66,3 +80,26 @@ def test_the_installed_packages_are_the_wheels(installed: Path, tmp_path: Path) 
     script = "import agent, streams, detectors; print(agent.__file__, streams.__file__, detectors.__file__)"
     for file in run(installed / "python", "-c", script, cwd=tmp_path).split():
         assert Path(file).is_relative_to(installed.parent)
+
+
+def test_the_installed_command_replays_a_recording(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "flipback.yaml").write_text(CONFIGURATION)
+    start = 1_700_000_000
+    with (tmp_path / "recording.jsonl").open("w") as recording:
+        for second in range(60):
+            for request in range(20):
+                # The flag's requests, every other one, fail from second 20 on.
+                on = request % 2 == 1
+                sample = {
+                    "ts": start + second + request / 20,
+                    "service": "recommendations",
+                    "status": 500 if on and second >= 20 else 200,
+                    "flags": {"new-recommendations": "on" if on else "off"},
+                }
+                recording.write(json.dumps(sample) + "\n")
+    command = ("replay", "--config", "flipback.yaml", "--json", "recording.jsonl")
+    lines = [json.loads(line) for line in run(installed / "flipback", *command, cwd=tmp_path).splitlines()]
+    (commanded,) = [line for line in lines if line["type"] == "command"]
+    assert (commanded["flag"], commanded["target"]) == ("new-recommendations", "off")
+    # The first bad second is seen at its end, and the condition has then to hold for 10 s.
+    assert commanded["time"] == start + 31
