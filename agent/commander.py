@@ -65,12 +65,12 @@ class Commander:
             return
         status = self._known.flags.get((spec.environment, spec.flag))
         if status is None:
-            await self._unable(spec, "unknown", "the state of the flag is not known: is an executor running?")
+            await self._unable(spec, "unknown", "state", "the state of the flag is not known: is an executor running?")
             return
         if status.safe or not _held_since_change(evidence, status):
             return
-        if evidence.single_source is not None:
-            await self._unable(spec, status.version, evidence.single_source)
+        if evidence.obstacle is not None:
+            await self._unable(spec, status.version, "evidence", evidence.obstacle)
             return
         incident = incident_id(spec.environment, spec.flag, status.version, spec.name)
         latched = self._known.incidents.get(incident)
@@ -78,7 +78,10 @@ class Commander:
         if latched is not None and not self._to_be_sent_again(latched, now):
             if latched.outcome == "commanded" and now - latched.commanded_at > UNSEEN_AFTER:
                 await self._unable(
-                    spec, status.version, f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command"
+                    spec,
+                    status.version,
+                    "unseen",
+                    f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
                 )
             return
         await self._command(evidence, status, now)
@@ -112,9 +115,9 @@ class Commander:
         if spec.shadow:
             await self._outputs.event(_shadow_event(command))
 
-    async def _unable(self, spec: TriggerSpec, version: str, detail: str) -> None:
-        """Announce, once a trigger, version and reason, that a firing trigger cannot be followed."""
-        key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, detail)
+    async def _unable(self, spec: TriggerSpec, version: str, kind: str, detail: str) -> None:
+        """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed."""
+        key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, kind)
         if key in self._announced:
             return
         self._announced.add(key)

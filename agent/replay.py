@@ -89,7 +89,7 @@ def lines(run: Replay, specs: Sequence[TriggerSpec], *, evaluations: bool) -> It
         for evidence in second.firing:
             spec = evidence.spec
             key = spec.environment, spec.flag
-            if spec.action != "rollback" or spec.shadow or key in safe or evidence.single_source is not None:
+            if spec.action != "rollback" or spec.shadow or key in safe or evidence.obstacle is not None:
                 continue
             safe.add(key)
             yield _command(evidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class Evidence:
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `single_source` says, where that is so, that the breach rests on one instance of several.
+    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach
+    rests on one instance of several. None where it is enough.
     """
 
     spec: TriggerSpec
@@ -59,7 +61,7 @@ class Evidence:
     age: float
     first_true_at: float
     fresh: bool
-    single_source: str | None
+    obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
 
 
@@ -87,6 +89,7 @@ class Gather:
         threshold = float(result.threshold[row])
         control = spec.condition.relative == "control"
         newest = self._store.newest(spec.scope)
+        age = math.inf if newest is None else max(0.0, now - (newest + 1))
         return Evidence(
             spec=spec,
             t=t,
@@ -98,10 +101,10 @@ class Gather:
             counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
             sources=len([name for name in instances if name]) or 1,
             instances=busiest,
-            age=max(0.0, now - (t if newest is None else newest + 1)),
+            age=age,
             first_true_at=float(result.first_true_at[row]),
             fresh=self._fresh(spec, threshold),
-            single_source=_single_source(spec, counts, instances, threshold),
+            obstacle=_stale(age) or _single_source(spec, counts, instances, threshold),
         )
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
@@ -121,6 +124,12 @@ class Gather:
 
 def _breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
     return value > threshold if spec.condition.op == ">" else value < threshold
+
+
+def _stale(age: float) -> str | None:
+    if age <= FRESH_SECONDS:
+        return None
+    return f"the newest sample is {age:.0f} s old, acted upon are {FRESH_SECONDS} s at most"
 
 
 def _single_source(spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float) -> str | None:
