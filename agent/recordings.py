@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import FlipbackError
-from streams.decode import Format
+from streams.settings import Format
 from streams.sample import MAX_RECORD_BYTES
 
 _LENGTH = struct.Struct("<I")

@@ -13,7 +13,7 @@ from agent.config import Config
 from agent.recordings import read
 from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec
-from streams.decode import Format
+from streams.settings import Format
 from streams.evidence import Evidence
 from streams.monitor import Second
 from streams.replay import BATCH, Replay

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 from streams.app import new_app, send_until_acknowledged
 from streams.connection import Connection
-from streams.decode import Decoder, Format
+from streams.decode import Decoder
 from streams.decode_columns import Reject
 from streams.ingest import Ingest
 from streams.intern import Interner, WatchList
 from streams.rejected import RejectedLog
+from streams.settings import Format
 from streams.slices import Source
 from streams.topics import Topics
 from streams.transport import Delivery, Reading

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 from detectors.cells import Cells
 from detectors.spec import TriggerSpec
-from streams.decode import Decoder, Format
+from streams.decode import Decoder
 from streams.intern import Interner
 from streams.monitor import Second, Shard
 from streams.partials import VERSION, Partial, encode, pack
 from streams.reduce import Reducer
+from streams.settings import Format
 from streams.slices import Slice, Source
 from streams.watch import watch_list
 

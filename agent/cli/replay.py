@@ -36,7 +36,7 @@ def command(
 
     from agent.config_load import load
     from agent.replay import replay, text
-    from streams.decode import Format
+    from streams.settings import Format
 
     config = load(path)
     run, lines = replay(config, files, cast(Format, format or config.telemetry[0].format), evaluations=evaluations)

@@ -1,0 +1,248 @@
+"""Small integers for the strings of samples, bounded whatever is sent.
+
+Two lifetimes. Scopes and measure names keep their number as long as the process lives, and there are at most so many;
+what a trigger needs has its place reserved. Everything that can grow with the traffic (combinations of flags,
+instances) is numbered by a `Table` that is replaced by an empty one when it is full; numbers of two tables have
+nothing to do with each other, so a batch carries the table that numbered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from detectors.cells import Int, Scope
+from streams.sample import DEFAULT_ENVIRONMENT, MAX_NAME, Name
+
+INVALID: Final = -1
+"""Number of what may not be counted; ask `explain` for the reason."""
+NO_INSTANCE: Final = 0
+MAX_MEASURES: Final = 256
+"""Measure names kept in one process, beside those under watch."""
+TABLE_ENTRIES: Final = 1 << 15
+TABLE_BYTES: Final = 1 << 24
+LONGEST_KEPT: Final = 4096
+"""Bytes of a flag map up to which its reading is remembered; longer ones are read anew every time."""
+
+Flags = dict[str, str]
+ProfileKey = tuple[str | None, str, bytes]
+"""Environment (None for the default), service, flag map as it was encoded (empty for none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """What triggers ask for: scopes that always have a place, and the flags whose variants become scopes."""
+
+    scopes: tuple[Scope, ...]
+    flags: Mapping[tuple[str, str], frozenset[str]]
+    measures: frozenset[str]
+
+    @classmethod
+    def of(cls, scopes: Iterable[Scope], measures: Iterable[str] = ()) -> WatchList:
+        """Build it from the scopes and measure names of all triggers.
+
+        A scope with a flag and no variant watches the flag; no single variant of it is then sure of a place.
+        """
+        reserved: set[Scope] = set()
+        flags: dict[tuple[str, str], set[str]] = {}
+        for scope in scopes:
+            reserved.add(Scope(scope.environment, scope.service))
+            if scope.flag:
+                flags.setdefault((scope.environment, scope.service), set()).add(scope.flag)
+                if scope.variant:
+                    reserved.add(scope)
+        watched = {service: frozenset(names) for service, names in flags.items()}
+        return cls(tuple(sorted(reserved)), watched, frozenset(measures))
+
+
+class Interner:
+    """The numbers of one process; all decoders and reducers of the process share it."""
+
+    def __init__(self, watch: WatchList, max_scopes: int = 2000) -> None:
+        self.watch = watch
+        self.scopes: list[Scope] = list(watch.scopes)
+        self.measures = Measures(watch.measures)
+        self._max_scopes = max(max_scopes, len(watch.scopes))
+        self._scope_ids = {scope: index for index, scope in enumerate(watch.scopes)}
+        self._table = Table(self)
+
+    def table(self) -> Table:
+        """The table to number the next batch with."""
+        if self._table.full:
+            self._table = Table(self)
+        return self._table
+
+    def scope_id(self, scope: Scope) -> int:
+        """Number of a scope, INVALID when all places are taken."""
+        found = self._scope_ids.get(scope)
+        if found is not None:
+            return found
+        if len(self.scopes) >= self._max_scopes:
+            return INVALID
+        self._scope_ids[scope] = found = len(self.scopes)
+        self.scopes.append(scope)
+        return found
+
+
+class Table:
+    """Numbers of profiles and instances, good for one generation.
+
+    A profile is what samples of the same scopes share: environment, service and the variants of the watched flags. It
+    is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags.
+    """
+
+    def __init__(self, interner: Interner) -> None:
+        self._interner = interner
+        self._entries = 0
+        self._bytes = 0
+        self._ids: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._profiles: list[tuple[int, ...]] = []
+        self._missing: list[int] = []
+        self._expansion: tuple[Int, Int, Int] | None = None
+        self.json = Profiles(self, msgspec.json.Decoder(dict[Name, Name] | None).decode)
+        self.msgpack = Profiles(self, msgspec.msgpack.Decoder(dict[Name, Name] | None).decode)
+        self.instances = Instances(self)
+
+    @property
+    def full(self) -> bool:
+        return self._entries >= TABLE_ENTRIES or self._bytes >= TABLE_BYTES
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+    def grow(self, size: int) -> None:
+        self._entries += 1
+        self._bytes += size
+
+    def profile(self, environment: str, service: str, flags: Flags) -> int:
+        """Number of the profile of a sample; ValueError with the reason when a name is not fit to be kept."""
+        check_name("environment", environment)
+        check_name("service", service)
+        for flag, variant in flags.items():
+            check_name("flag", flag)
+            check_name("variant", variant)
+        watched = self._interner.watch.flags.get((environment, service), frozenset()) & flags.keys()
+        scopes = [Scope(environment, service), *(Scope(environment, service, f, flags[f]) for f in sorted(watched))]
+        numbers = [self._interner.scope_id(scope) for scope in scopes]
+        key = numbers.count(INVALID), tuple(number for number in numbers if number != INVALID)
+        found = self._ids.get(key)
+        if found is None:
+            self._ids[key] = found = len(self._profiles)
+            self._missing.append(key[0])
+            self._profiles.append(key[1])
+        return found
+
+    def expansion(self) -> tuple[Int, Int, Int]:
+        """What profiles stand for: (starts, scopes, missing).
+
+        Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
+        """
+        known = self._expansion
+        if known is None or len(known[2]) != len(self._profiles):
+            sizes = np.fromiter(map(len, self._profiles), dtype=np.int64, count=len(self._profiles))
+            starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
+            scopes = np.array([scope for profile in self._profiles for scope in profile], dtype=np.int64)
+            self._expansion = known = (starts, scopes, np.array(self._missing, dtype=np.int64))
+        return known
+
+
+class Profiles(dict[ProfileKey, int]):
+    """Profile numbers by the flag map as encoded: a map already met costs one look-up, without being read."""
+
+    def __init__(self, table: Table, parse: Callable[[bytes], Flags | None]) -> None:
+        super().__init__()
+        self._table = table
+        self._parse = parse
+
+    def __missing__(self, key: ProfileKey) -> int:
+        try:
+            found = self._resolve(key)
+        except (ValueError, RecursionError):
+            found = INVALID
+        if len(key[2]) <= LONGEST_KEPT:
+            self._table.grow(len(key[1]) + len(key[2]))
+            self[key] = found
+        return found
+
+    def explain(self, key: ProfileKey) -> str:
+        """Why the number of `key` is INVALID."""
+        try:
+            self._resolve(key)
+        except (ValueError, RecursionError) as error:
+            return str(error).replace("`$", "`$.flags")
+        raise LookupError(f"{key} is not invalid")
+
+    def _resolve(self, key: ProfileKey) -> int:
+        environment, service, encoded = key
+        flags = (self._parse(encoded) or {}) if encoded else {}
+        return self._table.profile(DEFAULT_ENVIRONMENT if environment is None else environment, service, flags)
+
+
+class Instances(dict[str | None, int]):
+    """Instance numbers; `names[number]` is the name, "" for none."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
+        self._table = table
+        self.names = [""]
+
+    def __missing__(self, name: str) -> int:
+        try:
+            check_name("instance", name)
+        except ValueError:
+            return INVALID
+        self._table.grow(len(name))
+        self[name] = number = len(self.names)
+        self.names.append(name)
+        return number
+
+    def explain(self, name: str) -> str:
+        """Why the number of `name` is INVALID."""
+        try:
+            check_name("instance", name)
+        except ValueError as error:
+            return str(error)
+        raise LookupError(f"instance {name!r} is not invalid")
+
+
+class Measures(dict[str, int]):
+    """Measure numbers, NOT_KEPT for those past the limit; `names[number]` is the name."""
+
+    NOT_KEPT: Final = -2
+
+    def __init__(self, watched: frozenset[str]) -> None:
+        self.names = sorted(watched)
+        self._limit = len(watched) + MAX_MEASURES
+        super().__init__({name: number for number, name in enumerate(self.names)})
+
+    def __missing__(self, name: str) -> int:
+        try:
+            check_name("measure", name)
+        except ValueError:
+            return INVALID
+        if len(self.names) >= self._limit:
+            return self.NOT_KEPT
+        self[name] = number = len(self.names)
+        self.names.append(name)
+        return number
+
+    def explain(self, names: Iterable[str]) -> str:
+        """Why the number of one of `names` is INVALID."""
+        for name in names:
+            try:
+                check_name("measure", name)
+            except ValueError as error:
+                return str(error)
+        raise LookupError("no measure is invalid")
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ValueError unless the name is 1 to MAX_NAME printable characters: names end up on terminals and in logs."""
+    if not 1 <= len(name) <= MAX_NAME:
+        raise ValueError(f"{what} must have 1 to {MAX_NAME} characters, not {len(name)}")
+    if not name.isprintable():
+        raise ValueError(f"{what} {name!r} has characters that do not print")

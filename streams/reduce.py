@@ -1,0 +1,247 @@
+"""One source partition's samples to cells: which second a sample counts in, and which seconds are closed.
+
+What is in a cell depends on the order of the samples and on what `close` was told, never on how they were cut into
+batches. A sample is late when its second has ended at least `max_lateness` before the newest sample before it, or is
+closed; it is counted as late in the oldest second that is still open then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import Cells, Int
+from streams.blocks import Block, combine, finished, renumber
+from streams.decode import Batch
+from streams.decode_columns import Reject, Rejects
+from streams.fold import Rows, fold, stacked
+from streams.intern import Interner, Measures, Table
+from streams.partials import empty
+from streams.sample import LATE_KIND
+from streams.slices import Source
+from streams.sums import dense
+
+MAX_FUTURE: Final = 60.0
+"""Seconds a sample may be ahead of the clock before it is rejected."""
+MAX_INSTANCES: Final = 256
+"""Instances kept apart in a cell; of more the first by name are, the others count as the instance ""."""
+
+_FOLD_AT: Final = 1 << 15
+"""Samples kept as they came before they are summed up: few enough for the processor's caches."""
+_MOST_BLOCKS: Final = 8
+_FEW_NAMES: Final = 4096
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a reducer has seen. Counted are records, samples (`rejected` by kind) and, for `overflow`, requests.
+
+    `overflow` had a scope without a place, `unkept_measures` are values of measures without one.
+    """
+
+    records: int = 0
+    samples: int = 0
+    late: int = 0
+    clamped: int = 0
+    overflow: int = 0
+    unkept_measures: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+class Reducer:
+    """The open seconds of one source partition; `max_lateness` in seconds."""
+
+    def __init__(self, source: Source, interner: Interner, max_lateness: float) -> None:
+        self.stats = Stats()
+        self._source = source
+        self._interner = interner
+        self._max_lateness = max_lateness
+        self._newest = -math.inf
+        self._closed: float = -math.inf
+        self._next_offset: int | None = None
+        self._first_offsets: dict[int, int] = {}
+        self._table: Table | None = None
+        self._pending: list[Rows] = []
+        self._pending_rows = 0
+        self._blocks: list[Block] = []
+        self._names = [""]
+        self._numbers = {"": 0}
+        self._overflow_taken = 0
+        # The earliest second that has anything, infinite when none has.
+        self._oldest: float = math.inf
+
+    @property
+    def newest(self) -> float | None:
+        """Time of the newest sample, at most the clock's when it came; None before the first."""
+        return None if self._newest == -math.inf else self._newest
+
+    @property
+    def committable(self) -> int | None:
+        """The offset from which a re-reader must start to count every open second whole; None before the first."""
+        return min(self._first_offsets.values(), default=self._next_offset)
+
+    def take_overflow(self) -> int:
+        """Requests since the last call that had a scope without a place."""
+        taken, self._overflow_taken = self._overflow_taken, self.stats.overflow
+        return self._overflow_taken - taken
+
+    def add(self, batch: Batch, now: float) -> list[Reject]:
+        """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
+
+        Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`.
+        """
+        stats, columns = self.stats, batch.columns
+        stats.records += len(batch.offsets)
+        stats.clamped += batch.clamped
+        for reject in batch.rejects:
+            stats.rejected[reject.kind] += reject.rows
+        if len(batch.offsets):
+            self._next_offset = int(batch.offsets[-1]) + 1
+        ahead = columns.ts > now + MAX_FUTURE
+        rejects = self._future(batch, ahead, now) if ahead.any() else []
+        columns = columns.where(~ahead)
+        if not len(columns):
+            return rejects
+        stats.samples += len(columns)
+
+        if self._table is not batch.table:
+            self._fold()
+            self._table = batch.table
+        newest = np.maximum.accumulate(np.concatenate(([self._newest], np.minimum(columns.ts, now))))
+        open_from = np.floor(np.maximum(newest[:-1] - self._max_lateness, self._closed))
+        second = np.floor(columns.ts)
+        late = second + 1 <= open_from
+        self._newest = float(newest[-1])
+        offset = batch.offsets[columns.record]
+        kind, latency_ms = columns.kind, columns.latency_ms
+        kept = columns.measure_id != Measures.NOT_KEPT
+        stats.unkept_measures += len(kept) - int(np.count_nonzero(kept))
+        if late.any():
+            stats.late += int(np.count_nonzero(late))
+            self._note_first(second[~late].astype(np.int64), offset[~late])
+            second = np.where(late, open_from, second)
+            kind = np.where(late, LATE_KIND, kind)
+            latency_ms = np.where(late, np.nan, latency_ms)
+            kept &= ~late[columns.measure_row]
+        else:
+            self._note_first(second.astype(np.int64), offset)
+        rows = Rows(
+            second=second.astype(np.int64),
+            offset=offset,
+            profile=columns.profile,
+            instance=columns.instance,
+            kind=kind,
+            n=columns.n,
+            latency_ms=latency_ms,
+            measure_row=columns.measure_row[kept],
+            measure_id=columns.measure_id[kept],
+            measure_value=columns.measure_value[kept],
+        )
+        self._oldest = min(self._oldest, int(rows.second.min()))
+        self._pending.append(rows)
+        self._pending_rows += len(second)
+        if self._pending_rows >= _FOLD_AT:
+            self._fold()
+        return rejects
+
+    def close(self, watermark: float) -> Cells:
+        """Give out the cells of all seconds that end at or before `watermark`, once; sorted by scope and second."""
+        boundary = np.floor(watermark)
+        self._closed = max(self._closed, boundary)
+        self._first_offsets = {s: offset for s, offset in self._first_offsets.items() if s >= boundary}
+        if self._oldest >= boundary:
+            return empty()
+        self._fold()
+        self._cap()
+        if not self._blocks:
+            self._oldest = math.inf
+            return empty()
+        block = self._blocks[0]
+        done = block.second < boundary
+        rest = block.select(~done)
+        self._blocks = [rest] if len(rest) else []
+        self._oldest = int(rest.second.min()) if len(rest) else math.inf
+        cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
+        self._forget_names()
+        return cells
+
+    def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
+        rejects = Rejects()
+        records = batch.columns.record[ahead]
+        seconds = batch.columns.ts[ahead] - now
+        for record, first, rows in zip(*np.unique(records, return_index=True, return_counts=True), strict=True):
+            reason = f"{seconds[first]:.0f} s ahead of the clock, at most {MAX_FUTURE:.0f} s are accepted"
+            rejects.add(int(record), "future", reason, rows=int(rows))
+        self.stats.rejected["future"] += len(records)
+        return rejects.entries(self._source, batch.offsets.tolist())
+
+    def _note_first(self, second: Int, offset: Int) -> None:
+        """Remember the first offset of every second; only the first batch that has it counts."""
+        if not len(second):
+            return
+        seconds, at = dense(second)
+        first = np.full(len(seconds), -1, dtype=np.int64)
+        # Of entries with the same index the last one stays, so backwards the first.
+        first[at[::-1]] = offset[::-1]
+        for index in np.flatnonzero(first >= 0).tolist():
+            self._first_offsets.setdefault(int(seconds[index]), int(first[index]))
+
+    def _fold(self) -> None:
+        """Sum up what came since the last time."""
+        if not self._pending or self._table is None:
+            return
+        pending, self._pending, self._pending_rows = self._pending, [], 0
+        block, overflow = fold(stacked(pending), self._table)
+        self.stats.overflow += overflow
+        names = self._table.instances.names
+        number = np.zeros(len(names), dtype=np.int64)
+        for used in np.unique(block.instance_id).tolist():
+            number[used] = self._number(names[used])
+        self._blocks.append(replace(block, instance_id=number[block.instance_id]))
+        if len(self._blocks) > _MOST_BLOCKS:
+            self._cap()
+
+    def _number(self, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            self._numbers[name] = number = len(self._names)
+            self._names.append(name)
+        return number
+
+    def _cap(self) -> None:
+        """Make one block of all, with MAX_INSTANCES named instances a cell at most.
+
+        The first by name stay, because those do not depend on the order of arrival: an instance that is dropped here
+        would be dropped at the end too.
+        """
+        if not self._blocks:
+            return
+        block = combine(self._blocks)
+        self._blocks = [block]
+        named = block.instance_id != 0
+        count = np.bincount(block.instance_cell[named], minlength=len(block))
+        instance_id = block.instance_id
+        for cell in np.flatnonzero(count > MAX_INSTANCES).tolist():
+            rows = np.flatnonzero(named & (block.instance_cell == cell)).tolist()
+            rows.sort(key=lambda row: self._names[block.instance_id[row]])
+            if instance_id is block.instance_id:
+                instance_id = instance_id.copy()
+            instance_id[rows[MAX_INSTANCES:]] = 0
+        if instance_id is not block.instance_id:
+            self._blocks = [renumber(block, instance_id)]
+
+    def _forget_names(self) -> None:
+        """Give up the names of instances that no open second has, once they are many."""
+        live = np.unique(self._blocks[0].instance_id).tolist() if self._blocks else []
+        if len(self._names) <= 4 * len(live) + _FEW_NAMES:
+            return
+        known, self._names, self._numbers = self._names, [""], {"": 0}
+        number = np.zeros(len(known), dtype=np.int64)
+        for used in live:
+            number[used] = self._number(known[used])
+        self._blocks = [replace(block, instance_id=number[block.instance_id]) for block in self._blocks]

@@ -1,0 +1,106 @@
+"""A sample: one observed request, or a count of alike ones, and what it adds to the statistics.
+
+The fields, their limits and their meaning are listed in docs/telemetry-formats.md. Every format is held to the limits
+below, so that the same samples give the same cells whatever carried them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from detectors.cells import CACHE_HITS, CACHE_LOOKUPS, COUNTS, ERRORS, LATE, REQUESTS, TIMEOUTS, UNAVAILABLE, Int
+
+DEFAULT_ENVIRONMENT: Final = "production"
+MIN_TIME: Final = 946_684_800
+"""2000-01-01; a time outside of 2000..2100 is taken for a wrong unit (milliseconds are the usual one)."""
+MAX_TIME: Final = 4_102_444_800
+"""2100-01-01."""
+MAX_LATENCY_MS: Final = 3_600_000.0
+MAX_N: Final = 1_000_000
+MAX_STATUS: Final = 999
+MAX_MEASURE: Final = 1e9
+MAX_NAME: Final = 256
+"""Characters of a service, environment, instance, flag, variant or measure name."""
+MAX_ROUTE: Final = 2048
+MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+
+Time = Annotated[float, Meta(ge=MIN_TIME, le=MAX_TIME)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Instance = Annotated[str, Meta(max_length=MAX_NAME)]
+Route = Annotated[str, Meta(max_length=MAX_ROUTE)]
+Status = Annotated[int, Meta(ge=0, le=MAX_STATUS)]
+Latency = Annotated[float, Meta(ge=0, le=MAX_LATENCY_MS)]
+Measure = Annotated[float, Meta(ge=-MAX_MEASURE, le=MAX_MEASURE)]
+Multiplicity = Annotated[int, Meta(ge=1, le=MAX_N)]
+Outcome = Literal["ok", "error", "timeout", "unavailable"]
+Cache = Literal["hit", "miss", "bypass"]
+
+OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "error", "timeout", "unavailable")
+LOOKUPS: Final[dict[str | None, int]] = {None: 0, "bypass": 0, "hit": 1, "miss": 2}
+
+
+class Sample(msgspec.Struct, omit_defaults=True):
+    """One observed request, or `n` alike ones; `ts` is the end of the request in Unix seconds.
+
+    None stands for what was not observed. Without `outcome` it follows from `status`, without both it is "ok".
+    """
+
+    ts: Time
+    service: Name
+    environment: Name | None = DEFAULT_ENVIRONMENT
+    route: Route | None = None
+    instance: Instance | None = None
+    status: Status | None = None
+    outcome: Outcome | None = None
+    latency_ms: Latency | None = None
+    cache: Cache | None = None
+    flags: dict[Name, Name] | None = None
+    measures: dict[Name, Measure] | None = None
+    n: Multiplicity | None = 1
+
+
+def _outcome_of(status: int) -> Outcome:
+    if status in (408, 504):
+        return "timeout"
+    if status in (502, 503):
+        return "unavailable"
+    return "error" if 500 <= status <= 599 else "ok"
+
+
+OUTCOME_OF_STATUS: Final[Int] = np.array([OUTCOMES.index(_outcome_of(status)) for status in range(MAX_STATUS + 1)])
+"""Index into OUTCOMES by status, shape (1000,)."""
+
+LATE_KIND: Final = len(OUTCOMES) * 3
+"""The kind of samples that came after their second was closed."""
+
+
+def _kind_counts() -> Int:
+    counts = np.zeros((LATE_KIND + 1, len(COUNTS)), dtype=np.int64)
+    counts[:LATE_KIND, REQUESTS] = 1
+    for index, outcome in enumerate(OUTCOMES):
+        kinds = slice(index * 3, index * 3 + 3)
+        counts[kinds, ERRORS] = outcome != "ok"
+        counts[kinds, TIMEOUTS] = outcome == "timeout"
+        counts[kinds, UNAVAILABLE] = outcome == "unavailable"
+        counts[kinds, CACHE_HITS] = (0, 1, 0)
+        counts[kinds, CACHE_LOOKUPS] = (0, 1, 1)
+    counts[LATE_KIND, LATE] = 1
+    return counts
+
+
+KIND_COUNTS: Final[Int] = _kind_counts()
+"""What one request of a kind adds to the columns of COUNTS, latency left out; shape (kinds, len(COUNTS))."""
+
+
+class Kinds(dict[tuple[int | None, str | None, str | None], int]):
+    """The kind of (status, outcome, cache): 3 * outcome + (0 no lookup, 1 hit, 2 miss). Filled as they are met."""
+
+    def __missing__(self, key: tuple[int | None, Outcome | None, str | None]) -> int:
+        status, outcome, cache = key
+        index = int(OUTCOME_OF_STATUS[status or 0]) if outcome is None else OUTCOMES.index(outcome)
+        self[key] = kind = index * 3 + LOOKUPS[cache]
+        return kind

@@ -1,0 +1,158 @@
+"""Samples for tests: at random, in every format, and an exact count of them by plain loops."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from hypothesis import strategies as st
+
+from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
+from detectors.histogram import bins
+from streams.columnar import encode
+from streams.decode import Decoder
+from streams.intern import Interner, WatchList
+from streams.reduce import Reducer
+from streams.sample import Sample
+from streams.settings import Format
+from streams.slices import Slice, Source
+
+T0 = 1_700_000_000
+TOPIC = "requests"
+WATCH = WatchList.of([Scope("production", "cart", "new", "on"), Scope("production", "cart", "dark", "")])
+
+samples = st.builds(
+    Sample,
+    ts=st.floats(T0, T0 + 6, exclude_max=True),
+    service=st.sampled_from(["cart", "shop"]),
+    environment=st.sampled_from(["production", "staging"]),
+    route=st.sampled_from([None, "/a"]),
+    instance=st.sampled_from([None, "i-1", "i-2"]),
+    status=st.sampled_from([None, 200, 404, 408, 500, 502, 503, 504, 599]),
+    outcome=st.sampled_from([None, None, "ok", "error", "timeout", "unavailable"]),
+    latency_ms=st.none() | st.floats(0, 100_000),
+    cache=st.sampled_from([None, "hit", "miss", "bypass"]),
+    flags=st.none() | st.dictionaries(st.sampled_from(["new", "dark", "other"]), st.sampled_from(["on", "off"])),
+    measures=st.none() | st.dictionaries(st.sampled_from(["score", "price"]), st.floats(-1000, 1000), max_size=2),
+    n=st.sampled_from([1, 1, 1, 2, 1000]),
+)
+
+
+@dataclass
+class Bucket:
+    """One scope in one second, counted the plain way."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    hist: Counter[int] = field(default_factory=Counter)
+    instances: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    measures: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+Buckets = dict[tuple[Scope, int], Bucket]
+
+
+def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
+    """What the samples add up to, one by one."""
+    result: Buckets = defaultdict(Bucket)
+    for sample in given:
+        n = 1 if sample.n is None else sample.n
+        environment = sample.environment or "production"
+        watched = watch.flags.get((environment, sample.service), frozenset())
+        scopes = [Scope(environment, sample.service)]
+        scopes += [Scope(environment, sample.service, f, v) for f, v in (sample.flags or {}).items() if f in watched]
+        adds: Counter[str] = Counter(requests=n)
+        outcome = sample.outcome or _from_status(sample.status)
+        if outcome != "ok":
+            adds["errors"] += n
+        if outcome == "timeout":
+            adds["timeouts"] += n
+        if outcome == "unavailable":
+            adds["unavailable"] += n
+        if sample.cache in ("hit", "miss"):
+            adds["cache_lookups"] += n
+            adds["cache_hits"] += n * (sample.cache == "hit")
+        if sample.latency_ms is not None:
+            adds["latency_count"] += n
+            adds["latency_us"] += round(sample.latency_ms * 1000) * n
+        for scope in scopes:
+            bucket = result[scope, math.floor(sample.ts)]
+            bucket.counts.update(adds)
+            bucket.instances[sample.instance or ""].update(adds)
+            if sample.latency_ms is not None:
+                bucket.hist[int(bins(np.array([sample.latency_ms]))[0])] += n
+            for name, value in (sample.measures or {}).items():
+                times, total = bucket.measures.get(name, (0, 0))
+                bucket.measures[name] = times + n, total + round(value * MEASURE_SCALE) * n
+    return dict(result)
+
+
+def _from_status(status: int | None) -> str:
+    if status is None or (not 500 <= status <= 599 and status != 408):
+        return "ok"
+    return {408: "timeout", 504: "timeout", 502: "unavailable", 503: "unavailable"}.get(status, "error")
+
+
+def buckets_of(blocks: Iterable[Cells]) -> Buckets:
+    """Cells as buckets; a (scope, second) stands once in all blocks together."""
+    result: Buckets = {}
+    for cells in blocks:
+        rows = []
+        for i in range(len(cells)):
+            key = cells.scopes[cells.scope[i]], int(cells.second[i])
+            assert key not in result, f"{key} was closed twice"
+            result[key] = bucket = Bucket(Counter(_named(cells.counts[i])))
+            rows.append(bucket)
+        for i, cell in enumerate(cells.hist_cell.tolist()):
+            rows[cell].hist[int(cells.hist_bin[i])] += int(cells.hist_count[i])
+        for i, cell in enumerate(cells.instance_cell.tolist()):
+            rows[cell].instances[cells.instances[cells.instance_id[i]]] = Counter(_named(cells.instance_counts[i]))
+        for i, cell in enumerate(cells.measure_cell.tolist()):
+            name = cells.measures[cells.measure_id[i]]
+            rows[cell].measures[name] = int(cells.measure_count[i]), int(cells.measure_sum[i])
+    return result
+
+
+def _named(row: np.ndarray) -> dict[str, int]:
+    return {name: int(value) for name, value in zip(COUNTS, row, strict=True) if value}
+
+
+def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list[bytes]:
+    """The samples in records of a format, `a_record` each (one where the format holds one)."""
+    if form == "json":
+        return [msgspec.json.encode(sample) for sample in given]
+    parts = [given[i : i + a_record] for i in range(0, len(given), a_record)]
+    if form == "json-array":
+        return [msgspec.json.encode(list(part)) for part in parts]
+    if form == "ndjson":
+        return [msgspec.json.Encoder().encode_lines(part) for part in parts]
+    return [encode(part) for part in parts]
+
+
+class Stage:
+    """One source partition's decoder and reducer."""
+
+    def __init__(self, form: Format, *, watch: WatchList = WATCH, max_scopes: int = 2000) -> None:
+        self.interner = Interner(watch, max_scopes)
+        self.decoder = Decoder({TOPIC: form}, self.interner)
+        self.reducer = Reducer(Source(TOPIC, 0), self.interner, 2.0)
+        self.offset = 0
+        self.rejects: dict[int, str] = {}
+
+    def take(self, values: Sequence[bytes | None], *, now: float = math.inf, timestamp: int = -1) -> None:
+        offsets = list(range(self.offset, self.offset + len(values)))
+        self.offset += len(values)
+        batch = self.decoder.decode(Slice(Source(TOPIC, 0), list(values), offsets, [timestamp] * len(values), {}))
+        for reject in batch.rejects + self.reducer.add(batch, now):
+            self.rejects[reject.offset] = reject.kind
+
+    def close(self, watermark: float = T0 + 10.0) -> Buckets:
+        return buckets_of([self.reducer.close(watermark)])
+
+
+def as_json(**fields: object) -> bytes:
+    return json.dumps({"ts": T0 + 0.5, "service": "cart", **fields}).encode()

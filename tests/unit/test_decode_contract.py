@@ -1,0 +1,185 @@
+"""One contract for every format: the same samples give the same cells, and what is bad costs only itself."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.columnar import ColumnarBatch
+from streams.sample import MAX_RECORD_BYTES, Sample
+from streams.settings import Format
+from tests.samples import T0, Stage, as_json, count, records_of, samples
+
+FORMATS: list[Format] = ["json", "json-array", "ndjson", "columnar"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(given_samples=st.lists(samples, max_size=30), a_record=st.integers(1, 7))
+def test_samples_are_counted_exactly(form: Format, given_samples: list[Sample], a_record: int) -> None:
+    given_samples.sort(key=lambda sample: sample.ts)
+    stage = Stage(form)
+    stage.take(records_of(given_samples, form, a_record))
+    assert stage.rejects == {}
+    assert stage.close() == count(given_samples)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=8), st.lists(samples, min_size=1, max_size=5))
+def test_bytes_that_are_no_samples_are_rejected_and_good_records_counted(
+    form: Format, noise: list[bytes], good: list[Sample]
+) -> None:
+    good.sort(key=lambda sample: sample.ts)
+    records = records_of(good, form)
+    mixed: list[bytes] = []
+    for i in range(max(len(noise), len(records))):
+        mixed += noise[i : i + 1] + records[i : i + 1]
+    stage = Stage(form)
+    stage.take(mixed)
+    # Bytes at random may be blank lines or an empty array, which hold nothing and are no fault.
+    blank = {i for i, value in enumerate(mixed) if value in noise and form != "json" and _holds_nothing(form, value)}
+    bad = {i for i, value in enumerate(mixed) if value not in records} - blank
+    assert set(stage.rejects) == bad
+    assert stage.close() == count(good)
+
+
+def _holds_nothing(form: Format, value: bytes) -> bool:
+    if form == "ndjson":
+        return not value.strip()
+    try:
+        if form == "json-array":
+            return bool(json.loads(value) == [])
+        return msgspec.msgpack.decode(value, type=ColumnarBatch).n == 0
+    except (ValueError, msgspec.MsgspecError):
+        return False
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(given_samples=st.lists(samples, min_size=1, max_size=4), data=st.data())
+def test_a_damaged_record_never_crashes_and_never_touches_its_neighbours(
+    form: Format, given_samples: list[Sample], data: st.DataObject
+) -> None:
+    damaged = bytearray(records_of(given_samples, form, len(given_samples))[0])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    neighbours = [Sample(ts=T0 + 0.25, service="shop"), Sample(ts=T0 + 0.75, service="shop")]
+    first, last = records_of(neighbours, form)
+    stage = Stage(form)
+    stage.take([first, bytes(damaged), last])
+    assert set(stage.rejects) <= {1}
+    shop = [bucket.counts for (scope, _), bucket in stage.close(5e9).items() if scope.service == "shop"]
+    # What was damaged may still be a sample, of another time: then the last neighbour comes late.
+    assert sum(counts["requests"] + counts["late"] for counts in shop) >= 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tombstones_and_oversized_records_are_rejected_with_their_kind(form: Format) -> None:
+    stage = Stage(form)
+    stage.take([None, b"x" * (MAX_RECORD_BYTES + 1)])
+    assert stage.rejects == {0: "empty", 1: "oversized"}
+    assert stage.close() == {}
+
+
+BAD_FIELDS = [
+    {"ts": "now"},
+    {"ts": None},
+    {"ts": True},
+    {"ts": 1.0},
+    {"ts": (T0 + 0.5) * 1000},
+    {"service": ""},
+    {"service": 7},
+    {"service": "x" * 257},
+    {"service": "a\u0000b"},
+    {"environment": "x\ny"},
+    {"latency_ms": -1},
+    {"latency_ms": 1e300},
+    {"latency_ms": "12"},
+    {"status": 1000},
+    {"status": 2.5},
+    {"outcome": "bad"},
+    {"cache": "warm"},
+    {"flags": {"f": 1}},
+    {"flags": ["f"]},
+    {"flags": {"f": "x" * 300}},
+    {"measures": {"m": "high"}},
+    {"measures": {"m": 1e10}},
+    {"measures": {"": 1}},
+    {"n": 0},
+    {"n": -1},
+    {"n": 1_000_001},
+    {"n": 1.5},
+    {"instance": 5},
+]
+
+
+@pytest.mark.parametrize("fields", BAD_FIELDS, ids=str)
+def test_a_wrong_value_is_rejected_never_counted(fields: dict[str, object]) -> None:
+    stage = Stage("json")
+    stage.take([as_json(), as_json(**fields), as_json()])
+    assert stage.rejects == {1: "invalid"}
+    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [2]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("name", ["ts", "latency_ms"])
+def test_not_a_number_and_infinity_are_rejected(name: str, number: str) -> None:
+    text = as_json(**{name: 0}).decode().replace(f'"{name}": 0', f'"{name}": {number}')
+    stage = Stage("json")
+    stage.take([text.encode()])
+    assert list(stage.rejects) == [0]
+    assert stage.close() == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ts": math.nan},
+        {"ts": math.inf},
+        {"ts": 5.0},
+        {"latency_ms": -1.0},
+        {"latency_ms": math.inf},
+        {"n": 0},
+        {"n": 2_000_000},
+        {"measures": {"m": math.nan}},
+        {"measures": {"m": 1e10}},
+        {"instance": "a\nb"},
+        {"service": "a\nb"},
+        {"flags": {"new": ""}},
+    ],
+    ids=str,
+)
+def test_a_bad_row_of_a_columnar_batch_costs_only_itself(changes: dict[str, object]) -> None:
+    usual = {"ts": T0 + 0.5, "service": "cart", "latency_ms": 5.0}
+    rows = [Sample(**usual), Sample(**{**usual, **changes}), Sample(**usual)]  # type: ignore[arg-type]
+    stage = Stage("columnar")
+    stage.take(records_of(rows, "columnar", 3))
+    assert set(stage.rejects) == {0}
+    counted = stage.close()
+    assert sum(bucket.counts["requests"] for bucket in counted.values()) in (0, 2)
+    if stage.rejects[0] == "invalid":
+        assert counted == count([rows[0], rows[2]])
+
+
+def test_a_record_cannot_pass_for_two() -> None:
+    stage = Stage("json")
+    stage.take([as_json() + b"," + as_json(), as_json()])
+    assert stage.rejects == {0: "malformed"}
+    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [1]
+
+
+def test_unknown_fields_are_ignored() -> None:
+    stage = Stage("json")
+    stage.take([as_json(trace="abc", nested={"a": [1, {"b": None}]})])
+    assert stage.rejects == {}
+    assert len(stage.close()) == 1
+
+
+def test_a_sample_far_ahead_of_its_record_is_taken_to_the_record() -> None:
+    stage = Stage("json")
+    stage.take([as_json(ts=T0 + 9.0), as_json(ts=T0 + 3.5)], timestamp=(T0 + 2) * 1000)
+    assert sorted(second - T0 for _, second in stage.close()) == [2, 3]
+    assert stage.reducer.stats.clamped == 1
