@@ -34,6 +34,9 @@ BINS = OCTAVES * BINS_PER_OCTAVE
 
 PER_MILLION = 1_000_000
 
+_AT_ONCE = 4096
+"""Rows of quantiles at once: what lies between the steps stays in the cache, 30,000 rows take 4 ms, not 13."""
+
 # 2**(j/32) rounded once from 28 digits: numpy's exp2 and log2 differ in the last place between processors, and a value
 # on a boundary would then change its bin from one machine to the next.
 _STEPS = np.array([float(Decimal(2) ** (Decimal(j) / BINS_PER_OCTAVE)) for j in range(1, BINS_PER_OCTAVE + 1)])
@@ -117,6 +120,17 @@ def quantile_by_octave(
     `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both, `q` is
     one for all or (r,).
     """
+    each = np.broadcast_to(q, rows.shape)
+    result = np.empty(len(rows))
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        result[part] = _quantile_of_some(counts, octaves, rows[part], each[part])
+    return result
+
+
+def _quantile_of_some(
+    counts: NDArray[np.integer[Any]], octaves: NDArray[np.integer[Any]], rows: NDArray[np.int64], q: NDArray[np.float64]
+) -> NDArray[np.float64]:
     coarse = _cumulative(octaves[rows])
     totals = coarse[-1]
     wanted = rank(q, totals)

@@ -37,9 +37,8 @@ UNKNOWN, FALSE, TRUE = -1, 0, 1
 class Triggers:
     """The states of n triggers; every array has shape (n,), times and spans are whole seconds.
 
-    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown, `fired_at` the
-    evaluation at which the present firing began: both are NEVER where nothing is remembered. A firing that comes back
-    from unknown within the grace is the same one.
+    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; NEVER where
+    nothing is held.
     """
 
     def __init__(self, hold: Int, grace: Int) -> None:
@@ -49,7 +48,6 @@ class Triggers:
         self.time = NEVER
         self.state = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
         self.since = np.full(len(hold), NEVER, dtype=np.int64)
-        self.fired_at = np.full(len(hold), NEVER, dtype=np.int64)
         self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
         self._last_known = np.full(len(hold), NEVER, dtype=np.int64)
 
@@ -72,11 +70,9 @@ class Triggers:
         self.since[begins] = t
         remembered[begins] = State.PENDING
         fires = true & (remembered == State.PENDING) & (t - self.since >= self.hold)
-        self.fired_at[fires] = t
         remembered[fires] = State.FIRING
 
         self.since[remembered == State.OK] = NEVER
-        self.fired_at[remembered == State.OK] = NEVER
         self.time = t
         self.state = np.where(unknown, np.int8(State.UNKNOWN), remembered)
         return self.state

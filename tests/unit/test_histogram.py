@@ -99,6 +99,15 @@ def test_chosen_rows_come_in_the_order_asked_for() -> None:
     assert got.tolist() == midpoints_ms()[[831, 10, 831]].tolist()
 
 
+def test_more_rows_than_are_taken_at_once_are_all_answered() -> None:
+    counts = np.zeros((2, BINS), dtype=np.uint32)
+    counts[[0, 1], [10, 400]] = 1
+    octaves = counts.reshape(2, OCTAVES, BINS_PER_OCTAVE).sum(axis=2)
+    rows = np.arange(10_000) % 2
+    got = histogram.quantile_by_octave(counts, octaves, rows, 0.5)
+    assert got.tolist() == midpoints_ms()[np.where(rows, 400, 10)].tolist()
+
+
 def test_every_row_may_have_a_quantile_of_its_own() -> None:
     counts = np.zeros((1, BINS), dtype=np.uint32)
     counts[0, [10, 400, 831]] = 7

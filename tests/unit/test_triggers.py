@@ -93,16 +93,6 @@ def test_unknown_after_ok_remembers_nothing() -> None:
     assert states("0?1", hold=1, grace=9) == "o?p"
 
 
-def test_a_firing_has_one_beginning_until_it_ends() -> None:
-    triggers = Triggers(np.array([2]), np.array([5]))
-    began = []
-    for t, letter in enumerate("1111?1011??????111"):
-        triggers.step(t, np.array([TRUTH[letter]], dtype=np.int8))
-        began.append(int(triggers.fired_at[0]))
-    none = NEVER
-    assert began == [none, none, 2, 2, 2, 2, *[none] * 11, 17]
-
-
 def test_held_time_is_counted_without_the_gaps() -> None:
     triggers = Triggers(np.array([99]), np.array([50]))
     for t, letter in enumerate("011??11"):
