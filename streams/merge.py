@@ -24,9 +24,13 @@ _TABLES = ("scopes", "instances", "measures")
 
 @dataclass(slots=True)
 class _SourceState:
-    """`final` is the first second that is still open; `open` holds cells of seconds that may still change."""
+    """`final` is the first second that is still open; `open` holds cells of seconds that may still change.
+
+    `whole_from` is the first second of which everything was read, where reading began in the middle of the log.
+    """
 
     heard_at: float
+    whole_from: int | None = None
     watermark: float | None = None
     final: int | None = None
     open: list[Cells] = field(default_factory=list)
@@ -39,8 +43,10 @@ class Merge:
     `heard_at` is the reader's clock when a record was read.
     """
 
-    def __init__(self, topics: Iterable[str]) -> None:
+    def __init__(self, topics: Iterable[str], *, from_start: bool = True) -> None:
+        """`from_start` says that the first record added is the first of the log."""
         self._topics = frozenset(topics)
+        self._from_start = from_start
         self._partitions: dict[str, int] = {}
         self._sources: dict[Source, _SourceState] = {}
         self._ready: list[Cells] = []
@@ -61,6 +67,9 @@ class Merge:
             if len(cells):
                 state.open.append(cells)
         if partial.watermark is not None and (state.watermark is None or partial.watermark > state.watermark):
+            if state.watermark is None and not self._from_start:
+                # Cells of earlier seconds may be in records before those that were read.
+                state.whole_from = math.floor(partial.watermark)
             state.watermark = partial.watermark
             self._finish(state, math.floor(partial.watermark))
 
@@ -105,6 +114,11 @@ class Merge:
         """Source partitions whose watermark is before the given time."""
         marks = ((source, state.watermark) for source, state in self._sources.items())
         return [f"{s.topic}/{s.partition}" for s, mark in sorted(marks) if mark is None or mark < behind]
+
+    @property
+    def whole_from(self) -> int | None:
+        """The first second that was read whole from every source; None where the log was read from its start."""
+        return max((state.whole_from for state in self._sources.values() if state.whole_from is not None), default=None)
 
     def first(self) -> int | None:
         """The earliest second that waits to be taken."""

@@ -52,7 +52,8 @@ class Shard:
     """One partials partition: its windows and the triggers of the services that meet in it.
 
     `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
-    silence. `evaluate_every` is in seconds, `catching_up_after` how old a second may be to be acted upon.
+    silence. `from_start` says that reading begins where the log does, not somewhere in it. `evaluate_every` is in
+    seconds, `catching_up_after` how old a second may be to be acted upon.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Shard:
         evaluate_every: int,
         catching_up_after: float,
         published: int | None,
+        from_start: bool,
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
-        self.merge = Merge(topics)
+        self.merge = Merge(topics, from_start=from_start)
         self.store = WindowStore([*wants(specs), *fresh_wants(specs)], max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
         self._gather = Gather(self._specs, self.store)
@@ -119,7 +121,9 @@ class Shard:
             if now is None and (first is None or first >= final):
                 return
             # Silence is judged too: without a sample the verdicts begin with the watermark.
-            self._next = final if first is None else min(first, final)
+            begin = final if first is None else min(first, final)
+            whole = self.merge.whole_from
+            self._next = begin if whole is None else max(begin, whole)
         if final <= self._next:
             return
         blocks = dict(self.merge.take(final))
@@ -187,7 +191,13 @@ class Shard:
             TriggerHealth(s.flag, s.name, str(s.scope), "unknown", None, None, 0, condition.detail) for s in self._specs
         ]
         return health(
-            self._next or 0, self.partition, None, triggers, at=now, status=condition.status, detail=condition.detail
+            self._next or self._published or 0,
+            self.partition,
+            None,
+            triggers,
+            at=now,
+            status=condition.status,
+            detail=condition.detail,
         )
 
 

@@ -67,10 +67,12 @@ class MonitorRole:
         self._ready = ready
         self._reading = Reading(
             replayed=frozenset({topics.partials}),
-            lookback={topics.partials: lookback + REPLAY_MARGIN},
+            since=self._since,
             on_start=self._assigned,
             on_revoke=self._revoked,
         )
+        self._lookback = lookback + REPLAY_MARGIN
+        self._published: dict[int, int | None] = {}
         self.shards: dict[int, Shard] = {}
         self.assigned = False
         self.partial_errors = 0
@@ -84,19 +86,18 @@ class MonitorRole:
         """Make a shard for each partition given to this process; what it knew of them is in the log."""
         # A command needs the flags' states and the incidents so far; they are read before the first partial.
         await self._ready.wait()
-        partitions = [source.partition for source in offsets if source.topic == self._topics.partials]
-        published = await asyncio.gather(*map(self._published, partitions))
         self.shards = {
-            partition: Shard(
-                partition,
-                [s for s in self._specs if self._partition_of(s) == partition],
+            source.partition: Shard(
+                source.partition,
+                [s for s in self._specs if self._partition_of(s) == source.partition],
                 self._telemetry,
                 max_scopes=self._max_scopes,
                 evaluate_every=self._evaluate_every,
                 catching_up_after=self._catching_up_after,
-                published=last,
+                published=self._published.get(source.partition),
+                from_start=offset == 0,
             )
-            for partition, last in zip(partitions, published, strict=True)
+            for source, offset in offsets.items()
         }
         self.assigned = True
 
@@ -108,9 +109,21 @@ class MonitorRole:
     def _partition_of(self, spec: TriggerSpec) -> int:
         return partition_of(spec.environment, spec.service, self._partials_partitions)
 
-    async def _published(self, partition: int) -> int | None:
-        record = await last_record(self._topics.health, partition, self._connection.client)
-        return decoder.decode(record).time if record else None
+    async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
+        """From when the partials of each partition are needed: the log's end, as health tells it, less the lookback.
+
+        Not from now: after an outage the seconds before it are needed to judge those that come next. Runs in Faust's
+        consumer thread; what it leaves in `_published` is read after it has ended.
+        """
+        records = await asyncio.gather(
+            *(last_record(self._topics.health, source.partition, self._connection.client) for source in sources)
+        )
+        self._published = {
+            source.partition: decoder.decode(record).time or None if record else None
+            for source, record in zip(sources, records, strict=True)
+        }
+        times = {source: self._published[source.partition] for source in sources}
+        return {source: None if time is None else time - self._lookback for source, time in times.items()}
 
     async def _take(self, stream: object) -> None:
         async for event in stream.events():  # type: ignore[attr-defined]

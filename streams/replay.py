@@ -80,6 +80,7 @@ class Replay:
             evaluate_every=evaluate_every,
             catching_up_after=math.inf,
             published=None,
+            from_start=True,
         )
 
     def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[Second]:

@@ -99,7 +99,8 @@ class Reading:
     """How the topics of one Faust app are read.
 
     `batched` topics are delivered as slices; `lookback` gives, for a topic, how many seconds back reading starts when
-    there is no committed offset; for topics in `replayed` committed offsets are ignored. `committable` answers which
+    there is no committed offset. For topics in `replayed` committed offsets are ignored: `since` is asked for the Unix
+    time from which each partition is read, None for its beginning. `committable` answers which
     offset of a batched partition may be committed, None for none. `on_start` is told the offsets at which reading
     starts, before the first record is delivered; `on_revoke` that every partition is given up.
     """
@@ -107,6 +108,7 @@ class Reading:
     batched: frozenset[str] = frozenset()
     replayed: frozenset[str] = frozenset()
     lookback: Mapping[str, float] = field(default_factory=dict)
+    since: Callable[[list[Source]], Awaitable[Mapping[Source, float | None]]] | None = None
     committable: Callable[[Source], int | None] = lambda source: None
     on_start: Callable[[Mapping[Source, int]], Awaitable[None]] | None = None
     on_revoke: Callable[[], None] | None = None
@@ -246,8 +248,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         offsets: dict[TP, int] = {}
         past: dict[TP, int] = {}
         now = time.time()
-        for tp in (TP(tp.topic, tp.partition) for tp in consumer.assignment()):
-            committed = None if tp.topic in reading.replayed else await consumer.committed(tp)
+        assigned = [TP(tp.topic, tp.partition) for tp in consumer.assignment()]
+        replayed = [Source(*tp) for tp in assigned if tp.topic in reading.replayed]
+        since = await reading.since(replayed) if reading.since is not None and replayed else {}
+        for tp in assigned:
+            if tp.topic in reading.replayed:
+                past[tp] = int((since.get(Source(*tp)) or 0) * 1000)
+                continue
+            committed = await consumer.committed(tp)
             if committed is not None:
                 offsets[tp] = committed
             else:

@@ -153,3 +153,11 @@ def test_a_source_of_another_topic_is_not_counted(topic: str) -> None:
     merge = Merge([topic])
     merge.add(record(0, T + 1.0), requests("a", T, 3), 0.0)
     assert taken(merge, T + 1) == {}
+
+
+def test_read_from_the_middle_of_the_log_only_whole_seconds_count() -> None:
+    merge = Merge(["requests"], from_start=False)
+    merge.add(record(0, T + 3.0, partitions=2), requests("a", T + 2, 3), 0.0)
+    merge.add(record(1, T + 5.5, partitions=2), requests("a", T + 4, 3), 0.0)
+    # What source 1 had for the seconds before T + 5 was written before the first record that was read.
+    assert merge.whole_from == T + 5
