@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import LATE, REQUESTS
+from detectors.cells import LATE, REQUESTS, Scope
 from detectors.metrics import compute
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
@@ -18,8 +20,18 @@ from detectors.windows import Want, WindowStore
 
 Float = NDArray[np.float64]
 
-MOST_LATE = 0.01
-"""Share of late samples in a window above which nothing is said of it (DESIGN section 4)."""
+MOST_LATE = 1
+"""Percent of a window's samples that may come late; above it nothing is said of the window (DESIGN section 4)."""
+
+
+class Doubt(IntEnum):
+    """Why nothing is said of a window; where several are true, the least."""
+
+    NONE = 0
+    NOT_KEPT = 1
+    LATE = 2
+    FEW_SAMPLES = 3
+    NO_VALUE = 4
 
 
 class Transition(NamedTuple):
@@ -46,34 +58,94 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What the windows of one scope for each trigger show; arrays have shape (triggers,).
+
+    `value` is nan where there is none, `late` the share of late samples in percent, `doubt` holds values of `Doubt`.
+    """
+
+    value: Float
+    samples: Int
+    late: Float
+    doubt: NDArray[np.int8]
+
+    def doubts(self, i: int, spec: TriggerSpec) -> str:
+        """Why nothing is said of the window of trigger `i`, empty where something is."""
+        match self.doubt[i]:
+            case Doubt.NOT_KEPT:
+                return "scope not kept: there are more than max_scopes"
+            case Doubt.LATE:
+                return f"late {self.late[i]:.4g} % > {MOST_LATE} %"
+            case Doubt.FEW_SAMPLES:
+                return f"samples {self.samples[i]} < min_samples {spec.min_samples}"
+            case Doubt.NO_VALUE if spec.condition.metric == "throughput":
+                return "nothing seen yet, or not watched for the whole window"
+            case Doubt.NO_VALUE:
+                return "no value: nothing to divide by"
+        return ""
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """All triggers at evaluation `t`; arrays have shape (triggers,). `first_true_at` is t0 of what is held."""
+    """All triggers at evaluation `t`; arrays have shape (triggers,).
+
+    `state` and `previous` hold values of `State`; `threshold` is nan where the control has no value; `first_true_at` is
+    t0 of what is held, moved on by the time spent unknown. `control` is without doubt where none is compared with.
+    """
 
     t: int
     specs: Sequence[TriggerSpec]
     state: NDArray[np.int8]
-    value: Float
+    previous: NDArray[np.int8]
+    own: Measured
+    control: Measured
     threshold: Float
-    samples: Int
     first_true_at: Int
-    late: NDArray[np.bool_]
-    transitions: Sequence[Transition]
+
+    @property
+    def value(self) -> Float:
+        return self.own.value
+
+    @property
+    def samples(self) -> Int:
+        return self.own.samples
 
     def firing(self) -> list[int]:
+        """The numbers of the triggers that fire, ascending."""
         return np.flatnonzero(self.state == State.FIRING).tolist()
+
+    @cached_property
+    def transitions(self) -> Sequence[Transition]:
+        """What changed since the evaluation before, by number of the trigger."""
+        changed = np.flatnonzero(self.previous != self.state)
+        numbers = (a[changed].tolist() for a in (self.previous, self.state, self.value, self.threshold, self.samples))
+        return [
+            Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i))
+            for i, before, state, value, threshold, samples in zip(changed.tolist(), *numbers, strict=True)
+        ]
 
     def rows(self) -> Iterator[Row]:
         """Every trigger in order, for people to read."""
-        for i, spec in enumerate(self.specs):
-            state = State(int(self.state[i]))
+        for i in range(len(self.specs)):
             value, threshold = float(self.value[i]), float(self.threshold[i])
             yield Row(
-                state.name.lower(),
+                State(int(self.state[i])).name.lower(),
                 None if np.isnan(value) else value,
                 None if np.isnan(threshold) else threshold,
                 int(self.samples[i]),
-                _reason(spec, state, value, threshold, int(self.samples[i]), bool(self.late[i])),
+                self.reason(i),
             )
+
+    def reason(self, i: int) -> str:
+        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok."""
+        spec, state = self.specs[i], self.state[i]
+        condition = spec.condition
+        if state == State.OK:
+            return ""
+        if state == State.UNKNOWN:
+            return self.own.doubts(i, spec) or f"control: {self.control.doubts(i, spec)}"
+        held = f" for {condition.hold} s" if state == State.FIRING and condition.hold else ""
+        return f"{self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g}{held}"
 
 
 class _Group(NamedTuple):
@@ -105,7 +177,8 @@ def measures(specs: Sequence[TriggerSpec]) -> list[str]:
 class Evaluator:
     """Evaluates `specs` on the windows of `store`, which must have been made with what they want.
 
-    Every evaluation costs numpy calls for each (window, metric) in use, over all its triggers at once.
+    Every evaluation costs numpy calls for each (window, metric) in use, over all its triggers at once. Raises KeyError
+    when the store lacks a window that a trigger looks at.
     """
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
@@ -117,76 +190,67 @@ class Evaluator:
         )
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
-        self._fixed = np.array([np.nan if s.threshold is None else s.threshold for s in specs], dtype=np.float64)
-        controlled = [i for i, s in enumerate(specs) if s.control_scope is not None]
-        self._controlled = np.array(controlled, dtype=np.int64)
-        self._factor = np.array([specs[i].condition.value for i in controlled], dtype=np.float64)
-        self._own = _groups(store, [(i, s) for i, s in enumerate(specs)], control=False)
-        self._control = _groups(store, [(n, specs[i]) for n, i in enumerate(controlled)], control=True)
+        # With a control the factor; the threshold is that times the control's value.
+        self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
+        self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
+        self._own = _groups(store, [(i, s, s.scope) for i, s in enumerate(specs)])
+        self._control = _groups(
+            store, [(i, s, scope) for i, s in enumerate(specs) if (scope := s.control_scope) is not None]
+        )
 
     def evaluate(self, t: int) -> Evaluation:
-        """Evaluate at time t, the end of the windows. Raises ValueError when t is not later than the last."""
-        n = len(self._specs)
-        value, samples, late = np.full(n, np.nan), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-        self._compute(self._own, value, samples, late)
-        threshold = self._fixed.copy()
-        known = (samples >= self._min_samples) & ~np.isnan(value) & ~late
-        if len(self._controlled):
-            m = len(self._controlled)
-            base, base_samples, base_late = np.full(m, np.nan), np.zeros(m, dtype=np.int64), np.zeros(m, dtype=bool)
-            self._compute(self._control, base, base_samples, base_late)
-            threshold[self._controlled] = self._factor * base
-            enough = (base_samples >= self._min_samples[self._controlled]) & ~np.isnan(base) & ~base_late
-            known[self._controlled] &= enough
-        with np.errstate(invalid="ignore"):
-            breach = np.where(self._greater, value > threshold, value < threshold)
+        """Evaluate at time t, the end of the windows.
+
+        Raises ValueError when the windows end elsewhere or t is not later than the last evaluation.
+        """
+        if t != self._store.end:
+            raise ValueError(f"evaluation at {t}, but the windows end at {self._store.end}")
+        own, control = self._measure(self._own), self._measure(self._control)
+        threshold = self._limit * np.where(self._controlled, control.value, 1.0)
+        # Nothing is greater or less than nan, and where it stands there is a doubt.
+        breach = np.where(self._greater, own.value > threshold, own.value < threshold)
+        known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
-        before = self._triggers.state.copy()
+        previous = self._triggers.state
         state = self._triggers.step(t, truth)
         since = self._triggers.since.copy()
-        changed = np.flatnonzero(before != state).tolist()
-        transitions = [
-            Transition(
-                t,
-                i,
-                State(int(before[i])),
-                State(int(state[i])),
-                float(value[i]),
-                float(threshold[i]),
-                int(samples[i]),
-                _reason(
-                    self._specs[i],
-                    State(int(state[i])),
-                    float(value[i]),
-                    float(threshold[i]),
-                    int(samples[i]),
-                    bool(late[i]),
-                ),
-            )
-            for i in changed
-        ]
-        return Evaluation(t, self._specs, state, value, threshold, samples, since, late, transitions)
+        return Evaluation(t, self._specs, state, previous, own, control, threshold, since)
 
-    def _compute(self, groups: Sequence[_Group], value: Float, samples: Int, late: NDArray[np.bool_]) -> None:
+    def _measure(self, groups: Sequence[_Group]) -> Measured:
+        n = len(self._specs)
+        value, late = np.full(n, np.nan), np.zeros(n)
+        samples, doubt = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int8)
         for group in groups:
             found, count = compute(
                 self._store, group.over, group.metric, group.rows, quantile=group.quantile, measure=group.measure
             )
-            value[group.at], samples[group.at] = found, count
+            kept = np.flatnonzero(group.rows >= 0)
             sums = self._store.window(group.over).sums
-            kept = group.rows >= 0
-            behind, requests = sums[LATE][group.rows[kept]], sums[REQUESTS][group.rows[kept]]
-            late[group.at[kept]] = behind > MOST_LATE * (requests + behind)
+            behind = np.zeros(len(group.rows), dtype=np.int64)
+            total = behind.copy()
+            behind[kept] = sums[LATE][group.rows[kept]]
+            total[kept] = sums[REQUESTS][group.rows[kept]] + behind[kept]
+            value[group.at], samples[group.at] = found, count
+            late[group.at] = 100 * behind / np.maximum(total, 1)
+            doubt[group.at] = np.select(
+                [
+                    group.rows < 0,
+                    100 * behind > MOST_LATE * total,
+                    count < self._min_samples[group.at],
+                    np.isnan(found),
+                ],
+                [Doubt.NOT_KEPT, Doubt.LATE, Doubt.FEW_SAMPLES, Doubt.NO_VALUE],
+                Doubt.NONE,
+            )
+        return Measured(value, samples, late, doubt)
 
 
-def _groups(store: WindowStore, specs: Sequence[tuple[int, TriggerSpec]], *, control: bool) -> list[_Group]:
+def _groups(store: WindowStore, wanted: Sequence[tuple[int, TriggerSpec, Scope]]) -> list[_Group]:
     found: dict[tuple[int, Metric, str | None], list[tuple[int, int, float]]] = {}
-    for i, spec in specs:
+    for i, spec, scope in wanted:
         condition = spec.condition
-        scope = spec.control_scope if control else spec.scope
-        row = -1 if scope is None else store.row(scope, condition.over)
         key = condition.over, condition.metric, condition.measure
-        found.setdefault(key, []).append((i, row, condition.quantile or 0.5))
+        found.setdefault(key, []).append((i, store.row(scope, condition.over), condition.quantile or 0.5))
     return [
         _Group(
             *key,
@@ -196,18 +260,3 @@ def _groups(store: WindowStore, specs: Sequence[tuple[int, TriggerSpec]], *, con
         )
         for key, rows in found.items()
     ]
-
-
-def _reason(spec: TriggerSpec, state: State, value: float, threshold: float, samples: int, late: bool) -> str:
-    """Why a trigger says what it says: the arithmetic, in the units of the metric."""
-    condition = spec.condition
-    if state is State.UNKNOWN:
-        if late:
-            return f"more than {MOST_LATE:.0%} of the samples came late"
-        if samples < spec.min_samples:
-            return f"samples {samples} < min_samples {spec.min_samples}"
-        return "nothing to compare" if np.isnan(value) else "the control has too few samples"
-    if state is State.OK:
-        return ""
-    held = f" for {condition.hold} s" if state is State.FIRING and condition.hold else ""
-    return f"{value:.6g} {condition.op} {threshold:.6g}{held}"
