@@ -12,7 +12,7 @@ from agent.incidents import Incident, Known
 from agent.kafka import connection
 from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
-from streams.log import read_topic
+from streams.log import read_to_end
 from streams.topics import Topics, describe
 
 RECENT = 10.0
@@ -60,28 +60,20 @@ async def read_status(config: Config) -> Status:
     known = Known()
     partitions = await describe([topics.health, topics.incidents, topics.flags], client)
 
-    async def table(topic: str, take: object) -> None:
-        async for read in read_topic(topic, client):
-            for record in read.records:
-                take(record.value)  # type: ignore[operator]
-            if read.at_end:
-                return
-
-    shards: dict[int, Health] = {}
-
-    async def health() -> None:
-        async for read in read_topic(topics.health, client, since=time.time() - RECENT):
-            for record in read.records:
-                frame = health_decoder.decode(record.value)
-                shards[frame.partition] = frame
-            if read.at_end:
-                return
-
-    await asyncio.gather(table(topics.incidents, known.incident), table(topics.flags, known.flag), health())
+    incidents, flags, health = await asyncio.gather(
+        read_to_end(topics.incidents, client),
+        read_to_end(topics.flags, client),
+        read_to_end(topics.health, client, since=time.time() - RECENT),
+    )
+    for record in incidents:
+        known.incident(record.value)
+    for record in flags:
+        known.flag(record.value)
+    frames = [health_decoder.decode(record.value) for record in health if record.value]
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.commanded_at, reverse=True),
-        shards=shards,
+        shards={frame.partition: frame for frame in frames},
         partitions=partitions[topics.health],
         at=time.time(),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,9 +19,11 @@ class Read(NamedTuple):
 
 
 async def read_topic(
-    topic: str, connection: dict[str, Any], *, since: float | None = None, partitions: list[int] | None = None
-) -> AsyncIterator[Read]:
-    """Yield all records of a topic and then follow it for ever; `since` (Unix seconds) skips what is older.
+    topic: str, connection: dict[str, Any], *, since: float | None = None
+) -> AsyncGenerator[Read, None]:
+    """Yield all records of a topic and then follow it for ever; to be closed by who leaves the loop (`aclosing`).
+
+    `since` (Unix seconds) skips what is older.
 
     The end is the high watermark of a fetch answer, which is right on every broker, not ListOffsets, which is not.
     """
@@ -37,7 +40,7 @@ async def read_topic(
             known = consumer.partitions_for_topic(topic)
             if not known:
                 await asyncio.sleep(0.2)
-        tps = [TopicPartition(topic, p) for p in sorted(known) if partitions is None or p in partitions]
+        tps = [TopicPartition(topic, p) for p in sorted(known)]
         consumer.assign(tps)
         if since is None:
             for tp in tps:
@@ -54,6 +57,19 @@ async def read_topic(
             yield Read(records, all([_at_end(consumer, tp, await consumer.position(tp)) for tp in tps]))
     finally:
         await consumer.stop()
+
+
+async def read_to_end(
+    topic: str, connection: dict[str, Any], *, since: float | None = None
+) -> list[ConsumerRecord[bytes, bytes]]:
+    """All records that a topic has now; `since` (Unix seconds) skips what is older."""
+    found: list[ConsumerRecord[bytes, bytes]] = []
+    async with aclosing(read_topic(topic, connection, since=since)) as reads:
+        async for read in reads:
+            found += read.records
+            if read.at_end:
+                break
+    return found
 
 
 def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bool:

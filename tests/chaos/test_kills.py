@@ -1,0 +1,104 @@
+"""Workers are killed at random: every second is counted once all the same, and an incident flips once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+from agent.events import FLAG_VERIFIED
+from streams.health import Health
+from tests.telemetry import Telemetry, telemetry
+from tests.worker import Deployment
+
+SAMPLES = 200_000
+SECONDS = 90
+KILLS = 20
+SERVICES = 40
+BROKEN, WELL = "s0", "s1"
+
+_TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 10s for 10s"}
+
+
+def counted(frames: list[Health]) -> dict[tuple[str, int], int]:
+    """Requests by (scope, second) as health says; a second that was published again must say the same."""
+    seen: dict[tuple[str, int], int] = {}
+    for frame in frames:
+        for index, (_, service, flag, variant) in enumerate(frame.scopes):
+            key = f"{service}/{flag}@{variant}" if flag else service, frame.time - 1
+            value = frame.counts["requests"][index]
+            assert seen.setdefault(key, value) == value, f"{key} was published as {seen[key]} and as {value}"
+            assert frame.counts["late"][index] == 0, f"{key} has late samples"
+    return seen
+
+
+async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(
+        tmp_path,
+        kafka,
+        topic_prefix,
+        [
+            {"flag": "bad", "service": BROKEN, "triggers": [_TRIGGER]},
+            {"flag": "good", "service": WELL, "triggers": [_TRIGGER]},
+        ],
+        # The machine is busy with broker and workers at once; what counts here is that nothing is counted wrongly.
+        settings={"max_lateness": "8s"},
+    )
+    await deployment.create_topics()
+    rng = random.Random(7)
+    try:
+        await deployment.ready(deployment.start())
+        async with telemetry(kafka, deployment.telemetry) as source:
+            await asyncio.gather(_produce(source), _disturb(deployment, rng))
+            await source.flush()
+        deadline = time.monotonic() + 60
+        while True:
+            found = counted(await deployment.health())
+            if found == dict(source.exact) or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(1)
+        assert source.sent == SAMPLES
+        assert {key: (n, found.get(key)) for key, n in source.exact.items() if found.get(key) != n} == {}
+        assert set(found) <= set(source.exact)
+        assert (deployment.variant("bad"), deployment.variant("good")) == ("off", "on")
+        flips = {event.id: event for event in await deployment.events() if event.type == FLAG_VERIFIED}
+        assert [event.data["flag"] for event in flips.values()] == ["bad"]
+    finally:
+        deployment.close()
+
+
+async def _produce(source: Telemetry) -> None:
+    rng = random.Random(1)
+    begun = time.monotonic()
+    while source.sent < SAMPLES:
+        elapsed = time.monotonic() - begun
+        for _ in range(min(SAMPLES, int(elapsed * SAMPLES / SECONDS)) - source.sent):
+            service = f"s{rng.randrange(SERVICES)}"
+            variant = rng.choice(["on", "off"])
+            broken = service == BROKEN and variant == "on" and elapsed > SECONDS / 3
+            flags = {BROKEN: {"bad": variant}, WELL: {"good": variant}}.get(service, {})
+            status = 500 if broken and rng.random() < 0.8 else 200
+            await source.send(rng.randrange(8), service, status=status, latency_ms=5.0, flags=flags)
+        await asyncio.sleep(0.005)
+
+
+async def _disturb(deployment: Deployment, rng: random.Random) -> None:
+    """Kill the first worker again and again; two others join and leave meanwhile."""
+    pause = SECONDS * 0.9 / KILLS
+    first = deployment.workers[0]
+    others = []
+    for kill in range(KILLS):
+        await asyncio.sleep(rng.uniform(0.5, 1.5) * pause)
+        if kill in (KILLS // 4, KILLS // 2):
+            others.append(deployment.start())
+        if kill in (KILLS * 5 // 8, KILLS * 7 // 8) and others:
+            leaving = others.pop(0)
+            leaving.terminate()
+            while leaving.poll() is None:
+                await asyncio.sleep(0.05)
+        deployment.kill(first)
+        first = deployment.start()
+    await deployment.ready(first)

@@ -1,0 +1,55 @@
+"""Telemetry on a real broker, with an exact count of what was sent, kept apart from the code under test."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+
+class Telemetry:
+    """Sends samples with nil keys to partitions of one's choice and counts them by (scope, second).
+
+    A scope is counted as `service`, or `service/flag@variant`.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._pending: list[Any] = []
+        self.exact: Counter[tuple[str, int]] = Counter()
+        self.sent = 0
+
+    async def send(self, partition: int, service: str, *, ts: float | None = None, **fields: Any) -> None:
+        at = time.time() if ts is None else ts
+        sample = {"ts": at, "service": service, "instance": f"i-{self.sent % 3}", **fields}
+        self._pending.append(
+            await self._producer.send(
+                self._topic, json.dumps(sample).encode(), partition=partition, timestamp_ms=int(at * 1000)
+            )
+        )
+        self.sent += 1
+        for scope in (service, *(f"{service}/{f}@{v}" for f, v in fields.get("flags", {}).items())):
+            self.exact[scope, math.floor(at)] += 1
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is acknowledged."""
+        pending, self._pending = self._pending, []
+        for acknowledged in pending:
+            await acknowledged
+
+
+@asynccontextmanager
+async def telemetry(kafka: str, topic: str) -> AsyncIterator[Telemetry]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=5)
+    await producer.start()
+    try:
+        yield Telemetry(producer, topic)
+    finally:
+        await producer.stop()

@@ -1,0 +1,147 @@
+"""Workers of `flipback run` as processes of their own, and the files they work on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agent.events import Event, from_kafka
+from streams.health import Health
+from streams.health import decoder as health_decoder
+from streams.log import read_to_end
+from streams.topics import Topics, TopicSpec, create
+
+_DAY_MS = 86_400_000
+_COMMAND = [sys.executable, "-c", "from agent.cli import main; main()"]
+
+
+def flagd_flags(*names: str) -> str:
+    flags = {n: {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"} for n in names}
+    return json.dumps({"$schema": "https://flagd.dev/schema/v0/flags.json", "flags": flags}, indent=2)
+
+
+@dataclass
+class Deployment:
+    """A configuration with its files in `directory`, on the brokers at `kafka`, and the workers started on it.
+
+    `flags` are the configuration's flag entries as JSON values; each flag is on in flags.json at first.
+    """
+
+    directory: Path
+    kafka: str
+    prefix: str
+    flags: Sequence[dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    partitions: int = 8
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.prefix = self.prefix.rstrip(".")
+        self.flag_file.write_text(flagd_flags(*dict.fromkeys(flag["flag"] for flag in self.flags), "untouched"))
+        config = {
+            "apiVersion": "flipback/v1",
+            "kafka": {
+                "brokers": [self.kafka],
+                "prefix": self.prefix,
+                "session_timeout": "2s",
+                "partials_partitions": 4,
+            },
+            "telemetry": [{"topic": self.telemetry, "format": "json"}],
+            "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
+            "flags": [{"backend": "files", "safe": "off", **flag} for flag in self.flags],
+            "web": {"port": 0},
+            **self.settings,
+        }
+        # JSON is YAML.
+        self.config.write_text(json.dumps(config))
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "flipback.yaml"
+
+    @property
+    def flag_file(self) -> Path:
+        return self.directory / "flags.json"
+
+    @property
+    def telemetry(self) -> str:
+        return f"{self.prefix}-requests"
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.prefix)
+
+    @property
+    def client(self) -> dict[str, Any]:
+        return {"bootstrap_servers": [self.kafka]}
+
+    async def create_topics(self) -> None:
+        specs = [*self.topics.specs(4, 600), TopicSpec(self.telemetry, self.partitions, _DAY_MS, "samples")]
+        await create(specs, replication=1, connection=self.client)
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start a worker; its log is worker-N.log."""
+        with (self.directory / f"worker-{len(self.workers)}.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [*_COMMAND, "run", "-c", str(self.config), "--log-json", *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self.workers.append(worker)
+        return worker
+
+    async def ready(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until the worker says that every role reads."""
+        log = self.directory / f"worker-{self.workers.index(worker)}.log"
+        async with asyncio.timeout(60):
+            while b'"run.ready"' not in log.read_bytes():
+                assert worker.poll() is None, f"the worker ended: {log.read_text()[-2000:]}"
+                await asyncio.sleep(0.05)
+
+    def variant(self, flag: str) -> str:
+        return str(json.loads(self.flag_file.read_text())["flags"][flag]["defaultVariant"])
+
+    async def flipped(self, flag: str, within: float = 60) -> None:
+        async with asyncio.timeout(within):
+            while self.variant(flag) != "off":
+                await asyncio.sleep(0.05)
+
+    async def events(self) -> list[Event]:
+        """All events so far."""
+        records = await read_to_end(self.topics.events, self.client)
+        return [from_kafka(record.value, record.headers) for record in records]
+
+    async def health(self) -> list[Health]:
+        """All health records so far."""
+        records = await read_to_end(self.topics.health, self.client)
+        return [health_decoder.decode(record.value) for record in records if record.value]
+
+    def kill(self, worker: subprocess.Popen[bytes]) -> None:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+
+    async def healthz(self, url: str) -> int:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz") as response:
+            return response.status
+
+    def close(self) -> None:
+        """End every worker; those that do not end on SIGTERM within 10 s are killed."""
+        alive = [worker for worker in self.workers if worker.poll() is None]
+        for worker in alive:
+            worker.terminate()
+        for worker in alive:
+            try:
+                worker.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill(worker)
