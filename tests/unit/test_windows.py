@@ -281,3 +281,10 @@ def test_a_full_window_takes_no_more_than_15_kb_a_scope() -> None:
         )
         windows.advance(second, cells(second, *((s, bucket) for s in scopes)))
     assert windows.nbytes / len(scopes) < 15_000
+
+
+def test_newest_is_the_last_second_in_which_a_scope_had_cells() -> None:
+    windows = store(Want(A, 3), Want(B, 3))
+    windows.advance(7, cells(7, (A, requests(1))))
+    windows.advance(9, cells(9, (C, requests(1))))
+    assert (windows.newest(A), windows.newest(B), windows.newest(C), windows.newest(D)) == (7, None, 9, None)
