@@ -1,0 +1,63 @@
+"""`flipback demo`: watch a bad release being turned off."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import click
+
+
+def _address(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*", value):
+        raise click.BadParameter(f"expected host:port, found {value!r}")
+    return value
+
+
+@click.command("demo")
+@click.option(
+    "--kafka", metavar="HOST:PORT", callback=_address, help="Brokers to use, without TLS; if absent, an embedded one."
+)
+def command(kafka: str | None) -> int:
+    """Watch a bad release of a small real service being turned off, in under a minute.
+
+    Starts a broker of its own, flipback, two instances of a shop and their users; then the release behind the shop's
+    flag begins to fail. Everything runs on this machine, on loopback, and is gone afterwards. On --kafka, topics with
+    names of their own are made, and removed again.
+
+    Exit status 0 only if the flag was turned off and the shop has recovered.
+    """
+    import asyncio
+
+    from rich.console import Console
+
+    from agent.demo.live import LiveScreen
+    from agent.demo.plain import PlainScreen
+    from agent.demo.play import play
+    from agent.demo.story import Screen, Story
+
+    console = Console(highlight=False)
+    drawn = console.is_terminal and not console.is_dumb_terminal
+
+    def screen_of(story: Story) -> Screen:
+        return LiveScreen(story, console) if drawn else PlainScreen(story, click.echo)
+
+    async def main() -> int:
+        task = asyncio.create_task(play(kafka, screen_of, click.echo))
+        signals: list[signal.Signals] = []
+
+        def interrupt(number: signal.Signals) -> None:
+            # Once: a second one must not cut off the end of the processes.
+            if not signals:
+                task.cancel()
+            signals.append(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            click.echo("flipback: interrupted, everything is stopped", err=True)
+            return 128 + signals[0]
+
+    return asyncio.run(main())

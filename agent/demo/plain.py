@@ -1,0 +1,66 @@
+"""The story as plain lines, for logs and pipes: nothing is overwritten, nothing is said by colour or position alone."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from agent.demo.story import Activity, Story
+from agent.demo.timeline import Arm, Mark, Second, Step
+from agent.demo.words import opening, percent
+
+
+class PlainScreen:
+    """Writes a line for each piece of news with `write`; each begins with the seconds since the demo began."""
+
+    def __init__(self, story: Story, write: Callable[[str], None]) -> None:
+        self._story = story
+        self._write = write
+        self._told: set[Step] = set()
+
+    def begun(self, activity: Activity) -> None:
+        self._line(
+            "wait", activity.text + (" ..." if activity.due is None else f", {activity.due - activity.began:.0f} s ...")
+        )
+
+    def ended(self, activity: Activity) -> None:
+        self._line("done", f"{activity.text}: {activity.result} ({activity.took:.1f} s)")
+
+    def counted(self, second: Second) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(second.time - 1))
+        trigger = second.trigger
+        verdict = f"{trigger.state} {percent(trigger.value)}"
+        self._line("second", f"{clock}  new path {_arm(second.new)}  old path {_arm(second.old)}  trigger {verdict}")
+
+    def marked(self, mark: Mark) -> None:
+        # Topics are read beside each other; a step waits for those before it, so that the lines tell it in order.
+        for step in Step:
+            if step not in self._story.timeline.marks:
+                break
+            self._tell(step)
+
+    def close(self, lines: Sequence[str], *, well: bool) -> None:
+        for line in lines:
+            self._write(line)
+
+    def _tell(self, step: Step) -> None:
+        if step not in self._told:
+            self._told.add(step)
+            mark = self._story.timeline.marks[step]
+            self._line("STEP", f"+{mark.since:.2f} s  {mark.step}: {mark.detail}")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        for line in opening(self._story.scene):
+            self._write(line)
+        yield
+        for step in self._story.timeline.marks:
+            self._tell(step)
+
+    def _line(self, kind: str, text: str) -> None:
+        self._write(f"{time.time() - self._story.began:6.1f} s  {kind:<6}  {text}")
+
+
+def _arm(arm: Arm) -> str:
+    return f"{arm.requests:>3} req {percent(arm.error_rate):>6} err"

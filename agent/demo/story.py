@@ -1,0 +1,85 @@
+"""The demo's story so far, and who is told of its news."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.commands import Evidence
+from agent.demo.scene import Scene
+from agent.demo.timeline import CLEAN_SECONDS, Mark, Second, Step, Timeline, recovered
+
+
+@dataclass(slots=True)
+class Activity:
+    """Something that is waited for. Times are Unix seconds; `due` is when it ends, where that is known."""
+
+    text: str
+    began: float
+    due: float | None = None
+    ended: float | None = None
+    result: str = ""
+
+    @property
+    def took(self) -> float:
+        return (self.ended or time.time()) - self.began
+
+
+class Screen(Protocol):
+    """Shows news as they come, while it is `running`."""
+
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+    def begun(self, activity: Activity) -> None: ...
+    def ended(self, activity: Activity) -> None: ...
+    def counted(self, second: Second) -> None: ...
+    def marked(self, mark: Mark) -> None: ...
+
+    def close(self, lines: Sequence[str], *, well: bool) -> None:
+        """Say how it ended, once it is no longer running."""
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything that has been observed. `screen` is told at once."""
+
+    scene: Scene
+    began: float = field(default_factory=time.time)
+    timeline: Timeline = field(default_factory=Timeline)
+    seconds: list[Second] = field(default_factory=list)
+    activities: list[Activity] = field(default_factory=list)
+    evidence: Evidence | None = None
+    """What the command was justified with."""
+    screen: Screen | None = None
+
+    def begin(self, text: str, due: float | None = None) -> Activity:
+        activity = Activity(text, time.time(), due)
+        self.activities.append(activity)
+        if self.screen is not None:
+            self.screen.begun(activity)
+        return activity
+
+    def end(self, activity: Activity, result: str) -> None:
+        activity.ended, activity.result = time.time(), result
+        if self.screen is not None:
+            self.screen.ended(activity)
+
+    def mark(self, step: Step, at: float, detail: str) -> None:
+        mark = self.timeline.note(step, at, detail)
+        if mark is not None and self.screen is not None:
+            self.screen.marked(mark)
+
+    def count(self, second: Second) -> None:
+        self.seconds.append(second)
+        if self.screen is not None:
+            self.screen.counted(second)
+        written = self.timeline.marks.get(Step.WRITTEN)
+        if written is None:
+            return
+        clean = recovered(self.seconds, written.at)
+        if clean is not None:
+            end, arm = clean
+            errors = "no error" if not arm.errors else f"{arm.errors} errors"
+            self.mark(Step.RECOVERED, end, f"{errors} in {arm.requests:,} requests of {CLEAN_SECONDS} s, all old path")

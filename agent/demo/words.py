@@ -1,0 +1,40 @@
+"""What the demo says in words, whatever it is shown on. Every number in the closing is a measured one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent.demo.load import Load
+from agent.demo.scene import FAULT_AFTER, FAULT_RATE, FLAG, HOLD, INSTANCES, RATE, SEED_TRIGGER, TRIGGER, Scene
+from agent.demo.story import Story
+from agent.demo.timeline import Step
+
+
+def percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1%}"
+
+
+def opening(scene: Scene) -> Iterator[str]:
+    """What is going to be shown, in lines of at most 79 characters."""
+    broker = "an embedded broker" if scene.embedded else f"Kafka, {scene.brokers}"
+    yield f"shop     {len(INSTANCES)} instances, {RATE} requests/s over HTTP; telemetry to {broker}"
+    yield f"release  {FLAG} is on, the new path, for half of the users"
+    yield f"fault    after {FAULT_AFTER:.0f} s of traffic, {FAULT_RATE:.0%} of the new path's requests fail"
+    yield f"trigger  {TRIGGER}  (shortened: the usual one is {SEED_TRIGGER})"
+
+
+def closing(story: Story, load: Load) -> Iterator[str]:
+    """The result of a demo that went well."""
+    between = story.timeline.between
+    total = between(Step.INJECTED, Step.OLD_PATH) or 0.0
+    decided = between(Step.INJECTED, Step.FIRING) or 0.0
+    pending = between(Step.PENDING, Step.FIRING) or 0.0
+    yield f"Turned off in {total:.2f} s, from the fault to the first user back on the old path:"
+    yield f"  {decided:6.2f} s  until the trigger fired, {pending:.2f} s of them pending (`for {HOLD}s`)"
+    yield f"  {between(Step.FIRING, Step.READ_BACK) or 0.0:6.2f} s  from there to a flag that was written and read back"
+    yield f"  {between(Step.FIRING, Step.OLD_PATH) or 0.0:6.2f} s  from there to the first user on the old path"
+    if story.evidence is not None:
+        evidence = story.evidence
+        errors, requests = evidence.counts["errors"], evidence.counts["requests"]
+        yield f"Evidence: {errors:,} errors in {requests:,} requests of {evidence.sources} instances."
+    yield f"The users saw {load.failed:,} of {load.sent:,} requests fail."
