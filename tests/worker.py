@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from agent.events import Event, from_kafka
 from streams.health import Health
 from streams.health import decoder as health_decoder
@@ -101,6 +99,10 @@ class Deployment:
         self.workers.append(worker)
         return worker
 
+    def flipback(self, *arguments: str) -> list[str]:
+        """The command line of another `flipback` command."""
+        return [*_COMMAND, *arguments]
+
     async def ready(self, worker: subprocess.Popen[bytes]) -> None:
         """Wait until the worker says that every role reads."""
         log = self.directory / f"worker-{self.workers.index(worker)}.log"
@@ -130,10 +132,6 @@ class Deployment:
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-
-    async def healthz(self, url: str) -> int:
-        async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz") as response:
-            return response.status
 
     def close(self) -> None:
         """End every worker; those that do not end on SIGTERM within 10 s are killed."""

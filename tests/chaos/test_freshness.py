@@ -1,0 +1,143 @@
+"""Only fresh evidence commands: not a backlog, not a partition that lags, and silence is never health."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.commands import Evidence
+from agent.events import COMMAND_RECEIVED, INABILITY, trigger_type
+from tests.telemetry import Telemetry, telemetry
+from tests.worker import Deployment
+
+_FLAG = {
+    "flag": "bad",
+    "service": "cart",
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 10s for 10s"}],
+}
+RATE = 20
+
+
+async def live(source: Telemetry, until: float, *, status: int, partitions: range = range(8)) -> None:
+    """Traffic of both variants until a Unix time; `status` is what the new path answers."""
+    while time.time() < until:
+        for number in range(2):
+            on = number == 0
+            await source.send(
+                partitions[source.sent // 2 % len(partitions)],
+                "cart",
+                status=status if on else 200,
+                flags={"bad": "on" if on else "off"},
+            )
+        await asyncio.sleep(1 / RATE)
+    await source.flush()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new deployment", "committed offsets"])
+async def test_a_backlog_of_errors_commands_nothing_and_a_live_fault_after_it_is_found(
+    kafka: str, topic_prefix: str, tmp_path: Path, known: bool
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [_FLAG])
+    await deployment.create_topics()
+    try:
+        async with telemetry(kafka, deployment.telemetry) as source:
+            if known:
+                first = deployment.start()
+                await deployment.ready(first)
+                await live(source, time.time() + 6, status=200)
+                first.terminate()
+                assert first.wait(10) == 0
+            now = time.time()
+            for second in range(1200):
+                for number in range(5):
+                    at = now - 16 - second + number / 5 - 1
+                    await source.send(number, "cart", ts=at, status=500, flags={"bad": "on"})
+            await source.flush()
+            await deployment.ready(deployment.start())
+            healthy_until = time.time() + 15
+            await live(source, healthy_until, status=200)
+            assert deployment.variant("bad") == "on"
+            received = [event for event in await deployment.events() if event.type == COMMAND_RECEIVED]
+            assert received == []
+            await asyncio.gather(live(source, time.time() + 25, status=500), deployment.flipped("bad"))
+        (command,) = [event.data["command"] for event in await deployment.events() if event.type == COMMAND_RECEIVED]
+        assert command["evidence"]["first_true_at"] > healthy_until - 1
+        assert set(command["evidence"]) == set(Evidence.__struct_fields__)
+    finally:
+        deployment.close()
+
+
+async def test_traffic_on_one_partition_of_eight_is_judged_as_fast_as_on_all(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    for n in (1, 8):
+        (tmp_path / str(n)).mkdir()
+    delays = await asyncio.gather(
+        *(_seconds_to_fire(kafka, f"{topic_prefix.rstrip('.')}-{n}", tmp_path / str(n), n) for n in (1, 8))
+    )
+    assert abs(delays[0] - delays[1]) <= 1
+
+
+async def _seconds_to_fire(kafka: str, prefix: str, directory: Path, partitions: int) -> int:
+    """Event time from the first second with errors to the evaluation that fires."""
+    deployment = Deployment(directory, kafka, prefix, [_FLAG])
+    await deployment.create_topics()
+    try:
+        await deployment.ready(deployment.start())
+        async with telemetry(kafka, deployment.telemetry) as source:
+            # From one whole second to another, so that both deployments are asked the same.
+            begin = math.ceil(time.time()) + 6
+            await live(source, begin, status=200, partitions=range(partitions))
+            await asyncio.gather(
+                live(source, begin + 20, status=500, partitions=range(partitions)), deployment.flipped("bad")
+            )
+        (fired,) = [event.time for event in await deployment.events() if event.type == trigger_type("firing")]
+        return round(fired - begin)
+    finally:
+        deployment.close()
+
+
+async def test_an_ingest_that_stands_still_makes_verdicts_unknown_and_is_announced(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [_FLAG])
+    await deployment.create_topics()
+    try:
+        ingest = deployment.start("--roles", "ingest")
+        # The parts of one deployment that run apart need keys that were made before.
+        keys = await asyncio.create_subprocess_exec(
+            *deployment.flipback("keys", "generate", "--dir", str(tmp_path / ".flipback"))
+        )
+        assert await keys.wait() == 0
+        judge = deployment.start("--roles", "monitor,executor")
+        await deployment.ready(ingest)
+        await deployment.ready(judge)
+        async with telemetry(kafka, deployment.telemetry) as source:
+            await live(source, time.time() + 8, status=200)
+            healthy = (await deployment.health())[-1]
+            assert healthy.status == "live"
+            ingest.send_signal(signal.SIGSTOP)
+            stopped = time.time()
+            await live(source, stopped + 5, status=500)
+            async with asyncio.timeout(40):
+                while not (begun := [e for e in await deployment.events() if e.type == INABILITY and e.time > stopped]):
+                    await asyncio.sleep(0.5)
+            assert begun[0].data["state"] == "begun"
+            assert begun[0].time - stopped < 30
+            latest = (await deployment.health())[-1]
+            assert latest.status != "live"
+            assert {trigger.state for trigger in latest.triggers} <= {"unknown"}
+            assert deployment.variant("bad") == "on"
+            ingest.send_signal(signal.SIGCONT)
+            async with asyncio.timeout(40):
+                while not [
+                    e for e in await deployment.events() if e.type == INABILITY and e.data.get("state") == "ended"
+                ]:
+                    await asyncio.sleep(0.5)
+    finally:
+        deployment.close()
