@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import FlipbackError
-from streams.settings import Format
 from streams.sample import MAX_RECORD_BYTES
+from streams.settings import Format
 
 _LENGTH = struct.Struct("<I")
 

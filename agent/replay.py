@@ -13,10 +13,10 @@ from agent.config import Config
 from agent.recordings import read
 from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec
-from streams.settings import Format
 from streams.evidence import Evidence
 from streams.monitor import Second
 from streams.replay import BATCH, Replay
+from streams.settings import Format
 
 
 class Change(msgspec.Struct, tag_field="type", tag="change", frozen=True):

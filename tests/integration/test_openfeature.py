@@ -78,7 +78,7 @@ class Shop:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # the client reports nothing to wait for
+        while not condition():  # the client reports nothing to wait for
             await asyncio.sleep(0.01)
 
 

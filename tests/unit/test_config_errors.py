@@ -189,7 +189,14 @@ def test_the_configuration_these_tests_break_is_valid(tmp_path: Path) -> None:
             "missing, and kafka:9092 is not on loop",
             "`security: {}`",
         ),
-        ("kafka:\n", "kafka:\n  replication: 0\n", 3, "kafka.replication", "expected -1, or 1 and more", "as there are brokers"),
+        (
+            "kafka:\n",
+            "kafka:\n  replication: 0\n",
+            3,
+            "kafka.replication",
+            "expected -1, or 1 and more",
+            "as there are brokers",
+        ),
         (
             "kafka:\n",
             "kafka:\n  security: {certfile: c}\n",

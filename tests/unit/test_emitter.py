@@ -72,7 +72,7 @@ def numbers(broker: Broker) -> list[int]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - conditions of several kinds
+        while not condition():
             await asyncio.sleep(0.001)
 
 
