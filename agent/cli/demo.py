@@ -9,8 +9,10 @@ import click
 
 
 def _address(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*", value):
-        raise click.BadParameter(f"expected host:port, found {value!r}")
+    for broker in [] if value is None else value.split(","):
+        parts = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", broker)
+        if parts is None or not 0 < int(parts[1]) < 65536:
+            raise click.BadParameter(f"expected host:port, found {broker!r}")
     return value
 
 
@@ -43,7 +45,7 @@ def command(kafka: str | None) -> int:
         return LiveScreen(story, console) if drawn else PlainScreen(story, click.echo)
 
     async def main() -> int:
-        task = asyncio.create_task(play(kafka, screen_of, click.echo))
+        task = asyncio.create_task(play(kafka, screen_of))
         signals: list[signal.Signals] = []
 
         def interrupt(number: signal.Signals) -> None:

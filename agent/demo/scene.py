@@ -23,8 +23,8 @@ FAULT_AFTER = 10.0
 THRESHOLD = 0.02
 HOLD = 10
 """Seconds."""
+USUAL_HOLD = "2m"
 TRIGGER = f"error_rate > {THRESHOLD:.0%} for {HOLD}s"
-SEED_TRIGGER = f"error_rate > {THRESHOLD:.0%} for 2m"
 
 
 @dataclass(frozen=True, slots=True)

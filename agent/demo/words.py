@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.demo.load import Load
-from agent.demo.scene import FAULT_AFTER, FAULT_RATE, FLAG, HOLD, INSTANCES, RATE, SEED_TRIGGER, TRIGGER, Scene
+from agent.demo.scene import FAULT_AFTER, FAULT_RATE, FLAG, HOLD, INSTANCES, RATE, TRIGGER, USUAL_HOLD, Scene
 from agent.demo.story import Story
 from agent.demo.timeline import Step
 
@@ -20,7 +20,7 @@ def opening(scene: Scene) -> Iterator[str]:
     yield f"shop     {len(INSTANCES)} instances, {RATE} requests/s over HTTP; telemetry to {broker}"
     yield f"release  {FLAG} is on, the new path, for half of the users"
     yield f"fault    after {FAULT_AFTER:.0f} s of traffic, {FAULT_RATE:.0%} of the new path's requests fail"
-    yield f"trigger  {TRIGGER}  (shortened: the usual one is {SEED_TRIGGER})"
+    yield f"trigger  {TRIGGER}  (shortened for the demo, from {USUAL_HOLD} to {HOLD} s)"
 
 
 def closing(story: Story, load: Load) -> Iterator[str]:
