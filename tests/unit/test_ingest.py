@@ -1,0 +1,366 @@
+"""Stage 1: watermarks that never promise too much, and offsets committed only for what can be recounted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.cells import ERRORS, REQUESTS, Scope
+from streams import partials
+from streams.decode import Decoder
+from streams.ingest import HEARTBEAT, Ingest
+from streams.intern import Interner, WatchList
+from streams.merge import Merge
+from streams.partials import Partial, decode, partition_of
+from streams.slices import Slice, Source
+from streams.transport import Answer, Delivery, Position
+
+T = 1_700_000_000
+SOURCE = Source("requests", 0)
+WATCH = WatchList.of([Scope("production", "cart", "new", "on")])
+LATENESS = 2.0
+
+
+@dataclass
+class Log:
+    """A partition of telemetry: sample times, one a record; `fails` are those of failed requests."""
+
+    times: Sequence[float]
+    fails: frozenset[int] = frozenset()
+    services: tuple[str, ...] = ("cart", "shop", "pay")
+
+    def value(self, offset: int) -> bytes:
+        service = self.services[offset % len(self.services)]
+        sample = {"ts": self.times[offset], "service": service, "status": 500 if offset in self.fails else 200}
+        return json.dumps(sample).encode()
+
+    def delivery(self, first: int, stop: int, epoch: int = 1) -> Delivery:
+        offsets = list(range(first, stop))
+        stamps = [int(self.times[offset] * 1000) for offset in offsets]
+        return Delivery(Slice(SOURCE, [self.value(o) for o in offsets], offsets, stamps, {}), first, stop, epoch)
+
+    def exact(self, before: int) -> dict[tuple[str, int], tuple[int, int]]:
+        """Requests and errors by (service, second) of the seconds before `before`."""
+        requests: Counter[tuple[str, int]] = Counter()
+        errors: Counter[tuple[str, int]] = Counter()
+        for offset, at in enumerate(self.times):
+            if at < before:
+                key = self.services[offset % len(self.services)], int(at)
+                requests[key] += 1
+                errors[key] += offset in self.fails
+        return {key: (n, errors[key]) for key, n in requests.items()}
+
+
+@dataclass
+class Bench:
+    """An `Ingest` of one source partition with the clock and the broker in the test's hands."""
+
+    log: Log
+    start: int = 0
+    partitions: int = 2
+    now: float = T
+    sent: list[tuple[int, bytes]] = field(default_factory=list)
+    hold: Callable[[int, Partial], asyncio.Future[None] | None] = lambda partition, partial: None
+
+    def __post_init__(self) -> None:
+        self.position = Position(start=self.start, delivered=self.start, read=self.start, epoch=1)
+        interner = Interner(WATCH)
+        self.ingest = Ingest(
+            owner="a",
+            positions={SOURCE: self.position},
+            partitions={"requests": 1},
+            partials_partitions=self.partitions,
+            decoder=Decoder({"requests": "json"}, interner),
+            interner=interner,
+            max_lateness=LATENESS,
+            send=self._send,
+            clock=lambda: self.now,
+        )
+        self.ingest.assign({SOURCE: self.start})
+
+    async def _send(self, partition: int, value: bytes) -> None:
+        self.sent.append((partition, value))
+        held = self.hold(partition, decode(value)[0])
+        if held is not None:
+            await held
+
+    def read(self, stop: int) -> None:
+        """Deliver up to `stop`, as the fetcher does: the position first, then the slice."""
+        first = self.position.delivered
+        self.position.delivered = self.position.read = stop
+        self.ingest.take(self.log.delivery(first, stop, self.position.epoch))
+
+    def answer(self, at: float, highwater: int) -> None:
+        self.position.answer = Answer(at, highwater)
+
+    def partials(self) -> list[Partial]:
+        return [decode(value)[0] for _, value in self.sent]
+
+    def watermarks(self) -> list[float | None]:
+        return [partial.watermark for partial in self.partials()]
+
+
+def merged(sent: Sequence[tuple[int, bytes]], partitions: int) -> tuple[dict[tuple[str, int], tuple[int, int]], int]:
+    """What a reader of all partials partitions counts, and up to which second."""
+    merges = [Merge(["requests"]) for _ in range(partitions)]
+    for partition, value in sent:
+        merges[partition].add(*decode(value), 0.0)
+    marks = [merge.watermark for merge in merges]
+    final = int(min(mark for mark in marks if mark is not None)) if None not in marks else 0
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    for merge in merges:
+        for second, cells in merge.take(final):
+            for scope, counts in zip(cells.scope.tolist(), cells.counts, strict=True):
+                key = cells.scopes[scope].service, second
+                assert key not in found
+                found[key] = int(counts[REQUESTS]), int(counts[ERRORS])
+    return found, final
+
+
+async def test_while_records_wait_the_watermark_follows_the_newest_sample() -> None:
+    bench = Bench(Log([T + 0.5, T + 4.5, T + 3.0, T + 9.0]), now=T + 100)
+    bench.answer(T + 99, highwater=4)
+    bench.read(3)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T + 2.5] * 2
+    assert not any(partial.caught_up for partial in bench.partials())
+
+
+async def test_caught_up_the_watermark_follows_the_time_of_the_fetch_answer_not_the_clock() -> None:
+    bench = Bench(Log([T + 0.5]), now=T + 100)
+    bench.read(1)
+    bench.answer(T + 50, highwater=1)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T + 48] * 2
+    assert all(partial.caught_up for partial in bench.partials())
+
+
+async def test_a_partition_that_never_had_a_record_has_a_watermark_once_a_fetch_has_shown_it() -> None:
+    bench = Bench(Log([]), now=T)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [None, None]
+    bench.answer(T, highwater=0)
+    bench.now = T + HEARTBEAT
+    await bench.ingest.flush()
+    assert bench.watermarks()[2:] == [T - 2] * 2
+
+
+async def test_records_that_were_fetched_but_not_reduced_are_waited_for() -> None:
+    bench = Bench(Log([T + 0.5, T + 1.0]), now=T + 100)
+    bench.read(1)
+    bench.position.delivered = bench.position.read = 2
+    bench.answer(T + 50, highwater=2)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T - 1.5] * 2
+
+
+async def test_control_batches_at_the_end_do_not_keep_a_partition_from_being_caught_up() -> None:
+    bench = Bench(Log([T + 0.5]), now=T + 100)
+    bench.read(1)
+    bench.position.read = 2
+    bench.answer(T + 50, highwater=2)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T + 48] * 2
+
+
+async def test_a_watermark_never_goes_back() -> None:
+    bench = Bench(Log([T + 0.5, T + 1.0]), now=T + 60)
+    bench.read(1)
+    bench.answer(T + 50, highwater=1)
+    await bench.ingest.flush()
+    # Behind again, with a newest sample that is older than what was promised.
+    bench.answer(T + 60, highwater=2)
+    bench.now += HEARTBEAT
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T + 48] * 4
+
+
+async def test_a_sample_from_the_future_does_not_take_the_watermark_past_the_clock() -> None:
+    bench = Bench(Log([T + 30.0, T + 31.0]), now=T + 1)
+    bench.read(1)
+    bench.answer(T + 1, highwater=2)
+    await bench.ingest.flush()
+    assert bench.watermarks() == [T - 1] * 2
+
+
+async def test_an_owner_speaks_every_second_to_every_partials_partition_though_nothing_moves() -> None:
+    bench = Bench(Log([T + 0.5, T + 1.0]), partitions=3)
+    bench.read(1)
+    bench.answer(T, highwater=2)
+    for _ in range(11):
+        await bench.ingest.flush()
+        bench.now += HEARTBEAT / 4
+    assert Counter(partition for partition, _ in bench.sent) == {0: 3, 1: 3, 2: 3}
+
+
+async def test_nothing_may_be_committed_before_the_broker_has_the_cells_and_the_watermark() -> None:
+    acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    bench = Bench(Log([T + 0.5, T + 1.5, T + 9.0]), now=T + 60)
+    bench.hold = lambda partition, partial: acknowledged if partition == 1 else None
+    bench.read(3)
+    bench.answer(T + 8, highwater=99)
+    flush = asyncio.create_task(bench.ingest.flush())
+    while len(bench.sent) < 2:
+        await asyncio.sleep(0)
+    assert bench.ingest.committable(SOURCE) is None
+    acknowledged.set_result(None)
+    await flush
+    # Offset 2 is the first of a second that is still open.
+    assert bench.ingest.committable(SOURCE) == 2
+
+
+async def test_what_is_read_while_a_flush_is_under_way_is_not_committed_by_it() -> None:
+    acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    bench = Bench(Log([T + 0.5, T + 9.0, T + 9.5, T + 20.0]), now=T + 60)
+    bench.hold = lambda partition, partial: acknowledged
+    bench.read(2)
+    bench.answer(T + 8, highwater=99)
+    flush = asyncio.create_task(bench.ingest.flush())
+    while not bench.sent:
+        await asyncio.sleep(0)
+    bench.read(4)
+    acknowledged.set_result(None)
+    await flush
+    assert bench.ingest.committable(SOURCE) == 1
+
+
+async def test_a_watermark_goes_with_the_last_part_after_the_others_are_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partials, "MAX_CELLS", 2)
+    acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    bench = Bench(Log([T + n for n in range(5)], services=("cart",)), now=T + 60, partitions=1)
+    bench.hold = lambda partition, partial: acknowledged if partial.watermark is None else None
+    bench.read(5)
+    bench.answer(T + 50, highwater=5)
+    flush = asyncio.create_task(bench.ingest.flush())
+    while not bench.sent:
+        await asyncio.sleep(0)
+    assert bench.watermarks() == [None]
+    acknowledged.set_result(None)
+    await flush
+    assert bench.watermarks() == [None, None, T + 48]
+
+
+async def test_after_a_seek_records_of_before_it_are_left_alone_and_reading_begins_anew() -> None:
+    log = Log([T + 0.1, T + 0.2, T + 0.3])
+    bench = Bench(log, now=T + 60)
+    old = log.delivery(1, 3, epoch=1)
+    bench.read(1)
+    bench.position.start = bench.position.delivered = bench.position.read = 0
+    bench.position.epoch = 2
+    bench.ingest.assign({SOURCE: 0})
+    assert bench.ingest.take(old) == []
+    bench.read(3)
+    bench.answer(T + 50, highwater=3)
+    await bench.ingest.flush()
+    assert merged(bench.sent, 2)[0] == log.exact(T + 48)
+
+
+async def test_a_slice_that_comes_twice_counts_once() -> None:
+    log = Log([T + 0.1, T + 0.2, T + 0.3])
+    bench = Bench(log, now=T + 60)
+    bench.read(3)
+    bench.ingest.take(log.delivery(0, 3))
+    bench.answer(T + 50, highwater=3)
+    await bench.ingest.flush()
+    assert merged(bench.sent, 2)[0] == log.exact(T + 48)
+
+
+async def test_what_was_given_up_is_neither_sent_nor_committed() -> None:
+    bench = Bench(Log([T + 0.1]), now=T + 60)
+    bench.read(1)
+    bench.answer(T + 50, highwater=1)
+    await bench.ingest.flush()
+    assert bench.ingest.committable(SOURCE) == 1
+    bench.ingest.revoke()
+    sent = len(bench.sent)
+    bench.ingest.take(bench.log.delivery(0, 1))
+    bench.now += 5
+    await bench.ingest.flush()
+    assert len(bench.sent) == sent
+    assert bench.ingest.committable(SOURCE) is None
+
+
+async def test_the_cells_of_a_service_go_to_its_own_partials_partition() -> None:
+    bench = Bench(Log([T + 0.1] * 6), now=T + 60, partitions=7)
+    bench.read(6)
+    bench.answer(T + 50, highwater=6)
+    await bench.ingest.flush()
+    for partition, value in bench.sent:
+        for scope in decode(value)[1].scopes:
+            assert partition == partition_of(scope.environment, scope.service, 7)
+
+
+# Steps of a session; the offset or the seconds are drawn with it.
+steps = st.lists(
+    st.sampled_from(["read", "read", "answer", "flush", "flush", "crash", "zombie"]), min_size=5, max_size=40
+)
+
+
+@given(
+    gaps=st.lists(st.sampled_from([0.0, 0.1, 0.4, 1.1]), min_size=5, max_size=60),
+    jitter=st.lists(st.floats(0, 0.9), min_size=60, max_size=60),
+    steps=steps,
+    data=st.data(),
+)
+def test_crashes_and_zombies_at_any_step_change_no_count(
+    gaps: list[float], jitter: list[float], steps: list[str], data: st.DataObject
+) -> None:
+    times, at = [], float(T)
+    for gap, back in zip(gaps, jitter, strict=False):
+        at += gap
+        # Out of order by less than the lateness allowed, so every sample has its place.
+        times.append(at - back)
+    log = Log(times, fails=frozenset(range(0, len(times), 3)))
+    asyncio.run(_session(log, steps, data))
+
+
+async def _session(log: Log, steps: list[str], data: st.DataObject) -> None:
+    size, committed, sent = len(log.times), 0, []
+    now = max(log.times) + 1
+    worker, zombie = Bench(log, now=now), None
+
+    async def flush(bench: Bench) -> None:
+        bench.now += HEARTBEAT
+        await bench.ingest.flush()
+        sent.extend(bench.sent)
+        bench.sent.clear()
+
+    for step in steps:
+        if step == "read":
+            first = worker.position.delivered
+            worker.read(data.draw(st.integers(first, size)))
+        elif step == "answer":
+            # A fetch at a time when just the records so far were written, so nothing older can be unread.
+            unread = worker.position.read
+            if unread < size:
+                worker.answer(min(log.times[unread:]), unread)
+        elif step == "flush":
+            await flush(worker)
+            committed = max(committed, worker.ingest.committable(SOURCE) or 0)
+        elif step == "crash":
+            # Some of what was under way reached the broker, cells without their watermark perhaps.
+            worker.now += HEARTBEAT
+            await worker.ingest.flush()
+            sent += worker.sent[: data.draw(st.integers(0, len(worker.sent)))]
+            worker = Bench(log, start=committed, now=worker.now)
+        else:
+            # The old owner does not know yet that it lost the partition: it goes on beside the new one.
+            zombie, worker = worker, Bench(log, start=committed, now=worker.now)
+        if zombie is not None:
+            zombie.read(data.draw(st.integers(zombie.position.delivered, size)))
+            await flush(zombie)
+    worker.read(size)
+    worker.answer(now + 60, size)
+    await flush(worker)
+    found, final = merged(sent, worker.partitions)
+    assert found == log.exact(final)
+    assert final == int(now + 60 - LATENESS)
