@@ -56,9 +56,12 @@ class Child:
             raise DemoFailed(f"{self.name} does not answer after {within:.0f} s; see {self.log}") from None
 
 
-async def start(name: str, command: Sequence[str], logs: Path) -> Child:
-    """Start a process in a session of its own, so that Ctrl-C in the terminal reaches it through the demo alone."""
-    path = logs / f"{name}.log"
+async def start(name: str, command: Sequence[str], directory: Path) -> Child:
+    """Start a process whose log and temporary files lie in `directory`.
+
+    It has a session of its own, so that Ctrl-C in the terminal reaches it through the demo alone.
+    """
+    path = directory / f"{name}.log"
     parent = os.getpid()
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -66,6 +69,7 @@ async def start(name: str, command: Sequence[str], logs: Path) -> Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={**os.environ, "TMPDIR": str(directory)},
             start_new_session=True,
             preexec_fn=lambda: _die_with(parent),
         )

@@ -16,8 +16,8 @@ def percent(ratio: float | None) -> str:
 
 def opening(scene: Scene) -> Iterator[str]:
     """What is going to be shown, in lines of at most 79 characters."""
-    broker = "an embedded broker" if scene.embedded else f"Kafka, {scene.brokers}"
-    yield f"shop     {len(INSTANCES)} instances, {RATE} requests/s over HTTP; telemetry to {broker}"
+    broker = "an embedded broker" if scene.embedded else f"Kafka {scene.brokers}"
+    yield f"shop     {len(INSTANCES)} instances, {RATE} HTTP requests/s; telemetry to {broker}"
     yield f"release  {FLAG} is on, the new path, for half of the users"
     yield f"fault    after {FAULT_AFTER:.0f} s of traffic, {FAULT_RATE:.0%} of the new path's requests fail"
     yield f"trigger  {TRIGGER}  (shortened for the demo, from {USUAL_HOLD} to {HOLD} s)"

@@ -1,0 +1,142 @@
+"""The demo's timeline: the earliest sign of each step counts, and recovered means recovered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.demo.scene import FLAG, SERVICE
+from agent.demo.timeline import CLEAN_SECONDS, Arm, Second, Step, Timeline, recovered, second, unfinished
+from detectors.cells import COUNTS
+from streams.health import Health, TriggerHealth
+
+OK = TriggerHealth(FLAG, "errors", f"production/{SERVICE}", "ok", 0.0, 0.02, 2000, "")
+
+
+def injected(at: float = 100.0) -> Timeline:
+    timeline = Timeline()
+    timeline.note(Step.INJECTED, at)
+    return timeline
+
+
+def test_a_step_is_measured_from_the_injection() -> None:
+    timeline = injected(100.0)
+    mark = timeline.note(Step.PENDING, 104.25, "why")
+    assert mark is not None
+    assert (mark.since, mark.detail) == (4.25, "why")
+
+
+def test_what_was_seen_before_the_injection_belongs_to_another_story() -> None:
+    assert Timeline().note(Step.PENDING, 99.0) is None
+    timeline = injected(100.0)
+    assert timeline.note(Step.PENDING, 99.9) is None
+    assert Step.PENDING not in timeline.marks
+
+
+@given(st.lists(st.floats(100, 200), min_size=1))
+def test_of_several_signs_of_a_step_the_earliest_counts_and_the_first_is_news(times: list[float]) -> None:
+    timeline = injected(100.0)
+    news = [timeline.note(Step.FIRING, at) for at in times]
+    assert timeline.marks[Step.FIRING].at == min(times)
+    assert news[0] is not None
+    assert not any(news[1:])
+
+
+def test_the_steps_that_are_missing_stand_in_the_order_of_the_way() -> None:
+    timeline = injected()
+    timeline.note(Step.COMMAND, 101.0)
+    assert timeline.next is Step.PENDING
+    assert timeline.missing == [
+        Step.PENDING, Step.FIRING, Step.WRITTEN, Step.READ_BACK, Step.OLD_PATH, Step.RECOVERED,
+    ]  # fmt: skip
+    for step in Step:
+        timeline.note(step, 102.0)
+    assert timeline.next is None
+
+
+def test_a_time_between_steps_is_known_once_both_were_seen() -> None:
+    timeline = injected(100.0)
+    timeline.note(Step.WRITTEN, 114.0)
+    assert timeline.between(Step.INJECTED, Step.WRITTEN) == 14.0
+    assert timeline.between(Step.WRITTEN, Step.OLD_PATH) is None
+
+
+def test_each_missing_step_has_words() -> None:
+    assert len(set(unfinished(Step).split("; "))) == len(Step)
+
+
+def of_the_shop(time: int, new: tuple[int, int] = (0, 0), old: tuple[int, int] = (200, 0)) -> Second:
+    return Second(time, Arm(*new), Arm(*old), Arm(new[0] + old[0], new[1] + old[1]), OK)
+
+
+def clean(first: int, count: int) -> list[Second]:
+    return [of_the_shop(first + index) for index in range(count)]
+
+
+def test_the_shop_has_recovered_after_clean_seconds_in_a_row() -> None:
+    assert recovered(clean(101, CLEAN_SECONDS - 1), since=100.0) is None
+    assert recovered(clean(101, CLEAN_SECONDS), since=100.0) == (105, Arm(1000, 0))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        of_the_shop(105, new=(1, 0), old=(199, 0)),
+        of_the_shop(105, old=(200, 4)),
+        of_the_shop(105, old=(0, 0)),
+    ],
+    ids=["one request on the new path", "error rate at the threshold", "no request at all"],
+)
+def test_a_second_that_is_not_clean_begins_the_count_anew(spoilt: Second) -> None:
+    seconds = [*clean(101, 4), spoilt, *clean(106, 4)]
+    assert recovered(seconds, since=100.0) is None
+    assert recovered([*seconds, of_the_shop(110)], since=100.0) == (110, Arm(1000, 0))
+
+
+def test_a_second_that_nobody_counted_is_not_clean() -> None:
+    seconds = [*clean(101, 4), *clean(106, 4)]
+    assert recovered(seconds, since=100.0) is None
+
+
+def test_a_second_that_began_before_the_flag_was_written_does_not_count() -> None:
+    assert recovered(clean(101, CLEAN_SECONDS), since=100.5) is None
+    assert recovered(clean(101, CLEAN_SECONDS + 1), since=100.5) == (106, Arm(1000, 0))
+
+
+def test_errors_below_the_threshold_are_counted_and_do_not_hinder() -> None:
+    seconds = [of_the_shop(101 + index, old=(200, 3)) for index in range(CLEAN_SECONDS)]
+    assert recovered(seconds, since=100.0) == (105, Arm(1000, 15))
+
+
+def frame(scopes: list[tuple[str, str, str, str]], requests: list[int], errors: list[int], flag: str = FLAG) -> Health:
+    counts = {name: [0] * len(scopes) for name in COUNTS} | {"requests": requests, "errors": errors}
+    trigger = TriggerHealth(flag, "errors", "", "pending", 0.05, 0.02, 200, "")
+    return Health(1, 1000, 1002.5, 3, "live", "", scopes, counts, {}, [2] * len(scopes), [trigger])
+
+
+def test_a_health_record_gives_the_requests_of_each_path_and_the_verdict() -> None:
+    scopes = [
+        ("production", "other", "", ""),
+        ("production", SERVICE, "", ""),
+        ("production", SERVICE, FLAG, "off"),
+        ("production", SERVICE, FLAG, "on"),
+        ("production", SERVICE, "another-flag", "on"),
+    ]
+    seen = second(frame(scopes, [7, 200, 101, 99, 50], [7, 20, 0, 20, 50]))
+    assert seen is not None
+    assert (seen.new, seen.old, seen.whole) == (Arm(99, 20), Arm(101, 0), Arm(200, 20))
+    assert (seen.time, seen.trigger.state) == (1000, "pending")
+
+
+def test_a_path_without_requests_has_no_error_rate() -> None:
+    seen = second(frame([("production", SERVICE, "", "")], [200], [0]))
+    assert seen is not None
+    assert seen.new.error_rate is None
+    assert seen.whole.error_rate == 0.0
+
+
+def test_a_record_of_another_partition_or_of_no_second_is_passed_over() -> None:
+    assert second(frame([("production", "other", "", "")], [7], [7])) is None
+    assert second(frame([], [], [])) is None
+    assert second(frame([("production", SERVICE, "", "")], [7], [7], flag="another-flag")) is None
