@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import random
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,16 @@ from agent.errors import FlipbackError
 STOP_TIMEOUT = 4.0
 """Seconds after SIGTERM until SIGKILL; `flipback run` takes up to three."""
 
-_PR_SET_PDEATHSIG = 1
 _POLL = 0.05
-_libc = ctypes.CDLL(None)
+
+# Between fork and exec Python code is not safe where there are threads, so a program does it that becomes the child.
+# Linux clears the signal neither at execve(2) nor for a session of its own; 1 is PR_SET_PDEATHSIG, see prctl(2).
+_DIE_WITH_PARENT = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class DemoFailed(FlipbackError):
@@ -62,16 +69,15 @@ async def start(name: str, command: Sequence[str], directory: Path) -> Child:
     It has a session of its own, so that Ctrl-C in the terminal reaches it through the demo alone.
     """
     path = directory / f"{name}.log"
-    parent = os.getpid()
+    guarded = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
     with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *guarded,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, "TMPDIR": str(directory)},
             start_new_session=True,
-            preexec_fn=lambda: _die_with(parent),
         )
     return Child(name, process, path)
 
@@ -108,10 +114,3 @@ async def listens(host: str, port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-def _die_with(parent: int) -> None:
-    """Between fork and exec: have the kernel kill this process when its parent is gone, however that ended."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

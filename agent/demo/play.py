@@ -42,8 +42,8 @@ _logger = logging.getLogger(__name__)
 async def play(kafka: str | None, screen_of: Callable[[Story], Screen]) -> int:
     """Show the demo on brokers `kafka` (host:port), or on an embedded one; the exit status.
 
-    Its directory and topics are removed unless it fails: then the message says where they are. DemoFailed if it cannot
-    be shown at all.
+    Its topics are removed in the end; so is its directory unless the demo fails, and then the message names it.
+    DemoFailed if it cannot be shown at all.
     """
     check_extras(embedded=kafka is None)
     if kafka is not None:
@@ -96,7 +96,8 @@ class _Play:
             await self._observe()
         missing = self._story.timeline.missing
         if missing:
-            self._screen.close([f"Failed: {unfinished(missing)}.", f"Logs: {self._scene.logs}"], well=False)
+            failed = [f"Failed: {unfinished(missing[0])}.", f"Not seen: {', '.join(missing)}."]
+            self._screen.close([*failed, f"Logs: {self._scene.logs}"], well=False)
             return 1
         self._screen.close(list(closing(self._story, self._load)), well=True)
         return 0

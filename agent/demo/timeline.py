@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -133,8 +133,8 @@ def recovered(seconds: Sequence[Second], since: float) -> tuple[int, Arm] | None
     return None
 
 
-def unfinished(missing: Iterable[Step]) -> str:
-    """What has not happened, in words."""
+def unfinished(step: Step) -> str:
+    """What has not happened if a step was not seen."""
     words = {
         Step.INJECTED: "the fault was not injected",
         Step.PENDING: "the trigger did not become pending",
@@ -145,4 +145,4 @@ def unfinished(missing: Iterable[Step]) -> str:
         Step.OLD_PATH: "no user of the new path came to the old one",
         Step.RECOVERED: f"the shop did not have {CLEAN_SECONDS} clean seconds in a row",
     }
-    return "; ".join(words[step] for step in missing)
+    return words[step]

@@ -63,7 +63,7 @@ def test_a_time_between_steps_is_known_once_both_were_seen() -> None:
 
 
 def test_each_missing_step_has_words() -> None:
-    assert len(set(unfinished(Step).split("; "))) == len(Step)
+    assert len({unfinished(step) for step in Step}) == len(Step)
 
 
 def of_the_shop(time: int, new: tuple[int, int] = (0, 0), old: tuple[int, int] = (200, 0)) -> Second:
