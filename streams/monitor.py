@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from detectors.cells import Cells
 from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
-from detectors.spec import TriggerSpec
+from detectors.spec import TriggerSpec, longest_lookback
 from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
@@ -23,6 +23,9 @@ from streams.partials import decode
 
 SILENT_AFTER = 10.0
 """Seconds after which a source partition's owner counts as silent; it speaks every second."""
+
+SKIPPED_AFTER = 3600
+"""Seconds of silence, beyond what triggers look back, that are gone through one by one."""
 
 Status = Literal["live", "catching_up", "unknown"]
 
@@ -77,6 +80,7 @@ class Shard:
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
+        self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
         self._next: int | None = None
         self._stale: set[int] = set()
         self.verdicts: Evaluation | None = None
@@ -124,6 +128,10 @@ class Shard:
             begin = final if first is None else min(first, final)
             whole = self.merge.whole_from
             self._next = begin if whole is None else max(begin, whole)
+        if now is not None:
+            # A sample of last year at the start of the log, or an outage of days: at 0.2 ms a second and shard, a year
+            # is two hours in which nothing is judged. No trigger looks back that far.
+            self._next = max(self._next, final - self._kept)
         if final <= self._next:
             return
         blocks = dict(self.merge.take(final))
