@@ -1,45 +1,49 @@
-"""The columnar batch: many samples in one record, at about 15 bytes and 0.1 microseconds each.
+"""The columnar batch: many samples in one record, at about 20 bytes a sample, read 20 times as fast as single ones.
 
 Layout, version 1; docs/telemetry-formats.md has it in full for other languages. A MessagePack array of
 
-    version, n, ts, profiles, profile, instances, instance, kinds, kind, latency_ms, weight, measures
+    version, n, ts, profiles, profile, instances, instance, kinds, kind, latency_ms, timed, weight, measures
 
-`ts` and `latency_ms` are n little-endian doubles (latency NaN or the whole column empty: not timed). `profiles` lists
-what samples have in common, `[environment or nil, service, {flag: variant}]`, `instances` names, `kinds` `[status,
-outcome, cache]`, each nil where absent. `profile`, `instance` and `kind` are n indices into those lists, of 1, 2 or 4
-bytes each as their length says; an empty column stands for all zeros, and an empty list with it for "none". `weight`
-is n unsigned 32-bit counts of alike requests, or empty for all ones. `measures` lists `[name, rows, values]`, rows
-being unsigned 32-bit and values doubles.
+`ts` and `latency_ms` are n little-endian doubles; `timed` is n bytes, 1 where there is a latency, or empty: for all, if
+`latency_ms` is not empty too. `profiles` lists what samples have in common, `[environment or nil, service, {flag:
+variant}]`, `instances` names, `kinds` `[status, outcome, cache]`, each nil where absent. `profile`, `instance` and
+`kind` are n indices into those lists, of 1, 2 or 4 bytes each as their length says; an empty column stands for all
+zeros, and an empty list with it for "none". `weight` is n unsigned 32-bit counts of alike requests, or empty for all
+ones. `measures` lists `[name, rows, values]`, rows being unsigned 32-bit and values doubles.
+
+Readers remember lists they have met, byte for byte. So lists are best written in one order, as `encode` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Hashable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
-from streams.sample import DEFAULT_ENVIRONMENT, Cache, Instance, Name, Outcome, Sample, Status
+from streams.sample import DEFAULT_ENVIRONMENT, Sample
 
 VERSION: Final = 1
 CONTENT_TYPE: Final = "application/vnd.flipback.columnar+msgpack"
+
+Entry = TypeVar("Entry", bound=Hashable)
 
 
 class Profile(msgspec.Struct, array_like=True, frozen=True):
     """What samples of one service and the same flags share; `flags` is an encoded map."""
 
-    environment: Name | None
-    service: Name
+    environment: str | None
+    service: str
     flags: msgspec.Raw
 
 
 class Kind(msgspec.Struct, array_like=True, frozen=True):
     """How requests ended and what the cache said."""
 
-    status: Status | None
-    outcome: Outcome | None
-    cache: Cache | None
+    status: int | None
+    outcome: str | None
+    cache: str | None
 
 
 class MeasureColumn(msgspec.Struct, array_like=True, frozen=True):
@@ -58,11 +62,12 @@ class ColumnarBatch(msgspec.Struct, array_like=True, frozen=True):
     ts: bytes
     profiles: list[Profile]
     profile: bytes
-    instances: list[Instance]
+    instances: list[str]
     instance: bytes
     kinds: list[Kind]
     kind: bytes
     latency_ms: bytes
+    timed: bytes
     weight: bytes
     measures: list[MeasureColumn]
 
@@ -72,17 +77,20 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 def encode(samples: Sequence[Sample]) -> bytes:
     """Encode samples as one record of the columnar format. The order of the samples is kept."""
-    profiles: dict[Any, int] = {}
-    instances: dict[str, int] = {}
-    kinds: dict[Any, int] = {}
-    profile, instance, kind = [], [], []
-    for sample in samples:
-        environment = None if sample.environment == DEFAULT_ENVIRONMENT else sample.environment
-        flags = _encoder.encode(sample.flags or {})
-        profile.append(profiles.setdefault((environment, sample.service, flags), len(profiles)))
-        instance.append(instances.setdefault(sample.instance or "", len(instances)))
-        kind.append(kinds.setdefault((sample.status, sample.outcome, sample.cache), len(kinds)))
-    latency = [sample.latency_ms for sample in samples]
+    profiles, profile = _listed(
+        [
+            (
+                None if sample.environment == DEFAULT_ENVIRONMENT else sample.environment,
+                sample.service,
+                _encoder.encode(sample.flags or {}),
+            )
+            for sample in samples
+        ]
+    )
+    instances, instance = _listed([sample.instance or "" for sample in samples])
+    kinds, kind = _listed([(sample.status, sample.outcome, sample.cache) for sample in samples])
+    timed = np.array([sample.latency_ms is not None for sample in samples], dtype=bool)
+    latency = np.array([sample.latency_ms or 0.0 for sample in samples], dtype="<f8")
     weight = [1 if sample.n is None else sample.n for sample in samples]
     measures: dict[str, list[tuple[int, float]]] = {}
     for row, sample in enumerate(samples):
@@ -94,12 +102,13 @@ def encode(samples: Sequence[Sample]) -> bytes:
             n=len(samples),
             ts=np.array([sample.ts for sample in samples], dtype="<f8").tobytes(),
             profiles=[Profile(e, s, msgspec.Raw(flags)) for e, s, flags in profiles],
-            profile=_indices(profile),
-            instances=list(instances),
-            instance=_indices(instance),
+            profile=profile,
+            instances=instances,
+            instance=instance,
             kinds=[Kind(*entry) for entry in kinds],
-            kind=_indices(kind),
-            latency_ms=b"" if latency.count(None) == len(latency) else np.array(latency, dtype="<f8").tobytes(),
+            kind=kind,
+            latency_ms=latency.tobytes() if timed.any() else b"",
+            timed=timed.tobytes() if timed.any() and not timed.all() else b"",
             weight=b"" if weight.count(1) == len(weight) else np.array(weight, dtype="<u4").tobytes(),
             measures=[
                 MeasureColumn(
@@ -113,8 +122,16 @@ def encode(samples: Sequence[Sample]) -> bytes:
     )
 
 
-def _indices(values: list[int]) -> bytes:
-    most = max(values, default=0)
-    if most == 0:
-        return b""
-    return np.array(values, dtype="<u1" if most < 1 << 8 else "<u2" if most < 1 << 16 else "<u4").tobytes()
+def _listed(entries: list[Entry]) -> tuple[list[Entry], bytes]:
+    """The distinct entries in a fixed order, and the index of every entry among them."""
+    distinct = sorted(set(entries), key=_order)
+    number = {entry: index for index, entry in enumerate(distinct)}
+    if len(distinct) <= 1:
+        return distinct, b""
+    width = "<u1" if len(distinct) <= 1 << 8 else "<u2" if len(distinct) <= 1 << 16 else "<u4"
+    return distinct, np.array([number[entry] for entry in entries], dtype=width).tobytes()
+
+
+def _order(entry: Any) -> Any:
+    # None does not compare with text.
+    return tuple((part is not None, part) for part in entry) if isinstance(entry, tuple) else entry

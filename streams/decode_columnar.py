@@ -1,22 +1,64 @@
-"""Columnar batches to columns: tables are numbered entry by entry, samples by numpy."""
+"""Columnar batches to columns: lists are numbered entry by entry, or found as a whole, samples by numpy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta, Raw
+from numpy.typing import NDArray
 
 from detectors.cells import Int
-from streams.columnar import VERSION, ColumnarBatch
-from streams.decode_columns import NO_COLUMNS, NO_MEASURES, Columns, Float, Rejects, joined
-from streams.intern import INVALID, Interner, Table
-from streams.sample import MAX_LATENCY_MS, MAX_MEASURE, MAX_N, MAX_RECORD_BYTES, MAX_TIME, MIN_TIME, Kinds
+from streams.columnar import VERSION, Kind, MeasureColumn, Profile
+from streams.decode_columns import NO_MEASURES, Columns, Float, Rejects, joined
+from streams.intern import INVALID, Interner, ProfileKey, Table
+from streams.sample import (
+    LOOKUPS,
+    MAX_LATENCY_MS,
+    MAX_MEASURE,
+    MAX_N,
+    MAX_RECORD_BYTES,
+    MAX_STATUS,
+    MAX_TIME,
+    MIN_TIME,
+    OUTCOMES,
+    Kinds,
+)
 
-_decode: Final = msgspec.msgpack.Decoder(ColumnarBatch).decode
-_kinds: Final = Kinds()
+_LONGEST_LIST: Final = 1 << 16
+"""Entries of a list at most: a record of 4 MiB could hold a million, and they become Python objects."""
+_UNTIMED_BAD: Final = -1.0
+"""Stands for a latency that is no number; nan is for none."""
+
+
+class _Batch(msgspec.Struct, array_like=True, frozen=True):
+    """`columnar.ColumnarBatch` with lists left encoded: their bytes are looked up, which spares reading them again."""
+
+    version: int
+    n: int
+    ts: bytes
+    profiles: Raw
+    profile: bytes
+    instances: Raw
+    instance: bytes
+    kinds: Raw
+    kind: bytes
+    latency_ms: bytes
+    timed: bytes
+    weight: bytes
+    measures: Annotated[list[MeasureColumn], Meta(max_length=_LONGEST_LIST)]
+
+
+_batch: Final = msgspec.msgpack.Decoder(_Batch).decode
+_header: Final = msgspec.msgpack.Decoder(list[Raw]).decode
+_profiles: Final = msgspec.msgpack.Decoder(Annotated[list[Profile], Meta(max_length=_LONGEST_LIST)]).decode
+_instances: Final = msgspec.msgpack.Decoder(Annotated[list[str], Meta(max_length=_LONGEST_LIST)]).decode
+_kinds: Final = msgspec.msgpack.Decoder(Annotated[list[Kind], Meta(max_length=_LONGEST_LIST)]).decode
+_kind_numbers: Final = Kinds()
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4"}
+_FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class _Damaged(ValueError):
@@ -35,77 +77,110 @@ def decode_columnar(
             rejects.add(index, "oversized", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
         else:
             try:
-                batch = _decode(value)
-                if batch.version != VERSION:
-                    raise _Damaged(f"version {batch.version}, expected {VERSION}")
-                parts.append(_columns(index, batch, interner, table, rejects))
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                parts.append(_columns(index, _read(value), interner, table))
+            except _FAULTS as error:
                 rejects.add(index, "malformed", str(error))
-    return joined(parts) if parts else NO_COLUMNS
+    columns = joined(parts)
+    good = _good(columns)
+    if good.all():
+        return columns
+    for index in np.unique(columns.record[~good]).tolist():
+        start, stop = np.searchsorted(columns.record, (index, index + 1))
+        bad = np.flatnonzero(~good[start:stop])
+        reason = _reason(columns, int(start), int(bad[0]), values[index - first] or b"", table)
+        rejects.add(index, "invalid", reason, int(bad[0]), len(bad))
+    return columns.where(good)
 
 
-def _columns(index: int, batch: ColumnarBatch, interner: Interner, table: Table, rejects: Rejects) -> Columns:
+def _read(value: bytes) -> _Batch:
+    try:
+        batch = _batch(value)
+    except msgspec.ValidationError:
+        # Of another version anything may be different but the place of its number.
+        version = msgspec.msgpack.decode(_header(value)[0], type=int)
+        if version != VERSION:
+            raise _Damaged(f"version {version}, expected {VERSION}") from None
+        raise
+    if batch.version != VERSION:
+        raise _Damaged(f"version {batch.version}, expected {VERSION}")
+    if batch.n < 0 or len(batch.ts) != 8 * batch.n:
+        raise _Damaged(f"ts has {len(batch.ts)} bytes, expected 8 for each of {batch.n} samples")
+    return batch
+
+
+def _columns(index: int, batch: _Batch, interner: Interner, table: Table) -> Columns:
+    """The samples as they are: what may not be counted has a number INVALID or a value out of its bounds."""
     n = batch.n
-    if n < 0 or len(batch.ts) != 8 * n:
-        raise _Damaged(f"ts has {len(batch.ts)} bytes, expected 8 for each of {n} samples")
-    ts = np.frombuffer(batch.ts, dtype="<f8")
-    profile_keys = [(p.environment, p.service, bytes(p.flags)) for p in batch.profiles]
-    profile = _looked_up("profile", n, batch.profile, [table.msgpack[key] for key in profile_keys])
-    instance = _looked_up("instance", n, batch.instance, [table.instances[name] for name in batch.instances or [""]])
-    kinds = [_kinds[kind.status, kind.outcome, kind.cache] for kind in batch.kinds] or [_kinds[None, None, None]]
-    kind = _looked_up("kind", n, batch.kind, kinds)
-    latency = _doubles("latency_ms", n, batch.latency_ms)
-    weight = _weights(n, batch.weight)
-    rows, numbers, measured = _measures(n, batch, interner)
-
-    # Comparisons with nan are false: a time that is none fails, a latency that is none must not.
-    good = (ts >= MIN_TIME) & (ts <= MAX_TIME) & (weight >= 1) & (weight <= MAX_N)
-    good &= (profile != INVALID) & (instance != INVALID)
-    good &= np.isnan(latency) | ((latency >= 0) & (latency <= MAX_LATENCY_MS))
-    bad_measures = ~(np.abs(measured) <= MAX_MEASURE) | (numbers == INVALID)
-    good[rows[bad_measures]] = False
-    if not good.all():
-        bad = np.flatnonzero(~good)
-        rejects.add(index, "invalid", _reason(batch, int(bad[0]), table, profile_keys), int(bad[0]), len(bad))
-    columns = Columns(
+    rows, numbers, measured = _measures(n, batch.measures, interner)
+    return Columns(
         record=np.full(n, index, dtype=np.int64),
-        ts=ts,
-        profile=profile,
-        instance=instance,
-        kind=kind,
-        n=weight,
-        latency_ms=latency,
+        ts=np.frombuffer(batch.ts, dtype="<f8"),
+        profile=_looked_up("profile", n, batch.profile, table.listed(b"p", bytes(batch.profiles), _profile_numbers)),
+        instance=_looked_up(
+            "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), _instance_numbers)
+        ),
+        kind=_looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), _numbers_of_kinds)),
+        n=_weights(n, batch.weight),
+        latency_ms=_latencies(n, batch.latency_ms, batch.timed),
         measure_row=rows,
         measure_id=numbers,
         measure_value=measured,
     )
-    return columns.where(good)
 
 
-def _looked_up(name: str, n: int, raw: bytes, numbers: Sequence[int]) -> Int:
+def _profile_keys(raw: bytes) -> list[ProfileKey]:
+    return [(profile.environment, profile.service, bytes(profile.flags)) for profile in _profiles(raw)]
+
+
+def _profile_numbers(raw: bytes, table: Table) -> list[int]:
+    return [table.msgpack[key] for key in _profile_keys(raw)]
+
+
+def _instance_numbers(raw: bytes, table: Table) -> list[int]:
+    return [table.instances[name] for name in _instances(raw) or [""]]
+
+
+def _numbers_of_kinds(raw: bytes, table: Table) -> list[int]:
+    return [_kind_number(kind) for kind in _kinds(raw)] or [_kind_numbers[None, None, None]]
+
+
+def _kind_number(kind: Kind) -> int:
+    known = kind.outcome is None or kind.outcome in OUTCOMES
+    if not known or kind.cache not in LOOKUPS or not 0 <= (kind.status or 0) <= MAX_STATUS:
+        return INVALID
+    return _kind_numbers[kind.status, kind.outcome, kind.cache]
+
+
+def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
     """The numbers that a column of indices stands for."""
-    if not numbers:
-        if n:
-            raise _Damaged(f"no {name} is listed, but there are samples")
-        return np.zeros(0, dtype=np.int64)
     if not raw:
-        return np.full(n, numbers[0], dtype=np.int64)
+        if not len(numbers) and n:
+            raise _Damaged(f"no {name} is listed, but there are samples")
+        return np.full(n, numbers[0] if n else 0, dtype=np.int64)
     width = _WIDTHS.get(len(raw) // n if n else 0)
     if width is None or len(raw) % n:
         raise _Damaged(f"{name} has {len(raw)} bytes, expected 1, 2 or 4 for each of {n} samples")
     indices = np.frombuffer(raw, dtype=width)
-    if int(indices.max()) >= len(numbers):
-        raise _Damaged(f"{name} has index {int(indices.max())}, but {len(numbers)} are listed")
-    result: Int = np.array(numbers, dtype=np.int64)[indices]
-    return result
+    try:
+        return numbers.take(indices)
+    except IndexError:
+        raise _Damaged(f"{name} has index {int(indices.max())}, but {len(numbers)} are listed") from None
 
 
-def _doubles(name: str, n: int, raw: bytes) -> Float:
-    if not raw:
+def _latencies(n: int, raw: bytes, timed: bytes) -> Float:
+    if not raw and not timed:
         return np.full(n, np.nan)
     if len(raw) != 8 * n:
-        raise _Damaged(f"{name} has {len(raw)} bytes, expected none, or 8 for each of {n} samples")
-    return np.frombuffer(raw, dtype="<f8")
+        raise _Damaged(f"latency_ms has {len(raw)} bytes, expected none, or 8 for each of {n} samples")
+    latency = np.frombuffer(raw, dtype="<f8")
+    strange = np.isnan(latency)
+    if strange.any():
+        latency = np.where(strange, _UNTIMED_BAD, latency)
+    if not timed:
+        return latency
+    if len(timed) != n:
+        raise _Damaged(f"timed has {len(timed)} bytes, expected none, or 1 for each of {n} samples")
+    return np.where(np.frombuffer(timed, dtype=np.uint8) != 0, latency, np.nan)
 
 
 def _weights(n: int, raw: bytes) -> Int:
@@ -116,45 +191,62 @@ def _weights(n: int, raw: bytes) -> Int:
     return np.frombuffer(raw, dtype="<u4").astype(np.int64)
 
 
-def _measures(n: int, batch: ColumnarBatch, interner: Interner) -> tuple[Int, Int, Float]:
+def _measures(n: int, columns: Sequence[MeasureColumn], interner: Interner) -> tuple[Int, Int, Float]:
     """Row, number and value of every measure, by row."""
-    if not batch.measures:
+    if not columns:
         return NO_MEASURES
-    names = [column.name for column in batch.measures]
+    names = [column.name for column in columns]
     if len(set(names)) < len(names):
         raise _Damaged("a measure is listed twice")
     rows, numbers, values = [], [], []
-    for column in batch.measures:
+    for column in columns:
+        if len(column.rows) % 4 or len(column.values) != 2 * len(column.rows):
+            sizes = f"{len(column.rows)} bytes of rows and {len(column.values)} of values"
+            raise _Damaged(f"measure {column.name!r} has {sizes}, expected 4 and 8 for each")
         row = np.frombuffer(column.rows, dtype="<u4").astype(np.int64)
-        if len(column.values) != 8 * len(row):
-            raise _Damaged(f"measure {column.name!r} has {len(row)} rows and {len(column.values)} bytes of values")
-        if len(row) and (int(row.max()) >= n or len(np.unique(row)) < len(row)):
-            raise _Damaged(f"measure {column.name!r} names a row twice, or one past the {n} samples")
+        if len(row) and (int(row[-1]) >= n or not (row[1:] > row[:-1]).all()):
+            raise _Damaged(f"rows of measure {column.name!r} do not ascend, or pass the {n} samples")
         rows.append(row)
         numbers.append(np.full(len(row), interner.measures[column.name], dtype=np.int64))
         values.append(np.frombuffer(column.values, dtype="<f8"))
+    if len(rows) == 1:
+        return rows[0], numbers[0], values[0]
     row = np.concatenate(rows)
     order = np.argsort(row, kind="stable")
     return row[order], np.concatenate(numbers)[order], np.concatenate(values)[order]
 
 
-def _reason(batch: ColumnarBatch, row: int, table: Table, keys: Sequence[tuple[str | None, str, bytes]]) -> str:
-    """What is wrong with a sample, the first thing that is."""
-    n = batch.n
-    ts = float(np.frombuffer(batch.ts, dtype="<f8")[row])
+def _good(columns: Columns) -> NDArray[np.bool_]:
+    # Comparisons with nan are false: a time that is none fails, a latency that is none must not.
+    good = (columns.ts >= MIN_TIME) & (columns.ts <= MAX_TIME)
+    good &= (columns.n >= 1) & (columns.n <= MAX_N)
+    good &= (columns.profile | columns.instance | columns.kind) >= 0
+    good &= ~((columns.latency_ms < 0) | (columns.latency_ms > MAX_LATENCY_MS))
+    bad = ~(np.abs(columns.measure_value) <= MAX_MEASURE) | (columns.measure_id == INVALID)
+    good[columns.measure_row[bad]] = False
+    return good
+
+
+def _reason(columns: Columns, start: int, row: int, value: bytes, table: Table) -> str:
+    """What is wrong with row `row` of a record whose samples begin at `start`: the first thing that is."""
+    sample = start + row
+    ts, n, latency = float(columns.ts[sample]), int(columns.n[sample]), float(columns.latency_ms[sample])
     if not MIN_TIME <= ts <= MAX_TIME:
         return f"ts {ts} is not between {MIN_TIME} and {MAX_TIME}"
-    weight = int(_weights(n, batch.weight)[row])
-    if not 1 <= weight <= MAX_N:
-        return f"n {weight} is not between 1 and {MAX_N}"
-    latency = float(_doubles("latency_ms", n, batch.latency_ms)[row])
-    if not np.isnan(latency) and not 0 <= latency <= MAX_LATENCY_MS:
-        return f"latency_ms {latency} is not between 0 and {MAX_LATENCY_MS:.0f}"
-    key = keys[int(_looked_up("profile", n, batch.profile, range(len(keys)))[row])]
-    if table.msgpack[key] == INVALID:
-        return table.msgpack.explain(key)
-    names = batch.instances or [""]
-    name = names[int(_looked_up("instance", n, batch.instance, range(len(names)))[row])]
-    if table.instances[name] == INVALID:
-        return table.instances.explain(name)
+    if not 1 <= n <= MAX_N:
+        return f"n {n} is not between 1 and {MAX_N}"
+    if latency < 0 or latency > MAX_LATENCY_MS:
+        return f"latency_ms is not a number between 0 and {MAX_LATENCY_MS:.0f}"
+    batch = _read(value)
+    if columns.profile[sample] == INVALID:
+        return table.msgpack.explain(_profile_keys(bytes(batch.profiles))[_index(batch.profile, row, batch.n)])
+    if columns.instance[sample] == INVALID:
+        return table.instances.explain(_instances(batch.instances)[_index(batch.instance, row, batch.n)])
+    if columns.kind[sample] == INVALID:
+        kind = _kinds(batch.kinds)[_index(batch.kind, row, batch.n)]
+        return f"status {kind.status}, outcome {kind.outcome!r} or cache {kind.cache!r} is not a value of the field"
     return f"a measure is not a number between {-MAX_MEASURE:.0f} and {MAX_MEASURE:.0f}, or its name is not fit"
+
+
+def _index(raw: bytes, row: int, n: int) -> int:
+    return int(np.frombuffer(raw, dtype=_WIDTHS[len(raw) // n])[row]) if raw else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import numpy as np
@@ -77,7 +77,7 @@ class JsonRun:
         self._record: list[int] = []
         self._row: list[int] = []
         # What may not be decoded is replaced by what does not decode, so that good records cost no test.
-        self._values: Sequence[bytes] = [b"" if value is None else value for value in values]
+        self._values = [value or b"" for value in values] if None in values else cast("Sequence[bytes]", values)
         if max(map(len, self._values)) > MAX_RECORD_BYTES:
             self._values = [b"" if len(value) > MAX_RECORD_BYTES else value for value in self._values]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, Int
 from detectors.histogram import BINS, bins
@@ -57,7 +58,11 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
     group, of = compress(at * profiles + rows.profile, len(seconds) * profiles)
     profile, second = group % profiles, seconds[group // profiles]
 
-    overflow = int(np.bincount(of, weights=rows.n, minlength=len(group))[missing[profile] > 0].sum())
+    # Most samples stand for one request each: then counting needs no weights.
+    weights = rows.n.astype(np.float64) if rows.n.max() > 1 else None
+    overflow = 0
+    if missing.any():
+        overflow = int(np.bincount(of, weights, len(group))[missing[profile] > 0].sum())
     offset = np.empty(len(group), dtype=np.int64)
     # Of rows with the same index the last one stays, and offsets ascend.
     offset[of] = rows.offset
@@ -76,15 +81,14 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
         row, nth = spread(sizes[groups])
         return row, cell[first[groups][row] + nth]
 
-    timed = np.flatnonzero(~np.isnan(rows.latency_ms))
+    timed = ~np.isnan(rows.latency_ms)
     series, of_series = compress(of * instances + rows.instance, len(group) * instances)
     row, at_cell = to_cells(series // instances)
-    counts = _counts(rows, timed, of_series, len(series))
+    counts = _counts(rows, weights, timed, of_series, len(series))
     instance_key, instance_counts = summed(at_cell * instances + (series % instances)[row], counts[row])
     instance_cell = instance_key // instances
 
-    hist = of[timed] * BINS + bins(rows.latency_ms[timed])
-    hist_key, hist_count = tallied(hist, rows.n[timed], len(group) * BINS)
+    hist_key, hist_count = _histogram(rows, weights, timed, of, len(group))
     row, at_cell = to_cells(hist_key // BINS)
     hist_key, hist_count = tallied(at_cell * BINS + (hist_key % BINS)[row], hist_count[row], len(cell_key) * BINS)
 
@@ -110,17 +114,30 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
     ), overflow
 
 
-def _counts(rows: Rows, timed: Int, series: Int, size: int) -> Int:
+def _counts(rows: Rows, weights: Float | None, timed: NDArray[np.bool_], series: Int, size: int) -> Int:
     """What the samples of each series add to COUNTS, shape (size, len(COUNTS)); `timed` samples have a latency."""
-    by_kind = np.bincount(series * _KINDS + rows.kind, weights=rows.n, minlength=size * _KINDS)
+    by_kind = np.bincount(series * _KINDS + rows.kind, weights, size * _KINDS)
     # In integers: a product of doubles would go to BLAS, which may wake threads for it.
     sums = limited(by_kind).reshape(size, _KINDS) @ KIND_COUNTS
-    n = rows.n[timed]
-    sums[:, LATENCY_COUNT] = limited(np.bincount(series[timed], weights=n, minlength=size))
-    latency_us = np.rint(rows.latency_ms[timed] * 1000) * n
-    sums[:, LATENCY_US] = limited(np.bincount(series[timed], weights=latency_us, minlength=size))
+    latency_us = np.rint(rows.latency_ms * 1000)
+    if weights is not None:
+        latency_us *= weights
+    if not timed.all():
+        series, latency_us = series[timed], latency_us[timed]
+        weights = None if weights is None else weights[timed]
+    sums[:, LATENCY_COUNT] = limited(np.bincount(series, weights, size))
+    sums[:, LATENCY_US] = limited(np.bincount(series, latency_us, size))
     result: Int = np.minimum(sums, LIMIT)
     return result
+
+
+def _histogram(rows: Rows, weights: Float | None, timed: NDArray[np.bool_], group: Int, groups: int) -> tuple[Int, Int]:
+    """Requests by `group * BINS + bin of the latency`, as (key, count)."""
+    latency_ms = rows.latency_ms
+    if not timed.all():
+        group, latency_ms = group[timed], latency_ms[timed]
+        weights = None if weights is None else weights[timed]
+    return tallied(group * BINS + bins(latency_ms), weights, groups * BINS)
 
 
 def _measure_sums(rows: Rows) -> Float:

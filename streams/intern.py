@@ -27,6 +27,10 @@ TABLE_ENTRIES: Final = 1 << 15
 TABLE_BYTES: Final = 1 << 24
 LONGEST_KEPT: Final = 4096
 """Bytes of a flag map up to which its reading is remembered; longer ones are read anew every time."""
+LONGEST_LIST: Final = 1 << 16
+"""The same for a list of a columnar batch."""
+OVERFULL: Final = 4
+"""A table is replaced between slices. What one slice adds past so many times its size is not remembered."""
 
 Flags = dict[str, str]
 ProfileKey = tuple[str | None, str, bytes]
@@ -103,6 +107,7 @@ class Table:
         self._profiles: list[tuple[int, ...]] = []
         self._missing: list[int] = []
         self._expansion: tuple[Int, Int, Int] | None = None
+        self._lists: dict[bytes, Int] = {}
         self.json = Profiles(self, msgspec.json.Decoder(dict[Name, Name] | None).decode)
         self.msgpack = Profiles(self, msgspec.msgpack.Decoder(dict[Name, Name] | None).decode)
         self.instances = Instances(self)
@@ -111,12 +116,27 @@ class Table:
     def full(self) -> bool:
         return self._entries >= TABLE_ENTRIES or self._bytes >= TABLE_BYTES
 
+    @property
+    def overfull(self) -> bool:
+        return self._entries >= OVERFULL * TABLE_ENTRIES or self._bytes >= OVERFULL * TABLE_BYTES
+
     def __len__(self) -> int:
         return len(self._profiles)
 
     def grow(self, size: int) -> None:
         self._entries += 1
         self._bytes += size
+
+    def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
+        """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
+        key = kind + encoded
+        found = self._lists.get(key)
+        if found is None:
+            found = np.array(read(encoded, self), dtype=np.int64)
+            if len(key) <= LONGEST_LIST and not self.overfull:
+                self.grow(len(key) + found.nbytes)
+                self._lists[key] = found
+        return found
 
     def profile(self, environment: str, service: str, flags: Flags) -> int:
         """Number of the profile of a sample; ValueError with the reason when a name is not fit to be kept."""
@@ -163,7 +183,7 @@ class Profiles(dict[ProfileKey, int]):
             found = self._resolve(key)
         except (ValueError, RecursionError):
             found = INVALID
-        if len(key[2]) <= LONGEST_KEPT:
+        if len(key[2]) <= LONGEST_KEPT and not self._table.overfull:
             self._table.grow(len(key[1]) + len(key[2]))
             self[key] = found
         return found
@@ -183,7 +203,7 @@ class Profiles(dict[ProfileKey, int]):
 
 
 class Instances(dict[str | None, int]):
-    """Instance numbers; `names[number]` is the name, "" for none."""
+    """Instance numbers; `names[number]` is the name, "" for none and for those an overfull table has no place for."""
 
     def __init__(self, table: Table) -> None:
         super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
@@ -195,6 +215,8 @@ class Instances(dict[str | None, int]):
             check_name("instance", name)
         except ValueError:
             return INVALID
+        if self._table.overfull:
+            return NO_INSTANCE
         self._table.grow(len(name))
         self[name] = number = len(self.names)
         self.names.append(name)

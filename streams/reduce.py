@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detectors.cells import Cells, Int
 from streams.blocks import Block, combine, finished, renumber
 from streams.decode import Batch
-from streams.decode_columns import Reject, Rejects
+from streams.decode_columns import Float, Reject, Rejects
 from streams.fold import Rows, fold, stacked
 from streams.intern import Interner, Measures, Table
 from streams.partials import empty
@@ -112,26 +112,25 @@ class Reducer:
         if self._table is not batch.table:
             self._fold()
             self._table = batch.table
-        newest = np.maximum.accumulate(np.concatenate(([self._newest], np.minimum(columns.ts, now))))
-        open_from = np.floor(np.maximum(newest[:-1] - self._max_lateness, self._closed))
-        second = np.floor(columns.ts)
-        late = second + 1 <= open_from
-        self._newest = float(newest[-1])
+        # Times are positive, so this is their floor.
+        second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
         kind, latency_ms = columns.kind, columns.latency_ms
         kept = columns.measure_id != Measures.NOT_KEPT
         stats.unkept_measures += len(kept) - int(np.count_nonzero(kept))
-        if late.any():
+        open_from = self._open_from(columns.ts, now)
+        if open_from is None:
+            self._note_first(second, offset)
+        else:
+            late = second + 1 <= open_from
             stats.late += int(np.count_nonzero(late))
-            self._note_first(second[~late].astype(np.int64), offset[~late])
-            second = np.where(late, open_from, second)
+            self._note_first(second[~late], offset[~late])
+            second = np.where(late, open_from, second).astype(np.int64)
             kind = np.where(late, LATE_KIND, kind)
             latency_ms = np.where(late, np.nan, latency_ms)
             kept &= ~late[columns.measure_row]
-        else:
-            self._note_first(second.astype(np.int64), offset)
         rows = Rows(
-            second=second.astype(np.int64),
+            second=second,
             offset=offset,
             profile=columns.profile,
             instance=columns.instance,
@@ -169,6 +168,16 @@ class Reducer:
         cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
         self._forget_names()
         return cells
+
+    def _open_from(self, ts: Float, now: float) -> Float | None:
+        """The first open second when each sample comes, None if none of them can be late; moves `newest` on."""
+        before, after = self._newest, max(self._newest, min(float(ts.max()), now))
+        self._newest = after
+        # Most batches span less than the lateness: then one look at the earliest is enough.
+        if math.floor(ts.min()) + 1 > max(after - self._max_lateness, self._closed):
+            return None
+        newest = np.maximum.accumulate(np.concatenate(([before], np.minimum(ts[:-1], now))))
+        return np.floor(np.maximum(newest - self._max_lateness, self._closed))
 
     def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
         rejects = Rejects()

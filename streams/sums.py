@@ -40,11 +40,11 @@ def compress(key: Int, size: int) -> tuple[Int, Int]:
     return np.flatnonzero(seen), (np.cumsum(seen) - 1)[key]
 
 
-def tallied(key: Int, count: Int, size: int) -> tuple[Int, Int]:
-    """The distinct ones of keys in 0..size - 1, ascending, and the sum of counts of each."""
+def tallied(key: Int, count: Int | Float | None, size: int) -> tuple[Int, Int]:
+    """The distinct ones of keys in 0..size - 1, ascending, and the sum of counts of each (None: one a key)."""
     if size > 16 * len(key) + 4096:
-        return summed(key, count)
-    sums = np.bincount(key, weights=count, minlength=size)
+        return summed(key, np.ones(len(key)) if count is None else count)
+    sums = np.bincount(key, count, size)
     distinct = np.flatnonzero(sums)
     return distinct, limited(sums[distinct])
 

@@ -142,6 +142,7 @@ class Stage:
         self.reducer = Reducer(Source(TOPIC, 0), self.interner, 2.0)
         self.offset = 0
         self.rejects: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
 
     def take(self, values: Sequence[bytes | None], *, now: float = math.inf, timestamp: int = -1) -> None:
         offsets = list(range(self.offset, self.offset + len(values)))
@@ -149,6 +150,7 @@ class Stage:
         batch = self.decoder.decode(Slice(Source(TOPIC, 0), list(values), offsets, [timestamp] * len(values), {}))
         for reject in batch.rejects + self.reducer.add(batch, now):
             self.rejects[reject.offset] = reject.kind
+            self.reasons[reject.offset] = reject.reason
 
     def close(self, watermark: float = T0 + 10.0) -> Buckets:
         return buckets_of([self.reducer.close(watermark)])

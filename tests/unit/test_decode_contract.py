@@ -134,34 +134,51 @@ def test_not_a_number_and_infinity_are_rejected(name: str, number: str) -> None:
     assert stage.close() == {}
 
 
+ROW_FORMATS: list[Format] = ["json-array", "ndjson", "columnar"]
+USUAL = {"ts": T0 + 0.5, "service": "cart", "latency_ms": 5.0}
+
+
+@pytest.mark.parametrize("form", ROW_FORMATS)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"ts": math.nan},
-        {"ts": math.inf},
         {"ts": 5.0},
         {"latency_ms": -1.0},
-        {"latency_ms": math.inf},
+        {"latency_ms": 3_600_000.5},
         {"n": 0},
         {"n": 2_000_000},
-        {"measures": {"m": math.nan}},
+        {"status": 1000},
+        {"outcome": "bad"},
+        {"cache": "warm"},
         {"measures": {"m": 1e10}},
+        {"measures": {"a\nb": 1.0}},
         {"instance": "a\nb"},
+        {"service": ""},
         {"service": "a\nb"},
+        {"environment": "x" * 257},
         {"flags": {"new": ""}},
     ],
     ids=str,
 )
-def test_a_bad_row_of_a_columnar_batch_costs_only_itself(changes: dict[str, object]) -> None:
-    usual = {"ts": T0 + 0.5, "service": "cart", "latency_ms": 5.0}
-    rows = [Sample(**usual), Sample(**{**usual, **changes}), Sample(**usual)]  # type: ignore[arg-type]
+def test_a_bad_row_costs_only_itself_and_is_named(form: Format, changes: dict[str, object]) -> None:
+    usual = Sample(**USUAL)  # type: ignore[arg-type]
+    bad = Sample(**{**USUAL, **changes})  # type: ignore[arg-type]
+    stage = Stage(form)
+    stage.take([*records_of([usual, bad, usual], form, 3), *records_of([usual], form)])
+    assert stage.rejects == {0: "invalid"}
+    assert stage.reasons[0].startswith("row 1: ")
+    assert stage.close() == count([usual] * 3)
+
+
+@pytest.mark.parametrize("name", ["ts", "latency_ms"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_not_a_number_and_infinity_cost_a_columnar_row(name: str, number: float) -> None:
+    usual = Sample(**USUAL)  # type: ignore[arg-type]
+    bad = Sample(**{**USUAL, name: number})  # type: ignore[arg-type]
     stage = Stage("columnar")
-    stage.take(records_of(rows, "columnar", 3))
-    assert set(stage.rejects) == {0}
-    counted = stage.close()
-    assert sum(bucket.counts["requests"] for bucket in counted.values()) in (0, 2)
-    if stage.rejects[0] == "invalid":
-        assert counted == count([rows[0], rows[2]])
+    stage.take(records_of([usual, bad, usual], "columnar", 3))
+    assert stage.rejects == {0: "invalid"}
+    assert stage.close() == count([usual] * 2)
 
 
 def test_a_record_cannot_pass_for_two() -> None:

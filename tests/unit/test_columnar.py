@@ -1,0 +1,192 @@
+"""The columnar batch, byte by byte: what others may write, and what a reader makes of damage."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.columnar import VERSION, ColumnarBatch, encode
+from streams.sample import MAX_RECORD_BYTES, Sample
+from tests.samples import T0, Stage, count, records_of, samples
+
+
+def written_by_hand(**changes: Any) -> bytes:
+    """Three samples as the layout of docs/telemetry-formats.md has them, with some elements changed."""
+    elements: dict[str, Any] = {
+        "version": 1,
+        "n": 3,
+        "ts": struct.pack("<3d", T0 + 0.25, T0 + 0.5, T0 + 1.5),
+        "profiles": [[None, "cart", {"new": "on"}], ["staging", "shop", {}]],
+        "profile": bytes([0, 1, 0]),
+        "instances": ["", "i-1"],
+        "instance": struct.pack("<3H", 1, 0, 0),
+        "kinds": [[503, None, "hit"], [None, "ok", None]],
+        "kind": struct.pack("<3I", 0, 1, 1),
+        "latency_ms": struct.pack("<3d", 12.5, 0.0, 7.0),
+        "timed": bytes([1, 0, 1]),
+        "weight": struct.pack("<3I", 1, 10, 1),
+        "measures": [["score", struct.pack("<2I", 0, 2), struct.pack("<2d", 0.5, -1.0)]],
+    }
+    return msgspec.msgpack.encode(list((elements | changes).values()))
+
+
+BY_HAND = [
+    Sample(
+        ts=T0 + 0.25,
+        service="cart",
+        flags={"new": "on"},
+        instance="i-1",
+        status=503,
+        cache="hit",
+        latency_ms=12.5,
+        measures={"score": 0.5},
+    ),
+    Sample(ts=T0 + 0.5, service="shop", environment="staging", outcome="ok", n=10),
+    Sample(ts=T0 + 1.5, service="cart", flags={"new": "on"}, outcome="ok", latency_ms=7.0, measures={"score": -1.0}),
+]
+
+
+def test_a_batch_written_by_hand_is_read_as_documented() -> None:
+    stage = Stage("columnar")
+    stage.take([written_by_hand()])
+    assert stage.rejects == {}
+    assert stage.close() == count(BY_HAND)
+
+
+def test_the_encoder_writes_the_documented_elements() -> None:
+    batch = msgspec.msgpack.decode(encode(BY_HAND))
+    assert batch[:3] == [VERSION, 3, struct.pack("<3d", T0 + 0.25, T0 + 0.5, T0 + 1.5)]
+    assert batch[3:5] == [[[None, "cart", {"new": "on"}], ["staging", "shop", {}]], bytes([0, 1, 0])]
+    assert batch[5:7] == [["", "i-1"], bytes([1, 0, 0])]
+    assert batch[7:9] == [[[None, "ok", None], [503, None, "hit"]], bytes([1, 0, 0])]
+    assert batch[9:12] == [struct.pack("<3d", 12.5, 0, 7), bytes([1, 0, 1]), struct.pack("<3I", 1, 10, 1)]
+    assert batch[12] == [["score", struct.pack("<2I", 0, 2), struct.pack("<2d", 0.5, -1.0)]]
+
+
+def test_columns_that_say_nothing_are_empty() -> None:
+    batch = msgspec.msgpack.decode(encode([Sample(ts=T0, service="cart")] * 9), type=ColumnarBatch)
+    empty = (batch.profile, batch.instance, batch.kind, batch.latency_ms, batch.timed, batch.weight, batch.measures)
+    assert empty == (b"", b"", b"", b"", b"", b"", [])
+
+
+@given(st.lists(samples, min_size=1, max_size=10), st.randoms())
+def test_the_lists_do_not_depend_on_the_order_of_the_samples(given_samples: list[Sample], rng: Any) -> None:
+    def lists(given_samples: list[Sample]) -> list[Any]:
+        batch = msgspec.msgpack.decode(encode(given_samples))
+        return [batch[3], batch[5], batch[7]]
+
+    shuffled = rng.sample(given_samples, len(given_samples))
+    assert lists(shuffled) == lists(given_samples)
+
+
+@pytest.mark.parametrize("width", [255, 256, 257, 65_536, 65_537])
+def test_indices_are_as_wide_as_their_list_is_long(width: int) -> None:
+    given_samples = [Sample(ts=T0 + 0.5, service="cart", instance=f"i{i:05}") for i in range(width)]
+    batch = msgspec.msgpack.decode(encode(given_samples), type=ColumnarBatch)
+    assert len(batch.instance) == width * (1 if width <= 256 else 2 if width <= 65_536 else 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"version": 2}, "version 2, expected 1"),
+        ({"version": 2, "profiles": "elsewhere"}, "version 2, expected 1"),
+        ({"n": 2}, "ts has 24 bytes"),
+        ({"n": -3}, "ts has 24 bytes"),
+        ({"n": 2**40}, "ts has 24 bytes"),
+        ({"profile": bytes([0, 2, 0])}, "profile has index 2, but 2 are listed"),
+        ({"profile": bytes(4)}, "profile has 4 bytes"),
+        ({"profile": bytes(9)}, "profile has 9 bytes"),
+        ({"profiles": []}, "profile has index 1, but 0 are listed"),
+        ({"profiles": [], "profile": b""}, "no profile is listed"),
+        ({"profiles": [[None, "cart", {}]] * 65_537}, "length <= 65536"),
+        ({"profiles": [[None, 7, {}]]}, "Expected `str`, got `int`"),
+        ({"instances": [b"i"]}, "Expected `str`"),
+        ({"kinds": [["503", None, None]]}, "Expected `int | null`"),
+        ({"latency_ms": bytes(16)}, "latency_ms has 16 bytes"),
+        ({"latency_ms": b""}, "latency_ms has 0 bytes"),
+        ({"timed": bytes(2)}, "timed has 2 bytes"),
+        ({"weight": bytes(3)}, "weight has 3 bytes"),
+        ({"measures": [["m", bytes(4), bytes(4)]]}, "4 bytes of rows and 4 of values"),
+        ({"measures": [["m", bytes(3), bytes(6)]]}, "3 bytes of rows and 6 of values"),
+        ({"measures": [["m", bytes(8), bytes(16)]]}, "do not ascend"),
+        ({"measures": [["m", struct.pack("<I", 3), bytes(8)]]}, "pass the 3 samples"),
+        ({"measures": [["m", b"", b""], ["m", b"", b""]]}, "listed twice"),
+        ({"ts": [1.0, 2.0, 3.0]}, "Expected `bytes`"),
+    ],
+    ids=str,
+)
+def test_damage_to_the_structure_rejects_the_record_and_says_where(changes: dict[str, Any], reason: str) -> None:
+    stage = Stage("columnar")
+    stage.take([written_by_hand(), written_by_hand(**changes), written_by_hand()])
+    assert stage.rejects == {1: "malformed"}
+    assert reason in stage.reasons[1]
+    assert stage.close() == count(BY_HAND * 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ts": struct.pack("<3d", T0 + 0.25, math.nan, T0 + 1.5)}, "ts nan"),
+        ({"ts": struct.pack("<3d", T0 + 0.25, math.inf, T0 + 1.5)}, "ts inf"),
+        ({"ts": struct.pack("<3d", T0 + 0.25, T0 * 1000.0, T0 + 1.5)}, "is not between 946684800"),
+        ({"profiles": [[None, "cart", {"new": "on"}], ["staging", "", {}]]}, "service must have 1 to 256"),
+        ({"profiles": [[None, "cart", {"new": "on"}], ["a\nb", "shop", {}]]}, "environment 'a\\nb' has characters"),
+        ({"profiles": [[None, "cart", {"new": "on"}], ["staging", "shop", {"new": 1}]]}, "Expected `str`, got `int`"),
+        ({"profiles": [[None, "cart", {"new": "on"}], ["staging", "shop", 5]]}, "Expected `object | null`"),
+        ({"instances": ["x" * 257, "i-1"], "instance": bytes([1, 0, 1])}, "instance must have 1 to 256"),
+        ({"kinds": [[503, None, "hit"], [None, "fine", None]], "kind": bytes([0, 1, 0])}, "outcome 'fine'"),
+        ({"kinds": [[503, None, "hit"], [None, None, "warm"]], "kind": bytes([0, 1, 0])}, "cache 'warm'"),
+        ({"kinds": [[503, None, "hit"], [-1, None, None]], "kind": bytes([0, 1, 0])}, "status -1"),
+        ({"kinds": [[503, None, "hit"], [1000, None, None]], "kind": bytes([0, 1, 0])}, "status 1000"),
+        ({"latency_ms": struct.pack("<3d", 12.5, -1.0, 7.0), "timed": b""}, "latency_ms is not"),
+        ({"latency_ms": struct.pack("<3d", 12.5, math.nan, 7.0), "timed": b""}, "latency_ms is not"),
+        ({"latency_ms": struct.pack("<3d", 12.5, math.nan, 7.0), "timed": bytes([1, 1, 1])}, "latency_ms is not"),
+        ({"latency_ms": struct.pack("<3d", 12.5, math.inf, 7.0), "timed": b""}, "latency_ms is not"),
+        ({"weight": struct.pack("<3I", 1, 0, 1)}, "n 0 is not between"),
+        ({"weight": struct.pack("<3I", 1, 1_000_001, 1)}, "n 1000001 is not between"),
+        ({"measures": [["score", struct.pack("<3I", 0, 1, 2), struct.pack("<3d", 0.5, math.nan, -1)]]}, "a measure"),
+        ({"measures": [["score", struct.pack("<3I", 0, 1, 2), struct.pack("<3d", 0.5, 1e10, -1)]]}, "a measure"),
+    ],
+    ids=str,
+)
+def test_a_bad_value_costs_its_row_and_is_named(changes: dict[str, Any], reason: str) -> None:
+    stage = Stage("columnar")
+    stage.take([written_by_hand(), written_by_hand(**changes)])
+    assert stage.rejects == {1: "invalid"}
+    assert stage.reasons[1].startswith("row 1: ")
+    assert reason in stage.reasons[1]
+    buckets = stage.close()
+    assert sum(bucket.counts["requests"] for (scope, _), bucket in buckets.items() if scope.service == "shop") == 10
+    assert buckets[BY_HAND_SECOND].counts["requests"] == 2
+
+
+BY_HAND_SECOND = next(key for key in count(BY_HAND) if key[0].service == "cart" and key[1] == T0)
+
+
+def test_what_is_not_timed_may_hold_anything() -> None:
+    stage = Stage("columnar")
+    stage.take([written_by_hand(latency_ms=struct.pack("<3d", 12.5, math.nan, 7.0))])
+    assert stage.rejects == {}
+    assert stage.close() == count(BY_HAND)
+
+
+def test_bad_rows_of_a_record_are_one_entry_that_counts_them() -> None:
+    good, bad = Sample(ts=T0 + 0.5, service="cart"), Sample(ts=5.0, service="cart")
+    stage = Stage("columnar")
+    stage.take(records_of([good, bad, bad, good, bad], "columnar", 5))
+    assert stage.reasons[0] == "3 rows: row 1 and 2 more: ts 5.0 is not between 946684800 and 4102444800"
+    assert stage.close() == count([good] * 2)
+
+
+def test_a_record_cannot_ask_for_more_memory_than_it_has_bytes() -> None:
+    stage = Stage("columnar")
+    huge = bytes.fromhex("dd00ffffff")
+    stage.take([huge, written_by_hand(profiles=[])[:20] + huge, b"\x91" * MAX_RECORD_BYTES])
+    assert stage.rejects == {0: "malformed", 1: "malformed", 2: "malformed"}
