@@ -40,9 +40,7 @@ class Mark:
 
 
 class Timeline:
-    """The earliest sign of each step: signs come from several topics, in any order. What is older than the injection
-    belongs to another story.
-    """
+    """The first sign of each step. What is older than the injection belongs to another story."""
 
     def __init__(self) -> None:
         self.marks: dict[Step, Mark] = {}
@@ -53,13 +51,12 @@ class Timeline:
         return None if mark is None else mark.at
 
     def note(self, step: Step, at: float, detail: str = "") -> Mark | None:
-        """The mark of a step that was not seen before; None for an earlier sign of the same, or none of this story."""
+        """The new mark; None for a step that was seen before, or that is older than the injection."""
         begin = at if step is Step.INJECTED else self.injected
-        known = self.marks.get(step)
-        if begin is None or at < begin or (known is not None and known.at <= at):
+        if step in self.marks or begin is None or at < begin:
             return None
         mark = self.marks[step] = Mark(step, at, at - begin, detail)
-        return mark if known is None else None
+        return mark
 
     @property
     def next(self) -> Step | None:

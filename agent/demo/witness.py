@@ -6,7 +6,9 @@ events, what a topic got has the time of the record. All processes but a remote 
 
 from __future__ import annotations
 
+import asyncio
 import math
+from functools import partial
 
 from agent import events
 from agent.commands import Command, verify
@@ -17,6 +19,9 @@ from agent.demo.timeline import Step, second
 from agent.keys import load_public
 from streams.health import decoder
 from streams.log import read_topic
+
+_COMMAND_WITHIN = 1.0
+"""Seconds after which a trigger has fired even if no command tells when."""
 
 
 async def read_health(story: Story) -> None:
@@ -61,7 +66,8 @@ def _note(story: Story, event: events.Event, written: float) -> None:
         failed = _failed(data["value"], data["samples"])
         story.mark(Step.PENDING, written, f"{failed}, more than {data['threshold']:.0%}")
     elif event.type == events.trigger_type("firing"):
-        story.mark(Step.FIRING, written, _held(data["value"], data["samples"]))
+        fired = partial(story.mark, Step.FIRING, written, _held(data["value"], data["samples"]))
+        asyncio.get_running_loop().call_later(_COMMAND_WITHIN, fired)
     elif event.type == events.FLAG_WRITTEN:
         story.mark(Step.WRITTEN, event.time, f"{file} says {OLD!r} for everyone")
     elif event.type == events.FLAG_VERIFIED:
