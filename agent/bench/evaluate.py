@@ -1,0 +1,239 @@
+"""Part (c): one evaluation of 10,000 scopes with 8 triggers each, in a process of its own so that memory is its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from agent.bench.measures import Measure, figure, kib_of, spread
+from agent.errors import FlipbackError
+from detectors.cells import COUNTS, Cells, Scope
+from detectors.evaluate import Evaluator, measures, wants
+from detectors.grammar import parse
+from detectors.histogram import BINS, bins
+from detectors.spec import TriggerSpec
+from detectors.windows import WindowStore
+from streams.evidence import fresh_wants
+from streams.monitor import Shard
+from streams.partials import VERSION, Partial, encode, pack, split
+
+SCOPES = 10_000
+TRIGGERS = (
+    "error_rate@{0} > 2% over 60s for 2m",
+    "timeout_rate@{0} > 1% over 60s for 2m",
+    "availability@{0} < 99% over 60s for 30s",
+    "cache_hit_rate@{0} < 40% over 60s for 5m",
+    "throughput@{0} < 1/s over 60s for 1m",
+    "latency_mean@{0} > 100ms over 60s for 1m",
+    "latency_p95@{0} > 2s over 60s for 1m",
+    "latency_p99@{0} > 5s over 60s for 2m",
+)
+REQUESTS = 10
+"""In each scope each second."""
+INSTANCES = 3
+WINDOW = 60
+MEASURED = 100
+SHARD_SECONDS = 20
+_TELEMETRY = "requests"
+_TIMEOUT = 300
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Milliseconds of each evaluation and of each whole second of a shard, and bytes for all scopes."""
+
+    evaluations_ms: list[float]
+    memory: int
+    counted: int
+    shard_ms: list[float]
+
+
+def evaluate() -> Iterator[Measure]:
+    """Measure in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.bench.evaluate"], capture_output=True, timeout=_TIMEOUT, check=False
+    )
+    if done.returncode:
+        raise FlipbackError(f"bench: the evaluation failed: {done.stderr.decode(errors='replace')[-1500:]}")
+    result = msgspec.json.decode(done.stdout, type=Result)
+    shape = (
+        f"{SCOPES:,} scopes x {len(TRIGGERS)} triggers, windows of {WINDOW} s full, quantiles of two latencies, "
+        f"{REQUESTS} requests a scope and second from {INSTANCES} instances"
+    )
+    yield spread(
+        "evaluate",
+        result.evaluations_ms,
+        "ms",
+        f"a second added to all windows and one taken away, all triggers evaluated; {shape}; wall clock, one process",
+    )
+    yield figure(
+        "evaluate_memory",
+        result.memory / SCOPES / 1000,
+        "kB/scope",
+        f"growth of the resident memory from empty to full windows and triggers, with the {WINDOW} s windows and the "
+        f"newest 15 s that evidence needs; {shape}; arrays alone, pages never touched included: "
+        f"{result.counted / SCOPES / 1000:.3g} kB",
+    )
+    yield spread(
+        "monitor_second",
+        result.shard_ms,
+        "ms",
+        f"all of stage 2 for one second in one shard: partials of 8 source partitions decoded, merged and evaluated, "
+        f"the health record made and encoded; {shape}",
+    )
+
+
+def specs() -> list[TriggerSpec]:
+    """8 triggers on each of 10,000 scopes: two variants of a flag in each of 5,000 services."""
+    found = []
+    for scope in scopes():
+        for number, text in enumerate(TRIGGERS):
+            condition = parse(text.format(scope.variant))
+            found.append(
+                TriggerSpec(
+                    name=f"{scope.variant}-{number}",
+                    flag=scope.flag,
+                    environment=scope.environment,
+                    service=scope.service,
+                    condition=condition,
+                    safe_variant="off",
+                    min_samples=condition.default_min_samples,
+                )
+            )
+    return found
+
+
+def scopes() -> tuple[Scope, ...]:
+    names = (f"{number:04}" for number in range(SCOPES // 2))
+    return tuple(Scope("production", f"service-{n}", f"release-{n}", v) for n in names for v in ("on", "off"))
+
+
+def second_of(second: int, table: tuple[Scope, ...], requests: int, numbers: np.random.Generator) -> Cells:
+    """One second of every scope: `requests` requests, 1 % of them errors, log-normal latencies."""
+    n = len(table)
+    cell = np.repeat(np.arange(n), requests)
+    latency_ms = numbers.lognormal(3.4, 0.6, n * requests)
+    error = numbers.random(n * requests) < 0.01
+    hit = numbers.random(n * requests) < 0.7
+    instance = numbers.integers(0, INSTANCES, n * requests)
+    row, of = np.unique(cell * INSTANCES + instance, return_inverse=True)
+    rows = {
+        "requests": np.ones(n * requests),
+        "errors": error,
+        "unavailable": error,
+        "cache_hits": hit,
+        "cache_lookups": np.ones(n * requests),
+        "latency_count": np.ones(n * requests),
+        "latency_us": np.rint(latency_ms * 1000),
+    }
+    none = np.zeros(n * requests)
+    per_instance = np.stack(
+        [np.bincount(of, weights=rows.get(name, none), minlength=len(row)) for name in COUNTS], axis=1
+    ).astype(np.int64)
+    per_cell = np.zeros((n, len(COUNTS)), dtype=np.int64)
+    np.add.at(per_cell, row // INSTANCES, per_instance)
+    hist, hist_count = np.unique(cell * BINS + bins(latency_ms), return_counts=True)
+    nothing = np.zeros(0, dtype=np.int64)
+    return Cells(
+        scopes=table,
+        scope=np.arange(n),
+        second=np.full(n, second),
+        offset=np.full(n, second),
+        counts=per_cell,
+        hist_cell=hist // BINS,
+        hist_bin=hist % BINS,
+        hist_count=hist_count,
+        instances=tuple(f"pod-{number}" for number in range(INSTANCES)),
+        instance_cell=row // INSTANCES,
+        instance_id=row % INSTANCES,
+        instance_counts=per_instance,
+        measures=(),
+        measure_cell=nothing,
+        measure_id=nothing,
+        measure_count=nothing,
+        measure_sum=nothing,
+    )
+
+
+def _evaluations(triggers: Sequence[TriggerSpec]) -> tuple[list[float], int, int]:
+    """Milliseconds of each evaluation on full windows, bytes by the process's memory, bytes by the arrays."""
+    numbers, table = np.random.default_rng(20240501), scopes()
+    # Once before, so that what the generator keeps is no part of the growth.
+    second_of(0, table, REQUESTS, numbers)
+    before = kib_of(os.getpid(), "VmRSS")
+    store = WindowStore([*wants(triggers), *fresh_wants(triggers)], max_scopes=SCOPES, measures=measures(triggers))
+    evaluator = Evaluator(triggers, store)
+    took = []
+    memory = 0
+    for second in range(1_000, 1_000 + WINDOW + 10 + MEASURED):
+        cells = second_of(second, table, REQUESTS, numbers)
+        start = time.perf_counter()
+        store.advance(second, cells)
+        evaluator.evaluate(second + 1)
+        took.append(1000 * (time.perf_counter() - start))
+        del cells
+        if len(took) == WINDOW + 10:
+            memory = 1024 * (kib_of(os.getpid(), "VmRSS") - before)
+    return took[-MEASURED:], memory, store.nbytes
+
+
+def _shard(triggers: Sequence[TriggerSpec]) -> list[float]:
+    """Milliseconds of each whole second of a shard that has 8 source partitions."""
+    sources = 8
+    numbers, table = np.random.default_rng(20240502), scopes()
+    shard = Shard(
+        0,
+        triggers,
+        [_TELEMETRY],
+        max_scopes=SCOPES,
+        evaluate_every=1,
+        catching_up_after=15.0,
+        published=None,
+        from_start=True,
+    )
+    took = []
+    for second in range(1_000, 1_000 + 5 + SHARD_SECONDS):
+        records = []
+        for source in range(sources):
+            # Each source partition has its share of the scope's requests, at least one.
+            cells = second_of(second, table, max(1, REQUESTS // sources), numbers)
+            parts = [part for _, part in split(cells, 1)]
+            records += [
+                encode(_partial(source, sources, part, second + 1.0 if part is parts[-1] else None)) for part in parts
+            ]
+        start = time.perf_counter()
+        for record in records:
+            for done in shard.take(record, second + 3.0):
+                if done.health is not None:
+                    msgspec.json.encode(done.health)
+        took.append(1000 * (time.perf_counter() - start))
+    return took[5:]
+
+
+def _partial(source: int, sources: int, cells: Cells, watermark: float | None) -> Partial:
+    return Partial(
+        version=VERSION,
+        topic=_TELEMETRY,
+        partition=source,
+        partitions=sources,
+        owner="bench",
+        sent_at=0.0,
+        watermark=watermark,
+        caught_up=True,
+        overflow=0,
+        scopes=[(s.environment, s.service, s.flag, s.variant) for s in cells.scopes],
+        instances=list(cells.instances),
+        measures=[],
+        columns=pack(cells),
+    )
+
+
+if __name__ == "__main__":
+    _triggers = specs()
+    _took, _memory, _counted = _evaluations(_triggers)
+    sys.stdout.buffer.write(msgspec.json.encode(Result(_took, _memory, _counted, _shard(_triggers))))

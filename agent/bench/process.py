@@ -1,0 +1,121 @@
+"""`flipback run` as its own process, with a configuration made for a measurement."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.demo.children import Child, start, stop
+from agent.errors import FlipbackError
+from streams.bench.load import PARTIALS_PARTITIONS, Place
+from streams.settings import Format
+
+MAX_LATENESS = 2.0
+"""Seconds, as by default."""
+
+_LOOK = 0.01
+_READY_TIMEOUT = 60.0
+_READY = "run.ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A flag, its service and its triggers, each `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`."""
+
+    flag: str
+    service: str
+    triggers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The process; `started_at` and `ready_at` (every role reads its topics) are Unix seconds."""
+
+    child: Child
+    started_at: float
+    ready_at: float
+
+    @property
+    def pid(self) -> int:
+        return self.child.process.pid
+
+
+def program() -> list[str]:
+    """The command `flipback` of this installation."""
+    script = Path(sys.executable).with_name("flipback")
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from agent.cli import main; main()"]
+
+
+def configure(directory: Path, place: Place, watched: Sequence[Watched], *, form: Format = "json") -> Path:
+    """Write a flagd file with every flag on, and a configuration of it; returns the configuration's path."""
+    flags = {
+        each.flag: {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
+        for each in watched
+    }
+    (directory / "flags.json").write_bytes(msgspec.json.format(msgspec.json.encode({"flags": flags}), indent=1))
+    config: dict[str, Any] = {
+        "apiVersion": "flipback/v1",
+        "kafka": {
+            "brokers": place.kafka.split(","),
+            "prefix": place.prefix,
+            "partials_partitions": PARTIALS_PARTITIONS,
+            "security": {"allow_plaintext": True},
+        },
+        "telemetry": [{"topic": place.telemetry, "format": form}],
+        "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
+        "max_scopes": max(2000, 3 * len(watched)),
+        "state_dir": "state",
+        "web": {"port": 0},
+        "flags": [
+            {
+                "flag": each.flag,
+                "service": each.service,
+                "backend": "files",
+                "safe": "off",
+                "triggers": [{"name": f"t{n}", "when": when} for n, when in enumerate(each.triggers)],
+            }
+            for each in watched
+        ],
+    }
+    path = directory / "flipback.yaml"
+    # JSON is YAML.
+    path.write_bytes(msgspec.json.encode(config))
+    return path
+
+
+@asynccontextmanager
+async def flipback(config: Path) -> AsyncIterator[Running]:
+    """`flipback run` with every role, from ready until the end of the block."""
+    started_at = time.time()
+    child = await start("flipback", [*program(), "run", "-c", str(config), "--log-json"], config.parent)
+    try:
+        yield Running(child, started_at, await logged(child, _READY, within=_READY_TIMEOUT))
+    finally:
+        await stop(child)
+
+
+async def logged(child: Child, event: str, within: float) -> float:
+    """When the process logged an event first, in Unix seconds; waits for it, FlipbackError where it does not come."""
+    needle = f'"event":"{event}"'.encode()
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                for line in child.log.read_bytes().splitlines():
+                    if needle in line:
+                        return datetime.fromisoformat(msgspec.json.decode(line)["time"]).timestamp()
+                child.check()
+                await asyncio.sleep(_LOOK)
+    except TimeoutError:
+        tail = child.log.read_text(errors="replace")[-1500:]
+        raise FlipbackError(
+            f"bench: flipback logged no {event} within {within:.0f} s; its log ends with:\n{tail}"
+        ) from None

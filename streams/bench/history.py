@@ -1,0 +1,74 @@
+"""Minutes of partials as stage 1 writes them, made by stage 1 itself in a simulated time."""
+
+from __future__ import annotations
+
+from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS
+from streams.bench.shop import Shop, Timed
+from streams.decode import Decoder
+from streams.health import encoder, health
+from streams.ingest import Ingest
+from streams.intern import Interner
+from streams.slices import Slice, Source
+from streams.transport import Answer, Delivery, Position
+
+MAX_LATENESS = 2.0
+
+
+class _Clock:
+    """A simulated clock; `now` is Unix seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes: int) -> dict[int, list[Timed]]:
+    """The partials of the seconds from `first` to before `last`, by partials partition.
+
+    Each second every source partition, all of one owner, flushes once, to every partials partition, as it does live.
+    """
+    clock = _Clock(float(first))
+    sources = [Source(topic, p) for p in range(TELEMETRY_PARTITIONS)]
+    positions = {source: Position(epoch=1) for source in sources}
+    interner = Interner(shop.watch_list(), max_scopes)
+    written: dict[int, list[Timed]] = {p: [] for p in range(PARTIALS_PARTITIONS)}
+
+    async def send(partition: int, value: bytes) -> None:
+        written[partition].append(Timed(value, int(clock.now * 1000)))
+
+    ingest = Ingest(
+        owner="bench",
+        positions=positions,
+        partitions={topic: TELEMETRY_PARTITIONS},
+        partials_partitions=PARTIALS_PARTITIONS,
+        decoder=Decoder({topic: "columnar"}, interner),
+        interner=interner,
+        max_lateness=MAX_LATENESS,
+        send=send,
+        clock=clock,
+    )
+    ingest.assign(dict.fromkeys(sources, 0))
+    samples = int(shop.rate / TELEMETRY_PARTITIONS)
+    templates = shop.templates(16, samples)
+    for offset, second in enumerate(range(first, last)):
+        for source in sources:
+            record = shop.at(templates[(offset + source.partition) % len(templates)], second, 1.0)
+            values = Slice(source, [record.value], [offset], [record.timestamp_ms], {})
+            clock.now = second + 1.0
+            ingest.take(Delivery(values, offset, offset + 1, 1))
+            position = positions[source]
+            position.delivered = position.read = offset + 1
+            position.answer = Answer(second + 1 + MAX_LATENESS, offset + 1)
+        clock.now = second + 1 + MAX_LATENESS
+        await ingest.flush()
+    return written
+
+
+def last_words(last: int) -> dict[int, list[Timed]]:
+    """The health records of the last evaluation, one a partials partition: where a monitor that ended left off."""
+    return {
+        p: [Timed(encoder.encode(health(last, p, None, [], at=float(last), status="live")), last * 1000)]
+        for p in range(PARTIALS_PARTITIONS)
+    }

@@ -1,0 +1,58 @@
+"""Traffic as it happens: services that are healthy, and one after the other begins to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+INSTANCES = 2
+_TICK = 0.005
+
+
+@dataclass(slots=True)
+class LiveTraffic:
+    """`rate` requests a second of every service, JSON records with nil keys, from `begin` to the end of `run`.
+
+    `fails_at` is when a service's flag begins to break all of its requests, in seconds after the beginning. `bad`
+    holds the times of each service's failed requests: a request's time, and that of its sending.
+    """
+
+    topic: str
+    services: dict[str, str]
+    rate: float
+    fails_at: dict[str, float]
+    bad: dict[str, list[float]] = field(default_factory=dict)
+
+    async def run(self, client: dict[str, Any], stop: asyncio.Event) -> None:
+        """Send until `stop`."""
+        names = list(self.services)
+        gap = 1 / (self.rate * len(names))
+        async with AIOKafkaProducer(**client, acks="all", linger_ms=0) as producer:
+            begin = time.time()
+            sent = 0
+            last = []
+            while not stop.is_set():
+                due = int((time.time() - begin) / gap)
+                while sent < due:
+                    name = names[sent % len(names)]
+                    last = [await producer.send(self.topic, self._request(name, sent, begin))]
+                    sent += 1
+                await asyncio.sleep(_TICK)
+            await asyncio.gather(*last)
+
+    def _request(self, service: str, number: int, begin: float) -> bytes:
+        now = time.time()
+        fails = now - begin >= self.fails_at[service]
+        if fails:
+            self.bad.setdefault(service, []).append(now)
+        status, outcome = (500, "error") if fails else (200, "ok")
+        instance = number // len(self.services) % INSTANCES
+        return (
+            f'{{"ts":{now:.6f},"service":"{service}","environment":"production","route":"/api/v1/items",'
+            f'"instance":"{service}-{instance}","status":{status},"outcome":"{outcome}","latency_ms":31.4,'
+            f'"cache":"hit","flags":{{"{self.services[service]}":"on"}},"n":1}}'
+        ).encode()
