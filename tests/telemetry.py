@@ -12,11 +12,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from streams.health import Health
+
 
 class Telemetry:
     """Sends samples with nil keys to partitions of one's choice and counts them by (scope, second).
 
-    A scope is counted as `service`, or `service/flag@variant`.
+    A scope is counted as `service`, or `service/flag@variant`; `exact` counts all samples, `errors` those with a status
+    of 500 or more.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
@@ -24,6 +27,7 @@ class Telemetry:
         self._topic = topic
         self._pending: list[Any] = []
         self.exact: Counter[tuple[str, int]] = Counter()
+        self.errors: Counter[tuple[str, int]] = Counter()
         self.sent = 0
 
     async def send(self, partition: int, service: str, *, ts: float | None = None, **fields: Any) -> None:
@@ -37,6 +41,7 @@ class Telemetry:
         self.sent += 1
         for scope in (service, *(f"{service}/{f}@{v}" for f, v in fields.get("flags", {}).items())):
             self.exact[scope, math.floor(at)] += 1
+            self.errors[scope, math.floor(at)] += fields.get("status", 200) >= 500
 
     async def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
@@ -53,3 +58,15 @@ async def telemetry(kafka: str, topic: str) -> AsyncIterator[Telemetry]:
         yield Telemetry(producer, topic)
     finally:
         await producer.stop()
+
+
+def counted(frames: list[Health], column: str = "requests") -> dict[tuple[str, int], int]:
+    """A count by (scope, second) as health says; a second that was published again must say the same."""
+    seen: dict[tuple[str, int], int] = {}
+    for frame in frames:
+        for index, (_, service, flag, variant) in enumerate(frame.scopes):
+            key = f"{service}/{flag}@{variant}" if flag else service, frame.time - 1
+            value = frame.counts[column][index]
+            assert seen.setdefault(key, value) == value, f"{key} was published as {seen[key]} and as {value}"
+            assert frame.counts["late"][index] == 0, f"{key} has late samples"
+    return seen

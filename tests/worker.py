@@ -134,7 +134,7 @@ class Deployment:
         worker.wait()
 
     def close(self) -> None:
-        """End every worker; those that do not end on SIGTERM within 10 s are killed."""
+        """End every worker; those that do not on SIGTERM within 10 s are killed. A failing test shows their logs."""
         alive = [worker for worker in self.workers if worker.poll() is None]
         for worker in alive:
             worker.terminate()
@@ -143,3 +143,7 @@ class Deployment:
                 worker.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill(worker)
+        if sys.exception() is not None:
+            for number in range(len(self.workers)):
+                log = self.directory / f"worker-{number}.log"
+                sys.stderr.write(f"--- the end of {log}:\n{log.read_text(errors='replace')[-4000:]}\n")

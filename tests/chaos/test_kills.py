@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 from agent.events import FLAG_VERIFIED
-from streams.health import Health
-from tests.telemetry import Telemetry, telemetry
+from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
 
 SAMPLES = 200_000
@@ -19,18 +18,6 @@ SERVICES = 40
 BROKEN, WELL = "s0", "s1"
 
 _TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 10s for 10s"}
-
-
-def counted(frames: list[Health]) -> dict[tuple[str, int], int]:
-    """Requests by (scope, second) as health says; a second that was published again must say the same."""
-    seen: dict[tuple[str, int], int] = {}
-    for frame in frames:
-        for index, (_, service, flag, variant) in enumerate(frame.scopes):
-            key = f"{service}/{flag}@{variant}" if flag else service, frame.time - 1
-            value = frame.counts["requests"][index]
-            assert seen.setdefault(key, value) == value, f"{key} was published as {seen[key]} and as {value}"
-            assert frame.counts["late"][index] == 0, f"{key} has late samples"
-    return seen
 
 
 async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
@@ -56,13 +43,15 @@ async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
             await source.flush()
         deadline = time.monotonic() + 60
         while True:
-            found = counted(await deployment.health())
+            frames = await deployment.health()
+            found = counted(frames)
             if found == dict(source.exact) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(1)
         assert source.sent == SAMPLES
         assert {key: (n, found.get(key)) for key, n in source.exact.items() if found.get(key) != n} == {}
         assert set(found) <= set(source.exact)
+        assert counted(frames, "errors") == dict(source.errors)
         assert (deployment.variant("bad"), deployment.variant("good")) == ("off", "on")
         flips = {event.id: event for event in await deployment.events() if event.type == FLAG_VERIFIED}
         assert [event.data["flag"] for event in flips.values()] == ["bad"]
