@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detectors.cells import Scope
 from streams.columnar import ColumnarBatch, encode
 from streams.intern import WatchList
-from streams.sample import Cache, Sample
+from streams.sample import Cache, Outcome, Sample
 
 Float = NDArray[np.float64]
 
