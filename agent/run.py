@@ -274,10 +274,14 @@ class Worker:
         for name, role in (("ingest", self.ingest), ("monitor", self.monitor), ("executor", self.executor)):
             if role is None:
                 continue
-            ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
+            # Without a partition Faust never comes to the start of reading; who stands by is as ready as it gets.
+            standby = role.app.unassigned
+            ready, detail = role.assigned or standby, "reading" if role.assigned else "waiting for partitions"
+            if standby:
+                detail = "standing by: other processes have all partitions"
             if name == "executor" and self.flips is not None and (found := self.flips.unreadable() or self._problems):
                 ready, detail = False, "; ".join(found)
-            if isinstance(role, MonitorRole) and ready:
+            if isinstance(role, MonitorRole) and ready and not standby:
                 conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
                 not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]
                 detail = "; ".join(not_live) or f"live, {len(conditions)} partitions"
