@@ -22,8 +22,6 @@ FLAG = {
     "service": "cart",
     "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 6s"}],
 }
-SESSION = 2.0
-"""Seconds after which the brokers give the partitions of a dead worker to another; `Deployment` sets it."""
 
 
 async def traffic(source: Telemetry, stop: asyncio.Event, status: dict[str, int]) -> None:

@@ -1,0 +1,240 @@
+"""Commands and people on real Kafka: only a true, fresh command flips, and what a person did is left as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent.commands import Command, Evidence, Reason, issue, sign
+from agent.events import COMMAND_RECEIVED, COMMAND_REJECTED, FLAG_CONFLICT, FLAG_VERIFIED, Event, trigger_type
+from agent.flag_state import FlagStatus
+from agent.keys import PrivateKey, load_private
+from streams.log import read_to_end
+from tests.telemetry import Telemetry, telemetry
+from tests.worker import Deployment
+
+FLAG = {
+    "flag": "bad",
+    "service": "cart",
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s"}],
+}
+
+EVIDENCE = Evidence(
+    metric="error_rate",
+    scope="production/cart/bad@on",
+    window=(0.0, 1.0),
+    op=">",
+    threshold=0.2,
+    value=1.0,
+    samples=100,
+    counts={"requests": 100, "errors": 100},
+    sources=1,
+    age_s=2.0,
+    first_true_at=0.0,
+    fired_at=1.0,
+)
+
+
+async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any], within: float = 60) -> list[Event]:
+    """All events, once `found` is content with them."""
+    async with asyncio.timeout(within):
+        while not found(events := await deployment.events()):
+            await asyncio.sleep(0.1)
+    return events
+
+
+async def status_of(deployment: Deployment, known: Callable[[FlagStatus], bool] = lambda status: True) -> FlagStatus:
+    """The flag's newest published state, once it is as asked for."""
+    async with asyncio.timeout(30):
+        while True:
+            records = await read_to_end(deployment.topics.flags, deployment.client)
+            states = [msgspec.json.decode(record.value or b"", type=FlagStatus) for record in records]
+            if states and known(states[-1]):
+                return states[-1]
+            await asyncio.sleep(0.1)
+
+
+def command(version: str, *, issued_at: float | None = None, **changes: Any) -> Command:
+    fields: dict[str, Any] = {
+        "flag": "bad",
+        "environment": "production",
+        "service": "cart",
+        "backend": "files",
+        "target": "off",
+        "trigger": "errors",
+        "flag_version": version,
+        **changes,
+    }
+    at = time.time() if issued_at is None else issued_at
+    return issue(issued_at=at, rules_hash="r", evidence=EVIDENCE, **fields)
+
+
+async def say(deployment: Deployment, *values: bytes) -> None:
+    """Write records to the commands topic, as whoever can reach the brokers may."""
+    async with AIOKafkaProducer(bootstrap_servers=deployment.kafka) as producer:
+        for value in values:
+            await producer.send_and_wait(deployment.topics.commands, value, partition=0)
+
+
+def reasons(events: list[Event]) -> list[str]:
+    """Reasons of refusals in order; a refusal told twice has one id."""
+    return [str(e.data["reason"]) for e in {e.id: e for e in events if e.type == COMMAND_REJECTED}.values()]
+
+
+async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_audited(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await deployment.create_topics()
+    try:
+        worker = deployment.start()
+        await deployment.ready(worker)
+        before = deployment.flag_file.read_bytes()
+        version = (await status_of(deployment)).version
+        key = load_private(tmp_path / ".flipback" / "flipback.key")
+        stranger = PrivateKey(Ed25519PrivateKey.generate())
+        good = sign(command(version), key)
+        now = time.time()
+        wrong = {
+            Reason.MALFORMED: b"flip everything",
+            Reason.OVERSIZED: good + b" " * (64 << 10),
+            Reason.UNKNOWN_KEY: sign(command(version), stranger),
+            # The target, which is signed.
+            Reason.BAD_SIGNATURE: good.replace(b'"off"', b'"onn"'),
+            Reason.WRONG_ID: sign(msgspec.structs.replace(command(version), id="another"), key),
+            Reason.UNKNOWN_FLAG: sign(command(version, flag="untouched"), key),
+            Reason.WRONG_SERVICE: sign(command(version, service="shop"), key),
+            Reason.WRONG_BACKEND: sign(command(version, backend="other"), key),
+            Reason.WRONG_STATE: sign(command(version, target="on"), key),
+            Reason.EXPIRED: sign(command(version, issued_at=now - 61, trigger="old"), key),
+            Reason.FROM_THE_FUTURE: sign(command(version, issued_at=now + 600, trigger="new"), key),
+        }
+        await say(deployment, *wrong.values())
+        events = await eventually(deployment, lambda events: len(reasons(events)) >= len(wrong))
+        assert reasons(events) == list(wrong)
+        await say(deployment, sign(command("g7-another", trigger="other"), key))
+        await eventually(deployment, lambda events: any(event.type == FLAG_CONFLICT for event in events))
+        assert deployment.flag_file.read_bytes() == before
+
+        # The one true command flips its flag and no other byte of the file.
+        await say(deployment, good)
+        await deployment.flipped("bad")
+        flipped = deployment.flag_file.read_bytes()
+        assert flipped == before.replace(b'"defaultVariant": "on"', b'"defaultVariant": "off"', 1)
+        await eventually(deployment, lambda events: any(event.type == FLAG_VERIFIED for event in events))
+
+        # Turned on again by a person: the same command again, or a new one too soon, turns nothing off.
+        deployment.flag_file.write_bytes(before)
+        changed = await status_of(deployment, lambda status: not status.safe and status.version != version)
+        await say(deployment, good, sign(command(changed.version), key))
+        events = await eventually(deployment, lambda events: len(reasons(events)) >= len(wrong) + 2)
+        assert reasons(events)[len(wrong) :] == [Reason.DUPLICATE, Reason.COOLDOWN]
+        assert deployment.flag_file.read_bytes() == before
+        assert len({event.id for event in events if event.type == FLAG_VERIFIED}) == 1
+        assert worker.poll() is None
+    finally:
+        deployment.close()
+
+
+async def traffic(source: Telemetry, stop: asyncio.Event, status: dict[str, int]) -> None:
+    """Requests of both variants; `status` says what each answers and may be changed while it runs."""
+    while not stop.is_set():
+        for variant, answer in status.items():
+            await source.send(source.sent // 2 % 8, "cart", status=answer, flags={"bad": variant})
+        await asyncio.sleep(0.02)
+    await source.flush()
+
+
+async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await deployment.create_topics()
+    stop, status = asyncio.Event(), {"on": 200, "off": 200}
+    try:
+        keys = await asyncio.create_subprocess_exec(
+            *deployment.flipback("keys", "generate", "--dir", str(tmp_path / ".flipback"))
+        )
+        assert await keys.wait() == 0
+        judge = deployment.start("--roles", "ingest,monitor")
+        executor = deployment.start("--roles", "executor")
+        await deployment.ready(judge)
+        await deployment.ready(executor)
+        judged = await status_of(deployment)
+        executor.terminate()
+        assert await asyncio.to_thread(executor.wait, 10) == 0
+        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
+            group.create_task(traffic(source, stop, status))
+            status["on"] = 500
+            await eventually(deployment, lambda events: any(e.type == trigger_type("firing") for e in events))
+            async with asyncio.timeout(30):
+                while not await read_to_end(deployment.topics.commands, deployment.client):
+                    await asyncio.sleep(0.1)
+            # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.
+            edited = deployment.flag_file.read_bytes().replace(
+                b'"defaultVariant": "on"', b'"defaultVariant": "on", "metadata": {"keep": true}', 1
+            )
+            deployment.flag_file.write_bytes(edited)
+            status["on"] = 200
+            await deployment.ready(deployment.start("--roles", "executor"))
+            events = await eventually(deployment, lambda events: any(e.type == FLAG_CONFLICT for e in events))
+            stop.set()
+        (conflict,) = {event.id: event for event in events if event.type == FLAG_CONFLICT}.values()
+        assert conflict.data["expected"] == judged.version
+        assert deployment.flag_file.read_bytes() == edited
+    finally:
+        deployment.close()
+
+
+async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_since(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    # The window of half a minute still holds the old errors long after the flag is on again.
+    trigger = {"name": "errors", "when": "error_rate@on > 20% over 30s for 4s"}
+    deployment = Deployment(
+        tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [trigger]}], settings={"command": {"cooldown": "1s"}}
+    )
+    await deployment.create_topics()
+    stop, status = asyncio.Event(), {"on": 200, "off": 200}
+    before = deployment.flag_file.read_bytes()
+    try:
+        await deployment.ready(deployment.start())
+        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
+            group.create_task(traffic(source, stop, status))
+            await eventually(deployment, lambda events: any(e.type == trigger_type("ok") for e in events))
+            status["on"] = 500
+            await deployment.flipped("bad")
+            status["on"] = 200
+            deployment.flag_file.write_bytes(before)
+            again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+            assert again.changed_at is not None
+            # Past the hold and past the seconds that count as fresh, with the trigger firing on the old window for
+            # most of the time.
+            await _judged(deployment, again.changed_at + 20)
+            assert deployment.variant("bad") == "on"
+            frames = [frame for frame in await deployment.health() if frame.triggers]
+            on_old = [f.time for f in frames if f.time > again.changed_at + 5 and f.triggers[0].state == "firing"]
+            assert on_old, "the old window did not fire: nothing was tested"
+            status["on"] = 500
+            await deployment.flipped("bad")
+            stop.set()
+        events = await eventually(
+            deployment, lambda events: len({e.id for e in events if e.type == FLAG_VERIFIED}) == 2
+        )
+        commands = {e.id: e.data["command"] for e in events if e.type == COMMAND_RECEIVED}.values()
+        assert [c["flag_version"] == again.version for c in commands] == [False, True]
+    finally:
+        deployment.close()
+
+
+async def _judged(deployment: Deployment, until: float) -> None:
+    async with asyncio.timeout(60):
+        while max((f.time for f in await deployment.health() if f.triggers), default=0) < until:
+            await asyncio.sleep(0.3)
