@@ -59,15 +59,19 @@ class Document:
 
     def replaced(self, flag: str, definition: str) -> bytes:
         """The file with another definition of `flag`. Raises Invalid where that would not be a valid one."""
-        broken = problem(_parse(definition))
-        if broken:
-            raise Invalid(f"{self.where}: flag {flag!r}: {broken}")
+        self.check(flag, definition)
         span = self._spans[flag]
         content = (self.text[: span.value_start] + definition + self.text[span.value_end :]).encode()
         after = Document(content).values
         if {**after, flag: None} != {**self.values, flag: None} or after[flag] != _parse(definition):
             raise Invalid(f"{self.where}: an edit of flag {flag!r} would change another flag, and was not made")
         return content
+
+    def check(self, flag: str, definition: str) -> None:
+        """Raises Invalid where this would not be a valid definition of the flag."""
+        broken = problem(_parse(definition))
+        if broken:
+            raise Invalid(f"{self.where}: flag {flag!r}: {broken}")
 
     def doubts(self, flag: str) -> str:
         """What is wrong with other flags; clients that check the whole file may keep their last good copy."""
