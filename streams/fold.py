@@ -53,7 +53,7 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
     spread over scopes.
     """
     starts, scopes, missing = table.expansion()
-    profiles, instances = len(table), len(table.instances.names)
+    profiles, instances = table.profiles, len(table.instances.names)
     seconds, at = dense(rows.second)
     group, of = compress(at * profiles + rows.profile, len(seconds) * profiles)
     profile, second = group % profiles, seconds[group // profiles]

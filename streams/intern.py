@@ -95,37 +95,33 @@ class Interner:
 class Table:
     """Numbers of profiles and instances, good for one generation.
 
-    A profile is what samples of the same scopes share: environment, service and the variants of the watched flags. It
-    is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags.
+    Nothing in it refers back to it, so that it is freed as soon as the next one has taken its place.
     """
 
     def __init__(self, interner: Interner) -> None:
-        self._interner = interner
-        self._entries = 0
-        self._bytes = 0
-        self._ids: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._profiles: list[tuple[int, ...]] = []
-        self._missing: list[int] = []
-        self._expansion: tuple[Int, Int, Int] | None = None
+        self._size = _Size()
+        self._profiles = _Profiles(interner)
         self._lists: dict[bytes, Int] = {}
-        self.json = Profiles(self, msgspec.json.Decoder(dict[Name, Name] | None).decode)
-        self.msgpack = Profiles(self, msgspec.msgpack.Decoder(dict[Name, Name] | None).decode)
-        self.instances = Instances(self)
+        self.json = FlagMaps(self._profiles, self._size, msgspec.json.Decoder(dict[Name, Name] | None).decode)
+        self.msgpack = FlagMaps(self._profiles, self._size, msgspec.msgpack.Decoder(dict[Name, Name] | None).decode)
+        self.instances = Instances(self._size)
 
     @property
     def full(self) -> bool:
-        return self._entries >= TABLE_ENTRIES or self._bytes >= TABLE_BYTES
+        """Whether the next slice should have another table."""
+        return self._size.reached(1)
 
     @property
-    def overfull(self) -> bool:
-        return self._entries >= OVERFULL * TABLE_ENTRIES or self._bytes >= OVERFULL * TABLE_BYTES
+    def profiles(self) -> int:
+        """How many profiles have a number."""
+        return len(self._profiles.scopes)
 
-    def __len__(self) -> int:
-        return len(self._profiles)
+    def expansion(self) -> tuple[Int, Int, Int]:
+        """What profiles stand for: (starts, scopes, missing).
 
-    def grow(self, size: int) -> None:
-        self._entries += 1
-        self._bytes += size
+        Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
+        """
+        return self._profiles.expansion()
 
     def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
         """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
@@ -133,12 +129,43 @@ class Table:
         found = self._lists.get(key)
         if found is None:
             found = np.array(read(encoded, self), dtype=np.int64)
-            if len(key) <= LONGEST_LIST and not self.overfull:
-                self.grow(len(key) + found.nbytes)
+            if len(key) <= LONGEST_LIST and not self._size.reached(OVERFULL):
+                self._size.grow(len(key) + found.nbytes)
                 self._lists[key] = found
         return found
 
-    def profile(self, environment: str, service: str, flags: Flags) -> int:
+
+class _Size:
+    """How much a table holds."""
+
+    __slots__ = ("bytes", "entries")
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.bytes = 0
+
+    def grow(self, size: int) -> None:
+        self.entries += 1
+        self.bytes += size
+
+    def reached(self, times: int) -> bool:
+        return self.entries >= times * TABLE_ENTRIES or self.bytes >= times * TABLE_BYTES
+
+
+class _Profiles:
+    """Numbers of profiles: what samples of the same scopes share, that is environment, service and watched variants.
+
+    A profile is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags.
+    """
+
+    def __init__(self, interner: Interner) -> None:
+        self._interner = interner
+        self._ids: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.scopes: list[tuple[int, ...]] = []
+        self._missing: list[int] = []
+        self._expansion: tuple[Int, Int, Int] | None = None
+
+    def number(self, environment: str, service: str, flags: Flags) -> int:
         """Number of the profile of a sample; ValueError with the reason when a name is not fit to be kept."""
         check_name("environment", environment)
         check_name("service", service)
@@ -151,31 +178,28 @@ class Table:
         key = numbers.count(INVALID), tuple(number for number in numbers if number != INVALID)
         found = self._ids.get(key)
         if found is None:
-            self._ids[key] = found = len(self._profiles)
+            self._ids[key] = found = len(self.scopes)
             self._missing.append(key[0])
-            self._profiles.append(key[1])
+            self.scopes.append(key[1])
         return found
 
     def expansion(self) -> tuple[Int, Int, Int]:
-        """What profiles stand for: (starts, scopes, missing).
-
-        Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
-        """
         known = self._expansion
-        if known is None or len(known[2]) != len(self._profiles):
-            sizes = np.fromiter(map(len, self._profiles), dtype=np.int64, count=len(self._profiles))
+        if known is None or len(known[2]) != len(self.scopes):
+            sizes = np.fromiter(map(len, self.scopes), dtype=np.int64, count=len(self.scopes))
             starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
-            scopes = np.array([scope for profile in self._profiles for scope in profile], dtype=np.int64)
+            scopes = np.array([scope for profile in self.scopes for scope in profile], dtype=np.int64)
             self._expansion = known = (starts, scopes, np.array(self._missing, dtype=np.int64))
         return known
 
 
-class Profiles(dict[ProfileKey, int]):
+class FlagMaps(dict[ProfileKey, int]):
     """Profile numbers by the flag map as encoded: a map already met costs one look-up, without being read."""
 
-    def __init__(self, table: Table, parse: Callable[[bytes], Flags | None]) -> None:
+    def __init__(self, profiles: _Profiles, size: _Size, parse: Callable[[bytes], Flags | None]) -> None:
         super().__init__()
-        self._table = table
+        self._profiles = profiles
+        self._size = size
         self._parse = parse
 
     def __missing__(self, key: ProfileKey) -> int:
@@ -183,8 +207,8 @@ class Profiles(dict[ProfileKey, int]):
             found = self._resolve(key)
         except (ValueError, RecursionError):
             found = INVALID
-        if len(key[2]) <= LONGEST_KEPT and not self._table.overfull:
-            self._table.grow(len(key[1]) + len(key[2]))
+        if len(key[2]) <= LONGEST_KEPT and not self._size.reached(OVERFULL):
+            self._size.grow(len(key[1]) + len(key[2]))
             self[key] = found
         return found
 
@@ -199,15 +223,15 @@ class Profiles(dict[ProfileKey, int]):
     def _resolve(self, key: ProfileKey) -> int:
         environment, service, encoded = key
         flags = (self._parse(encoded) or {}) if encoded else {}
-        return self._table.profile(DEFAULT_ENVIRONMENT if environment is None else environment, service, flags)
+        return self._profiles.number(DEFAULT_ENVIRONMENT if environment is None else environment, service, flags)
 
 
 class Instances(dict[str | None, int]):
     """Instance numbers; `names[number]` is the name, "" for none and for those an overfull table has no place for."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, size: _Size) -> None:
         super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
-        self._table = table
+        self._size = size
         self.names = [""]
 
     def __missing__(self, name: str) -> int:
@@ -215,9 +239,9 @@ class Instances(dict[str | None, int]):
             check_name("instance", name)
         except ValueError:
             return INVALID
-        if self._table.overfull:
+        if self._size.reached(OVERFULL):
             return NO_INSTANCE
-        self._table.grow(len(name))
+        self._size.grow(len(name))
         self[name] = number = len(self.names)
         self.names.append(name)
         return number

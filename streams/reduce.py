@@ -166,7 +166,6 @@ class Reducer:
         self._blocks = [rest] if len(rest) else []
         self._oldest = int(rest.second.min()) if len(rest) else math.inf
         cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
-        self._forget_names()
         return cells
 
     def _open_from(self, ts: Float, now: float) -> Float | None:
@@ -243,6 +242,7 @@ class Reducer:
             instance_id[rows[MAX_INSTANCES:]] = 0
         if instance_id is not block.instance_id:
             self._blocks = [renumber(block, instance_id)]
+        self._forget_names()
 
     def _forget_names(self) -> None:
         """Give up the names of instances that no open second has, once they are many."""
