@@ -145,7 +145,10 @@ class Shard:
     def _evaluate(self, t: int, cells: Cells | None, now: float | None) -> Second:
         condition = Condition("live", "") if now is None else self.condition(now)
         now = t if now is None else now
-        muted = condition.status != "live" or now - t > self._catching_up_after
+        if condition.status == "live" and now - t > self._catching_up_after:
+            # The last of a backlog: the watermark has come to the present, the second that it closes is old.
+            condition = Condition("catching_up", f"judged {now - t:.0f} s after its end")
+        muted = condition.status != "live"
         result = self._evaluator.evaluate(t)
         self.verdicts = result
         for change in result.transitions:

@@ -140,6 +140,16 @@ def test_seconds_that_are_old_when_they_come_are_judged_and_command_nothing() ->
     assert [trigger.state for trigger in seconds[-1].health.triggers] == ["firing"]
 
 
+def test_the_old_seconds_of_a_backlog_that_ends_in_the_present_are_not_live() -> None:
+    target = shard()
+    backlog = [second(T + at, 10, 10) for at in range(60)]
+    seconds = list(target.take(said(T + 60.0, *backlog), T + 62.0))
+    assert [s.muted for s in seconds] == [s.time < T + 62 - MUTED_AFTER for s in seconds]
+    statuses = [s.health.status for s in seconds if s.health]
+    assert statuses == ["catching_up" if s.muted else "live" for s in seconds]
+    assert firing(seconds) == list(range(47, 61))
+
+
 @pytest.mark.parametrize(("errors", "fires"), [(0, []), (10, [61, 62, 63])])
 def test_a_trigger_that_fired_on_old_seconds_is_followed_only_if_what_is_fresh_breaches_too(
     errors: int, fires: list[int]
