@@ -13,6 +13,7 @@ from streams.decode import Decoder
 from streams.decode_columns import Reject
 from streams.ingest import Ingest
 from streams.intern import Interner, WatchList
+from streams.memory import keep_freed_memory
 from streams.rejected import RejectedLog
 from streams.settings import Format
 from streams.slices import Source
@@ -45,6 +46,7 @@ class IngestRole:
         lookback: float,
         partitions: Mapping[str, int],
     ) -> None:
+        keep_freed_memory()
         self._topics = topics
         self._reading = Reading(
             batched=frozenset(formats),
