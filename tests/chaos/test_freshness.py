@@ -8,7 +8,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agent.commands import Evidence
@@ -48,14 +47,23 @@ async def commit_beginning(deployment: Deployment) -> None:
         await reader.commit(dict.fromkeys(partitions, 0))
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["new deployment", "committed offsets"])
 async def test_a_backlog_of_errors_commands_nothing_and_a_live_fault_after_it_is_found(
-    kafka: str, topic_prefix: str, tmp_path: Path, known: bool
+    kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [_FLAG])
+    prefix = topic_prefix.rstrip(".")
+    for name in ("new", "known"):
+        (tmp_path / name).mkdir()
+    await asyncio.gather(
+        _backlog(Deployment(tmp_path / "new", kafka, f"{prefix}-new", [_FLAG]), known=False),
+        _backlog(Deployment(tmp_path / "known", kafka, f"{prefix}-known", [_FLAG]), known=True),
+    )
+
+
+async def _backlog(deployment: Deployment, *, known: bool) -> None:
+    """Twenty minutes of errors wait for a deployment that is new, or has committed offsets from before them."""
     await deployment.create_topics()
     try:
-        async with telemetry(kafka, deployment.telemetry) as source:
+        async with telemetry(deployment.kafka, deployment.telemetry) as source:
             newest = time.time() - 16
             for number in range(1200 * 10):
                 at = newest - 1200 + number / 10

@@ -12,7 +12,7 @@ from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
 
 SAMPLES = 200_000
-SECONDS = 90
+SECONDS = 75
 KILLS = 20
 SERVICES = 40
 BROKEN, WELL = "s0", "s1"
