@@ -41,6 +41,7 @@ class Deployment:
     flags: Sequence[dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
     partitions: int = 8
+    session_timeout: str = "2s"
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Deployment:
             "kafka": {
                 "brokers": [self.kafka],
                 "prefix": self.prefix,
-                "session_timeout": "2s",
+                "session_timeout": self.session_timeout,
                 "partials_partitions": 4,
             },
             "telemetry": [{"topic": self.telemetry, "format": "json"}],
