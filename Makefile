@@ -40,7 +40,7 @@ check: install
 	@$(BIN)/python -m pytest -q tests/unit/test_imports.py
 
 bench: install
-	@$(BIN)/flipback bench $(BROKER) $(ARGS)
+	@$(BIN)/python -m tests.bench_broker $(BROKER) $(ARGS)
 
 # The pins anew from pyproject.toml; needs `uv` on the PATH. The development pins contain the runtime pins.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'

@@ -231,7 +231,7 @@ class Executor:
             self._backends[command.backend],
             command,
             entry.opened.snapshot,
-            partial(self._record, entry),
+            partial(self._written, command, entry),
             acknowledged=entry.find(events.FLAG_WRITTEN) is not None,
             certain=created,
         )
@@ -270,6 +270,12 @@ class Executor:
     def _observe(self, command: Command, state: FlagState) -> FlagStatus:
         ref = FlagRef(command.flag, command.environment)
         return self._watch.observe(ref, state, safe=command.target, at=self._now())
+
+    async def _written(self, command: Command, entry: Entry, state: FlagState | None, data: dict[str, Any]) -> None:
+        # Seen here even if nobody reads it: a person who takes the write back at once makes a new version of the flag,
+        # not the one that was judged.
+        found = audit.found(self._observe(command, state)) if state is not None else {}
+        await self._record(entry, events.FLAG_WRITTEN, {**found, **data})
 
     async def _record(self, entry: Entry, kind: str, data: dict[str, Any]) -> None:
         """Add a step. From here on a failing disk stops nothing: a re-delivery finds the write by reading back."""

@@ -17,7 +17,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
 from agent.commands import Command
 from agent.errors import Ambiguous, Conflict, Throttled, Timeout, Transient
-from agent.events import FLAG_WRITTEN
 
 T = TypeVar("T")
 
@@ -57,7 +56,8 @@ class Budget:
 
 
 class Flip:
-    """The write of one command. `record` makes a step durable, given the type of its event and its data.
+    """The write of one command. `written` makes it durable that a write has landed, given the state that it left where
+    that is known, and data of the event.
 
     `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
     """
@@ -67,7 +67,7 @@ class Flip:
         backend: FlagBackend,
         command: Command,
         snapshot: Snapshot,
-        record: Callable[[str, dict[str, Any]], Awaitable[None]],
+        written: Callable[[FlagState | None, dict[str, Any]], Awaitable[None]],
         *,
         acknowledged: bool,
         certain: bool,
@@ -75,7 +75,7 @@ class Flip:
         self._backend = backend
         self._command = command
         self._snapshot = snapshot
-        self._record = record
+        self._written = written
         self._acknowledged = acknowledged
         self._write_next = certain
         self._attempts = 0
@@ -146,7 +146,7 @@ class Flip:
     async def _acknowledge(self, state: FlagState | None) -> None:
         self._acknowledged = True
         version = None if state is None else state.version
-        await self._record(FLAG_WRITTEN, {"version": version, "attempts": self._attempts, "detail": self.detail})
+        await self._written(state, {"version": version, "attempts": self._attempts, "detail": self.detail})
 
 
 def _wait(call: RetryCallState) -> float:

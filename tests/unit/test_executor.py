@@ -249,6 +249,25 @@ async def test_a_persons_edit_in_the_middle_of_a_flip_stays(
     assert desk.types[-1] == events.FLAG_CONFLICT
 
 
+async def test_a_flag_turned_on_again_before_the_flip_was_read_back_is_a_new_version(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = desk.backend._begin
+
+    async def edit_first(name: str, deadline: float) -> str | None:
+        if name == "verify":
+            desk.backend.edit("on")
+        return await original(name, deadline)
+
+    monkeypatch.setattr(desk.backend, "_begin", edit_first)
+    result = await desk.execute(signed())
+    assert (result.outcome, desk.backend.variant) == (Outcome.CONFLICT, "on")
+    # Were it the version that was judged, its trigger would stay latched, and nothing guard the flag from here on.
+    assert result.status is not None
+    assert (result.status.version, result.status.changed_at) == ("g3-v-on", desk.now)
+    assert desk.told[-2].data["flag_version"] == "g2-v-off"
+
+
 async def test_the_snapshot_is_durable_before_anything_is_written(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
