@@ -109,7 +109,8 @@ class KafkaNode:
         self._process = None
 
     def _format(self, jars: Path, configuration: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # A fixed first byte, so that the first letter is no dash, which the tool would take for an option.
+        cluster = base64.urlsafe_b64encode(bytes([0x40]) + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
         tool = [*_java(jars), "kafka.tools.StorageTool"]
         done = subprocess.run(
             [*tool, "format", "--standalone", "-t", cluster, "-c", str(configuration)],
