@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.backends.settings import Backend
 from agent.baseline import NO_BASELINE, read_baseline
 from agent.keys import PRIVATE_NAME, PUBLIC_NAME
 from detectors.grammar import parse
@@ -44,16 +45,6 @@ class When(str):
     @property
     def condition(self) -> Condition:
         return parse(self)
-
-
-class FlagdFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="flagd-file"):
-    """A file of flag definitions that flagd, or the OpenFeature provider inside an application, watches."""
-
-    path: Annotated[Path, Meta(description="The file of flag definitions.")]
-
-
-Backend = FlagdFile
-"""Every kind of flag backend: another one is a struct with a tag of its own, joined to this with `|`."""
 
 
 class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +85,9 @@ class Flag(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     control: Annotated[
         Name | None, Meta(description="The variant that `3x control` compares with; the safe one if absent.")
     ] = None
+    together: Annotated[
+        list[Name], Meta(description="Flags of the same environment that a rollback makes safe together with this one.")
+    ] = msgspec.field(default_factory=list)
     mode: Annotated[Mode, Meta(description="shadow: all triggers of the flag are in shadow mode.")] = "active"
     triggers: Annotated[list[Trigger], Meta(min_length=1)]
 
@@ -103,6 +97,27 @@ class CommandSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     expires: Annotated[Seconds, Meta(description="Age at which a command is no longer obeyed.")] = seconds(60)
     cooldown: Annotated[Seconds, Meta(description="Least time between two flips of a flag.")] = seconds(60)
+
+
+class AutomationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much flipback may do by itself. What would be more halts it, until a person resumes it."""
+
+    max_flips: Annotated[int, Meta(description="Flags that may be turned back within `within`.", ge=1)] = 3
+    max_share: Annotated[
+        float, Meta(description="Share of the managed flags (0 to 1) that may be, one at least.", ge=0, le=1)
+    ] = 0.1
+    within: Annotated[Seconds, Meta(description="The time in which flips are counted.")] = seconds(600)
+
+
+class AfterFlipSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is looked at when a flag has been turned back."""
+
+    effect: Annotated[
+        Seconds, Meta(description="Time within which the requests of the flag's other variants must have fallen.")
+    ] = seconds(60)
+    bake: Annotated[Seconds, Meta(description="Time after which the metric that fired must be better than it was.")] = (
+        seconds(120)
+    )
 
 
 class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +168,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(description="Scopes kept at most; what overflows is counted and unknown.", ge=1, le=1_000_000)
     ] = 2000
     command: CommandSettings = msgspec.field(default_factory=CommandSettings)
+    automation: AutomationSettings = msgspec.field(default_factory=AutomationSettings)
+    after_flip: AfterFlipSettings = msgspec.field(default_factory=AfterFlipSettings)
     keys: KeySettings = KeySettings()
     state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
         default_factory=lambda: Path(".flipback")

@@ -226,6 +226,7 @@ _WORDS: dict[Any, str] = {
     When: "a condition such as error_rate > 2% for 2m",
     str: "text",
     int: "a whole number",
+    float: "a number",
     bool: "true or false",
 }
 

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from agent import backends
 from agent.backends.contract import FlagBackend, FlagRef
-from agent.backends.flagd_file import FlagdFile
 from agent.config import Config, Flag
 from agent.errors import BackendError
 from agent.events import Event
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 def make_backends(config: Config) -> dict[str, FlagBackend]:
     """Make every backend of the configuration, by name."""
-    return {name: FlagdFile(backend.path) for name, backend in config.backends.items()}
+    return {name: backends.make(settings) for name, settings in config.backends.items()}
 
 
 def managed(flag: Flag) -> ManagedFlag:

@@ -1,1 +1,36 @@
-"""Flag systems. Each is one file that keeps the promises of `agent.backends.contract`."""
+"""Flag systems. Each is one file that keeps the promises of `agent.backends.contract`, and one entry here.
+
+A kind is imported only where it is configured: the Google clients alone cost a second and 60 MB.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from agent.backends.contract import FlagBackend
+from agent.backends.settings import (
+    Backend,
+    Firestore,
+    FlagdFile,
+    RealtimeDatabase,
+    RemoteConfig,
+    Unleash,
+    Webhook,
+)
+
+KINDS: dict[type[Backend], str] = {
+    FlagdFile: "agent.backends.flagd_file:FlagdFile",
+    Firestore: "agent.backends.firestore:Firestore",
+    RealtimeDatabase: "agent.backends.rtdb:RealtimeDatabase",
+    RemoteConfig: "agent.backends.remote_config:RemoteConfig",
+    Unleash: "agent.backends.unleash:Unleash",
+    Webhook: "agent.backends.webhook:Webhook",
+}
+"""`module:class` by the struct of its settings, which is the only argument of the class."""
+
+
+def make(settings: Backend) -> FlagBackend:
+    """Make a backend. Raises ConfigError where a file that the settings name cannot be used."""
+    module, _, name = KINDS[type(settings)].partition(":")
+    backend: FlagBackend = getattr(import_module(module), name)(settings)
+    return backend

@@ -10,10 +10,10 @@ nothing was written; after Timeout and Transient a write may have landed or may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -35,13 +35,17 @@ class Granularity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """`atomic_ledger`: the operation id is stored in the same write; `push`: clients are told rather than poll."""
+    """`atomic_ledger`: the operation id is stored in the same write; `push`: changes are told, see `Follows`.
+
+    `look_every` is how often a flag is read to see whether somebody changed it, in seconds.
+    """
 
     cas: Cas
     percent: bool
     atomic_ledger: bool
     push: bool
     granularity: Granularity
+    look_every: float = 1.0
 
 
 class FlagRef(NamedTuple):
@@ -177,4 +181,16 @@ class FlagBackend(Protocol):
 
     async def close(self) -> None:
         """Let go of threads and connections."""
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A backend that tells of changes: every one with `capabilities.push`."""
+
+    async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
+        """Call `changed`, in the event loop, when one of the flags may have been changed; until cancelled.
+
+        It mends itself: a connection that is lost or silent is made anew, and what was missed is told then.
+        """
         ...

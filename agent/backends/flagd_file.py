@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from agent.backends import settings as config
 from agent.backends.contract import (
     Capabilities,
     Cas,
@@ -66,8 +67,8 @@ class FlagdFile:
         cas=Cas.LOCAL, percent=True, atomic_ledger=False, push=False, granularity=Granularity.FLAG
     )
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, settings: config.FlagdFile) -> None:
+        self._path = settings.path
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="flagd-file")
         self._known: tuple[bytes, Document] | None = None
 

@@ -13,11 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from agent.backends import flag_definition
 from agent.backends.contract import FlagState
-from agent.errors import Invalid, NotFound, Unsupported
-
-WEIGHTS = 10_000
-"""Sum of the weights of a percentage rule: weights are whole numbers, so a percentage is kept to 0.01."""
+from agent.backends.flag_definition import problem
+from agent.errors import Invalid, NotFound
 
 
 class Member(NamedTuple):
@@ -85,82 +84,27 @@ def version(definition: str) -> str:
 
 
 def state(definition: str) -> FlagState:
-    """What subjects get. A disabled flag gives them the default of their own code, which cannot be told from here."""
+    """What subjects get."""
     value = _parse(definition)
-    variant, percent = None, None
-    if value.get("state") == "ENABLED":
-        default, targeting = value.get("defaultVariant"), value.get("targeting", {})
-        if targeting == {} and isinstance(default, str):
-            variant = default
-        percent = _percent(targeting, default)
-    return FlagState(variant=variant, percent=percent, version=version(definition), raw=definition)
+    return FlagState(
+        variant=flag_definition.variant(value),
+        percent=flag_definition.percent(value),
+        version=version(definition),
+        raw=definition,
+    )
 
 
 def all_to(definition: str, target: str) -> str:
-    """The definition by which every subject gets `target`.
-
-    Not by disabling the flag: then every subject would get the default in its own code, whatever that is.
-    """
-    return _edited(definition, {"state": "ENABLED", "defaultVariant": target, "targeting": {}})
+    """The definition by which every subject gets `target`."""
+    return _edited(definition, flag_definition.all_to(target))
 
 
 def percent_to(definition: str, variant: str, rest: str, percent: float) -> str:
     """The definition by which `percent` of the subjects get `variant` and the others `rest`.
 
-    Raises Unsupported where the flag has rules of another kind, which would be lost. The variant stands first: flagd
-    gives out buckets from the front, so a subject that has it keeps it when its share grows.
+    Raises Unsupported where the flag has rules of another kind, which would be lost.
     """
-    value = _parse(definition)
-    targeting = value.get("targeting", {})
-    if targeting != {} and _percent(targeting, value.get("defaultVariant")) is None:
-        raise Unsupported("the flag has targeting rules of its own, which a percentage would replace")
-    if variant not in value.get("variants", {}):
-        raise Invalid(f"{variant!r} is not one of the flag's variants")
-    weight = round(percent / 100 * WEIGHTS)
-    rule = {"fractional": [[variant, weight], [rest, WEIGHTS - weight]]}
-    return _edited(definition, {"state": "ENABLED", "defaultVariant": rest, "targeting": rule})
-
-
-def problem(value: object) -> str | None:
-    """What the schema finds wrong with a definition, None if nothing. Targeting rules are not looked into."""
-    if not isinstance(value, dict):
-        return "it is no object"
-    if value.get("state") not in ("ENABLED", "DISABLED"):
-        return 'its state is neither "ENABLED" nor "DISABLED"'
-    variants = value.get("variants")
-    if not isinstance(variants, dict) or not variants:
-        return "it has no variants"
-    kinds = {_kind(variant) for variant in variants.values()}
-    if len(kinds) > 1 or None in kinds:
-        return "its variants are not all booleans, all strings, all numbers or all objects"
-    default = value.get("defaultVariant")
-    if default is not None and not (isinstance(default, str) and default in variants):
-        return f"its default variant {default!r} is not one of its variants: {', '.join(map(repr, variants))}"
-    if not isinstance(value.get("targeting", {}), dict):
-        return "its targeting is no object"
-    return None
-
-
-def _percent(targeting: Any, default: object) -> float | None:
-    match targeting:
-        case {"fractional": [[str(), int(weight)], [str(rest), int(others)]]} if (
-            len(targeting) == 1 and rest == default
-        ):
-            return 100 * weight / (weight + others) if weight + others > 0 else None
-    return None
-
-
-def _kind(variant: object) -> str | None:
-    match variant:
-        case bool():
-            return "boolean"
-        case str():
-            return "string"
-        case int() | float():
-            return "number"
-        case dict():
-            return "object"
-    return None
+    return _edited(definition, flag_definition.percent_to(_parse(definition), variant, rest, percent))
 
 
 def _edited(definition: str, wanted: Mapping[str, object]) -> str:

@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "config": Subcommand("agent.cli.config:command", "Check a configuration, or print its JSON Schema."),
     "restore": Subcommand("agent.cli.restore:command", "Put a flag back as it was before an incident."),
     "status": Subcommand("agent.cli.status:command", "Show rollouts, incidents and the health of every role."),
+    "fake": Subcommand("agent.cli.fake:command", "Serve a fake of a flag system on loopback, to rehearse with."),
     "bench": Subcommand("agent.cli.bench:command", "Measure this machine on a real Kafka."),
     "demo": Subcommand("agent.cli.demo:command", "Watch a bad release being turned off, with a broker of its own."),
 }

@@ -15,6 +15,7 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
+from agent.backends import settings
 from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
 from agent.events import Event
@@ -35,7 +36,7 @@ class Shop:
         self.path = directory / "flags.json"
         other = {"state": "ENABLED", "variants": {"a": "A", "b": "B"}, "defaultVariant": "a"}
         self.path.write_text(json.dumps({"flags": {"other": other, FLAG: definition}}, indent=1))
-        self.backend = FlagdFile(self.path)
+        self.backend = FlagdFile(settings.FlagdFile(path=self.path))
         self.ledger = Ledger(directory / "ledger")
         self.events: list[Event] = []
         self.executor = Executor(

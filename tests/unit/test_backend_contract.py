@@ -1,78 +1,27 @@
-"""What `agent.backends.contract` promises, of every backend. A new one is a `Place` here, and passes."""
+"""What `agent.backends.contract` promises, of every backend. A new one is a `Place` in tests/places, and passes."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import pytest
 
-from agent.backends.contract import Cas, FlagBackend, FlagRef, Outcome, Snapshot, Verdict
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.contract import Cas, FlagBackend, Outcome, Snapshot, Verdict
 from agent.errors import Invalid, NotFound, Timeout, Unsupported
+from tests.places import ABSENT, PLACES, REF, Place
+from tests.places import place as at_place
 
-REF = FlagRef("new-checkout", "production")
-ABSENT = FlagRef("absent", "production")
 OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
-
-
-class Place(Protocol):
-    """Where a backend keeps its flags, with `new-checkout` (variants on and off, on for all) and another flag in it."""
-
-    backend: FlagBackend
-
-    def edit(self, variant: str) -> None:
-        """A person gives `variant` to every subject."""
-        ...
-
-    def edit_other_flag(self) -> None: ...
-
-    def content(self) -> object:
-        """All that is stored, to be compared."""
-        ...
-
-
-class FlagdFilePlace:
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "flags.json"
-        flag = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
-        self._write({"flags": {"new-checkout": flag, "other": {**flag, "targeting": {"if": [True, "on", "off"]}}}})
-        self.backend: FlagBackend = FlagdFile(self._path)
-
-    def edit(self, variant: str) -> None:
-        value = self._read()
-        value["flags"]["new-checkout"]["defaultVariant"] = variant
-        self._write(value)
-
-    def edit_other_flag(self) -> None:
-        value = self._read()
-        value["flags"]["other"]["defaultVariant"] = "off"
-        self._write(value)
-
-    def content(self) -> object:
-        return self._path.read_bytes()
-
-    def _read(self) -> dict[str, dict[str, dict[str, object]]]:
-        value: dict[str, dict[str, dict[str, object]]] = json.loads(self._path.read_text())
-        return value
-
-    def _write(self, value: object) -> None:
-        self._path.write_text(json.dumps(value, indent=2))
-
-
-PLACES: dict[str, Callable[[Path], Place]] = {"flagd-file": FlagdFilePlace}
 
 
 @pytest.fixture(params=PLACES)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place = PLACES[request.param](tmp_path)
-    yield place
-    await place.backend.close()
+    async with at_place(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -104,7 +53,7 @@ async def test_a_flag_is_read_as_it_is(place: Place, backend: FlagBackend) -> No
     first = await backend.read(REF, deadline=soon())
     assert (first.variant, first.percent) == ("on", None)
     assert await backend.read(REF, deadline=soon()) == first
-    place.edit("off")
+    await place.edit("off")
     second = await backend.read(REF, deadline=soon())
     assert second.variant == "off"
     assert second.version != first.version
@@ -122,17 +71,17 @@ async def test_a_write_on_the_expected_version_makes_the_flag_safe_for_all(backe
 async def test_a_write_on_another_version_changes_nothing(place: Place, backend: FlagBackend) -> None:
     if backend.capabilities.cas is Cas.NONE:
         pytest.skip("this backend compares nothing")
-    before = place.content()
+    before = await place.content()
     assert await apply(backend, "stale") is Outcome.CONFLICT
-    assert place.content() == before
+    assert await place.content() == before
 
 
 async def test_the_same_operation_again_changes_nothing(place: Place, backend: FlagBackend) -> None:
     version = (await snapshot(backend)).state.version
     assert await apply(backend, version) is Outcome.APPLIED
-    after = place.content()
+    after = await place.content()
     assert await apply(backend, version) in (Outcome.ALREADY, Outcome.DUPLICATE)
-    assert place.content() == after
+    assert await place.content() == after
 
 
 async def test_of_many_writes_on_one_version_one_lands(backend: FlagBackend) -> None:
@@ -146,32 +95,32 @@ async def test_of_many_writes_on_one_version_one_lands(backend: FlagBackend) -> 
 
 async def test_an_edit_to_another_flag_does_not_stop_a_write(place: Place, backend: FlagBackend) -> None:
     version = (await snapshot(backend)).state.version
-    place.edit_other_flag()
+    await place.edit_other_flag()
     assert await apply(backend, version) is Outcome.APPLIED
 
 
 async def test_a_target_that_the_flag_does_not_have_is_invalid(place: Place, backend: FlagBackend) -> None:
-    version, before = (await snapshot(backend)).state.version, place.content()
+    version, before = (await snapshot(backend)).state.version, await place.content()
     with pytest.raises(Invalid):
         await apply(backend, version, "absent")
-    assert place.content() == before
+    assert await place.content() == before
 
 
 async def test_an_unknown_flag_is_not_found(place: Place, backend: FlagBackend) -> None:
-    before = place.content()
+    before = await place.content()
     with pytest.raises(NotFound):
         await backend.read(ABSENT, deadline=soon())
     with pytest.raises(NotFound):
         await backend.snapshot(ABSENT, deadline=soon())
     with pytest.raises(NotFound):
         await backend.apply(ABSENT, "off", expect="any", op_id=OP, deadline=soon())
-    assert place.content() == before
+    assert await place.content() == before
 
 
 async def test_what_begins_after_its_deadline_ends_at_once_and_writes_nothing(
     place: Place, backend: FlagBackend
 ) -> None:
-    snap, before, late = await snapshot(backend), place.content(), time.monotonic() - 1
+    snap, before, late = await snapshot(backend), await place.content(), time.monotonic() - 1
     for late_call in (
         backend.read(REF, deadline=late),
         backend.snapshot(REF, deadline=late),
@@ -184,7 +133,7 @@ async def test_what_begins_after_its_deadline_ends_at_once_and_writes_nothing(
             await late_call
     # A call that was begun all the same would have been served before this one.
     assert await variant(backend) == "on"
-    assert place.content() == before
+    assert await place.content() == before
 
 
 async def test_a_read_back_tells_whether_the_operation_landed(place: Place, backend: FlagBackend) -> None:
@@ -196,18 +145,18 @@ async def test_a_read_back_tells_whether_the_operation_landed(place: Place, back
     assert await verdict() is Verdict.UNTOUCHED
     await apply(backend, snap.state.version)
     assert await verdict() is Verdict.LANDED
-    place.edit("on")
+    await place.edit("on")
     assert await verdict() is Verdict.OTHER
 
 
 async def test_a_snapshot_that_was_stored_restores_the_flag(place: Place, backend: FlagBackend) -> None:
-    before = place.content()
+    before = await place.content()
     stored = msgspec.json.encode(await snapshot(backend))
     snap = msgspec.json.decode(stored, type=Snapshot)
     await apply(backend, snap.state.version)
     written = (await backend.read(REF, deadline=soon())).version
     assert await restore(backend, snap, written) is Outcome.APPLIED
-    assert place.content() == before
+    assert await place.content() == before
     assert await restore(backend, snap, written) is Outcome.ALREADY
 
 
@@ -215,10 +164,10 @@ async def test_a_flag_that_changed_since_the_flip_is_not_restored(place: Place, 
     snap = await snapshot(backend)
     await apply(backend, snap.state.version)
     written = (await backend.read(REF, deadline=soon())).version
-    place.edit("beta")
-    edited = place.content()
+    await place.edit("beta")
+    edited = await place.content()
     assert await restore(backend, snap, written) is Outcome.CONFLICT
-    assert place.content() == edited
+    assert await place.content() == edited
 
 
 async def test_a_percentage_is_set_or_declared_to_be_unsupported(backend: FlagBackend) -> None:
@@ -239,10 +188,10 @@ async def test_a_percentage_is_set_or_declared_to_be_unsupported(backend: FlagBa
 
 
 async def test_health_says_what_would_stop_a_flip_and_writes_nothing(place: Place, backend: FlagBackend) -> None:
-    before = place.content()
+    before = await place.content()
     assert (await backend.health([(REF, "off")], deadline=soon())).ok
     health = await backend.health([(REF, "off"), (REF, "gone"), (ABSENT, "off")], deadline=soon())
     assert len(health.problems) == 2
     assert "gone" in health.problems[0]
     assert "absent" in health.problems[1]
-    assert place.content() == before
+    assert await place.content() == before

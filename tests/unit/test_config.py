@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import yaml
 
-from agent.config import CommandSettings, Config, Flag, FlagdFile, KeySettings, Trigger, WebSettings
+from agent.backends.settings import FlagdFile
+from agent.config import CommandSettings, Config, Flag, KeySettings, Trigger, WebSettings
 from agent.config_load import load, rules_hash
 from detectors.cells import Scope
 from detectors.grammar import parse

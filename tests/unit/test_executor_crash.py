@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import events
+from agent.backends import settings as backend_settings
 from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
 from agent.commands import Command, verify
@@ -203,7 +204,7 @@ def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, F
     made = []
     for number in range(16):
         told: list[Event] = []
-        backend = FlagdFile(path)
+        backend = FlagdFile(backend_settings.FlagdFile(path=path))
 
         async def emit(event: Event, told: list[Event] = told) -> None:
             told.append(event)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
 from agent.backends.flagd_file import FlagdFile
 from agent.errors import Invalid, NotFound, Permission, Timeout, Transient
@@ -62,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def backend(path: Path) -> AsyncIterator[FlagdFile]:
-    backend = FlagdFile(path)
+    backend = FlagdFile(settings.FlagdFile(path=path))
     yield backend
     await backend.close()
 
@@ -147,7 +148,7 @@ async def test_an_edit_between_reading_and_replacing_is_not_lost(
 
 
 async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
-    backends = [FlagdFile(path) for _ in range(8)]
+    backends = [FlagdFile(settings.FlagdFile(path=path)) for _ in range(8)]
     expect = (await backends[0].read(REF, deadline=soon())).version
     outcomes = await asyncio.gather(*(kill(backend, expect) for backend in backends))
     assert sorted(outcomes) == [Outcome.ALREADY] * 7 + [Outcome.APPLIED]
@@ -184,7 +185,7 @@ async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path
     (tmp_path / "day").mkdir()
     real = path.rename(tmp_path / "day" / "flags.json")
     path.symlink_to(real)
-    backend = FlagdFile(path)
+    backend = FlagdFile(settings.FlagdFile(path=path))
     assert await kill(backend) is Outcome.APPLIED
     assert path.is_symlink()
     assert real.read_text() == KILLED

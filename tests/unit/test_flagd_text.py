@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backends.flagd_text import Document, all_to, percent_to, problem, state, version
+from agent.backends.flag_definition import problem
+from agent.backends.flagd_text import Document, all_to, percent_to, state, version
 from agent.errors import Invalid, NotFound, Unsupported
 
 FILE = """{

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Outcome
 from agent.backends.flagd_file import FlagdFile
 from agent.errors import ConfigError, RestoreRefused, Transient
@@ -29,7 +30,7 @@ class Shop:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "flags.json"
         self.path.write_text(TEXT)
-        self.backend = FlagdFile(self.path)
+        self.backend = FlagdFile(settings.FlagdFile(path=self.path))
         self.ledger = Ledger(directory / "ledger")
         self.incident = ""
 

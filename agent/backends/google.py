@@ -1,0 +1,144 @@
+"""Credentials for Google's flag systems: found once, their token warm before a flip needs it.
+
+In this order: the key file or workload identity that the settings name, else the application default credentials (the
+service account that is attached to the machine, or what GOOGLE_APPLICATION_CREDENTIALS names).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.backends.http import Headers
+from agent.errors import Auth, ConfigError, Transient
+
+RENEW_BEFORE = 600.0
+"""Seconds before its end at which a token is renewed in the background; Google's last an hour."""
+
+EMULATORS = (
+    "FIRESTORE_EMULATOR_HOST",
+    "FIREBASE_DATABASE_EMULATOR_HOST",
+    "FIREBASE_REMOTE_CONFIG_EMULATOR_HOST",
+    "FIREBASE_EMULATOR_HUB",
+)
+
+
+def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises ConfigError where a variable of an emulator is set: Google's clients would silently write there.
+
+    An emulator is named by `emulator` in the settings of its backend, and by nothing else.
+    """
+    found = [name for name in EMULATORS if environ.get(name)]
+    if found:
+        raise ConfigError(
+            f"{found[0]} is set: flags would be written to an emulator; unset it, or name the emulator in the "
+            "backend's settings: `emulator: host:port`"
+        )
+
+
+def check_secret_file(path: Path) -> None:
+    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
+
+
+class GoogleToken:
+    """The access token of one set of credentials. Its repr shows no secret.
+
+    Raises ConfigError at once where the key file cannot be used. Application default credentials are looked for at the
+    first use, in a thread: asking a machine for its account can take seconds.
+    """
+
+    def __init__(self, path: Path | None, scopes: Sequence[str]) -> None:
+        self._path = path
+        self._scopes = list(scopes)
+        self._credentials: Any = None if path is None else _from_file(path, self._scopes)
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def credentials(self) -> Any:
+        """The google.auth credentials. Raises Auth where none are found."""
+        if self._credentials is None:
+            self._credentials = await asyncio.to_thread(_default, self._scopes)
+        return self._credentials
+
+    async def headers(self, deadline: float, renew: bool = False) -> Headers:
+        """The Authorization header. A token that ends soon is renewed beside the request, not before it."""
+        credentials = await self.credentials()
+        left = _left(credentials)
+        if renew or left <= 0:
+            await asyncio.shield(self._renewing(credentials))
+        elif left < RENEW_BEFORE:
+            # What comes of it is seen by the next request at the latest.
+            self._renewing(credentials).add_done_callback(lambda task: task.cancelled() or task.exception())
+        return {"Authorization": f"Bearer {credentials.token}"}
+
+    async def close(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+
+    def _renewing(self, credentials: Any) -> asyncio.Task[None]:
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(asyncio.to_thread(_refresh, credentials))
+        return self._renewal
+
+    def __repr__(self) -> str:
+        return f"GoogleToken({self._path or 'application default credentials'})"
+
+
+def _from_file(path: Path, scopes: list[str]) -> Any:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    check_secret_file(path)
+    try:
+        credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
+    except (GoogleAuthError, ValueError):
+        # The cause is left out: a parser's message may quote what it could not parse.
+        raise ConfigError(f"{path} holds no credentials of a service account or workload identity") from None
+    return credentials
+
+
+def _default(scopes: list[str]) -> Any:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        credentials, _ = google.auth.default(scopes=scopes)
+    except DefaultCredentialsError:
+        raise Auth(
+            "no application default credentials were found; attach a service account to the machine, or name a key "
+            "file: `credentials: FILE`"
+        ) from None
+    return credentials
+
+
+def _refresh(credentials: Any) -> None:
+    from google.auth.exceptions import RefreshError, TransportError
+    from google.auth.transport.requests import Request
+
+    try:
+        credentials.refresh(Request())
+    except RefreshError as error:
+        kind = Transient if getattr(error, "retryable", False) else Auth
+        raise kind("Google refused a new token for these credentials; is the account enabled, the key valid?") from None
+    except TransportError:
+        raise Transient("Google's token service cannot be reached") from None
+
+
+def _left(credentials: Any) -> float:
+    """Seconds until the token ends; 0 where there is none."""
+    if not credentials.token:
+        return 0.0
+    if credentials.expiry is None:
+        return RENEW_BEFORE
+    return float((credentials.expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds())

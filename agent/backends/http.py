@@ -1,0 +1,153 @@
+"""JSON over HTTP as a flip needs it: one request, an absolute deadline, an answer or a typed error. Nothing retries.
+
+What the client libraries do by default is what a flip cannot have: firebase-admin resends a write five times in 7 s and
+sleeps through a Retry-After, also after a commit whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from agent.errors import (
+    Auth,
+    BackendError,
+    Conflict,
+    Invalid,
+    NotFound,
+    Permission,
+    Throttled,
+    Timeout,
+    Transient,
+)
+
+Headers = Mapping[str, str]
+
+_MOST_SHOWN = 300
+"""Characters of a server's message that go into an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer, or one of the `expected` statuses."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Http:
+    """Requests to one server, which errors call `name`. `authorize` gives the headers that show who asks.
+
+    A 401 is answered once by asking `authorize` anew with `renew=True`, as a token may have been withdrawn early.
+    """
+
+    def __init__(self, name: str, authorize: Callable[[float, bool], Awaitable[Headers]] | None = None) -> None:
+        self._name = name
+        self._authorize = authorize
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: float,
+        body: bytes | None = None,
+        headers: Headers | None = None,
+        expected: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """One request. `deadline` is in seconds of `time.monotonic()`.
+
+        Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
+        Timeout where there was no answer in time, Transient where the connection broke: a write may have landed then.
+        """
+        for renew in (False, True):
+            answer = await self._once(method, url, body, dict(headers or {}), renew, deadline)
+            if answer.status != 401 or self._authorize is None:
+                break
+        if answer.status < 300 or answer.status in expected:
+            return answer
+        raise error_of(self._name, answer)
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session, for what is no single request, such as a stream."""
+        if self._session is None:
+            # Without a limit of its own: a listener and a few flips at once must never wait for each other. No cookies.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+            )
+        return self._session
+
+    async def authorization(self, deadline: float, renew: bool = False) -> Headers:
+        """The headers that show who asks."""
+        return {} if self._authorize is None else await self._authorize(deadline, renew)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _once(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], renew: bool, deadline: float
+    ) -> Answer:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Timeout(f"{self._name}: the time was up before {method} was sent")
+        try:
+            async with asyncio.timeout(left):
+                headers |= await self.authorization(deadline, renew)
+                request = self.session().request(method, url, data=body, headers=headers, allow_redirects=False)
+                async with request as response:
+                    return Answer(response.status, response.headers.copy(), await response.read())
+        except TimeoutError:
+            raise Timeout(f"{self._name}: no answer to {method} in time") from None
+        except aiohttp.InvalidURL:
+            raise Invalid(f"{self._name}: the address of the server is none") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # The class alone: a message of the library may quote the address, and that may hold a key.
+            raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
+
+
+def error_of(name: str, answer: Answer) -> BackendError:
+    """The error that a status means."""
+    status = answer.status
+    said = f"{name}: status {status}: {_message(answer)}"
+    if status == 400 or 300 <= status < 400:
+        return Invalid(said)
+    if status == 401:
+        return Auth(f"{said}; the credentials are not accepted")
+    if status == 403:
+        return Permission(f"{said}; the account lacks a right")
+    if status in (404, 410):
+        return NotFound(said)
+    if status in (409, 412):
+        return Conflict(said)
+    if status == 429:
+        return Throttled(said, retry_after(answer.headers))
+    if status >= 500 or status == 408:
+        return Transient(said)
+    return Invalid(said)
+
+
+def retry_after(headers: Headers) -> float | None:
+    """Seconds that `Retry-After` asks to wait (RFC 9110, section 10.2.3), None where it says nothing."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _message(answer: Answer) -> str:
+    text = " ".join(answer.body.decode(errors="replace").split())
+    return text[:_MOST_SHOWN] or "no message"

@@ -1,0 +1,56 @@
+"""A flagd file in a directory of the test's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agent.backends import settings
+from agent.backends.contract import FlagBackend
+from agent.backends.flagd_file import FlagdFile
+from agent.fakes.faults import Faults
+
+
+class FlagdFilePlace:
+    faults: Faults | None = None
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "flags.json"
+        flag = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
+        self._write({"flags": {"new-checkout": flag, "other": {**flag, "targeting": {"if": [True, "on", "off"]}}}})
+        self._begun = self._path.stat().st_ino
+        self.backend = self.another()
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def another(self) -> FlagBackend:
+        return FlagdFile(settings.FlagdFile(path=self._path))
+
+    async def edit(self, variant: str) -> None:
+        value = self._read()
+        value["flags"]["new-checkout"]["defaultVariant"] = variant
+        self._write(value)
+
+    async def edit_other_flag(self) -> None:
+        value = self._read()
+        value["flags"]["other"]["defaultVariant"] = "off"
+        self._write(value)
+
+    async def content(self) -> object:
+        return self._path.read_bytes()
+
+    async def writes(self) -> int:
+        # A backend replaces the file, and the edits above do not. Two writes look like one here; what counts them looks
+        # at the outcomes too.
+        return int(self._path.stat().st_ino != self._begun)
+
+    def _read(self) -> dict[str, dict[str, dict[str, object]]]:
+        value: dict[str, dict[str, dict[str, object]]] = json.loads(self._path.read_text())
+        return value
+
+    def _write(self, value: object) -> None:
+        self._path.write_text(json.dumps(value, indent=2))
