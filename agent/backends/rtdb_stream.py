@@ -64,7 +64,7 @@ class EventParser:
                 event = self._line(bytes(line).removesuffix(b"\r"))
                 if event is not None:
                     yield event
-        if len(self._rest) > _MOST_BYTES:
+        if len(self._rest) + sum(map(len, self._data)) > _MOST_BYTES:
             raise Invalid(f"an event of more than {_MOST_BYTES} bytes")
 
     def _line(self, line: bytes) -> ServerEvent | None:
@@ -188,7 +188,7 @@ def _changed(event: ServerEvent) -> frozenset[str] | None:
         return frozenset()
     try:
         value = msgspec.json.decode(event.data, type=_Change)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     first = value.path.strip("/").partition("/")[0]
     if first:
