@@ -28,6 +28,7 @@ from streams.health import Health
 from streams.health import decoder as health_decoder
 from streams.sample import Sample
 from streams.topics import Topics
+from tests.fault_table import table as fault_table
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -319,3 +320,7 @@ def test_the_seed_triggers_take_as_long_as_is_said(
     changes = [(line.to, line.time - T0 - FAULT) for line in lines if isinstance(line, Change)]
     assert changes == [("ok", changes[0][1]), ("pending", pending), ("firing", firing)]
     assert load(tmp_path / "flipback.yaml").trigger_specs()[0].condition.over == int(window.rstrip(" s"))
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    assert fault_table() in (DOCS / "backends.md").read_text()
