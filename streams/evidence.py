@@ -24,6 +24,7 @@ from detectors.evaluate import Evaluation
 from detectors.metrics import compute
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
+from streams.observer import Exposure, Observer
 
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
@@ -45,7 +46,8 @@ class Evidence:
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
     themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach
-    rests on one instance of several. None where it is enough.
+    rests on one instance of several. None where it is enough. `exposure` is that of the trigger's flag in its service,
+    which a flip must bring down; None where the trigger does not flip.
     """
 
     spec: TriggerSpec
@@ -63,6 +65,7 @@ class Evidence:
     fresh: bool
     obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
+    exposure: Exposure | None = None
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -73,9 +76,10 @@ def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 class Gather:
     """Puts evidence together, for the few triggers that fire: it loops over them and their instances."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, observer: Observer) -> None:
         self._specs = specs
         self._store = store
+        self._observer = observer
 
     def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock."""
@@ -105,7 +109,13 @@ class Gather:
             first_true_at=float(result.first_true_at[row]),
             fresh=self._fresh(spec, threshold),
             obstacle=_stale(age) or _single_source(spec, counts, instances, threshold),
+            exposure=self._exposure(spec),
         )
+
+    def _exposure(self, spec: TriggerSpec) -> Exposure | None:
+        # Half a millisecond, and an alert may fire for days.
+        flips = spec.action == "rollback" and not spec.shadow
+        return self._observer.exposure(spec.environment, spec.service, spec.flag) if flips else None
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
         """Do the newest seconds breach by themselves? Asked of whatever samples they have."""
