@@ -85,9 +85,16 @@ class Known:
             if isinstance(record, Incident):
                 self.incidents[record.id] = record
             else:
-                self.aftermaths[record.incident, record.service] = record
+                self._aftermath(record)
             return
         self.unreadable += 1
+
+    def _aftermath(self, record: Aftermath) -> None:
+        # What was said stays said: who wrote two records knows the second before the topic gives it the first.
+        known = self.aftermaths.get((record.incident, record.service), record)
+        self.aftermaths[record.incident, record.service] = msgspec.structs.replace(
+            record, effect=record.effect or known.effect, bake=record.bake or known.bake
+        )
 
     def flag(self, value: bytes | None) -> FlagStatus | None:
         """Take in a record of the flags topic and return what it says."""

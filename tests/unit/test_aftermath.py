@@ -264,10 +264,10 @@ async def test_a_person_who_turns_the_flag_on_again_ends_both_checks_in_silence(
 async def test_seconds_that_are_judged_too_late_say_nothing_and_the_first_live_one_does() -> None:
     test = bench()
     await test.feed(FLIP, BEFORE)
-    await test.feed(FLIP + 30, IGNORED, lag=100.0)
+    await test.feed(FLIP + 60, IGNORED, lag=100.0)
     assert test.events == []
-    await test.feed(FLIP + 31, IGNORED)
-    assert test.types() == [FLAG_INEFFECTIVE]
+    await test.feed(FLIP + 61, IGNORED)
+    assert test.types() == [FLAG_INEFFECTIVE, FLAG_NOT_RECOVERED]
 
 
 async def test_a_silent_service_is_unknown_and_neither_effective_nor_recovered() -> None:
@@ -338,6 +338,17 @@ async def test_who_takes_over_says_nothing_a_second_time_and_goes_on_with_what_i
     await second.feed(FLIP, BEFORE)
     await second.feed(FLIP + 100, OBEYED)
     assert second.types() == [FLAG_RECOVERED]
+
+
+async def test_an_older_record_of_ones_own_that_comes_back_unsays_nothing() -> None:
+    test = bench()
+    await test.feed(FLIP, BEFORE)
+    await test.feed(FLIP + 60, OBEYED)
+    first, both = test.records
+    assert (first.bake, both.bake) == (None, "recovered")
+    test.known.incident(encode(first))
+    await test.feed(FLIP + 70, OBEYED)
+    assert test.types() == [FLAG_EFFECTIVE, FLAG_RECOVERED]
 
 
 async def test_a_crash_before_it_was_noted_says_the_same_under_the_same_id() -> None:

@@ -53,6 +53,10 @@ def test_a_twentieth_of_what_was_before_is_the_most_that_counts_as_fallen(others
     assert after == After(fallen, others / 5, 50.0, 5)
 
 
+def test_exactly_a_twentieth_counts_as_fallen() -> None:
+    assert exposure_after(Exposure(20.0, 20.0, 40.0), since([5, 0, 0, 0, 0], [40] * 5)) == After(True, 1.0, 20.0, 5)
+
+
 def test_fewer_than_the_last_seconds_say_nothing() -> None:
     assert exposure_after(BEFORE, since([0] * (LAST_SECONDS - 1), [100] * (LAST_SECONDS - 1))) is None
     assert exposure_after(BEFORE, since([], [])) is None
