@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from detectors.spec import TriggerSpec, longest_lookback
 from streams.errors import PartialError
 from streams.merge import join
 from streams.monitor import SILENT_AFTER, Announcements, Condition, Second, Shard
+from streams.observer import Exposure
 from streams.partials import VERSION, Partial, empty, encode, pack
 from tests.cells import Bucket, cells
 
@@ -117,6 +119,19 @@ def test_a_breach_fires_when_it_has_held_and_its_evidence_is_handed_over_every_s
     assert (evidence.t, evidence.window, evidence.counts["errors"]) == (T + 22, (T + 12.0, T + 22.0), 50)
     assert evidence.obstacle is None
     assert evidence.age == 2.0
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+def test_evidence_of_what_may_flip_tells_who_gets_the_variants_of_the_flag(shadow: bool) -> None:
+    target = shard(replace(ERRORS, shadow=shadow))
+    bad, half = Bucket({"requests": 10, "errors": 5}), Bucket({"requests": 5})
+    *_, last = (
+        found
+        for at in range(T, T + 20)
+        for found in target.take(said(at + 1.0, cells(at, (SERVICE, bad), (ON, half))), at + 3.0)
+    )
+    (evidence,) = last.firing
+    assert evidence.exposure == (None if shadow else Exposure(others=5.0, variants=5.0, requests=10.0))
 
 
 def test_health_holds_the_second_and_what_every_trigger_says() -> None:

@@ -30,7 +30,7 @@ def spec(when: str, control: str | None = None) -> TriggerSpec:
 
 def simulated(
     when: str, *, bad: float | None = None, rate: float = 200.0, split: float = 1.0, days: float = 0
-) -> Simulated:  # noqa: PT028
+) -> Simulated:
     (result,) = simulate([spec(when)], rate=rate, split=split, healthy=0.0, bad=bad, days=days, seed=1)
     return result
 
