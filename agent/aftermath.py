@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.aftermath_rules import PATIENCE, BakeVerdict, bake, effect
+from agent.aftermath_rules import LAST_SECONDS, PATIENCE, BakeVerdict, bake, effect, exposure_after
 from agent.config import AfterFlipSettings, Flag
 from agent.events import Event
 from agent.flag_state import generation
@@ -99,7 +99,10 @@ class AftermathWatch:
         if second.muted or second.time <= changed_at:
             return said
         since = math.ceil(changed_at)
-        now = second.observer.requests(*where, since=since)
+        # A minute read costs a millisecond, and in all but little traffic its newest seconds tell.
+        now = second.observer.requests(*where, since=max(since, second.time - LAST_SECONDS))
+        if before is None or exposure_after(before, now) is None:
+            now = second.observer.requests(*where, since=since)
         found = effect(before, now, elapsed=second.time - changed_at, limit=self._settings.effect)
         if found is None:
             return said

@@ -187,7 +187,7 @@ def _incident(command: Command, evidence: Evidence, now: float) -> Incident:
         op=evidence.spec.condition.op,
         value=evidence.value,
         threshold=evidence.threshold,
-        before=evidence.exposure,
+        before=None if evidence.exposure is None else evidence.exposure(),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -45,9 +46,10 @@ class Evidence:
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach
-    rests on one instance of several. None where it is enough. `exposure` is that of the trigger's flag in its service,
-    which a flip must bring down; None where the trigger does not flip.
+    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach rests on one instance
+    of several. None where it is enough. `exposure` tells, while the second is the newest, that of the trigger's flag in
+    its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
+    trigger that fires for days it is wanted once.
     """
 
     spec: TriggerSpec
@@ -65,7 +67,7 @@ class Evidence:
     fresh: bool
     obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
-    exposure: Exposure | None = None
+    exposure: Callable[[], Exposure] | None = None
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -109,13 +111,8 @@ class Gather:
             first_true_at=float(result.first_true_at[row]),
             fresh=self._fresh(spec, threshold),
             obstacle=_stale(age) or _single_source(spec, counts, instances, threshold),
-            exposure=self._exposure(spec),
+            exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
         )
-
-    def _exposure(self, spec: TriggerSpec) -> Exposure | None:
-        # Half a millisecond, and an alert may fire for days.
-        flips = spec.action == "rollback" and not spec.shadow
-        return self._observer.exposure(spec.environment, spec.service, spec.flag) if flips else None
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
         """Do the newest seconds breach by themselves? Asked of whatever samples they have."""

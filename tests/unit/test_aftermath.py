@@ -299,6 +299,16 @@ async def test_samples_without_variants_say_nothing_of_the_effect_and_all_of_the
     assert "carry no variant" in test.events[0].data["reason"]
 
 
+async def test_in_little_traffic_as_much_is_waited_for_as_it_takes_to_miss_the_variant() -> None:
+    test = bench(msgspec.structs.replace(INCIDENT, before=Exposure(1.0, 2.0, 2.0)))
+    await test.feed(FLIP, {"on": (1, 1), "off": (1, 0)})
+    await test.feed(FLIP + 60, {"off": (2, 0)})
+    # Twenty requests of the variant would have come in 20 s.
+    assert [(event.type, event.time - FLIP) for event in test.events if event.type == FLAG_EFFECTIVE] == [
+        (FLAG_EFFECTIVE, 20)
+    ]
+
+
 async def test_every_service_that_watches_the_flag_is_looked_at_and_the_bake_is_of_the_incidents_own() -> None:
     test = bench(INCIDENT, SAFE, spec(), spec(service="cart"))
     await test.feed_all(FLIP, {"shop": BEFORE, "cart": {"on": (30, 0), "off": (10, 0)}})
