@@ -20,12 +20,13 @@ from agent.commands import Command, Evidence, Reason
 from agent.config_load import load
 from agent.config_schema import schema
 from agent.flag_state import FlagStatus
-from agent.incidents import Incident
+from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
 from detectors.triggers import State
 from streams.decode_columns import RejectKind
 from streams.health import Health
 from streams.health import decoder as health_decoder
+from streams.observer import Exposure
 from streams.sample import Sample
 from streams.topics import Topics
 from tests.fault_table import table as fault_table
@@ -187,7 +188,10 @@ def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
     assert rows == {str(reason) for reason in Reason}
 
 
-@pytest.mark.parametrize("struct", [Command, Evidence, FlagStatus, Incident, Health], ids=lambda kind: kind.__name__)
+RECORDS = [Command, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health]
+
+
+@pytest.mark.parametrize("struct", RECORDS, ids=lambda kind: kind.__name__)
 def test_every_field_of_a_record_is_named(struct: type[Command]) -> None:
     text = (DOCS / "events.md").read_text()
     for name in struct.__struct_fields__:
