@@ -74,6 +74,8 @@ def configure(directory: Path, place: Place, watched: Sequence[Watched], *, form
         "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
         "max_scopes": max(2000, 3 * len(watched)),
         "state_dir": "state",
+        # All flags are to be turned back at once.
+        "automation": {"max_flips": max(1, len(watched)), "max_share": 1.0},
         "web": {"port": 0},
         "flags": [
             {
