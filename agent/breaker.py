@@ -109,11 +109,11 @@ class Breaker:
     def _counts(self, entry: Entry, now: float, since: float) -> bool:
         written = entry.find(events.FLAG_WRITTEN)
         if written is not None:
-            return written.time >= since
+            return written.time > since
         if entry.settled or entry.command.id in self._released:
             return False
         doubtful = entry.find(events.FLAG_AMBIGUOUS)
-        return now < entry.command.expires_at or (doubtful is not None and doubtful.time >= since)
+        return now < entry.command.expires_at or (doubtful is not None and doubtful.time > since)
 
 
 def _left_alone(entries: Sequence[Entry], incident: str) -> set[FlagRef]:
