@@ -1,4 +1,4 @@
-"""What a person does beside a running agent, on real Kafka: halt, roll back, resume. It is done, and the audit has it."""
+"""What a person does beside a running agent, on real Kafka: halt, roll back, resume. It is done and on record."""
 
 from __future__ import annotations
 
