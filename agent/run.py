@@ -25,7 +25,7 @@ from agent.logs import log_event
 from agent.topics import wanted
 from agent.verdicts import flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole

@@ -60,6 +60,7 @@ def enough(healthy: float, threshold: float, *, below: bool = False, chance: flo
     beyond = -log(chance) / _divergence(float(t), float(p))
     if beyond > MOST:
         return None
+
     # Tooth k holds the n with floor(T n) = k, from ceil(k / T) to before ceil((k + 1) / T).
     def too_high(k: int) -> bool:
         return tail(ceil((k + 1) / t) - 1, float(p), k + 1) > chance

@@ -76,7 +76,9 @@ class SampleRatio:
         """log E of every row (n,), in nats; 0 where nothing was seen. It alarms at `bound`."""
         variants = len(self._seen)
         total = self._seen.sum(axis=0)
-        mixture = log_gamma(self._seen + 1.0).sum(axis=0) - log_gamma(total + float(variants)) + log_gamma(float(variants))
+        mixture = (
+            log_gamma(self._seen + 1.0).sum(axis=0) - log_gamma(total + float(variants)) + log_gamma(float(variants))
+        )
         share = np.where(total > 0, self._share, 1 / variants)
         theta = _most_likely(self._seen, share, self.config.tolerance)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -21,7 +21,7 @@ from detectors.cells import (
     UNAVAILABLE,
     Int,
 )
-from detectors.evaluate import Evaluation
+from detectors.evaluation import Evaluation
 from detectors.metrics import compute
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from detectors.cells import Cells
-from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
+from detectors.evaluate import Evaluator, measures, wants
+from detectors.evaluation import Evaluation, Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from detectors.triggers import State
 from detectors.windows import WindowStore

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
