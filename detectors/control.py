@@ -1,8 +1,8 @@
 """Proof tier: is the canary worse than the control? Valid at every second, whatever happens to both.
 
 A bad request has just been seen. If canary and control fail alike, it is the canary's with probability rho, the
-canary's share of the requests, however high the rate that they share and however it moves: an outage that hits both arms
-shows nothing. If the canary's rate lc is above the control's lk, it is the canary's with a greater probability,
+canary's share of the requests, however high the rate that they share and however it moves: an outage that hits both
+arms shows nothing. If the canary's rate lc is above the control's lk, it is the canary's with a greater probability,
 
     theta = rho lc / (rho lc + (1 - rho) lk)
 

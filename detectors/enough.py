@@ -47,8 +47,8 @@ def enough(healthy: float, threshold: float, *, below: bool = False, chance: flo
     """Return the least number of samples that a trigger on a share should want; None where `MOST` do not suffice.
 
     `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger
-    compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy level
-    that breaches by itself.
+    compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy
+    level that breaches by itself.
     """
     p, t = (1 - _exact(healthy), 1 - _exact(threshold)) if below else (_exact(healthy), _exact(threshold))
     if not (0 <= p <= t <= 1 and 0 < chance < 1):

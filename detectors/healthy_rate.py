@@ -77,9 +77,7 @@ class HealthyRate:
         if not (0 < config.cap < 1 and 0 < config.tail < 1):
             raise ValueError(f"cap {config.cap} and tail {config.tail} must lie between 0 and 1")
         if config.quarantine < 1:
-            raise ValueError(
-                f"quarantine is {config.quarantine}; the minute that is pending now must wait, so 1 at least"
-            )
+            raise ValueError(f"quarantine is {config.quarantine}; at least 1 minute must wait")
         self.config = config
         self._z = NormalDist().inv_cdf(1 - config.tail)
         self._second = BEFORE
