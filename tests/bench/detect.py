@@ -121,8 +121,8 @@ def minutes(rng: np.random.Generator, kind: str, cv: float, rows: int) -> Float:
 def bursty() -> Iterator[Figure]:
     """False alarms and delays where every minute has a rate of its own, and r0 has learnt from one day.
 
-    Minutes above the trigger's threshold are frozen, as they are where that trigger is pending: the harder case,
-    because the worst healthy minutes are then never learnt from.
+    A minute above the threshold is pending, the third in a row and every alarm of the fast tier fires, so that
+    the worst healthy minutes are never learnt from.
     """
     rows = 400
     cases = [("gamma", 1.0, rate) for rate in RATES]
@@ -131,9 +131,11 @@ def bursty() -> Iterator[Figure]:
     for kind, cv, rate in cases:
         rng = np.random.default_rng(SEED)
         healthy, detector = HealthyRate(rows, HealthyRateConfig()), FastTier(rows, FastTierConfig())
+        above = np.zeros(rows, dtype=np.int64)
         for minute in range(DAY // 60):
             bad, requests = traffic(rng, 60 * rate, minutes(rng, kind, cv, rows), rows)
-            healthy.update(60 * minute, bad, requests, bad > THRESHOLD * requests)
+            above = np.where(bad > THRESHOLD * requests, above + 1, 0)
+            healthy.update(60 * minute, bad, requests, above > 0, above > 2)
         count = Episodes(rows)
         start, seconds = DAY, DAYS * DAY // rows
         share = np.zeros(rows)
@@ -141,11 +143,14 @@ def bursty() -> Iterator[Figure]:
         for second in range(start, start + seconds):
             if second % 60 == 0:
                 share = minutes(rng, kind, cv, rows)
+                above = np.where(in_minute[0] > THRESHOLD * in_minute[1], above + 1, 0)
                 in_minute[:] = 0
             bad, requests = traffic(rng, rate, share, rows)
             in_minute += bad, requests
-            count.add(detector.update(second, bad, requests, healthy.rate(THRESHOLD)))
-            healthy.update(second, bad, requests, in_minute[0] > THRESHOLD * in_minute[1])
+            alarm = detector.update(second, bad, requests, healthy.rate(THRESHOLD))
+            count.add(alarm)
+            pending = in_minute[0] > THRESHOLD * in_minute[1]
+            healthy.update(second, bad, requests, pending, alarm | (pending & (above > 1)))
         r0 = healthy.rate(THRESHOLD)
         name = f"{rate}/s, {kind} CV {cv:g}"
         promised = cv <= 1 and kind == "gamma"
@@ -158,7 +163,7 @@ def bursty() -> Iterator[Figure]:
         while np.isnan(delay).any():
             bad, requests = traffic(rng, rate, 0.2, rows)
             alarm = detector.update(second, bad, requests, healthy.rate(THRESHOLD))
-            healthy.update(second, bad, requests, np.ones(rows, dtype=np.bool_))
+            healthy.update(second, bad, requests, alarm, alarm)
             second += 1
             delay[alarm & np.isnan(delay)] = second - start - seconds
         bound = detector.bound / divergence(0.2, float(np.median(r0))) / rate
@@ -268,14 +273,14 @@ def cost() -> Iterator[Figure]:
     steps: dict[str, Callable[[int], object]] = {
         "fast tier": lambda second: tier.update(second, bad, requests, healthy.rate(THRESHOLD)),
         # A minute ends in each of these, which is sixty times as often as in life.
-        "healthy rate, a minute ends": lambda second: healthy.update(60 * (last + second), bad, requests, none),
+        "healthy rate, a minute ends": lambda second: healthy.update(60 * (last + second), bad, requests, none, none),
         "canary proof": lambda second: proof.update(second, bad, requests, 0.1),
         "sample ratio": lambda second: shares.update(second, seen, set_),
         "absence": lambda second: silence.update(second, bad, requests, 0.1),
     }
     last = DAY // 60
     for minute in range(last + 1):
-        healthy.update(60 * minute, bad, requests, none)
+        healthy.update(60 * minute, bad, requests, none, none)
     total = 0.0
     for name, step in steps.items():
         best = min(_seconds(step, second) for second in range(1, 21))

@@ -46,7 +46,9 @@ def _fast(detector: FastTier, second: int, counts: Counts) -> Said:
 
 
 def _healthy(detector: HealthyRate, second: int, counts: Counts) -> Said:
-    detector.update(second, counts[1] + counts[3], counts[0] + counts[2], np.full(counts.shape[1], second % 600 < 7))
+    every = np.ones(counts.shape[1], dtype=np.bool_)
+    bad, requests = counts[1] + counts[3], counts[0] + counts[2]
+    detector.update(second, bad, requests, every & (second % 250 < 7), every & (second % 900 < 7))
     return [detector.rate(0.02), detector.mean, detector.deviation]
 
 

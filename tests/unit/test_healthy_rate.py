@@ -16,13 +16,17 @@ THRESHOLD = 0.02
 CONFIG = HealthyRateConfig()
 
 
-def told(
-    minutes: list[tuple[int, int]], frozen: frozenset[int] = frozenset(), config: HealthyRateConfig = CONFIG
-) -> HealthyRate:
+def flag(*values: bool) -> NDArray[np.bool_]:
+    return np.array(values)
+
+
+def told(minutes: list[tuple[int, int]], pending: range = range(0), firing: range = range(0)) -> HealthyRate:
     """One row that was told (bad, requests) of each minute, and then the start of minutes enough to end them all."""
-    healthy = HealthyRate(1, config)
-    for minute, (bad, requests) in enumerate([*minutes, *[(0, 0)] * (config.quarantine + 1)]):
-        healthy.update(60 * minute, np.array([bad]), np.array([requests]), np.array([minute in frozen]))
+    healthy = HealthyRate(1, CONFIG)
+    for minute, (bad, requests) in enumerate([*minutes, *[(0, 0)] * (CONFIG.quarantine + 1)]):
+        healthy.update(
+            60 * minute, np.array([bad]), np.array([requests]), flag(minute in pending), flag(minute in firing)
+        )
     return healthy
 
 
@@ -48,10 +52,11 @@ def test_mean_and_variance_are_the_moments_without_what_chance_scatters() -> Non
 def test_the_parameters_of_a_beta_binomial_are_found_again() -> None:
     rng = np.random.default_rng(2)
     rows, a, b = 50, 4.0, 796.0
+    quiet = np.zeros(rows, dtype=np.bool_)
     healthy = HealthyRate(rows, CONFIG)
     for minute in range(DAY):
         requests = rng.poisson(3000, rows)
-        healthy.update(60 * minute, rng.binomial(requests, rng.beta(a, b, rows)), requests, np.zeros(rows, dtype=bool))
+        healthy.update(60 * minute, rng.binomial(requests, rng.beta(a, b, rows)), requests, quiet, quiet)
     assert healthy.mean.mean() == pytest.approx(a / (a + b), rel=0.01)
     assert healthy.deviation.mean() == pytest.approx(sqrt(a * b / ((a + b) ** 2 * (a + b + 1))), rel=0.02)
 
@@ -74,14 +79,25 @@ def test_the_rate_never_goes_above_the_cap_but_for_a_threshold_that_does() -> No
     assert one(healthy.rate(0.6)) == 0.6
 
 
-def test_frozen_minutes_and_the_quarantine_before_them_are_not_learnt() -> None:
+def test_when_a_trigger_fires_what_waits_in_quarantine_is_thrown_away() -> None:
     good = [(15, 3000)] * 100
     climb = [(60, 3000), (300, 3000), (900, 3000)]
     assert one(told([*good, *climb, (1500, 3000), *good]).mean) > 0.009
-    healthy = told([*good, *climb, (1500, 3000), *good], frozen=frozenset({103}))
+    healthy = told([*good, *climb, (1500, 3000), *good], firing=range(103, 104))
     assert one(healthy.mean) == pytest.approx(0.005)
-    late = told([*good, *climb, *[(15, 3000)] * 5, (1500, 3000), *good], frozen=frozenset({108}))
+    late = told([*good, *climb, *[(15, 3000)] * 5, (1500, 3000), *good], firing=range(108, 109))
     assert one(late.mean) > 0.006
+
+
+def test_a_burst_that_was_pending_and_passed_is_healthy_and_counts() -> None:
+    good, burst = [(15, 3000)] * 100, [(90, 3000)] * 2
+    assert one(told([*good, *burst, *good], pending=range(100, 102)).mean) > 0.0051
+
+
+def test_what_leaves_the_quarantine_while_a_trigger_is_pending_does_not_count() -> None:
+    good = [(15, 3000)] * 100
+    climb = [(300, 3000)] * 30
+    assert one(told([*good, *climb, *good], pending=range(100, 140)).mean) == pytest.approx(0.005)
 
 
 def test_what_is_a_day_old_is_forgotten() -> None:
@@ -92,8 +108,8 @@ def test_what_is_a_day_old_is_forgotten() -> None:
 
 def test_after_a_day_of_silence_nothing_is_known() -> None:
     healthy = told([(15, 3000)] * 300)
-    healthy.update(60 * (300 + 2 * DAY), np.array([0]), np.array([0]), np.array([False]))
-    healthy.update(60 * (301 + 2 * DAY), np.array([0]), np.array([0]), np.array([False]))
+    healthy.update(60 * (300 + 2 * DAY), np.array([0]), np.array([0]), flag(False), flag(False))
+    healthy.update(60 * (301 + 2 * DAY), np.array([0]), np.array([0]), flag(False), flag(False))
     assert one(healthy.rate(THRESHOLD)) == CONFIG.cap
 
 
@@ -101,7 +117,7 @@ def test_the_rate_of_a_second_does_not_rest_on_its_own_minute() -> None:
     healthy = told([(15, 3000)] * 100)
     before = one(healthy.rate(0.0))
     for second in range(6400, 6419):
-        healthy.update(second, np.array([50]), np.array([50]), np.array([False]))
+        healthy.update(second, np.array([50]), np.array([50]), flag(False), flag(False))
         assert one(healthy.rate(0.0)) == before
 
 
@@ -112,6 +128,7 @@ def test_a_bursty_service_exceeds_what_was_learnt_in_one_day_once_in_two_weeks_a
 ) -> None:
     rng = np.random.default_rng(4)
     rows, spread = 60, log(1 + cv * cv)
+    quiet = np.zeros(rows, dtype=np.bool_)
 
     def rates(size: tuple[int, ...]) -> NDArray[np.float64]:
         if kind == "gamma":
@@ -122,7 +139,7 @@ def test_a_bursty_service_exceeds_what_was_learnt_in_one_day_once_in_two_weeks_a
     for minute in range(DAY):
         requests = rng.poisson(60 * rate, rows)
         bad = rng.binomial(requests, np.minimum(rates((rows,)), 1))
-        healthy.update(60 * minute, bad, requests, np.zeros(rows, dtype=bool))
+        healthy.update(60 * minute, bad, requests, quiet, quiet)
     above = rates((20_000, rows)) > healthy.rate(THRESHOLD)
     assert above.mean() * 14 * DAY <= 1
 
