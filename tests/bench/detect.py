@@ -1,6 +1,6 @@
 """`make bench-detect`: what the detectors promise, by simulation, with the bound beside.
 
-python -m tests.bench.detect [PART]... [--json]     parts: fast steady bursty canary ratio absence cost
+python -m tests.bench.detect [PART]... [--json]     parts: fast steady bursty canary ratio absence drift cost
 
 Everything is drawn from one seed, so that a run repeats. Arrivals are Poisson, a request is bad with the probability of
 its second. Delays count whole seconds from the change to the alarm. A figure without a limit is for information. The
@@ -25,6 +25,7 @@ from detectors.control import CanaryProof, CanaryProofConfig
 from detectors.healthy_rate import HealthyRate, HealthyRateConfig
 from detectors.sample_ratio import SampleRatio, SampleRatioConfig
 from detectors.sequential import FastTier, FastTierConfig
+from streams.drift import DriftConfig, DriftWatch
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -260,6 +261,32 @@ def absence() -> Iterator[Figure]:
         yield Figure("absence", f"{rate}/s, {share:.0%} canary silent: mean delay", "s", float(delay.mean()))
 
 
+def drift() -> Iterator[Figure]:
+    """What the drift watch tells in a day of a service that does not change, and how soon it tells a change."""
+    rows, rate, habit = 200, 50, np.full((24, 200), HEALTHY)
+    for method in ("page_hinkley", "adwin"):
+        for cv in (0.0, 1.0):
+            rng = np.random.default_rng(SEED)
+            watch, told, share = DriftWatch(habit, DriftConfig(method=method)), 0, np.full(rows, HEALTHY)
+            for second in range(10 * DAY // rows):
+                if cv and second % 60 == 0:
+                    share = minutes(rng, "gamma", cv, rows)
+                told += len(watch.update(second, *traffic(rng, rate, share, rows)))
+            kind = f"gamma CV {cv:g}" if cv else "steady"
+            yield Figure("drift", f"{method}, {rate}/s, {kind}: told of no change", "a day", told / 10)
+        for p in (0.01, 0.02, 0.05):
+            rng = np.random.default_rng(SEED)
+            watch, delay = DriftWatch(habit, DriftConfig(method=method)), np.full(rows, np.nan)
+            for second in range(900 + 600):
+                for found in watch.update(second, *traffic(rng, rate, HEALTHY if second < 900 else p, rows)):
+                    if second >= 900 and np.isnan(delay[found.row]):
+                        delay[found.row] = second - 900 + 1
+            seen = f"{np.isfinite(delay).mean():.0%} in 600 s"
+            yield Figure(
+                "drift", f"{method}, {rate}/s, {p:.0%} fail: mean delay", "s", float(np.nanmean(delay)), note=seen
+            )
+
+
 def cost() -> Iterator[Figure]:
     """One second of every detector on 10,000 rows, the best of 20."""
     rows, rng = COST_ROWS, np.random.default_rng(SEED)
@@ -270,6 +297,7 @@ def cost() -> Iterator[Figure]:
     tier, healthy = FastTier(rows, FastTierConfig()), HealthyRate(rows, HealthyRateConfig())
     proof, shares = CanaryProof(rows, CanaryProofConfig()), SampleRatio(rows, 2, SampleRatioConfig())
     silence = Absence(rows, AbsenceConfig())
+    watch = DriftWatch(np.full((24, rows), 0.03), DriftConfig())
     steps: dict[str, Callable[[int], object]] = {
         "fast tier": lambda second: tier.update(second, bad, requests, healthy.rate(THRESHOLD)),
         # A minute ends in each of these, which is sixty times as often as in life.
@@ -277,6 +305,7 @@ def cost() -> Iterator[Figure]:
         "canary proof": lambda second: proof.update(second, bad, requests, 0.1),
         "sample ratio": lambda second: shares.update(second, seen, set_),
         "absence": lambda second: silence.update(second, bad, requests, 0.1),
+        "drift": lambda second: watch.update(second, bad, requests),
     }
     last = DAY // 60
     for minute in range(last + 1):
@@ -308,7 +337,7 @@ class Episodes:
 
 
 PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
-    part.__name__: part for part in (fast, steady, bursty, canary, ratio, absence, cost)
+    part.__name__: part for part in (fast, steady, bursty, canary, ratio, absence, drift, cost)
 }
 
 
