@@ -42,7 +42,7 @@ Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 MOST = 0.5
-"""A greater share is taken for it: absence then needs 22 requests of the control, not one client's that missed 100 %."""
+"""A greater share is taken for it: absence needs 22 requests of the control then, not one that missed 100 %."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Proof tier: is the canary worse than the control? Valid at every second, whatever happens to both.
 
-A bad request has just been seen. If canary and control fail alike, it is the canary's with probability rho, the canary's
-share of the requests, however high the rate that they share and however it moves: an outage that hits both arms shows
-nothing. If the canary's rate lc is above the control's lk, it is the canary's with a greater probability,
+A bad request has just been seen. If canary and control fail alike, it is the canary's with probability rho, the
+canary's share of the requests, however high the rate that they share and however it moves: an outage that hits both
+arms shows nothing. If the canary's rate lc is above the control's lk, it is the canary's with a greater probability,
 
     theta = rho lc / (rho lc + (1 - rho) lk)
 
@@ -12,9 +12,9 @@ nonnegative supermartingale under the null, so that with probability 1 - alpha i
 one may look every second. What is proven stays proven until the row is reset; a stage of a rollout is a reset, and each
 has its own alpha. The share may change from second to second, as when the percentage is raised.
 
-The share must be known without regard to which requests failed: the percentage that is set, or the canary's share of the
-requests. Counted are requests that fail independently. A client that sends its failed request ten times over makes one
-failure ten, and a proof from few clients.
+The share must be known without regard to which requests failed: the percentage that is set, or the canary's share of
+the requests. Counted are requests that fail independently. A client that sends its failed request ten times over makes
+one failure ten, and a proof from few clients.
 
 10 % of the requests are the canary's. In each second it has 1 bad request, and so has the control:
 
@@ -23,15 +23,15 @@ failure ten, and a proof from few clients.
 >>> for second in range(9):
 ...     proven = detector.update(second, np.array([1]), np.array([1]), share=0.1)
 ...     print(second, proven[0], detector.evidence[0].round(2))
-0 False 0.66
-1 False 1.43
-2 False 2.26
-3 False 3.14
-4 False 4.05
-5 False 4.98
-6 False 5.92
-7 False 6.88
-8 True 7.85
+0 False 0.72
+1 False 1.52
+2 False 2.38
+3 False 3.27
+4 False 4.2
+5 False 5.14
+6 False 6.09
+7 True 7.05
+8 True 8.02
 >>> detector.bound  # log(1 / alpha)
 6.907755278982137
 
@@ -61,7 +61,7 @@ class CanaryProofConfig:
     """`alpha` is the chance of a false proof in a row and stage, `odds` the factors w that are looked for."""
 
     alpha: float = 1e-3
-    odds: tuple[float, ...] = (1.5, 2.5, 4, 7, 12, 25, 50, 100)
+    odds: tuple[float, ...] = (2, 5, 8, 13, 20, 32, 50, 80)
 
 
 class CanaryProof:
@@ -75,7 +75,9 @@ class CanaryProof:
         self._log_odds = checked_odds(config.odds)
         self._second = BEFORE
         self._log_e = np.zeros((len(config.odds), rows))
+        # What a second says stands when it is over: told in parts it may cross the bound and come back.
         self._proven = np.zeros(rows, dtype=np.bool_)
+        self._standing = np.zeros(rows, dtype=np.bool_)
 
     @property
     def evidence(self) -> Float:
@@ -94,16 +96,17 @@ class CanaryProof:
             raise ValueError("a share is not between 0 and 1")
         if checked_second(second, self._second):
             self._second = second
+            self._proven |= self._standing
         # A bad request of a canary that has no share yet, as while a percentage spreads, would count log w for nothing.
         told = np.where(np.greater(share, 0), both, 0)
         self._log_e += log_evalues(np.minimum(canary_bad, told), told, share, self._log_odds)
-        self._proven |= self.evidence >= self.bound
-        return self._proven.copy()
+        self._standing = self.evidence >= self.bound
+        return self._proven | self._standing
 
     def reset(self, rows: Int | Bool) -> None:
         """Begin anew, with a new alpha, in these rows: a new stage or a new version of the flag."""
         self._log_e[:, rows] = 0
-        self._proven[rows] = False
+        self._proven[rows] = self._standing[rows] = False
 
     def state(self) -> Arrays:
         """See `detectors.state.Detector`."""
@@ -113,3 +116,4 @@ class CanaryProof:
         """See `detectors.state.Detector`."""
         arrays = taken(state, self.state())
         self._second, self._log_e, self._proven = int(arrays["second"]), arrays["log_e"], arrays["proven"]
+        self._standing = self.evidence >= self.bound

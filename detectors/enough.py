@@ -1,7 +1,7 @@
 """`min_samples: auto`: how many samples a window needs, so that a healthy service does not breach by chance.
 
-A service whose requests are bad with probability p breaches "more than T are bad" with X > T n of n samples, X binomial.
-Few samples breach easily: of 10, one failure is 10 %. The least n is wanted from which on
+A service whose requests are bad with probability p breaches "more than T are bad" with X > T n of n samples, X
+binomial. Few samples breach easily: of 10, one failure is 10 %. The least n is wanted from which on
 
     P(X > T n) <= 1e-6        for it and every greater number
 
@@ -46,9 +46,9 @@ MOST = 1_000_000
 def enough(healthy: float, threshold: float, *, below: bool = False, chance: float = CHANCE) -> int | None:
     """Return the least number of samples that a trigger on a share should want; None where `MOST` do not suffice.
 
-    `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger compares
-    with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy level that
-    breaches by itself.
+    `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger
+    compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy
+    level that breaches by itself.
     """
     p, t = (1 - _exact(healthy), 1 - _exact(threshold)) if below else (_exact(healthy), _exact(threshold))
     if not (0 <= p <= t <= 1 and 0 < chance < 1):
@@ -78,8 +78,8 @@ def enough(healthy: float, threshold: float, *, below: bool = False, chance: flo
 def enough_timed(healthy: float, quantile: float) -> int | None:
     """Return the least number of timed samples for `latency_pQ > LIMIT`; None where `MOST` do not suffice.
 
-    `healthy` is the share (0..1) of requests above LIMIT when the service is well, `quantile` is 0..1. Raises ValueError
-    when that share is above 1 - quantile, which breaches by itself.
+    `healthy` is the share (0..1) of requests above LIMIT when the service is well, `quantile` is 0..1. Raises
+    ValueError when that share is above 1 - quantile, which breaches by itself.
 
     >>> enough_timed(0.01, 0.95)  # p95, and a healthy 1 % above the limit
     280

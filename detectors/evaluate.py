@@ -106,8 +106,9 @@ class Evaluator:
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
-        held = (self._state == State.PENDING) | (self._state == State.FIRING)
-        self._fast.see(second, held=held[self._fast.at], begin=self._begin[self._fast.at])
+        before, at = self._state[self._fast.at], self._fast.at
+        pending, firing = before == State.PENDING, before == State.FIRING
+        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at])
         for part in (self._proofs, self._absences):
             part.see(second, begin=self._begin[part.at])
 

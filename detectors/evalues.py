@@ -5,9 +5,9 @@ the odds r / (1 - r) by a factor w > 1, which makes the probability p = w r / (1
 
     e = (p / r)^x ((1 - p) / (1 - r))^(n - x) = w^x / (1 - r + w r)^n
 
-Its mean is 1 at r and less below it, so that e is an e-value of the whole null: large values are rare, P(e >= c) <= 1/c,
-whatever the true probability at or under r, even where it changes from request to request. A mixture over several w
-keeps that and finds small and large effects alike.
+Its mean is 1 at r and less below it, so that e is an e-value of the whole null: large values are rare, P(e >= c) <=
+1/c, whatever the true probability at or under r, even where it changes from request to request. A mixture over several
+w keeps that and finds small and large effects alike.
 
     Vovk, Wang: E-values: calibration, combination and applications. Annals of Statistics 49 (2021), arXiv:1912.06116.
 """

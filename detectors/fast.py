@@ -1,8 +1,7 @@
 """The fast tier of triggers: a gross failure fires them within seconds, whatever their window and `for`.
 
 The statistic of `detectors.sequential` on the bad requests of each second. Its null rate r0 is what the service has
-shown on its worse healthy minutes (`detectors.healthy_rate`), never less than the trigger's own limit. Nothing is learnt
-from the time in which a trigger is pending or firing.
+shown on its worse healthy minutes (`detectors.healthy_rate`), never less than the trigger's own limit.
 """
 
 from __future__ import annotations
@@ -57,9 +56,9 @@ class Fast:
         self.r0 = self.healthy.rate(self._limit)
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
-    def see(self, second: int, *, held: Bool, begin: Int) -> None:
-        """Take in the newest second. `held` says whose trigger was pending or firing before it; what happened before
-        the second `begin` is no evidence."""
+    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int) -> None:
+        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the second
+        `begin` is no evidence."""
         if self._counts is None:
             return
         bad, whole = self._counts.read()
@@ -72,7 +71,7 @@ class Fast:
             tier.reset(early[rows])
             self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
             self.evidence[rows] = tier.evidence
-        self.healthy.update(second, bad, whole, frozen=held | self.alarm)
+        self.healthy.update(second, bad, whole, pending=pending, firing=firing | self.alarm)
 
     def forget(self, rows: Bool) -> None:
         """Begin anew in these rows (n,), of which nothing was known for too long."""

@@ -14,17 +14,20 @@ over k minutes, N = sum n_i, X = sum x_i, N2 = sum n_i^2; what chance alone scat
 log-normal with that mean and variance: it is heavier than the beta's of the same moments, so that the quantile holds
 for either; and it has a closed form, m exp(z s - s^2 / 2), s^2 = log(1 + v / m^2).
 
-Until an hour of minutes is known, r0 stands at the cap: nothing is known of the bursts. What is learnt is protected:
-minutes marked `frozen`, and the `quarantine` of minutes before them, do not count. Memory is 24 hours of five sums a
-row, and the minutes in quarantine: about 1 kB. The day moves by whole hours, so it holds 23 to 24 of them.
+Until an hour of minutes is known, r0 stands at the cap: nothing is known of the bursts. What is learnt is protected: a
+minute waits in `quarantine` before it counts. While a trigger is pending nothing is admitted, and when one fires all
+that waits is thrown away. But a burst that was pending and passed is a healthy one, and counts: without those, the very
+tail that is wanted would be cut off. Memory is 24 hours of five sums a row, and the minutes in quarantine: about 1 kB.
+The day moves by whole hours, so it holds 23 to 24 of them.
 
 One row, 3,000 requests a minute of which 15 are bad, in each tenth minute 60:
 
 >>> import numpy as np
 >>> healthy = HealthyRate(1, HealthyRateConfig())
+>>> quiet = np.array([False])
 >>> for minute in range(1000):
 ...     bad = np.array([60 if minute % 10 == 0 else 15])
-...     healthy.update(60 * minute, bad, np.array([3000]), frozen=np.array([False]))
+...     healthy.update(60 * minute, bad, np.array([3000]), pending=quiet, firing=quiet)
 >>> healthy.mean.round(4), healthy.deviation.round(4)
 (array([0.0065]), array([0.0043]))
 >>> healthy.rate(0.02).round(3)
@@ -77,22 +80,21 @@ class HealthyRate:
         if not (0 < config.cap < 1 and 0 < config.tail < 1):
             raise ValueError(f"cap {config.cap} and tail {config.tail} must lie between 0 and 1")
         if config.quarantine < 1:
-            raise ValueError(
-                f"quarantine is {config.quarantine}; the minute that is pending now must wait, so 1 at least"
-            )
+            raise ValueError(f"quarantine is {config.quarantine}; at least 1 minute must wait")
         self.config = config
         self._z = NormalDist().inv_cdf(1 - config.tail)
         self._second = BEFORE
         self._bad = np.zeros(rows, dtype=np.int64)
         self._requests = np.zeros(rows, dtype=np.int64)
-        self._frozen = np.zeros(rows, dtype=np.bool_)
+        self._pending = np.zeros(rows, dtype=np.bool_)
+        self._firing = np.zeros(rows, dtype=np.bool_)
         self._waiting = np.zeros((config.quarantine, 2, rows), dtype=np.int64)
         self._sums = np.zeros((HOURS, 5, rows))
         self._hour_of = np.full(HOURS, BEFORE, dtype=np.int64)
         self._fit()
 
-    def update(self, second: int, bad: Int, requests: Int, frozen: Bool) -> None:
-        """Add what `second` brought, counts (n,); `frozen` (n,) says where its minute may not be learnt from.
+    def update(self, second: int, bad: Int, requests: Int, pending: Bool, firing: Bool) -> None:
+        """Add what `second` brought, counts (n,); `pending` and `firing` (n,) are what any trigger of the row says.
 
         The rate changes only when a minute ends, so that of a second never rests on its own counts. Raises ValueError
         for counts that are none and for an earlier second than the last.
@@ -105,7 +107,8 @@ class HealthyRate:
                 self._close(last // MINUTE)
         self._bad += bad
         self._requests += requests
-        self._frozen |= frozen
+        self._pending |= pending
+        self._firing |= firing
 
     def rate(self, threshold: Float | float) -> Float:
         """Return r0 (n,): the learnt rate, but not above the cap and not below `threshold`, one for all or (n,)."""
@@ -114,7 +117,7 @@ class HealthyRate:
     def reset(self, rows: Int | Bool) -> None:
         """Forget all that these rows have learnt."""
         self._bad[rows] = self._requests[rows] = 0
-        self._frozen[rows] = False
+        self._pending[rows] = self._firing[rows] = False
         self._waiting[:, :, rows] = 0
         self._sums[:, :, rows] = 0
         self._fit()
@@ -126,7 +129,7 @@ class HealthyRate:
         if self._hour_of[hour % HOURS] != hour:
             self._hour_of[hour % HOURS] = hour
             block[:] = 0
-        slot[:, self._frozen] = 0
+        slot[:, self._pending | self._firing] = 0
         x, n = slot.astype(np.float64)
         some = n > 0
         block[_K] += some
@@ -135,9 +138,9 @@ class HealthyRate:
         block[_XX] += np.divide(x * x, n, where=some, out=np.zeros_like(x))
         block[_NN] += n * n
         slot[0], slot[1] = self._bad, self._requests
-        self._waiting[:, :, self._frozen] = 0
+        self._waiting[:, :, self._firing] = 0
         self._bad[:] = self._requests[:] = 0
-        self._frozen[:] = False
+        self._pending[:] = self._firing[:] = False
         self._fit()
 
     def _fit(self) -> None:
@@ -160,7 +163,8 @@ class HealthyRate:
             "second": np.array(self._second),
             "bad": self._bad.copy(),
             "requests": self._requests.copy(),
-            "frozen": self._frozen.copy(),
+            "pending": self._pending.copy(),
+            "firing": self._firing.copy(),
             "waiting": self._waiting.copy(),
             "sums": self._sums.copy(),
             "hour_of": self._hour_of.copy(),
@@ -170,6 +174,7 @@ class HealthyRate:
         """See `detectors.state.Detector`."""
         arrays = taken(state, self.state())
         self._second = int(arrays["second"])
-        self._bad, self._requests, self._frozen = arrays["bad"], arrays["requests"], arrays["frozen"]
+        self._bad, self._requests = arrays["bad"], arrays["requests"]
+        self._pending, self._firing = arrays["pending"], arrays["firing"]
         self._waiting, self._sums, self._hour_of = arrays["waiting"], arrays["sums"], arrays["hour_of"]
         self._fit()

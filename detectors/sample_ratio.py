@@ -1,9 +1,9 @@
 """Is the flag served as it is set? The shares of the variants that are seen, against the percentages.
 
-When 10 % are set and 3 % arrive, the comparison of the variants is worth nothing: a targeting rule, a cache, or the lost
-telemetry of the variant that crashes. Under the null hypothesis requests get variant i with probability theta_i, within
-`tolerance` of the percentage rho_i. S_i requests of variant i were seen. Against all other shares stands their mixture
-by a uniform prior (Dirichlet, a_i = 1), over the most likely of what the null allows:
+When 10 % are set and 3 % arrive, the comparison of the variants is worth nothing: a targeting rule, a cache, or the
+lost telemetry of the variant that crashes. Under the null hypothesis requests get variant i with probability theta_i,
+within `tolerance` of the percentage rho_i. S_i requests of variant i were seen. Against all other shares stands their
+mixture by a uniform prior (Dirichlet, a_i = 1), over the most likely of what the null allows:
 
     E = B(a + S) / B(a) / max over theta of prod theta_i^S_i,    B(a) = prod Gamma(a_i) / Gamma(sum a_i)
 
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log, pi
+from math import lgamma, log, pi
 from typing import Any
 
 import numpy as np
@@ -69,18 +69,19 @@ class SampleRatio:
         self._second = BEFORE
         self._seen = np.zeros((variants, rows), dtype=np.int64)
         self._share = np.full((variants, rows), np.nan)
+        # What a second says stands when it is over: told in parts it may cross the bound and come back.
         self._mismatch = np.zeros(rows, dtype=np.bool_)
+        self._standing = np.zeros(rows, dtype=np.bool_)
 
     @property
     def evidence(self) -> Float:
         """log E of every row (n,), in nats; 0 where nothing was seen. It alarms at `bound`."""
         variants = len(self._seen)
         total = self._seen.sum(axis=0)
-        mixture = (
-            log_gamma(self._seen + 1.0).sum(axis=0) - log_gamma(total + float(variants)) + log_gamma(float(variants))
-        )
-        share = np.where(total > 0, self._share, 1 / variants)
-        theta = _most_likely(self._seen, share, self.config.tolerance)
+        # One call for all: Gamma of each a_i + S_i, and last that of their sum.
+        gammas = log_gamma(np.concatenate([self._seen + 1.0, total[np.newaxis] + float(variants)]))
+        mixture = gammas[:-1].sum(axis=0) - gammas[-1] + lgamma(variants)
+        theta = _most_likely(self._seen, np.nan_to_num(self._share), self.config.tolerance)
         with np.errstate(divide="ignore", invalid="ignore"):
             likelihood = np.where(self._seen > 0, self._seen * np.log(theta), 0.0).sum(axis=0)
         result: Float = mixture - likelihood
@@ -98,16 +99,17 @@ class SampleRatio:
             raise ValueError("the shares of a row are not negative and have the sum 1")
         if checked_second(second, self._second):
             self._second = second
+            self._mismatch |= self._standing
         self.reset(np.any(share != self._share, axis=0))
         self._share = np.array(share, dtype=np.float64)
         self._seen += seen
-        self._mismatch |= self.evidence >= self.bound
-        return self._mismatch.copy()
+        self._standing = self.evidence >= self.bound
+        return self._mismatch | self._standing
 
     def reset(self, rows: Int | Bool) -> None:
         """Begin anew in these rows."""
         self._seen[:, rows] = 0
-        self._mismatch[rows] = False
+        self._mismatch[rows] = self._standing[rows] = False
 
     def state(self) -> Arrays:
         """See `detectors.state.Detector`."""
@@ -123,6 +125,7 @@ class SampleRatio:
         arrays = taken(state, self.state())
         self._second, self._seen = int(arrays["second"]), arrays["seen"]
         self._share, self._mismatch = arrays["share"], arrays["mismatch"]
+        self._standing = self.evidence >= self.bound
 
 
 def log_gamma(x: Float | float) -> Float:
@@ -148,18 +151,20 @@ def log_gamma(x: Float | float) -> Float:
 def _most_likely(seen: Int, share: Float, tolerance: float) -> Float:
     """Return the theta (k, n) within `tolerance` of `share`, of sum 1, that makes `seen` most likely.
 
-    It is seen / c, moved into the band, with the one c that makes the sum 1; the sum falls with c, which is halved in on.
+    It is seen / c, moved into the band, with the one c that makes the sum 1. Where moving makes the sum too great, what
+    was below the band stays at its edge, else what was above; the others share the rest anew, until all lie within.
     """
     low, high = np.maximum(share - tolerance, 0.0), np.minimum(share + tolerance, 1.0)
-    total = np.maximum(seen.sum(axis=0), 1)
-    theta = seen / total
-    outside = np.flatnonzero(np.any((theta < low) | (theta > high), axis=0))
-    if len(outside):
-        seen, low, high = theta[:, outside], low[:, outside], high[:, outside]
-        left, right = np.full(len(outside), -40.0), np.full(len(outside), 40.0)
-        for _ in range(50):
-            middle = (left + right) / 2
-            above = np.clip(seen * np.exp(-middle), low, high).sum(axis=0) > 1
-            left, right = np.where(above, middle, left), np.where(above, right, middle)
-        theta[:, outside] = np.clip(seen * np.exp(-right), low, high)
-    return theta
+    theta: Float = seen / np.maximum(seen.sum(axis=0), 1)
+    edge = np.zeros(seen.shape, dtype=np.bool_)
+    for _ in range(len(seen)):
+        within = np.clip(theta, low, high)
+        stays = ~edge & np.where(within.sum(axis=0) >= 1, theta < low, theta > high)
+        if not stays.any():
+            break
+        edge |= stays
+        theta = np.where(stays, within, theta)
+        rest = 1 - np.where(edge, theta, 0.0).sum(axis=0)
+        free = np.where(edge, 0, seen)
+        theta = np.where(edge, theta, free * (rest / np.maximum(free.sum(axis=0), 1)))
+    return np.clip(theta, low, high)
