@@ -230,8 +230,13 @@ class Worker:
 
     def _flag(self, value: bytes | None) -> None:
         status = self.known.flag(value)
-        if status is not None and self.flips is not None:
+        if status is None:
+            return
+        if self.flips is not None:
             self.flips.prime(status)
+        if self.monitor is not None:
+            share = None if status.percent is None else status.percent / 100
+            self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share)
 
     async def _follow(self, topic: str) -> None:
         """Keep a table up to its topic."""

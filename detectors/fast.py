@@ -57,8 +57,8 @@ class Fast:
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
     def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int) -> None:
-        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the second
-        `begin` is no evidence."""
+        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
+        second `begin` is no evidence."""
         if self._counts is None:
             return
         bad, whole = self._counts.read()

@@ -180,6 +180,15 @@ class TriggerSpec:
         return (*found, longest) if longest > found[-1] else tuple(found)
 
     @property
+    def least_samples(self) -> int:
+        """Samples with which a part of a window, or what follows a flip, says something.
+
+        As many as `min_samples`, unless a longer window would make up for fewer.
+        """
+        default = self.condition.default_min_samples
+        return self.min_samples if self.max_window is None else min(self.min_samples, default)
+
+    @property
     def bad_limit(self) -> float | None:
         """The share (0..1) of bad requests above which the condition is true, None where it is no such limit.
 

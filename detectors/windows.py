@@ -94,6 +94,15 @@ class Window:
                 found[second.second - since] = np.where(second.rows[at] == slots, second.columns[column][at], 0)
         return found
 
+    def counts(self, slot: int, since: int = 0) -> Int:
+        """Return the counts (len(COUNTS),) of a slot of the seconds from `since` on. Reads the log."""
+        found = np.zeros(len(COUNTS), dtype=np.int64)
+        for second in self._log:
+            if second.second >= since:
+                at = np.flatnonzero(second.rows == slot)
+                found += [int(column[at].sum()) for column in second.columns[: len(COUNTS)]]
+        return found
+
     def instances(self, slot: int, since: int = 0) -> dict[int, Int]:
         """Return the counts (len(COUNTS),) of a slot by number of the instance, of the seconds from `since` on.
 
@@ -282,17 +291,10 @@ class WindowStore:
         stored = {id(second): second.nbytes for window in self._windows.values() for second in window.log}
         return sum(window.nbytes for window in self._windows.values()) + sum(stored.values())
 
-    def counts_by_second(self, scope: Scope, seconds: int, column: int, since: int) -> Int:
-        """Return a column of a scope in each second from `since` on, (seconds,), within the window of that length.
-
-        Raises KeyError for a window that is not kept.
-        """
+    def counts(self, scope: Scope, seconds: int, since: int = 0) -> Int:
+        """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
         window, slot = self._windows[seconds], self._scopes.get(scope)
-        end = self.end or 0
-        begin = min(max(since, end - seconds), end)
-        if window.row(slot) < 0:
-            return np.zeros(end - begin, dtype=np.int64)
-        return window.by_second(np.array([slot]), column, begin, end)[:, 0]
+        return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
 
 
 def _present(index: Int, size: int) -> Int:

@@ -15,6 +15,7 @@ from detectors.cells import Cells
 from detectors.evaluate import Evaluator, measures, wants
 from detectors.evaluation import Evaluation, Transition
 from detectors.spec import TriggerSpec, longest_lookback
+from detectors.state import BEFORE
 from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
@@ -111,6 +112,15 @@ class Shard:
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
 
+    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+        """A flag has the version that was first seen at `changed_at` (Unix seconds), None for all along.
+
+        What was gathered second by second under an earlier version is forgotten. `share` (0..1) is that of the requests
+        which its percentage gives to the variant under judgement, None where that is not known.
+        """
+        begin = BEFORE if changed_at is None else math.ceil(changed_at)
+        self._evaluator.begin(environment, flag, begin, share=share)
+
     def take(self, raw: bytes, now: float | None) -> Iterator[Second]:
         """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read.
 
@@ -145,6 +155,7 @@ class Shard:
             cells = blocks.get(second)
             self.store.advance(second, *([] if cells is None else [cells]))
             self._next = second + 1
+            self._evaluator.see()
             if self._next % self._evaluate_every == 0:
                 yield self._evaluate(self._next, cells, now)
 
@@ -177,6 +188,8 @@ class Shard:
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():
             evidence = self._gather.evidence(row, t, result, now)
+            if evidence is None:
+                continue
             if row in self._stale:
                 if not evidence.fresh:
                     continue

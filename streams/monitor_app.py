@@ -75,6 +75,7 @@ class MonitorRole:
         self._lookback = lookback + REPLAY_MARGIN
         self._published: dict[int, int | None] = {}
         self.shards: dict[int, Shard] = {}
+        self._flags: dict[tuple[str, str], tuple[float | None, float | None]] = {}
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
@@ -100,7 +101,18 @@ class MonitorRole:
             )
             for source, offset in offsets.items()
         }
+        for (environment, flag), (changed_at, share) in self._flags.items():
+            for shard in self.shards.values():
+                shard.flag_changed(environment, flag, changed_at, share)
         self.assigned = True
+
+    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+        """See `Shard.flag_changed`; to be told of every state of a flag that is read, those before the start too."""
+        if self._flags.get((environment, flag)) == (changed_at, share):
+            return
+        self._flags[environment, flag] = changed_at, share
+        for shard in self.shards.values():
+            shard.flag_changed(environment, flag, changed_at, share)
 
     def _revoked(self) -> None:
         for partition in self.shards:
