@@ -88,8 +88,8 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fast: Annotated[
         bool | None,
         Meta(
-            description="Fire within seconds on a gross failure too, whatever the window and `for`. For a fixed limit on "
-            "a ratio or a latency_pNN. If absent: true for error_rate, timeout_rate and availability."
+            description="Fire within seconds on a gross failure too, whatever the window and `for`. For a fixed limit "
+            "on a ratio or a latency_pNN. If absent: true for error_rate, timeout_rate and availability."
         ),
     ] = None
     false_alarms: Annotated[

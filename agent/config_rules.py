@@ -217,6 +217,9 @@ def _enough(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: N
         min_samples=0,
         baseline=stored,
     )
+    limit = spec.bad_limit
+    if limit is not None and not 0 <= limit < 1:
+        return
     try:
         with_auto(spec, stored, LONGEST)
     except (SpecError, ValueError) as error:

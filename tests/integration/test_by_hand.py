@@ -11,7 +11,11 @@ from agent.commands import BY_HAND
 from agent.events import Event
 from tests.worker import Deployment
 
-FLAG = {"flag": "bad", "service": "shop", "triggers": [{"name": "errors", "when": "error_rate > 20% over 10s for 5s"}]}
+FLAG = {
+    "flag": "bad",
+    "service": "shop",
+    "triggers": [{"name": "errors", "when": "error_rate > 20% over 10s for 5s", "min_samples": 30, "fast": False}],
+}
 
 
 async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None, str]:
