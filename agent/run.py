@@ -88,7 +88,12 @@ class Worker:
         self.flips: Flips | None = None
         self.web = HealthServer(self.health, host=config.web.host, port=config.web.port)
         self._tables_read = asyncio.Event()
-        self._tables = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
+        self._tables: dict[str, Callable[[bytes | None], object]] = {
+            self.topics.incidents: self.known.incident,
+            self.topics.flags: self._flag,
+        }
+        if "monitor" in self.roles:
+            self._tables[self.topics.healthy] = self._remember
         self._at_end: set[str] = set()
         self._liveness: dict[str, Liveness] = {}
         self._problems: list[str] = []
@@ -237,6 +242,10 @@ class Worker:
         if self.monitor is not None:
             share = None if status.percent is None else status.percent / 100
             self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share)
+
+    def _remember(self, value: bytes | None) -> None:
+        if self.monitor is not None:
+            self.monitor.remember(value)
 
     async def _follow(self, topic: str) -> None:
         """Keep a table up to its topic."""

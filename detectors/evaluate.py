@@ -6,7 +6,7 @@ the comparison of a variant with its control. The two do not touch each other: w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.absences import Absences
 from detectors.cells import LATE, REQUESTS, Scope
 from detectors.evaluation import MOST_LATE, Bool, Doubt, Evaluation, Float, Gathered, Measured, Tier
-from detectors.fast import Fast
+from detectors.fast import Day, Fast
 from detectors.metrics import compute
 from detectors.proofs import Proofs
 from detectors.seconds import Int
@@ -100,6 +100,14 @@ class Evaluator:
         for part in (self._proofs, self._absences):
             part.begin(changed[part.at])
             part.set_share(own[part.at], share)
+
+    def learnt(self) -> dict[int, Day]:
+        """See `detectors.fast.Fast.learnt`."""
+        return self._fast.learnt()
+
+    def recall(self, days: Mapping[int, Day]) -> None:
+        """See `detectors.fast.Fast.recall`."""
+        self._fast.recall(days)
 
     def see(self) -> None:
         """Take in the newest second of the store, once: the evidence that is gathered needs every one."""

@@ -6,13 +6,14 @@ shown on its worse healthy minutes (`detectors.healthy_rate`), never less than t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.bad_counts import BadCounts
-from detectors.healthy_rate import HealthyRate, HealthyRateConfig
+from detectors.healthy_rate import HOURS, MINUTE, HealthyRate, HealthyRateConfig
 from detectors.seconds import Int
 from detectors.sequential import FastTier, FastTierConfig
 from detectors.spec import TriggerSpec
@@ -21,6 +22,16 @@ from detectors.windows import WindowStore
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+
+Hour = tuple[int, float, float, float, float, float]
+
+
+class Day(NamedTuple):
+    """What a row has learnt: all before second `until`, as the five sums of `detectors.healthy_rate` by hour."""
+
+    until: int
+    hours: tuple[Hour, ...]
 
 
 class Fast:
@@ -50,6 +61,7 @@ class Fast:
             for rows in (np.flatnonzero(gammas == gamma),)
         ]
         self.healthy = HealthyRate(n, HealthyRateConfig())
+        self._counted_until = np.full(n, BEFORE, dtype=np.int64)
         self.alarm = np.zeros(n, dtype=np.bool_)
         self.evidence = np.full(n, -np.inf)
         self.bound = np.log(gammas)
@@ -71,7 +83,40 @@ class Fast:
             tier.reset(early[rows])
             self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
             self.evidence[rows] = tier.evidence
-        self.healthy.update(second, bad, whole, pending=pending, firing=firing | self.alarm)
+        fresh = second >= self._counted_until
+        self.healthy.update(second, bad * fresh, whole * fresh, pending=pending, firing=firing | self.alarm)
+
+    def learnt(self) -> dict[int, Day]:
+        """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""
+        if not len(self.at):
+            return {}
+        state = self.healthy.state()
+        second, hour_of, sums = int(state["second"]), state["hour_of"], state["sums"]
+        until = (second // MINUTE - self.healthy.config.quarantine) * MINUTE
+        slots = [int(slot) for slot in np.argsort(hour_of) if hour_of[slot] > second // (MINUTE * MINUTE) - HOURS]
+        found = {}
+        for row, number in enumerate(self.at.tolist()):
+            hours = tuple(
+                (int(hour_of[slot]), *sums[slot, :, row].tolist()) for slot in slots if sums[slot, 0, row] > 0
+            )
+            found[number] = Day(until, hours)
+        return found
+
+    def recall(self, days: Mapping[int, Day]) -> None:
+        """Go on from what was learnt; to be told before the first second. What it counts is not counted again."""
+        rows = {number: row for row, number in enumerate(self.at.tolist())}
+        state = self.healthy.state()
+        hour_of, sums = state["hour_of"], state["sums"]
+        for number, day in days.items():
+            for hour, *values in day.hours:
+                slot = hour % HOURS
+                if hour > hour_of[slot]:
+                    hour_of[slot], sums[slot] = hour, 0
+                if hour == hour_of[slot]:
+                    sums[slot, :, rows[number]] = values
+            self._counted_until[rows[number]] = day.until
+        self.healthy.restore(state)
+        self.r0 = self.healthy.rate(self._limit)
 
     def forget(self, rows: Bool) -> None:
         """Begin anew in these rows (n,), of which nothing was known for too long."""

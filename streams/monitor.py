@@ -7,7 +7,7 @@ evaluated long after they happened are muted: their verdicts are computed, nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
+from streams.learnt import Learnt, days, learnt
 from streams.merge import Merge
 from streams.observer import Observer, flip_wants
 from streams.partials import decode
@@ -111,6 +112,14 @@ class Shard:
             waiting = ", ".join(self.merge.lagging(now - self._catching_up_after))
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
+
+    def learnt(self) -> Iterator[Learnt]:
+        """What the triggers have learnt of their healthy rates, to be remembered."""
+        return learnt(self._specs, self._evaluator.learnt())
+
+    def recall(self, records: Iterable[Learnt]) -> None:
+        """Go on from what was remembered; to be told before the first partial."""
+        self._evaluator.recall(days(self._specs, records))
 
     def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
         """A flag has the version that was first seen at `changed_at` (Unix seconds), None for all along.

@@ -15,6 +15,7 @@ from streams.connection import Connection
 from streams.errors import PartialError
 from streams.evidence import Evidence
 from streams.health import Health, decoder, encoder
+from streams.learnt import EVERY, Key, Learnt, decode, encode
 from streams.log import last_record
 from streams.monitor import Announcements, Condition, Second, Shard
 from streams.partials import partition_of
@@ -76,6 +77,7 @@ class MonitorRole:
         self._published: dict[int, int | None] = {}
         self.shards: dict[int, Shard] = {}
         self._flags: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+        self._learnt: dict[Key, Learnt] = {}
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
@@ -101,10 +103,17 @@ class MonitorRole:
             )
             for source, offset in offsets.items()
         }
-        for (environment, flag), (changed_at, share) in self._flags.items():
-            for shard in self.shards.values():
+        for shard in self.shards.values():
+            shard.recall(self._learnt.values())
+            for (environment, flag), (changed_at, share) in self._flags.items():
                 shard.flag_changed(environment, flag, changed_at, share)
         self.assigned = True
+
+    def remember(self, value: bytes | None) -> None:
+        """Take in a record of what was learnt; those before the start are to come before the first partial."""
+        record = decode(value)
+        if record is not None:
+            self._learnt[record.key] = record
 
     def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
         """See `Shard.flag_changed`; to be told of every state of a flag that is read, those before the start too."""
@@ -157,6 +166,10 @@ class MonitorRole:
             await self._handlers.transition(spec, transition)
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
+        if not second.muted and second.time % EVERY < self._evaluate_every:
+            for record in shard.learnt():
+                key = "/".join(record.key).encode()
+                await self.app.producer.send(self._topics.healthy, key, encode(record), 0, None, None)
         # Last, so that what is looked at after a flip never delays the next one.
         await self._handlers.judged(second)
         if second.muted:

@@ -51,7 +51,7 @@ def test_a_valid_file_is_shown_with_every_default_filled_in(capsys: pytest.Captu
     ],
 )
 def test_it_says_how_long_the_samples_take_at_a_rate(capsys: pytest.CaptureFixture[str], rate: int, down: str) -> None:
-    status, out, _ = run(capsys, "check", COMPOSE / "flipback.yaml", "--rate", rate)
+    status, out, _ = run(capsys, "check", COMPOSE / "flipback.yaml", "--rate", str(rate))
     assert status == 0
     assert down in out
 
