@@ -7,6 +7,7 @@ service account that is attached to the machine, or what GOOGLE_APPLICATION_CRED
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,18 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
             f"{found[0]} is set: flags would be written to an emulator; unset it, or name the emulator in the "
             "backend's settings: `emulator: host:port`"
         )
+
+
+def check_emulator(address: str) -> str:
+    """The address `host:port` of an emulator. Raises ConfigError unless it is on loopback: nothing there is secret."""
+    host, _, port = address.rpartition(":")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback or not port.isdigit():
+        raise ConfigError(f"emulator {address!r}: expected host:port on loopback, such as 127.0.0.1:8080")
+    return address
 
 
 def check_secret_file(path: Path) -> None:
