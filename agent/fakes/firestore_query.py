@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import grpc
+from google.cloud.firestore_v1 import types
 
 from agent.fakes.firestore_store import Refused
 
@@ -29,18 +30,18 @@ class Selection(NamedTuple):
 def selection(parent: str, query: Any) -> Selection:
     """What a StructuredQuery selects. Raises Refused for what this fake does not answer, rather than answer wrong."""
     by_name = all(
-        order.field.field_path == "__name__" and order.direction != order.Direction.DESCENDING
+        order.field.field_path == "__name__" and order.direction != types.StructuredQuery.Direction.DESCENDING
         for order in query.order_by
     )
     others = [name for name in ("where", "select", "start_at", "end_at", "find_nearest") if query.HasField(name)]
-    if len(getattr(query, "from")) != 1 or getattr(query, "from")[0].all_descendants or not by_name or others:
+    if len(query.from_) != 1 or query.from_[0].all_descendants or not by_name or others:
         raise Refused(
             grpc.StatusCode.UNIMPLEMENTED,
             "this fake answers whole collections in the order of their names, with offset and limit; "
             f"not {', '.join(others) or 'this query'}",
         )
     limit = query.limit.value if query.HasField("limit") else None
-    return Selection(collection_path(parent, getattr(query, "from")[0].collection_id), query.offset, limit)
+    return Selection(collection_path(parent, query.from_[0].collection_id), query.offset, limit)
 
 
 def collection_path(parent: str, collection: str) -> str:
