@@ -48,7 +48,7 @@ from agent.backends.firestore_document import (
     version,
 )
 from agent.backends.firestore_listen import follow
-from agent.backends.google import GoogleToken, check_emulator, refuse_emulators
+from agent.backends.google import GoogleToken, emulator_address, refuse_emulators
 from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout
 
 _THREADS = 8
@@ -95,7 +95,7 @@ class Firestore:
             refuse_emulators()
             self._token = GoogleToken(settings.credentials, SCOPES)
         else:
-            check_emulator(settings.emulator)
+            emulator_address(settings.emulator)
         self._collection = settings.collection
         self._operations = settings.operations
         self._connection = Connection(settings)

@@ -45,7 +45,7 @@ _Listen, _ListenAnswer = types.ListenRequest.pb(), types.ListenResponse.pb()
 _OPTIONS = [
     # After an outage gRPC would wait up to two minutes before it tries to connect again, and fail every call meanwhile.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A connection that a router has forgotten is found dead within seconds of a call, and without one in half a minute;
     # more often than every 30 s Google's servers call it abuse.
@@ -74,7 +74,8 @@ class Connection:
         if settings.emulator is None:
             self._channel = grpc.secure_channel(HOST, grpc.ssl_channel_credentials(), _OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(settings.emulator, _OPTIONS)
+            # Whatever proxy the environment names, loopback is not behind it.
+            self._channel = grpc.insecure_channel(settings.emulator, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         self._read = self._channel.unary_stream(*_method("BatchGetDocuments", _Read, _ReadAnswer))
         self._commit = self._channel.unary_unary(*_method("Commit", _Commit, _CommitAnswer))
         self._listen = self._channel.stream_stream(*_method("Listen", _Listen, _ListenAnswer))

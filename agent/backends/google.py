@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import os
 import stat
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,16 +43,19 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def check_emulator(address: str) -> str:
-    """The address `host:port` of an emulator. Raises ConfigError unless it is on loopback: nothing there is secret."""
-    host, _, port = address.rpartition(":")
+def emulator_address(emulator: str) -> str:
+    """`emulator` of the settings itself. Raises ConfigError where it is no host:port of this machine.
+
+    What is sent there is neither encrypted nor asked for by credentials, so it must not leave the machine.
+    """
+    host, _, port = emulator.rpartition(":")
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback or not port.isdigit():
-        raise ConfigError(f"emulator {address!r}: expected host:port on loopback, such as 127.0.0.1:8080")
-    return address
+        local = False
+    if not local or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"emulator {emulator!r}: expected host:port on loopback, such as 127.0.0.1:9000")
+    return emulator
 
 
 def check_secret_file(path: Path) -> None:
@@ -114,7 +118,10 @@ def _from_file(path: Path, scopes: list[str]) -> Any:
 
     check_secret_file(path)
     try:
-        credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # google-auth warns of files from strangers, whose kind nobody checked; this one only its owner can write.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
     except (GoogleAuthError, ValueError):
         # The cause is left out: a parser's message may quote what it could not parse.
         raise ConfigError(f"{path} holds no credentials of a service account or workload identity") from None

@@ -18,7 +18,7 @@ from agent.errors import FlipbackError
 from agent.fakes.faults import Faults
 from agent.fakes.firestore_query import Selection
 from agent.fakes.firestore_rpc import Service
-from agent.fakes.firestore_store import Document, Store
+from agent.fakes.firestore_store import Document, Refused, Store
 from agent.fakes.server import LOOPBACK
 
 _THREADS = 64
@@ -71,7 +71,10 @@ class FakeFirestore:
         document = Document(name=f"/documents/{self._flags.collection}/{flag}")
         for name, content in fields.items():
             document.fields[name].CopyFrom(value(content))
-        self._store.commit([Write(update=document, update_mask={"field_paths": list(fields)})])
+        try:
+            self._store.commit([Write(update=document, update_mask={"field_paths": list(fields)})])
+        except Refused as error:
+            raise FlipbackError(f"Firestore would not take the flag {flag!r}: {error}") from error
 
     def flags(self) -> dict[str, Any]:
         return {path.rpartition("/")[2]: members for path, members in self._all() if self._flags.holds(path)}

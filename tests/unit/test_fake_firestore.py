@@ -36,7 +36,7 @@ def client(fake: FakeFirestore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{fake.port}")
     made = firestore.Client(project="shop", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
     yield made
-    made.close()
+    made.close()  # type: ignore[no-untyped-call]
 
 
 def flag(client: Any, name: str = "new-checkout") -> Any:
@@ -297,6 +297,12 @@ async def test_only_commits_of_clients_that_change_a_flag_are_counted(fake: Fake
     assert fake.writes == 1
 
 
+async def test_what_cannot_be_a_document_is_not_put(fake: FakeFirestore) -> None:
+    for name in ("a/b", "__x__", ""):
+        with pytest.raises(FlipbackError):
+            fake.put(name, "on")
+
+
 async def test_a_port_that_is_taken_is_not_shared(fake: FakeFirestore) -> None:
     with pytest.raises(FlipbackError, match="taken"):
         await FakeFirestore().start(fake.port)
@@ -309,5 +315,3 @@ async def test_the_documents_outlive_a_restart(fake: FakeFirestore, client: Any)
     await fake.start(port)
     assert fake.flags() == {"new-checkout": FLAG}
     assert flag(client).get(timeout=30).to_dict() == FLAG
-
-
