@@ -43,7 +43,8 @@ _Commit, _CommitAnswer = types.CommitRequest.pb(), types.CommitResponse.pb()
 _Listen, _ListenAnswer = types.ListenRequest.pb(), types.ListenResponse.pb()
 
 _OPTIONS = [
-    # After an outage gRPC would wait up to two minutes before it tries to connect again, and fail every call meanwhile.
+    # After an outage gRPC would wait up to two minutes before it connects again, and fail every call meanwhile: 5.5 s
+    # after one of 20 s, 0.9 s with these.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -51,7 +52,9 @@ _OPTIONS = [
     # more often than every 30 s Google's servers call it abuse.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 3_000),
-    # Nor does gRPC.
+    # This one is a minute otherwise, and counts too: a server that was frozen was found after 90 s.
+    ("grpc.http2.ping_timeout_ms", 3_000),
+    # gRPC sends nothing twice on its own either.
     ("grpc.enable_retries", 0),
     # Backends share no connection: one that is closed must not hold up another.
     ("grpc.use_local_subchannel_pool", 1),
