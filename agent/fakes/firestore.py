@@ -24,6 +24,13 @@ from agent.fakes.server import LOOPBACK
 _THREADS = 64
 """Calls at one time: each listener has a thread while it listens, each hanging call while it hangs."""
 
+_OPTIONS = [
+    # Two servers would else share the port, and the requests.
+    ("grpc.so_reuseport", 0),
+    # Google's servers bear with a client that asks every 30 s whether they live; gRPC's own hang up on it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
 Write = types.Write.pb()
 
 
@@ -44,8 +51,7 @@ class FakeFirestore:
 
     async def start(self, port: int = 0) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fake-firestore")
-        # Two servers would else share the port, and the requests.
-        self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(self._threads, options=_OPTIONS)
         self._server.add_generic_rpc_handlers((Service(self._store, self.faults, self._committed).handler(),))
         try:
             self.port = self._server.add_insecure_port(f"{LOOPBACK}:{port}")
