@@ -94,7 +94,6 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._inability = ""
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
         self._automation = automation
@@ -160,14 +159,9 @@ class Executor:
         if entry is not None:
             await self._teller.announce(entry)
         if result.reason is not None:
-            data = {"reason": result.reason, "detail": result.detail}
-            await self._teller.tell(audit.step(command, events.COMMAND_REJECTED, data, audit.digest(raw), self._now()))
+            await self._teller.refused(command, raw, Rejection(result.reason, result.detail), self._now())
         elif result.outcome is Outcome.REJECTED:
-            event = audit.step(command, events.INABILITY, {"reason": result.detail}, result.detail, self._now())
-            # Whoever tries again every second need not be told every second.
-            if event.id != self._inability:
-                self._inability = event.id
-                await self._teller.tell(event)
+            await self._teller.unable(command, result.detail, self._now())
         if result.reason is Reason.HALTED:
             await self._teller.tell_automation()
         self._groups.note(command, refused=result.outcome is Outcome.REJECTED and result.final)
