@@ -112,12 +112,12 @@ class Executor:
 
     async def recover(self) -> None:
         """Finish what an earlier process left open, and tell what it did not come to tell. Call before `execute`."""
-        for entry in await self._disk.run(lambda: list(self._ledger.entries())):
+        entries = await self._disk.run(lambda: list(self._ledger.entries()))
+        self._groups.recover(entries, self._now())
+        for entry in entries:
             if not entry.settled:
                 # It was checked before it was entered; a person's key for the occasion is gone by now.
                 await self._execute(entry.command, entry.opened.raw)
-            elif self._now() < entry.command.expires_at:
-                self._groups.note(entry.command)
         await self.tell_pending()
 
     async def tell_pending(self) -> None:
@@ -164,7 +164,9 @@ class Executor:
             await self._teller.unable(command, result.detail, self._now())
         if result.reason is Reason.HALTED:
             await self._teller.tell_automation()
-        self._groups.note(command, refused=result.outcome is Outcome.REJECTED and result.final)
+        # What expired is told by that name, and what was done before has its outcome.
+        refused = result.reason not in (None, Reason.DUPLICATE, Reason.EXPIRED)
+        self._groups.note(command, refused=refused)
         await self._finish_groups()
         return result
 
