@@ -61,9 +61,12 @@ class Api:
         namespace = "firebase" if settings.template == "client" else "firebase-server"
         self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/namespaces/{namespace}/remoteConfig"
 
-    async def get(self, *, deadline: float) -> Copy:
+    async def get(self, known: Template | None = None, *, deadline: float) -> Copy:
+        """The template as it is served now; `known` itself where it is the very same, to be parsed once only."""
         answer = await self._request("GET", "", deadline)
-        return Copy(Template(answer.body), answer.headers.get("ETag", ""))
+        same = known is not None and known.text.encode() == answer.body
+        template = known if known is not None and same else Template(answer.body)
+        return Copy(template, answer.headers.get("ETag", ""))
 
     async def publish(self, body: bytes, etag: str, *, deadline: float) -> bool:
         """Replace the template that had this ETag: False, and nothing done, where it is another one by now."""

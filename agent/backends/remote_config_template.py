@@ -47,6 +47,11 @@ class Template:
         number = self._value.get("version", {}).get("versionNumber", "0")
         return int(number) if str(number).isdigit() else 0
 
+    @property
+    def description(self) -> str:
+        """What its publisher said of this version."""
+        return str(self._value.get("version", {}).get("description", ""))
+
     def definition(self, parameter: str) -> Definition:
         """Raises NotFound where there is no such parameter, Invalid where there are two or it is no object."""
         span = self._span(parameter)
