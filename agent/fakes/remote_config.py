@@ -47,7 +47,7 @@ class FakeRemoteConfig:
         self.dry_runs = 0
         self.received: list[tuple[str, str]] = []
         """Method and path with query of every request."""
-        self._conflict_status = conflict_status
+        self.conflict_status = conflict_status
         self._templates = {CLIENT: Versions(), SERVER: Versions()}
         self._last_write = {CLIENT: 0, SERVER: 0}
         self._runner: web.AppRunner | None = None
@@ -175,7 +175,7 @@ class FakeRemoteConfig:
         try:
             versions.match(etag)
         except Mismatch as error:
-            return _error(self._conflict_status, str(error))
+            return _error(self.conflict_status, str(error))
         if dry:
             self.dry_runs += 1
             return _answered(request, sent, f"{versions.etag}-0")
