@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import os
 import stat
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +118,10 @@ def _from_file(path: Path, scopes: list[str]) -> Any:
 
     check_secret_file(path)
     try:
-        credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # google-auth warns of files from strangers, whose kind nobody checked; this one only its owner can write.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
     except (GoogleAuthError, ValueError):
         # The cause is left out: a parser's message may quote what it could not parse.
         raise ConfigError(f"{path} holds no credentials of a service account or workload identity") from None

@@ -20,6 +20,7 @@ ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
     "remote-config": "tests.places.remote_config:RemoteConfigPlace",
     "remote-config-server": "tests.places.remote_config:RemoteConfigServerPlace",
 }
