@@ -1,12 +1,12 @@
 """The Remote Config REST API (v1) of one template: get, publish if unchanged, dry run, history.
 
-https://firebase.google.com/docs/reference/remote-config/rest/v1/projects.namespaces. There is no forced publication
-here, and no rollback, which is one: it would undo what others have published since.
+https://firebase.google.com/docs/reference/remote-config/rest. There is no forced publication here, and no rollback,
+which is one: it would undo what others have published since.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -57,9 +57,9 @@ class Api:
         else:
             server = f"http://{emulator_address(settings.emulator)}"
         self._http = Http(_NAME, self._token.headers if self._token is not None else _owner)
-        namespace: Literal["firebase", "firebase-server"]
-        namespace = "firebase" if settings.template == "client" else "firebase-server"
-        self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/namespaces/{namespace}/remoteConfig"
+        # The client template has the path that the service began with, which every client of it uses.
+        place = "remoteConfig" if settings.template == "client" else "namespaces/firebase-server/remoteConfig"
+        self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/{place}"
 
     async def get(self, known: Template | None = None, *, deadline: float) -> Copy:
         """The template as it is served now; `known` itself where it is the very same, to be parsed once only."""

@@ -182,7 +182,8 @@ async def test_a_publication_of_others_in_between_is_published_upon(
     fake: FakeRemoteConfig, make: Make, status: int
 ) -> None:
     fake.conflict_status = status
-    backend = await make()
+    # What lost against the others was no publication, and need not be waited for.
+    backend = await make(publish_every=60)
     snap = await snapshot(backend)
     fake.faults.add("write:delay=0.2")
     flip = asyncio.create_task(apply(backend, snap))
@@ -321,6 +322,7 @@ async def test_what_did_not_land_does_not_count(fake: FakeRemoteConfig, make: Ma
     with pytest.raises(Transient):
         await apply(backend, snap)
     fake.faults.add("write:status=409")
+    fake.faults.add("write:status=412")
     assert await apply(backend, snap) is Outcome.APPLIED
 
 
