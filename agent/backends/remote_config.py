@@ -30,7 +30,7 @@ from agent.backends.google import refuse_emulators
 from agent.backends.remote_config_api import Api, Copy, Version
 from agent.backends.remote_config_parameter import Definition, all_to, parameter_name, percent_to, state
 from agent.backends.remote_config_template import MOST_DESCRIPTION, Template
-from agent.errors import BackendError, Invalid, Throttled, Timeout, Unsupported
+from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported
 
 _ATTEMPTS = 5
 """How often a publication is begun anew because somebody else published meanwhile."""
@@ -64,6 +64,8 @@ class RemoteConfig:
             refuse_emulators()
         self._api = Api(settings)
         self._parameters = settings.parameters
+        # Sources disagree on whether a server template is open to publications by the API at all.
+        self._doubt = "; this server template may take none by its API" if settings.template == "server" else ""
         self._publish_every = settings.publish_every
         self._held: Copy | None = None
         self._published: _Publication | None = None
@@ -130,6 +132,8 @@ class RemoteConfig:
             await self._dry_run(copy, definitions, tuple(wanted), deadline)
         except Timeout:
             raise
+        except (Invalid, NotFound) as error:
+            problems.append(f"a dry run was refused: {error}{self._doubt}")
         except BackendError as error:
             problems.append(f"a dry run was refused: {error}")
         return Health(tuple(problems))

@@ -8,6 +8,7 @@ projects (there is one, under any name), and all that is evaluated on phones.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,8 @@ from agent.fakes.remote_config_store import Mismatch, Versions, decoded, members
 from agent.fakes.server import listen
 
 CLIENT, SERVER = "firebase", "firebase-server"
+
+_REMEMBERED = 1000
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -45,8 +48,8 @@ class FakeRemoteConfig:
         self.port = 0
         self.writes = 0
         self.dry_runs = 0
-        self.received: list[tuple[str, str]] = []
-        """Method and path with query of every request."""
+        self.received: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
+        """Method, and path with query, of the last requests."""
         self.conflict_status = conflict_status
         self._templates = {CLIENT: Versions(), SERVER: Versions()}
         self._last_write = {CLIENT: 0, SERVER: 0}

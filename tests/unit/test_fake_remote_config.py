@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from agent.fakes.remote_config import CLIENT, SERVER, FakeRemoteConfig
 from agent.fakes.remote_config_rules import MOST_CHARACTERS, MOST_CONDITIONS, MOST_PARAMETERS, problem
+from tests.unit.firebase_server import USERS, given
 
 OWNER = {"Authorization": "Bearer owner"}
 FLAG = {"defaultValue": {"value": "true"}, "valueType": "BOOLEAN"}
@@ -199,34 +198,6 @@ def test_a_server_template_has_only_conditions_that_a_server_can_evaluate() -> N
     assert "device.os" in refused
 
 
-_EVALUATE = """
-import asyncio, json, sys
-import firebase_admin
-from firebase_admin import remote_config
-from google.auth.credentials import AnonymousCredentials
-
-class Credential(firebase_admin.credentials.Base):
-    def get_credential(self):
-        class Token(AnonymousCredentials):
-            def before_request(self, request, method, url, headers):
-                headers["Authorization"] = "Bearer owner"
-        return Token()
-
-async def main():
-    app = firebase_admin.initialize_app(Credential(), {"projectId": "flipback-fake"})
-    template = remote_config.init_server_template(app=app)
-    template._rc_service._client._base_url = sys.argv[1]
-    await template.load()
-    ids = [f"id-{number}" for number in range(4000)]
-    configs = [template.evaluate({"randomization_id": name}) for name in ids]
-    keys = ["plain", "tenth", "quarter", "middle", "both", "none", "unknown"]
-    print(json.dumps({key: [config.get_boolean(key) for config in configs] for key in keys}))
-
-asyncio.run(main())
-"""
-"""Its own process: importing firebase_admin.remote_config configures the root logger."""
-
-
 async def test_the_python_client_gives_the_shares_that_the_conditions_say(fake: FakeRemoteConfig) -> None:
     conditions = {
         "tenth": "percent('salt') <= 10",
@@ -250,17 +221,11 @@ async def test_the_python_client_gives_the_shares_that_the_conditions_say(fake: 
         "parameterGroups": {"g": {"parameters": conditional}},
     }
     fake.publish(template, SERVER)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _EVALUATE, f"http://127.0.0.1:{fake.port}", stdout=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(60):
-        out, _ = await process.communicate()
-    assert process.returncode == 0
-    given: dict[str, list[bool]] = json.loads(out)
-    share = {key: sum(values) / len(values) for key, values in given.items()}
+    found = await given(fake, "plain", *conditions)
+    share = {name: sum(values) / USERS for name, values in found.items()}
     assert (share["plain"], share["none"], share["unknown"]) == (1, 0, 0)
     expected = {"tenth": 0.10, "quarter": 0.25, "middle": 0.20, "both": 0.15}
-    # The ids are fixed, so this is no chance: 4,000 of them are off by 0.007 at one standard deviation of a quarter.
-    assert {key: share[key] for key in expected} == pytest.approx(expected, abs=0.02)
-    assert all(quarter >= tenth for quarter, tenth in zip(given["quarter"], given["tenth"], strict=True))
-    assert given["both"] == [one and not other for one, other in zip(given["quarter"], given["tenth"], strict=True)]
+    # The users are fixed, so this is no chance: one standard deviation of a quarter of 4,000 is 0.007.
+    assert {name: share[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    assert all(quarter >= tenth for quarter, tenth in zip(found["quarter"], found["tenth"], strict=True))
+    assert found["both"] == [one and not other for one, other in zip(found["quarter"], found["tenth"], strict=True)]

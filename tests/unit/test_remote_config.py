@@ -20,6 +20,7 @@ from agent.errors import Auth, ConfigError, Invalid, NotFound, Permission, Throt
 from agent.fakes.remote_config import CLIENT, SERVER, FakeRemoteConfig
 from agent.fakes.server import listen
 from streams.settings import Seconds
+from tests.unit.firebase_server import USERS, given
 
 REF = FlagRef("new-checkout", "production")
 OTHER = FlagRef("other", "production")
@@ -172,6 +173,27 @@ async def test_a_restore_puts_back_the_parameter_and_nothing_else(
     assert result.outcome is Outcome.APPLIED
     assert {**fake.template(), "version": None} == {**wanted, "version": None}
     assert all(version["updateType"] == "INCREMENTAL_UPDATE" for version in fake.history())
+
+
+async def test_what_is_written_is_what_googles_client_gives(fake: FakeRemoteConfig, make: Make) -> None:
+    backend = await make(template="server")
+
+    async def version() -> str:
+        return (await backend.read(REF, deadline=soon())).version
+
+    async def share(percent: float) -> list[bool]:
+        await backend.set_percent(
+            REF, "on", "off", percent, expect=await version(), op_id=f"to-{percent}", deadline=soon()
+        )
+        return (await given(fake, "new_checkout"))["new_checkout"]
+
+    assert all((await given(fake, "new_checkout"))["new_checkout"])
+    tenth, quarter = await share(10), await share(25)
+    assert (sum(tenth) / USERS, sum(quarter) / USERS) == pytest.approx((0.10, 0.25), abs=0.02)
+    assert all(more or not less for less, more in zip(tenth, quarter, strict=True)), "somebody lost it by a rise"
+    await apply(backend, await snapshot(backend))
+    assert not any((await given(fake, "new_checkout"))["new_checkout"])
+    assert fake.template(SERVER)["conditions"], "the share's condition stays, and makes no difference"
 
 
 # On what it is written
@@ -400,6 +422,18 @@ async def test_health_tells_of_names_that_would_never_be_read_back_and_of_flags_
     problems = (await backend.health([(REF, "false"), (same, "off")], deadline=soon())).problems
     assert any("'false' is read back as 'off'" in problem for problem in problems)
     assert any("both parameter 'new_checkout'" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(("template", "named"), [("client", False), ("server", True)])
+async def test_a_server_template_that_takes_no_publication_is_told_as_such(
+    fake: FakeRemoteConfig, make: Make, template: Literal["client", "server"], named: bool
+) -> None:
+    backend = await make(template=template)
+    await backend.read(REF, deadline=soon())
+    fake.faults.add("read:delay=0")
+    fake.faults.add("read:status=404")
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert ("server template" in problem) is named
 
 
 @pytest.mark.parametrize(
