@@ -57,7 +57,7 @@ class Api:
         else:
             server = f"http://{emulator_address(settings.emulator)}"
         self._http = Http(_NAME, self._token.headers if self._token is not None else _owner)
-        # The client template has the path that the service began with, which every client of it uses.
+        # The client template has the path that the service began with, which Google's clients use.
         place = "remoteConfig" if settings.template == "client" else "namespaces/firebase-server/remoteConfig"
         self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/{place}"
 
@@ -99,7 +99,7 @@ class Api:
     async def _request(
         self, method: str, path: str, deadline: float, body: bytes | None = None, headers: Headers | None = None
     ) -> Answer:
-        """A success or, for a PUT, a conflict. 409 is today's status of one, 412 an older one, 400 may come of gRPC."""
+        """A success or, for a PUT, a conflict. Sources differ on its status: 409, 412, or 400 as gRPC maps it."""
         answer = await self._http.request(
             method,
             f"{self._url}{path}",
