@@ -9,11 +9,11 @@ lose them.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent import events
-from agent.blame import Blame, Objection
+from agent.blame import Blame, FlagKey, Objection
 from agent.commands import MAX_INSTANCES, Cause, Command, incident_id, issue, sign
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag
@@ -68,9 +68,12 @@ class Commander:
         self._announced: set[str] = set()
         self._outage_at = -math.inf
 
-    async def firing(self, evidences: Sequence[Evidence]) -> None:
-        """Handle the triggers of a shard that fire now; called for every second in which any does."""
-        self._blame.observe(evidences, self._clock())
+    async def firing(self, evidences: Sequence[Evidence], breaching: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire now; called for every second in which any does.
+
+        `breaching` are the flags of the shard whose condition is true, held or not yet.
+        """
+        self._blame.observe(evidences, breaching, self._clock())
         for evidence in evidences:
             await self._fired(evidence)
 

@@ -24,6 +24,10 @@ BEFORE_S = 3600.0
 """Seconds before an incident's first step in which its trigger may have become pending."""
 
 
+LAG_S = 60.0
+"""Seconds by which the clock, which steps have, may be ahead of the event time that verdicts have."""
+
+
 class NothingKnown(FlipbackError):
     """The audit log has nothing of what was asked for."""
 
@@ -88,7 +92,7 @@ def _flag(log: Sequence[Event], subject: str) -> Explanation:
     start = _episode(of, last)
     # What was said of everything, such as that it is an outage, is why nothing was done to this flag.
     shared = [event for event in log if event.subject == events.AUTOMATION]
-    found = [event for event in [*of, *shared] if start <= event.time <= last]
+    found = [event for event in [*of, *shared] if start <= event.time <= last + LAG_S]
     incidents = {event.data["incident"] for event in found if "incident" in event.data}
     incident = incidents.pop() if len(incidents) == 1 else None
     return Explanation(subject=subject, incident=incident, evidence=_evidence(found), events=_sorted(found))

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from detectors.cells import Cells
 from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
 from detectors.spec import TriggerSpec, longest_lookback
@@ -42,14 +44,16 @@ class Condition(NamedTuple):
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
-    `muted` says that nothing may be commanded because of it. `health` is None where it was published before. `observer`
-    tells more of the windows as they are at `time`, until the next second is asked for.
+    `breaching` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet; empty
+    where muted. `muted` says that nothing may be commanded because of it. `health` is None where it was published
+    before. `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
     muted: bool
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
+    breaching: frozenset[tuple[str, str]]
     health: Health | None
     observer: Observer
 
@@ -171,7 +175,14 @@ class Shard:
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        return Second(t, muted, transitions, firing, frame, self.observer)
+        breaching = frozenset() if muted else frozenset(self._breaching(result))
+        return Second(t, muted, transitions, firing, breaching, frame, self.observer)
+
+    def _breaching(self, result: Evaluation) -> Iterator[tuple[str, str]]:
+        for row in np.flatnonzero(result.breach).tolist():
+            spec = self._specs[row]
+            if spec.action == "rollback":
+                yield spec.environment, spec.flag
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():

@@ -13,7 +13,6 @@ from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
 from streams.errors import PartialError
-from streams.evidence import Evidence
 from streams.health import Health, decoder, encoder
 from streams.log import last_record
 from streams.monitor import Announcements, Condition, Second, Shard
@@ -32,7 +31,7 @@ _logger = logging.getLogger(__name__)
 class Handlers:
     """Whom the monitor tells. Each is awaited in turn, so a slow one delays the next second, never loses it."""
 
-    firing: Callable[[Sequence[Evidence]], Awaitable[None]]
+    firing: Callable[[Second], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
     judged: Callable[[Second], Awaitable[None]]
@@ -147,8 +146,8 @@ class MonitorRole:
                 _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
 
     async def _publish(self, shard: Shard, second: Second) -> None:
-        if second.firing:
-            await self._handlers.firing(second.firing)
+        if second.breaching:
+            await self._handlers.firing(second)
         for spec, transition in second.transitions:
             await self._handlers.transition(spec, transition)
         if second.health is not None:
