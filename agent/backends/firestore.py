@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -138,7 +139,10 @@ class Firestore:
         return await self._run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
-        return await self._run(partial(self._health, wanted, deadline), deadline)
+        try:
+            return await self._run(partial(self._health, wanted, deadline), deadline)
+        except Auth as error:
+            return Health((str(error),))
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
         names: dict[str, list[FlagRef]] = {}
@@ -255,9 +259,15 @@ class Firestore:
     def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> Health:
         problems: list[str] = []
         copies: list[_Copy] = []
+        # The ledger must be readable too; it need not have such a record.
+        names = {self._connection.path(self._operations, "health")}
+        for ref, _ in wanted:
+            with suppress(Invalid):
+                names.add(self._connection.path(self._collection, ref.flag))
         try:
-            names = {self._connection.path(self._collection, ref.flag) for ref, _ in wanted}
             found = self._connection.read(sorted(names), deadline=deadline, metadata=metadata)
+        except Auth:
+            raise
         except BackendError as error:
             return Health((str(error),))
         for ref, target in wanted:
@@ -276,7 +286,9 @@ class Firestore:
         never = copy._replace(update_time=type(copy.update_time)(seconds=1))
         try:
             self._connection.commit([_update(never, [], Document())], deadline=deadline, metadata=metadata)
-        except (Permission, Auth) as error:
+        except Auth:
+            raise
+        except Permission as error:
             return [f"flags can be read, but not written: {error}"]
         except Conflict:
             self._try_writing_at = time.monotonic() + _TRY_WRITING_EVERY_S
