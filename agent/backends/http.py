@@ -19,12 +19,14 @@ from agent.errors import (
     Auth,
     BackendError,
     Conflict,
+    Failed,
     Invalid,
     NotFound,
     Permission,
     Throttled,
     Timeout,
     Transient,
+    Unsent,
 )
 
 Headers = Mapping[str, str]
@@ -67,6 +69,7 @@ class Http:
 
         Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
         Timeout where there was no answer in time, Transient where the connection broke: a write may have landed then.
+        Unsent where no connection came about; Failed where the server itself said that it failed (500, 503).
         """
         for renew in (False, True):
             answer = await self._once(method, url, body, dict(headers or {}), renew, deadline)
@@ -111,6 +114,8 @@ class Http:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
             raise Invalid(f"{self._name}: the address of the server is none") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unsent(f"{self._name}: cannot be reached ({type(error).__name__}); nothing was sent") from None
         except (aiohttp.ClientError, OSError) as error:
             # The class alone: a message of the library may quote the address, and that may hold a key.
             raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
@@ -132,6 +137,9 @@ def error_of(name: str, answer: Answer) -> BackendError:
         return Conflict(said)
     if status == 429:
         return Throttled(said, retry_after(answer.headers))
+    if status in (500, 503):
+        return Failed(said)
+    # What stands between (502, 504) may have passed on a request that is under way still.
     if status >= 500 or status == 408:
         return Transient(said)
     return Invalid(said)
