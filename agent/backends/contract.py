@@ -5,7 +5,7 @@ Whether a write landed is asked by `verify`, never guessed: an answer may be los
 absolute, in seconds of `time.monotonic()`; an operation ends by its deadline, with Timeout if need be. Nothing retries.
 
 Errors are those under BackendError. Auth, Permission, NotFound, Invalid, Unsupported, Throttled, Conflict and Unsent
-say that nothing was written; after Failed a write may have landed; after Timeout and any other Transient it may land yet.
+say that nothing was written. After Failed a write may have landed, after Timeout and other Transients it may land yet.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.backends.http import Headers
+from agent.backends.secret_file import check_secret_file
 from agent.errors import Auth, ConfigError, Transient
 
 RENEW_BEFORE = 600.0
@@ -39,17 +39,6 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
             f"{found[0]} is set: flags would be written to an emulator; unset it, or name the emulator in the "
             "backend's settings: `emulator: host:port`"
         )
-
-
-def check_secret_file(path: Path) -> None:
-    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
 
 
 class GoogleToken:
