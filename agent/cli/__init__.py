@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "topics": Subcommand("agent.cli.topics:command", "Create flipback's topics, or show what is there."),
     "keys": Subcommand("agent.cli.keys:command", "Make the keys that sign commands."),
     "config": Subcommand("agent.cli.config:command", "Check a configuration, or print its JSON Schema."),
+    "doctor": Subcommand("agent.cli.doctor:command", "Would a flip work now? Reads and dry runs, no write."),
     "restore": Subcommand("agent.cli.restore:command", "Put a flag back as it was before an incident."),
     "status": Subcommand("agent.cli.status:command", "Show rollouts, incidents and the health of every role."),
     "fake": Subcommand("agent.cli.fake:command", "Serve a fake of a flag system on loopback, to rehearse with."),
