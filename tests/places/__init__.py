@@ -20,6 +20,8 @@ ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "unleash": "tests.places.unleash:UnleashPlace",
+    "webhook": "tests.places.webhook:WebhookPlace",
 }
 """`module:class` by the kind of the backend."""
 
