@@ -10,7 +10,15 @@ from aiohttp import web
 from agent.fakes.faults import Fault, Faults
 from agent.fakes.server import LOOPBACK, listen
 
-_PASSED_ON = ("Authorization", "Content-Type", "If-Match")
+_PASSED_ON = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "X-Flipback-Signature",
+    "X-Flipback-Timestamp",
+)
+_PASSED_BACK = ("ETag", "Idempotent-Replayed")
 _READS = ("GET", "HEAD")
 
 
@@ -75,7 +83,8 @@ class FaultProxy:
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         url = f"{self._upstream}{request.path_qs}"
         async with self._session.request(request.method, url, data=await request.read(), headers=headers) as got:
-            answer = web.Response(status=got.status, body=await got.read(), content_type=got.content_type)
+            back = {name: got.headers[name] for name in _PASSED_BACK if name in got.headers}
+            answer = web.Response(status=got.status, body=await got.read(), content_type=got.content_type, headers=back)
         if request.method in _READS:
             self._seen[request.path_qs] = answer
         elif answer.status < 300:
@@ -86,7 +95,8 @@ class FaultProxy:
 
 def _copy(answer: web.Response) -> web.Response:
     """An answer can be sent once only."""
-    return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
+    headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+    return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type, headers=headers)
 
 
 def _refusal(fault: Fault) -> web.Response:
