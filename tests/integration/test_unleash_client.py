@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from UnleashClient.clients import UnleashClient
+from UnleashClient.clients.unleash_client import UnleashClient
 
 from agent.backends.contract import Outcome
 from tests.places import REF

@@ -57,9 +57,17 @@ class WebhookPlace:
         await self._proxy.stop()
         await self._runner.cleanup()
 
-    def another(self) -> FlagBackend:
+    @property
+    def url(self) -> str:
         assert self._proxy is not None
-        base = self._proxy.url
+        return self._proxy.url
+
+    def blind(self) -> FlagBackend:
+        """A backend that can read nothing; who makes it closes it."""
+        return Webhook(settings.Webhook(url=f"{self.url}/set", secret_file=self.secret_file))
+
+    def another(self) -> FlagBackend:
+        base = self.url
         return Webhook(
             settings.Webhook(
                 url=f"{base}/set", state_url=f"{base}/{{environment}}/{{flag}}", secret_file=self.secret_file

@@ -61,7 +61,7 @@ class UnleashServer:
     def start(self) -> None:
         """Start both and return when Unleash serves; UnleashUnavailable, or RuntimeError with the end of the log."""
         try:
-            tools, packages = _postgres_tools(), _packages()
+            packages, tools = _packages(), _postgres_tools()
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._start_database(tools)
             self._start_unleash(packages)
