@@ -182,6 +182,12 @@ def _incident(command: Command, evidence: Evidence, now: float) -> Incident:
         fired_at=evidence.t,
         commanded_at=now,
         expires_at=command.expires_at,
+        metric=command.evidence.metric,
+        scope=command.evidence.scope,
+        op=evidence.spec.condition.op,
+        value=evidence.value,
+        threshold=evidence.threshold,
+        before=None if evidence.exposure is None else evidence.exposure(),
     )
 
 

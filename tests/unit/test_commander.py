@@ -18,6 +18,7 @@ from agent.keys import PrivateKey
 from detectors.grammar import parse
 from detectors.spec import Action, TriggerSpec
 from streams.evidence import FRESH_SECONDS, Evidence
+from streams.observer import Exposure
 
 T = 1_700_000_000
 KEY = PrivateKey(Ed25519PrivateKey.generate())
@@ -132,6 +133,16 @@ async def test_a_firing_trigger_becomes_one_signed_command_and_then_its_incident
     assert (command.issued_at, command.expires_at) == (T + 2.0, T + 2.0 + LIFETIME)
     assert command.evidence.counts == {"requests": 100, "errors": 50}
     assert (incident.id, incident.command, incident.fired_at) == (command.incident, command.id, T)
+
+
+async def test_an_incident_keeps_what_fired_for_those_who_look_after_the_flip() -> None:
+    bench = Bench()
+    bench.see(status())
+    before = Exposure(others=5.0, variants=10.0, requests=20.0)
+    await bench.commander.firing(evidence(exposure=lambda: before))
+    (incident,) = bench.of("incident")
+    assert (incident.metric, incident.scope, incident.op) == ("error_rate", "production/shop", ">")
+    assert (incident.value, incident.threshold, incident.before) == (0.5, 0.02, before)
 
 
 async def test_a_crash_between_command_and_incident_sends_the_same_command_again() -> None:
