@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from agent import events
 from agent.backends import settings
 from agent.backends.contract import Cas, FlagBackend, FlagRef, Outcome, Verdict
 from agent.backends.webhook import Webhook
@@ -20,6 +21,7 @@ from agent.errors import Auth, ConfigError, Invalid, NotFound, Throttled, Transi
 from agent.fakes.server import listen
 from tests.places import ABSENT, REF
 from tests.places.webhook import WebhookPlace
+from tests.unit.test_backend_faults import Desk
 
 OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
 SECRET = "a secret of one line"  # noqa: S105 - of these tests
@@ -233,6 +235,21 @@ async def test_without_a_state_a_write_is_acknowledged_and_never_verified(
     assert (await place.backend.read(REF, deadline=soon())).variant == "off"
     with pytest.raises(Unsupported):
         await blind.restore(snap, expect=done.state.version, op_id=OP, deadline=soon())
+
+
+async def test_without_a_state_a_flip_ends_as_unverified(
+    place: WebhookPlace, blind: FlagBackend, tmp_path: Path
+) -> None:
+    await place.backend.close()
+    place.backend = blind
+    desk = Desk(place, tmp_path / "ledger")
+    raw = await desk.command()
+    result = await desk.execute(raw)
+    desk.executor.close()
+    assert (result.outcome, result.final) == (Outcome.APPLIED, True)
+    kinds = [event.type for event in desk.told]
+    assert kinds[-2:] == [events.FLAG_WRITTEN, events.FLAG_UNVERIFIED]
+    assert await place.writes() == 1
 
 
 async def test_without_a_state_nothing_is_known_to_be_safe_before_it_was_set(

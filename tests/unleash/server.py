@@ -61,7 +61,8 @@ class UnleashServer:
     def start(self) -> None:
         """Start both and return when Unleash serves; UnleashUnavailable, or RuntimeError with the end of the log."""
         try:
-            packages, tools = _packages(), _postgres_tools()
+            tools = _tools()
+            packages = _packages()
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._start_database(tools)
             self._start_unleash(packages)
@@ -142,22 +143,19 @@ class UnleashServer:
         raise RuntimeError(f"{what} did not start; the end of {self.log}:\n{self.log.read_text()[-2000:]}")
 
 
-def _postgres_tools() -> Path:
-    """The directory of initdb and postgres, which Debian does not put on the path."""
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).resolve().parent
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not installed:
-        raise UnleashUnavailable("postgresql not installed")
-    return installed[-1].parent
+def _tools() -> Path:
+    """The directory of initdb and postgres, which Debian does not put on the path; all else is on it."""
+    on_path = shutil.which("initdb")
+    debians = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    found = [Path(on_path).resolve()] if on_path is not None else debians
+    missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None] + ["postgresql"] * (not found)
+    if missing:
+        raise UnleashUnavailable(f"{' and '.join(missing)} not installed")
+    return found[-1].parent
 
 
 def _packages() -> Path:
     """Return the directory of node_modules, installed by npm at first and kept under the user's cache."""
-    missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
-    if missing:
-        raise UnleashUnavailable(f"{' and '.join(missing)} not installed")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in PACKAGES)).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
     packages = cache / f"unleash-{digest}"
@@ -195,8 +193,8 @@ _running: list[UnleashServer] = []
 
 def running() -> UnleashServer:
     """The server of this session, which the fixture `unleash` starts."""
-    (server,) = _running
-    return server
+    assert _running, "a test of Unleash without the marker `unleash`, see tests/conftest.py"
+    return _running[0]
 
 
 @contextlib.contextmanager
