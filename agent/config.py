@@ -112,6 +112,11 @@ class AutomationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = 0.1
     within: Annotated[Seconds, Meta(description="The time in which flips are counted.")] = seconds(600)
 
+    def most(self, managed: int) -> int:
+        """Flags that may be turned back within `within`, of so many that are managed: one at least."""
+        # 0.29 times 100 is a little less than 29 in floating point.
+        return max(1, min(self.max_flips, int(round(self.max_share * managed, 9))))
+
 
 class AfterFlipSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is looked at when a flag has been turned back."""

@@ -17,7 +17,7 @@ from agent.config_load import rules_hash
 from agent.errors import FlipbackError
 from agent.events import Event, to_kafka
 from agent.flag_state import FlagStatus
-from agent.flips import CHECK_EVERY, LOOK_EVERY, Flips
+from agent.flips import CHECK_EVERY, Flips
 from agent.incidents import Aftermath, Incident, Known
 from agent.kafka import connection as connect
 from agent.keys import generate, load_private
@@ -254,10 +254,7 @@ class Worker:
         await self._tables_read.wait()
         await flips.recover()
         self._recovered.set()
-        while True:
-            for status in await flips.look():
-                await self._publish(status)
-            await asyncio.sleep(LOOK_EVERY)
+        await flips.watch(self._publish)
 
     async def _check_flips(self, flips: Flips) -> None:
         """Announce what would stop a flip when it begins and when it is over."""

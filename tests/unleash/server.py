@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.processes import end_guarded, free_ports, start_guarded
 
 PACKAGES = [Path(__file__).with_name(name) for name in ("package.json", "package-lock.json")]
-NPM_TIMEOUT = 600.0  # seconds for 320 MB of packages; 20 s with a fast registry
+NPM_TIMEOUT = 600.0  # seconds for 320 MB of packages; 20 s on a fast line
 START_TIMEOUT = 120.0  # seconds; 9 s on a quiet machine with two cores, most of it migrations
 
 _START = 'import {start} from "unleash-server"; await start(JSON.parse(process.env.FLIPBACK_UNLEASH))'
