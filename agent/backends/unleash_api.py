@@ -101,10 +101,7 @@ class Admin:
         await self._write("POST", f"{self._place(flag)}/{to}", None, deadline)
 
     async def patch_strategy(self, flag: str, strategy: str, old: Strategy, new: Strategy, deadline: float) -> None:
-        """Change members of a strategy by JSON Patch (RFC 6902), and no other ones.
-
-        Not by PUT, which aiohttp sends again by itself where a kept connection turns out to be broken.
-        """
+        """Change members of a strategy, and no other ones, by JSON Patch (RFC 6902)."""
         changes = [
             {"op": "replace", "path": f"/{key}", "value": value} for key, value in new.items() if old.get(key) != value
         ]
