@@ -269,14 +269,19 @@ class Executor:
                 return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
             detail = f"{error}; {flip.detail}" if flip.detail else str(error)
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
-            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=False)
+            # What has no read-back stays unknown however often it is tried.
+            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=not flip.readable)
         if outcome is Outcome.REJECTED:
             self._breaker.release(command)
             return _rejected(command, refusals[-1])
         status = self._observe(command, state) if state is not None else None
         found = {} if status is None else audit.found(status)
         if outcome is Outcome.APPLIED:
-            await self._record(entry, events.FLAG_VERIFIED, {**found, "took_s": round(self._now() - received, 6)})
+            took = {"took_s": round(self._now() - received, 6)}
+            if flip.readable:
+                await self._record(entry, events.FLAG_VERIFIED, {**found, **took})
+            else:
+                await self._record(entry, events.FLAG_UNVERIFIED, {**found, **took, "detail": flip.detail})
         elif outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:

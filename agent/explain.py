@@ -171,6 +171,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     events.FLAG_SNAPSHOT: lambda d: f"the flag gave {d['variant'] or 'different variants'!r}; kept to be restored",
     events.FLAG_WRITTEN: lambda d: f"written, attempt {d['attempts']}" + (f": {d['detail']}" if d["detail"] else ""),
     events.FLAG_VERIFIED: lambda d: f"read back: {d['variant']!r} for everyone, {d['took_s']:.3f} s after the command",
+    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {d['took_s']:.3f} s after the command",
     events.FLAG_ALREADY: lambda d: "the flag was safe already",
     events.FLAG_CONFLICT: lambda d: f"not the version that was judged: it gives {d['variant']!r}, and was left alone",
     events.FLAG_AMBIGUOUS: lambda d: f"it cannot be told whether the write landed: {d['detail']}",

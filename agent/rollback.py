@@ -36,7 +36,13 @@ WAIT_S = 30.0
 _LOOK_BACK_S = 60.0
 """The executor's clock may be behind this one."""
 
-FINAL = {events.FLAG_VERIFIED, events.FLAG_ALREADY, events.FLAG_CONFLICT, events.COMMAND_REJECTED}
+FINAL = {
+    events.FLAG_VERIFIED,
+    events.FLAG_UNVERIFIED,
+    events.FLAG_ALREADY,
+    events.FLAG_CONFLICT,
+    events.COMMAND_REJECTED,
+}
 """Types of events after which no more is to come of a command."""
 
 

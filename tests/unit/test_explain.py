@@ -106,6 +106,11 @@ def test_every_event_has_a_sentence() -> None:
         assert state.name.lower() in sentence(verdict(0.0, state.name.lower()))
 
 
+def test_a_flip_that_was_not_read_back_is_not_told_as_one_that_was() -> None:
+    said = sentence(step(events.FLAG_UNVERIFIED, 1002.2, took_s=0.2, detail="acknowledged; it cannot be read back"))
+    assert said == "not read back: acknowledged; it cannot be read back; 0.200 s after the command"
+
+
 def test_the_evidence_is_told_in_numbers() -> None:
     text = "\n".join(evidence_lines(MADE.evidence))
     assert "error_rate of production/shop was 0.2, limit > 0.02" in text
