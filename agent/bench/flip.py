@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
-import msgspec
-
 from agent.bench.measures import Measure, spread
 from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.bench.systems import KINDS, system
 from agent.errors import FlipbackError
 from agent.events import FLAG_VERIFIED, from_kafka
-from agent.incidents import Incident
+from agent.incidents import Incident, Known
 from streams.bench.live import LiveTraffic
 from streams.bench.load import Place, place
 from streams.log import read_to_end, read_topic
@@ -67,10 +65,10 @@ async def _flip(kafka: str, directory: Path, kind: str) -> list[Measure]:
             finally:
                 stop.set()
                 await sending
-        incidents = [
-            msgspec.json.decode(record.value or b"", type=Incident)
-            for record in await read_to_end(at.topics.incidents, at.client)
-        ]
+        known = Known()
+        for record in await read_to_end(at.topics.incidents, at.client):
+            known.incident(record.value)
+        incidents = list(known.incidents.values())
         commands = len(await read_to_end(at.topics.commands, at.client))
     if commands != FLIPS or len(incidents) != FLIPS:
         raise FlipbackError(f"bench: {commands} commands and {len(incidents)} incidents, expected {FLIPS} of each")

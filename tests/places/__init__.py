@@ -20,6 +20,7 @@ ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "firestore": "tests.places.firestore:FirestorePlace",
     "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
 }
 """`module:class` by the kind of the backend."""
