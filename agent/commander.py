@@ -115,7 +115,7 @@ class Commander:
             await self._outputs.event(
                 Event(
                     type=events.INABILITY,
-                    subject=events.UNATTRIBUTED,
+                    subject=events.AUTOMATION,
                     data={"state": "begun", "status": objection.kind, "reason": objection.detail},
                     id=events.event_id("inability", objection.kind, str(now)),
                     time=now,
