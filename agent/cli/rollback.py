@@ -123,16 +123,10 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
             what = "no executor has answered" if event is None else f"the last word was {event.type}"
             click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; use --direct", err=True)
             statuses.append(_FAILED if event is None else _NOT_DONE)
-<<<<<<< HEAD
         elif event.type in done:
             click.echo(f"{done[event.type]}: {name}, incident {event.data['incident']}")
-=======
-        elif event.type in (events.FLAG_VERIFIED, events.FLAG_ALREADY):
-            found = "rolled back" if event.type == events.FLAG_VERIFIED else "safe already"
-            click.echo(f"{found}: {name}, incident {event.data['incident']}")
         elif event.data.get("reason") == Reason.DUPLICATE and before.safe:
             click.echo(f"safe already: {name}; the order was a duplicate: {event.data['detail']}")
->>>>>>> executor
         else:
             why = event.data.get("detail") or "the flag was changed meanwhile and left alone; try again"
             click.echo(f"flipback: {name}: not done: {why}", err=True)
