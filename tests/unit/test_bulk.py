@@ -80,7 +80,7 @@ def said(partition: int, watermark: float | None, block: Cells) -> bytes:
 
 def traffic(second: int, numbers: np.random.Generator) -> Cells:
     """A second of a service, a variant of its flag, and of services that come and go."""
-    rows = []
+    rows: list[tuple[Scope, Bucket]] = []
     for scope in (
         Scope("production", "shop"),
         Scope("production", "shop", "new", "on"),
