@@ -82,16 +82,20 @@ class Flip:
         self.may_have_written = not certain
         self.detail = ""
 
-    async def settle(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
-        """Write and read back until the outcome is known: applied, already, conflict, or rejected if no longer valid.
+    async def settle(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
+        """Write and read back until the outcome is known: applied, already, conflict, or rejected if it may not write.
 
         Raises the BackendError that stopped it; `may_have_written` then tells whether a write may be out.
         """
-        return await budget.patiently(lambda: self._attempt(budget, still_valid))
+        return await budget.patiently(lambda: self._attempt(budget, may_write))
 
-    async def _attempt(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
+    async def _attempt(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
         if self._write_next:
-            if not still_valid():
+            if not await may_write():
                 return Outcome.REJECTED, self._snapshot.state
             await self._write(budget)
         found = await self._backend.verify(
@@ -110,7 +114,7 @@ class Flip:
             self._write_next = True
             if self._attempts:
                 raise Transient("the write did not land")
-            return await self._attempt(budget, still_valid)
+            return await self._attempt(budget, may_write)
         if found.verdict is Verdict.UNKNOWN:
             raise Ambiguous("the backend cannot be read back")
         safe = found.state is not None and found.state.variant == self._command.target

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from detectors.evaluate import Evaluation
 from detectors.metrics import compute
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
+from streams.observer import Exposure, Observer
 
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
@@ -44,8 +46,10 @@ class Evidence:
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach
-    rests on one instance of several. None where it is enough.
+    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach rests on one instance
+    of several. None where it is enough. `exposure` tells, while the second is the newest, that of the trigger's flag in
+    its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
+    trigger that fires for days it is wanted once.
     """
 
     spec: TriggerSpec
@@ -63,6 +67,7 @@ class Evidence:
     fresh: bool
     obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
+    exposure: Callable[[], Exposure] | None = None
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -73,9 +78,10 @@ def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 class Gather:
     """Puts evidence together, for the few triggers that fire: it loops over them and their instances."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, observer: Observer) -> None:
         self._specs = specs
         self._store = store
+        self._observer = observer
 
     def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock."""
@@ -105,6 +111,7 @@ class Gather:
             first_true_at=float(result.first_true_at[row]),
             fresh=self._fresh(spec, threshold),
             obstacle=_stale(age) or _single_source(spec, counts, instances, threshold),
+            exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
         )
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:

@@ -20,6 +20,7 @@ from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
 from streams.merge import Merge, by_second
+from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
 
 SILENT_AFTER = 10.0
@@ -42,7 +43,8 @@ class Condition(NamedTuple):
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
-    `muted` says that nothing may be commanded because of it. `health` is None where it was published before.
+    `muted` says that nothing may be commanded because of it. `health` is None where it was published before. `observer`
+    tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
@@ -50,6 +52,7 @@ class Second:
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
     health: Health | None
+    observer: Observer
 
 
 class _Taken:
@@ -90,9 +93,11 @@ class Shard:
         self.partition = partition
         self._specs = tuple(specs)
         self.merge = Merge(topics, from_start=from_start)
-        self.store = WindowStore([*wants(specs), *fresh_wants(specs)], max_scopes=max_scopes, measures=measures(specs))
+        wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs)]
+        self.store = WindowStore(wanted, max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
-        self._gather = Gather(self._specs, self.store)
+        self._observer = Observer(self._specs, self.store)
+        self._gather = Gather(self._specs, self.store, self._observer)
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
@@ -203,7 +208,7 @@ class Shard:
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        return Second(t, muted, transitions, firing, frame)
+        return Second(t, muted, transitions, firing, frame, self._observer)
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():

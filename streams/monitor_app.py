@@ -39,6 +39,7 @@ class Handlers:
     firing: Callable[[Evidence], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
+    judged: Callable[[Second], Awaitable[None]]
 
 
 class MonitorRole:
@@ -153,6 +154,8 @@ class MonitorRole:
             await self._handlers.transition(spec, transition)
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
+        # Last, so that what is looked at after a flip never delays the next one.
+        await self._handlers.judged(second)
         if second.muted:
             # A long replay must not keep heartbeats and the health server waiting.
             await asyncio.sleep(0)

@@ -15,9 +15,11 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
+from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
+from agent.breaker import Limits
 from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
@@ -44,6 +46,8 @@ class Shop:
             {"files": self.backend},
             {KEY.id: KEY.public},
             self.ledger,
+            Automation(directory),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,
@@ -117,7 +121,7 @@ async def test_a_client_sees_the_flag_off_after_a_flip_and_as_before_after_a_res
     incident = await shop.flip()
     await eventually(lambda: shop.share(default=True) == 0)
     assert shop.client.get_string_value("other", "neither") == "A"
-    entry = flipped(shop.ledger, incident)
+    (entry,) = flipped(shop.ledger, incident)
     await restore(shop.ledger, {"files": shop.backend}, entry, reason="fixed", by="ann", now=time.time)
     await eventually(lambda: shop.share(default=True) == before)
     assert shop.path.read_bytes() == content

@@ -13,12 +13,14 @@ from typing import Protocol
 
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.fakes.faults import Faults
+from tests.places import live
 
 REF = FlagRef("new-checkout", "production")
 ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
 }
 """`module:class` by the kind of the backend."""
 
@@ -57,8 +59,12 @@ class Place(Protocol):
 @asynccontextmanager
 async def place(kind: str, directory: Path) -> AsyncIterator[Place]:
     """A flag system for one test, with a backend that is closed at its end."""
-    module, _, name = PLACES[kind].partition(":")
-    made: Place = getattr(import_module(module), name)(directory)
+    made: Place
+    if kind.startswith(live.PREFIX):
+        made = live.LivePlace(kind.removeprefix(live.PREFIX))
+    else:
+        module, _, name = PLACES[kind].partition(":")
+        made = getattr(import_module(module), name)(directory)
     await made.start()
     try:
         yield made

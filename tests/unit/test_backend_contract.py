@@ -12,13 +12,13 @@ import pytest
 
 from agent.backends.contract import Cas, FlagBackend, Outcome, Snapshot, Verdict
 from agent.errors import Invalid, NotFound, Timeout, Unsupported
-from tests.places import ABSENT, PLACES, REF, Place
+from tests.places import ABSENT, PLACES, REF, Place, live
 from tests.places import place as at_place
 
 OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=[*PLACES, *live.kinds()])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     async with at_place(request.param, tmp_path) as made:
         yield made

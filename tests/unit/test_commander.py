@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.commander import UNSEEN_AFTER, Commander, Outputs
-from agent.commands import Command, verify
+from agent.commands import Cause, Command, verify
 from agent.config import Flag, Trigger, When
 from agent.events import COMMAND_SHADOWED, INABILITY, Event
 from agent.flag_state import FlagStatus
@@ -18,6 +19,7 @@ from agent.keys import PrivateKey
 from detectors.grammar import parse
 from detectors.spec import Action, TriggerSpec
 from streams.evidence import FRESH_SECONDS, Evidence
+from streams.observer import Exposure
 
 T = 1_700_000_000
 KEY = PrivateKey(Ed25519PrivateKey.generate())
@@ -84,11 +86,12 @@ class Bench:
     known: Known = field(default_factory=Known)
     now: float = T + 2.0
     broken: str = ""
+    flags: list[Flag] = field(default_factory=lambda: [FLAG])
     written: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.commander = Commander(
-            {("production", "new"): FLAG},
+            {(flag.environment, flag.flag): flag for flag in self.flags},
             self.known,
             KEY,
             rules_hash="r",
@@ -108,7 +111,7 @@ class Bench:
     async def _command(self, key: bytes, value: bytes) -> None:
         command = verify(value, {KEY.id: KEY.public})
         assert isinstance(command, Command)
-        assert key == b"production/new"
+        assert key.decode() == f"production/{command.flag}"
         self._write("command", command)
 
     async def _incident(self, incident: Incident) -> None:
@@ -132,6 +135,16 @@ async def test_a_firing_trigger_becomes_one_signed_command_and_then_its_incident
     assert (command.issued_at, command.expires_at) == (T + 2.0, T + 2.0 + LIFETIME)
     assert command.evidence.counts == {"requests": 100, "errors": 50}
     assert (incident.id, incident.command, incident.fired_at) == (command.incident, command.id, T)
+
+
+async def test_an_incident_keeps_what_fired_for_those_who_look_after_the_flip() -> None:
+    bench = Bench()
+    bench.see(status())
+    before = Exposure(others=5.0, variants=10.0, requests=20.0)
+    await bench.commander.firing(evidence(exposure=lambda: before))
+    (incident,) = bench.of("incident")
+    assert (incident.metric, incident.scope, incident.op) == ("error_rate", "production/shop", ">")
+    assert (incident.value, incident.threshold, incident.before) == (0.5, 0.02, before)
 
 
 async def test_a_crash_between_command_and_incident_sends_the_same_command_again() -> None:
@@ -298,3 +311,70 @@ def test_what_is_not_readable_in_the_tables_is_counted_and_changes_nothing() -> 
     known.incident(b"nonsense")
     assert known.unreadable == 3
     assert known.flags["production", "new"].version == "g2-a"
+
+
+def group(*together: str) -> list[Flag]:
+    """The flag with its companions, each in a service and a backend of its own."""
+    others = [
+        Flag(flag=name, service=f"{name}-service", backend=f"{name}-files", safe=f"{name}-off", triggers=FLAG.triggers)
+        for name in together
+    ]
+    return [msgspec.structs.replace(FLAG, together=list(together)), *others]
+
+
+def of_flag(name: str, version: str, *, safe: bool = False) -> FlagStatus:
+    return msgspec.structs.replace(status(version, safe=safe), flag=name)
+
+
+async def test_each_flag_of_a_group_has_a_command_of_its_own_in_one_incident() -> None:
+    bench = Bench(flags=group("a", "b"))
+    for seen in (status("g1-x"), of_flag("a", "g4-y"), of_flag("b", "g9-z", safe=True)):
+        bench.see(seen)
+    for t in range(T, T + 5):
+        await bench.commander.firing(evidence(t))
+    assert [kind for kind, _ in bench.written] == ["command", "command", "command", "incident"]
+    first, second, third = bench.of("command")
+    assert (first.flag, first.flag_version, first.cause) == ("new", "g1-x", None)
+    assert (second.flag, second.flag_version, second.cause) == ("a", "g4-y", Cause(flag="new", flag_version="g1-x"))
+    assert (second.service, second.backend, second.target) == ("a-service", "a-files", "a-off")
+    assert (third.flag, third.flag_version) == ("b", "g9-z")
+    assert {made.incident for made in bench.of("command")} == {bench.of("incident")[0].id}
+    assert len({made.id for made in bench.of("command")}) == 3
+    assert bench.of("incident")[0].command == first.id
+    assert {made.evidence.value for made in bench.of("command")} == {0.5}
+
+
+async def test_a_companion_of_unknown_state_is_announced_and_the_others_are_commanded() -> None:
+    bench = Bench(flags=group("a", "b"))
+    bench.see(status("g1-x"))
+    bench.see(of_flag("b", "g9-z"))
+    for t in range(T, T + 3):
+        await bench.commander.firing(evidence(t))
+    assert [made.flag for made in bench.of("command")] == ["new", "b"]
+    (event,) = bench.of("event")
+    assert event.type == INABILITY
+    assert "'a'" in event.data["reason"]
+
+
+async def test_a_crash_in_the_middle_of_a_group_sends_the_same_commands_again() -> None:
+    first = Bench(flags=group("a"), broken="incident")
+    second = Bench(flags=group("a"))
+    for bench in (first, second):
+        bench.see(status("g1-x"))
+        bench.see(of_flag("a", "g4-y"))
+    with pytest.raises(ConnectionError):
+        await first.commander.firing(evidence())
+    # Somebody touched the companion meanwhile: still the same command, on the version that is there now.
+    second.see(of_flag("a", "g5-y"))
+    await second.commander.firing(evidence(T + 1))
+    assert [made.id for made in first.of("command")] == [made.id for made in second.of("command")]
+    assert second.of("command")[1].flag_version == "g5-y"
+
+
+async def test_in_shadow_mode_every_flag_of_a_group_is_told_of_and_none_commanded() -> None:
+    bench = Bench(flags=group("a"))
+    bench.see(status("g1-x"))
+    bench.see(of_flag("a", "g4-y"))
+    await bench.commander.firing(evidence(of=spec(shadow=True)))
+    assert bench.of("command") == []
+    assert [event.subject for event in bench.of("event")] == ["production/new", "production/a"]

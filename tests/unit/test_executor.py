@@ -9,11 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
+from agent.allowlist import CLOCK_SKEW_S, ManagedFlag
+from agent.automation import Automation
 from agent.backends.contract import Cas, FlagRef, Outcome
+from agent.breaker import Limits
 from agent.commands import Command, Evidence, Reason, issue, sign
 from agent.errors import Auth, Invalid, LedgerError, NotFound, Permission, Throttled, Transient
 from agent.events import Event, from_kafka, to_kafka
-from agent.executor import CLOCK_SKEW_S, ExecutionResult, Executor, ManagedFlag
+from agent.executor import ExecutionResult, Executor
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
 from agent.ledger import Entry, Ledger
@@ -75,6 +78,8 @@ class Desk:
             {"files": self.backend},
             {KEY.id: KEY.public},
             self.ledger,
+            Automation(directory),
+            Limits(1, 600.0),
             watch=self.watch,
             emit=self.emit,
             now=lambda: self.now,
@@ -491,5 +496,5 @@ async def test_a_disk_that_fails_after_the_write_stops_nothing(desk: Desk, monke
 async def test_a_command_of_any_service_that_watches_the_flag_is_carried_out(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     other = ManagedFlag("new-checkout", "production", "payment", "files", "off")
-    desk.executor._flags[REF].append(other)
+    desk.executor._allowed._flags[REF].append(other)
     assert (await desk.execute(signed(service="payment"))).outcome is Outcome.APPLIED

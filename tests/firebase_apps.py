@@ -1,0 +1,62 @@
+"""Applications that read a flag with Google's own clients, each as its documentation has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agent.fakes.rtdb import FakeRealtimeDatabase
+from agent.fakes.server import Fake
+
+
+class Application(Protocol):
+    """`on` is what the flag gives, as the client last heard."""
+
+    on: bool
+
+    async def close(self) -> None: ...
+
+
+class RealtimeDatabaseApp:
+    """firebase_admin.db's listener on the node of the flag."""
+
+    def __init__(self, fake: FakeRealtimeDatabase, flag: str) -> None:
+        import firebase_admin
+        from firebase_admin import db
+
+        self._fake = fake
+        url = f"http://127.0.0.1:{fake.port}?ns=shop"
+        self._app = firebase_admin.initialize_app(options={"databaseURL": url}, name=f"app-{fake.port}")
+        self._node = db.reference(f"flags/{flag}", self._app)
+        self.on = False
+        self._listener = self._node.listen(self._changed)
+
+    def _changed(self, event: Any) -> None:
+        self.on = self._node.get()["defaultVariant"] == "on"
+
+    async def close(self) -> None:
+        import firebase_admin
+
+        # Its `close` alone pulls the connection from under a thread that reads, which then dies of it.
+        self._listener._sse.should_connect, self._listener._sse.retry = False, 0
+        self._fake.end_streams()
+        await asyncio.to_thread(self._listener._thread.join)
+        self._listener.close()
+        firebase_admin.delete_app(self._app)
+
+
+@dataclass(frozen=True)
+class App:
+    """How an application of a flag system is made; `key` is what the system calls a flag."""
+
+    fake: Callable[[], Fake]
+    application: Callable[[Any, str], Application]
+    settings: Mapping[str, Any]
+    key: Callable[[str], str] = field(default=str)
+
+
+APPS: dict[str, App] = {
+    "rtdb": App(FakeRealtimeDatabase, RealtimeDatabaseApp, {"url": "https://shop.firebaseio.com"}),
+}
