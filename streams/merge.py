@@ -9,8 +9,10 @@ still writes after it lost its partition all add nothing.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -121,8 +123,8 @@ class Merge:
     def missing(self) -> list[str]:
         """Topics and source partitions nothing was heard of, as text; empty when all have spoken."""
         unheard = [topic for topic in sorted(self._topics) if topic not in self._partitions]
-        for topic, count in sorted(self._partitions.items()):
-            unheard += [f"{topic}/{p}" for p in range(count) if Source(topic, p) not in self._sources]
+        for topic, number in sorted(self._partitions.items()):
+            unheard += [f"{topic}/{p}" for p in range(number) if Source(topic, p) not in self._sources]
         return unheard
 
     def silent(self, now: float, after: float) -> list[str]:
@@ -168,13 +170,13 @@ def join(blocks: Sequence[Cells]) -> Cells:
     blocks = [block for block in blocks if len(block)] or blocks[:1]
     if len(blocks) == 1:
         return blocks[0]
-    tables: dict[str, dict[Any, int]] = {name: {} for name in _TABLES}
+    tables: dict[str, defaultdict[Any, int]] = {name: defaultdict(count().__next__) for name in _TABLES}
     parts: dict[str, list[Int]] = {f.name: [] for f in fields(Cells) if f.name not in _TABLES}
     rows = 0
     for block in blocks:
         number = {
             name: np.fromiter(
-                (table.setdefault(entry, len(table)) for entry in getattr(block, name)),
+                map(table.__getitem__, getattr(block, name)),
                 dtype=np.int64,
                 count=len(getattr(block, name)),
             )
@@ -262,7 +264,7 @@ def _highest_offsets(cells: Cells, source: Int) -> Int:
     if int(key.max()) < _FAR // (sizes[0] * sizes[1]):
         # Hardly ever does one stand twice, and to sort one key says so in a tenth of the time of the order of four.
         ordered = np.sort((key * sizes[0] + cells.scope) * sizes[1] + source)
-        if not np.any(ordered[1:] == ordered[:-1]):
+        if not (ordered[1:] == ordered[:-1]).any():
             return np.arange(len(cells))
     order = np.lexsort((np.arange(len(cells)), -cells.offset, cells.second, cells.scope, source))
     first = np.zeros(len(order), dtype=bool)

@@ -10,7 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import count, groupby
+from itertools import accumulate, count, groupby
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -24,7 +24,7 @@ VERSION = 1
 MAX_CELLS = 4000
 """Cells a record holds at most; at about 100 bytes a busy cell it stays under Kafka's default limit of 1 MB."""
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
-_SIZES = np.array([np.dtype(width).itemsize for width in _WIDTHS])
+_SIZES = tuple(np.dtype(width).itemsize for width in _WIDTHS)
 _COLUMNS = tuple(f.name for f in fields(Cells) if f.name not in ("scopes", "instances", "measures"))
 _WIDE = {"counts", "instance_counts"}
 
@@ -175,11 +175,11 @@ class _Table(Generic[K]):
     def entries(self) -> tuple[K, ...]:
         return tuple(self._numbers)
 
-    def renumbered(self, index: Int, lengths: Int) -> Int:
+    def renumbered(self, index: Int, lengths: Sequence[int]) -> Int:
         """Indices into the tables that were added, `lengths[i]` of them into table i, as indices into `entries`."""
-        sizes = np.array(self._sizes, dtype=np.int64)
-        _within(index, np.repeat(sizes, lengths))
-        return np.array(self._of, dtype=np.int64)[index + np.repeat(np.cumsum(sizes) - sizes, lengths)]
+        _within(index, _each(self._sizes, lengths))
+        renumbered: Int = np.array(self._of, dtype=np.int64)[index + _each(_before(self._sizes), lengths)]
+        return renumbered
 
 
 class _Unpacking:
@@ -216,18 +216,19 @@ class _Unpacking:
         for name, columns in zip(_COLUMNS, zip(*self._columns, strict=True), strict=True):
             arrays[name], lengths[name] = _values(columns)
         for name in _WIDE:
-            if np.any(lengths[name] % len(COUNTS)):
+            if any(length % len(COUNTS) for length in lengths[name]):
                 raise ValueError(f"{name} has {lengths[name]} numbers, expected multiples of {len(COUNTS)}")
-            arrays[name], lengths[name] = arrays[name].reshape(-1, len(COUNTS)), lengths[name] // len(COUNTS)
+            arrays[name] = arrays[name].reshape(-1, len(COUNTS))
+            lengths[name] = [length // len(COUNTS) for length in lengths[name]]
         _same(lengths, "second", "scope", "offset", "counts")
         _same(lengths, "hist_cell", "hist_bin", "hist_count")
         _same(lengths, "instance_cell", "instance_id", "instance_counts")
         _same(lengths, "measure_cell", "measure_id", "measure_count", "measure_sum")
         rows = lengths["second"]
-        before = np.cumsum(rows) - rows
+        before = _before(rows)
         for name in ("hist_cell", "instance_cell", "measure_cell"):
-            _within(arrays[name], np.repeat(rows, lengths[name]))
-            arrays[name] += np.repeat(before, lengths[name])
+            _within(arrays[name], _each(rows, lengths[name]))
+            arrays[name] += _each(before, lengths[name])
         for name, table in (("scope", self._scopes), ("instance_id", self._instances), ("measure_id", self._measures)):
             arrays[name] = table.renumbered(arrays[name], lengths[name])
         cells = Cells(
@@ -300,29 +301,40 @@ def _column(values: Int) -> Column:
     return Column(width, least, (values - least).astype(_WIDTHS[width]).tobytes())
 
 
-def _values(columns: Sequence[Column]) -> tuple[Int, Int]:
+def _values(columns: Sequence[Column]) -> tuple[Int, list[int]]:
     """The numbers of the same column of several blocks, and how many each has."""
-    widths = np.array([column.width for column in columns])
-    sizes = np.array([len(column.data) for column in columns])
-    if np.any((widths < 0) | (widths >= len(_WIDTHS))):
-        raise ValueError(f"a column of width {widths.max()}, expected 0 to {len(_WIDTHS) - 1}")
-    if np.any(sizes % _SIZES[widths]):
-        raise ValueError(f"a column of {sizes} bytes, expected multiples of {_SIZES[widths]}")
-    lengths = sizes // _SIZES[widths]
+    lengths = []
+    for column in columns:
+        if not 0 <= column.width < len(_WIDTHS):
+            raise ValueError(f"a column of width {column.width}, expected 0 to {len(_WIDTHS) - 1}")
+        length, rest = divmod(len(column.data), _SIZES[column.width])
+        if rest:
+            raise ValueError(f"a column of {len(column.data)} bytes, expected a multiple of {_SIZES[column.width]}")
+        lengths.append(length)
     parts = [
-        np.frombuffer(b"".join(column.data for column in same), dtype=_WIDTHS[width]).astype(np.int64)
+        np.frombuffer(b"".join([column.data for column in same]), dtype=_WIDTHS[width]).astype(np.int64)
         for width, same in groupby(columns, lambda column: column.width)
     ]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    values += np.repeat(np.array([column.least for column in columns], dtype=np.int64), lengths)
+    values += _each([column.least for column in columns], lengths)
     return values, lengths
 
 
-def _same(lengths: Mapping[str, Int], first: str, *others: str) -> None:
-    if any(np.any(lengths[name] != lengths[first]) for name in others):
+def _each(values: Sequence[int], lengths: Sequence[int]) -> Int | np.int64:
+    """A value for each row of several blocks; of one block, as live ones are, the value itself."""
+    return np.int64(values[0]) if len(values) == 1 else np.array(values, dtype=np.int64).repeat(lengths)
+
+
+def _before(lengths: Sequence[int]) -> list[int]:
+    """How many rows stand before each block."""
+    return [0, *accumulate(lengths[:-1])]
+
+
+def _same(lengths: Mapping[str, list[int]], first: str, *others: str) -> None:
+    if any(lengths[name] != lengths[first] for name in others):
         raise ValueError(f"columns have {[(name, lengths[name]) for name in (first, *others)]} rows, expected as many")
 
 
-def _within(indices: Int, sizes: Int) -> None:
-    if indices.size and (int(indices.min()) < 0 or np.any(indices >= sizes)):
-        raise ValueError(f"an index of {int(indices.max())} points outside a table of {int(sizes.max())}")
+def _within(indices: Int, sizes: Int | np.int64) -> None:
+    if indices.size and (indices.min() < 0 or (indices >= sizes).any()):
+        raise ValueError(f"an index of {indices.max()} points outside a table of {np.max(sizes)}")
