@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Whom the monitor tells. Each is awaited in turn, so a slow one delays the next second, never loses it."""
+    """Whom the monitor tells. All are awaited before the next second, so a slow one delays that, never loses it."""
 
     firing: Callable[[Evidence], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
@@ -148,10 +148,13 @@ class MonitorRole:
                 await self._publish(shard, second)
 
     async def _publish(self, shard: Shard, second: Second) -> None:
+        # What fires in one second is commanded at once: in turn, each would wait for the broker's word on all before.
+        # Of one flag it stays in turn, so that a trigger knows what the one before it has done.
+        by_flag: dict[tuple[str, str], list[Evidence]] = {}
         for evidence in second.firing:
-            await self._handlers.firing(evidence)
-        for spec, transition in second.transitions:
-            await self._handlers.transition(spec, transition)
+            by_flag.setdefault((evidence.spec.environment, evidence.spec.flag), []).append(evidence)
+        await asyncio.gather(*map(self._fire, by_flag.values()))
+        await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
         # Last, so that what is looked at after a flip never delays the next one.
@@ -159,6 +162,10 @@ class MonitorRole:
         if second.muted:
             # A long replay must not keep heartbeats and the health server waiting.
             await asyncio.sleep(0)
+
+    async def _fire(self, found: Sequence[Evidence]) -> None:
+        for evidence in found:
+            await self._handlers.firing(evidence)
 
     async def _send_health(self, partition: int, frame: Health) -> None:
         # Not awaited to the acknowledgement: a dashboard's record never delays a command (promise P6).
