@@ -36,6 +36,9 @@ AUTOMATION_HALTED: Final = "flipback.automation.halted"
 AUTOMATION_RESUMED: Final = "flipback.automation.resumed"
 INABILITY: Final = "flipback.inability"
 
+AUTOMATION: Final = "automation"
+"""The subject of what concerns no single flag: halts, and an outage of everything."""
+
 SOURCE: Final = "/flipback"
 _NAMESPACE = uuid.UUID("d2b4f0a3-4d1e-4a53-8a5e-0d9f0f9e7c11")
 _CONTENT_TYPE = b"application/json"

@@ -11,6 +11,7 @@ from typing import Literal
 
 from agent import aftermath, incidents
 from agent.aftermath import AftermathWatch
+from agent.blame import Blame, FlagKey
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
@@ -189,6 +190,7 @@ class Worker:
                 event=lambda event: self._event(self._app("monitor"), event),
             ),
             clock=time.time,
+            blame=Blame(self._watched, window=self.config.blame.window, bake=self.config.after_flip.bake),
         )
 
         after = AftermathWatch(
@@ -206,6 +208,9 @@ class Worker:
             await self._event(self._app("monitor"), event)
 
         return Handlers(firing=commander.firing, transition=transition, inability=inability, judged=after.judged)
+
+    def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
+        return {} if self.monitor is None else self.monitor.watched()
 
     def apps(self) -> dict[str, App]:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}

@@ -96,8 +96,8 @@ class Shard:
         wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs)]
         self.store = WindowStore(wanted, max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
-        self._observer = Observer(self._specs, self.store)
-        self._gather = Gather(self._specs, self.store, self._observer)
+        self.observer = Observer(self._specs, self.store)
+        self._gather = Gather(self._specs, self.store, self.observer)
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
@@ -208,7 +208,7 @@ class Shard:
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        return Second(t, muted, transitions, firing, frame, self._observer)
+        return Second(t, muted, transitions, firing, frame, self.observer)
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():

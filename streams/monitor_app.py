@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 class Handlers:
     """Whom the monitor tells. All are awaited before the next second, so a slow one delays that, never loses it."""
 
-    firing: Callable[[Evidence], Awaitable[None]]
+    firing: Callable[[Sequence[Evidence]], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
     judged: Callable[[Second], Awaitable[None]]
@@ -108,6 +108,14 @@ class MonitorRole:
         }
         self.assigned = True
 
+    def watched(self) -> dict[tuple[str, str], list[str]]:
+        """The services of each (environment, flag) that this process judges."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for shard in self.shards.values():
+            for flag, services in shard.observer.services.items():
+                found.setdefault(flag, []).extend(services)
+        return found
+
     def _revoked(self) -> None:
         for partition in self.shards:
             self._announcements.forget(partition)
@@ -148,12 +156,9 @@ class MonitorRole:
                 await self._publish(shard, second)
 
     async def _publish(self, shard: Shard, second: Second) -> None:
-        # What fires in one second is commanded at once: in turn, each would wait for the broker's word on all before.
-        # Of one flag it stays in turn, so that a trigger knows what the one before it has done.
-        by_flag: dict[tuple[str, str], list[Evidence]] = {}
-        for evidence in second.firing:
-            by_flag.setdefault((evidence.spec.environment, evidence.spec.flag), []).append(evidence)
-        await asyncio.gather(*map(self._fire, by_flag.values()))
+        if second.firing:
+            await self._handlers.firing(second.firing)
+        # Of different triggers, and so in no order: in turn, each would wait for the broker's word on all before.
         await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
@@ -162,10 +167,6 @@ class MonitorRole:
         if second.muted:
             # A long replay must not keep heartbeats and the health server waiting.
             await asyncio.sleep(0)
-
-    async def _fire(self, found: Sequence[Evidence]) -> None:
-        for evidence in found:
-            await self._handlers.firing(evidence)
 
     async def _send_health(self, partition: int, frame: Health) -> None:
         # Not awaited to the acknowledgement: a dashboard's record never delays a command (promise P6).

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from unittest.mock import patch
 
+from agent.fakes.firestore import FakeFirestore
 from agent.fakes.rtdb import FakeRealtimeDatabase
 from agent.fakes.server import Fake
 
@@ -17,6 +20,34 @@ class Application(Protocol):
     on: bool
 
     async def close(self) -> None: ...
+
+
+class FirestoreApp:
+    """firebase_admin.firestore's listener on the document of the flag."""
+
+    def __init__(self, fake: FakeFirestore, flag: str) -> None:
+        import firebase_admin
+        from firebase_admin import firestore
+        from google.auth.credentials import AnonymousCredentials
+
+        # What it asks of a credential, where none is needed.
+        nobody = firebase_admin.credentials.Base()
+        nobody.get_credential = AnonymousCredentials
+        self._app = firebase_admin.initialize_app(nobody, {"projectId": "shop"}, name=f"app-{fake.port}")
+        with patch.dict(os.environ, FIRESTORE_EMULATOR_HOST=f"127.0.0.1:{fake.port}"):
+            self._client = firestore.client(self._app)
+        self.on = False
+        self._watch = self._client.collection("flags").document(flag).on_snapshot(self._changed)
+
+    def _changed(self, documents: Any, changes: Any, read_time: Any) -> None:
+        self.on = documents[0].get("defaultVariant") == "on"
+
+    async def close(self) -> None:
+        import firebase_admin
+
+        await asyncio.to_thread(self._watch.unsubscribe)
+        self._client.close()
+        firebase_admin.delete_app(self._app)
 
 
 class RealtimeDatabaseApp:
@@ -58,5 +89,6 @@ class App:
 
 
 APPS: dict[str, App] = {
+    "firestore": App(FakeFirestore, FirestoreApp, {"project": "shop"}),
     "rtdb": App(FakeRealtimeDatabase, RealtimeDatabaseApp, {"url": "https://shop.firebaseio.com"}),
 }

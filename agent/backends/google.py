@@ -80,12 +80,18 @@ class GoogleToken:
         self._path = path
         self._scopes = list(scopes)
         self._credentials: Any = None if path is None else _from_file(path, self._scopes)
+        self._search: asyncio.Task[Any] | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def credentials(self) -> Any:
         """The google.auth credentials. Raises Auth where none are found."""
         if self._credentials is None:
-            self._credentials = await asyncio.to_thread(_default, self._scopes)
+            if self._search is None or self._search.done():
+                self._search = asyncio.create_task(asyncio.to_thread(_default, self._scopes))
+                # Whoever asks next begins anew.
+                self._search.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One that outlasts a call's deadline serves the next call.
+            self._credentials = await asyncio.shield(self._search)
         return self._credentials
 
     async def headers(self, deadline: float, renew: bool = False) -> Headers:
@@ -100,8 +106,9 @@ class GoogleToken:
         return {"Authorization": f"Bearer {credentials.token}"}
 
     async def close(self) -> None:
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for task in (self._search, self._renewal):
+            if task is not None:
+                task.cancel()
 
     def _renewing(self, credentials: Any) -> asyncio.Task[None]:
         if self._renewal is None or self._renewal.done():

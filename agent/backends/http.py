@@ -84,6 +84,9 @@ class Http:
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
             )
+            # aiohttp sends a GET, PUT or DELETE again, untold, where a connection that was kept open breaks: a write
+            # that had landed would come back as a conflict with itself.
+            self._session._retry_connection = False
         return self._session
 
     async def authorization(self, deadline: float, renew: bool = False) -> Headers:

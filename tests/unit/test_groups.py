@@ -135,6 +135,30 @@ async def test_what_began_before_a_crash_ends_after_it_and_is_told_once(fleet: F
     assert [event.data["flags"] for event in told] == [{"f0": "applied", "f1": "applied", "f2": "applied"}]
 
 
+async def test_an_incident_that_expired_while_nobody_was_there_is_told_at_the_start(fleet: Fleet) -> None:
+    fleet.backends["f1"].faults["apply"] = [Permission("403")] * 9
+    for raw in orders(fleet)[:2]:
+        await fleet.executor.execute(raw)
+    reborn = fleet.reborn()
+    reborn.now += 1000
+    for process in (reborn, reborn.reborn()):
+        await process.executor.recover()
+        await process.executor.tell_pending()
+        told = [event.data["flags"] for event in process.of(events.INCIDENT_DONE)]
+        assert told == ([{"f0": "applied", "f1": "expired", "f2": "expired"}] if process is reborn else [])
+
+
+async def test_an_incident_of_one_flag_is_not_taken_for_that_of_a_group_which_was_configured_later(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 3, 10)
+    await fleet.flip("f0")
+    later = Fleet(tmp_path, 3, 10, groups=GROUP, now=2000.0)
+    await later.executor.recover()
+    await later.executor.tell_pending()
+    assert later.of(events.INCIDENT_DONE) == []
+
+
 async def test_commands_that_are_delivered_again_after_the_end_tell_it_no_second_time(fleet: Fleet) -> None:
     made = orders(fleet)
     for raw in [*made, *made]:

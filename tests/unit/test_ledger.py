@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -148,3 +149,15 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="file"):
         Ledger(tmp_path / "file" / "ledger")
+
+
+def test_only_what_was_touched_since_is_recent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    opened(ledger)
+    later, _ = ledger.open(command("slow"), b"raw", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    for path in tmp_path.glob("*.jsonl"):
+        os.utime(path, (1000.0, 1000.0))
+    assert len(list(ledger.recent(1200.0))) == 2
+    assert list(ledger.recent(2000.0)) == []
+    ledger.append(later, event(FLAG_WRITTEN))
+    assert [entry.command.id for entry in Ledger(tmp_path).recent(2000.0)] == [later.command.id]
