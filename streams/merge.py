@@ -56,6 +56,7 @@ class Merge:
         # Cells of seconds that may still change, and the number of the source that each is of.
         self._open: tuple[Cells, Int] = empty(), _NO_ROWS
         self._ready: list[Cells] = []
+        self._unheard: list[str] | None = None
         self.overflow = 0
 
     def add(self, partial: Partial, cells: Cells, heard_at: float) -> None:
@@ -81,9 +82,11 @@ class Merge:
             topic = word.source.topic
             if topic not in self._topics:
                 continue
-            self._partitions[topic] = max(word.partitions, self._partitions.get(topic, 0))
+            if word.partitions > self._partitions.get(topic, 0):
+                self._partitions[topic], self._unheard = word.partitions, None
             state = self._sources.get(word.source)
             if state is None:
+                self._unheard = None
                 state = self._sources[word.source] = _SourceState(len(self._sources), heard_at)
             state.heard_at = max(state.heard_at, heard_at)
             self.overflow += word.overflow
@@ -122,10 +125,13 @@ class Merge:
 
     def missing(self) -> list[str]:
         """Topics and source partitions nothing was heard of, as text; empty when all have spoken."""
-        unheard = [topic for topic in sorted(self._topics) if topic not in self._partitions]
-        for topic, number in sorted(self._partitions.items()):
-            unheard += [f"{topic}/{p}" for p in range(number) if Source(topic, p) not in self._sources]
-        return unheard
+        # Asked for with every record, and another only when a source speaks for the first time.
+        if self._unheard is None:
+            unheard = [topic for topic in sorted(self._topics) if topic not in self._partitions]
+            for topic, number in sorted(self._partitions.items()):
+                unheard += [f"{topic}/{p}" for p in range(number) if Source(topic, p) not in self._sources]
+            self._unheard = unheard
+        return self._unheard
 
     def silent(self, now: float, after: float) -> list[str]:
         """Source partitions whose owner has said nothing for longer than `after` seconds."""
