@@ -5,12 +5,13 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 KAFKA ?=
 ARGS ?=
+CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := $(if $(KAFKA),--kafka $(KAFKA))
 
-.PHONY: install demo test check bench bench-detect lock
+.PHONY: install demo test test-live check bench bench-detect lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -33,6 +34,14 @@ demo: install
 
 test: install
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-live: install
+ifneq ($(CONFIG),)
+	@FLIPBACK_LIVE=$(CONFIG) $(BIN)/python -m pytest tests/unit/test_backend_contract.py -k 'live:' $(ARGS)
+else
+	@echo "NOT TESTED: no real flag system. make test-live CONFIG=flipback.yaml tries the backends of that file, which"
+	@echo "must hold the flags new-checkout and other with the variants on, off and beta; both are written."
+endif
 
 check: install
 	@$(BIN)/ruff check .

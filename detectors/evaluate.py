@@ -89,14 +89,16 @@ class Measured:
 class Evaluation:
     """All triggers at evaluation `t`; arrays have shape (triggers,).
 
-    `state` and `previous` hold values of `State`; `threshold` is nan where the control has no value; `first_true_at` is
-    t0 of what is held, moved on by the time spent unknown. `control` is without doubt where none is compared with.
+    `state` and `previous` hold values of `State`; `breach` says whose condition is true now; `threshold` is nan where
+    the control has no value; `first_true_at` is t0 of what is held, moved on by the time spent unknown. `control` is
+    without doubt where none is compared with.
     """
 
     t: int
     specs: Sequence[TriggerSpec]
     state: NDArray[np.int8]
     previous: NDArray[np.int8]
+    breach: NDArray[np.bool_]
     own: Measured
     control: Measured
     threshold: Float
@@ -111,8 +113,8 @@ class Evaluation:
         return self.own.samples
 
     def firing(self) -> list[int]:
-        """The numbers of the triggers that fire, ascending."""
-        return np.flatnonzero(self.state == State.FIRING).tolist()
+        """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
+        return np.flatnonzero((self.state == State.FIRING) & self.breach).tolist()
 
     @cached_property
     def transitions(self) -> Sequence[Transition]:
@@ -144,6 +146,8 @@ class Evaluation:
             return ""
         if state == State.UNKNOWN:
             return self.own.doubts(i, spec) or f"control: {self.control.doubts(i, spec)}"
+        if not self.breach[i]:
+            return f"kept firing: {self.value[i]:.6g} is not {condition.op} {self.threshold[i]:.6g} any more"
         held = f" for {condition.hold} s" if state == State.FIRING and condition.hold else ""
         return f"{self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g}{held}"
 
@@ -187,6 +191,7 @@ class Evaluator:
         self._triggers = Triggers(
             np.array([s.condition.hold for s in specs], dtype=np.int64),
             np.array([s.unknown_grace for s in specs], dtype=np.int64),
+            np.array([s.keep_for for s in specs], dtype=np.int64),
         )
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
@@ -214,7 +219,7 @@ class Evaluator:
         previous = self._triggers.state
         state = self._triggers.step(t, truth)
         since = self._triggers.since.copy()
-        return Evaluation(t, self._specs, state, previous, own, control, threshold, since)
+        return Evaluation(t, self._specs, state, previous, truth == TRUE, own, control, threshold, since)
 
     def _measure(self, groups: Sequence[_Group]) -> Measured:
         n = len(self._specs)

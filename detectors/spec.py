@@ -80,8 +80,9 @@ class Condition:
 class TriggerSpec:
     """A trigger of one flag in one service and environment.
 
-    `unknown_grace` is in seconds. `baseline` is the stored value of the condition's metric, in the condition's unit.
-    Raises SpecError when the condition compares with something that is not given, or with itself.
+    `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
+    `unknown_grace` and `keep_for` are in seconds. `baseline` is the stored value of the condition's metric, in the
+    condition's unit. Raises SpecError when the condition compares with something that is not given, or with itself.
     """
 
     name: str
@@ -92,8 +93,10 @@ class TriggerSpec:
     safe_variant: str
     min_samples: int
     unknown_grace: int = 30
+    keep_for: int = 0
     action: Action = "rollback"
     shadow: bool = False
+    guard: bool = True
     control_variant: str | None = None
     baseline: float | None = None
 
@@ -131,8 +134,9 @@ class TriggerSpec:
 
 
 def longest_lookback(specs: list[TriggerSpec]) -> int:
-    """Seconds of the log that must be read again to know every state: the longest window and the longest hold."""
-    return max((s.condition.over for s in specs), default=0) + max((s.condition.hold for s in specs), default=0)
+    """Seconds of the log that must be read again to know every state: the longest window, hold and time of keeping."""
+    longest_window = max((s.condition.over for s in specs), default=0)
+    return longest_window + max((s.condition.hold + s.keep_for for s in specs), default=0)
 
 
 def percent(ratio: float) -> str:

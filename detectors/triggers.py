@@ -5,6 +5,10 @@ of a Prometheus alert (rules/alerting.go: pending until `ts.Sub(ActiveAt) >= hol
 a missing sample is false; here it is unknown, which is neither. Unknown stops the clock of a condition that was held
 and hides a firing one; when it lasts longer than the grace, the condition is forgotten. A grace of 0 forgets at once,
 as Prometheus does.
+
+A trigger may keep firing for a while after its condition was last true: `keep`, Prometheus' `keep_firing_for`, whose
+clock starts at the first evaluation that is not true, and is strict: a keep of 5 s ends at the evaluation 5 s later.
+It smooths what people see; nothing is done because of a trigger that is merely kept.
 """
 
 from __future__ import annotations
@@ -41,15 +45,18 @@ class Triggers:
     nothing is held.
     """
 
-    def __init__(self, hold: Int, grace: Int) -> None:
-        """`hold` is how long a condition must be true, `grace` how long it may be unknown."""
+    def __init__(self, hold: Int, grace: Int, keep: Int | None = None) -> None:
+        """`hold` is how long a condition must be true, `grace` how long it may be unknown, `keep` (0) how long one that
+        fired is kept."""
         self.hold = hold
         self.grace = grace
+        self.keep = np.zeros(len(hold), dtype=np.int64) if keep is None else keep
         self.time = NEVER
         self.state = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
         self.since = np.full(len(hold), NEVER, dtype=np.int64)
         self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
         self._last_known = np.full(len(hold), NEVER, dtype=np.int64)
+        self._kept_since = np.full(len(hold), NEVER, dtype=np.int64)
 
     def step(self, t: int, truth: Int8) -> Int8:
         """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.
@@ -61,7 +68,12 @@ class Triggers:
             raise ValueError(f"evaluation at {t} is not later than the last one at {self.time}")
         unknown, true = truth == UNKNOWN, truth == TRUE
         remembered = self._remembered
-        remembered[(truth == FALSE) | (unknown & (t - self._last_known > self.grace))] = State.OK
+        over = (truth == FALSE) | (unknown & (t - self._last_known > self.grace))
+        begins_keeping = over & (remembered == State.FIRING) & (self._kept_since == NEVER)
+        self._kept_since[begins_keeping] = t
+        kept = (self._kept_since != NEVER) & (t - self._kept_since < self.keep)
+        remembered[over & ~kept] = State.OK
+        self._kept_since[true | (remembered != State.FIRING)] = NEVER
 
         self.since[unknown] += t - self.time
         self._last_known[~unknown] = t

@@ -149,6 +149,9 @@ async def _admin(connection: dict[str, Any]) -> AsyncIterator[AIOKafkaAdminClien
 
 async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
     """Partitions of each topic, once all have leaders: before that, writing fails and is retried slowly."""
+    if not names:
+        # To Kafka an empty list stands for all topics.
+        return {}
     while True:
         described = await admin.describe_topics(names)
         if all(

@@ -7,14 +7,16 @@ service account that is attached to the machine, or what GOOGLE_APPLICATION_CRED
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
-import stat
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.backends.http import Headers
+from agent.backends.secret_file import check_secret_file
 from agent.errors import Auth, ConfigError, Transient
 
 RENEW_BEFORE = 600.0
@@ -41,15 +43,19 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def check_secret_file(path: Path) -> None:
-    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
+def emulator_address(emulator: str) -> str:
+    """`emulator` of the settings itself. Raises ConfigError where it is no host:port of this machine.
+
+    What is sent there is neither encrypted nor asked for by credentials, so it must not leave the machine.
+    """
+    host, _, port = emulator.rpartition(":")
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
+        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        local = False
+    if not local or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"emulator {emulator!r}: expected host:port on loopback, such as 127.0.0.1:9000")
+    return emulator
 
 
 class GoogleToken:
@@ -63,12 +69,18 @@ class GoogleToken:
         self._path = path
         self._scopes = list(scopes)
         self._credentials: Any = None if path is None else _from_file(path, self._scopes)
+        self._search: asyncio.Task[Any] | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def credentials(self) -> Any:
         """The google.auth credentials. Raises Auth where none are found."""
         if self._credentials is None:
-            self._credentials = await asyncio.to_thread(_default, self._scopes)
+            if self._search is None or self._search.done():
+                self._search = asyncio.create_task(asyncio.to_thread(_default, self._scopes))
+                # Whoever asks next begins anew.
+                self._search.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One that outlasts a call's deadline serves the next call.
+            self._credentials = await asyncio.shield(self._search)
         return self._credentials
 
     async def headers(self, deadline: float, renew: bool = False) -> Headers:
@@ -83,8 +95,9 @@ class GoogleToken:
         return {"Authorization": f"Bearer {credentials.token}"}
 
     async def close(self) -> None:
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for task in (self._search, self._renewal):
+            if task is not None:
+                task.cancel()
 
     def _renewing(self, credentials: Any) -> asyncio.Task[None]:
         if self._renewal is None or self._renewal.done():
@@ -101,7 +114,10 @@ def _from_file(path: Path, scopes: list[str]) -> Any:
 
     check_secret_file(path)
     try:
-        credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # google-auth warns of files from strangers, whose kind nobody checked; this one only its owner can write.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
     except (GoogleAuthError, ValueError):
         # The cause is left out: a parser's message may quote what it could not parse.
         raise ConfigError(f"{path} holds no credentials of a service account or workload identity") from None

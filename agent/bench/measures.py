@@ -80,13 +80,21 @@ class Target:
         return "must" if sign * got >= sign * self.must else "missed"
 
 
+FLIP_TARGETS = {
+    "flagd-file": Target(100, 60),
+    "firestore": Target(150, 75),
+    "rtdb": Target(150, 75),
+    "remote-config": Target(150, 75),
+    "unleash": Target(300, 150),
+}
+"""Of `flip_latency`, by the kind of the backend."""
+
 TARGETS = {
     "ingest_json": Target(20, 45, "more", "ratio"),
     "ingest_columnar": Target(3e6, 6e6, "more"),
     "evaluate": Target(100, 30),
     "evaluate_memory": Target(40, 15),
     "command_latency": Target(250, 50),
-    "flip_latency": Target(500, 60),
     "restart": Target(5, 2),
     "start_help": Target(0.4, 0.2),
     "start_ready": Target(5, 3),
@@ -104,6 +112,8 @@ def lines(measure: Measure) -> list[str]:
     if measure.baseline is not None and measure.ratio is not None:
         value += f", {_text(measure.ratio)} times the baseline of {_text(measure.baseline)}"
     target = TARGETS.get(measure.measure)
+    if measure.measure == "flip_latency":
+        target = FLIP_TARGETS.get(measure.backend or "")
     if target is not None:
         word = {"reached": "reached", "must": "ok", "missed": "MISSED"}[target.judge(measure)]
         unit = " times" if target.of == "ratio" else ""

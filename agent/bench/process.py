@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from agent.bench.program import program
+from agent.bench.systems import flagd_file
 from agent.demo.children import Child, start, stop
 from agent.errors import FlipbackError
 from streams.bench.load import PARTIALS_PARTITIONS, Place
@@ -49,19 +50,17 @@ class Running:
         return self.child.process.pid
 
 
-def program() -> list[str]:
-    """The command `flipback` of this installation."""
-    script = Path(sys.executable).with_name("flipback")
-    return [str(script)] if script.exists() else [sys.executable, "-c", "from agent.cli import main; main()"]
-
-
-def configure(directory: Path, place: Place, watched: Sequence[Watched], *, form: Format = "json") -> Path:
-    """Write a flagd file with every flag on, and a configuration of it; returns the configuration's path."""
-    flags = {
-        each.flag: {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
-        for each in watched
-    }
-    (directory / "flags.json").write_bytes(msgspec.json.format(msgspec.json.encode({"flags": flags}), indent=1))
+def configure(
+    directory: Path,
+    place: Place,
+    watched: Sequence[Watched],
+    *,
+    form: Format = "json",
+    backend: dict[str, Any] | None = None,
+) -> Path:
+    """Write a configuration and return its path; without settings of a backend, a flagd file with every flag on too."""
+    if backend is None:
+        backend = flagd_file([each.flag for each in watched], directory)
     config: dict[str, Any] = {
         "apiVersion": "flipback/v1",
         "kafka": {
@@ -71,15 +70,17 @@ def configure(directory: Path, place: Place, watched: Sequence[Watched], *, form
             "security": {"allow_plaintext": True},
         },
         "telemetry": [{"topic": place.telemetry, "format": form}],
-        "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
+        "backends": {"flags": backend},
         "max_scopes": max(2000, 3 * len(watched)),
         "state_dir": "state",
+        # All flags are to be turned back at once.
+        "automation": {"max_flips": max(1, len(watched)), "max_share": 1.0},
         "web": {"port": 0},
         "flags": [
             {
                 "flag": each.flag,
                 "service": each.service,
-                "backend": "files",
+                "backend": "flags",
                 "safe": "off",
                 "triggers": [{"name": f"t{n}", "when": when} for n, when in enumerate(each.triggers)],
             }

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.bench.measures import Measure, figure, kib_of
-from agent.bench.process import Watched, configure, flipback, program
+from agent.bench.process import Watched, configure, flipback
+from agent.bench.program import program
 from streams.bench.load import place
 
 HELPS = 10

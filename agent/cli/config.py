@@ -1,24 +1,26 @@
-"""`flipback config`: is a configuration right, and what may stand in one."""
+"""`flipback config`: is a configuration right, what does it come to, and what may stand in one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import click
 import msgspec
 
 from agent.config import Config
-from agent.config_load import check, render, rules_hash
+from agent.config_load import check, load, render, rules_hash
 from agent.config_schema import schema
 from agent.errors import ConfigError
 from detectors.grammar import format_condition, format_seconds
 from detectors.spec import TriggerSpec
+from streams.settings import Seconds, WholeSeconds
 
 
 @click.group("config")
 def command() -> None:
-    """Check a configuration, or print its JSON Schema."""
+    """Check a configuration, show it whole, or print its JSON Schema."""
 
 
 @command.command("check")
@@ -47,6 +49,44 @@ def check_command(file: Path, as_json: bool) -> int:
 def schema_command() -> None:
     """Print the JSON Schema of the configuration, for editors and for checks before a deployment."""
     click.echo(msgspec.json.format(msgspec.json.encode(schema()), indent=2))
+
+
+@command.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+def show_command(file: Path) -> None:
+    """Print FILE with every default filled in, as JSON. Secrets stand in files of their own and are not read."""
+    click.echo(msgspec.json.format(msgspec.json.encode(shown(load(file))), indent=2))
+
+
+def shown(config: Config) -> Any:
+    """The configuration as plain values, durations as they are written, without what may be secret in addresses."""
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        fields = {info.encode_name: _plain(getattr(value, info.name)) for info in msgspec.structs.fields(type(value))}
+        tag = type(value).__struct_config__
+        return {str(tag.tag_field): tag.tag, **fields} if tag.tag_field else fields
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Seconds | WholeSeconds):
+        return f"{value:g}s"
+    if isinstance(value, Path):
+        return str(value)
+    return _without_secrets(str(value)) if isinstance(value, str) else value
+
+
+def _without_secrets(text: str) -> str:
+    """An address without its password and without its query, where tokens are put; any other text as it is."""
+    parts = urlsplit(text)
+    if not (parts.scheme and parts.netloc):
+        return text
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    return urlunsplit(parts._replace(netloc=netloc, query="***" if parts.query else ""))
 
 
 def _print(file: Path, config: Config) -> None:

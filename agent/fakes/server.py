@@ -83,7 +83,10 @@ class Control:
         variant = request.query.get("variant", "on")
         if variant not in ("on", "off"):
             return web.Response(status=400, text="variant is on or off\n")
-        self._fake.put(request.match_info["name"], variant)
+        try:
+            self._fake.put(request.match_info["name"], variant)
+        except FlipbackError as error:
+            return web.Response(status=400, text=f"{error}\n")
         return _json(self._fake.flags())
 
     async def _flags(self, request: web.Request) -> web.Response:

@@ -13,14 +13,21 @@ from typing import Protocol
 
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.fakes.faults import Faults
+from tests.places import live
 
 REF = FlagRef("new-checkout", "production")
 ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "firestore": "tests.places.firestore:FirestorePlace",
+    "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
+    "remote-config": "tests.places.remote_config:RemoteConfigPlace",
+    "remote-config-server": "tests.places.remote_config:RemoteConfigServerPlace",
+    "unleash": "tests.places.unleash:UnleashPlace",
+    "webhook": "tests.places.webhook:WebhookPlace",
 }
-"""`module:class` by the kind of the backend."""
+"""`module:class` by the kind of the backend, with what is different about the place."""
 
 
 class Place(Protocol):
@@ -57,8 +64,12 @@ class Place(Protocol):
 @asynccontextmanager
 async def place(kind: str, directory: Path) -> AsyncIterator[Place]:
     """A flag system for one test, with a backend that is closed at its end."""
-    module, _, name = PLACES[kind].partition(":")
-    made: Place = getattr(import_module(module), name)(directory)
+    made: Place
+    if kind.startswith(live.PREFIX):
+        made = live.LivePlace(kind.removeprefix(live.PREFIX))
+    else:
+        module, _, name = PLACES[kind].partition(":")
+        made = getattr(import_module(module), name)(directory)
     await made.start()
     try:
         yield made

@@ -89,3 +89,19 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "schema")
     assert status == 0
     assert json.loads(out) == schema()
+
+
+def test_a_configuration_is_shown_whole_and_without_what_may_be_secret_in_addresses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = '{kind: webhook, url: "https://me:hunter2@flags.example.org/set?key=hunter2", secret_file: webhook.secret}'
+    text = (COMPOSE / "flipback.yaml").read_text().replace("backends:\n", f"backends:\n  own: {own}\n")
+    path = tmp_path / "flipback.yaml"
+    path.write_text(text.replace("baseline.json", str(COMPOSE / "baseline.json")))
+    status, out, _ = run(capsys, "show", path)
+    assert status == 0
+    shown = json.loads(out)
+    assert "hunter2" not in out
+    assert shown["backends"]["own"]["url"] == "https://***@flags.example.org/set?***"
+    assert shown["backends"]["files"]["kind"] == "flagd-file"
+    assert shown["automation"] == {"max_flips": 3, "max_share": 0.1, "within": "600s"}

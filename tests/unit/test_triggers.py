@@ -151,3 +151,27 @@ def test_states_are_those_of_the_plain_model(
         got = triggers.step(t, np.array(truth, dtype=np.int8))
         expected = [model.see(value, gap) for model, value in zip(models, truth, strict=True)]
         assert [LETTER[State(s)] for s in got.tolist()] == expected
+
+
+def kept(truth: str, hold: int, keep: int, grace: int = 0) -> str:
+    triggers = Triggers(np.array([hold]), np.array([grace]), np.array([keep]))
+    steps = (triggers.step(t, np.array([TRUTH[letter]], dtype=np.int8))[0] for t, letter in enumerate(truth))
+    return "".join(LETTER[State(state)] for state in steps)
+
+
+def test_what_fired_is_kept_until_the_keep_has_passed_since_the_first_evaluation_that_was_not_true() -> None:
+    assert kept("11000", hold=1, keep=2) == "pFFFo"
+    assert kept("11000", hold=1, keep=0) == "pFooo"
+
+
+def test_a_breach_while_it_is_kept_goes_on_as_the_same_firing_and_starts_the_keep_anew() -> None:
+    assert kept("1101000", hold=1, keep=2) == "pFFFFFo"
+
+
+def test_what_was_pending_is_not_kept() -> None:
+    assert kept("1100", hold=3, keep=9) == "ppoo"
+
+
+def test_silence_beyond_the_grace_counts_as_not_true_for_what_is_kept() -> None:
+    assert kept("11??0", hold=1, keep=3) == "pF??F"
+    assert kept("11???0", hold=1, keep=3) == "pF???o"

@@ -1,0 +1,48 @@
+"""Flag systems for a measurement: a flagd file, and the fakes as processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.bench.program import program
+from agent.demo.children import free_port, listens, start, stop
+
+KINDS = ("flagd-file", "firestore", "rtdb", "remote-config")
+
+_PATIENCE = 20.0
+
+
+@asynccontextmanager
+async def system(kind: str, flags: Sequence[str], directory: Path) -> AsyncIterator[dict[str, Any]]:
+    """A flag system with every flag on; yields the settings of its backend."""
+    if kind == "flagd-file":
+        yield flagd_file(flags, directory)
+        return
+    port = free_port()
+    asked = [word for flag in flags for word in ("--flag", f"{flag}=on")]
+    child = await start(f"fake-{kind}", [*program(), "fake", kind, "--port", str(port), *asked], directory)
+    try:
+        await child.answers(lambda: listens("127.0.0.1", port), _PATIENCE)
+        yield {"kind": kind, "emulator": f"127.0.0.1:{port}", **_PROJECT[kind]}
+    finally:
+        await stop(child)
+
+
+def flagd_file(flags: Sequence[str], directory: Path) -> dict[str, Any]:
+    """Write flags.json with every flag on; returns the settings of its backend."""
+    made = {f: {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"} for f in flags}
+    (directory / "flags.json").write_bytes(msgspec.json.format(msgspec.json.encode({"flags": made}), indent=1))
+    return {"kind": "flagd-file", "path": "flags.json"}
+
+
+_PROJECT: dict[str, dict[str, Any]] = {
+    "firestore": {"project": "flipback-fake"},
+    "rtdb": {"url": "https://flipback-fake-default-rtdb.firebaseio.com"},
+    # The rule of one publication in 5 s is for the quota of a real project.
+    "remote-config": {"project": "flipback-fake", "publish_every": "0s"},
+}

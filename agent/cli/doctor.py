@@ -1,0 +1,52 @@
+"""`flipback doctor`: would a flip work now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from agent.doctor import Finding
+
+
+@click.command("doctor")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding.")
+@click.option("--no-kafka", is_flag=True, help="Leave the brokers out.")
+def command(path: Path, as_json: bool, no_kafka: bool) -> int:
+    """Read every flag, make a dry run of every flip, and ask the brokers. Writes nothing.
+
+    Exit status 4 where a flip would fail: a flag system that does not answer, a right or a flag that is missing; 1
+    where only the brokers do not answer.
+    """
+    import msgspec
+
+    from agent.config_load import load
+    from agent.doctor import examine
+    from agent.errors import BackendError, FlipbackError
+
+    found: list[Finding] = []
+
+    async def show(findings: AsyncIterator[Finding]) -> None:
+        async for finding in findings:
+            found.append(finding)
+            click.echo(msgspec.json.encode(finding) if as_json else _line(finding))
+
+    asyncio.run(show(examine(load(path), kafka=not no_kafka)))
+    bad = [finding for finding in found if not finding.ok]
+    if not as_json:
+        click.echo("a flip would work" if not bad else f"{len(bad)} of {len(found)} are not well")
+    if any(finding.what != "kafka" for finding in bad):
+        return BackendError.exit_code
+    return FlipbackError.exit_code if bad else 0
+
+
+def _line(finding: Finding) -> str:
+    took = "" if finding.took_ms is None else f"  ({finding.took_ms:.0f} ms)"
+    return f"{'ok  ' if finding.ok else 'BAD '} {finding.what}: {finding.detail}{took}"

@@ -1,0 +1,97 @@
+"""`flipback simulate`: how fast, how sure and how often wrong each trigger is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from agent.simulate import Simulated
+
+_SHARE = click.FloatRange(0, 1)
+
+
+@click.command("simulate")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+@click.option(
+    "--rate", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Requests/s."
+)
+@click.option("--baseline", type=_SHARE, help="Share of bad requests when healthy; 0.005 or a quarter of the limit.")
+@click.option("--bad", type=_SHARE, help="Share of bad requests of the new variant; twice the trigger's limit.")
+@click.option("--split", default=0.1, show_default=True, type=_SHARE, help="Share of requests with the new variant.")
+@click.option("--days", default=30.0, show_default=True, help="Days of a healthy service for false alarms; 0 for none.")
+@click.option("--seed", default=20240501, show_default=True, help="Seed of the random numbers.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the delays there, as one HTML file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a trigger.")
+def command(
+    path: Path,
+    rate: float,
+    baseline: float | None,
+    bad: float | None,
+    split: float,
+    days: float,
+    seed: int,
+    plot: Path | None,
+    as_json: bool,
+) -> int:
+    """Simulate traffic for each trigger: the delay until a regression is seen, at each stage of a rollout; the chance
+    that it is missed; false alarms a month of a healthy service, steady and bursty.
+
+    A stage must last at least as long as its p95 for a regression of that size to be seen in it.
+    """
+    import msgspec
+
+    from agent.config_load import load
+    from agent.simulate import simulate
+
+    shown = sys.stderr.isatty() and not as_json
+
+    def progress(what: str) -> None:
+        if shown:
+            sys.stderr.write(f"\r\x1b[K{what}")
+            sys.stderr.flush()
+
+    found = []
+    specs = load(path).trigger_specs()
+    for result in simulate(
+        specs, rate=rate, split=split, healthy=baseline, bad=bad, days=days, seed=seed, progress=progress
+    ):
+        found.append(result)
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+        click.echo(msgspec.json.encode(result) if as_json else "\n".join(_lines(result)))
+    if plot is not None:
+        from agent.delay_plot import page
+
+        plot.write_text(page(found))
+    return 0
+
+
+def _lines(result: Simulated) -> list[str]:
+    lines = [f"{result.flag}/{result.trigger}: {result.condition}"]
+    if result.scenario is None:
+        return [*lines, f"  not simulated: {result.skipped}"]
+    made = result.scenario
+    lines.append(
+        f"  {made.rate:g} requests/s, {made.healthy:.3%} bad when healthy, {made.bad:.3%} of the new variant's"
+    )
+    lines.append("  new variant   seen after p50       p95    missed")
+    lines += [
+        f"  {one.split:11.0%}   {_seconds(one.p50):>14}   {_seconds(one.p95):>7}   {one.missed:7.1%}"
+        for one in result.delays
+    ]
+    if result.steady_a_month is not None and result.bursty_a_month is not None:
+        lines.append(
+            f"  false alarms a month: {result.steady_a_month:.3g} steady, {result.bursty_a_month:.3g} bursty "
+            "(each minute's share gamma-distributed, CV 1)"
+        )
+    return lines
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} s"

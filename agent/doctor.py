@@ -1,0 +1,149 @@
+"""`flipback doctor`: would a flip work now, and if not, what is missing. Reads and dry runs only, never a write."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from agent import backends
+from agent.automation import Automation, words
+from agent.backends.contract import FlagBackend, FlagRef
+from agent.config import Config, Flag
+from agent.errors import BackendError, ConfigError, LedgerError
+from agent.kafka import connection
+from agent.keys import load_private, load_public
+from agent.topics import wanted
+from streams.errors import StreamsError
+from streams.topics import describe
+
+BUDGET_S = 5.0
+"""Seconds for one backend: what a flip has."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. `what` names it, `detail` says what was found, or what to do where it is no good.
+
+    `took_ms` is how long the answer took, None where nothing was asked.
+    """
+
+    what: str
+    ok: bool
+    detail: str
+    took_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    problems: tuple[str, ...]
+    took_ms: float
+
+
+async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
+    """Look at keys, flags and brokers, each as it is found. Brokers are left out where `kafka` is False."""
+    for finding in [*_keys(config), *_automation(config)]:
+        yield finding
+    for name, settings in config.backends.items():
+        flags = [flag for flag in config.flags if flag.backend == name]
+        try:
+            backend = backends.make(settings)
+        except ConfigError as error:
+            yield Finding(what=f"backend {name}", ok=False, detail=str(error))
+            continue
+        try:
+            async for finding in _backend(name, backend, flags):
+                yield finding
+        finally:
+            await backend.close()
+    if kafka:
+        yield await _brokers(config)
+
+
+async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncIterator[Finding]:
+    """A read of each flag, then a dry run of all flips."""
+    distinct = list({FlagRef(flag.flag, flag.environment): flag.safe for flag in flags}.items())
+    for ref, safe in distinct:
+        what, start = f"{name}: {ref.environment}/{ref.flag}", time.monotonic()
+        try:
+            state = await backend.read(ref, deadline=start + BUDGET_S)
+        except BackendError as error:
+            yield Finding(what=what, ok=False, detail=str(error), took_ms=_since(start))
+            continue
+        given = repr(state.variant) if state.variant is not None else "different variants"
+        if state.percent is not None:
+            given = f"a variant at {state.percent:g} %"
+        yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
+    found = await _dry_run(backend, distinct)
+    for problem in found.problems:
+        yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
+    if not found.problems:
+        flips = "1 flip" if len(distinct) == 1 else f"{len(distinct)} flips"
+        yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
+
+
+async def _dry_run(backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
+    start = time.monotonic()
+    try:
+        problems = (await backend.health(flags, deadline=start + BUDGET_S)).problems
+    except BackendError as error:
+        problems = (str(error),)
+    return _Answer(problems, _since(start))
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    """The keys of commands. Where none are named and none are there, a process with all roles makes them itself."""
+    if config.keys.signing_key is None and config.keys.public_keys is None and not config.signing_key.exists():
+        yield Finding(what="keys", ok=True, detail="none yet; a process that has all roles makes its own")
+        return
+    if config.signing_key.exists():
+        try:
+            private = load_private(config.signing_key)
+            yield Finding(what="signing key", ok=True, detail=f"{private.id} in {config.signing_key}")
+        except ConfigError as error:
+            yield Finding(what="signing key", ok=False, detail=str(error))
+    else:
+        yield Finding(what="signing key", ok=True, detail="not here; only a monitor needs it")
+    for path in config.public_keys:
+        try:
+            yield Finding(what="public key", ok=True, detail=f"{load_public(path).id} in {path}")
+        except ConfigError as error:
+            yield Finding(what="public key", ok=False, detail=str(error))
+
+
+def _automation(config: Config) -> Iterator[Finding]:
+    """The halt that is in force, if one is: a person's rollback would work, and no other."""
+    if not config.state_dir.exists():
+        return
+    try:
+        halt = Automation(config.state_dir).halted()
+    except LedgerError as error:
+        yield Finding(what="automation", ok=False, detail=str(error))
+        return
+    if halt is not None:
+        yield Finding(what="automation", ok=False, detail=words(halt))
+
+
+async def _brokers(config: Config) -> Finding:
+    start = time.monotonic()
+    names = [spec.name for spec in wanted(config)]
+    try:
+        async with asyncio.timeout(2 * BUDGET_S):
+            client = connection(config).client
+            if config.kafka.create_topics:
+                # Those that are missing are made at the start; that a broker answers is all that can be asked.
+                await describe([], client)
+                return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start))
+            await describe(names, client)
+    except (ConfigError, StreamsError) as error:
+        return Finding(what="kafka", ok=False, detail=str(error), took_ms=_since(start))
+    except TimeoutError:
+        detail = f"no answer from {', '.join(config.kafka.brokers)} in {2 * BUDGET_S:.0f} s"
+        return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start))
+    return Finding(what="kafka", ok=True, detail=f"answers, {len(names)} topics are there", took_ms=_since(start))
+
+
+def _since(start: float) -> float:
+    return round(1000 * (time.monotonic() - start), 1)

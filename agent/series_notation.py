@@ -1,0 +1,62 @@
+"""Series as promtool's unit tests write them: a name with labels, and values in a short notation.
+
+https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/#series
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.errors import ConfigError
+
+COUNTS = ("requests", "errors", "timeouts", "unavailable", "cache_hits", "cache_lookups")
+LABELS = ("service", "environment", "flag", "variant", "instance")
+
+_SERIES = re.compile(r"\s*([a-z_]+(?:\.[^\s{]+)?)\s*\{(.*)\}\s*", re.DOTALL)
+_LABEL = re.compile(r'\s*([a-z_]+)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|$)')
+_NUMBER = r"[+-]?\d+(?:\.\d+)?"
+_TERM = re.compile(rf"(?:(_|stale)|({_NUMBER})(?:([+-]\d+(?:\.\d+)?))?)(?:x(\d+))?")
+
+
+def parse_series(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Read `name{label="value", ...}`: the name, and the labels sorted.
+
+    Labels are some of `LABELS`, service at least. Raises ConfigError that says what is wrong.
+    """
+    match = _SERIES.fullmatch(text)
+    if match is None:
+        raise ConfigError(f'series {text!r}: expected NAME{{service="..."}}')
+    name, inside, labels = match[1], match[2], {}
+    if name not in (*COUNTS, "latency_ms") and not name.startswith("measure."):
+        raise ConfigError(f"series {text!r}: known are {', '.join(COUNTS)}, latency_ms and measure.NAME")
+    at = 0
+    while at < len(inside.rstrip()):
+        label = _LABEL.match(inside, at)
+        if label is None or label[1] not in LABELS:
+            raise ConfigError(f'series {text!r}: expected LABEL="VALUE" with one of {", ".join(LABELS)}')
+        labels[label[1]] = label[2].replace('\\"', '"').replace("\\\\", "\\")
+        at = label.end()
+    if "service" not in labels:
+        raise ConfigError(f"series {text!r}: it has no service")
+    return name, tuple(sorted(labels.items()))
+
+
+def parse_values(text: str) -> list[float | None]:
+    """Read the notation: `a` one value, `axn` a and n times more, `a+bxn` rising by b n times, `_` and `stale` none.
+
+    >>> parse_values("1 2x2 0+5x3 _x2 stale 7")
+    [1.0, 2.0, 2.0, 2.0, 0.0, 5.0, 10.0, 15.0, None, None, None, 7.0]
+    """
+    values: list[float | None] = []
+    for term in text.split():
+        match = _TERM.fullmatch(term)
+        if match is None:
+            raise ConfigError(f"values {term!r}: expected such as 5, 5x10, 0+2x10, _, _x3 or stale")
+        times = int(match[4] or 0)
+        if match[1]:
+            # Of nothing, n are n; of a value, n are n more.
+            values += [None] * max(times, 1)
+            continue
+        first, step = float(match[2]), float(match[3] or 0)
+        values += [first + step * k for k in range(times + 1)]
+    return values

@@ -1,0 +1,64 @@
+"""A real project: the backends of the configuration that FLIPBACK_LIVE names, tried with the same suite as the others.
+
+The project must hold the flags `new-checkout` and `other`, each with the variants on, off and beta; both are written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+from agent import backends
+from agent.backends.contract import FlagBackend, FlagRef
+from agent.config_load import load
+from agent.fakes.faults import Faults
+
+CONFIG = os.environ.get("FLIPBACK_LIVE", "")
+PREFIX = "live:"
+PATIENCE_S = 20.0
+
+
+def kinds() -> list[str]:
+    """A kind for each backend of the configuration; none without one."""
+    return [f"{PREFIX}{name}" for name in load(Path(CONFIG)).backends] if CONFIG else []
+
+
+class LivePlace:
+    faults: Faults | None = None
+
+    def __init__(self, name: str) -> None:
+        self._settings = load(Path(CONFIG)).backends[name]
+        self.backend = self.another()
+        # A person, who has a backend of their own: what they do must not be known to the one that is tried.
+        self._person = self.another()
+
+    async def start(self) -> None:
+        for flag in ("new-checkout", "other"):
+            await self._set(flag, "on")
+
+    async def stop(self) -> None:
+        await self._person.close()
+
+    def another(self) -> FlagBackend:
+        return backends.make(self._settings)
+
+    async def edit(self, variant: str) -> None:
+        await self._set("new-checkout", variant)
+
+    async def edit_other_flag(self) -> None:
+        await self._set("other", "off")
+
+    async def content(self) -> object:
+        deadline = time.monotonic() + PATIENCE_S
+        refs = [FlagRef(flag, "production") for flag in ("new-checkout", "other")]
+        return [(await self._person.read(ref, deadline=deadline)).version for ref in refs]
+
+    async def writes(self) -> int:
+        raise NotImplementedError("a real project does not tell")
+
+    async def _set(self, flag: str, variant: str) -> None:
+        deadline, ref = time.monotonic() + PATIENCE_S, FlagRef(flag, "production")
+        version = (await self._person.read(ref, deadline=deadline)).version
+        await self._person.apply(ref, variant, expect=version, op_id=str(uuid.uuid4()), deadline=deadline)

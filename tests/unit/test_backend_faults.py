@@ -1,0 +1,200 @@
+"""What a flag system may do wrong, and what comes of a flip then: of every backend, through the executor.
+
+Whatever happens, the outcome is known and told within the budget, the flag is written once at most, and when the fault
+is over the same command ends with the flag safe. The names of the cases are the rows of docs/backends.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import events
+from agent.allowlist import ManagedFlag
+from agent.automation import Automation
+from agent.backends.contract import Cas, Outcome
+from agent.breaker import Limits
+from agent.commands import Evidence, issue, sign
+from agent.events import Event
+from agent.executor import ExecutionResult, Executor
+from agent.fakes.faults import parse
+from agent.flag_state import FlagWatch
+from agent.keys import PrivateKey
+from agent.ledger import Ledger
+from tests.places import PLACES, REF, Place
+from tests.places import place as at_place
+
+BUDGET_S = 2.0
+"""Of a whole flip; a single call gets a fifth. The product's is 5 s."""
+
+FAULTY = [kind for kind in PLACES if kind != "flagd-file"]
+"""A file has faults of its own: tests/unit/test_flagd_file.py."""
+
+KEY = PrivateKey(Ed25519PrivateKey.generate())
+EVIDENCE = Evidence(
+    metric="error_rate",
+    scope="production/shop",
+    window=(940.0, 1000.0),
+    op=">",
+    threshold=0.02,
+    value=0.2,
+    samples=100,
+    counts={"requests": 100, "errors": 20},
+    sources=2,
+    age_s=1.0,
+    first_true_at=900.0,
+    fired_at=1001.0,
+)
+APPLIED, REJECTED, AMBIGUOUS = Outcome.APPLIED, Outcome.REJECTED, Outcome.AMBIGUOUS
+
+
+class Case(NamedTuple):
+    """`faults` in their written form, and what must come of them: one of `outcomes`, and at most `writes` writes.
+
+    `blind` is what may come besides where nobody compares and sets: a second write is not safe there.
+    """
+
+    name: str
+    faults: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    writes: int = 1
+    blind: tuple[Outcome, ...] = ()
+
+
+CASES = [
+    Case("a conflict (409) of another's making is read back and written again", ("write:status=409",), (APPLIED,)),
+    Case("a conflict (412) of another's making is read back and written again", ("write:status=412",), (APPLIED,)),
+    Case("throttled (429) for a moment waits as asked", ("write:status=429,retry-after=0.2",), (APPLIED,)),
+    Case("throttled (429) for too long gives up at once", ("write:status=429,retry-after=60",), (REJECTED,), 0),
+    Case("500 once is read back and written again", ("write:status=500",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("502 once is read back and written again", ("write:status=502",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("503 once is read back and written again", ("write:status=503",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("503 for ever is told within the budget", ("write:status=503,times=0",), (REJECTED, AMBIGUOUS), 0),
+    Case("503 after the commit is found by reading back", ("write:commit-then-fail=503",), (APPLIED,)),
+    Case("a connection dropped after the commit is found by reading back", ("write:drop",), (APPLIED,)),
+    Case("a write that hangs is read back and written again", ("write:hang",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("a write that hangs after the commit is found by reading back", ("write:commit-then-hang",), (APPLIED,)),
+    Case("writes that hang for ever are told within the budget", ("write:hang,times=0",), (REJECTED, AMBIGUOUS), 0),
+    Case("a slow write is waited for", ("write:delay=0.2",), (APPLIED,)),
+    Case("401 for ever is told at once", ("write:status=401,times=0",), (REJECTED,), 0),
+    Case("400 is not tried again", ("write:status=400,times=0",), (REJECTED,), 0),
+    Case("403 is not tried again", ("write:status=403,times=0",), (REJECTED,), 0),
+    Case("404 is not tried again", ("write:status=404,times=0",), (REJECTED,), 0),
+    Case("503 once at the first look is asked again", ("read:status=503",), (APPLIED,)),
+    Case("a first look that hangs is asked again", ("read:hang",), (APPLIED,)),
+    Case("a system that cannot be read is not written", ("read:hang,times=0",), (REJECTED,), 0),
+    Case("a connection dropped at the first look is asked again", ("read:drop",), (APPLIED,)),
+    Case("a write that was confirmed and not done is told", ("write:lie",), (AMBIGUOUS,), 0),
+]  # fmt: skip
+
+
+class Desk:
+    """An executor on a place."""
+
+    def __init__(self, place: Place, directory: Path) -> None:
+        self.place = place
+        self.told: list[Event] = []
+        self.executor = Executor(
+            [ManagedFlag(REF.flag, REF.environment, "shop", "there", "off")],
+            {"there": place.backend},
+            {KEY.id: KEY.public},
+            Ledger(directory),
+            Automation(directory),
+            Limits(1, 600.0),
+            watch=FlagWatch(),
+            emit=self.emit,
+            now=lambda: 1001.0,
+            cooldown_s=60.0,
+            budget_s=BUDGET_S,
+        )
+
+    async def emit(self, event: Event) -> None:
+        self.told.append(event)
+
+    async def command(self) -> bytes:
+        status = await self.executor.look(REF.flag, REF.environment)
+        made = issue(
+            flag=REF.flag,
+            environment=REF.environment,
+            service="shop",
+            backend="there",
+            target="off",
+            trigger="errors",
+            flag_version=status.version,
+            issued_at=1000.0,
+            rules_hash="r",
+            evidence=EVIDENCE,
+        )
+        return sign(made, KEY)
+
+    async def execute(self, raw: bytes) -> ExecutionResult:
+        # Not a measurement: what hangs must not hang the caller.
+        async with asyncio.timeout(2 * BUDGET_S + 1):
+            return await self.executor.execute(raw)
+
+
+@pytest.fixture(params=FAULTY)
+async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with at_place(request.param, tmp_path) as place:
+        desk = Desk(place, tmp_path / "ledger")
+        yield desk
+        desk.executor.close()
+
+
+def order(desk: Desk, *faults: str) -> None:
+    assert desk.place.faults is not None
+    for fault in faults:
+        desk.place.faults.add(parse(fault))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag_when_it_is_over(
+    desk: Desk, case: Case
+) -> None:
+    raw = await desk.command()
+    order(desk, *case.faults)
+    result = await desk.execute(raw)
+    compares = desk.place.backend.capabilities.cas is not Cas.NONE
+    assert result.outcome in case.outcomes + (() if compares else case.blind), result
+    assert await desk.place.writes() <= case.writes
+    assert result.final is (result.outcome is APPLIED)
+    kinds = [event.type for event in desk.told]
+    if result.outcome is APPLIED:
+        assert events.FLAG_WRITTEN in kinds
+    else:
+        assert kinds[-1] in (events.INABILITY, events.FLAG_AMBIGUOUS), "nobody was told"
+
+    assert desk.place.faults is not None
+    desk.place.faults.clear()
+    again = await desk.execute(raw)
+    if compares:
+        assert again.outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
+    if "lie" not in case.faults[0] and (compares or not case.blind):
+        assert (await desk.executor.look(REF.flag, REF.environment)).safe
+        assert await desk.place.writes() == 1
+
+
+async def test_a_read_back_that_shows_what_was_before_is_asked_again(desk: Desk) -> None:
+    raw = await desk.command()
+    # The write itself reads too, in some systems; the lie is told once something was written.
+    order(desk, "read:lie,times=2")
+    result = await desk.execute(raw)
+    assert result.outcome in (APPLIED, AMBIGUOUS)
+    assert await desk.place.writes() == 1
+
+
+async def test_a_persons_change_during_an_outage_is_left_alone(desk: Desk) -> None:
+    raw = await desk.command()
+    order(desk, "write:status=503,times=0")
+    assert not (await desk.execute(raw)).final
+    assert desk.place.faults is not None
+    desk.place.faults.clear()
+    await desk.place.edit("beta")
+    before = await desk.place.content()
+    assert (await desk.execute(raw)).outcome is Outcome.CONFLICT
+    assert await desk.place.content() == before

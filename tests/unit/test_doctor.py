@@ -1,0 +1,91 @@
+"""`flipback doctor` says what would stop a flip, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_cli_flip import CONFIG, FLAGS, run
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "flipback.yaml").write_text(CONFIG)
+    (tmp_path / "flags.json").write_text(FLAGS)
+    return tmp_path
+
+
+def examine(home: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[dict[str, Any]]]:
+    capsys.readouterr()
+    status = run("doctor", "-c", str(home / "flipback.yaml"), "--json", *options)
+    return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_flag_that_could_be_flipped_is_well_and_stays_as_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 0
+    assert [finding["what"] for finding in found] == ["keys", "files: production/new-checkout", "files: dry run"]
+    assert "gives 'on', safe is 'off'" in found[1]["detail"]
+    assert (home / "flags.json").read_text() == FLAGS
+    assert sorted(path.name for path in home.iterdir()) == ["flags.json", "flipback.yaml"]
+
+
+def test_a_safe_variant_that_the_flag_lacks_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "flipback.yaml").write_text(CONFIG.replace('safe: "off"', "safe: gone"))
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    assert [finding["ok"] for finding in found] == [True, True, False]
+    assert "'gone' is not one of its variants" in found[-1]["detail"]
+
+
+def test_a_flag_system_that_cannot_be_read_is_named_and_the_others_are_looked_at(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = CONFIG.replace("backends:", "backends:\n  gone: {kind: flagd-file, path: gone.json}").replace(
+        "flags:\n", "flags:\n  - {flag: other, service: shop, backend: gone, safe: 'off', triggers: "
+        "[{name: e, when: error_rate > 2%}]}\n", 1,
+    )  # fmt: skip
+    (home / "flipback.yaml").write_text(missing)
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    bad = [finding["what"] for finding in found if not finding["ok"]]
+    assert bad == ["gone: production/other", "gone: dry run"]
+    assert any(finding["ok"] for finding in found if finding["what"].startswith("files"))
+
+
+def test_a_key_that_others_can_read_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("keys", "generate", "--dir", str(home / ".flipback")) == 0
+    assert examine(home, capsys, "--no-kafka")[0] == 0
+    (home / ".flipback" / "flipback.key").chmod(0o644)
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    assert "chmod 600" in next(finding["detail"] for finding in found if not finding["ok"])
+
+
+def test_brokers_that_do_not_answer_are_told_apart_from_flags(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nothing listens on port 1.
+    (home / "flipback.yaml").write_text(CONFIG.replace("127.0.0.1:9092", "127.0.0.1:1"))
+    status, found = examine(home, capsys)
+    assert status == 1
+    assert [finding["what"] for finding in found if not finding["ok"]] == ["kafka"]
+
+
+def test_for_people_it_ends_with_a_verdict(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", "-c", str(home / "flipback.yaml"), "--no-kafka") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "a flip would work"
+
+
+def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("halt", "-c", str(home / "flipback.yaml"), "--reason", "database is down") == 0
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    (bad,) = [finding for finding in found if not finding["ok"]]
+    assert bad["what"] == "automation"
+    assert "database is down" in bad["detail"]

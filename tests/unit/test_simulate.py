@@ -1,0 +1,113 @@
+"""`flipback simulate`: what can be worked out by hand comes out, and the same seed gives the same figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.delay_plot import page
+from agent.simulate import Simulated, bad_limit, simulate
+from detectors.grammar import parse
+from detectors.spec import TriggerSpec
+from tests.unit.test_cli_flip import CONFIG, run
+
+
+def spec(when: str, control: str | None = None) -> TriggerSpec:
+    condition = parse(when)
+    return TriggerSpec(
+        name="t",
+        flag="f",
+        environment="production",
+        service="shop",
+        condition=condition,
+        safe_variant="off",
+        control_variant=control,
+        min_samples=condition.default_min_samples,
+    )
+
+
+def simulated(
+    when: str, *, bad: float | None = None, rate: float = 200.0, split: float = 1.0, days: float = 0
+) -> Simulated:
+    (result,) = simulate([spec(when)], rate=rate, split=split, healthy=0.0, bad=bad, days=days, seed=1)
+    return result
+
+
+def delay(result: Simulated, split: float) -> tuple[float | None, float | None, float]:
+    one = next(one for one in result.delays if one.split == split)
+    return one.p50, one.p95, one.missed
+
+
+def test_an_outage_is_seen_when_the_window_crosses_the_limit_and_the_hold_has_passed() -> None:
+    # Everything fails: after 1 s 1/10 of the window, after 2 s 2/10, which is not more than 20 %; then 5 s of hold.
+    assert delay(simulated("error_rate > 20.5% over 10s for 5s", bad=1.0), 1.0) == (8, 8, 0)
+
+
+def test_a_regression_that_stays_under_the_limit_is_missed() -> None:
+    assert delay(simulated("error_rate > 50% over 10s for 5s", bad=0.2), 1.0) == (None, None, 1)
+
+
+def test_a_smaller_share_of_requests_hides_the_regression_from_a_trigger_of_the_whole_service() -> None:
+    result = simulated("error_rate > 20% over 10s for 5s", bad=0.5)
+    assert delay(result, 1.0)[2] == 0
+    assert delay(result, 0.1)[2] == 1
+
+
+def test_a_trigger_of_the_variant_sees_it_at_any_share() -> None:
+    result = simulated("error_rate@on > 20% over 10s for 5s", bad=0.5)
+    assert delay(result, 0.1)[2] == 0
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "timeout_rate > 20% over 10s",
+        "availability < 80% over 10s",
+        "cache_hit_rate < 80% over 10s",
+        "latency_p80 > 1s over 10s",
+    ],
+)
+def test_every_kind_of_bad_reaches_its_metric(when: str) -> None:
+    assert delay(simulated(when, bad=1.0), 1.0)[2] == 0
+    assert delay(simulated(when, bad=0.05), 1.0)[2] == 1
+
+
+def test_false_alarms_are_counted_and_rarer_with_a_hold() -> None:
+    def alarms(when: str) -> tuple[float, float]:
+        (found,) = simulate([spec(when)], rate=5, split=1.0, healthy=0.05, bad=0.5, days=1, seed=1)
+        assert found.steady_a_month is not None
+        assert found.bursty_a_month is not None
+        return found.steady_a_month, found.bursty_a_month
+
+    at_once, held = alarms("error_rate > 10% over 10s"), alarms("error_rate > 10% over 10s for 30s")
+    assert at_once[0] > 1000
+    assert held[0] < at_once[0] / 10
+    assert held[1] < at_once[1]
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    first, second = (simulated("error_rate@on > 3% over 10s for 5s", days=0.1) for _ in range(2))
+    assert first == second
+
+
+def test_the_limit_is_the_share_of_bad_requests_at_which_the_condition_becomes_true() -> None:
+    assert bad_limit(spec("error_rate > 2%"), None) == pytest.approx(0.02)
+    assert bad_limit(spec("availability < 99%"), None) == pytest.approx(0.01)
+    assert bad_limit(spec("latency_p95 > 45s"), None) == pytest.approx(0.05)
+    assert bad_limit(spec("error_rate@on > 3x control", "off"), 0.01) == pytest.approx(0.03)
+    assert bad_limit(spec("throughput < 1"), None) is None
+    assert bad_limit(spec("measure.quality < 0.8"), None) is None
+    assert bad_limit(spec("availability > 99%"), None) is None
+
+
+def test_the_command_prints_every_trigger_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, plot = tmp_path / "flipback.yaml", tmp_path / "out.html"
+    path.write_text(CONFIG + "      - {name: quiet, when: throughput < 1/s for 1m}\n")
+    assert run("simulate", "-c", str(path), "--days", "0", "--json", "--plot", str(plot)) == 0
+    errors, quiet = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [one["split"] for one in errors["delays"]] == [0.1, 0.25, 0.5, 1.0]
+    assert "cannot be made up" in quiet["skipped"]
+    assert "http" not in plot.read_text()
+    assert "not simulated" not in page([])
