@@ -14,7 +14,7 @@ has its own alpha. The share may change from second to second, as when the perce
 
 The share must be known without regard to which requests failed: the percentage that is set, or the canary's share of
 the requests. And requests must fail independently: where each failure is tried again twice by the same client, so that
-they come in threes, 9 % of the stages of an hour at 50 requests/s end in a false proof, not 0.1 %. Count first tries.
+they come in threes, 7 % of the stages of an hour at 50 requests/s end in a false proof, not 0.1 %. Count first tries.
 
 10 % of the requests are the canary's. In each second it has 1 bad request, and so has the control:
 
