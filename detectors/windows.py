@@ -68,6 +68,12 @@ class Window:
             result[known] = quantile_by_octave(bins, octaves, rows[known], each)
         return result
 
+    def histogram(self, row: int) -> Int:
+        """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
+        if row >= self._timed:
+            return np.zeros(BINS, dtype=np.int64)
+        return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
+
     def instances(self, row: int) -> dict[int, Int]:
         """Return the counts (len(COUNTS),) of a row by number of the instance. Reads the whole log: for rare use."""
         found: dict[int, Int] = {}

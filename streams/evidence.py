@@ -22,6 +22,7 @@ from detectors.cells import (
 )
 from detectors.evaluate import Evaluation
 from detectors.metrics import compute
+from detectors.overdue import limit_of
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 
@@ -118,6 +119,7 @@ class Gather:
             rows,
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         return bool(samples[0] or condition.metric == "throughput") and _breaches(spec, float(value[0]), threshold)
 
