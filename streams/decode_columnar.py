@@ -31,6 +31,8 @@ from streams.sample import (
 
 _LONGEST_LIST: Final = 1 << 16
 """Entries of a list at most: a record of 4 MiB could hold a million, and they become Python objects."""
+_MOST_IDS: Final = MAX_RECORD_BYTES // 14
+"""The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
 _UNTIMED_BAD: Final = -1.0
 """Stands for a latency that is no number; nan is for none."""
 
@@ -52,8 +54,7 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
     weight: bytes
     measures: Annotated[list[MeasureColumn], Meta(max_length=_LONGEST_LIST)]
     id_rows: bytes = b""
-    # As many as samples, at 9 bytes and more each, so a record of 4 MiB bounds them.
-    ids: list[str] = msgspec.field(default_factory=list)
+    ids: Annotated[list[str], Meta(max_length=_MOST_IDS)] = msgspec.field(default_factory=list)
     started: bytes = b""
 
 

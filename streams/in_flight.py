@@ -2,7 +2,7 @@
 
 `detectors.overdue` tells what is made of it. A crossing counts in the second in which the age passes the limit, once
 that second is closed or the request has ended after it. So it depends on the order of the samples and on what was
-closed, not on how the samples were cut into batches. A request costs about 0.7 kB while it runs.
+closed, not on how the samples were cut into batches. A request costs about 0.5 kB while it runs.
 """
 
 from __future__ import annotations

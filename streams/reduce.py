@@ -122,9 +122,10 @@ class Reducer:
         offset = batch.offsets[columns.record]
         open_from = self._open_from(columns.ts, now)
         if len(columns.ids):
-            late = None if open_from is None else second + 1 <= open_from
-            columns = replace(columns, latency_ms=self._follow(columns, offset, late, batch.table))
             ended = columns.kind != STARTED_KIND
+            if len(self._in_flight) or not ended.all():
+                late = None if open_from is None else second + 1 <= open_from
+                columns = replace(columns, latency_ms=self._follow(columns, offset, late, batch.table))
             if not ended.any():
                 return rejects
             columns, second, offset = columns.where(ended), second[ended], offset[ended]

@@ -207,6 +207,7 @@ def test_a_start_without_an_id_is_not_encoded() -> None:
         ({"id_rows": struct.pack("<2I", 2, 0)}, "rows of ids do not ascend"),
         ({"id_rows": struct.pack("<2I", 0, 3)}, "pass the 3 samples"),
         ({"ids": ["a", 7]}, "Expected `str`, got `int`"),
+        ({"ids": ["a"] * 300_000}, "length <= 299593"),
     ],
     ids=str,
 )
