@@ -1,16 +1,20 @@
 """From a firing trigger to a signed command, at most one for each (flag, version of the flag, trigger).
 
-The command is written before the incident that latches it: a crash between the two sends the same command again,
-whose id follows from the incident, and the executor knows it. The other order could lose it.
+Flags that are made safe together get a command each, all of one incident: each names the version of its own flag and
+the flag whose trigger fired. The commands are written before the incident that latches them: a crash between the two
+sends the same commands again, whose ids follow from the incident, and the executor knows them. The other order could
+lose them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent import events
-from agent.commands import MAX_INSTANCES, Command, incident_id, issue, sign
+from agent.blame import Blame, FlagKey, Objection
+from agent.commands import MAX_INSTANCES, Cause, Command, incident_id, issue, sign
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag
 from agent.events import Event
@@ -24,6 +28,9 @@ UNSEEN_AFTER = 30.0
 """Seconds after a command within which the flag must be seen safe; then the inability is announced (promise P3)."""
 
 _RESEND_MARGIN = 5.0
+
+_OUTAGE_OVER = 60.0
+"""Seconds without an outage of everything after which another is told anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Commander:
         lifetime: float,
         outputs: Outputs,
         clock: Callable[[], float],
+        blame: Blame,
     ) -> None:
         self._flags = flags
         self._known = known
@@ -56,10 +64,20 @@ class Commander:
         self._lifetime = lifetime
         self._outputs = outputs
         self._clock = clock
+        self._blame = blame
         self._announced: set[str] = set()
+        self._outage_at = -math.inf
 
-    async def firing(self, evidence: Evidence) -> None:
-        """Handle a trigger that fires now; called for every second in which it does."""
+    async def firing(self, evidences: Sequence[Evidence], breaching: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire now; called for every second in which any does.
+
+        `breaching` are the flags of the shard whose condition is true, held or not yet.
+        """
+        self._blame.observe(evidences, breaching, self._clock())
+        for evidence in evidences:
+            await self._fired(evidence)
+
+    async def _fired(self, evidence: Evidence) -> None:
         spec = evidence.spec
         if spec.action != "rollback":
             return
@@ -84,7 +102,28 @@ class Commander:
                     f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
                 )
             return
+        objection = self._blame.objection(evidence, self._known.flags, self._known.incidents.values(), now)
+        if objection is not None:
+            await self._held(spec, status, objection, now)
+            return
         await self._command(evidence, status, now)
+
+    async def _held(self, spec: TriggerSpec, status: FlagStatus, objection: Objection, now: float) -> None:
+        """Say why a flag is not turned back; of an outage of everything once, not once a flag."""
+        if not objection.shared:
+            await self._unable(spec, status.version, objection.kind, objection.detail)
+            return
+        begun, self._outage_at = now - self._outage_at > _OUTAGE_OVER, now
+        if begun:
+            await self._outputs.event(
+                Event(
+                    type=events.INABILITY,
+                    subject=events.AUTOMATION,
+                    data={"state": "begun", "status": objection.kind, "reason": objection.detail},
+                    id=events.event_id("inability", objection.kind, str(now)),
+                    time=now,
+                )
+            )
 
     def _to_be_sent_again(self, incident: Incident, now: float) -> bool:
         """An expired command that left the flag as it was has reached nobody; it is sent anew under the same id."""
@@ -92,28 +131,48 @@ class Commander:
 
     async def _command(self, evidence: Evidence, status: FlagStatus, now: float) -> None:
         spec = evidence.spec
-        flag = self._flags[spec.environment, spec.flag]
-        command = issue(
-            flag=spec.flag,
-            environment=spec.environment,
-            service=spec.service,
-            backend=flag.backend,
-            target=flag.safe,
-            trigger=spec.name,
-            flag_version=status.version,
-            issued_at=now,
-            rules_hash=self._rules_hash,
-            evidence=_for_command(evidence),
-            lifetime_s=self._lifetime,
-        )
+        commands = [self._issue(evidence, spec.flag, spec.service, status.version, now)]
+        cause = Cause(flag=spec.flag, flag_version=status.version)
+        for name in self._flags[spec.environment, spec.flag].together:
+            companion = self._known.flags.get((spec.environment, name))
+            if companion is None:
+                # The others are made safe all the same.
+                reason = f"the state of flag {name!r}, which goes with this one, is not known: it is left as it is"
+                await self._unable(spec, status.version, f"state of {name}", reason)
+                continue
+            service = self._flags[spec.environment, name].service
+            commands.append(self._issue(evidence, name, service, companion.version, now, cause))
         if not spec.shadow:
-            await self._outputs.command(f"{spec.environment}/{spec.flag}".encode(), sign(command, self._key))
-        incident = _incident(command, evidence, self._clock())
+            for command in commands:
+                key = f"{command.environment}/{command.flag}".encode()
+                await self._outputs.command(key, sign(command, self._key))
+        incident = _incident(commands[0], evidence, self._clock())
         # Known at once: the same second's next trigger must not wait for the record to come back.
         self._known.incidents[incident.id] = incident
         await self._outputs.incident(incident)
         if spec.shadow:
-            await self._outputs.event(_shadow_event(command))
+            for command in commands:
+                await self._outputs.event(_shadow_event(command))
+
+    def _issue(
+        self, evidence: Evidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
+    ) -> Command:
+        spec = evidence.spec
+        flag = self._flags[spec.environment, name]
+        return issue(
+            flag=name,
+            environment=spec.environment,
+            service=service,
+            backend=flag.backend,
+            target=flag.safe,
+            trigger=spec.name,
+            flag_version=version,
+            issued_at=now,
+            rules_hash=self._rules_hash,
+            evidence=_for_command(evidence),
+            lifetime_s=self._lifetime,
+            cause=cause,
+        )
 
     async def _unable(self, spec: TriggerSpec, version: str, kind: str, detail: str) -> None:
         """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed."""
@@ -182,6 +241,12 @@ def _incident(command: Command, evidence: Evidence, now: float) -> Incident:
         fired_at=evidence.t,
         commanded_at=now,
         expires_at=command.expires_at,
+        metric=command.evidence.metric,
+        scope=command.evidence.scope,
+        op=evidence.spec.condition.op,
+        value=evidence.value,
+        threshold=evidence.threshold,
+        before=None if evidence.exposure is None else evidence.exposure(),
     )
 
 

@@ -24,6 +24,9 @@ MAX_INSTANCES = 10
 LIFETIME_S = 60.0
 """Seconds from `issued_at` to `expires_at`: later the evidence is old, and the monitor is asked again."""
 
+BY_HAND = "by-hand"
+"""The trigger of a command that a person gave. No trigger of a configuration has this name."""
+
 _MAGIC = b"FBC1"
 _DOMAIN = b"flipback.command.v1\0"
 _HEAD = len(_MAGIC) + KEY_ID_BYTES + SIGNATURE_BYTES
@@ -40,6 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     in milliseconds); `counts` are requests by kind; `sources` is the number of instances that contributed and
     `instances` names at most ten of them; `age_s` is how old the end of the window was when the trigger fired.
     `first_true_at` is the evaluation at which the condition became true, `fired_at` the clock when it had held.
+    Of a command by hand there is nothing seen: `by` is who gave it and `reason` why.
     """
 
     metric: Name
@@ -56,6 +60,15 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     first_true_at: float
     fired_at: float
     control: float | None = None
+    by: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """The flag whose trigger fired, and its version that was judged."""
+
+    flag: Name
+    flag_version: Name
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +76,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     Times are Unix seconds.
     `flag_version` is the version that was judged, as `FlagWatch` states it; the flag is left alone at any other.
-    `rules_hash` names the configuration by which it was judged. Fields that a reader does not know are ignored, so
-    that two versions of the agent can work side by side.
+    `cause` is set where another flag's trigger fired, with which this one is made safe together; the incident is that
+    flag's. `rules_hash` names the configuration by which it was judged. Fields that a reader does not know are ignored,
+    so that two versions of the agent can work side by side.
     """
 
     id: Name
@@ -80,6 +94,17 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Seconds
     rules_hash: str
     evidence: Evidence
+    cause: Cause | None = None
+
+    @property
+    def origin(self) -> Cause:
+        """The flag and version that the incident is of."""
+        return self.cause or Cause(flag=self.flag, flag_version=self.flag_version)
+
+    @property
+    def by_hand(self) -> bool:
+        """Is it a person's order? Neither limits nor the cooldown are for those."""
+        return self.trigger == BY_HAND
 
 
 class Reason(StrEnum):
@@ -98,6 +123,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     DUPLICATE = "duplicate"
     COOLDOWN = "cooldown"
+    WRONG_GROUP = "wrong-group"
+    HALTED = "halted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +157,11 @@ def issue(
     rules_hash: str,
     evidence: Evidence,
     lifetime_s: float = LIFETIME_S,
+    cause: Cause | None = None,
 ) -> Command:
     """The command of a firing trigger; the ids of the incident and of the command follow from the rest."""
-    incident = incident_id(environment, flag, flag_version, trigger)
+    origin = cause or Cause(flag=flag, flag_version=flag_version)
+    incident = incident_id(environment, origin.flag, origin.flag_version, trigger)
     return Command(
         id=command_id(flag, target, trigger, incident),
         flag=flag,
@@ -147,6 +176,7 @@ def issue(
         expires_at=issued_at + lifetime_s,
         rules_hash=rules_hash,
         evidence=evidence,
+        cause=cause,
     )
 
 
@@ -178,7 +208,8 @@ def verify(raw: bytes, publics: Mapping[str, PublicKey]) -> Command | Rejection:
         command = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Rejection(Reason.MALFORMED, f"payload: {error}")
-    if command.incident != incident_id(command.environment, command.flag, command.flag_version, command.trigger):
+    origin = command.origin
+    if command.incident != incident_id(command.environment, origin.flag, origin.flag_version, command.trigger):
         return Rejection(
             Reason.WRONG_ID, "the incident is not that of this environment, flag, flag version and trigger"
         )

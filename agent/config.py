@@ -58,6 +58,13 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             examples=["error_rate > 2% for 2m", "latency_p95@on > 800ms over 30s for 1m", "error_rate@on > 3x control"],
         ),
     ]
+    guard: Annotated[
+        Literal["control", "none"],
+        Meta(
+            description="control: a breach of the whole service commands nothing while the requests with the safe "
+            "variant breach too, where variants are reported."
+        ),
+    ] = "control"
     action: Annotated[
         Action, Meta(description="rollback: set the safe variant; hold: stop advancing; alert: only tell.")
     ] = "rollback"
@@ -111,6 +118,19 @@ class AutomationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
         float, Meta(description="Share of the managed flags (0 to 1) that may be, one at least.", ge=0, le=1)
     ] = 0.1
     within: Annotated[Seconds, Meta(description="The time in which flips are counted.")] = seconds(600)
+
+    def most(self, managed: int) -> int:
+        """Flags that may be turned back within `within`, of so many that are managed: one at least."""
+        # 0.29 times 100 is a little less than 29 in floating point.
+        return max(1, min(self.max_flips, int(round(self.max_share * managed, 9))))
+
+
+class BlameSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of several flags of a service is turned back."""
+
+    window: Annotated[
+        Seconds, Meta(description="How long ago a flag may have changed to be blamed before one that did not.")
+    ] = seconds(3600)
 
 
 class AfterFlipSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,6 +193,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 2000
     command: CommandSettings = msgspec.field(default_factory=CommandSettings)
     automation: AutomationSettings = msgspec.field(default_factory=AutomationSettings)
+    blame: BlameSettings = msgspec.field(default_factory=BlameSettings)
     after_flip: AfterFlipSettings = msgspec.field(default_factory=AfterFlipSettings)
     keys: KeySettings = KeySettings()
     state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
@@ -213,6 +234,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                         min_samples=condition.default_min_samples if least is None else least,
                         unknown_grace=int(self.unknown_grace if grace is None else grace),
                         keep_for=int(trigger.keep_for),
+                        guard=trigger.guard == "control",
                         action=trigger.action,
                         shadow="shadow" in (self.mode, flag.mode, trigger.mode),
                         control_variant=(flag.control or flag.safe) if relative == "control" else None,

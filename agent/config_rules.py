@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar
 
 from agent.baseline import NO_BASELINE, Baseline, read_baseline
+from agent.commands import BY_HAND
 from agent.config import Flag, Trigger
 from agent.config_decode import WRONG
 from agent.errors import ConfigError
@@ -50,6 +51,7 @@ def check(settings: Mapping[str, Any], note: Note) -> None:
             if baseline is not None:
                 _stored(flag, trigger, baseline, f"{where}.when", note)
     _one_flag(flags, note)
+    _groups(flags, settings["automation"], note)
     _trigger_names(flags, note)
     _scopes(flags, settings["max_scopes"], note)
 
@@ -218,11 +220,11 @@ def _one_flag(flags: list[tuple[int, Flag]], note: Note) -> None:
             note(f"flags[{index}].flag", message, "put the triggers of both under one")
         places.setdefault(place, index)
         at, other = first.setdefault((flag.environment, flag.flag), (index, flag))
-        for name in ("backend", "safe"):
+        for name in ("backend", "safe", "together"):
             mine, theirs = getattr(flag, name), getattr(other, name)
-            if WRONG not in (mine, theirs) and mine != theirs:
+            if not _wrong(mine) and not _wrong(theirs) and mine != theirs:
                 message = f"flags[{at}] is the same flag with {theirs!r}, found {mine!r}"
-                note(f"flags[{index}].{name}", message, "a flag has one safe state in one backend: make them alike")
+                note(f"flags[{index}].{name}", message, "a flag has one safe state, backend and group: make them alike")
         if (
             flag.backend is not WRONG
             and homes.setdefault((flag.backend, flag.flag), flag.environment) != flag.environment
@@ -233,6 +235,38 @@ def _one_flag(flags: list[tuple[int, Flag]], note: Note) -> None:
             )
 
 
+def _wrong(value: Any) -> bool:
+    return value is WRONG or (isinstance(value, list) and any(item is WRONG for item in value))
+
+
+def _groups(flags: list[tuple[int, Flag]], automation: Any, note: Note) -> None:
+    """Flags that are made safe together are managed ones of one environment, and no more than may be at once."""
+    managed: dict[Any, dict[str, None]] = {}
+    for _, flag in flags:
+        if WRONG not in (flag.environment, flag.flag):
+            managed.setdefault(flag.environment, {})[flag.flag] = None
+    limits = WRONG not in (automation, *(getattr(automation, name, WRONG) for name in ("max_flips", "max_share")))
+    most = automation.most(sum(map(len, managed.values()))) if limits else None
+    for index, flag in flags:
+        if WRONG in (flag.environment, flag.flag) or flag.together is WRONG:
+            continue
+        path = f"flags[{index}].together"
+        known = [name for name in managed[flag.environment] if name != flag.flag]
+        for number, name in _right(flag.together):
+            if name == flag.flag:
+                note(f"{path}[{number}]", "is the flag itself", "name the others only")
+            elif name not in known:
+                message = f"no flag {name!r} is under watch in {flag.environment}"
+                todo = f"known are: {', '.join(known)}" if known else "add the flag, or leave it out"
+                note(f"{path}[{number}]", message, _near(name, known) or todo)
+            elif name in flag.together[:number]:
+                note(f"{path}[{number}]", f"{name!r} is named twice", "leave one of the two")
+        size = 1 + len(set(flag.together) & set(known))
+        if most is not None and size > most:
+            message = f"{size} flags are more than automation may turn back at once, {most}: it would halt instead"
+            note(path, message, "raise automation.max_flips and automation.max_share, or name fewer")
+
+
 def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
     """A trigger commands once for a version of its flag, and is known by its name there."""
     names: dict[tuple[str, str, str], str] = {}
@@ -241,6 +275,8 @@ def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
             key, path = (flag.environment, flag.flag, trigger.name), f"flags[{index}].triggers[{number}]"
             if WRONG in key:
                 continue
+            if trigger.name == BY_HAND:
+                note(f"{path}.name", f"{BY_HAND!r} stands for what a person orders", "give it another name")
             if key in names:
                 message = f"{trigger.name!r} is the name of {names[key]} too"
                 note(f"{path}.name", message, "give each trigger of a flag a name of its own")

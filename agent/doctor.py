@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from agent import backends
+from agent.automation import Automation, words
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.config import Config, Flag
-from agent.errors import BackendError, ConfigError
+from agent.errors import BackendError, ConfigError, LedgerError
 from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.topics import wanted
@@ -43,7 +44,7 @@ class _Answer:
 
 async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
     """Look at keys, flags and brokers, each as it is found. Brokers are left out where `kafka` is False."""
-    for finding in _keys(config):
+    for finding in [*_keys(config), *_automation(config)]:
         yield finding
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
@@ -110,6 +111,19 @@ def _keys(config: Config) -> Iterator[Finding]:
             yield Finding(what="public key", ok=True, detail=f"{load_public(path).id} in {path}")
         except ConfigError as error:
             yield Finding(what="public key", ok=False, detail=str(error))
+
+
+def _automation(config: Config) -> Iterator[Finding]:
+    """The halt that is in force, if one is: a person's rollback would work, and no other."""
+    if not config.state_dir.exists():
+        return
+    try:
+        halt = Automation(config.state_dir).halted()
+    except LedgerError as error:
+        yield Finding(what="automation", ok=False, detail=str(error))
+        return
+    if halt is not None:
+        yield Finding(what="automation", ok=False, detail=words(halt))
 
 
 async def _brokers(config: Config) -> Finding:

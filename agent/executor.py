@@ -1,7 +1,8 @@
 """Carries out commands: checks each, makes the flag safe at most once, and says what became of it.
 
-The executor trusts nothing but its own configuration and its public keys. A command can only make a managed flag safe,
-only while it is fresh, and only if the flag is still the one that was judged: what a person changed is left alone.
+The executor trusts nothing but its own configuration, its public keys and its ledger. A command can only make a managed
+flag safe, only while it is fresh, and only if the flag is still the one that was judged: what a person changed is left
+alone. How much is done without a person is limited (agent.breaker).
 Events are told after the flip, from the ledger, so that no slow audit log delays a flip and no crash loses a line.
 """
 
@@ -18,33 +19,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent import audit, events
+from agent import audit, automation, events
+from agent.allowlist import AllowList, ManagedFlag, stale
+from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef, FlagState, Outcome, Snapshot
+from agent.breaker import Breaker, Limits
 from agent.commands import Command, Reason, Rejection, verify
 from agent.errors import Ambiguous, BackendError, LedgerError
 from agent.events import Event
 from agent.flag_state import FlagStatus, FlagWatch
 from agent.flip import Budget, Flip
+from agent.groups import Groups
 from agent.keys import PublicKey
 from agent.ledger import Entry, Ledger
 from agent.logs import log_event
 from agent.telling import Disk, Teller
 
 log = logging.getLogger(__name__)
-
-CLOCK_SKEW_S = 5.0
-"""How far ahead of the executor's clock a command may be issued: two machines' clocks are never quite the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManagedFlag:
-    """A flag that commands may make safe: where it is, and which variant that is."""
-
-    flag: str
-    environment: str
-    service: str
-    backend: str
-    safe: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +63,10 @@ class _Examined(NamedTuple):
 class Executor:
     """Executes commands on `flags`, the allow-list, whose `backend` names one of `backends`.
 
-    `publics` are the accepted keys by id, `emit` hands an event to the audit log, `now` is Unix seconds. Flips of one
-    flag follow each other at least `cooldown_s` apart; a command has its outcome, known or not, within `budget_s`.
+    `publics` are the accepted keys by id, `emit` hands an event to the audit log, `now` is Unix seconds. Without `emit`
+    events are left in the ledger for another executor to tell, and refusals are only returned. Flips of one flag follow
+    each other at least `cooldown_s` apart, all of them keep within `limits`, but for those that a person ordered; a
+    command has its outcome, known or not, within `budget_s`.
     """
 
     def __init__(
@@ -82,17 +75,17 @@ class Executor:
         backends: Mapping[str, FlagBackend],
         publics: Mapping[str, PublicKey],
         ledger: Ledger,
+        automation: Automation,
+        limits: Limits,
         *,
         watch: FlagWatch,
-        emit: Callable[[Event], Awaitable[None]],
+        emit: Callable[[Event], Awaitable[None]] | None,
         now: Callable[[], float],
         cooldown_s: float,
         budget_s: float = 5.0,
     ) -> None:
-        # One flag may be watched in several services.
-        self._flags: dict[FlagRef, list[ManagedFlag]] = {}
-        for flag in flags:
-            self._flags.setdefault(FlagRef(flag.flag, flag.environment), []).append(flag)
+        flags = list(flags)
+        self._allowed = AllowList(flags)
         self._backends = backends
         self._publics = publics
         self._ledger = ledger
@@ -101,10 +94,13 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._inability = ""
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
-        self._teller = Teller(ledger, self._disk, emit)
+        self._automation = automation
+        companions = {flag.ref: [FlagRef(name, flag.environment) for name in flag.together] for flag in flags}
+        self._breaker = Breaker(ledger, automation, limits, companions, watch)
+        self._groups = Groups(ledger, self._allowed)
+        self._teller = Teller(ledger, automation, self._disk, emit)
 
     async def execute(self, raw: bytes) -> ExecutionResult:
         """Check and carry out one command as it came off the wire; the same bytes may be given again at any time."""
@@ -112,29 +108,16 @@ class Executor:
         if isinstance(checked, Rejection):
             await self._teller.tell(audit.refusal(raw, checked, self._now()))
             return ExecutionResult(Outcome.REJECTED, checked.detail, checked.reason)
-        result = self._not_allowed(checked)
-        entry = None
-        if result is None:
-            async with self._locks[FlagRef(checked.flag, checked.environment)]:
-                result, entry = await self._carry_out(checked, raw)
-        if entry is not None:
-            await self._teller.announce(entry)
-        if result.reason is not None:
-            data = {"reason": result.reason, "detail": result.detail}
-            await self._teller.tell(audit.step(checked, events.COMMAND_REJECTED, data, audit.digest(raw), self._now()))
-        elif result.outcome is Outcome.REJECTED:
-            event = audit.step(checked, events.INABILITY, {"reason": result.detail}, result.detail, self._now())
-            # Whoever tries again every second need not be told every second.
-            if event.id != self._inability:
-                self._inability = event.id
-                await self._teller.tell(event)
-        return result
+        return await self._execute(checked, raw)
 
     async def recover(self) -> None:
         """Finish what an earlier process left open, and tell what it did not come to tell. Call before `execute`."""
-        for entry in await self._disk.run(lambda: list(self._ledger.entries())):
+        entries = await self._disk.run(lambda: list(self._ledger.entries()))
+        self._groups.recover(entries, self._now())
+        for entry in entries:
             if not entry.settled:
-                await self.execute(entry.opened.raw)
+                # It was checked before it was entered; a person's key for the occasion is gone by now.
+                await self._execute(entry.command, entry.opened.raw)
         await self.tell_pending()
 
     async def tell_pending(self) -> None:
@@ -143,6 +126,12 @@ class Executor:
         Cheap where there is nothing: to be called every few seconds.
         """
         await self._teller.tell_pending()
+        await self._finish_groups()
+
+    async def halted(self) -> str | None:
+        """Why nothing is done without a person, if so. Raises LedgerError."""
+        halt = await self._disk.run(self._automation.halted)
+        return automation.words(halt) if halt is not None else None
 
     async def look(self, flag: str, environment: str) -> FlagStatus:
         """The flag as it is now, read between flips, never in the middle of one.
@@ -150,7 +139,7 @@ class Executor:
         Raises BackendError, and KeyError for a flag that is not managed.
         """
         ref = FlagRef(flag, environment)
-        managed = self._flags[ref][0]
+        managed = self._allowed[ref]
         async with self._locks[ref]:
             budget = Budget.of(self._budget_s)
             state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
@@ -159,28 +148,36 @@ class Executor:
     def close(self) -> None:
         self._disk.close()
 
-    def _not_allowed(self, command: Command) -> ExecutionResult | None:
-        """The refusal of what is not on the allow-list."""
-        managed = self._flags.get(FlagRef(command.flag, command.environment))
-        if managed is None:
-            return _rejected(command, Reason.UNKNOWN_FLAG, "the flag is not managed in this environment")
-        if command.service not in {flag.service for flag in managed}:
-            return _rejected(command, Reason.WRONG_SERVICE, f"the flag is not managed for service {command.service!r}")
-        if command.backend != managed[0].backend:
-            return _rejected(command, Reason.WRONG_BACKEND, f"the flag is kept in {managed[0].backend!r}")
-        if command.target != managed[0].safe:
-            return _rejected(command, Reason.WRONG_STATE, f"the flag's safe state is {managed[0].safe!r}")
-        return None
+    async def _execute(self, command: Command, raw: bytes) -> ExecutionResult:
+        """Carry out a command that a known key has signed, and tell what came of it."""
+        refusal, entry = self._allowed.refusal(command), None
+        if refusal is not None:
+            result = _rejected(command, refusal)
+        else:
+            async with self._locks[FlagRef(command.flag, command.environment)]:
+                result, entry = await self._carry_out(command, raw)
+        if entry is not None:
+            await self._teller.announce(entry)
+        if result.reason is not None:
+            await self._teller.refused(command, raw, Rejection(result.reason, result.detail), self._now())
+        elif result.outcome is Outcome.REJECTED:
+            await self._teller.unable(command, result.detail, self._now())
+        if result.reason is Reason.HALTED:
+            await self._teller.tell_automation()
+        # What expired is told by that name, and what was done before has its outcome.
+        refused = result.reason not in (None, Reason.DUPLICATE, Reason.EXPIRED)
+        self._groups.note(command, refused=refused)
+        await self._finish_groups()
+        return result
 
-    def _stale(self, command: Command) -> ExecutionResult | None:
-        """The refusal of what is not valid now."""
-        now = self._now()
-        if command.issued_at > now + CLOCK_SKEW_S:
-            ahead = f"issued {command.issued_at - now:.1f} s ahead of this clock, {CLOCK_SKEW_S:.0f} s are allowed"
-            return _rejected(command, Reason.FROM_THE_FUTURE, ahead)
-        if now >= command.expires_at:
-            return _rejected(command, Reason.EXPIRED, f"expired {now - command.expires_at:.1f} s ago")
-        return None
+    async def _finish_groups(self) -> None:
+        if not self._groups.open:
+            return
+        try:
+            for entry in await self._disk.run(lambda: self._groups.finished(self._now())):
+                await self._teller.announce(entry)
+        except LedgerError as error:
+            log_event(log, "ledger.failed", level=logging.ERROR, step=events.INCIDENT_DONE, error=str(error))
 
     async def _carry_out(self, command: Command, raw: bytes) -> tuple[ExecutionResult, Entry | None]:
         """With the flag's lock held: the result, and the entry whose events are to be told."""
@@ -193,7 +190,10 @@ class Executor:
                 if isinstance(examined, ExecutionResult):
                     return examined, None
                 first = [audit.step(command, kind, data, "0", received) for kind, data in examined.steps]
-                entry, created = await self._disk.run(lambda: self._ledger.open(command, raw, examined.snapshot, first))
+                opened = await self._disk.run(partial(self._open, command, raw, examined.snapshot, first))
+                if isinstance(opened, str):
+                    return _rejected(command, Rejection(Reason.HALTED, opened)), None
+                entry, created = opened
             else:
                 entry, created = known, False
         except (BackendError, LedgerError) as error:
@@ -204,9 +204,9 @@ class Executor:
 
     async def _examine(self, command: Command, budget: Budget) -> ExecutionResult | _Examined:
         """Look at the clock and at the flag: a refusal, or the first steps, which settle it where no write follows."""
-        stale = self._stale(command)
-        if stale is not None:
-            return stale
+        refusal = stale(command, self._now())
+        if refusal is not None:
+            return _rejected(command, refusal)
         ref = FlagRef(command.flag, command.environment)
         backend = self._backends[command.backend]
         snapshot = await budget.patiently(lambda: backend.snapshot(ref, deadline=budget.deadline))
@@ -217,12 +217,24 @@ class Executor:
             return _Examined(snapshot, [received, (events.FLAG_ALREADY, found)])
         last = self._ledger.last_flip(command.environment, command.flag)
         since = math.inf if last is None else self._now() - last
-        if since < self._cooldown_s:
+        if since < self._cooldown_s and not command.by_hand:
             detail = f"the flag was flipped {since:.1f} s ago, the least time between flips is {self._cooldown_s:g} s"
-            return _rejected(command, Reason.COOLDOWN, detail)
+            return _rejected(command, Rejection(Reason.COOLDOWN, detail))
         if status.version != command.flag_version:
             return _Examined(snapshot, [received, (events.FLAG_CONFLICT, {**found, "expected": command.flag_version})])
         return _Examined(snapshot, [received, (events.FLAG_SNAPSHOT, {**found, "raw": snapshot.state.raw})])
+
+    def _open(self, command: Command, raw: bytes, snapshot: Snapshot, first: list[Event]) -> tuple[Entry, bool] | str:
+        """Enter a command in the ledger, if it writes nothing or may write; else why it may not. Blocks on the disk."""
+        if first[-1].type != events.FLAG_SNAPSHOT:
+            return self._ledger.open(command, raw, snapshot, first)
+        with self._breaker.admission(command, self._now()) as refusal:
+            return refusal or self._ledger.open(command, raw, snapshot, first)
+
+    def _admit(self, command: Command) -> str | None:
+        """Why a command that is in the ledger may not write now. Blocks on the disk."""
+        with self._breaker.admission(command, self._now()) as refusal:
+            return refusal
 
     async def _flip(
         self, command: Command, entry: Entry, created: bool, budget: Budget, received: float
@@ -235,20 +247,41 @@ class Executor:
             acknowledged=entry.find(events.FLAG_WRITTEN) is not None,
             certain=created,
         )
+        refusals: list[Rejection] = []
+        admitted = created
+
+        async def may_write() -> bool:
+            nonlocal admitted
+            refusal = stale(command, self._now())
+            if refusal is None and not admitted:
+                halted = await self._disk.run(partial(self._admit, command))
+                refusal = None if halted is None else Rejection(Reason.HALTED, halted)
+            # What was admitted just now need not be asked again; a second attempt must.
+            admitted = False
+            refusals.extend([] if refusal is None else [refusal])
+            return refusal is None
+
         try:
-            outcome, state = await flip.settle(budget, lambda: self._stale(command) is None)
-        except BackendError as error:
+            outcome, state = await flip.settle(budget, may_write)
+        except (BackendError, LedgerError) as error:
             if not (flip.may_have_written or isinstance(error, Ambiguous)):
+                self._breaker.release(command)
                 return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
             detail = f"{error}; {flip.detail}" if flip.detail else str(error)
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
-            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=False)
+            # What has no read-back stays unknown however often it is tried.
+            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=not flip.readable)
         if outcome is Outcome.REJECTED:
-            return self._stale(command) or _rejected(command, Reason.EXPIRED, "expired before it was written")
+            self._breaker.release(command)
+            return _rejected(command, refusals[-1])
         status = self._observe(command, state) if state is not None else None
         found = {} if status is None else audit.found(status)
         if outcome is Outcome.APPLIED:
-            await self._record(entry, events.FLAG_VERIFIED, {**found, "took_s": round(self._now() - received, 6)})
+            took = {"took_s": round(self._now() - received, 6)}
+            if flip.readable:
+                await self._record(entry, events.FLAG_VERIFIED, {**found, **took})
+            else:
+                await self._record(entry, events.FLAG_UNVERIFIED, {**found, **took, "detail": flip.detail})
         elif outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:
@@ -287,5 +320,5 @@ class Executor:
             log_event(log, "ledger.failed", level=logging.ERROR, command=entry.command.id, step=kind, error=str(error))
 
 
-def _rejected(command: Command, reason: Reason, detail: str) -> ExecutionResult:
-    return ExecutionResult(Outcome.REJECTED, detail, reason, command)
+def _rejected(command: Command, refusal: Rejection) -> ExecutionResult:
+    return ExecutionResult(Outcome.REJECTED, refusal.detail, refusal.reason, command)

@@ -40,7 +40,7 @@ class FlagWatch:
         """Go on from a status that was published before, unless a later generation is known already."""
         ref = FlagRef(status.flag, status.environment)
         known = self._known.get(ref)
-        if known is None or _generation(known) < _generation(status):
+        if known is None or generation(known.version) < generation(status.version):
             self._known[ref] = status
 
     def observe(self, ref: FlagRef, state: FlagState, *, safe: str, at: float) -> FlagStatus:
@@ -48,10 +48,10 @@ class FlagWatch:
         known = self._known.get(ref)
         if known is None:
             version, changed_at = f"g1-{state.version}", None
-        elif known.version == f"g{_generation(known)}-{state.version}":
+        elif known.version == f"g{generation(known.version)}-{state.version}":
             version, changed_at = known.version, known.changed_at
         else:
-            version, changed_at = f"g{_generation(known) + 1}-{state.version}", at
+            version, changed_at = f"g{generation(known.version) + 1}-{state.version}", at
         status = FlagStatus(
             flag=ref.flag,
             environment=ref.environment,
@@ -68,5 +68,6 @@ class FlagWatch:
         return self._known.get(ref)
 
 
-def _generation(status: FlagStatus) -> int:
-    return int(status.version[1:].partition("-")[0])
+def generation(version: str) -> int:
+    """The generation in a version of a flag."""
+    return int(version[1:].partition("-")[0])

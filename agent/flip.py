@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
 from agent.commands import Command
-from agent.errors import Ambiguous, Conflict, Throttled, Timeout, Transient
+from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unsent
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class Flip:
     that is known, and data of the event.
 
     `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
+    `readable`, after `settle`: False where the backend has no read-back, so that its word is all that will be known.
     """
 
     def __init__(
@@ -79,19 +80,25 @@ class Flip:
         self._acknowledged = acknowledged
         self._write_next = certain
         self._attempts = 0
+        self._under_way = False
         self.may_have_written = not certain
+        self.readable = True
         self.detail = ""
 
-    async def settle(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
-        """Write and read back until the outcome is known: applied, already, conflict, or rejected if no longer valid.
+    async def settle(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
+        """Write and read back until the outcome is known: applied, already, conflict, or rejected if it may not write.
 
         Raises the BackendError that stopped it; `may_have_written` then tells whether a write may be out.
         """
-        return await budget.patiently(lambda: self._attempt(budget, still_valid))
+        return await budget.patiently(lambda: self._attempt(budget, may_write))
 
-    async def _attempt(self, budget: Budget, still_valid: Callable[[], bool]) -> tuple[Outcome, FlagState | None]:
+    async def _attempt(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
         if self._write_next:
-            if not still_valid():
+            if not await may_write():
                 return Outcome.REJECTED, self._snapshot.state
             await self._write(budget)
         found = await self._backend.verify(
@@ -104,15 +111,19 @@ class Flip:
         if found.verdict is Verdict.UNTOUCHED:
             if self._acknowledged:
                 raise Transient("the backend confirmed the write, but reads as before")
-            if self._backend.capabilities.cas is Cas.NONE and self._attempts:
+            if self._backend.capabilities.cas is Cas.NONE and self._under_way:
                 raise Ambiguous("the write has not landed yet, and without compare-and-set a second one is not safe")
             # Two writes that expect the same version cannot both land.
             self._write_next = True
             if self._attempts:
                 raise Transient("the write did not land")
-            return await self._attempt(budget, still_valid)
+            return await self._attempt(budget, may_write)
         if found.verdict is Verdict.UNKNOWN:
-            raise Ambiguous("the backend cannot be read back")
+            self.readable = False
+            if not self._acknowledged:
+                raise Ambiguous("the write was not acknowledged, and the backend cannot be read back")
+            self.detail = "; ".join(filter(None, ("acknowledged; it cannot be read back", self.detail)))
+            return Outcome.APPLIED, found.state
         safe = found.state is not None and found.state.variant == self._command.target
         return Outcome.ALREADY if safe else Outcome.CONFLICT, found.state
 
@@ -127,21 +138,22 @@ class Flip:
                 op_id=self._command.id,
                 deadline=budget.deadline,
             )
+        except (Throttled, Unsent):
+            self._write_next = True
+            raise
         except (Timeout, Transient) as error:
             self.may_have_written = True
+            self._under_way = self._under_way or not isinstance(error, Failed)
             self.detail = str(error)
             return
         except Conflict as error:
             result = WriteResult(Outcome.CONFLICT, None, str(error))
-        except Throttled:
-            self._write_next = True
-            raise
         self.detail = result.detail
         if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
             self.may_have_written = True
             await self._acknowledge(result.state)
         elif result.outcome is Outcome.AMBIGUOUS:
-            self.may_have_written = True
+            self.may_have_written = self._under_way = True
 
     async def _acknowledge(self, state: FlagState | None) -> None:
         self._acknowledged = True

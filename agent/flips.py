@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from agent import backends
+from agent.allowlist import ManagedFlag
+from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef
+from agent.backends.google import refuse_emulators
+from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
+from agent.breaker import Limits
 from agent.config import Config, Flag
-from agent.errors import BackendError
+from agent.errors import BackendError, LedgerError
 from agent.events import Event
-from agent.executor import ExecutionResult, Executor, ManagedFlag
+from agent.executor import ExecutionResult, Executor
 from agent.flag_state import FlagStatus, FlagWatch
-from agent.keys import load_public
+from agent.keys import PublicKey, load_public
 from agent.ledger import Ledger
 from agent.logs import log_event
-
-LOOK_EVERY = 1.0
-"""Seconds between looks at the flags: a person's change is known to the monitor at most this much later."""
+from agent.looking import Looking
 
 CHECK_EVERY = 10.0
 """Seconds between checks of what would stop a flip; an inability is announced within 30 s (promise P3)."""
@@ -27,18 +30,85 @@ CHECK_EVERY = 10.0
 REPEAT_EVERY = 30.0
 """Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
 
+TELL_EVERY = 1.0
+"""Seconds between looks for events that were not told, or that another process has left in the ledger."""
+
 _CHECK_BUDGET = 2.0
 _AGAIN_AFTER = 0.5
 _logger = logging.getLogger(__name__)
 
 
-def make_backends(config: Config) -> dict[str, FlagBackend]:
-    """Make every backend of the configuration, by name."""
-    return {name: backends.make(settings) for name, settings in config.backends.items()}
+def make_backends(config: Config, names: Collection[str] | None = None) -> dict[str, FlagBackend]:
+    """Make the backends of the configuration, by name: all of them, or those that `names` has.
+
+    Raises ConfigError where a file that the settings name cannot be used, or where a variable of an emulator is set and
+    a backend is the real one.
+    """
+    wanted = {name: settings for name, settings in config.backends.items() if names is None or name in names}
+    google = (
+        settings for settings in wanted.values() if isinstance(settings, Firestore | RealtimeDatabase | RemoteConfig)
+    )
+    if any(settings.emulator is None for settings in google):
+        refuse_emulators()
+    return {name: backends.make(settings) for name, settings in wanted.items()}
 
 
 def managed(flag: Flag) -> ManagedFlag:
-    return ManagedFlag(flag.flag, flag.environment, flag.service, flag.backend, flag.safe)
+    return ManagedFlag(flag.flag, flag.environment, flag.service, flag.backend, flag.safe, tuple(flag.together))
+
+
+def open_ledger(config: Config) -> Ledger:
+    return Ledger(config.state_dir / "ledger")
+
+
+def watch_from(ledger: Ledger) -> FlagWatch:
+    """Go on from the generations that the ledger has seen.
+
+    If the flags topic is lost, generations would begin anew, and a command on the first of them would be taken for the
+    one that was carried out then.
+    """
+    watch = FlagWatch()
+    for entry in ledger.entries():
+        for event in entry.events:
+            version, variant = event.data.get("flag_version"), event.data.get("variant")
+            if isinstance(version, str):
+                watch.prime(
+                    FlagStatus(
+                        flag=entry.command.flag,
+                        environment=entry.command.environment,
+                        version=version,
+                        variant=variant,
+                        safe=variant == entry.command.target,
+                        at=event.time,
+                        changed_at=event.time,
+                    )
+                )
+    return watch
+
+
+def make_executor(
+    config: Config,
+    ledger: Ledger,
+    watch: FlagWatch,
+    made: Mapping[str, FlagBackend],
+    publics: Collection[PublicKey],
+    emit: Callable[[Event], Awaitable[None]] | None,
+) -> Executor:
+    """The executor of a configuration: the one of a running process and a person's are the same."""
+    flags = [managed(flag) for flag in config.flags]
+    most = config.automation.most(len({flag.ref for flag in flags}))
+    return Executor(
+        flags,
+        made,
+        {key.id: key for key in publics},
+        ledger,
+        Automation(config.state_dir),
+        Limits(most, config.automation.within),
+        watch=watch,
+        emit=emit,
+        now=time.time,
+        cooldown_s=config.command.cooldown,
+    )
 
 
 class Flips:
@@ -46,49 +116,18 @@ class Flips:
 
     def __init__(self, config: Config, emit: Callable[[Event], Awaitable[None]]) -> None:
         self._flags = [managed(flag) for flag in config.flags]
-        self._backends: Mapping[str, FlagBackend] = make_backends(config)
-        self._watch = FlagWatch()
+        self._backends = make_backends(config)
         self._published: dict[FlagRef, FlagStatus] = {}
-        self._failing: dict[FlagRef, str] = {}
-        self._managed = list(dict.fromkeys(FlagRef(f.flag, f.environment) for f in self._flags))
         self._retries: set[asyncio.Task[None]] = set()
-        ledger = Ledger(config.state_dir / "ledger")
-        self._prime_from(ledger)
+        ledger = open_ledger(config)
+        self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
-        self._executor = Executor(
-            self._flags,
-            self._backends,
-            {key.id: key for key in publics},
-            ledger,
-            watch=self._watch,
-            emit=emit,
-            now=time.time,
-            cooldown_s=config.command.cooldown,
-        )
-
-    def _prime_from(self, ledger: Ledger) -> None:
-        """Go on from the generations that the ledger has seen.
-
-        If the flags topic is lost, generations would begin anew, and a command on the first of them would be taken for
-        the one that was carried out then.
-        """
-        for entry in ledger.entries():
-            for event in entry.events:
-                version = event.data.get("flag_version")
-                if isinstance(version, str):
-                    command, target = entry.command, entry.command.target
-                    variant = event.data.get("variant")
-                    self._watch.prime(
-                        FlagStatus(
-                            flag=command.flag,
-                            environment=command.environment,
-                            version=version,
-                            variant=variant,
-                            safe=variant == target,
-                            at=event.time,
-                            changed_at=event.time,
-                        )
-                    )
+        self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
+        self._looking = {
+            name: Looking(name, backend, refs, self._executor.look)
+            for name, backend in self._backends.items()
+            if (refs := list(dict.fromkeys(flag.ref for flag in self._flags if flag.backend == name)))
+        }
 
     def prime(self, status: FlagStatus) -> None:
         """Go on from the state that an earlier process published."""
@@ -105,7 +144,7 @@ class Flips:
             task = asyncio.create_task(self._again(raw))
             self._retries.add(task)
             task.add_done_callback(self._retries.discard)
-        return self._news(result.status)
+        return [] if result.status is None else self._news(result.status)
 
     async def _again(self, raw: bytes) -> None:
         while True:
@@ -122,37 +161,61 @@ class Flips:
         """Finish what an earlier process left open. To be called before the first command."""
         await self._executor.recover()
 
-    async def look(self) -> list[FlagStatus]:
-        """Read every managed flag; returns the states that changed, or were not published for a while."""
-        news = []
-        for ref in self._managed:
+    async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
+        """Look at every managed flag, each backend at its own pace, and publish the states that changed, or were not
+        published for a while; tell what is left to be told. Until cancelled.
+        """
+
+        async def seen(status: FlagStatus) -> None:
+            for news in self._news(status):
+                await publish(news)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell())
+            for looking in self._looking.values():
+                group.create_task(looking.run(seen))
+
+    async def _tell(self) -> None:
+        while True:
             try:
-                news += self._news(await self._executor.look(ref.flag, ref.environment))
-                self._failing.pop(ref, None)
-            except BackendError as error:
-                self._failing[ref] = str(error)
-        await self._executor.tell_pending()
-        return news
+                await self._executor.tell_pending()
+            except LedgerError as error:
+                log_event(_logger, "ledger.failed", level=logging.ERROR, error=str(error))
+            await asyncio.sleep(TELL_EVERY)
 
     async def check(self) -> list[str]:
-        """What would stop a flip now, one sentence each; empty when every flag could be made safe."""
-        found = []
-        for name, backend in self._backends.items():
-            wanted = [(FlagRef(f.flag, f.environment), f.safe) for f in self._flags if f.backend == name]
-            try:
-                health = await backend.health(wanted, deadline=time.monotonic() + _CHECK_BUDGET)
-                found += [f"backend {name}: {problem}" for problem in health.problems]
-            except BackendError as error:
-                found.append(f"backend {name}: {error}")
-        return found
+        """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
+        found = await asyncio.gather(self._halted(), *(self._check(name) for name in self._backends))
+        return [problem for problems in found for problem in problems]
+
+    async def _halted(self) -> list[str]:
+        try:
+            halted = await self._executor.halted()
+        except LedgerError as error:
+            return [str(error)]
+        return [] if halted is None else [halted]
+
+    async def _check(self, name: str) -> list[str]:
+        wanted = [(flag.ref, flag.safe) for flag in self._flags if flag.backend == name]
+        try:
+            # A backend that does not keep its own deadline must not keep the others from being heard.
+            async with asyncio.timeout(2 * _CHECK_BUDGET):
+                health = await self._backends[name].health(wanted, deadline=time.monotonic() + _CHECK_BUDGET)
+        except TimeoutError:
+            return [f"backend {name}: no answer within {2 * _CHECK_BUDGET:g} s"]
+        except BackendError as error:
+            return [f"backend {name}: {error}"]
+        return [f"backend {name}: {problem}" for problem in health.problems]
 
     def unreadable(self) -> list[str]:
         """Managed flags that could not be read when last looked at, and why."""
-        return sorted(f"{ref.environment}/{ref.flag}: {error}" for ref, error in self._failing.items())
+        return sorted(
+            f"{ref.environment}/{ref.flag}: {error}"
+            for looking in self._looking.values()
+            for ref, error in looking.failing.items()
+        )
 
-    def _news(self, status: FlagStatus | None) -> list[FlagStatus]:
-        if status is None:
-            return []
+    def _news(self, status: FlagStatus) -> list[FlagStatus]:
         ref = FlagRef(status.flag, status.environment)
         last = self._published.get(ref)
         if last is not None and last.version == status.version and status.at - last.at < REPEAT_EVERY:

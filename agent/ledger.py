@@ -20,12 +20,14 @@ import msgspec
 from agent.backends.contract import Snapshot
 from agent.commands import Command
 from agent.errors import LedgerError
-from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_UNVERIFIED, FLAG_VERIFIED, FLAG_WRITTEN, Event
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
 
-_SETTLED = {FLAG_VERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
+_SUFFIX = ".jsonl"
+_CLOCKS_APART_S = 300.0
+_SETTLED = {FLAG_VERIFIED, FLAG_UNVERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
@@ -78,10 +80,10 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        with _errors(directory):
+        with disk_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._flips: dict[tuple[str, str], float] = {}
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
         for entry in self.entries():
             for event in entry.events:
                 self._note(entry.command, event)
@@ -89,7 +91,7 @@ class Ledger:
     def get(self, command: str) -> Entry | None:
         """The entry of a command's id. Raises LedgerError where its file is damaged."""
         path = self._path(command)
-        with _errors(path):
+        with disk_errors(path):
             try:
                 return _entry(path, path.read_bytes())
             except FileNotFoundError:
@@ -102,14 +104,19 @@ class Ledger:
 
     def changed(self) -> Iterator[Entry]:
         """Entries that were added or grew, by this process or another, since this was last called."""
-        for path in self._paths():
-            with _errors(path):
-                stat = path.stat()
+        for path, stat in self._files():
             # Files only grow, but for one that was replaced by hand.
             stamp = stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != stamp:
                 self._seen[path] = stamp
-                yield from self._readable(path)
+                yield from self._readable(Path(path))
+
+    def recent(self, since: float) -> Iterator[Entry]:
+        """Entries to which something was added since then, in Unix seconds, by this process or another."""
+        for path, stat in self._files():
+            # The clock of a file server is another one.
+            if stat.st_mtime >= since - _CLOCKS_APART_S:
+                yield from self._readable(Path(path))
 
     def open(self, command: Command, raw: bytes, snapshot: Snapshot, events: Sequence[Event]) -> tuple[Entry, bool]:
         """Record a command with its first events, durably: the entry and True, or the one that is there and False."""
@@ -117,7 +124,7 @@ class Ledger:
         opened = Opened(command=command, raw=raw, snapshot=snapshot)
         content = _line(opened) + b"".join(_line(Step(event=event)) for event in events)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        with _errors(path):
+        with disk_errors(path):
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -154,25 +161,23 @@ class Ledger:
         return self._flips.get((environment, flag))
 
     def _paths(self) -> list[Path]:
-        with _errors(self._directory):
-            return sorted(self._directory.glob("*.jsonl"))
+        with disk_errors(self._directory):
+            return sorted(self._directory.glob(f"*{_SUFFIX}"))
+
+    def _files(self) -> list[tuple[str, os.stat_result]]:
+        """All files with their state: one pass over the directory, in which nothing is ever deleted."""
+        with disk_errors(self._directory), os.scandir(self._directory) as found:
+            return [(file.path, file.stat()) for file in found if file.name.endswith(_SUFFIX)]
 
     def _readable(self, path: Path) -> Iterator[Entry]:
         try:
-            with _errors(path):
+            with disk_errors(path):
                 yield _entry(path, path.read_bytes())
         except LedgerError as error:
             log_event(log, "ledger.damaged", level=logging.ERROR, path=str(path), error=str(error))
 
     def _append(self, entry: Entry, part: Step | Announced) -> None:
-        path = self._path(entry.command.id)
-        with _errors(path), path.open("ab+") as file:
-            file.seek(-1, os.SEEK_END)
-            # What a crash cut short stays behind as a line that is no line.
-            whole = file.read(1) == b"\n"
-            file.write(_line(part) if whole else b"\n" + _line(part))
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path(entry.command.id), part)
 
     def _note(self, command: Command, event: Event) -> None:
         if event.type == FLAG_WRITTEN:
@@ -180,10 +185,23 @@ class Ledger:
             self._flips[key] = max(event.time, self._flips.get(key, 0.0))
 
     def _path(self, command: str) -> Path:
-        return self._directory / f"{command}.jsonl"
+        return self._directory / f"{command}{_SUFFIX}"
 
 
-def _entry(path: Path, content: bytes) -> Entry:
+def append_line(path: Path, part: Opened | Step | Announced) -> None:
+    """Add a line to a file, durably. Raises LedgerError where the disk fails."""
+    with disk_errors(path), path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        # What a crash cut short stays behind as a line that is no line.
+        whole = size == 0 or file.read(1) == b"\n"
+        file.write(_line(part) if whole else b"\n" + _line(part))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def lines(content: bytes) -> list[Opened | Step | Announced]:
+    """What stands in a file; what a crash cut short does not."""
     parts = []
     for line in content.split(b"\n"):
         try:
@@ -191,6 +209,11 @@ def _entry(path: Path, content: bytes) -> Entry:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # The end of a write that a crash cut short, or the empty end of the file.
             continue
+    return parts
+
+
+def _entry(path: Path, content: bytes) -> Entry:
+    parts = lines(content)
     if not parts or not isinstance(parts[0], Opened):
         raise LedgerError(
             f"{path} is damaged: it does not begin with a command; restore it from a backup or move it away"
@@ -205,7 +228,8 @@ def _line(part: Opened | Step | Announced) -> bytes:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into a LedgerError that names the file."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """Putting a flag back as it was before an incident: a person's decision, never the agent's.
 
 The snapshot of the flip is put back only where the flag is still as the flip left it. Who did it and why goes into the
-ledger; a running executor tells the audit log.
+ledger; a running executor tells the audit log. Of flags that were made safe together each is put back by itself.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from agent.ledger import Entry, Ledger
 BUDGET_S = 5.0
 
 
-def flipped(ledger: Ledger, incident: str) -> Entry:
-    """The entry of the incident's flip. Raises RestoreRefused where flipback did not write the flag."""
-    entry = next((entry for entry in ledger.entries() if entry.command.incident == incident), None)
-    if entry is None:
+def flipped(ledger: Ledger, incident: str) -> list[Entry]:
+    """The entries of the incident's flips, one a flag, that of the flag whose trigger fired first.
+
+    Raises RestoreRefused where flipback wrote no flag.
+    """
+    entries = [entry for entry in ledger.entries() if entry.command.incident == incident]
+    if not entries:
         raise RestoreRefused(f"the ledger knows no incident {incident}; `flipback status` lists them")
-    if _written(entry) is None:
-        last = entry.events[-1].type if entry.events else "nothing"
+    written = [entry for entry in entries if _written(entry) is not None]
+    if not written:
+        last = entries[0].events[-1].type if entries[0].events else "nothing"
         raise RestoreRefused(f"flipback did not write the flag in this incident; the last step was {last}")
-    return entry
+    return sorted(written, key=lambda entry: (entry.command.cause is not None, entry.command.flag))
 
 
 async def restore(

@@ -9,15 +9,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Literal
 
-from agent import incidents
+from agent import aftermath, incidents
+from agent.aftermath import AftermathWatch
+from agent.blame import Blame, FlagKey
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
 from agent.errors import FlipbackError
 from agent.events import Event, to_kafka
 from agent.flag_state import FlagStatus
-from agent.flips import CHECK_EVERY, LOOK_EVERY, Flips
-from agent.incidents import Incident, Known
+from agent.flips import CHECK_EVERY, Flips
+from agent.incidents import Aftermath, Incident, Known
 from agent.kafka import connection as connect
 from agent.keys import generate, load_private
 from agent.logs import log_event
@@ -31,7 +33,7 @@ from streams.command_app import ExecutorRole
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness
 from streams.log import read_topic
-from streams.monitor import Condition
+from streams.monitor import Condition, Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.topics import Topics, create, describe
 from streams.transport import App
@@ -161,7 +163,7 @@ class Worker:
                 specs=self.specs,
                 telemetry=[t.topic for t in config.telemetry],
                 partials_partitions=partitions[self.topics.partials],
-                lookback=lookback,
+                lookback=max(lookback, aftermath.lookback(config.flags, config.after_flip)),
                 max_scopes=config.max_scopes,
                 evaluate_every=int(config.evaluate_every),
                 catching_up_after=config.catching_up_after,
@@ -175,8 +177,9 @@ class Worker:
             )
 
     def _handlers(self) -> Handlers:
+        flags = {(flag.environment, flag.flag): flag for flag in self.config.flags}
         commander = Commander(
-            {(flag.environment, flag.flag): flag for flag in self.config.flags},
+            flags,
             self.known,
             load_private(self.config.signing_key),
             rules_hash=rules_hash(self.config),
@@ -187,6 +190,14 @@ class Worker:
                 event=lambda event: self._event(self._app("monitor"), event),
             ),
             clock=time.time,
+            blame=Blame(self._watched, window=self.config.blame.window, bake=self.config.after_flip.bake),
+        )
+
+        after = AftermathWatch(
+            flags,
+            self.known,
+            self.config.after_flip,
+            aftermath.Outputs(record=self._aftermath, event=lambda event: self._event(self._app("monitor"), event)),
         )
 
         async def transition(spec: TriggerSpec, change: Transition) -> None:
@@ -196,7 +207,13 @@ class Worker:
             event = inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
             await self._event(self._app("monitor"), event)
 
-        return Handlers(firing=commander.firing, transition=transition, inability=inability)
+        async def firing(second: Second) -> None:
+            await commander.firing(second.firing, second.breaching)
+
+        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged)
+
+    def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
+        return {} if self.monitor is None else self.monitor.watched()
 
     def apps(self) -> dict[str, App]:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
@@ -210,6 +227,9 @@ class Worker:
 
     async def _incident(self, incident: Incident) -> None:
         await self._send("monitor", self.topics.incidents, incidents.encode(incident), key=incident.id.encode())
+
+    async def _aftermath(self, said: Aftermath) -> None:
+        await self._send("monitor", self.topics.incidents, incidents.encode(said), key=said.key)
 
     async def _event(self, app: App, event: Event) -> None:
         key, value, headers = to_kafka(event)
@@ -242,10 +262,7 @@ class Worker:
         await self._tables_read.wait()
         await flips.recover()
         self._recovered.set()
-        while True:
-            for status in await flips.look():
-                await self._publish(status)
-            await asyncio.sleep(LOOK_EVERY)
+        await flips.watch(self._publish)
 
     async def _check_flips(self, flips: Flips) -> None:
         """Announce what would stop a flip when it begins and when it is over."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agent.config import Config
 from agent.flag_state import FlagStatus
-from agent.incidents import Incident, Known
+from agent.incidents import Aftermath, Incident, Known
 from agent.kafka import connection
 from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
@@ -23,13 +23,19 @@ STALE_AFTER = 5.0
 
 @dataclass(slots=True)
 class Status:
-    """`shards` has the newest health record of each partials partition; `age` how old the oldest of those is."""
+    """`shards` has the newest health record of each partials partition; `aftermaths` are by incident and service."""
 
     flags: list[FlagStatus]
     incidents: list[Incident]
+    aftermaths: list[Aftermath] = field(default_factory=list)
     shards: dict[int, Health] = field(default_factory=dict)
     partitions: int = 0
     at: float = 0.0
+
+    def after(self, incident: Incident) -> list[Aftermath]:
+        """What was said after the incident's flip, the incident's own service first."""
+        found = [said for said in self.aftermaths if said.incident == incident.id]
+        return sorted(found, key=lambda said: (said.service != incident.service, said.service))
 
     @property
     def triggers(self) -> list[TriggerHealth]:
@@ -73,6 +79,7 @@ async def read_status(config: Config) -> Status:
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.commanded_at, reverse=True),
+        aftermaths=list(known.aftermaths.values()),
         shards={frame.partition: frame for frame in frames},
         partitions=partitions[topics.health],
         at=time.time(),

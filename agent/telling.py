@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from agent import audit
+from agent.automation import Automation
+from agent.commands import Command, Rejection
 from agent.errors import LedgerError
-from agent.events import Event
+from agent.events import COMMAND_REJECTED, INABILITY, Event
 from agent.ledger import Entry, Ledger
 from agent.logs import log_event
 
@@ -38,17 +41,27 @@ class Disk:
 
 
 class Teller:
-    """Hands events to `emit`; what that fails to take stays in the ledger and is told later."""
+    """Hands events to `emit`; what that fails to take stays in the ledger and is told later.
 
-    def __init__(self, ledger: Ledger, disk: Disk, emit: Callable[[Event], Awaitable[None]]) -> None:
+    Without `emit` all of it stays there, for a running executor to tell.
+    """
+
+    def __init__(
+        self, ledger: Ledger, automation: Automation, disk: Disk, emit: Callable[[Event], Awaitable[None]] | None
+    ) -> None:
         self._ledger = ledger
+        self._automation = automation
         self._disk = disk
         self._emit = emit
         self._telling: set[str] = set()
         self._untold: set[str] = set()
+        self._automation_lock = asyncio.Lock()
+        self._inability = ""
 
     async def tell(self, event: Event) -> bool:
         """Tell one event; False where that failed."""
+        if self._emit is None:
+            return False
         try:
             await self._emit(event)
         except Exception as error:
@@ -56,8 +69,22 @@ class Teller:
             return False
         return True
 
+    async def refused(self, command: Command, raw: bytes, refusal: Rejection, at: float) -> None:
+        """Tell that a command, which came as `raw`, was refused."""
+        data = {"reason": refusal.reason, "detail": refusal.detail}
+        await self.tell(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
+
+    async def unable(self, command: Command, problem: str, at: float) -> None:
+        """Tell that a command cannot be carried out now; whoever tries again every second is told of once."""
+        event = audit.step(command, INABILITY, {"reason": problem}, problem, at)
+        if event.id != self._inability:
+            self._inability = event.id
+            await self.tell(event)
+
     async def announce(self, entry: Entry) -> None:
         """Tell the entry's pending events, in order."""
+        if self._emit is None:
+            return
         command, pending = entry.command.id, entry.pending
         self._telling.add(command)
         self._untold.add(command)
@@ -80,3 +107,16 @@ class Teller:
             # A command under way tells its own steps, when the flip is over.
             if entry is not None and entry.settled:
                 await self.announce(entry)
+        await self.tell_automation()
+
+    async def tell_automation(self) -> None:
+        """Tell who halted and who resumed the automation."""
+        async with self._automation_lock:
+            before, pending = await self._disk.run(self._automation.pending)
+            told = before
+            for event in pending:
+                if not await self.tell(event):
+                    break
+                told += 1
+            if told > before:
+                await self._disk.run(partial(self._automation.announced, told))

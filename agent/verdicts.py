@@ -1,15 +1,28 @@
-"""Events of what was judged: a trigger's verdict changed, or nothing can be judged."""
+"""Events of what was judged: a trigger's verdict changed, nothing can be judged, or what came of a flip."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from agent import events
+from agent.aftermath_rules import BakeVerdict, EffectVerdict
+from agent.commands import MAX_INSTANCES
+from agent.config import Flag
 from agent.events import Event
+from agent.incidents import Incident
 from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec
 from streams.monitor import Condition
+from streams.observer import Exposure
+
+_EFFECT_TYPES = {
+    "effective": events.FLAG_EFFECTIVE,
+    "ineffective": events.FLAG_INEFFECTIVE,
+    "unknown": events.FLAG_EFFECT_UNKNOWN,
+}
+_BAKE_TYPES = {"recovered": events.FLAG_RECOVERED, "unknown": events.FLAG_RECOVERY_UNKNOWN}
 
 
 def transition_event(spec: TriggerSpec, change: Transition) -> Event:
@@ -53,6 +66,81 @@ def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
         data={"state": "begun" if problems else "ended", "status": "unable", "reason": "; ".join(problems)},
         id=events.event_id("unable", topic, *problems, str(at)),
         time=at,
+    )
+
+
+def effect_event(
+    incident: Incident,
+    flag: Flag,
+    service: str,
+    found: EffectVerdict,
+    *,
+    before: Exposure | None,
+    serving: Sequence[str],
+    changed_at: float,
+    t: int,
+) -> Event:
+    """Whether a flip took effect in a service; said once an incident and service. `serving` still give the variant."""
+    after = found.after
+    data = _of_incident(incident, flag, service) | {
+        "before_rps": None if before is None else before.others,
+        "after_rps": None if after is None else after.rps,
+    }
+    if found.verdict == "effective" and after is not None:
+        data["took_s"] = max(0.0, t - after.seconds - changed_at)
+    else:
+        data["reason"] = found.reason
+    if found.verdict == "ineffective":
+        data["instances"] = list(serving[:MAX_INSTANCES])
+        data["check"] = (
+            f"does {service} read {incident.flag} from {flag.backend}, from the very place that was written? Do all "
+            "its instances hear of changes (cache, poll interval, connection)? Turn it off in the service meanwhile"
+        )
+    return _after_flip(_EFFECT_TYPES[found.verdict], incident, service, data, t)
+
+
+def bake_event(incident: Incident, flag: Flag, found: BakeVerdict, *, t: int) -> Event:
+    """Whether the metric that fired is well after the flip; said once an incident."""
+    measured = found.measured
+    data = _of_incident(incident, flag, incident.service) | {
+        "metric": incident.metric,
+        "scope": found.scope,
+        "value": None if measured is None else _number(measured.value),
+        "was": incident.value,
+        "threshold": incident.threshold,
+        "samples": 0 if measured is None else measured.samples,
+    }
+    if found.verdict == "unknown":
+        data["reason"] = found.reason
+    elif found.verdict != "recovered":
+        data["verdict"] = found.verdict
+        data["check"] = (
+            f"the flag is {flag.safe!r} and stays so; look for another cause: other releases, other flags, what "
+            f"{incident.service} depends on"
+        )
+    return _after_flip(_BAKE_TYPES.get(found.verdict, events.FLAG_NOT_RECOVERED), incident, incident.service, data, t)
+
+
+def _of_incident(incident: Incident, flag: Flag, service: str) -> dict[str, Any]:
+    return {
+        "command_id": incident.command,
+        "incident": incident.id,
+        "trigger": incident.trigger,
+        "flag": incident.flag,
+        "environment": incident.environment,
+        "service": service,
+        "backend": flag.backend,
+        "target": flag.safe,
+    }
+
+
+def _after_flip(type_: str, incident: Incident, service: str, data: dict[str, Any], t: int) -> Event:
+    return Event(
+        type=type_,
+        subject=events.subject_of(incident.environment, incident.flag),
+        data=data,
+        id=events.event_id(incident.id, service, type_),
+        time=float(t),
     )
 
 

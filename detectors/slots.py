@@ -30,6 +30,8 @@ class Slots(Generic[K]):
         self.capacity = capacity
         self.refused = 0
         """How often a key was turned away: once a key and second."""
+        self.changes = 0
+        """How often keys came or went: who keeps a list of them knows when to make it anew."""
         self._slots: dict[K, int] = {}
         for key in reserved:
             if key not in self._slots and len(self._slots) < capacity:
@@ -56,6 +58,10 @@ class Slots(Generic[K]):
             raise KeyError(slot)
         return key
 
+    def keys(self) -> list[K]:
+        """Return the keys that have a slot."""
+        return list(self._slots)
+
     def seen(self, since: int) -> list[K]:
         """Return the keys seen in second `since` or later, sorted."""
         recent = np.flatnonzero(self._seen[: len(self._keys)] >= since)
@@ -80,6 +86,7 @@ class Slots(Generic[K]):
         return slots
 
     def _admit(self, new: set[K], silent_before: int) -> None:
+        self.changes += 1
         if len(self._free) + self.capacity - len(self._keys) < len(new):
             self._evict(silent_before)
         room = len(self._free) + self.capacity - len(self._keys)

@@ -80,6 +80,7 @@ class Condition:
 class TriggerSpec:
     """A trigger of one flag in one service and environment.
 
+    `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
     `unknown_grace` and `keep_for` are in seconds. `baseline` is the stored value of the condition's metric, in the
     condition's unit. Raises SpecError when the condition compares with something that is not given, or with itself.
     """
@@ -95,6 +96,7 @@ class TriggerSpec:
     keep_for: int = 0
     action: Action = "rollback"
     shadow: bool = False
+    guard: bool = True
     control_variant: str | None = None
     baseline: float | None = None
 

@@ -74,10 +74,30 @@ class Window:
             return np.zeros(BINS, dtype=np.int64)
         return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
 
-    def instances(self, row: int) -> dict[int, Int]:
-        """Return the counts (len(COUNTS),) of a row by number of the instance. Reads the whole log: for rare use."""
+    def by_second(self, rows: Int, column: int, since: int, until: int) -> Int:
+        """Return a column of some rows in each second of [since, until), shape (seconds, r).
+
+        Reads the log: for rare use.
+        """
+        found = np.zeros((until - since, len(rows)), dtype=np.int64)
+        for second in reversed(self._log):
+            if second.second < since:
+                break
+            if second.second < until:
+                # Searched for with another type than theirs, all rows would be converted first.
+                at = np.searchsorted(second.rows, rows.astype(second.rows.dtype)).clip(max=len(second.rows) - 1)
+                found[second.second - since] = np.where(second.rows[at] == rows, second.columns[column][at], 0)
+        return found
+
+    def instances(self, row: int, since: int = 0) -> dict[int, Int]:
+        """Return the counts (len(COUNTS),) of a row by number of the instance, of the seconds from `since` on.
+
+        Reads the whole log: for rare use.
+        """
         found: dict[int, Int] = {}
         for second in self._log:
+            if second.second < since:
+                continue
             at = np.flatnonzero(second.instance_rows == row)
             if len(at):
                 counts = np.stack([column[at].astype(np.int64) for column in second.instance_columns], axis=1)
@@ -202,15 +222,28 @@ class WindowStore:
         """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
         return self._windows[seconds].row(self._scopes.get(scope))
 
+    def span(self, seconds: int) -> int:
+        """Return how many seconds of a window the store has been running for."""
+        return 0 if self.end is None or self._start is None else min(seconds, self.end - self._start)
+
+    def scopes(self) -> list[Scope]:
+        """Return the scopes that have a place now. Their list has changed when `scope_changes` has."""
+        return self._scopes.keys()
+
+    @property
+    def scope_changes(self) -> int:
+        """How often scopes came or went."""
+        return self._scopes.changes
+
     def measure_columns(self, measure: str) -> tuple[int, int]:
         """Return the columns of `Window.sums` with count and sum (millionths) of a measure. Raises KeyError."""
         first = len(COUNTS) + 2 * self._measures[measure]
         return first, first + 1
 
-    def instances(self, scope: Scope, seconds: int) -> dict[str, Int]:
-        """Return the counts (len(COUNTS),) of each instance of a scope in a window, by name, sorted."""
+    def instances(self, scope: Scope, seconds: int, since: int = 0) -> dict[str, Int]:
+        """Return the counts (len(COUNTS),) of each instance of a scope in a window from `since` on, by name, sorted."""
         row = self.row(scope, seconds)
-        found = self._windows[seconds].instances(row) if row >= 0 else {}
+        found = self._windows[seconds].instances(row, since) if row >= 0 else {}
         return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
 
     def newest(self, scope: Scope) -> int | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from detectors.blame import PROOF
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -23,8 +25,9 @@ from detectors.cells import (
 from detectors.evaluate import Evaluation
 from detectors.metrics import compute
 from detectors.overdue import limit_of
-from detectors.spec import Metric, TriggerSpec
+from detectors.spec import MIN_SAMPLES, Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
+from streams.observer import Exposure, Observer
 
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
@@ -45,8 +48,13 @@ class Evidence:
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach
-    rests on one instance of several. None where it is enough.
+    themselves; `obstacle` says why nothing may be done on this evidence: it is old, the breach rests on one instance of
+    several, or the control breaches too. None where it is enough. `proof` says how much worse the flag's other variants
+    are than its safe one, in nats (detectors.blame); None where nothing can be compared.
+
+    `exposure` tells, while the second is the newest, that of the trigger's flag in its service, which a flip must bring
+    down. It is computed when asked for: it takes half a millisecond, and of a trigger that fires for days it is wanted
+    once.
     """
 
     spec: TriggerSpec
@@ -64,6 +72,8 @@ class Evidence:
     fresh: bool
     obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
+    proof: float | None = None
+    exposure: Callable[[], Exposure] | None = None
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -74,9 +84,10 @@ def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 class Gather:
     """Puts evidence together, for the few triggers that fire: it loops over them and their instances."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, observer: Observer) -> None:
         self._specs = specs
         self._store = store
+        self._observer = observer
 
     def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock."""
@@ -91,6 +102,7 @@ class Gather:
         control = spec.condition.relative == "control"
         newest = self._store.newest(spec.scope)
         age = math.inf if newest is None else max(0.0, now - (newest + 1))
+        proof = self._observer.proof(spec)
         return Evidence(
             spec=spec,
             t=t,
@@ -105,7 +117,23 @@ class Gather:
             age=age,
             first_true_at=float(result.first_true_at[row]),
             fresh=self._fresh(spec, threshold),
-            obstacle=_stale(age) or _single_source(spec, counts, instances, threshold),
+            obstacle=_stale(age)
+            or _single_source(spec, counts, instances, threshold)
+            or self._shared(spec, threshold, proof),
+            proof=proof,
+            exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
+        )
+
+    def _shared(self, spec: TriggerSpec, threshold: float, proof: float | None) -> str | None:
+        """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's."""
+        if not spec.guard or spec.condition.variant is not None or (proof is not None and proof >= PROOF):
+            return None
+        control = self._observer.control(spec)
+        if control is None or control.samples < MIN_SAMPLES or not _breaches(spec, control.value, threshold):
+            return None
+        return (
+            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is {control.value:.6g}, limit "
+            f"{threshold:.6g}; what hits both variants is no release's"
         )
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:

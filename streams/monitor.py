@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from detectors.cells import Cells
 from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
 from detectors.spec import TriggerSpec, longest_lookback
@@ -19,6 +21,7 @@ from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
 from streams.merge import Merge
+from streams.observer import Observer, flip_wants
 from streams.partials import decode
 
 SILENT_AFTER = 10.0
@@ -41,14 +44,18 @@ class Condition(NamedTuple):
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
-    `muted` says that nothing may be commanded because of it. `health` is None where it was published before.
+    `breaching` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet; empty
+    where muted. `muted` says that nothing may be commanded because of it. `health` is None where it was published
+    before. `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
     muted: bool
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
+    breaching: frozenset[tuple[str, str]]
     health: Health | None
+    observer: Observer
 
 
 class Shard:
@@ -74,9 +81,11 @@ class Shard:
         self.partition = partition
         self._specs = tuple(specs)
         self.merge = Merge(topics, from_start=from_start)
-        self.store = WindowStore([*wants(specs), *fresh_wants(specs)], max_scopes=max_scopes, measures=measures(specs))
+        wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs)]
+        self.store = WindowStore(wanted, max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
-        self._gather = Gather(self._specs, self.store)
+        self.observer = Observer(self._specs, self.store)
+        self._gather = Gather(self._specs, self.store, self.observer)
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
@@ -166,7 +175,14 @@ class Shard:
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        return Second(t, muted, transitions, firing, frame)
+        breaching = frozenset() if muted else frozenset(self._breaching(result))
+        return Second(t, muted, transitions, firing, breaching, frame, self.observer)
+
+    def _breaching(self, result: Evaluation) -> Iterator[tuple[str, str]]:
+        for row in np.flatnonzero(result.breach).tolist():
+            spec = self._specs[row]
+            if spec.action == "rollback":
+                yield spec.environment, spec.flag
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():

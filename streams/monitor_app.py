@@ -13,7 +13,6 @@ from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
 from streams.errors import PartialError
-from streams.evidence import Evidence
 from streams.health import Health, decoder, encoder
 from streams.log import last_record
 from streams.monitor import Announcements, Condition, Second, Shard
@@ -32,9 +31,10 @@ _logger = logging.getLogger(__name__)
 class Handlers:
     """Whom the monitor tells. Each is awaited in turn, so a slow one delays the next second, never loses it."""
 
-    firing: Callable[[Evidence], Awaitable[None]]
+    firing: Callable[[Second], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
+    judged: Callable[[Second], Awaitable[None]]
 
 
 class MonitorRole:
@@ -101,6 +101,14 @@ class MonitorRole:
         }
         self.assigned = True
 
+    def watched(self) -> dict[tuple[str, str], list[str]]:
+        """The services of each (environment, flag) that this process judges."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for shard in self.shards.values():
+            for flag, services in shard.observer.services.items():
+                found.setdefault(flag, []).extend(services)
+        return found
+
     def _revoked(self) -> None:
         for partition in self.shards:
             self._announcements.forget(partition)
@@ -138,12 +146,14 @@ class MonitorRole:
                 _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
 
     async def _publish(self, shard: Shard, second: Second) -> None:
-        for evidence in second.firing:
-            await self._handlers.firing(evidence)
+        if second.breaching:
+            await self._handlers.firing(second)
         for spec, transition in second.transitions:
             await self._handlers.transition(spec, transition)
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
+        # Last, so that what is looked at after a flip never delays the next one.
+        await self._handlers.judged(second)
         if second.muted:
             # A long replay must not keep heartbeats and the health server waiting.
             await asyncio.sleep(0)

@@ -10,15 +10,15 @@ import base64
 import contextlib
 import hashlib
 import os
-import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
 from pathlib import Path
 from xml.etree import ElementTree
+
+from tests.processes import end_guarded, free_ports, start_guarded
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
@@ -48,15 +48,6 @@ group.min.session.timeout.ms=1000
 """
 
 
-_GUARD = """\
-exec 3<&0
-"$@" 3<&- </dev/null & node=$!
-{ read _ <&3; kill -9 $node; } 2>/dev/null &
-wait $node
-kill -9 $! 2>/dev/null
-"""
-
-
 class KafkaUnavailable(Exception):
     """This machine cannot run Apache Kafka; the message says what is missing."""
 
@@ -67,7 +58,7 @@ class KafkaNode:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "kafka.log"
-        self._broker, self._controller = _free_ports(2)
+        self._broker, self._controller = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,25 +78,15 @@ class KafkaNode:
             )
             self._format(jars, configuration)
         offset = self.log.stat().st_size if self.log.exists() else 0
-        # _GUARD ends the node when its standard input is closed, which the kernel does when this process is gone, even
-        # by SIGKILL. A session of its own keeps Ctrl-C in the terminal away from the node.
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _GUARD, "guard", *_java(jars), "kafka.Kafka", str(configuration)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = start_guarded([*_java(jars), "kafka.Kafka", str(configuration)], log)
         self._await_started(offset)
 
     def kill(self) -> None:
         """End the node at once, as a crash would; its storage stays."""
         if self._process is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
+        end_guarded(self._process)
         self._process = None
 
     def _format(self, jars: Path, configuration: Path) -> None:
@@ -177,18 +158,3 @@ def _jars() -> Path:
         with contextlib.suppress(OSError):
             fresh.rename(jars)
     return jars
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports below Linux's ephemeral range (32768 up), so that no outgoing connection takes them meanwhile."""
-    with contextlib.ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            candidate = random.randrange(20000, 32000)
-            probe = held.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            ports.append(candidate)
-        return ports

@@ -59,6 +59,8 @@ class Deployment:
             "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
             "flags": [{"backend": "files", "safe": "off", **flag} for flag in self.flags],
             "web": {"port": 0},
+            # As many flags at once as a test has; what the limits do is another test's.
+            "automation": {"max_flips": 1000, "max_share": 1},
             **self.settings,
         }
         # JSON is YAML.

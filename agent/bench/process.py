@@ -73,6 +73,8 @@ def configure(
         "backends": {"flags": backend},
         "max_scopes": max(2000, 3 * len(watched)),
         "state_dir": "state",
+        # All flags are to be turned back at once.
+        "automation": {"max_flips": max(1, len(watched)), "max_share": 1.0},
         "web": {"port": 0},
         "flags": [
             {

@@ -1,4 +1,4 @@
-"""`flipback restore`: put a flag back as it was before an incident."""
+"""`flipback restore`: put the flags of an incident back as they were before it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from agent.backends.contract import FlagState, Outcome
     from agent.config import Config
+    from agent.errors import FlipbackError
     from agent.ledger import Entry, Ledger
 
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 )
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(incident: str, path: Path, reason: str, yes: bool) -> None:
-    """Put the flag of INCIDENT back as it was before the flip, if nobody changed it since.
+def command(incident: str, path: Path, reason: str, yes: bool) -> int:
+    """Put the flag of INCIDENT, or each of its flags, back as it was before the flip, if nobody changed it since.
 
     Needs neither Kafka nor a running agent, but the state directory of the executor and access to the flag. The
     monitor goes on judging: if the fault is still there, the flag is flipped again.
@@ -30,45 +31,75 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> None:
     import asyncio
     import getpass
 
-    from agent.backends.contract import Outcome
     from agent.config_load import load
-    from agent.ledger import Ledger
+    from agent.flips import open_ledger
     from agent.restore import flipped
 
     config = load(path)
-    ledger = Ledger(config.state_dir / "ledger")
-    entry = flipped(ledger, incident)
-    click.echo(_summary(entry))
+    ledger = open_ledger(config)
+    entries = flipped(ledger, incident)
+    click.echo("\n".join(_summary(entry) for entry in entries))
     if not yes:
-        click.confirm("Put it back?", abort=True)
-    outcome, state = asyncio.run(_restore(config, ledger, entry, reason, getpass.getuser()))
-    found = "restored" if outcome is Outcome.APPLIED else "as it was already"
-    click.echo(f"{found}: {entry.command.environment}/{entry.command.flag} is {_words(state)}")
+        click.confirm("Put it back?" if len(entries) == 1 else "Put them back?", abort=True)
+    refused = []
+    for entry, outcome in asyncio.run(_restore(config, ledger, entries, reason, getpass.getuser())):
+        error = _told(entry, outcome)
+        refused += [] if error is None else [error]
+    return max((error.exit_code for error in refused), default=0)
 
 
-async def _restore(config: Config, ledger: Ledger, entry: Entry, reason: str, by: str) -> tuple[Outcome, FlagState]:
+async def _restore(
+    config: Config, ledger: Ledger, entries: list[Entry], reason: str, by: str
+) -> list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]]:
+    """Each by itself: what stops one stops no other."""
     import asyncio
     import time
 
+    from agent.errors import FlipbackError
     from agent.flips import make_backends
     from agent.restore import restore
 
-    backends = make_backends(config)
+    backends = make_backends(config, {entry.command.backend for entry in entries})
+    found: list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]] = []
     try:
-        return await restore(ledger, backends, entry, reason=reason, by=by, now=time.time)
+        for entry in entries:
+            try:
+                found.append((entry, await restore(ledger, backends, entry, reason=reason, by=by, now=time.time)))
+            except FlipbackError as error:
+                found.append((entry, error))
     finally:
         await asyncio.gather(*(backend.close() for backend in backends.values()))
+    return found
+
+
+def _told(entry: Entry, result: tuple[Outcome, FlagState] | FlipbackError) -> FlipbackError | None:
+    from agent.backends.contract import Outcome
+    from agent.errors import FlipbackError
+
+    name = f"{entry.command.environment}/{entry.command.flag}"
+    if isinstance(result, FlipbackError):
+        click.echo(f"flipback: {name}: {result}", err=True)
+        return result
+    outcome, state = result
+    found = "restored" if outcome is Outcome.APPLIED else "as it was already"
+    click.echo(f"{found}: {name} is {_words(state)}")
+    return None
 
 
 def _summary(entry: Entry) -> str:
     made, seen = entry.command, entry.command.evidence
     before = _words(entry.opened.snapshot.state)
     moment = datetime.fromtimestamp(entry.events[-1].time, UTC).isoformat(timespec="seconds")
+    why = (
+        f"by hand, {seen.by}: {seen.reason}"
+        if made.by_hand
+        else f"{made.trigger}: {seen.metric} of {seen.scope} was {seen.value:g}, limit {seen.op} {seen.threshold:g}, "
+        f"{seen.samples} samples"
+    )
     return (
         f"incident {made.incident}\n"
         f"  {made.environment}/{made.flag} of {made.service}: {before} -> {made.target!r}\n"
-        f"  {made.trigger}: {seen.metric} of {seen.scope} was {seen.value:g}, limit {seen.op} {seen.threshold:g}, "
-        f"{seen.samples} samples\n"
+        f"  {why}\n"
         f"  last step {entry.events[-1].type} at {moment}"
     )
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from agent.incidents import Aftermath, Incident
 
 SHOWN_INCIDENTS = 10
 
@@ -27,14 +32,15 @@ def command(path: Path, as_json: bool) -> int:
     from agent.status import read_status
 
     status = asyncio.run(read_status(load(path)))
-    problems = status.problems
+    problems, shown = status.problems, status.incidents[:SHOWN_INCIDENTS]
     if as_json:
         body = {
             "live": not problems,
             "problems": problems,
             "flags": status.flags,
             "triggers": status.triggers,
-            "incidents": status.incidents[:SHOWN_INCIDENTS],
+            "incidents": shown,
+            "aftermaths": [said for incident in shown for said in status.after(incident)],
         }
         click.echo(msgspec.json.encode(body))
         return 1 if problems else 0
@@ -54,9 +60,19 @@ def command(path: Path, as_json: bool) -> int:
             f"{trigger.samples} samples  {trigger.reason}".rstrip()
         )
     click.echo("incidents" if status.incidents else "incidents  none")
-    for incident in status.incidents[:SHOWN_INCIDENTS]:
+    for incident in shown:
         at = datetime.fromtimestamp(incident.commanded_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        click.echo(
-            f"  {at}  {incident.environment}/{incident.flag}/{incident.trigger}  {incident.outcome}  {incident.id}"
-        )
+        said = "".join(f"  {text}" for text in after_flip(incident, status.after(incident)))
+        name = f"{incident.environment}/{incident.flag}/{incident.trigger}"
+        click.echo(f"  {at}  {name}  {incident.outcome}{said}  {incident.id}")
     return 1 if problems else 0
+
+
+def after_flip(incident: Incident, said: Sequence[Aftermath]) -> Iterator[str]:
+    """What was said after an incident's flip, a few words a service; of other services than its own their name too."""
+    for one in said:
+        where = "" if one.service == incident.service else f" in {one.service}"
+        if one.effect is not None:
+            yield ("effect unknown" if one.effect == "unknown" else one.effect) + where
+        if one.bake is not None:
+            yield {"recovered": "recovered", "unknown": "recovery unknown"}.get(one.bake, f"not recovered: {one.bake}")

@@ -15,9 +15,11 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
+from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
+from agent.breaker import Limits
 from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
@@ -44,6 +46,8 @@ class Shop:
             {"files": self.backend},
             {KEY.id: KEY.public},
             self.ledger,
+            Automation(directory),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,
@@ -117,7 +121,7 @@ async def test_a_client_sees_the_flag_off_after_a_flip_and_as_before_after_a_res
     incident = await shop.flip()
     await eventually(lambda: shop.share(default=True) == 0)
     assert shop.client.get_string_value("other", "neither") == "A"
-    entry = flipped(shop.ledger, incident)
+    (entry,) = flipped(shop.ledger, incident)
     await restore(shop.ledger, {"files": shop.backend}, entry, reason="fixed", by="ann", now=time.time)
     await eventually(lambda: shop.share(default=True) == before)
     assert shop.path.read_bytes() == content
@@ -131,11 +135,11 @@ async def test_a_client_gives_a_percentage_to_its_share_and_keeps_those_it_had(t
         return {at for at, key in enumerate(keys) if shop.client.get_boolean_value(FLAG, True, key)}
 
     async def set_percent(percent: float) -> set[int]:
+        before = shop.share(default=True)
         deadline = time.monotonic() + 5
         version = (await shop.backend.read(REF, deadline=deadline)).version
         await shop.backend.set_percent(REF, "on", "off", percent, expect=version, op_id=OP, deadline=deadline)
-        changed = shop.share(default=True)
-        await eventually(lambda: shop.share(default=True) != changed)
+        await eventually(lambda: shop.share(default=True) != before)
         return treated()
 
     few, some, half = await set_percent(1), await set_percent(10), await set_percent(50)

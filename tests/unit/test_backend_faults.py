@@ -15,10 +15,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
+from agent.allowlist import ManagedFlag
+from agent.automation import Automation
 from agent.backends.contract import Cas, Outcome
+from agent.breaker import Limits
 from agent.commands import Evidence, issue, sign
 from agent.events import Event
-from agent.executor import ExecutionResult, Executor, ManagedFlag
+from agent.executor import ExecutionResult, Executor
 from agent.fakes.faults import parse
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
@@ -101,6 +104,8 @@ class Desk:
             {"there": place.backend},
             {KEY.id: KEY.public},
             Ledger(directory),
+            Automation(directory),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent import cli
+from agent.automation import Automation
 from agent.backends.contract import Outcome
+from agent.breaker import Limits
 from agent.commands import sign
 from agent.config_load import load
 from agent.executor import Executor
@@ -71,6 +73,8 @@ def flip(home: Path) -> str:
             backends,
             {public.id: public},
             Ledger(config.state_dir / "ledger"),
+            Automation(config.state_dir),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,

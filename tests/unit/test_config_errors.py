@@ -41,6 +41,7 @@ AGAIN = """\
     safe: "off"
     triggers: [{name: other, when: error_rate > 2%}]
 """
+OTHER = AGAIN.replace("new-cart", "new-search")
 
 
 def write(directory: Path, text: str, name: str = "flipback.yaml") -> Path:
@@ -53,6 +54,12 @@ def problems(directory: Path, text: str) -> list[Problem]:
     config, found = check(write(directory, text))
     assert (config is None) == bool(found)
     return found
+
+
+def test_a_group_is_valid_where_as_many_flags_may_be_turned_back(tmp_path: Path) -> None:
+    limits = "automation: {max_flips: 2, max_share: 1}\n"
+    group = "    together: [new-search]\n" + OTHER
+    assert problems(tmp_path, VALID.replace(LAST, LAST + group).replace("kafka:", f"{limits}kafka:", 1)) == []
 
 
 def test_the_configuration_these_tests_break_is_valid(tmp_path: Path) -> None:
@@ -303,6 +310,62 @@ def test_the_configuration_these_tests_break_is_valid(tmp_path: Path) -> None:
             "flags[1].backend",
             "'new-cart' of files is that of production already",
             "give each environment a backend of its own",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-cart]\n",
+            16,
+            "flags[0].together[0]",
+            "is the flag itself",
+            "the others only",
+        ),
+        (
+            "name: slow",
+            "name: by-hand",
+            15,
+            "flags[0].triggers[1].name",
+            "'by-hand' stands for what a person orders",
+            "another name",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-search]\n" + OTHER,
+            16,
+            "flags[0].together",
+            "2 flags are more than automation may turn back at once, 1",
+            "automation.max_share",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-serch]\n" + OTHER,
+            16,
+            "flags[0].together[0]",
+            "no flag 'new-serch' is under watch in production",
+            "did you mean new-search?",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-search]\n" + OTHER.replace("service", "environment: staging\n    service"),
+            16,
+            "flags[0].together[0]",
+            "no flag 'new-search' is under watch in production",
+            "add the flag, or leave it out",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-search, new-search]\n" + OTHER,
+            16,
+            "flags[0].together[1]",
+            "'new-search' is named twice",
+            "leave one of the two",
+        ),
+        (
+            LAST,
+            LAST + "    together: [new-search]\n" + OTHER + AGAIN.replace("shop", "cart"),
+            22,
+            "flags[2].together",
+            "flags[0] is the same flag with ['new-search'], found []",
+            "make them alike",
         ),
         (
             "kafka:\n",

@@ -20,14 +20,16 @@ from agent.commands import Command, Evidence, Reason
 from agent.config_load import load
 from agent.config_schema import schema
 from agent.flag_state import FlagStatus
-from agent.incidents import Incident
+from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
 from detectors.triggers import State
 from streams.decode_columns import RejectKind
 from streams.health import Health
 from streams.health import decoder as health_decoder
+from streams.observer import Exposure
 from streams.sample import Sample
 from streams.topics import Topics
+from tests.fault_table import table as fault_table
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -186,7 +188,10 @@ def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
     assert rows == {str(reason) for reason in Reason}
 
 
-@pytest.mark.parametrize("struct", [Command, Evidence, FlagStatus, Incident, Health], ids=lambda kind: kind.__name__)
+RECORDS = [Command, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health]
+
+
+@pytest.mark.parametrize("struct", RECORDS, ids=lambda kind: kind.__name__)
 def test_every_field_of_a_record_is_named(struct: type[Command]) -> None:
     text = (DOCS / "events.md").read_text()
     for name in struct.__struct_fields__:
@@ -319,3 +324,7 @@ def test_the_seed_triggers_take_as_long_as_is_said(
     changes = [(line.to, line.time - T0 - FAULT) for line in lines if isinstance(line, Change)]
     assert changes == [("ok", changes[0][1]), ("pending", pending), ("firing", firing)]
     assert load(tmp_path / "flipback.yaml").trigger_specs()[0].condition.over == int(window.rstrip(" s"))
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    assert fault_table() in (DOCS / "backends.md").read_text()

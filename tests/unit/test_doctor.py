@@ -78,3 +78,14 @@ def test_brokers_that_do_not_answer_are_told_apart_from_flags(home: Path, capsys
 def test_for_people_it_ends_with_a_verdict(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "-c", str(home / "flipback.yaml"), "--no-kafka") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "a flip would work"
+
+
+def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("halt", "-c", str(home / "flipback.yaml"), "--reason", "database is down") == 0
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    (bad,) = [finding for finding in found if not finding["ok"]]
+    assert bad["what"] == "automation"
+    assert "database is down" in bad["detail"]

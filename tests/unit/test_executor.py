@@ -9,11 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
+from agent.allowlist import CLOCK_SKEW_S, ManagedFlag
+from agent.automation import Automation
 from agent.backends.contract import Cas, FlagRef, Outcome
+from agent.breaker import Limits
 from agent.commands import Command, Evidence, Reason, issue, sign
-from agent.errors import Auth, Invalid, LedgerError, NotFound, Permission, Throttled, Transient
+from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
 from agent.events import Event, from_kafka, to_kafka
-from agent.executor import CLOCK_SKEW_S, ExecutionResult, Executor, ManagedFlag
+from agent.executor import ExecutionResult, Executor
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
 from agent.ledger import Entry, Ledger
@@ -75,6 +78,8 @@ class Desk:
             {"files": self.backend},
             {KEY.id: KEY.public},
             self.ledger,
+            Automation(directory),
+            Limits(1, 600.0),
             watch=self.watch,
             emit=self.emit,
             now=lambda: self.now,
@@ -398,6 +403,44 @@ async def test_a_write_that_was_confirmed_and_cannot_be_seen_is_ambiguous_and_ne
     assert len({event.id for event in desk.told}) == len(desk.told)
 
 
+async def test_what_was_acknowledged_and_cannot_be_read_back_is_settled_as_unverified(desk: Desk) -> None:
+    desk.backend.blind = True
+    result = await desk.execute(signed())
+    assert (result.outcome, result.final) == (Outcome.APPLIED, True)
+    assert "acknowledged; it cannot be read back" in result.detail
+    assert desk.types == [*DONE[:-1], events.FLAG_UNVERIFIED]
+    assert desk.told[-1].data["detail"] == result.detail
+    assert (await desk.execute(signed())).outcome is Outcome.DUPLICATE
+    assert desk.backend.calls.count("apply") == 1
+
+
+async def test_a_lost_acknowledgement_that_cannot_be_read_back_is_ambiguous_and_tried_no_more(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.blind = True
+    desk.backend.faults["apply"] = [Fault.DROP_AFTER]
+    result = await desk.execute(signed())
+    assert (result.outcome, result.final) == (Outcome.AMBIGUOUS, True)
+    assert desk.types[-1] == events.FLAG_AMBIGUOUS
+    assert (await desk.execute(signed())).outcome is Outcome.AMBIGUOUS
+    assert desk.backend.calls.count("apply") == 1
+
+
+async def test_a_write_that_the_system_itself_says_has_failed_is_made_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.faults["apply"] = [Failed("503")]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.backend.calls == ["snapshot", "apply", "verify", "apply", "verify"]
+
+
+async def test_what_never_reached_the_backend_is_sent_again_without_a_read_back(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.blind = True
+    desk.backend.faults["apply"] = [Unsent("refused"), Unsent("refused")]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.backend.calls == ["snapshot", "apply", "apply", "apply", "verify"]
+    assert desk.backend.writes == ["off"]
+
+
 @pytest.mark.parametrize("operation", ["snapshot", "apply", "verify"])
 async def test_a_backend_that_hangs_leaves_an_outcome_within_the_budget(tmp_path: Path, operation: str) -> None:
     desk = Desk(tmp_path, budget_s=0.3)
@@ -491,5 +534,5 @@ async def test_a_disk_that_fails_after_the_write_stops_nothing(desk: Desk, monke
 async def test_a_command_of_any_service_that_watches_the_flag_is_carried_out(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     other = ManagedFlag("new-checkout", "production", "payment", "files", "off")
-    desk.executor._flags[REF].append(other)
+    desk.executor._allowed._flags[REF].append(other)
     assert (await desk.execute(signed(service="payment"))).outcome is Outcome.APPLIED

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import events
+from agent.automation import Automation
 from agent.backends import settings as backend_settings
 from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
+from agent.breaker import Limits
 from agent.commands import Command, verify
 from agent.events import Event
 from agent.executor import Executor
@@ -214,6 +216,8 @@ def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, F
             {"files": backend},
             {KEY.id: KEY.public},
             Ledger(tmp_path / ("ledger" if shared else f"ledger-{number}")),
+            Automation(tmp_path / ("state" if shared else f"state-{number}")),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,

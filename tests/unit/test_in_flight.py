@@ -290,24 +290,31 @@ def spec(condition: str, min_samples: int = 30) -> TriggerSpec:
     )
 
 
-def traffic(seconds: int, per_second: int, hangs: Sequence[int], took: float | None) -> list[Sample]:
+def traffic(
+    seconds: int, per_second: int, hangs: Sequence[int], took: float | None, variants: Sequence[str] = ("on",)
+) -> list[Sample]:
     """`seconds` of samples; from 100 on, `hangs` of every second's requests take `took` seconds, else all 20 ms."""
     samples = []
     for k in range(seconds * per_second):
         began, bad = T0 + k / per_second, k >= 100 * per_second and k % per_second in hangs
         lasts = took if bad else 0.02
-        common = {"service": "shop", "id": f"r-{k}", "flags": {"new": "on"}, "instance": f"i-{k % 3}"}
+        common = {"service": "shop", "id": f"r-{k}", "flags": {"new": variants[k % len(variants)]}}
+        common["instance"] = f"i-{k % 3}"
         samples.append(Sample(ts=began, kind="started", **common))  # type: ignore[arg-type]
         if lasts is not None:
             samples.append(Sample(ts=began + lasts, latency_ms=1000 * lasts, **common))  # type: ignore[arg-type]
     return sorted((sample for sample in samples if sample.ts < T0 + seconds), key=lambda sample: sample.ts)
 
 
-def changes(samples: Sequence[Sample], *specs: TriggerSpec) -> list[tuple[str, int, str]]:
-    """Trigger, time and state of every change of a verdict, unknown left out."""
-    run = Replay(
+def replay(samples: Sequence[Sample], *specs: TriggerSpec) -> Replay:
+    return Replay(
         [records_of(samples, "json")], specs, format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1
     )
+
+
+def changes(samples: Sequence[Sample], *specs: TriggerSpec) -> list[tuple[str, int, str]]:
+    """Trigger, time and state of every change of a verdict, unknown left out."""
+    run = replay(samples, *specs)
     found = [
         (spec.name, change.t - T0, change.to.name)
         for second in run.seconds()
@@ -358,3 +365,24 @@ def test_a_low_limit_takes_nothing_from_a_high_one_and_counts_no_request_twice()
     assert both == sorted(changes(samples, low) + changes(samples, high), key=lambda change: change[1])
     first = {name: t for name, t, state in reversed(both) if state == "FIRING"}
     assert 101 < first[low.name] < 145 < first[high.name]
+
+
+@pytest.mark.parametrize(
+    ("hangs", "obstacle"),
+    [(range(10), "the control breaches too: latency_p95@off is 4"), (range(0, 10, 2), None)],
+    ids=["both variants hang", "the treated hang"],
+)
+def test_hanging_requests_are_evidence_to_act_on_unless_the_control_hangs_too(
+    hangs: Sequence[int], obstacle: str | None
+) -> None:
+    samples = traffic(seconds=155, per_second=10, hangs=hangs, took=None, variants=("on", "off"))
+    # Nothing ends any more where all hang; the starts go on.
+    firing = [
+        evidence
+        for second in replay(samples, spec("latency_p95 > 45s over 10s")).seconds()
+        for evidence in second.firing
+    ]
+    assert [evidence.t - T0 for evidence in firing][:1] == [148 if obstacle else 146]
+    for evidence in firing:
+        assert evidence.fresh
+        assert evidence.obstacle is None if obstacle is None else str(evidence.obstacle).startswith(obstacle)

@@ -14,6 +14,7 @@ from detectors.spec import TriggerSpec, longest_lookback
 from streams.errors import PartialError
 from streams.merge import join
 from streams.monitor import SILENT_AFTER, Announcements, Condition, Second, Shard
+from streams.observer import Exposure
 from streams.partials import VERSION, Partial, empty, encode, pack
 from tests.cells import Bucket, cells
 
@@ -117,6 +118,19 @@ def test_a_breach_fires_when_it_has_held_and_its_evidence_is_handed_over_every_s
     assert (evidence.t, evidence.window, evidence.counts["errors"]) == (T + 22, (T + 12.0, T + 22.0), 50)
     assert evidence.obstacle is None
     assert evidence.age == 2.0
+
+
+def test_evidence_tells_who_gets_the_variants_of_the_flag() -> None:
+    target = shard()
+    bad, half = Bucket({"requests": 10, "errors": 5}), Bucket({"requests": 5})
+    *_, last = (
+        found
+        for at in range(T, T + 20)
+        for found in target.take(said(at + 1.0, cells(at, (SERVICE, bad), (ON, half))), at + 3.0)
+    )
+    (evidence,) = last.firing
+    assert evidence.exposure is not None
+    assert evidence.exposure() == Exposure(others=5.0, variants=5.0, requests=10.0)
 
 
 def test_health_holds_the_second_and_what_every_trigger_says() -> None:

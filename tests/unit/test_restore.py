@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Outcome
 from agent.backends.flagd_file import FlagdFile
+from agent.breaker import Limits
 from agent.errors import ConfigError, RestoreRefused, Transient
 from agent.events import FLAG_RESTORED
 from agent.executor import Executor
@@ -45,6 +47,8 @@ class Shop:
             {"files": self.backend},
             {KEY.id: KEY.public},
             self.ledger,
+            Automation(self.path.parent),
+            Limits(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,
@@ -56,7 +60,7 @@ class Shop:
         executor.close()
 
     async def restore(self, incident: str | None = None) -> tuple[Outcome, FlagState]:
-        entry = flipped(self.ledger, incident or self.incident)
+        (entry,) = flipped(self.ledger, incident or self.incident)
         backends: dict[str, FlagBackend] = {"files": self.backend}
         return await restore(self.ledger, backends, entry, reason="fixed", by="ann", now=lambda: 2000.0)
 
@@ -77,7 +81,7 @@ async def test_the_file_is_as_it_was_byte_for_byte(shop: Shop) -> None:
 
 async def test_who_restored_and_why_is_on_record(shop: Shop) -> None:
     await shop.restore()
-    event = flipped(Ledger(shop.path.parent / "ledger"), shop.incident).events[-1]
+    event = flipped(Ledger(shop.path.parent / "ledger"), shop.incident)[0].events[-1]
     assert event.type == FLAG_RESTORED
     assert (event.data["by"], event.data["reason"], event.time) == ("ann", "fixed", 2000.0)
     assert event.data["incident"] == shop.incident
@@ -86,7 +90,7 @@ async def test_who_restored_and_why_is_on_record(shop: Shop) -> None:
 async def test_restoring_twice_changes_nothing_and_is_recorded_once(shop: Shop) -> None:
     await shop.restore()
     assert (await shop.restore())[0] is Outcome.ALREADY
-    types = [event.type for event in flipped(shop.ledger, shop.incident).events]
+    types = [event.type for event in flipped(shop.ledger, shop.incident)[0].events]
     assert types == [*DONE, FLAG_RESTORED]
 
 
@@ -96,7 +100,7 @@ async def test_what_a_person_changed_since_the_flip_is_left_alone(shop: Shop) ->
     with pytest.raises(RestoreRefused, match="changed since"):
         await shop.restore()
     assert shop.path.read_text() == edited
-    assert flipped(shop.ledger, shop.incident).find(FLAG_RESTORED) is None
+    assert flipped(shop.ledger, shop.incident)[0].find(FLAG_RESTORED) is None
 
 
 async def test_a_change_to_another_part_of_the_file_is_kept(shop: Shop) -> None:
@@ -119,11 +123,11 @@ async def test_an_incident_whose_flag_was_not_written_is_refused(tmp_path: Path)
 
 async def test_a_backend_that_is_no_longer_configured_is_named(shop: Shop) -> None:
     with pytest.raises(ConfigError, match="'files'"):
-        await restore(shop.ledger, {}, flipped(shop.ledger, shop.incident), reason="", by="ann", now=lambda: 0.0)
+        await restore(shop.ledger, {}, flipped(shop.ledger, shop.incident)[0], reason="", by="ann", now=lambda: 0.0)
 
 
 async def undo(desk: Desk) -> Outcome:
-    entry = flipped(desk.ledger, command().incident)
+    (entry,) = flipped(desk.ledger, command().incident)
     return (await restore(desk.ledger, {"files": desk.backend}, entry, reason="", by="ann", now=lambda: 0.0))[0]
 
 
@@ -142,5 +146,5 @@ async def test_a_restore_that_did_not_happen_is_not_said_to_have(tmp_path: Path,
     desk.backend.faults["restore"] = [fault]
     with pytest.raises(Transient, match="not restored"):
         await undo(desk)
-    assert flipped(desk.ledger, command().incident).find(FLAG_RESTORED) is None
+    assert flipped(desk.ledger, command().incident)[0].find(FLAG_RESTORED) is None
     assert await undo(desk) is Outcome.APPLIED

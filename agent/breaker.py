@@ -1,0 +1,129 @@
+"""How much flipback may do by itself: so many flags in a time, then it halts until a person resumes it.
+
+A wrong trigger, a broken clock or a shared outage makes many flags look guilty at once. What would be one flag more
+than the limit turns nothing back and halts the automation. What counts is read from the ledger, so a crash forgets
+nothing, and a command is counted and entered under one lock, so of two at the same instant one is counted first.
+
+The flags that are made safe together count each, and are allowed or refused as a whole at the first of their commands:
+a group is never halved by a limit. Only a person's halt stops what is still to be written of it. What a person rolls
+back neither counts nor is refused, and a flag that is safe already costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from agent import automation, events
+from agent.automation import ITSELF, Automation
+from agent.backends.contract import FlagRef
+from agent.commands import Command
+from agent.flag_state import FlagWatch
+from agent.ledger import Entry, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """At most `most` flags within `within_s` seconds."""
+
+    most: int
+    within_s: float
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Admits the writes of automatic commands. `together` names the companions of a flag; `watch` knows who is safe.
+
+    All calls block on the disk; LedgerError where it fails.
+    """
+
+    ledger: Ledger
+    automation: Automation
+    limits: Limits
+    together: Mapping[FlagRef, Sequence[FlagRef]]
+    watch: FlagWatch
+    _released: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def admission(self, command: Command, now: float) -> Iterator[str | None]:
+        """With the lock held: None where the command may write, else why not. To be entered in the ledger meanwhile."""
+        if command.by_hand:
+            yield None
+            return
+        with self.automation.locked():
+            refusal = self._judge(command, now)
+            if refusal is None:
+                self._released.discard(command.id)
+            yield refusal
+
+    def release(self, command: Command) -> None:
+        """An attempt has ended, and certainly nothing was written: until the next it does not count."""
+        self._released.add(command.id)
+
+    def _judge(self, command: Command, now: float) -> str | None:
+        last = self.automation.last()
+        halt = last if last is not None and last.type == events.AUTOMATION_HALTED else None
+        if halt is not None and halt.data["by"] != ITSELF:
+            return automation.words(halt)
+        # A person who resumes has looked at what was done before.
+        since = max(now - self.limits.within_s, last.time if last is not None and halt is None else 0.0)
+        entries = [entry for entry in self.ledger.recent(since) if self._of_others(entry, command)]
+        if any(entry.command.incident == command.incident and self._counts(entry, now, since) for entry in entries):
+            return None
+        if halt is not None:
+            return automation.words(halt)
+        counted = self._counted(entries, now, since)
+        wanted = self._unsafe(command) | {_ref(command)}
+        if len(counted | wanted) <= self.limits.most:
+            return None
+        names = [f"{ref.environment}/{ref.flag}" for ref in sorted(counted)]
+        more = ", ".join(f"{ref.environment}/{ref.flag}" for ref in sorted(wanted))
+        reason = (
+            f"{more} would have been turned back too; {len(counted)} were within {self.limits.within_s:g} s, and "
+            f"at most {self.limits.most} may be"
+        )
+        made = self.automation.halt(reason, by=ITSELF, at=now, flags=names, refused=command.id)
+        return automation.words(made) if made is not None else reason
+
+    def _counted(self, entries: Sequence[Entry], now: float, since: float) -> set[FlagRef]:
+        """Flags that were written, may have been, or are about to be."""
+        found = set()
+        for entry in entries:
+            if self._counts(entry, now, since):
+                found.add(_ref(entry.command))
+                if now < entry.command.expires_at:
+                    # The rest of its group was admitted with it, and may be on its way.
+                    found |= self._unsafe(entry.command) - _left_alone(entries, entry.command.incident)
+        return found
+
+    def _unsafe(self, command: Command) -> set[FlagRef]:
+        """The flags of the command's group, but for those that are known to be safe."""
+        origin = FlagRef(command.origin.flag, command.environment)
+        group = {origin, *self.together.get(origin, ())}
+        return {ref for ref in group if (status := self.watch.current(ref)) is None or not status.safe}
+
+    def _of_others(self, entry: Entry, command: Command) -> bool:
+        return entry.command.id != command.id and not entry.command.by_hand
+
+    def _counts(self, entry: Entry, now: float, since: float) -> bool:
+        written = entry.find(events.FLAG_WRITTEN)
+        if written is not None:
+            return written.time > since
+        if entry.settled or entry.command.id in self._released:
+            return False
+        doubtful = entry.find(events.FLAG_AMBIGUOUS)
+        return now < entry.command.expires_at or (doubtful is not None and doubtful.time > since)
+
+
+def _left_alone(entries: Sequence[Entry], incident: str) -> set[FlagRef]:
+    """The incident's flags of which it is known that nothing was written."""
+    return {
+        _ref(entry.command)
+        for entry in entries
+        if entry.command.incident == incident and entry.settled and entry.find(events.FLAG_WRITTEN) is None
+    }
+
+
+def _ref(command: Command) -> FlagRef:
+    return FlagRef(command.flag, command.environment)

@@ -1,0 +1,134 @@
+"""`flipback rollback`: make a flag safe by hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from agent.config import Config, Flag
+    from agent.events import Event
+
+_FAILED, _NOT_DONE = 1, 4
+_SHOW_EVERY_S = 5.0
+
+
+@click.command("rollback")
+@click.argument("flag")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+@click.option("--direct", is_flag=True, help="From here: needs neither Kafka nor a running agent.")
+@click.option("--environment", help="Where FLAG is managed in several.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(flag: str, path: Path, direct: bool, environment: str | None, reason: str, yes: bool) -> int:
+    """Set FLAG, and those that are made safe together with it, to their safe variants for everyone.
+
+    Through Kafka it needs the signing key, and an executor carries it out. With --direct it needs the state directory
+    of the executor and access to the flag, and nothing else. Either way neither the cooldown nor the limits nor a halt
+    nor shadow mode stops it.
+    """
+    import asyncio
+    import getpass
+
+    from agent.config_load import load
+
+    config = load(path)
+    flags = _chosen(config, flag, environment)
+    for chosen in flags:
+        click.echo(f"{chosen.environment}/{chosen.flag} in {chosen.backend!r}: to {chosen.safe!r} for everyone")
+    if not yes:
+        click.confirm("Roll it back?" if len(flags) == 1 else "Roll them back?", abort=True)
+    run = _direct if direct else _by_kafka
+    return asyncio.run(run(config, flags, reason, getpass.getuser()))
+
+
+def _chosen(config: Config, name: str, environment: str | None) -> list[Flag]:
+    """The flag, then the others of its group."""
+    managed = {(flag.environment, flag.flag): flag for flag in config.flags}
+    found = [flag for (where, key), flag in managed.items() if key == name and environment in (None, where)]
+    if not found:
+        known = ", ".join(sorted(f"{where}/{key}" for where, key in managed))
+        raise click.BadParameter(f"{name!r} is not managed; managed are {known}", param_hint="FLAG")
+    if len(found) > 1:
+        places = ", ".join(flag.environment for flag in found)
+        raise click.BadParameter(f"{name!r} is managed in {places}; name one", param_hint="--environment")
+    return [found[0], *(managed[found[0].environment, companion] for companion in found[0].together)]
+
+
+async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> int:
+    from agent.backends.contract import Outcome
+    from agent.errors import BackendError
+    from agent.rollback import direct
+
+    status = 0
+    async for flag, result in direct(config, flags, reason=reason, by=by):
+        name = f"{flag.environment}/{flag.flag}"
+        if isinstance(result, BackendError):
+            click.echo(f"flipback: {name}: {result}", err=True)
+            status = _NOT_DONE
+            continue
+        safe = result.status is not None and result.status.safe
+        incident = "" if result.command is None else f", incident {result.command.incident}"
+        if result.outcome is Outcome.APPLIED and safe:
+            click.echo(f"rolled back: {name} is {flag.safe!r}, written and read back{incident}")
+        elif safe:
+            click.echo(
+                f"safe already: {name} is {flag.safe!r}; nothing was written ({result.outcome}: {result.detail})"
+            )
+        else:
+            todo = "look at the flag and try again"
+            click.echo(f"flipback: {name}: {result.outcome}: {result.detail or 'not done'}; {todo}", err=True)
+            status = _NOT_DONE
+    return status
+
+
+async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> int:
+    import asyncio
+
+    from agent import events
+    from agent.commands import Reason
+    from agent.rollback import FINAL, WAIT_S, by_kafka
+
+    done = {
+        events.FLAG_VERIFIED: "rolled back",
+        events.FLAG_UNVERIFIED: "rolled back, by the word of the backend; it cannot be read back",
+        events.FLAG_ALREADY: "safe already",
+    }
+    begun = time.monotonic()
+
+    def step(event: Event) -> None:
+        detail = event.data.get("detail") or event.data.get("reason") or ""
+        click.echo(f"  {time.monotonic() - begun:5.2f} s  {event.subject}  {event.type}  {detail}".rstrip())
+
+    async def show_that_it_lasts() -> None:
+        while True:
+            await asyncio.sleep(_SHOW_EVERY_S)
+            click.echo(f"  {time.monotonic() - begun:5.2f} s  waiting for an executor")
+
+    click.echo(f"sending; an executor has {WAIT_S:.0f} s")
+    showing = asyncio.create_task(show_that_it_lasts())
+    try:
+        last = await by_kafka(config, flags, reason=reason, by=by, step=step)
+    finally:
+        showing.cancel()
+    statuses = []
+    for ref, (before, event) in last.items():
+        name = f"{ref.environment}/{ref.flag}"
+        if event is None or event.type not in FINAL:
+            what = "no executor has answered" if event is None else f"the last word was {event.type}"
+            click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; use --direct", err=True)
+            statuses.append(_FAILED if event is None else _NOT_DONE)
+        elif event.type in done:
+            click.echo(f"{done[event.type]}: {name}, incident {event.data['incident']}")
+        elif event.data.get("reason") == Reason.DUPLICATE and before.safe:
+            click.echo(f"safe already: {name}; the order was a duplicate: {event.data['detail']}")
+        else:
+            why = event.data.get("detail") or "the flag was changed meanwhile and left alone; try again"
+            click.echo(f"flipback: {name}: not done: {why}", err=True)
+            statuses.append(_NOT_DONE)
+    return max(statuses, default=0)

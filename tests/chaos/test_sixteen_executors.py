@@ -1,0 +1,76 @@
+"""Sixteen executors that know nothing of each other carry out one incident: the flag is written once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agent.allowlist import ManagedFlag
+from agent.automation import Automation
+from agent.backends.contract import Cas, FlagBackend, Outcome
+from agent.breaker import Limits
+from agent.commands import sign
+from agent.events import FLAG_WRITTEN, Event
+from agent.executor import Executor
+from agent.flag_state import FlagWatch
+from agent.ledger import Ledger
+from tests.places import PLACES, REF, place
+from tests.unit.test_executor import KEY, command
+
+REPETITIONS = 200
+EXECUTORS = 16
+
+
+@pytest.mark.parametrize("kind", PLACES)
+async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The machine does not fail here, and 20,000 flushes take minutes.
+    monkeypatch.setattr("agent.ledger.os.fsync", lambda _: None)
+    outcomes: Counter[Outcome] = Counter()
+    for number in range(REPETITIONS):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        async with place(kind, directory) as made:
+            if made.backend.capabilities.cas is Cas.NONE:
+                pytest.skip("this backend compares nothing, and says so")
+            version = (await made.backend.read(REF, deadline=time.monotonic() + 5)).version
+            backends = [made.another() for _ in range(EXECUTORS)]
+            told: list[Event] = []
+            executors = [_executor(directory / f"state-{n}", backend, told) for n, backend in enumerate(backends)]
+            raw = sign(command(flag=REF.flag, environment=REF.environment, flag_version=f"g1-{version}"), KEY)
+            results = await asyncio.gather(*(executor.execute(raw) for executor in executors))
+            found = Counter(result.outcome for result in results)
+            assert await made.writes() == 1, found
+            assert (await made.backend.read(REF, deadline=time.monotonic() + 5)).variant == "off"
+            # Where the operation is stored with the write, whoever finds it there knows that it landed.
+            assert found[Outcome.APPLIED] == 1 or (
+                made.backend.capabilities.atomic_ledger and found[Outcome.APPLIED] >= 1
+            ), found
+            assert len({event.id for event in told if event.type == FLAG_WRITTEN}) == 1
+            outcomes += found
+            for executor in executors:
+                executor.close()
+            await asyncio.gather(*(backend.close() for backend in backends))
+    # Those who came too late found the flag safe: nobody is left not knowing, and nobody takes it for a person's edit.
+    assert set(outcomes) <= {Outcome.APPLIED, Outcome.ALREADY}, outcomes
+
+
+def _executor(directory: Path, backend: FlagBackend, told: list[Event]) -> Executor:
+    async def emit(event: Event) -> None:
+        told.append(event)
+
+    return Executor(
+        [ManagedFlag(REF.flag, REF.environment, "shop", "files", "off")],
+        {"files": backend},
+        {KEY.id: KEY.public},
+        Ledger(directory / "ledger"),
+        Automation(directory),
+        Limits(1, 600.0),
+        watch=FlagWatch(),
+        emit=emit,
+        now=lambda: 1001.0,
+        cooldown_s=60.0,
+    )

@@ -1,0 +1,98 @@
+"""What a person does beside a running agent, on real Kafka: halt, roll back, resume. It is done and on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from agent import events, rollback
+from agent.cli import rollback as cli_rollback
+from agent.commands import BY_HAND
+from agent.config_load import load
+from agent.events import Event
+from tests.worker import Deployment
+
+FLAG = {"flag": "bad", "service": "shop", "triggers": [{"name": "errors", "when": "error_rate > 20% over 10s for 5s"}]}
+
+
+async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None, str]:
+    """Run a command with the deployment's configuration; its exit status and output."""
+    given = [*arguments, "-c", str(deployment.config), "--reason", "users cannot pay"]
+    child = await asyncio.create_subprocess_exec(
+        *deployment.flipback(*given), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await child.communicate()
+    return child.returncode, output.decode()
+
+
+async def told(deployment: Deployment, kind: str, count: int = 1) -> list[Event]:
+    """Wait for events of a type, each counted once."""
+    async with asyncio.timeout(60):
+        while True:
+            found = {event.id: event for event in await deployment.events() if event.type == kind}
+            if len(found) >= count:
+                return list(found.values())
+            await asyncio.sleep(0.1)
+
+
+def turn_on(deployment: Deployment) -> None:
+    value = json.loads(deployment.flag_file.read_text())
+    value["flags"]["bad"]["defaultVariant"] = "on"
+    deployment.flag_file.write_text(json.dumps(value))
+
+
+async def test_a_person_halts_rolls_back_either_way_and_resumes(
+    kafka: str,
+    topic_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await deployment.create_topics()
+    try:
+        await deployment.ready(deployment.start())
+        assert (await flipback(deployment, "halt"))[0] == 0
+        (halt,) = await told(deployment, events.AUTOMATION_HALTED)
+        assert halt.data["reason"] == "users cannot pay"
+
+        status, output = await flipback(deployment, "rollback", "bad", "--yes")
+        assert (status, deployment.variant("bad")) == (0, "off"), output
+        assert events.FLAG_VERIFIED in output
+        (received,) = await told(deployment, events.COMMAND_RECEIVED)
+        assert received.data["trigger"] == BY_HAND
+        assert received.data["command"]["evidence"]["reason"] == "users cannot pay"
+
+        turn_on(deployment)
+        status, output = await flipback(deployment, "rollback", "bad", "--yes", "--direct")
+        assert (status, deployment.variant("bad")) == (0, "off"), output
+        # The running executor tells what another process has done.
+        verified = await told(deployment, events.FLAG_VERIFIED, count=2)
+        assert len({event.data["command_id"] for event in verified}) == 2
+
+        for words in ("flipback.flag.already", "duplicate"):
+            status, output = await flipback(deployment, "rollback", "bad", "--yes")
+            assert status == 0, output
+            assert "safe already" in output
+            assert words in output
+
+        assert (await flipback(deployment, "resume"))[0] == 0
+        (resumed,) = await told(deployment, events.AUTOMATION_RESUMED)
+        assert resumed.data["halted_because"] == "users cannot pay"
+        log = (tmp_path / "worker-0.log").read_text()
+        assert '"event.untold"' not in log
+        assert '"ledger.failed"' not in log
+
+        deployment.kill(deployment.workers[0])
+        monkeypatch.setattr(rollback, "WAIT_S", 1.0)
+        monkeypatch.setattr(cli_rollback, "_SHOW_EVERY_S", 0.3)
+        config = load(deployment.config)
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 1
+        shown = capsys.readouterr()
+        assert "waiting for an executor" in shown.out
+        assert "no executor has answered within 1 s; use --direct" in shown.err
+    finally:
+        deployment.close()
