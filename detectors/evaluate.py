@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detectors.cells import LATE, REQUESTS, Scope
 from detectors.metrics import compute
+from detectors.overdue import limit_of, measure_of
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.triggers import FALSE, TRUE, UNKNOWN, State, Triggers
@@ -162,6 +163,7 @@ class _Group(NamedTuple):
     over: int
     metric: Metric
     measure: str | None
+    limit_ms: float | None
     at: Int
     rows: Int
     kept: Int
@@ -179,8 +181,9 @@ def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 
 
 def measures(specs: Sequence[TriggerSpec]) -> list[str]:
-    """The custom measures that the triggers look at."""
-    return [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    """The measures that the triggers look at: custom ones, and the sums of requests overdue for latency limits."""
+    custom = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    return custom + [measure_of(limit) for limit in map(limit_of, specs) if limit is not None]
 
 
 class Evaluator:
@@ -239,7 +242,13 @@ class Evaluator:
         samples, doubt = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int8)
         for group in groups:
             found, count = compute(
-                self._store, group.over, group.metric, group.rows, quantile=group.quantile, measure=group.measure
+                self._store,
+                group.over,
+                group.metric,
+                group.rows,
+                quantile=group.quantile,
+                measure=group.measure,
+                limit_ms=group.limit_ms,
             )
             sums = self._store.window(group.over).sums
             behind, total = np.zeros((2, len(group.rows)), dtype=np.int64)
@@ -257,10 +266,10 @@ class Evaluator:
 
 
 def _groups(store: WindowStore, wanted: Sequence[tuple[int, TriggerSpec, Scope]]) -> list[_Group]:
-    found: dict[tuple[int, Metric, str | None], list[tuple[int, int, float]]] = {}
+    found: dict[tuple[int, Metric, str | None, float | None], list[tuple[int, int, float]]] = {}
     for i, spec, scope in wanted:
         condition = spec.condition
-        key = condition.over, condition.metric, condition.measure
+        key = condition.over, condition.metric, condition.measure, limit_of(spec)
         found.setdefault(key, []).append((i, store.row(scope, condition.over), condition.quantile or 0.5))
     return [
         _Group(

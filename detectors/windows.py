@@ -84,6 +84,12 @@ class Window:
             result[known] = quantile_by_octave(bins, octaves, rows[known], each)
         return result
 
+    def histogram(self, row: int) -> Int:
+        """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
+        if row >= self._timed:
+            return np.zeros(BINS, dtype=np.int64)
+        return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
+
     def by_second(self, rows: Int, column: int, since: int, until: int) -> Int:
         """Return a column of some rows in each second of [since, until), shape (seconds, r).
 
