@@ -32,8 +32,11 @@ class Budget:
 
     @classmethod
     def of(cls, seconds: float) -> Budget:
-        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt."""
-        return cls(time.monotonic() + seconds, seconds / 5)
+        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt.
+
+        The last fiftieth is for the ledger: what became of the flip is written down within the budget too.
+        """
+        return cls(time.monotonic() + seconds * 49 / 50, seconds / 5)
 
     @property
     def deadline(self) -> float:
