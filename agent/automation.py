@@ -8,12 +8,14 @@ executors share the directory it holds for all of them.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent import events
+from agent.errors import LedgerError
 from agent.events import Event
 from agent.ledger import Announced, Step, append_line, disk_errors, lines
 
@@ -21,7 +23,7 @@ FILE_NAME = "automation.log"
 ITSELF = "flipback"
 """Who halted it, where no person did."""
 
-_SUBJECT = "automation"
+LOCKED_WITHIN_S = 0.8
 
 
 class Automation:
@@ -35,9 +37,21 @@ class Automation:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other thread and process out that takes this lock."""
+        """Keep every other thread and process out that takes this lock.
+
+        Raises LedgerError where another holds it for longer than a step of the ledger may take.
+        """
         with disk_errors(self._lock), self._lock.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            end = time.monotonic() + LOCKED_WITHIN_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        message = f"another process holds {self._lock} and does not let go; is it stopped?"
+                        raise LedgerError(message) from None
+                    time.sleep(0.005)
             yield
 
     def last(self) -> Event | None:
@@ -77,7 +91,7 @@ class Automation:
     def _add(self, kind: str, at: float, data: dict[str, Any]) -> Event:
         number = len(self._read()[0])
         name = events.event_id(kind, str(number), str(at), str(data["by"]), str(data["reason"]))
-        event = Event(type=kind, subject=_SUBJECT, data=data, id=name, time=at)
+        event = Event(type=kind, subject=events.AUTOMATION, data=data, id=name, time=at)
         append_line(self._path, Step(event=event))
         return event
 

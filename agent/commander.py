@@ -8,10 +8,13 @@ lose them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent import events
+from agent.blame import Blame, FlagKey, Objection
 from agent.commands import MAX_INSTANCES, Cause, Command, incident_id, issue, sign
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag
@@ -26,6 +29,9 @@ UNSEEN_AFTER = 30.0
 """Seconds after a command within which the flag must be seen safe; then the inability is announced (promise P3)."""
 
 _RESEND_MARGIN = 5.0
+
+_OUTAGE_OVER = 60.0
+"""Seconds without an outage of everything after which another is told anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Commander:
         lifetime: float,
         outputs: Outputs,
         clock: Callable[[], float],
+        blame: Blame,
     ) -> None:
         self._flags = flags
         self._known = known
@@ -58,10 +65,20 @@ class Commander:
         self._lifetime = lifetime
         self._outputs = outputs
         self._clock = clock
+        self._blame = blame
         self._announced: set[str] = set()
+        self._outage_at = -math.inf
 
-    async def firing(self, evidence: Evidence) -> None:
-        """Handle a trigger that fires now; called for every second in which it does."""
+    async def firing(self, evidences: Sequence[Evidence], breaching: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire now; called for every second in which any does.
+
+        `breaching` are the flags of the shard whose condition is true, held or not yet.
+        """
+        self._blame.observe(evidences, breaching, self._clock())
+        # In turn, the last of an outage would wait for the broker's word on all before.
+        await asyncio.gather(*map(self._fired, evidences))
+
+    async def _fired(self, evidence: Evidence) -> None:
         spec = evidence.spec
         if spec.action != "rollback":
             return
@@ -86,7 +103,28 @@ class Commander:
                     f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
                 )
             return
+        objection = self._blame.objection(evidence, self._known.flags, self._known.incidents.values(), now)
+        if objection is not None:
+            await self._held(spec, status, objection, now)
+            return
         await self._command(evidence, status, now)
+
+    async def _held(self, spec: TriggerSpec, status: FlagStatus, objection: Objection, now: float) -> None:
+        """Say why a flag is not turned back; of an outage of everything once, not once a flag."""
+        if not objection.shared:
+            await self._unable(spec, status.version, objection.kind, objection.detail)
+            return
+        begun, self._outage_at = now - self._outage_at > _OUTAGE_OVER, now
+        if begun:
+            await self._outputs.event(
+                Event(
+                    type=events.INABILITY,
+                    subject=events.AUTOMATION,
+                    data={"state": "begun", "status": objection.kind, "reason": objection.detail},
+                    id=events.event_id("inability", objection.kind, str(now)),
+                    time=now,
+                )
+            )
 
     def _to_be_sent_again(self, incident: Incident, now: float) -> bool:
         """An expired command that left the flag as it was has reached nobody; it is sent anew under the same id."""

@@ -68,6 +68,13 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ],
         ),
     ]
+    guard: Annotated[
+        Literal["control", "none"],
+        Meta(
+            description="control: a breach of the whole service commands nothing while the requests with the safe "
+            "variant breach too, where variants are reported."
+        ),
+    ] = "control"
     action: Annotated[
         Action, Meta(description="rollback: set the safe variant; hold: stop advancing; alert: only tell.")
     ] = "rollback"
@@ -144,6 +151,14 @@ class AutomationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
         return max(1, min(self.max_flips, int(round(self.max_share * managed, 9))))
 
 
+class BlameSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of several flags of a service is turned back."""
+
+    window: Annotated[
+        Seconds, Meta(description="How long ago a flag may have changed to be blamed before one that did not.")
+    ] = seconds(3600)
+
+
 class AfterFlipSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is looked at when a flag has been turned back."""
 
@@ -212,6 +227,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 2000
     command: CommandSettings = msgspec.field(default_factory=CommandSettings)
     automation: AutomationSettings = msgspec.field(default_factory=AutomationSettings)
+    blame: BlameSettings = msgspec.field(default_factory=BlameSettings)
     after_flip: AfterFlipSettings = msgspec.field(default_factory=AfterFlipSettings)
     keys: KeySettings = KeySettings()
     state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
@@ -252,6 +268,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     min_samples=condition.default_min_samples if least == "auto" else least,
                     unknown_grace=int(self.unknown_grace if grace is None else grace),
                     keep_for=int(trigger.keep_for),
+                    guard=trigger.guard == "control",
                     action=trigger.action,
                     shadow="shadow" in (self.mode, flag.mode, trigger.mode),
                     control_variant=(flag.control or flag.safe) if relative == "control" else None,

@@ -94,7 +94,7 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._inability = ""
+        self._finishing = asyncio.Lock()
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
         self._automation = automation
@@ -113,12 +113,12 @@ class Executor:
 
     async def recover(self) -> None:
         """Finish what an earlier process left open, and tell what it did not come to tell. Call before `execute`."""
-        for entry in await self._disk.run(lambda: list(self._ledger.entries())):
+        entries = await self._disk.run(lambda: list(self._ledger.entries()))
+        self._groups.recover(entries, self._now())
+        for entry in entries:
             if not entry.settled:
                 # It was checked before it was entered; a person's key for the occasion is gone by now.
                 await self._execute(entry.command, entry.opened.raw)
-            elif self._now() < entry.command.expires_at:
-                self._groups.note(entry.command)
         await self.tell_pending()
 
     async def tell_pending(self) -> None:
@@ -160,17 +160,14 @@ class Executor:
         if entry is not None:
             await self._teller.announce(entry)
         if result.reason is not None:
-            data = {"reason": result.reason, "detail": result.detail}
-            await self._teller.tell(audit.step(command, events.COMMAND_REJECTED, data, audit.digest(raw), self._now()))
+            await self._teller.refused(command, raw, Rejection(result.reason, result.detail), self._now())
         elif result.outcome is Outcome.REJECTED:
-            event = audit.step(command, events.INABILITY, {"reason": result.detail}, result.detail, self._now())
-            # Whoever tries again every second need not be told every second.
-            if event.id != self._inability:
-                self._inability = event.id
-                await self._teller.tell(event)
+            await self._teller.unable(command, result.detail, self._now())
         if result.reason is Reason.HALTED:
             await self._teller.tell_automation()
-        self._groups.note(command, refused=result.outcome is Outcome.REJECTED and result.final)
+        # What expired is told by that name, and what was done before has its outcome.
+        refused = result.reason not in (None, Reason.DUPLICATE, Reason.EXPIRED)
+        self._groups.note(command, refused=refused)
         await self._finish_groups()
         return result
 
@@ -178,7 +175,10 @@ class Executor:
         if not self._groups.open:
             return
         try:
-            for entry in await self._disk.run(lambda: self._groups.finished(self._now())):
+            # Several commands may be under way, and an incident is done once.
+            async with self._finishing:
+                finished = await self._disk.run(lambda: self._groups.finished(self._now()))
+            for entry in finished:
                 await self._teller.announce(entry)
         except LedgerError as error:
             log_event(log, "ledger.failed", level=logging.ERROR, step=events.INCIDENT_DONE, error=str(error))
@@ -273,14 +273,19 @@ class Executor:
                 return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
             detail = f"{error}; {flip.detail}" if flip.detail else str(error)
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
-            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=False)
+            # What has no read-back stays unknown however often it is tried.
+            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=not flip.readable)
         if outcome is Outcome.REJECTED:
             self._breaker.release(command)
             return _rejected(command, refusals[-1])
         status = self._observe(command, state) if state is not None else None
         found = {} if status is None else audit.found(status)
         if outcome is Outcome.APPLIED:
-            await self._record(entry, events.FLAG_VERIFIED, {**found, "took_s": round(self._now() - received, 6)})
+            took = {"took_s": round(self._now() - received, 6)}
+            if flip.readable:
+                await self._record(entry, events.FLAG_VERIFIED, {**found, **took})
+            else:
+                await self._record(entry, events.FLAG_UNVERIFIED, {**found, **took, "detail": flip.detail})
         elif outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:

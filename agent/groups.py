@@ -6,6 +6,7 @@ towards safe, and a person is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent import events
@@ -20,6 +21,7 @@ EXPIRED = "expired"
 
 _OUTCOMES = {
     events.FLAG_VERIFIED: Outcome.APPLIED,
+    events.FLAG_UNVERIFIED: Outcome.APPLIED,
     events.FLAG_ALREADY: Outcome.ALREADY,
     events.FLAG_CONFLICT: Outcome.CONFLICT,
 }
@@ -50,6 +52,15 @@ class Groups:
         known.expires_at = max(known.expires_at, command.expires_at)
         if refused:
             known.refused.add(FlagRef(command.flag, command.environment))
+
+    def recover(self, entries: Sequence[Entry], now: float) -> None:
+        """Follow the incidents that an earlier process did not see the end of."""
+        done = {entry.command.incident for entry in entries if entry.find(events.INCIDENT_DONE)}
+        for entry in entries:
+            command = entry.command
+            # One that is over and had no companion then, may have been of one flag: the configuration may be newer.
+            if command.incident not in done and (command.cause is not None or now < command.expires_at):
+                self.note(command)
 
     @property
     def open(self) -> bool:

@@ -20,13 +20,14 @@ import msgspec
 from agent.backends.contract import Snapshot
 from agent.commands import Command
 from agent.errors import LedgerError
-from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_UNVERIFIED, FLAG_VERIFIED, FLAG_WRITTEN, Event
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
 
+_SUFFIX = ".jsonl"
 _CLOCKS_APART_S = 300.0
-_SETTLED = {FLAG_VERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
+_SETTLED = {FLAG_VERIFIED, FLAG_UNVERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
@@ -82,7 +83,7 @@ class Ledger:
         with disk_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._flips: dict[tuple[str, str], float] = {}
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
         for entry in self.entries():
             for event in entry.events:
                 self._note(entry.command, event)
@@ -103,23 +104,19 @@ class Ledger:
 
     def changed(self) -> Iterator[Entry]:
         """Entries that were added or grew, by this process or another, since this was last called."""
-        for path in self._paths():
-            with disk_errors(path):
-                stat = path.stat()
+        for path, stat in self._files():
             # Files only grow, but for one that was replaced by hand.
             stamp = stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != stamp:
                 self._seen[path] = stamp
-                yield from self._readable(path)
+                yield from self._readable(Path(path))
 
     def recent(self, since: float) -> Iterator[Entry]:
         """Entries to which something was added since then, in Unix seconds, by this process or another."""
-        for path in self._paths():
-            with disk_errors(path):
-                touched = path.stat().st_mtime
+        for path, stat in self._files():
             # The clock of a file server is another one.
-            if touched >= since - _CLOCKS_APART_S:
-                yield from self._readable(path)
+            if stat.st_mtime >= since - _CLOCKS_APART_S:
+                yield from self._readable(Path(path))
 
     def open(self, command: Command, raw: bytes, snapshot: Snapshot, events: Sequence[Event]) -> tuple[Entry, bool]:
         """Record a command with its first events, durably: the entry and True, or the one that is there and False."""
@@ -165,7 +162,12 @@ class Ledger:
 
     def _paths(self) -> list[Path]:
         with disk_errors(self._directory):
-            return sorted(self._directory.glob("*.jsonl"))
+            return sorted(self._directory.glob(f"*{_SUFFIX}"))
+
+    def _files(self) -> list[tuple[str, os.stat_result]]:
+        """All files with their state: one pass over the directory, in which nothing is ever deleted."""
+        with disk_errors(self._directory), os.scandir(self._directory) as found:
+            return [(file.path, file.stat()) for file in found if file.name.endswith(_SUFFIX)]
 
     def _readable(self, path: Path) -> Iterator[Entry]:
         try:
@@ -183,7 +185,7 @@ class Ledger:
             self._flips[key] = max(event.time, self._flips.get(key, 0.0))
 
     def _path(self, command: str) -> Path:
-        return self._directory / f"{command}.jsonl"
+        return self._directory / f"{command}{_SUFFIX}"
 
 
 def append_line(path: Path, part: Opened | Step | Announced) -> None:

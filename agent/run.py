@@ -11,6 +11,7 @@ from typing import Literal
 
 from agent import aftermath, incidents
 from agent.aftermath import AftermathWatch
+from agent.blame import Blame, FlagKey
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
@@ -32,7 +33,7 @@ from streams.command_app import ExecutorRole
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness
 from streams.log import read_topic
-from streams.monitor import Condition
+from streams.monitor import Condition, Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.topics import Topics, create, describe
 from streams.transport import App
@@ -194,6 +195,7 @@ class Worker:
                 event=lambda event: self._event(self._app("monitor"), event),
             ),
             clock=time.time,
+            blame=Blame(self._watched, window=self.config.blame.window, bake=self.config.after_flip.bake),
         )
 
         after = AftermathWatch(
@@ -210,7 +212,13 @@ class Worker:
             event = inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
             await self._event(self._app("monitor"), event)
 
-        return Handlers(firing=commander.firing, transition=transition, inability=inability, judged=after.judged)
+        async def firing(second: Second) -> None:
+            await commander.firing(second.firing, second.breaching)
+
+        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged)
+
+    def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
+        return {} if self.monitor is None else self.monitor.watched()
 
     def apps(self) -> dict[str, App]:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from agent import audit
 from agent.automation import Automation
+from agent.commands import Command, Rejection
 from agent.errors import LedgerError
-from agent.events import Event
+from agent.events import COMMAND_REJECTED, INABILITY, Event
 from agent.ledger import Entry, Ledger
 from agent.logs import log_event
 
@@ -54,6 +56,7 @@ class Teller:
         self._telling: set[str] = set()
         self._untold: set[str] = set()
         self._automation_lock = asyncio.Lock()
+        self._inability = ""
 
     async def tell(self, event: Event) -> bool:
         """Tell one event; False where that failed."""
@@ -65,6 +68,18 @@ class Teller:
             log_event(log, "event.untold", level=logging.ERROR, type=event.type, id=event.id, error=repr(error))
             return False
         return True
+
+    async def refused(self, command: Command, raw: bytes, refusal: Rejection, at: float) -> None:
+        """Tell that a command, which came as `raw`, was refused."""
+        data = {"reason": refusal.reason, "detail": refusal.detail}
+        await self.tell(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
+
+    async def unable(self, command: Command, problem: str, at: float) -> None:
+        """Tell that a command cannot be carried out now; whoever tries again every second is told of once."""
+        event = audit.step(command, INABILITY, {"reason": problem}, problem, at)
+        if event.id != self._inability:
+            self._inability = event.id
+            await self.tell(event)
 
     async def announce(self, entry: Entry) -> None:
         """Tell the entry's pending events, in order."""

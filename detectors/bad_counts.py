@@ -20,6 +20,7 @@ from detectors.cells import (
 )
 from detectors.evaluation import MOST_LATE
 from detectors.histogram import BINS, first_bin_above
+from detectors.overdue import limit_of, measure_of
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import WindowStore
@@ -50,6 +51,15 @@ class BadCounts:
             for metric in dict.fromkeys(metrics)
         ]
         self._first = np.full(len(wanted), BINS, dtype=np.int64)
+        limits = [limit_of(spec) for spec, _ in wanted]
+        self._overdue: list[tuple[int, Int]] = [
+            (
+                store.measure_columns(measure_of(limit))[1],
+                np.array([i for i, own in enumerate(limits) if own == limit], dtype=np.int64),
+            )
+            for limit in dict.fromkeys(limits)
+            if limit is not None
+        ]
 
     def set_limit(self, at: Int, limit_ms: NDArray[np.float64]) -> None:
         """From now on latencies above `limit_ms` (r,) are bad in the rows `at` (r,)."""
@@ -68,6 +78,11 @@ class BadCounts:
                 bad[at], whole[at] = sums[part][rows], sums[of][rows]
                 if metric == "cache_hit_rate":
                     bad[at] = whole[at] - bad[at]
+        for column, at in self._overdue:
+            # Requests that hang are bad when they cross the limit, and not again when they end.
+            overdue = sums[column][self.rows[at]]
+            bad[at] = np.maximum(bad[at] + overdue, 0)
+            whole[at] = np.maximum(whole[at] + overdue, bad[at])
         late = sums[LATE][self.rows]
         nothing = (self.rows < 0) | (100 * late > MOST_LATE * (sums[REQUESTS][self.rows] + late))
         bad[nothing] = whole[nothing] = 0

@@ -17,6 +17,7 @@ from detectors.cells import LATE, REQUESTS, Scope
 from detectors.evaluation import MOST_LATE, Bool, Doubt, Evaluation, Float, Gathered, Measured, Tier
 from detectors.fast import Day, Fast
 from detectors.metrics import compute
+from detectors.overdue import limit_of, measure_of
 from detectors.proofs import Proofs
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
@@ -34,6 +35,7 @@ class _Group(NamedTuple):
     windows: tuple[int, ...]
     metric: Metric
     measure: str | None
+    limit_ms: float | None
     at: Int
     rows: Int
     quantile: Float
@@ -52,8 +54,9 @@ def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 
 
 def measures(specs: Sequence[TriggerSpec]) -> list[str]:
-    """The custom measures that the triggers look at."""
-    return [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    """The measures that the triggers look at: custom ones, and the sums of requests overdue for latency limits."""
+    custom = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    return custom + [measure_of(limit) for limit in map(limit_of, specs) if limit is not None]
 
 
 class Evaluator:
@@ -196,11 +199,20 @@ class Evaluator:
         value, late = np.full(n, np.nan), np.zeros(n)
         samples, doubt, window = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int8), np.zeros(n, dtype=np.int64)
         for group in groups:
+            for seconds in group.windows[1:]:
+                # Summed each time, not first when a night's little traffic asks for all of them at once.
+                self._store.window(seconds).settle()
             wanting = np.arange(len(group.at))
             for number, seconds in enumerate(group.windows):
                 at, rows = group.at[wanting], group.rows[number][wanting]
                 found, count = compute(
-                    self._store, seconds, group.metric, rows, quantile=group.quantile[wanting], measure=group.measure
+                    self._store,
+                    seconds,
+                    group.metric,
+                    rows,
+                    quantile=group.quantile[wanting],
+                    measure=group.measure,
+                    limit_ms=group.limit_ms,
                 )
                 kept = np.flatnonzero(rows >= 0)
                 sums = self._store.window(seconds).sums
@@ -211,11 +223,12 @@ class Evaluator:
                 few = count < self._min_samples[at]
                 value[at], samples[at], window[at] = found, count, seconds
                 late[at] = 100 * behind / np.maximum(total, 1)
-                doubt[at] = np.select(
-                    [rows < 0, 100 * behind > MOST_LATE * total, few, np.isnan(found)],
-                    [Doubt.NOT_KEPT, Doubt.LATE, Doubt.FEW_SAMPLES, Doubt.NO_VALUE],
-                    Doubt.NONE,
-                )
+                # Of several the least is said, so it is written last.
+                why = np.where(np.isnan(found), np.int8(Doubt.NO_VALUE), np.int8(Doubt.NONE))
+                why[few] = Doubt.FEW_SAMPLES
+                why[100 * behind > MOST_LATE * total] = Doubt.LATE
+                why[rows < 0] = Doubt.NOT_KEPT
+                doubt[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
                 wanting = wanting[few & (count > 0)]
                 if not len(wanting):
@@ -224,10 +237,10 @@ class Evaluator:
 
 
 def _groups(store: WindowStore, wanted: Sequence[tuple[int, TriggerSpec, Scope]]) -> list[_Group]:
-    found: dict[tuple[tuple[int, ...], Metric, str | None], list[tuple[int, list[int], float]]] = {}
+    found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float]]] = {}
     for i, spec, scope in wanted:
         condition = spec.condition
-        key = spec.windows, condition.metric, condition.measure
+        key = spec.windows, condition.metric, condition.measure, limit_of(spec)
         rows = [store.row(scope, seconds) for seconds in spec.windows]
         found.setdefault(key, []).append((i, rows, condition.quantile or 0.5))
     return [

@@ -11,6 +11,10 @@ least gamma seconds, whatever the rate does at or under r0 and however many requ
 requests is no look: it adds nothing, so that silence alone never alarms. The alternatives are several factors on the
 odds, each with its M; the alarm is on their mean, which is such a statistic too.
 
+The promise is about the rate of each second. When an instance dies and takes thirty requests with it, that second is
+above r0, and it alarms; r0 must be what the service shows on its worse healthy minutes (detectors.healthy_rate), and
+more where requests fail together in single seconds.
+
 No detector with that gamma can find a true rate p in fewer than about log(gamma) / KL(p, r0) requests (Lorden 1971),
 KL(p, q) = p log(p/q) + (1-p) log((1-p)/(1-q)). This one needs 1.0 to 1.5 times that, and a second to be over.
 

@@ -114,6 +114,7 @@ class Condition:
 class TriggerSpec:
     """A trigger of one flag in one service and environment.
 
+    `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
     `unknown_grace` and `keep_for` are in seconds. `baseline` is the stored value of the condition's metric, in the
     condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to a longer one.
     `fast` lets `detectors.sequential` fire it too, with one false alarm in `false_alarms` seconds at most. Raises
@@ -131,6 +132,7 @@ class TriggerSpec:
     keep_for: int = 0
     action: Action = "rollback"
     shadow: bool = False
+    guard: bool = True
     control_variant: str | None = None
     baseline: float | None = None
     max_window: int | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from detectors.blame import PROOF
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -25,6 +26,7 @@ from detectors.cells import (
 )
 from detectors.evaluation import Evaluation, Tier
 from detectors.metrics import compute
+from detectors.overdue import limit_of
 from detectors.spec import MIN_SAMPLES, RATIOS, Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
@@ -56,8 +58,10 @@ class Evidence:
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `obstacle` says why nothing may be done on this evidence: it is old, or the breach rests on one instance
-    of several. None where it is enough. `exposure` tells, while the second is the newest, that of the trigger's flag in
+    themselves; `obstacle` says why nothing may be done on this evidence: it is old, the breach rests on one instance of
+    several, or the control breaches too. None where it is enough. `proof` says how much worse the flag's other variants
+    are than its safe one, in nats (detectors.blame); None where nothing can be compared.
+    `exposure` tells, while the second is the newest, that of the trigger's flag in
     its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
     trigger that fires for days it is wanted once.
 
@@ -82,6 +86,7 @@ class Evidence:
     fresh: bool
     obstacle: str | None
     fresh_seconds: int = FRESH_SECONDS
+    proof: float | None = None
     exposure: Callable[[], Exposure] | None = None
     tier: TierName = "held"
     evidence: float | None = None
@@ -129,6 +134,7 @@ class Gather:
                 return None
         elif tier == Tier.PROOF:
             least = MIN_SAMPLES
+        proof = self._observer.proof(spec)
         newest = self._store.newest(scope)
         age = math.inf if newest is None else max(0.0, now - (newest + 1))
         of_control = spec.condition.relative == "control" and spec.condition.metric != "absence"
@@ -146,13 +152,42 @@ class Gather:
             age=age,
             first_true_at=float(result.first_true_at[row] if tier != Tier.FAST else since),
             fresh=spec.condition.metric == "absence" or self._fresh(spec, limit),
-            obstacle=_stale(age) or _single_source(spec, counts, instances, limit, least),
+            obstacle=_stale(age)
+            or _single_source(spec, counts, instances, limit, least)
+            or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None),
+            proof=proof,
             exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
             tier=_NAMES[tier],
             evidence=None if tier == Tier.HELD else _number(gathered.evidence[row]),
             bound=None if tier == Tier.HELD else _number(gathered.bound[row]),
             null_rate=null if tier == Tier.FAST else None,
             since=None if tier == Tier.HELD else float(since),
+        )
+
+    def _shared(self, spec: TriggerSpec, threshold: float, proof: float | None, begin: int | None) -> str | None:
+        """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's.
+
+        `begin` is the first second of a fast alarm's evidence: the control is judged by the same seconds, because its
+        window still shows what was before them.
+        """
+        if not spec.guard or spec.condition.variant is not None or (proof is not None and proof >= PROOF):
+            return None
+        parts = _PARTS.get(spec.condition.metric)
+        if begin is not None and parts is not None:
+            control = Scope(spec.environment, spec.service, spec.flag, spec.safe_variant)
+            counts = self._store.counts(control, self._store.display, begin)
+            samples, least = int(counts[parts[1]]), FAST_LEAST
+            value = self._share(spec, counts, math.nan)
+        else:
+            measured = self._observer.control(spec)
+            if measured is None:
+                return None
+            value, samples, least = measured.value, measured.samples, MIN_SAMPLES
+        if samples < least or not _breaches(spec, value, threshold):
+            return None
+        return (
+            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is {value:.6g}, limit "
+            f"{threshold:.6g}; what hits both variants is no release's"
         )
 
     def _share(self, spec: TriggerSpec, counts: Int, otherwise: float) -> float:
@@ -184,6 +219,7 @@ class Gather:
             rows,
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         return bool(samples[0] or condition.metric == "throughput") and _breaches(spec, float(value[0]), threshold)
 

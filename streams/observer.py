@@ -7,18 +7,47 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from detectors.cells import LATE, REQUESTS, Int, Scope
+from detectors.blame import worse
+from detectors.cells import (
+    CACHE_HITS,
+    CACHE_LOOKUPS,
+    ERRORS,
+    LATE,
+    REQUESTS,
+    TIMEOUTS,
+    UNAVAILABLE,
+    Int,
+    Scope,
+)
 from detectors.metrics import compute
-from detectors.spec import TriggerSpec
+from detectors.overdue import limit_of
+from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 
 _STEADY = 20
+
+
+class _Part(NamedTuple):
+    """The columns of what is bad and of all, where a metric is a ratio; `inverse` counts what is good."""
+
+    part: int
+    of: int
+    inverse: bool = False
+
+
+_BAD: Mapping[Metric, _Part] = {
+    "error_rate": _Part(ERRORS, REQUESTS),
+    "timeout_rate": _Part(TIMEOUTS, REQUESTS),
+    "availability": _Part(UNAVAILABLE, REQUESTS),
+    "cache_hit_rate": _Part(CACHE_HITS, CACHE_LOOKUPS, inverse=True),
+}
 
 Service = tuple[str, str, str]
 """Environment, service and a flag under watch in it."""
@@ -138,11 +167,46 @@ class Observer:
             np.array([row], dtype=np.int64),
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         if row < 0:
             return Measurement(float(value[0]), 0, 0, 0)
         sums = self._store.window(condition.over).sums
         return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, row]), int(sums[LATE, row]))
+
+    def proof(self, spec: TriggerSpec) -> float | None:
+        """How much worse the flag's other variants are than its safe one, in nats (detectors.blame); None: no ratio."""
+        bad = _BAD.get(spec.condition.metric)
+        if bad is None:
+            return None
+        others, safe = self._variants((spec.environment, spec.service, spec.flag))
+        sums = self._store.window(self._store.display).sums
+
+        def counted(rows: list[int]) -> tuple[int, int]:
+            whole = int(sums[bad.of, rows].sum())
+            part = int(sums[bad.part, rows].sum())
+            return (whole - part if bad.inverse else part), whole
+
+        (treated_bad, treated), (control_bad, control) = counted(others), counted(safe)
+        return worse(treated_bad, treated, control_bad, control)
+
+    def control(self, spec: TriggerSpec) -> Measurement | None:
+        """The trigger's metric in the requests of the flag's safe variant, over the last minute; None without any."""
+        _, safe = self._variants((spec.environment, spec.service, spec.flag))
+        if not safe:
+            return None
+        condition, display = spec.condition, self._store.display
+        value, samples = compute(
+            self._store,
+            display,
+            condition.metric,
+            np.array(safe[:1], dtype=np.int64),
+            quantile=condition.quantile or 0.5,
+            measure=condition.measure,
+            limit_ms=limit_of(spec),
+        )
+        sums = self._store.window(display).sums
+        return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, safe[0]]), int(sums[LATE, safe[0]]))
 
     def _variants(self, of: Service) -> tuple[list[int], list[int]]:
         """Slots of the flag's variants in the service: those other than the safe one, and the safe one's."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import Headers
+from agent.backends.secret_file import check_secret_file
 from agent.errors import Auth, ConfigError, Transient
 
 RENEW_BEFORE = 600.0
@@ -58,17 +58,6 @@ def emulator_address(emulator: str) -> str:
     return emulator
 
 
-def check_secret_file(path: Path) -> None:
-    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
-
-
 class GoogleToken:
     """The access token of one set of credentials. Its repr shows no secret.
 
@@ -80,12 +69,18 @@ class GoogleToken:
         self._path = path
         self._scopes = list(scopes)
         self._credentials: Any = None if path is None else _from_file(path, self._scopes)
+        self._search: asyncio.Task[Any] | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def credentials(self) -> Any:
         """The google.auth credentials. Raises Auth where none are found."""
         if self._credentials is None:
-            self._credentials = await asyncio.to_thread(_default, self._scopes)
+            if self._search is None or self._search.done():
+                self._search = asyncio.create_task(asyncio.to_thread(_default, self._scopes))
+                # Whoever asks next begins anew.
+                self._search.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One that outlasts a call's deadline serves the next call.
+            self._credentials = await asyncio.shield(self._search)
         return self._credentials
 
     async def headers(self, deadline: float, renew: bool = False) -> Headers:
@@ -100,8 +95,9 @@ class GoogleToken:
         return {"Authorization": f"Bearer {credentials.token}"}
 
     async def close(self) -> None:
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for task in (self._search, self._renewal):
+            if task is not None:
+                task.cancel()
 
     def _renewing(self, credentials: Any) -> asyncio.Task[None]:
         if self._renewal is None or self._renewal.done():

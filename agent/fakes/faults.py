@@ -18,6 +18,7 @@ Written `ON:KIND[=VALUE][,NAME=VALUE...]`:
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Literal, get_args
 
@@ -47,27 +48,34 @@ class Faults:
 
     def __init__(self) -> None:
         self._waiting: deque[Fault] = deque()
+        # A fake may serve in threads.
+        self._lock = threading.Lock()
 
     def add(self, fault: Fault | str) -> None:
         """Order a fault, as a struct or in its written form. Raises FlipbackError where the text is none."""
-        self._waiting.append(parse(fault) if isinstance(fault, str) else fault)
+        made = parse(fault) if isinstance(fault, str) else fault
+        with self._lock:
+            self._waiting.append(made)
 
     def take(self, on: On) -> Fault | None:
         """The fault of a request that has come, used up by it."""
-        for place, fault in enumerate(self._waiting):
-            if fault.on == on:
-                if fault.times == 1:
-                    del self._waiting[place]
-                elif fault.times:
-                    self._waiting[place] = msgspec.structs.replace(fault, times=fault.times - 1)
-                return fault
+        with self._lock:
+            for place, fault in enumerate(self._waiting):
+                if fault.on == on:
+                    if fault.times == 1:
+                        del self._waiting[place]
+                    elif fault.times:
+                        self._waiting[place] = msgspec.structs.replace(fault, times=fault.times - 1)
+                    return fault
         return None
 
     def clear(self) -> None:
-        self._waiting.clear()
+        with self._lock:
+            self._waiting.clear()
 
     def waiting(self) -> list[Fault]:
-        return list(self._waiting)
+        with self._lock:
+            return list(self._waiting)
 
 
 def parse(text: str) -> Fault:

@@ -213,6 +213,16 @@ def canary() -> Iterator[Figure]:
                 "canary", f"both fail {both}, {what}: false proofs in 1 h", "of runs", float(proven.mean()),
                 config.alpha, config.alpha, f"{int(proven.sum())} of {runs}",
             )  # fmt: skip
+    for together in (2, 3):
+        rng = np.random.default_rng(SEED)
+        detector = CanaryProof(runs, config)
+        for second in range(3600):
+            bad, others = (together * rng.poisson(rate * s * HEALTHY / together, runs) for s in (share, 1 - share))
+            proven = detector.update(second, bad, others, share)
+        yield Figure(
+            "canary", f"both fail {HEALTHY:.1%}, {together} requests at a time: false proofs in 1 h", "of runs",
+            float(proven.mean()), config.alpha, None, "a client that tries again; not promised",
+        )  # fmt: skip
 
 
 def ratio() -> Iterator[Figure]:

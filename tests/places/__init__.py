@@ -20,9 +20,14 @@ ABSENT = FlagRef("absent", "production")
 
 PLACES: dict[str, str] = {
     "flagd-file": "tests.places.flagd_file:FlagdFilePlace",
+    "firestore": "tests.places.firestore:FirestorePlace",
     "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
+    "remote-config": "tests.places.remote_config:RemoteConfigPlace",
+    "remote-config-server": "tests.places.remote_config:RemoteConfigServerPlace",
+    "unleash": "tests.places.unleash:UnleashPlace",
+    "webhook": "tests.places.webhook:WebhookPlace",
 }
-"""`module:class` by the kind of the backend."""
+"""`module:class` by the kind of the backend, with what is different about the place."""
 
 
 class Place(Protocol):

@@ -33,6 +33,7 @@ class Fleet:
         backends: Mapping[str, FakeBackend] | None = None,
         watch: FlagWatch | None = None,
         now: float = 1001.0,
+        budget_s: float = 2.0,
     ) -> None:
         self.names = [f"f{n}" for n in range(size)]
         self.backends = dict(backends or {name: FakeBackend() for name in self.names})
@@ -59,7 +60,7 @@ class Fleet:
             emit=self._emit,
             now=lambda: self.now,
             cooldown_s=0.0,
-            budget_s=2.0,
+            budget_s=budget_s,
         )
 
     def reborn(self) -> Fleet:

@@ -236,6 +236,16 @@ async def test_a_halt_that_could_not_be_told_is_told_later(tmp_path: Path, monke
     assert [event.type for event in fleet.told] == [events.AUTOMATION_HALTED]
 
 
+async def test_a_process_that_stands_still_with_the_lock_is_named_and_a_person_is_not_kept(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 2, 2, budget_s=10.0)
+    with Automation(tmp_path).locked():
+        result = await fleet.flip("f0")
+        assert (result.outcome, result.final) == (Outcome.REJECTED, False)
+        assert "does not let go" in result.detail
+        assert (await fleet.flip("f1", trigger=BY_HAND)).outcome is Outcome.APPLIED
+    assert (await fleet.flip("f0")).outcome is Outcome.APPLIED
+
+
 def test_a_halt_that_a_crash_cut_short_was_never_made(tmp_path: Path) -> None:
     automation = Automation(tmp_path)
     with automation.locked():

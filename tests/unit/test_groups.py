@@ -67,6 +67,15 @@ async def test_every_flag_of_a_group_is_made_safe_and_the_end_is_told_once(fleet
     assert done.subject == "production/f0"
 
 
+async def test_one_that_cannot_be_read_back_counts_by_its_acknowledgement(fleet: Fleet) -> None:
+    fleet.backends["f1"].blind = True
+    await carry_out(fleet)
+    await fleet.executor.tell_pending()
+    (done,) = fleet.of(events.INCIDENT_DONE)
+    assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "applied"}
+    assert len(fleet.of(events.FLAG_UNVERIFIED)) == 1
+
+
 async def test_one_that_was_changed_and_one_that_is_safe_stop_no_other(fleet: Fleet) -> None:
     fleet.backends["f0"].edit("beta")
     fleet.backends["f1"].edit("off")
@@ -133,6 +142,30 @@ async def test_what_began_before_a_crash_ends_after_it_and_is_told_once(fleet: F
         await again.executor.execute(raw)
     told = [event for process in (fleet, reborn, again) for event in process.of(events.INCIDENT_DONE)]
     assert [event.data["flags"] for event in told] == [{"f0": "applied", "f1": "applied", "f2": "applied"}]
+
+
+async def test_an_incident_that_expired_while_nobody_was_there_is_told_at_the_start(fleet: Fleet) -> None:
+    fleet.backends["f1"].faults["apply"] = [Permission("403")] * 9
+    for raw in orders(fleet)[:2]:
+        await fleet.executor.execute(raw)
+    reborn = fleet.reborn()
+    reborn.now += 1000
+    for process in (reborn, reborn.reborn()):
+        await process.executor.recover()
+        await process.executor.tell_pending()
+        told = [event.data["flags"] for event in process.of(events.INCIDENT_DONE)]
+        assert told == ([{"f0": "applied", "f1": "expired", "f2": "expired"}] if process is reborn else [])
+
+
+async def test_an_incident_of_one_flag_is_not_taken_for_that_of_a_group_which_was_configured_later(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 3, 10)
+    await fleet.flip("f0")
+    later = Fleet(tmp_path, 3, 10, groups=GROUP, now=2000.0)
+    await later.executor.recover()
+    await later.executor.tell_pending()
+    assert later.of(events.INCIDENT_DONE) == []
 
 
 async def test_commands_that_are_delivered_again_after_the_end_tell_it_no_second_time(fleet: Fleet) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from agent.backends.contract import FlagState, Snapshot
 from agent.commands import Command, Evidence, issue
 from agent.errors import LedgerError
-from agent.events import FLAG_CONFLICT, FLAG_SNAPSHOT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import (
+    FLAG_AMBIGUOUS,
+    FLAG_CONFLICT,
+    FLAG_SNAPSHOT,
+    FLAG_UNVERIFIED,
+    FLAG_VERIFIED,
+    FLAG_WRITTEN,
+    Event,
+)
 from agent.ledger import Entry, Ledger
 
 EVIDENCE = Evidence(
@@ -107,7 +116,16 @@ def test_a_step_cut_short_by_a_crash_counts_as_never_made(tmp_path: Path, cut: i
     assert [step.type for step in last.events] == [FLAG_SNAPSHOT, FLAG_VERIFIED]
 
 
-@pytest.mark.parametrize(("kind", "settled"), [(FLAG_WRITTEN, False), (FLAG_VERIFIED, True), (FLAG_CONFLICT, True)])
+@pytest.mark.parametrize(
+    ("kind", "settled"),
+    [
+        (FLAG_WRITTEN, False),
+        (FLAG_AMBIGUOUS, False),
+        (FLAG_VERIFIED, True),
+        (FLAG_UNVERIFIED, True),
+        (FLAG_CONFLICT, True),
+    ],
+)
 def test_a_command_is_settled_when_it_is_known_what_became_of_it(tmp_path: Path, kind: str, settled: bool) -> None:
     ledger = Ledger(tmp_path)
     entry = opened(ledger)
@@ -148,3 +166,15 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="file"):
         Ledger(tmp_path / "file" / "ledger")
+
+
+def test_only_what_was_touched_since_is_recent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    opened(ledger)
+    later, _ = ledger.open(command("slow"), b"raw", SNAPSHOT, [event(FLAG_SNAPSHOT)])
+    for path in tmp_path.glob("*.jsonl"):
+        os.utime(path, (1000.0, 1000.0))
+    assert len(list(ledger.recent(1200.0))) == 2
+    assert list(ledger.recent(2000.0)) == []
+    ledger.append(later, event(FLAG_WRITTEN))
+    assert [entry.command.id for entry in Ledger(tmp_path).recent(2000.0)] == [later.command.id]

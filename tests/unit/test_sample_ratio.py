@@ -41,6 +41,15 @@ def test_without_tolerance_it_is_the_uniform_mixture_over_the_likelihood(treated
     assert evidence([treated, others], TENTH, 0.0) == pytest.approx(log(mixture / null), rel=1e-9, abs=1e-9)
 
 
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_of_three_variants_too(a: int, b: int, c: int) -> None:
+    # The uniform density on the shares of three variants is 2.
+    mixture = 2 * Fraction(factorial(a) * factorial(b) * factorial(c), factorial(a + b + c + 2))
+    null = Fraction(1, 10) ** a * Fraction(3, 10) ** b * Fraction(6, 10) ** c
+    share = np.array([[0.1], [0.3], [0.6]])
+    assert evidence([a, b, c], share, 0.0) == pytest.approx(log(mixture / null), rel=1e-9, abs=1e-9)
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 0.05])
 def test_its_mean_over_all_outcomes_is_one_at_most(tolerance: float) -> None:
     # Of 12 requests; sequences of one count are alike, and there are 12! / (x! (12 - x)!) of them.
@@ -107,6 +116,15 @@ def test_new_percentages_begin_anew_in_their_row_alone() -> None:
     assert detector.update(0, seen, share).tolist() == [True, True]
     share = np.array([[0.1, 0.5], [0.9, 0.5]])
     assert detector.update(1, seen, share).tolist() == [True, False]
+
+
+def test_a_mismatch_stands_until_the_percentages_change() -> None:
+    detector = SampleRatio(1, 2, SampleRatioConfig())
+    assert detector.update(0, np.array([[50], [50]]), TENTH)[0]
+    for second in range(1, 100):
+        mismatch = detector.update(second, np.array([[100], [900]]), TENTH)
+    assert detector.evidence[0] < 0
+    assert mismatch[0]
 
 
 def test_a_variant_of_no_share_is_found_when_it_is_served() -> None:

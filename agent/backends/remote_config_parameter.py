@@ -1,0 +1,224 @@
+"""What a Remote Config parameter gives to whom, and the parameter that gives something else.
+
+The resource is https://firebase.google.com/docs/reference/remote-config/rest/v1/RemoteConfig. A subject gets the value
+of the first condition, in the order of the template, that is true for it and that the parameter has a value for; else
+the default value. So a flag is safe where every value is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from agent.backends.contract import FlagState
+from agent.backends.json_text import Edit, compact, edited, elements, members, parse, with_members
+from agent.errors import Invalid, Unsupported
+
+_MOST_CONDITION = 100
+"""Characters that the name of a condition may have."""
+_MOST_SEED = 32
+"""Characters of a seed, from [-_.0-9a-zA-Z] (reference of PercentCondition)."""
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_PERCENT = re.compile(
+    r"""(\s*percent\s*(?:\(\s*(?:'[^']*'|"[^"]*")?\s*\)\s*)?(?:<=|between\s+0(?:\.0+)?\s+and)\s*)([0-9]+(?:\.[0-9]+)?)\s*"""
+)
+"""The share from the front: who is in it stays in it when the number rises. The seed says who is in front."""
+
+_BOOLEANS = {"on": "true", "off": "false", "true": "true", "false": "false"}
+_ON_OFF = {"true": "on", "false": "off"}
+
+
+def parameter_name(flag: str) -> str:
+    """The name of a flag's parameter where the settings name none: `_` for each character that may not stand there."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", flag)
+    return f"_{name[1:]}" if name[:1].isdigit() else name
+
+
+class Definition(NamedTuple):
+    """A parameter and the conditions that it names, in the template's order, each as compact JSON text."""
+
+    parameter: str
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> str:
+        return f'{{"parameter":{self.parameter},"conditions":[{",".join(self.conditions)}]}}'
+
+    @classmethod
+    def of(cls, raw: str) -> Definition:
+        """The definition whose `raw` this is."""
+        top = {member.name: member for member in members(raw, 0)}
+        parameter, conditions = top["parameter"], top["conditions"]
+        spans = elements(raw, conditions.value_start)
+        return cls(raw[parameter.value_start : parameter.value_end], tuple(raw[start:end] for start, end in spans))
+
+    @property
+    def version(self) -> str:
+        """Names the content, in whatever order and layout a server happens to write it."""
+        canonical = json.dumps(parse(self.raw), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def same_parameter(self, other: Definition) -> bool:
+        return bool(parse(self.parameter) == parse(other.parameter))
+
+
+def state(definition: Definition) -> FlagState:
+    """What subjects get."""
+    parameter = parse(definition.parameter)
+    given = [_variant(parameter, value) for _, value in _values(parameter)]
+    alike = len(set(given)) == 1 and "defaultValue" in parameter
+    percent = None
+    # A condition that gives what the others get too makes no difference.
+    if len(definition.conditions) == 1 and len(given) == 2 and None not in given and not alike:
+        match = _percentage(definition.conditions[0])
+        percent = None if match is None else float(match[2])
+    return FlagState(
+        variant=given[0] if alike else None, percent=percent, version=definition.version, raw=definition.raw
+    )
+
+
+def all_to(definition: Definition, target: str) -> Definition:
+    """The definition by which every subject gets `target`: the default value and every conditional one.
+
+    Raises Invalid where the parameter cannot have such a value, Unsupported where values are not flipback's to change.
+    """
+    parameter = parse(definition.parameter)
+    value = _value(parameter, target)
+    wanted = {name: value for name, old in conditional_values(parameter).items() if not _alike(parameter, old, value)}
+    return Definition(_with_values(definition.parameter, parameter, value, wanted), definition.conditions)
+
+
+def percent_to(
+    definition: Definition,
+    name: str,
+    condition: Callable[[str], str | None],
+    variant: str,
+    rest: str,
+    percent: float,
+) -> Definition:
+    """The definition by which `percent` of the subjects get `variant` and the others `rest`.
+
+    The number of the parameter's percentage is changed, its seed kept. A parameter without conditions gets one,
+    `flipback_<name>`; `condition` gives the text of those that the template has, which may be ours of an earlier time.
+    Raises Unsupported where the parameter has conditions of another kind.
+    """
+    parameter = parse(definition.parameter)
+    chosen, others = _value(parameter, variant), _value(parameter, rest)
+    if not 0 <= percent <= 100:
+        raise Invalid(f"{percent:g} is no percentage; expected 0 to 100")
+    named = conditional_values(parameter)
+    if len(named) > 1:
+        raise Unsupported(
+            f"parameter {name!r} has the conditions {', '.join(map(repr, named))}, which a percentage would not respect"
+        )
+    used = next(iter(named), _cut(f"flipback_{name}", _MOST_CONDITION))
+    found = condition(used)
+    if found is None:
+        made = {"name": used, "expression": f"percent('{_cut(name, _MOST_SEED)}') <= 0"}
+        found = compact(json.dumps(made))
+    match = _percentage(found)
+    if match is None:
+        raise Unsupported(
+            f"condition {used!r} of parameter {name!r} is not a percentage alone, and would not be respected; "
+            "expected such as percent('seed') <= 10"
+        )
+    if float(match[2]) != percent:
+        number = f"{percent:.6f}".rstrip("0").rstrip(".")
+        found = compact(with_members(found, {"expression": f"{match[1]}{number}"}))
+    wanted = {} if _alike(parameter, named.get(used), chosen) else {used: chosen}
+    return Definition(_with_values(definition.parameter, parameter, others, wanted), (found,))
+
+
+def conditional_values(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditional values of a parameter, by the names of their conditions. Raises Unsupported on anything else."""
+    found = parameter.get("conditionalValues", {})
+    if not isinstance(found, dict):
+        raise Unsupported("the parameter's conditional values are of an unknown kind")
+    return found
+
+
+def _with_values(
+    text: str, parameter: Mapping[str, Any], default: dict[str, str], conditional: Mapping[str, object]
+) -> str:
+    """The parameter with another default value and some other conditional values."""
+    if not _alike(parameter, parameter.get("defaultValue"), default):
+        text = with_members(text, {"defaultValue": default})
+    if conditional and not conditional_values(parameter):
+        text = with_members(text, {"conditionalValues": conditional})
+    elif conditional:
+        span = next(member for member in members(text, 0) if member.name == "conditionalValues")
+        inner = with_members(text[span.value_start : span.value_end], conditional)
+        text = edited(text, [Edit(span.value_start, span.value_end, inner)])
+    return compact(text)
+
+
+def _values(parameter: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All values, each with where it stands."""
+    if "defaultValue" in parameter:
+        yield "default value", parameter["defaultValue"]
+    for name, value in conditional_values(parameter).items():
+        yield f"value under condition {name!r}", value
+
+
+def _type(parameter: Mapping[str, Any]) -> str:
+    kind = parameter.get("valueType", "STRING")
+    return "STRING" if kind == "PARAMETER_VALUE_TYPE_UNSPECIFIED" else str(kind)
+
+
+def _variant(parameter: Mapping[str, Any], value: Any) -> str | None:
+    """What a value says; None for one that is not plain."""
+    match value:
+        case {"value": str(text)} if len(value) == 1:
+            return _ON_OFF.get(text.lower(), text) if _type(parameter) == "BOOLEAN" else text
+    return None
+
+
+def _alike(parameter: Mapping[str, Any], value: Any, other: Any) -> bool:
+    """Do two plain values say the same, however they are spelled."""
+    variant = _variant(parameter, value)
+    return variant is not None and variant == _variant(parameter, other)
+
+
+def _value(parameter: Mapping[str, Any], target: str) -> dict[str, str]:
+    """The value that says `target`, for a parameter whose values may be changed."""
+    for where, value in _values(parameter):
+        match value:
+            case {"value": str()} | {"useInAppDefault": bool()} if len(value) == 1:
+                continue
+            case dict():
+                kinds = ", ".join(sorted(value.keys() - {"value", "useInAppDefault"})) or "mixture"
+            case _:
+                kinds = type(value).__name__
+        raise Unsupported(
+            f"the parameter's {where} is no plain value ({kinds}): a change would end what the Firebase console runs "
+            "there; end it there first"
+        )
+    kind = _type(parameter)
+    if kind == "BOOLEAN":
+        if target not in _BOOLEANS:
+            raise Invalid(f"{target!r} is no value of a BOOLEAN parameter; expected on or off")
+        return {"value": _BOOLEANS[target]}
+    if kind == "NUMBER" and not _NUMBER.fullmatch(target):
+        raise Invalid(f"{target!r} is no value of a NUMBER parameter")
+    if kind == "JSON":
+        try:
+            parse(target)
+        except Invalid as error:
+            raise Invalid(f"{target!r} is no value of a JSON parameter: {error}") from error
+    if kind not in ("STRING", "NUMBER", "JSON"):
+        raise Unsupported(f"the parameter is of type {kind}, which flipback does not know")
+    return {"value": target}
+
+
+def _percentage(condition: str) -> re.Match[str] | None:
+    expression = parse(condition).get("expression")
+    return _PERCENT.fullmatch(expression) if isinstance(expression, str) else None
+
+
+def _cut(name: str, most: int) -> str:
+    """A name of our own making, as long as is allowed, that no other name becomes too."""
+    return name if len(name) <= most else hashlib.sha256(name.encode()).hexdigest()[:most]

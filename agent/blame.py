@@ -1,0 +1,161 @@
+"""Which of several flags is turned back, and when none is: what a firing trigger does not know of the others.
+
+A trigger on a whole service fires for every flag of it. One is turned back, the one to which most points, and the next
+only if the breach is still there when that has had its time. Where half of everything breaks at once it is no release.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.flag_state import FlagStatus
+from agent.incidents import Incident
+from detectors.blame import PROOF
+from streams.evidence import Evidence
+
+AT_ONCE_S = 3.0
+"""Seconds of the clock in which firings count as one moment: shards are judged a second apart at most."""
+
+LEAST_SERVICES = 3
+"""Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
+
+FlagKey = tuple[str, str]
+"""Environment and flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a flag is not turned back now. `shared` says that no flag is, which is one message and not one a flag."""
+
+    kind: str
+    detail: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A flag whose trigger fires. `proof` is that of detectors.blame, None where nothing can be compared;
+    `changed_at` is when the flag was last changed, None where it has not been seen to change."""
+
+    flag: str
+    proof: float | None
+    changed_at: float | None
+
+
+def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
+    """Whom to turn back first: who is proven worse than its control, by the strength of it; else who changed last.
+
+    A change is one within `window` seconds before `now`. Of equals the first by name.
+    """
+
+    def order(one: Suspect) -> tuple[float, float, str]:
+        proof = one.proof if one.proof is not None and one.proof >= PROOF else 0.0
+        recent = one.changed_at if one.changed_at is not None and now - one.changed_at <= window else -math.inf
+        return -proof, -recent, one.flag
+
+    return min(suspects, key=order)
+
+
+def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
+    """Why it is no release: more than half of the watched flags breach, in several services; None where it is not so.
+
+    `watched` has the services of each flag.
+    """
+    known = set(ill) & watched.keys()
+    services = {service for flag in known for service in watched[flag]}
+    if 2 * len(known) <= len(watched) or len(services) < LEAST_SERVICES:
+        return None
+    return (
+        f"{len(known)} of {len(watched)} watched flags breach at once, in {len(services)} services: it is taken for an "
+        "outage of what they share, and no flag is turned back"
+    )
+
+
+class Blame:
+    """What fires now, of all services that this process judges.
+
+    `watched` tells the flags that it judges and their services; `window` is how long ago a change may be to be blamed,
+    `bake` how long a service gets after a flag was turned back before the next is, in seconds.
+    """
+
+    def __init__(self, watched: Callable[[], Mapping[FlagKey, Iterable[str]]], *, window: float, bake: float) -> None:
+        self._watched = watched
+        self._window = window
+        self._bake = bake
+        self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
+        self._breached: dict[FlagKey, float] = {}
+
+    def observe(self, evidences: Iterable[Evidence], breaching: Iterable[FlagKey], now: float) -> None:
+        """Take in what fires at one moment, and the flags that breach, held or not yet; `now` is the clock.
+
+        What is pending counts as ill: of an outage of everything some trigger is the first to have held.
+        """
+        self._breached |= dict.fromkeys(breaching, now)
+        self._breached = {key: at for key, at in self._breached.items() if now - at <= AT_ONCE_S}
+        for evidence in evidences:
+            if evidence.spec.action == "rollback":
+                self._seen[evidence.spec.environment, evidence.spec.flag] = now, evidence
+        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= AT_ONCE_S}
+
+    def objection(
+        self,
+        evidence: Evidence,
+        flags: Mapping[FlagKey, FlagStatus],
+        incidents: Iterable[Incident],
+        now: float,
+    ) -> Objection | None:
+        """Why the flag of this evidence is not turned back now, None where nothing speaks against it."""
+        outage = infrastructure(self._breached.keys() | self._seen.keys(), self._watched())
+        if outage is not None:
+            return Objection("outage", outage, shared=True)
+        spec = evidence.spec
+        if spec.condition.variant is not None:
+            # Its own requests are worse: no other flag is blamed for that.
+            return None
+        for incident in incidents:
+            if (
+                (incident.environment, incident.service) == (spec.environment, spec.service)
+                and incident.flag != spec.flag
+                and incident.outcome == "commanded"
+                and now - incident.commanded_at < self._bake
+            ):
+                return Objection(
+                    "bake",
+                    f"flag {incident.flag!r} of the same service was turned back {now - incident.commanded_at:.0f} s "
+                    f"ago; this one is next if the breach is still there after {self._bake:.0f} s",
+                )
+        suspects = [self._suspect(found, flags) for found in self._rivals(evidence, flags)]
+        chosen = first([*suspects, self._suspect(evidence, flags)], now, self._window)
+        if chosen.flag == spec.flag:
+            return None
+        why = f"proven worse than its control ({chosen.proof:.1f} nats)" if _proven(chosen) else "the last to change"
+        return Objection("blame", f"flag {chosen.flag!r} of the same service is turned back first: it is {why}")
+
+    def _rivals(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> list[Evidence]:
+        """Other flags of the service whose trigger on all of it fires too, and which could be turned back."""
+        spec = evidence.spec
+        found = []
+        for key, (_, other) in self._seen.items():
+            status, its = flags.get(key), other.spec
+            if (
+                (its.environment, its.service) == (spec.environment, spec.service)
+                and its.flag != spec.flag
+                and its.condition.variant is None
+                and not its.shadow
+                and other.obstacle is None
+                and status is not None
+                and not status.safe
+            ):
+                found.append(other)
+        return found
+
+    def _suspect(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Suspect:
+        spec = evidence.spec
+        status = flags.get((spec.environment, spec.flag))
+        return Suspect(spec.flag, evidence.proof, None if status is None else status.changed_at)
+
+
+def _proven(suspect: Suspect) -> bool:
+    return suspect.proof is not None and suspect.proof >= PROOF

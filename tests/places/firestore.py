@@ -1,0 +1,40 @@
+"""A fake of Firestore on a port of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.backends import settings
+from agent.backends.contract import FlagBackend
+from agent.backends.firestore import Firestore
+from agent.fakes.firestore import FakeFirestore
+
+
+class FirestorePlace:
+    def __init__(self, directory: Path) -> None:
+        self.fake = FakeFirestore()
+        self.faults = self.fake.faults
+        self.fake.put("new-checkout", "on")
+        self.fake.put("other", "on")
+
+    async def start(self) -> None:
+        await self.fake.start()
+        self.backend = self.another()
+
+    async def stop(self) -> None:
+        await self.fake.stop()
+
+    def another(self) -> FlagBackend:
+        return Firestore(settings.Firestore(project="shop", emulator=f"127.0.0.1:{self.fake.port}"))
+
+    async def edit(self, variant: str) -> None:
+        self.fake.put("new-checkout", variant)
+
+    async def edit_other_flag(self) -> None:
+        self.fake.put("other", "off")
+
+    async def content(self) -> object:
+        return self.fake.flags()
+
+    async def writes(self) -> int:
+        return self.fake.writes

@@ -1,0 +1,172 @@
+"""Which of several flags is turned back, one at a time; none where both variants or half of everything are ill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.blame import AT_ONCE_S, Blame, FlagKey, Suspect, first, infrastructure
+from agent.flag_state import FlagStatus
+from agent.incidents import Incident
+from detectors.blame import PROOF, worse
+from detectors.grammar import parse
+from streams.evidence import Evidence
+from tests.unit.test_commander import T, evidence, spec
+
+NOW = float(T)
+BAKE = 120.0
+
+
+def of(
+    flag: str, *, service: str = "shop", when: str = "error_rate > 2% for 20s", proof: float | None = None
+) -> Evidence:
+    return evidence(of=replace(spec(), flag=flag, service=service, condition=parse(when)), proof=proof)
+
+
+def status(flag: str, *, changed_at: float | None = None, safe: bool = False) -> tuple[FlagKey, FlagStatus]:
+    seen = FlagStatus(
+        flag=flag,
+        environment="production",
+        version="g1-a",
+        variant="off" if safe else "on",
+        safe=safe,
+        at=NOW,
+        changed_at=changed_at,
+    )
+    return ("production", flag), seen
+
+
+def incident(flag: str, at: float) -> Incident:
+    return Incident(
+        id=f"i-{flag}",
+        environment="production",
+        flag=flag,
+        service="shop",
+        trigger="errors",
+        flag_version="g1-a",
+        outcome="commanded",
+        command="c",
+        fired_at=at,
+        commanded_at=at,
+        expires_at=at + 60,
+    )
+
+
+def blame(watched: dict[FlagKey, list[str]] | None = None) -> Blame:
+    return Blame(lambda: watched or {}, window=3600, bake=BAKE)
+
+
+def blamed(
+    firing: list[Evidence], flags: dict[FlagKey, FlagStatus], *incidents: Incident, now: float = NOW
+) -> list[str]:
+    """The flags against which nothing speaks."""
+    made = blame()
+    made.observe(firing, [], NOW)
+    return [one.spec.flag for one in firing if made.objection(one, flags, incidents, NOW) is None]
+
+
+def test_of_two_flags_of_a_service_the_last_to_change_is_turned_back_first() -> None:
+    flags = dict([status("old", changed_at=NOW - 3000), status("new", changed_at=NOW - 60)])
+    assert blamed([of("old"), of("new")], flags) == ["new"]
+
+
+def test_a_change_of_long_ago_is_not_blamed_before_one_that_was_not_seen() -> None:
+    flags = dict([status("b", changed_at=NOW - 7200), status("a")])
+    assert blamed([of("a"), of("b")], flags) == ["a"]
+
+
+def test_a_flag_that_is_proven_worse_than_its_control_goes_before_a_later_change() -> None:
+    flags = dict([status("old", changed_at=NOW - 3000), status("new", changed_at=NOW - 60)])
+    assert blamed([of("old", proof=PROOF + 1), of("new", proof=PROOF - 1)], flags) == ["old"]
+    assert blamed([of("old", proof=PROOF + 1), of("new", proof=PROOF + 9)], flags) == ["new"]
+
+
+def test_the_next_flag_waits_until_the_first_has_had_its_time() -> None:
+    flags = dict([status("new", changed_at=NOW - 5, safe=True), status("old", changed_at=NOW - 3000)])
+    assert blamed([of("old")], flags, incident("new", NOW - BAKE + 1)) == []
+    assert blamed([of("old")], flags, incident("new", NOW - BAKE)) == ["old"]
+
+
+def test_a_flag_whose_own_requests_are_worse_waits_for_no_other() -> None:
+    flags = dict([status("old", changed_at=NOW - 3000), status("new", changed_at=NOW - 60)])
+    own = of("old", when="error_rate@on > 2% for 20s")
+    assert blamed([own, of("new")], flags, incident("new", NOW - 1)) == ["old", "new"]
+
+
+def test_flags_of_different_services_do_not_wait_for_each_other() -> None:
+    flags = dict([status("a"), status("b")])
+    assert blamed([of("a"), of("b", service="search")], flags) == ["a", "b"]
+
+
+def test_a_flag_that_is_safe_or_in_shadow_is_not_blamed_for_another() -> None:
+    flags = dict([status("new", changed_at=NOW - 60, safe=True), status("old")])
+    assert "old" in blamed([of("new"), of("old")], flags)
+    shadow = of("new")
+    shadow = replace(shadow, spec=replace(shadow.spec, shadow=True))
+    flags = dict([status("new", changed_at=NOW - 60), status("old")])
+    assert "old" in blamed([shadow, of("old")], flags)
+
+
+def test_what_no_longer_fires_is_forgotten() -> None:
+    made, flags = blame(), dict([status("old"), status("new", changed_at=NOW - 60)])
+    made.observe([of("new")], [], NOW)
+    made.observe([of("old")], [], NOW + AT_ONCE_S + 0.1)
+    assert made.objection(of("old"), flags, [], NOW + AT_ONCE_S + 0.1) is None
+
+
+WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in range(5)}
+
+
+@pytest.mark.parametrize(("ill", "shared"), [(0, False), (1, False), (2, False), (3, True), (5, True)])
+def test_more_than_half_of_the_watched_flags_in_several_services_are_an_outage(ill: int, shared: bool) -> None:
+    made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
+    firing = [of(f"f{n}", service=f"s{n}") for n in range(ill)]
+    made.observe(firing, [], NOW)
+    objections = [made.objection(one, flags, [], NOW) for one in firing]
+    assert all((found is not None and found.shared) is shared for found in objections)
+
+
+def test_what_breaches_and_has_not_held_yet_counts_for_an_outage() -> None:
+    made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
+    made.observe([of("f0", service="s0")], [("production", "f1"), ("production", "f2")], NOW)
+    objection = made.objection(of("f0", service="s0"), flags, [], NOW)
+    assert objection is not None
+    assert objection.shared
+
+
+def test_flags_of_one_service_are_no_outage_of_everything() -> None:
+    assert (
+        infrastructure([("production", "a"), ("production", "b")], {("production", n): ["shop"] for n in "ab"}) is None
+    )
+
+
+suspects = st.builds(
+    Suspect, st.text(min_size=1, max_size=3), st.none() | st.floats(-20, 40), st.none() | st.floats(0, NOW)
+)
+
+
+@given(st.lists(suspects, min_size=1, max_size=6))
+def test_one_is_chosen_whatever_the_order(found: list[Suspect]) -> None:
+    chosen = first(found, NOW, 3600)
+    assert chosen in found
+    assert first(found[::-1], NOW, 3600) == chosen or len({one.flag for one in found}) < len(found)
+    strongest = max((one.proof or 0 for one in found), default=0)
+    if strongest >= PROOF:
+        assert chosen.proof == strongest
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 50), st.integers(1, 50))
+def test_the_comparison_changes_its_sign_with_the_sides_and_is_0_where_both_are_alike(
+    bad: int, more: int, other_bad: int, other_more: int
+) -> None:
+    one, other = (bad, bad + more), (other_bad, other_bad + other_more)
+    value = worse(*one, *other)
+    if bad + other_bad == 0:
+        assert value is None
+        return
+    assert value is not None
+    assert value == pytest.approx(-(worse(*other, *one) or 0.0), abs=1e-9)
+    assert (value > 1e-9) == (one[0] * other[1] > other[0] * one[1]) or abs(value) < 1e-9
