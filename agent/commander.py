@@ -8,6 +8,7 @@ lose them.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class Commander:
         `breaching` are the flags of the shard whose condition is true, held or not yet.
         """
         self._blame.observe(evidences, breaching, self._clock())
-        for evidence in evidences:
-            await self._fired(evidence)
+        # In turn, the last of an outage would wait for the broker's word on all before.
+        await asyncio.gather(*map(self._fired, evidences))
 
     async def _fired(self, evidence: Evidence) -> None:
         spec = evidence.spec

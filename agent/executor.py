@@ -94,6 +94,7 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._finishing = asyncio.Lock()
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
         self._automation = automation
@@ -174,7 +175,10 @@ class Executor:
         if not self._groups.open:
             return
         try:
-            for entry in await self._disk.run(lambda: self._groups.finished(self._now())):
+            # Several commands may be under way, and an incident is done once.
+            async with self._finishing:
+                finished = await self._disk.run(lambda: self._groups.finished(self._now()))
+            for entry in finished:
                 await self._teller.announce(entry)
         except LedgerError as error:
             log_event(log, "ledger.failed", level=logging.ERROR, step=events.INCIDENT_DONE, error=str(error))

@@ -87,7 +87,7 @@ class FaultProxy:
             answer = web.Response(status=got.status, body=await got.read(), content_type=got.content_type, headers=back)
         if request.method in _READS:
             self._seen[request.path_qs] = answer
-        elif answer.status < 300:
+        elif answer.status < 300 and answer.headers.get("Idempotent-Replayed") != "true":
             self.writes += 1
             self._before = dict(self._seen)
         return _copy(answer)

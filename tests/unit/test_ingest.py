@@ -18,7 +18,7 @@ from streams import partials
 from streams.decode import Decoder
 from streams.ingest import HEARTBEAT, Ingest
 from streams.intern import Interner, WatchList
-from streams.merge import Merge
+from streams.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
 from streams.slices import Slice, Source
 from streams.transport import Answer, Delivery, Position
@@ -117,7 +117,7 @@ def merged(sent: Sequence[tuple[int, bytes]], partitions: int) -> tuple[dict[tup
     final = int(min(mark for mark in marks if mark is not None)) if None not in marks else 0
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for merge in merges:
-        for second, cells in merge.take(final):
+        for second, cells in by_second(merge.take(final)):
             for scope, counts in zip(cells.scope.tolist(), cells.counts, strict=True):
                 key = cells.scopes[scope].service, second
                 assert key not in found
