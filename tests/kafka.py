@@ -7,22 +7,19 @@ The node dies with the process that started it, however that one ends.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.brought import NotBrought, bring, kept
 from tests.processes import end_guarded, free_ports, start_guarded
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
-MAVEN_TIMEOUT = 600.0  # seconds for 54 MB of jars
 
 CONFIGURATION = """\
 process.roles=broker,controller
@@ -132,29 +129,11 @@ def _jars() -> Path:
         raise KafkaUnavailable(f"{' and '.join(missing)} not installed")
     pom = POM.read_bytes()
     version = ElementTree.fromstring(pom).findtext(".//{*}kafka.version")  # noqa: S314 - a file of our own
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
-    jars = cache / f"kafka-{version}-{hashlib.sha256(pom).hexdigest()[:8]}"
-    if jars.is_dir():
-        return jars
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="incomplete-") as temporary:
-        fresh = Path(temporary) / "jars"
-        try:
-            done = subprocess.run(
-                ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=MAVEN_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise KafkaUnavailable(f"Maven did not bring Kafka's jars in {MAVEN_TIMEOUT:.0f} s") from error
-        if done.returncode:
-            first = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
-            raise KafkaUnavailable(f"Maven could not bring Kafka's jars: {first[:300]}")
-        # Another run may have been faster; what it made is the same.
-        with contextlib.suppress(OSError):
-            fresh.rename(jars)
-    return jars
+    command = ["mvn", "-q", "-B", "-f", str(POM.absolute()), "dependency:copy-dependencies"]
+    try:
+        return kept(
+            f"kafka-{version}-{hashlib.sha256(pom).hexdigest()[:8]}",
+            lambda fresh: bring([*command, f"-DoutputDirectory={fresh}"], fresh, "Kafka's jars"),
+        )
+    except NotBrought as error:
+        raise KafkaUnavailable(str(error)) from error

@@ -6,7 +6,6 @@ Both die with the process that started them, however that one ends.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pwd
@@ -20,10 +19,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.npm import NpmUnavailable, installed
 from tests.processes import end_guarded, free_ports, start_guarded
 
-PACKAGES = [Path(__file__).with_name(name) for name in ("package.json", "package-lock.json")]
-NPM_TIMEOUT = 600.0  # seconds for 320 MB of packages; 20 s on a fast line
 START_TIMEOUT = 120.0  # seconds; 9 s on a quiet machine with two cores, most of it migrations
 
 _START = 'import {start} from "unleash-server"; await start(JSON.parse(process.env.FLIPBACK_UNLEASH))'
@@ -143,6 +141,13 @@ class UnleashServer:
         raise RuntimeError(f"{what} did not start; the end of {self.log}:\n{self.log.read_text()[-2000:]}")
 
 
+def _packages() -> Path:
+    try:
+        return installed(Path(__file__).parent, ("package.json", "package-lock.json"))
+    except NpmUnavailable as error:
+        raise UnleashUnavailable(str(error)) from error
+
+
 def _tools() -> Path:
     """The directory of initdb and postgres, which Debian does not put on the path; all else is on it."""
     on_path = shutil.which("initdb")
@@ -152,40 +157,6 @@ def _tools() -> Path:
     if missing:
         raise UnleashUnavailable(f"{' and '.join(missing)} not installed")
     return found[-1].parent
-
-
-def _packages() -> Path:
-    """Return the directory of node_modules, installed by npm at first and kept under the user's cache."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in PACKAGES)).hexdigest()[:8]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
-    packages = cache / f"unleash-{digest}"
-    if packages.is_dir():
-        return packages
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="incomplete-") as temporary:
-        fresh = Path(temporary) / "packages"
-        fresh.mkdir()
-        for path in PACKAGES:
-            shutil.copy(path, fresh)
-        try:
-            done = subprocess.run(
-                ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-                cwd=fresh,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=NPM_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UnleashUnavailable(f"npm did not bring Unleash in {NPM_TIMEOUT:.0f} s") from error
-        if done.returncode:
-            raise UnleashUnavailable(f"npm could not bring Unleash: {' '.join(done.stdout.split())[:300]}")
-        # Another run may have been faster; what it made is the same.
-        with contextlib.suppress(OSError):
-            fresh.rename(packages)
-    return packages
 
 
 _running: list[UnleashServer] = []
