@@ -64,7 +64,8 @@ class Traffic:
                     "latency_ms": 20.0,
                     "cache": "hit",
                     "instance": f"i-{k % 3}",
-                    "flags": {"new-recommendations": "on" if k % 2 else "off"},
+                    # For everyone: without requests of the safe variant there is no control that could breach too.
+                    "flags": {"new-recommendations": "on"},
                 }
                 if self.faulty(s) and k % self.period < self.bad:
                     self.mark(sample)

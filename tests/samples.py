@@ -50,7 +50,9 @@ completed = st.builds(
 )
 """Samples of which some name their request."""
 started = st.builds(
-    lambda sample, id: msgspec.structs.replace(sample, n=1, id=id, kind="started"), samples, st.text(min_size=1)
+    lambda sample, id: msgspec.structs.replace(sample, n=1, id=id, kind="started"),
+    samples,
+    st.text(min_size=1, max_size=128),
 )
 
 
