@@ -16,7 +16,6 @@ from agent.config_load import load
 from agent.recordings import RecordingError, read
 from agent.replay import lines
 from streams.replay import Replay
-from tests.oracle.online_boutique import page
 from tests.recordings import T0, Traffic, config_file, write
 from tests.recordings import lines as as_lines
 
@@ -159,8 +158,3 @@ def test_bad_records_are_tallied_and_cost_only_themselves(tmp_path: Path) -> Non
         config_file(tmp_path, CONFIG), [good], 2000
     )
     assert sum(run.tally.rejected.values()) == len(bad)
-
-
-def test_the_page_on_the_online_boutique_is_what_the_replay_gives() -> None:
-    written = Path(__file__).parents[2] / "docs" / "replay-online-boutique.md"
-    assert written.read_text() == page()
