@@ -59,8 +59,8 @@ class Decoder:
         self._interner = interner
         self._bases: dict[Source, CounterBases] = {}
 
-    def begin(self, source: Source) -> None:
-        """Forget what was read of a source partition; it is read anew, or by another process."""
+    def forget(self, source: Source) -> None:
+        """Decode the next slice of a source partition as its first: it is read anew, or was read by another process."""
         self._bases.pop(source, None)
 
     def close(self, source: Source, watermark: float, now: float) -> int | None:

@@ -78,11 +78,13 @@ class Ingest:
 
     def revoke(self) -> None:
         """Forget all source partitions: after this nothing is sent or committed for them."""
+        for source in self._owned:
+            self._decoder.forget(source)
         self._owned = {}
 
     def _begin(self, source: Source) -> _Owned:
         position = self._positions[source]
-        self._decoder.begin(source)
+        self._decoder.forget(source)
         return _Owned(Reducer(source, self._interner, self._max_lateness), position.epoch, position.start)
 
     def take(self, delivery: Delivery) -> list[Reject]:

@@ -223,10 +223,10 @@ def test_a_snapshot_ahead_of_its_record_is_taken_to_the_record_and_bars_no_later
     assert stage.reducer.stats.clamped == 1
 
 
-def test_a_source_partition_that_is_begun_anew_has_no_base() -> None:
+def test_a_source_partition_that_is_read_anew_has_no_base() -> None:
     stage = Stage("counters")
     stage.take([snapshot(0, 1)])
-    stage.decoder.begin(Source(TOPIC, 0))
+    stage.decoder.forget(Source(TOPIC, 0))
     stage.take([snapshot(5, 100), snapshot(6, 101)])
     assert [b.counts["requests"] for b in stage.close().values()] == [1]
 
