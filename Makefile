@@ -1,5 +1,6 @@
 # Needs only make, git and Python 3.11 or newer; everything else goes into .venv, pinned by hash.
 #   make demo [KAFKA=host:port]     make test [ARGS="-k windows"]     make check     make bench [KAFKA=host:port]
+#   make bench-detect [ARGS="fast --json"]
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 KAFKA ?=
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := $(if $(KAFKA),--kafka $(KAFKA))
 
-.PHONY: install demo test test-live check bench lock
+.PHONY: install demo test test-live check bench bench-detect lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -51,8 +52,11 @@ check: install
 bench: install
 	@$(BIN)/python -m tests.bench_broker $(BROKER) $(ARGS)
 
+bench-detect: install
+	@$(BIN)/python -m tests.bench.detect $(ARGS)
+
 # The pins anew from pyproject.toml; needs `uv` on the PATH. The development pins contain the runtime pins.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 lock:
 	$(LOCK) $(ARGS) pyproject.toml -o requirements.txt
-	$(LOCK) $(ARGS) --extra dev --extra demo -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(LOCK) $(ARGS) --extra dev --extra demo --extra drift -c requirements.txt pyproject.toml -o requirements-dev.txt

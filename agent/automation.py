@@ -24,7 +24,6 @@ ITSELF = "flipback"
 """Who halted it, where no person did."""
 
 LOCKED_WITHIN_S = 0.8
-_SUBJECT = "automation"
 
 
 class Automation:
@@ -92,7 +91,7 @@ class Automation:
     def _add(self, kind: str, at: float, data: dict[str, Any]) -> Event:
         number = len(self._read()[0])
         name = events.event_id(kind, str(number), str(at), str(data["by"]), str(data["reason"]))
-        event = Event(type=kind, subject=_SUBJECT, data=data, id=name, time=at)
+        event = Event(type=kind, subject=events.AUTOMATION, data=data, id=name, time=at)
         append_line(self._path, Step(event=event))
         return event
 

@@ -58,17 +58,17 @@ def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
     return min(suspects, key=order)
 
 
-def infrastructure(firing: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
-    """Why it is no release: more than half of the watched flags fire, in several services. None where that is not so.
+def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
+    """Why it is no release: more than half of the watched flags breach, in several services; None where it is not so.
 
     `watched` has the services of each flag.
     """
-    ill = sorted(set(firing) & watched.keys())
-    services = {service for flag in ill for service in watched[flag]}
-    if 2 * len(ill) <= len(watched) or len(services) < LEAST_SERVICES:
+    known = set(ill) & watched.keys()
+    services = {service for flag in known for service in watched[flag]}
+    if 2 * len(known) <= len(watched) or len(services) < LEAST_SERVICES:
         return None
     return (
-        f"{len(ill)} of {len(watched)} watched flags fire at once, in {len(services)} services: it is taken for an "
+        f"{len(known)} of {len(watched)} watched flags breach at once, in {len(services)} services: it is taken for an "
         "outage of what they share, and no flag is turned back"
     )
 
@@ -85,9 +85,15 @@ class Blame:
         self._window = window
         self._bake = bake
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
+        self._breached: dict[FlagKey, float] = {}
 
-    def observe(self, evidences: Iterable[Evidence], now: float) -> None:
-        """Take in what fires at one moment; `now` is the clock."""
+    def observe(self, evidences: Iterable[Evidence], breaching: Iterable[FlagKey], now: float) -> None:
+        """Take in what fires at one moment, and the flags that breach, held or not yet; `now` is the clock.
+
+        What is pending counts as ill: of an outage of everything some trigger is the first to have held.
+        """
+        self._breached |= dict.fromkeys(breaching, now)
+        self._breached = {key: at for key, at in self._breached.items() if now - at <= AT_ONCE_S}
         for evidence in evidences:
             if evidence.spec.action == "rollback":
                 self._seen[evidence.spec.environment, evidence.spec.flag] = now, evidence
@@ -101,7 +107,7 @@ class Blame:
         now: float,
     ) -> Objection | None:
         """Why the flag of this evidence is not turned back now, None where nothing speaks against it."""
-        outage = infrastructure(self._seen, self._watched())
+        outage = infrastructure(self._breached.keys() | self._seen.keys(), self._watched())
         if outage is not None:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec

@@ -8,12 +8,13 @@ lose them.
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent import events
-from agent.blame import Blame, Objection
+from agent.blame import Blame, FlagKey, Objection
 from agent.commands import MAX_INSTANCES, Cause, Command, incident_id, issue, sign
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag
@@ -68,11 +69,14 @@ class Commander:
         self._announced: set[str] = set()
         self._outage_at = -math.inf
 
-    async def firing(self, evidences: Sequence[Evidence]) -> None:
-        """Handle the triggers of a shard that fire now; called for every second in which any does."""
-        self._blame.observe(evidences, self._clock())
-        for evidence in evidences:
-            await self._fired(evidence)
+    async def firing(self, evidences: Sequence[Evidence], breaching: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire now; called for every second in which any does.
+
+        `breaching` are the flags of the shard whose condition is true, held or not yet.
+        """
+        self._blame.observe(evidences, breaching, self._clock())
+        # In turn, the last of an outage would wait for the broker's word on all before.
+        await asyncio.gather(*map(self._fired, evidences))
 
     async def _fired(self, evidence: Evidence) -> None:
         spec = evidence.spec
@@ -115,7 +119,7 @@ class Commander:
             await self._outputs.event(
                 Event(
                     type=events.INABILITY,
-                    subject=events.UNATTRIBUTED,
+                    subject=events.AUTOMATION,
                     data={"state": "begun", "status": objection.kind, "reason": objection.detail},
                     id=events.event_id("inability", objection.kind, str(now)),
                     time=now,

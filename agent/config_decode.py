@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,6 +22,10 @@ from streams.settings import Seconds, WholeSeconds
 
 WRONG: Any = object()
 """Stands in the place of what could not be decoded, so that the rest can still be judged."""
+
+
+# Types are found anew at each call, which for 700 flags takes half a second.
+_fields = cache(msgspec.structs.fields)
 
 
 class _Unfit(Exception):
@@ -54,7 +59,7 @@ class Decoding:
                 path, f"expected settings, found {self._shown(raw, path)}", "write `name: value` lines beneath it"
             )
             return None
-        known = {info.encode_name: info for info in msgspec.structs.fields(struct)}
+        known = {info.encode_name: info for info in _fields(struct)}
         tag = struct.__struct_config__.tag_field
         for key in raw:
             if key not in known and key != tag:

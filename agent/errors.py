@@ -10,6 +10,8 @@ FlipbackError            exit status 1
     ├── Conflict            the flag is not the one that was judged
     ├── Throttled           asked to come back later, see `retry_after`
     ├── Transient           may pass; a write may have landed
+    │   ├── Unsent          the write was not sent, so nothing was written
+    │   └── Failed          the answer says that it failed: nothing is under way any more
     ├── Timeout             no answer by the deadline; a write may have landed
     ├── Ambiguous           it cannot be told whether a write landed, and waiting does not help
     ├── Auth                not known to the backend
@@ -67,6 +69,14 @@ class Throttled(BackendError):
 
 
 class Transient(BackendError):
+    pass
+
+
+class Unsent(Transient):
+    pass
+
+
+class Failed(Transient):
     pass
 
 

@@ -21,6 +21,7 @@ COMMAND_SHADOWED: Final = "flipback.command.shadowed"
 FLAG_SNAPSHOT: Final = "flipback.flag.snapshot"
 FLAG_WRITTEN: Final = "flipback.flag.written"
 FLAG_VERIFIED: Final = "flipback.flag.verified"
+FLAG_UNVERIFIED: Final = "flipback.flag.unverified"
 FLAG_ALREADY: Final = "flipback.flag.already"
 FLAG_CONFLICT: Final = "flipback.flag.conflict"
 FLAG_AMBIGUOUS: Final = "flipback.flag.ambiguous"
@@ -36,8 +37,8 @@ AUTOMATION_HALTED: Final = "flipback.automation.halted"
 AUTOMATION_RESUMED: Final = "flipback.automation.resumed"
 INABILITY: Final = "flipback.inability"
 
-UNATTRIBUTED: Final = "all"
-"""The subject of what concerns no single flag."""
+AUTOMATION: Final = "automation"
+"""The subject of what concerns no single flag: halts, and an outage of everything."""
 
 SOURCE: Final = "/flipback"
 _NAMESPACE = uuid.UUID("d2b4f0a3-4d1e-4a53-8a5e-0d9f0f9e7c11")

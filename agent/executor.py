@@ -94,6 +94,7 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._finishing = asyncio.Lock()
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
         self._automation = automation
@@ -174,7 +175,10 @@ class Executor:
         if not self._groups.open:
             return
         try:
-            for entry in await self._disk.run(lambda: self._groups.finished(self._now())):
+            # Several commands may be under way, and an incident is done once.
+            async with self._finishing:
+                finished = await self._disk.run(lambda: self._groups.finished(self._now()))
+            for entry in finished:
                 await self._teller.announce(entry)
         except LedgerError as error:
             log_event(log, "ledger.failed", level=logging.ERROR, step=events.INCIDENT_DONE, error=str(error))
@@ -269,14 +273,19 @@ class Executor:
                 return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
             detail = f"{error}; {flip.detail}" if flip.detail else str(error)
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
-            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=False)
+            # What has no read-back stays unknown however often it is tried.
+            return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=not flip.readable)
         if outcome is Outcome.REJECTED:
             self._breaker.release(command)
             return _rejected(command, refusals[-1])
         status = self._observe(command, state) if state is not None else None
         found = {} if status is None else audit.found(status)
         if outcome is Outcome.APPLIED:
-            await self._record(entry, events.FLAG_VERIFIED, {**found, "took_s": round(self._now() - received, 6)})
+            took = {"took_s": round(self._now() - received, 6)}
+            if flip.readable:
+                await self._record(entry, events.FLAG_VERIFIED, {**found, **took})
+            else:
+                await self._record(entry, events.FLAG_UNVERIFIED, {**found, **took, "detail": flip.detail})
         elif outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
 from agent.commands import Command
-from agent.errors import Ambiguous, Conflict, Throttled, Timeout, Transient
+from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unsent
 
 T = TypeVar("T")
 
@@ -32,8 +32,11 @@ class Budget:
 
     @classmethod
     def of(cls, seconds: float) -> Budget:
-        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt."""
-        return cls(time.monotonic() + seconds, seconds / 5)
+        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt.
+
+        The last fiftieth is for the ledger: what became of the flip is written down within the budget too.
+        """
+        return cls(time.monotonic() + seconds * 49 / 50, seconds / 5)
 
     @property
     def deadline(self) -> float:
@@ -60,6 +63,7 @@ class Flip:
     that is known, and data of the event.
 
     `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
+    `readable`, after `settle`: False where the backend has no read-back, so that its word is all that will be known.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Flip:
         self._acknowledged = acknowledged
         self._write_next = certain
         self._attempts = 0
+        self._under_way = False
         self.may_have_written = not certain
+        self.readable = True
         self.detail = ""
 
     async def settle(
@@ -108,7 +114,7 @@ class Flip:
         if found.verdict is Verdict.UNTOUCHED:
             if self._acknowledged:
                 raise Transient("the backend confirmed the write, but reads as before")
-            if self._backend.capabilities.cas is Cas.NONE and self._attempts:
+            if self._backend.capabilities.cas is Cas.NONE and self._under_way:
                 raise Ambiguous("the write has not landed yet, and without compare-and-set a second one is not safe")
             # Two writes that expect the same version cannot both land.
             self._write_next = True
@@ -116,7 +122,11 @@ class Flip:
                 raise Transient("the write did not land")
             return await self._attempt(budget, may_write)
         if found.verdict is Verdict.UNKNOWN:
-            raise Ambiguous("the backend cannot be read back")
+            self.readable = False
+            if not self._acknowledged:
+                raise Ambiguous("the write was not acknowledged, and the backend cannot be read back")
+            self.detail = "; ".join(filter(None, ("acknowledged; it cannot be read back", self.detail)))
+            return Outcome.APPLIED, found.state
         safe = found.state is not None and found.state.variant == self._command.target
         return Outcome.ALREADY if safe else Outcome.CONFLICT, found.state
 
@@ -131,21 +141,22 @@ class Flip:
                 op_id=self._command.id,
                 deadline=budget.deadline,
             )
+        except (Throttled, Unsent):
+            self._write_next = True
+            raise
         except (Timeout, Transient) as error:
             self.may_have_written = True
+            self._under_way = self._under_way or not isinstance(error, Failed)
             self.detail = str(error)
             return
         except Conflict as error:
             result = WriteResult(Outcome.CONFLICT, None, str(error))
-        except Throttled:
-            self._write_next = True
-            raise
         self.detail = result.detail
         if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
             self.may_have_written = True
             await self._acknowledge(result.state)
         elif result.outcome is Outcome.AMBIGUOUS:
-            self.may_have_written = True
+            self.may_have_written = self._under_way = True
 
     async def _acknowledge(self, state: FlagState | None) -> None:
         self._acknowledged = True

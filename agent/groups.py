@@ -21,6 +21,7 @@ EXPIRED = "expired"
 
 _OUTCOMES = {
     events.FLAG_VERIFIED: Outcome.APPLIED,
+    events.FLAG_UNVERIFIED: Outcome.APPLIED,
     events.FLAG_ALREADY: Outcome.ALREADY,
     events.FLAG_CONFLICT: Outcome.CONFLICT,
 }

@@ -20,14 +20,14 @@ import msgspec
 from agent.backends.contract import Snapshot
 from agent.commands import Command
 from agent.errors import LedgerError
-from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_UNVERIFIED, FLAG_VERIFIED, FLAG_WRITTEN, Event
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".jsonl"
 _CLOCKS_APART_S = 300.0
-_SETTLED = {FLAG_VERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
+_SETTLED = {FLAG_VERIFIED, FLAG_UNVERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):

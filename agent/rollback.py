@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -36,7 +37,13 @@ WAIT_S = 30.0
 _LOOK_BACK_S = 60.0
 """The executor's clock may be behind this one."""
 
-FINAL = {events.FLAG_VERIFIED, events.FLAG_ALREADY, events.FLAG_CONFLICT, events.COMMAND_REJECTED}
+FINAL = {
+    events.FLAG_VERIFIED,
+    events.FLAG_UNVERIFIED,
+    events.FLAG_ALREADY,
+    events.FLAG_CONFLICT,
+    events.COMMAND_REJECTED,
+}
 """Types of events after which no more is to come of a command."""
 
 
@@ -101,9 +108,9 @@ async def direct(
 
 async def by_kafka(
     config: Config, flags: Sequence[Flag], *, reason: str, by: str, step: Callable[[Event], None]
-) -> dict[FlagRef, Event | None]:
+) -> dict[FlagRef, tuple[FlagStatus, Event | None]]:
     """Send a signed command for each flag, and wait until an executor has said what became of all; `step` gets each of
-    its events. Returns the last event of each flag, None where none came within WAIT_S.
+    its events. Returns of each flag how it was known before, and the last event, None where none came within WAIT_S.
 
     Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError where nobody knows what
     version a flag has.
@@ -113,45 +120,52 @@ async def by_kafka(
     known = Known()
     for record in await read_to_end(topics.flags, client):
         known.flag(record.value)
-    commands = {
-        command.id: command
-        for flag in flags
-        for command in [order(config, flag, _known(known.flags, flag), reason=reason, by=by)]
-    }
-    records = [(f"{made.environment}/{made.flag}".encode(), sign(made, key)) for made in commands.values()]
+    before = {FlagRef(flag.flag, flag.environment): _known(known.flags, flag) for flag in flags}
+    made = [
+        order(config, flag, status, reason=reason, by=by) for flag, status in zip(flags, before.values(), strict=True)
+    ]
+    commands = {command.id: command for command in made}
+    # The same order given a moment ago has the same id; what was said of that is no answer to this one.
+    since = time.time() - _LOOK_BACK_S
+    seen = {event.id for record in await read_to_end(topics.events, client, since=since) if (event := _event(record))}
+    records = [(f"{command.environment}/{command.flag}".encode(), sign(command, key)) for command in made]
     await send(topics.commands, records, client)
     last: dict[str, Event] = {}
     try:
         async with asyncio.timeout(WAIT_S):
-            await _follow(topics.events, client, commands, last, step)
+            await _follow(topics.events, client, commands, seen, last, step)
     except TimeoutError:
         pass
-    return {FlagRef(made.flag, made.environment): last.get(name) for name, made in commands.items()}
+    return {ref: (status, last.get(command.id)) for (ref, status), command in zip(before.items(), made, strict=True)}
 
 
 async def _follow(
     topic: str,
     client: dict[str, object],
     commands: Mapping[str, Command],
+    seen: set[str],
     last: dict[str, Event],
     step: Callable[[Event], None],
 ) -> None:
-    """Read events until each of the commands has its final one."""
-    seen: set[str] = set()
+    """Read events until each of the commands has its final one; those in `seen` are passed over."""
     async with aclosing(read_topic(topic, client, since=time.time() - _LOOK_BACK_S)) as reads:
         async for read in reads:
             for record in read.records:
-                try:
-                    event = from_kafka(record.value, record.headers)
-                except MalformedEvent:
-                    continue
-                name = str(event.data.get("command_id"))
-                if name in commands and event.id not in seen:
+                event = _event(record)
+                name = "" if event is None else str(event.data.get("command_id"))
+                if event is not None and name in commands and event.id not in seen:
                     seen.add(event.id)
                     last[name] = event
                     step(event)
             if all(name in last and last[name].type in FINAL for name in commands):
                 return
+
+
+def _event(record: Any) -> Event | None:
+    try:
+        return from_kafka(record.value, record.headers)
+    except MalformedEvent:
+        return None
 
 
 def _known(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> FlagStatus:

@@ -33,7 +33,7 @@ from streams.command_app import ExecutorRole
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness
 from streams.log import read_topic
-from streams.monitor import Condition
+from streams.monitor import Condition, Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.topics import Topics, create, describe
 from streams.transport import App
@@ -207,7 +207,10 @@ class Worker:
             event = inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
             await self._event(self._app("monitor"), event)
 
-        return Handlers(firing=commander.firing, transition=transition, inability=inability, judged=after.judged)
+        async def firing(second: Second) -> None:
+            await commander.firing(second.firing, second.breaching)
+
+        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged)
 
     def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
         return {} if self.monitor is None else self.monitor.watched()

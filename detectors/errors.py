@@ -2,7 +2,8 @@
 
 DetectorError
 ├── GrammarError   a condition is not written as the grammar wants it
-└── SpecError      the parts of a trigger do not fit together
+├── SpecError      the parts of a trigger do not fit together
+└── StateError     what is given back to a detector is not what it once gave
 """
 
 from __future__ import annotations
@@ -35,3 +36,7 @@ class GrammarError(DetectorError):
 
 class SpecError(DetectorError):
     """A trigger lacks what its condition needs, or has what contradicts it."""
+
+
+class StateError(DetectorError):
+    """A detector's state is of another detector, another number of rows or another configuration."""

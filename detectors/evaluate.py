@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detectors.cells import LATE, REQUESTS, Scope
 from detectors.metrics import compute
+from detectors.overdue import limit_of, measure_of
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.triggers import FALSE, TRUE, UNKNOWN, State, Triggers
@@ -32,6 +33,9 @@ class Doubt(IntEnum):
     LATE = 2
     FEW_SAMPLES = 3
     NO_VALUE = 4
+
+
+_NONE, _NOT_KEPT, _LATE, _FEW_SAMPLES, _NO_VALUE = (np.int8(doubt) for doubt in Doubt)
 
 
 class Transition(NamedTuple):
@@ -153,13 +157,16 @@ class Evaluation:
 
 
 class _Group(NamedTuple):
-    """Triggers whose value is computed together: one window, one metric; `at` numbers them, `rows` are the window's."""
+    """Triggers whose value is computed together: one window, one metric; `at` numbers them, `rows` are the window's,
+    -1 for a scope that is not kept, and `kept` the places in `rows` of the others."""
 
     over: int
     metric: Metric
     measure: str | None
+    limit_ms: float | None
     at: Int
     rows: Int
+    kept: Int
     quantile: Float
 
 
@@ -174,8 +181,9 @@ def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 
 
 def measures(specs: Sequence[TriggerSpec]) -> list[str]:
-    """The custom measures that the triggers look at."""
-    return [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    """The measures that the triggers look at: custom ones, and the sums of requests overdue for latency limits."""
+    custom = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    return custom + [measure_of(limit) for limit in map(limit_of, specs) if limit is not None]
 
 
 class Evaluator:
@@ -203,6 +211,11 @@ class Evaluator:
             store, [(i, s, scope) for i, s in enumerate(specs) if (scope := s.control_scope) is not None]
         )
 
+        n = len(specs)
+        self._undoubted = Measured(
+            np.full(n, np.nan), np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n, dtype=np.int8)
+        )
+
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
 
@@ -223,44 +236,47 @@ class Evaluator:
 
     def _measure(self, groups: Sequence[_Group]) -> Measured:
         n = len(self._specs)
+        if not groups:
+            return self._undoubted
         value, late = np.full(n, np.nan), np.zeros(n)
         samples, doubt = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int8)
         for group in groups:
             found, count = compute(
-                self._store, group.over, group.metric, group.rows, quantile=group.quantile, measure=group.measure
+                self._store,
+                group.over,
+                group.metric,
+                group.rows,
+                quantile=group.quantile,
+                measure=group.measure,
+                limit_ms=group.limit_ms,
             )
-            kept = np.flatnonzero(group.rows >= 0)
             sums = self._store.window(group.over).sums
-            behind = np.zeros(len(group.rows), dtype=np.int64)
-            total = behind.copy()
-            behind[kept] = sums[LATE][group.rows[kept]]
-            total[kept] = sums[REQUESTS][group.rows[kept]] + behind[kept]
+            behind, total = np.zeros((2, len(group.rows)), dtype=np.int64)
+            behind[group.kept] = sums[LATE][group.rows[group.kept]]
+            total[group.kept] = sums[REQUESTS][group.rows[group.kept]] + behind[group.kept]
             value[group.at], samples[group.at] = found, count
             late[group.at] = 100 * behind / np.maximum(total, 1)
-            doubt[group.at] = np.select(
-                [
-                    group.rows < 0,
-                    100 * behind > MOST_LATE * total,
-                    count < self._min_samples[group.at],
-                    np.isnan(found),
-                ],
-                [Doubt.NOT_KEPT, Doubt.LATE, Doubt.FEW_SAMPLES, Doubt.NO_VALUE],
-                Doubt.NONE,
-            )
+            # Of several the least is said, so it is written last.
+            why = np.where(np.isnan(found), _NO_VALUE, _NONE)
+            why[count < self._min_samples[group.at]] = _FEW_SAMPLES
+            why[100 * behind > MOST_LATE * total] = _LATE
+            why[group.rows < 0] = _NOT_KEPT
+            doubt[group.at] = why
         return Measured(value, samples, late, doubt)
 
 
 def _groups(store: WindowStore, wanted: Sequence[tuple[int, TriggerSpec, Scope]]) -> list[_Group]:
-    found: dict[tuple[int, Metric, str | None], list[tuple[int, int, float]]] = {}
+    found: dict[tuple[int, Metric, str | None, float | None], list[tuple[int, int, float]]] = {}
     for i, spec, scope in wanted:
         condition = spec.condition
-        key = condition.over, condition.metric, condition.measure
+        key = condition.over, condition.metric, condition.measure, limit_of(spec)
         found.setdefault(key, []).append((i, store.row(scope, condition.over), condition.quantile or 0.5))
     return [
         _Group(
             *key,
             at=np.array([i for i, _, _ in rows], dtype=np.int64),
             rows=np.array([row for _, row, _ in rows], dtype=np.int64),
+            kept=np.array([place for place, (_, row, _) in enumerate(rows) if row >= 0], dtype=np.int64),
             quantile=np.array([q for _, _, q in rows], dtype=np.float64),
         )
         for key, rows in found.items()

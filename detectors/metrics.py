@@ -22,6 +22,7 @@ from detectors.cells import (
     TIMEOUTS,
     UNAVAILABLE,
 )
+from detectors.overdue import corrected_quantile, measure_of
 from detectors.seconds import Int
 from detectors.spec import Metric
 from detectors.windows import Window, WindowStore
@@ -35,13 +36,16 @@ Values = tuple[Float, Int]
 class Reading:
     """What a metric's function gets: a window, the rows (r,) wanted of it, and what only some metrics need.
 
-    `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum.
+    `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum;
+    `overdue` is the column of the sum that belongs to the latency limit `limit_ms`, None where there is no limit.
     """
 
     window: Window
     rows: Int
     quantile: float | Float = 0.5
     measure: tuple[int, int] = (0, 0)
+    limit_ms: float = 0.0
+    overdue: int | None = None
 
     def sums(self, column: int) -> Int:
         """Return a column of the window's sums at the rows."""
@@ -80,7 +84,14 @@ def _latency_mean(reading: Reading) -> Values:
 
 
 def _latency_quantile(reading: Reading) -> Values:
-    return reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
+    value, count = reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
+    if reading.overdue is not None:
+        each, overdue = np.broadcast_to(reading.quantile, value.shape), reading.sums(reading.overdue)
+        # Few rows: those in which requests hang, or did before the window began.
+        for i in np.flatnonzero(overdue).tolist():
+            histogram = reading.window.histogram(int(reading.rows[i]))
+            value[i], count[i] = corrected_quantile(histogram, int(overdue[i]), reading.limit_ms, float(each[i]))
+    return value, count
 
 
 def _measure(reading: Reading) -> Values:
@@ -109,17 +120,21 @@ def compute(
     *,
     quantile: float | Float = 0.5,
     measure: str | None = None,
+    limit_ms: float | None = None,
 ) -> Values:
     """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
 
     Samples are what the value rests on: lookups for cache_hit_rate, timed requests for latencies, reports of a measure,
-    else requests. Raises KeyError for a window or measure that the store does not keep.
+    else requests. With `limit_ms`, a quantile is taken as it is to be compared with that limit: with the requests that
+    have crossed it and still run. Raises KeyError for a window, measure or limit that the store does not keep.
     """
     kept = np.flatnonzero(rows >= 0)
     columns = store.measure_columns(measure) if measure is not None else (0, 0)
     each = quantile[kept] if isinstance(quantile, np.ndarray) else quantile
     value, samples = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
-    value[kept], samples[kept] = METRICS[metric](Reading(store.window(seconds), rows[kept], each, columns))
+    overdue = None if limit_ms is None else store.measure_columns(measure_of(limit_ms))[1]
+    reading = Reading(store.window(seconds), rows[kept], each, columns, limit_ms or 0.0, overdue)
+    value[kept], samples[kept] = METRICS[metric](reading)
     return value, samples
 
 

@@ -67,53 +67,63 @@ class Second:
 
 
 def collect(
-    second: int,
     blocks: Sequence[Cells],
     slots: Sequence[Int],
     instance_ids: Sequence[Int],
     measures: dict[str, int],
-) -> Second:
-    """Sum blocks of one second.
+) -> list[Second]:
+    """Sum blocks second by second: the seconds that they hold, ascending.
 
     `slots` gives every row of a block its slot, `instance_ids` every entry of its instance section its number; rows and
     entries with -1 are left out. `measures` numbers the measures to keep; count and sum of measure k become columns
     len(COUNTS) + 2k and + 2k + 1.
     """
     width = len(COUNTS) + 2 * len(measures)
+    seconds, at = np.unique(np.concatenate([cells.second for cells in blocks]), return_inverse=True)
+    before = np.cumsum([0] + [len(cells) for cells in blocks])[:-1].tolist()
     slot = np.concatenate(slots)
-    (rows,), values = _sum_by((slot,), np.concatenate([_columns(cells, width, measures) for cells in blocks]))
+    (row_at, rows), values = _sum_by(
+        (np.where(slot < 0, -1, at), slot), np.concatenate([_columns(cells, width, measures) for cells in blocks])
+    )
     # A cell has a bin and an instance once at most, so only a scope that stands twice brings one twice.
     once = len(rows) == np.count_nonzero(slot >= 0)
 
-    (bin_rows, bins), bin_counts = _sum_by(
-        (
-            np.concatenate([slot[cells.hist_cell] for slot, cells in zip(slots, blocks, strict=True)]),
-            np.concatenate([cells.hist_bin for cells in blocks]),
-        ),
+    cell = np.concatenate([cells.hist_cell + start for cells, start in zip(blocks, before, strict=True)])
+    (bin_at, bin_rows, bins), bin_counts = _sum_by(
+        (np.where(slot[cell] < 0, -1, at[cell]), slot[cell], np.concatenate([cells.hist_bin for cells in blocks])),
         np.concatenate([cells.hist_count for cells in blocks]),
         distinct=once,
     )
 
     ids = np.concatenate(instance_ids)
-    owners = np.concatenate([slot[cells.instance_cell] for slot, cells in zip(slots, blocks, strict=True)])
-    (instance_rows, instances), instance_counts = _sum_by(
-        (np.where(ids < 0, -1, owners), ids),
+    cell = np.concatenate([cells.instance_cell + start for cells, start in zip(blocks, before, strict=True)])
+    (instance_at, instance_rows, instances), instance_counts = _sum_by(
+        (np.where((ids < 0) | (slot[cell] < 0), -1, at[cell]), slot[cell], ids),
         np.concatenate([cells.instance_counts for cells in blocks]),
         distinct=once,
     )
 
-    lengths = np.bincount(bin_rows, minlength=int(rows[-1]) + 1 if len(rows) else 0)[rows]
-    return Second(
-        second=second,
-        rows=rows,
-        columns=tuple(packed(column) for column in values.T),
-        lengths=packed(lengths),
-        bins=bins,
-        bin_counts=packed(bin_counts),
-        instance_rows=instance_rows,
-        instance_ids=instances,
-        instance_columns=tuple(packed(column) for column in instance_counts.T),
-    )
+    number = np.arange(len(seconds) + 1)
+    row_ends, bin_ends, instance_ends = (np.searchsorted(of, number).tolist() for of in (row_at, bin_at, instance_at))
+    found = []
+    for k, second in enumerate(seconds.tolist()):
+        r, h, i = (slice(ends[k], ends[k + 1]) for ends in (row_ends, bin_ends, instance_ends))
+        own = rows[r]
+        lengths = np.bincount(bin_rows[h], minlength=int(own[-1]) + 1 if len(own) else 0)[own]
+        found.append(
+            Second(
+                second=second,
+                rows=own,
+                columns=tuple(packed(column) for column in values[r].T),
+                lengths=packed(lengths),
+                bins=bins[h],
+                bin_counts=packed(bin_counts[h]),
+                instance_rows=instance_rows[i],
+                instance_ids=instances[i],
+                instance_columns=tuple(packed(column) for column in instance_counts[i].T),
+            )
+        )
+    return found
 
 
 def packed(values: Ints) -> Ints:
@@ -141,7 +151,7 @@ def _columns(cells: Cells, width: int, measures: dict[str, int]) -> Int:
 def _sum_by(keys: tuple[Int, ...], values: Ints, *, distinct: bool = False) -> tuple[tuple[Ints, ...], Ints]:
     """Sum the rows of `values` with equal keys and sort by them; entries whose first key is negative are dropped.
 
-    Where all keys are known to be `distinct`, nothing is summed and the first key alone is sorted by.
+    Where all keys are known to be `distinct`, nothing is summed and the first two keys alone are sorted by.
     """
     kept = keys[0] >= 0
     if not kept.all():
@@ -150,7 +160,7 @@ def _sum_by(keys: tuple[Int, ...], values: Ints, *, distinct: bool = False) -> t
     # numpy sorts types of 16 bits by radix, 10 times faster than wide ones: one pass a key, the last one first. Only
     # keys are moved between the passes, values once and packed: of 8 sources they no longer fit the cache.
     order: Int | None = None
-    for by in range(0 if distinct else len(small) - 1, -1, -1):
+    for by in range(1 if distinct else len(small) - 1, -1, -1):
         key = small[by] if order is None else small[by][order]
         if np.any(key[1:] < key[:-1]):
             again = np.argsort(key, kind="stable")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,27 @@ class Slots(Generic[K]):
         recent = np.flatnonzero(self._seen[: len(self._keys)] >= since)
         return sorted(self.key(slot) for slot in recent.tolist())
 
+    def of(self, table: Sequence[K], used: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the slots of a table's keys, of which those at `used` (indices) get one if they have none.
+
+        None, and nothing is changed, where there is no room for all: who is kept then depends on when each is seen.
+        """
+        found = self._found(table)
+        new = {table[i] for i in used[found[used] < 0].tolist()}
+        if len(self._free) + self.capacity - len(self._keys) < len(new):
+            return None
+        if new:
+            self._admit(new, NEVER)
+            found = self._found(table)
+        return found
+
+    def _found(self, table: Sequence[K]) -> NDArray[np.int64]:
+        return np.fromiter(map(self._slots.get, table, repeat(-1)), dtype=np.int64, count=len(table))
+
+    def mark(self, slots: NDArray[np.integer[Any]], second: int) -> None:
+        """Note that the keys of slots were seen in a second, later than those before."""
+        self._seen[slots] = second
+
     def assign(self, tables: Sequence[Sequence[K]], second: int, silent_before: int) -> list[NDArray[np.int64]]:
         """Return the slots of the keys of every table, seen in `second`; -1 for a key that is refused.
 
@@ -81,7 +102,7 @@ class Slots(Generic[K]):
         return found
 
     def _seen_in(self, second: int, table: Sequence[K]) -> NDArray[np.int64]:
-        slots = np.fromiter(map(self._slots.get, table, repeat(-1)), dtype=np.int64, count=len(table))
+        slots = self._found(table)
         self._seen[slots[slots >= 0]] = second
         return slots
 

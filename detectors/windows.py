@@ -33,15 +33,17 @@ class Want(NamedTuple):
 class Window:
     """The sums over the last `seconds` seconds. Read by row; `WindowStore.row` says which row a scope has.
 
-    `sums` is int64 (columns, rows): `detectors.cells.COUNTS`, then count and sum of each measure. `seen` (rows,) says
-    who has ever had a second, `filled` whether the store has been running for all of the window.
+    Seconds are noted when they come and summed when the window is read: one that nobody looks at for a while, such as
+    that of what is fresh, costs nothing, and what came and went in between is never summed.
+
+    `filled` says whether the store has been running for all of the window.
     """
 
     def __init__(self, seconds: int, columns: int, rows: int, timed: int, row_of: Int | None = None) -> None:
         """Track `rows` rows, the first `timed` with histograms; `row_of` maps slots to rows, None for slots as rows."""
         self.seconds = seconds
-        self.sums = np.zeros((columns, rows), dtype=np.int64)
-        self.seen = np.zeros(rows, dtype=bool)
+        self._sums = np.zeros((columns, rows), dtype=np.int64)
+        self._seen = np.zeros(rows, dtype=bool)
         self.filled = False
         self._row_of = row_of
         self._timed = timed
@@ -49,6 +51,20 @@ class Window:
         self._bins = np.zeros(timed * BINS, dtype=np.uint32)
         self._octaves = np.zeros(timed * OCTAVES, dtype=np.uint32)
         self._log: deque[Second] = deque()
+        self._noted: deque[Second] = deque()
+        self._begin: int | None = None
+
+    @property
+    def sums(self) -> Int:
+        """Sums of all rows, int64 (columns, rows): `detectors.cells.COUNTS`, then count and sum of each measure."""
+        self._settle()
+        return self._sums
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Who has ever had a second, (rows,)."""
+        self._settle()
+        return self._seen
 
     def row(self, slot: int) -> int:
         """Return the row of a slot of the store, -1 when it is not tracked."""
@@ -68,11 +84,19 @@ class Window:
             result[known] = quantile_by_octave(bins, octaves, rows[known], each)
         return result
 
+    def histogram(self, row: int) -> Int:
+        """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
+        self._settle()
+        if row >= self._timed:
+            return np.zeros(BINS, dtype=np.int64)
+        return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
+
     def by_second(self, rows: Int, column: int, since: int, until: int) -> Int:
         """Return a column of some rows in each second of [since, until), shape (seconds, r).
 
         Reads the log: for rare use.
         """
+        self._settle()
         found = np.zeros((until - since, len(rows)), dtype=np.int64)
         for second in reversed(self._log):
             if second.second < since:
@@ -88,6 +112,7 @@ class Window:
 
         Reads the whole log: for rare use.
         """
+        self._settle()
         found: dict[int, Int] = {}
         for second in self._log:
             if second.second < since:
@@ -102,25 +127,39 @@ class Window:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, those of pages never written included."""
-        fixed = self.sums.nbytes + self.seen.nbytes + self._bins.nbytes + self._octaves.nbytes
-        return fixed + sum(second.nbytes for second in self._log)
+        fixed = self._sums.nbytes + self._seen.nbytes + self._bins.nbytes + self._octaves.nbytes
+        return fixed + sum(second.nbytes for second in (*self._log, *self._noted))
 
     def add(self, second: Second) -> None:
-        """Add a second whose rows are slots of the store."""
-        own = second if self._row_of is None else second.renumbered(self._row_of, self._timed)
-        if len(own.rows):
-            self._apply(own, np.add)
-            self.seen[own.rows] = True
-            self._log.append(own)
+        """Note a second whose rows are slots of the store."""
+        self._noted.append(second)
 
     def expire(self, before: int) -> None:
-        """Take away the seconds earlier than `before`."""
-        while self._log and self._log[0].second < before:
+        """Note that the seconds earlier than `before` are to be taken away."""
+        self._begin = before
+        while self._noted and self._noted[0].second < before:
+            self._saw(self._own(self._noted.popleft()))
+
+    def _settle(self) -> None:
+        """Sum what was noted."""
+        while self._begin is not None and self._log and self._log[0].second < self._begin:
             self._apply(self._log.popleft(), np.subtract)
+        while self._noted:
+            own = self._own(self._noted.popleft())
+            if len(own.rows):
+                self._apply(own, np.add)
+                self._saw(own)
+                self._log.append(own)
+
+    def _own(self, second: Second) -> Second:
+        return second if self._row_of is None else second.renumbered(self._row_of, self._timed)
+
+    def _saw(self, own: Second) -> None:
+        self._seen[own.rows] = True
 
     def _apply(self, second: Second, change: np.ufunc) -> None:
         rows = second.rows.astype(np.int64)
-        for total, column in zip(self.sums, second.columns, strict=True):
+        for total, column in zip(self._sums, second.columns, strict=True):
             total[rows] = change(total[rows], column)
         keys = np.repeat(rows * BINS, second.lengths)
         keys += second.bins
@@ -182,9 +221,35 @@ class WindowStore:
             window.expire(self.end - window.seconds)
             window.filled = self.end - window.seconds >= self._start
         if blocks:
-            committed = self._collect(second, blocks)
-            for window in self._windows.values():
-                window.add(committed)
+            self._commit(self._collect(second, blocks))
+
+    def prepared(self, cells: Cells) -> dict[int, Second]:
+        """Sum all seconds of a block at once, for `advance_prepared`: of minutes that are read again, the calls of
+        numpy are what costs.
+
+        Empty where scopes or instances find no room: who gets one depends on the seconds before. What is prepared is
+        good until `advance` is given a block.
+        """
+        if not len(cells):
+            return {}
+        scopes = self._scopes.of(cells.scopes, _present(cells.scope, len(cells.scopes)))
+        names = self._instances.of(cells.instances, _present(cells.instance_id, len(cells.instances)))
+        if scopes is None or names is None:
+            return {}
+        found = collect([cells], [scopes[cells.scope]], [names[cells.instance_id]], self._measures)
+        return {second.second: second for second in found}
+
+    def advance_prepared(self, second: int, prepared: Second | None) -> None:
+        """As `advance`, with what was prepared of the second; None for one that is empty."""
+        self.advance(second)
+        if prepared is not None:
+            self._scopes.mark(prepared.rows, second)
+            self._instances.mark(prepared.instance_ids, second)
+            self._commit(prepared)
+
+    def _commit(self, committed: Second) -> None:
+        for window in self._windows.values():
+            window.add(committed)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
         scopes = [_present(cells.scope, len(cells.scopes)) for cells in blocks]
@@ -200,13 +265,13 @@ class WindowStore:
             second,
             second + 1 - self._longest,
         )
-        return collect(
-            second,
+        (committed,) = collect(
             blocks,
             [_looked_up(c.scope, u, s) for c, u, s in zip(blocks, scopes, scope_slots, strict=True)],
             [_looked_up(c.instance_id, u, s) for c, u, s in zip(blocks, names, instance_slots, strict=True)],
             self._measures,
         )
+        return committed
 
     def window(self, seconds: int) -> Window:
         """Return the window of a length. Raises KeyError when nothing asked for it."""

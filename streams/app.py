@@ -20,8 +20,11 @@ _RETRY_FIRST = 0.1
 _RETRY_MOST = 2.0
 
 
-def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int) -> App:
-    """Make the app of one role. `group` is the consumer group, `buffer` how many events may wait for its agent."""
+def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int, fetch: int = 1 << 20) -> App:
+    """Make the app of one role. `group` is the consumer group, `buffer` how many events may wait for its agent.
+
+    `fetch` is how many bytes of a partition one fetch brings at most, unless a single record is larger.
+    """
     return App(
         group,
         reading=reading,
@@ -33,6 +36,7 @@ def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int
         # A plain topic's partial batches; slices count as one.
         broker_max_poll_records=500,
         stream_buffer_maxsize=buffer,
+        consumer_max_fetch_size=fetch,
         consumer_auto_offset_reset="earliest",
         producer_linger=0,
         producer_max_request_size=4 << 20,

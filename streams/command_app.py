@@ -1,4 +1,4 @@
-"""The executor role: the Faust app that hands commands, one after the other, to whoever carries them out."""
+"""The executor role: the Faust app that hands commands to whoever carries them out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from streams.slices import Source
 from streams.topics import Topics
 from streams.transport import Reading
 
+AT_ONCE = 4
+"""Commands under way at the same time. Flags that fail together fire in the same second, and one after the other the
+last would wait for the disk, the backend and the audit log of all before it."""
+
 
 class ExecutorRole:
     """Reads the commands topic. `execute` is given the raw record and must not raise.
+
+    It is called in the order of the log, for up to `AT_ONCE` commands before the first has returned.
 
     There is one partition, so one process acts and every other replica stands by.
     """
@@ -26,7 +32,7 @@ class ExecutorRole:
         self.assigned = False
         self.app = new_app(f"{topics.prefix}-executor", connection, reading, buffer=64)
         topic = self.app.topic(topics.commands, value_serializer="raw", key_serializer="raw")
-        self.app.agent(topic, name="executor")(self._take)
+        self.app.agent(topic, name="executor", concurrency=AT_ONCE)(self._take)
 
     async def _assigned(self, offsets: Mapping[Source, int]) -> None:
         self.assigned = True

@@ -11,11 +11,12 @@ from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
 from detectors.cells import Int
-from streams.columnar import VERSION, Kind, MeasureColumn, Profile
-from streams.decode_columns import NO_MEASURES, Columns, Float, Rejects, joined
+from streams.columnar import PLAIN_VERSION, VERSION, Kind, MeasureColumn, Profile
+from streams.decode_columns import MISIDENTIFIED, NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
 from streams.intern import INVALID, Interner, ProfileKey, Table
 from streams.sample import (
     LOOKUPS,
+    MAX_ID,
     MAX_LATENCY_MS,
     MAX_MEASURE,
     MAX_N,
@@ -24,11 +25,14 @@ from streams.sample import (
     MAX_TIME,
     MIN_TIME,
     OUTCOMES,
+    STARTED_KIND,
     Kinds,
 )
 
 _LONGEST_LIST: Final = 1 << 16
 """Entries of a list at most: a record of 4 MiB could hold a million, and they become Python objects."""
+_MOST_IDS: Final = MAX_RECORD_BYTES // 14
+"""The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
 _UNTIMED_BAD: Final = -1.0
 """Stands for a latency that is no number; nan is for none."""
 
@@ -49,6 +53,9 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
     timed: bytes
     weight: bytes
     measures: Annotated[list[MeasureColumn], Meta(max_length=_LONGEST_LIST)]
+    id_rows: bytes = b""
+    ids: Annotated[list[str], Meta(max_length=_MOST_IDS)] = msgspec.field(default_factory=list)
+    started: bytes = b""
 
 
 _batch: Final = msgspec.msgpack.Decoder(_Batch).decode
@@ -98,20 +105,28 @@ def _read(value: bytes) -> _Batch:
     except msgspec.ValidationError:
         # Of another version anything may be different but the place of its number.
         version = msgspec.msgpack.decode(_header(value)[0], type=int)
-        if version != VERSION:
-            raise _Damaged(f"version {version}, expected {VERSION}") from None
+        _check_version(version)
         raise
-    if batch.version != VERSION:
-        raise _Damaged(f"version {batch.version}, expected {VERSION}")
+    _check_version(batch.version)
     if batch.n < 0 or len(batch.ts) != 8 * batch.n:
         raise _Damaged(f"ts has {len(batch.ts)} bytes, expected 8 for each of {batch.n} samples")
     return batch
+
+
+def _check_version(version: int) -> None:
+    if version not in (PLAIN_VERSION, VERSION):
+        raise _Damaged(f"version {version}, expected {PLAIN_VERSION} or {VERSION}") from None
 
 
 def _columns(index: int, batch: _Batch, interner: Interner, table: Table) -> Columns:
     """The samples as they are: what may not be counted has a number INVALID or a value out of its bounds."""
     n = batch.n
     rows, numbers, measured = _measures(n, batch.measures, interner)
+    id_row, ids = _ids(n, batch)
+    kind = _looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), _numbers_of_kinds))
+    if batch.started:
+        starts = id_row[np.frombuffer(batch.started, dtype=np.uint8) != 0]
+        kind[starts] = np.where(kind[starts] == INVALID, INVALID, STARTED_KIND)
     return Columns(
         record=np.full(n, index, dtype=np.int64),
         ts=np.frombuffer(batch.ts, dtype="<f8"),
@@ -119,12 +134,14 @@ def _columns(index: int, batch: _Batch, interner: Interner, table: Table) -> Col
         instance=_looked_up(
             "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), _instance_numbers)
         ),
-        kind=_looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), _numbers_of_kinds)),
+        kind=kind,
         n=_weights(n, batch.weight),
         latency_ms=_latencies(n, batch.latency_ms, batch.timed),
         measure_row=rows,
         measure_id=numbers,
         measure_value=measured,
+        id_row=id_row,
+        ids=ids,
     )
 
 
@@ -141,14 +158,14 @@ def _instance_numbers(raw: bytes, table: Table) -> list[int]:
 
 
 def _numbers_of_kinds(raw: bytes, table: Table) -> list[int]:
-    return [_kind_number(kind) for kind in _kinds(raw)] or [_kind_numbers[None, None, None]]
+    return [_kind_number(kind) for kind in _kinds(raw)] or [_kind_numbers[None, None, None, None]]
 
 
 def _kind_number(kind: Kind) -> int:
     known = kind.outcome is None or kind.outcome in OUTCOMES
     if not known or kind.cache not in LOOKUPS or not 0 <= (kind.status or 0) <= MAX_STATUS:
         return INVALID
-    return _kind_numbers[kind.status, kind.outcome, kind.cache]
+    return _kind_numbers[kind.status, kind.outcome, kind.cache, None]
 
 
 def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
@@ -191,6 +208,21 @@ def _weights(n: int, raw: bytes) -> Int:
     return np.frombuffer(raw, dtype="<u4").astype(np.int64)
 
 
+def _ids(n: int, batch: _Batch) -> tuple[Int, Text]:
+    """Row and id of every sample that has one."""
+    if not batch.ids and not batch.id_rows and not batch.started:
+        return NO_IDS
+    if len(batch.id_rows) != 4 * len(batch.ids) or len(batch.started) not in (0, len(batch.ids)):
+        sizes = f"{len(batch.id_rows)} bytes of rows and {len(batch.started)} of started"
+        raise _Damaged(f"{len(batch.ids)} ids have {sizes}, expected 4 and 1 for each")
+    rows = np.frombuffer(batch.id_rows, dtype="<u4").astype(np.int64)
+    if int(rows[-1]) >= n or not (rows[1:] > rows[:-1]).all():
+        raise _Damaged(f"rows of ids do not ascend, or pass the {n} samples")
+    ids = np.empty(len(rows), dtype=object)
+    ids[:] = batch.ids
+    return rows, ids
+
+
 def _measures(n: int, columns: Sequence[MeasureColumn], interner: Interner) -> tuple[Int, Int, Float]:
     """Row, number and value of every measure, by row."""
     if not columns:
@@ -224,7 +256,15 @@ def _good(columns: Columns) -> NDArray[np.bool_]:
     good &= ~((columns.latency_ms < 0) | (columns.latency_ms > MAX_LATENCY_MS))
     bad = ~(np.abs(columns.measure_value) <= MAX_MEASURE) | (columns.measure_id == INVALID)
     good[columns.measure_row[bad]] = False
+    if len(columns.ids):
+        good &= ~columns.misidentified
+        good[columns.id_row[_misnamed(columns.ids)]] = False
     return good
+
+
+def _misnamed(ids: Text) -> NDArray[np.bool_]:
+    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    return (lengths < 1) | (lengths > MAX_ID)
 
 
 def _reason(columns: Columns, start: int, row: int, value: bytes, table: Table) -> str:
@@ -237,6 +277,10 @@ def _reason(columns: Columns, start: int, row: int, value: bytes, table: Table) 
         return f"n {n} is not between 1 and {MAX_N}"
     if latency < 0 or latency > MAX_LATENCY_MS:
         return f"latency_ms is not a number between 0 and {MAX_LATENCY_MS:.0f}"
+    if columns.misidentified[sample]:
+        return MISIDENTIFIED
+    if (_misnamed(columns.ids) & (columns.id_row == sample)).any():
+        return f"id must have 1 to {MAX_ID} characters"
     batch = _read(value)
     if columns.profile[sample] == INVALID:
         return table.msgpack.explain(_profile_keys(bytes(batch.profiles))[_index(batch.profile, row, batch.n)])

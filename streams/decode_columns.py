@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cells import Int
+from streams.sample import STARTED_KIND
 from streams.slices import Source
 
 Float = NDArray[np.float64]
+Text = NDArray[np.object_]
 
 RejectKind = Literal["empty", "oversized", "malformed", "invalid", "future", "past", "overflow"]
 """empty: no value; oversized: over 4 MiB; malformed: not the format; invalid: a field's value; future: ahead of now.
@@ -36,11 +38,12 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Good samples in the order of the records and within them; every array but `measure_*` has one entry a sample.
+    """Good samples in the order of the records and within them; one entry a sample but in `measure_*` and `id*`.
 
     `record` is the index of the record in the slice, `ts` in Unix seconds, `profile` and `instance` are numbers of the
-    table that decoded them, `kind` indexes `sample.KIND_COUNTS`, `latency_ms` is nan where there is none. Measure j
-    belongs to the sample `measure_row[j]` and has the number `measure_id[j]`.
+    table that decoded them, `kind` indexes `sample.KIND_COUNTS` or is STARTED_KIND, `latency_ms` is nan where there is
+    none. Measure j belongs to the sample `measure_row[j]` and has the number `measure_id[j]`. The request of sample
+    `id_row[j]`, ascending, has the id `ids[j]`, a str.
     """
 
     record: Int
@@ -53,6 +56,8 @@ class Columns:
     measure_row: Int
     measure_id: Int
     measure_value: Float
+    id_row: Int
+    ids: Text
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -64,15 +69,25 @@ class Columns:
         kept = keep[self.measure_row]
         row = (np.cumsum(keep) - 1)[self.measure_row[kept]]
         columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in _PER_SAMPLE}
-        columns |= {"measure_row": row, "measure_id": self.measure_id[kept]}
-        return Columns(**columns, measure_value=self.measure_value[kept])
+        columns |= {"measure_row": row, "measure_id": self.measure_id[kept], "measure_value": self.measure_value[kept]}
+        kept = keep[self.id_row]
+        return Columns(**columns, id_row=(np.cumsum(keep) - 1)[self.id_row[kept]], ids=self.ids[kept])
+
+    @property
+    def misidentified(self) -> NDArray[np.bool_]:
+        """Which samples are starts without an id, or have one and stand for several requests."""
+        bad: NDArray[np.bool_] = self.kind == STARTED_KIND
+        bad[self.id_row] = self.n[self.id_row] != 1
+        return bad
 
 
-_PER_SAMPLE = [part.name for part in fields(Columns) if not part.name.startswith("measure_")]
+MISIDENTIFIED: Final = "a started sample needs an id, and one with an id is one request: n must be 1"
+_PER_SAMPLE = [part.name for part in fields(Columns) if not part.name.startswith(("measure_", "id"))]
 _NONE = np.empty(0, dtype=np.int64)
 _NO_FLOATS = np.empty(0)
 NO_MEASURES: Final = (_NONE, _NONE, _NO_FLOATS)
-NO_COLUMNS: Final = Columns(_NONE, _NO_FLOATS, _NONE, _NONE, _NONE, _NONE, _NO_FLOATS, *NO_MEASURES)
+NO_IDS: Final[tuple[Int, Text]] = (_NONE, np.empty(0, dtype=object))
+NO_COLUMNS: Final = Columns(_NONE, _NO_FLOATS, _NONE, _NONE, _NONE, _NONE, _NO_FLOATS, *NO_MEASURES, *NO_IDS)
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
@@ -82,10 +97,11 @@ def joined(parts: Sequence[Columns]) -> Columns:
     if not parts:
         return NO_COLUMNS
     starts = np.cumsum([0, *map(len, parts)])
-    names = [*_PER_SAMPLE, "measure_id", "measure_value"]
+    names = [*_PER_SAMPLE, "measure_id", "measure_value", "ids"]
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    rows = [part.measure_row + start for part, start in zip(parts, starts, strict=False)]
-    return Columns(**columns, measure_row=np.concatenate(rows))
+    for name in ("measure_row", "id_row"):
+        columns[name] = np.concatenate([getattr(part, name) + at for part, at in zip(parts, starts, strict=False)])
+    return Columns(**columns)
 
 
 @dataclass(slots=True)

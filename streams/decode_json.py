@@ -16,12 +16,23 @@ import numpy as np
 from msgspec import Raw
 
 from detectors.cells import Int
-from streams.decode_columns import NO_COLUMNS, NO_MEASURES, Columns, Float, RejectKind, Rejects
+from streams.decode_columns import (
+    MISIDENTIFIED,
+    NO_COLUMNS,
+    NO_IDS,
+    NO_MEASURES,
+    Columns,
+    Float,
+    RejectKind,
+    Rejects,
+    Text,
+)
 from streams.intern import INVALID, Interner, Measures, Table
 from streams.sample import (
     DEFAULT_ENVIRONMENT,
     MAX_RECORD_BYTES,
     Cache,
+    Id,
     Instance,
     Kinds,
     Latency,
@@ -29,6 +40,7 @@ from streams.sample import (
     Multiplicity,
     Name,
     Outcome,
+    Phase,
     Route,
     Status,
     Time,
@@ -52,6 +64,8 @@ class Row(msgspec.Struct, gc=False):
     flags: Raw = _NO_FLAGS
     measures: dict[str, Measure] | None = None
     n: Multiplicity | None = 1
+    kind: Phase | None = "completed"
+    id: Id | None = None
 
 
 _row: Final[Callable[[bytes | Raw], Row]] = msgspec.json.Decoder(Row).decode
@@ -113,8 +127,9 @@ class JsonRun:
         size = len(samples)
         keys = [(s.environment, s.service, bytes(s.flags)) for s in samples]
         instances = [s.instance for s in samples]
-        kinds = [(s.status, s.outcome, s.cache) for s in samples]
+        kinds = [(s.status, s.outcome, s.cache, s.kind) for s in samples]
         measures = _measures([s.measures for s in samples], interner.measures)
+        id_row, ids = _ids([s.id for s in samples])
         columns = Columns(
             record=np.array(self._record, dtype=np.int64)
             if self._record
@@ -129,14 +144,19 @@ class JsonRun:
             measure_row=measures[0],
             measure_id=measures[1],
             measure_value=measures[2],
+            id_row=id_row,
+            ids=ids,
         )
-        good = (columns.profile != INVALID) & (columns.instance != INVALID)
+        misidentified = columns.misidentified
+        good = (columns.profile != INVALID) & (columns.instance != INVALID) & ~misidentified
         good[columns.measure_row[columns.measure_id == INVALID]] = False
         for index in np.flatnonzero(~good).tolist():
             if columns.profile[index] == INVALID:
                 reason = table.json.explain(keys[index])
             elif columns.instance[index] == INVALID:
                 reason = table.instances.explain(instances[index] or "")
+            elif misidentified[index]:
+                reason = MISIDENTIFIED
             else:
                 reason = interner.measures.explain(samples[index].measures or {})
             row = self._row[index] if self._row else _WHOLE
@@ -207,6 +227,16 @@ def _counts(n: list[int | None]) -> Int:
     if n.count(1) == len(n):
         return np.ones(len(n), dtype=np.int64)
     return np.array([1 if count is None else count for count in n], dtype=np.int64)
+
+
+def _ids(given: list[str | None]) -> tuple[Int, Text]:
+    """Row and id of every sample that has one."""
+    if given.count(None) == len(given):
+        return NO_IDS
+    rows = [row for row, one in enumerate(given) if one is not None]
+    ids = np.empty(len(rows), dtype=object)
+    ids[:] = [given[row] for row in rows]
+    return np.array(rows, dtype=np.int64), ids
 
 
 def _measures(given: list[dict[str, float] | None], numbers: Measures) -> tuple[Int, Int, Float]:

@@ -3,8 +3,9 @@
     async with Emitter("requests", {"bootstrap_servers": ["127.0.0.1:9092"]}) as emitter:
         emitter.emit(Sample(ts=time.time(), service="shop", status=200, latency_ms=12.5, flags={"new-cart": "on"}))
 
-One JSON object a record, without a key, so that the load lies evenly on all partitions. What the broker does not take
-in time is dropped, the oldest first, and counted: a service must not fail because its telemetry does.
+One JSON object a record, without a key, so that the load lies evenly on all partitions; but keyed by its id where a
+sample has one, so that start and end of a request meet in one partition. What the broker does not take in time is
+dropped, the oldest first, and counted: a service must not fail because its telemetry does.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Emitter:
         """Samples that a broker has acknowledged."""
         self._topic = topic
         self._connection = connection
-        self._queue: deque[bytes] = deque(maxlen=capacity)
+        self._queue: deque[tuple[bytes, bytes | None]] = deque(maxlen=capacity)
         self._filled = asyncio.Event()
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._encoder = msgspec.json.Encoder()
@@ -56,8 +57,19 @@ class Emitter:
         """Queue a sample. Neither waits nor raises for the brokers' sake."""
         if len(self._queue) == self._queue.maxlen:
             self.dropped += 1
-        self._queue.append(self._encoder.encode(sample))
+        key = None if sample.id is None else sample.id.encode()
+        self._queue.append((self._encoder.encode(sample), key))
         self._filled.set()
+
+    def started(self, sample: Sample) -> None:
+        """Queue the start of a request: `ts` is when it began, `id` what `emit` will name at its end.
+
+        With `flags`, variants are told of it too. Raises ValueError without an id. As long as no end is heard of, the
+        request counts against every latency limit that its age passes; so see to it that there is one.
+        """
+        if sample.id is None:
+            raise ValueError("a started sample needs an id, which the sample of its end has too")
+        self.emit(msgspec.structs.replace(sample, kind="started"))
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -104,12 +116,12 @@ class Emitter:
             await self._filled.wait()
             self._filled.clear()
             while self._queue:
-                await self._send(producer, self._queue.popleft())
+                await self._send(producer, *self._queue.popleft())
 
-    async def _send(self, producer: AIOKafkaProducer, value: bytes) -> None:
+    async def _send(self, producer: AIOKafkaProducer, value: bytes, key: bytes | None) -> None:
         try:
             # Waits while the producer's own buffer is full; meanwhile the queue drops its oldest.
-            future = await producer.send(self._topic, value)
+            future = await producer.send(self._topic, value, key)
         except KafkaError as error:
             self._lost(error)
             return

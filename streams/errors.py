@@ -1,9 +1,10 @@
 """What can go wrong in streams. A bad record is no exception: it is a counted rejection with a reason.
 
 StreamsError
-├── LayoutError    a columnar batch does not have its layout
-├── PartialError   a record of the partials topic cannot be read
-└── TopicError     a topic cannot be created or described
+├── LayoutError           a columnar batch does not have its layout
+├── PartialError          a record of the partials topic cannot be read
+├── TopicError            a topic cannot be created or described
+└── DriftUnavailable      drift is to be detected, but the library for it is not installed
 
 Messages say what, where, what was expected and what to do.
 """
@@ -24,4 +25,8 @@ class PartialError(StreamsError):
 
 
 class TopicError(StreamsError):
+    pass
+
+
+class DriftUnavailable(StreamsError):
     pass

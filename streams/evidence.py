@@ -24,6 +24,7 @@ from detectors.cells import (
 )
 from detectors.evaluate import Evaluation
 from detectors.metrics import compute
+from detectors.overdue import limit_of
 from detectors.spec import MIN_SAMPLES, Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
@@ -146,6 +147,7 @@ class Gather:
             rows,
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         return bool(samples[0] or condition.metric == "throughput") and _breaches(spec, float(value[0]), threshold)
 

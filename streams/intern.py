@@ -8,14 +8,15 @@ nothing to do with each other, so a batch carries the table that numbered it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from detectors.cells import Int, Scope
+from detectors.overdue import above_ms, measure_of
 from streams.sample import DEFAULT_ENVIRONMENT, MAX_NAME, Name
 
 INVALID: Final = -1
@@ -33,6 +34,19 @@ OVERFULL: Final = 4
 """A table is replaced between slices. What one slice adds past so many times its size is not remembered."""
 
 Flags = dict[str, str]
+
+
+class Limit(NamedTuple):
+    """A latency that a trigger compares with, in seconds; `above_ms` is the least that counts as more.
+
+    `measure` is the number of the measure that carries the sum of the requests overdue for it.
+    """
+
+    seconds: float
+    above_ms: float
+    measure: int
+
+
 ProfileKey = tuple[str | None, str, bytes]
 """Environment (None for the default), service, flag map as it was encoded (empty for none)."""
 
@@ -44,10 +58,15 @@ class WatchList:
     scopes: tuple[Scope, ...]
     flags: Mapping[tuple[str, str], frozenset[str]]
     measures: frozenset[str]
+    limits: Mapping[Scope, tuple[float, ...]]
 
     @classmethod
-    def of(cls, scopes: Iterable[Scope], measures: Iterable[str] = ()) -> WatchList:
-        """Build it from the scopes and measure names of all triggers.
+    def of(
+        cls, scopes: Iterable[Scope], measures: Iterable[str] = (), limits: Iterable[tuple[str, str, float]] = ()
+    ) -> WatchList:
+        """Build it from the scopes, measure names and latency limits of all triggers.
+
+        A limit is environment, service and milliseconds; the service's scope is reserved too.
 
         A scope with a flag and no variant watches the flag; no single variant of it is then sure of a place.
         """
@@ -60,7 +79,11 @@ class WatchList:
                 if scope.variant:
                     reserved.add(scope)
         watched = {service: frozenset(names) for service, names in flags.items()}
-        return cls(tuple(sorted(reserved)), watched, frozenset(measures))
+        crossed: dict[Scope, set[float]] = {}
+        for environment, service, limit in limits:
+            crossed.setdefault(Scope(environment, service), set()).add(limit)
+        ascending = {scope: tuple(sorted(limits_of)) for scope, limits_of in crossed.items()}
+        return cls(tuple(sorted(reserved | crossed.keys())), watched, frozenset(measures), ascending)
 
 
 class Interner:
@@ -69,7 +92,15 @@ class Interner:
     def __init__(self, watch: WatchList, max_scopes: int = 2000) -> None:
         self.watch = watch
         self.scopes: list[Scope] = list(watch.scopes)
-        self.measures = Measures(watch.measures)
+        limits = sorted({limit for limits in watch.limits.values() for limit in limits})
+        self.measures = Measures(watch.measures, [measure_of(limit) for limit in limits])
+        number = {limit: self.measures.names.index(measure_of(limit)) for limit in limits}
+        self.limits = {
+            scope_id: tuple(Limit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
+            for scope_id, scope in enumerate(watch.scopes)
+            if scope in watch.limits
+        }
+        """The latency limits of a service by the number of its scope, ascending."""
         self._max_scopes = max(max_scopes, len(watch.scopes))
         self._scope_ids = {scope: index for index, scope in enumerate(watch.scopes)}
         self._table = Table(self)
@@ -122,6 +153,10 @@ class Table:
         Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
         """
         return self._profiles.expansion()
+
+    def scopes(self, profile: int) -> tuple[int, ...]:
+        """The scope numbers of a profile; that of its service is the first, unless it has no place."""
+        return self._profiles.scopes[profile]
 
     def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
         """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
@@ -256,14 +291,18 @@ class Instances(dict[str | None, int]):
 
 
 class Measures(dict[str, int]):
-    """Measure numbers, NOT_KEPT for those past the limit; `names[number]` is the name."""
+    """Measure numbers, NOT_KEPT for those past the limit; `names[number]` is the name.
+
+    `own` are names that have a number but that no sample may use.
+    """
 
     NOT_KEPT: Final = -2
 
-    def __init__(self, watched: frozenset[str]) -> None:
+    def __init__(self, watched: frozenset[str], own: Sequence[str] = ()) -> None:
         self.names = sorted(watched)
-        self._limit = len(watched) + MAX_MEASURES
         super().__init__({name: number for number, name in enumerate(self.names)})
+        self.names += own
+        self._limit = len(self.names) + MAX_MEASURES
 
     def __missing__(self, name: str) -> int:
         try:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from detectors.cells import Cells
 from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
@@ -18,9 +21,9 @@ from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
-from streams.merge import Merge
+from streams.merge import Merge, by_second
 from streams.observer import Observer, flip_wants
-from streams.partials import decode
+from streams.partials import Batch, decode_all
 
 SILENT_AFTER = 10.0
 """Seconds after which a source partition's owner counts as silent; it speaks every second."""
@@ -42,16 +45,33 @@ class Condition(NamedTuple):
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
-    `muted` says that nothing may be commanded because of it. `health` is None where it was published before. `observer`
-    tells more of the windows as they are at `time`, until the next second is asked for.
+    `breaching` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet; empty
+    where muted. `muted` says that nothing may be commanded because of it. `health` is None where it was published
+    before. `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
     muted: bool
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
+    breaching: frozenset[tuple[str, str]]
     health: Health | None
     observer: Observer
+
+
+class _Taken:
+    """Seconds taken from the merge; they are cut apart only where that is asked for."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+
+    @cached_property
+    def _seconds(self) -> dict[int, Cells]:
+        return dict(by_second(self.cells))
+
+    def of(self, second: int) -> list[Cells]:
+        """The block of a second; none where it is empty."""
+        return [self._seconds[second]] if second in self._seconds else []
 
 
 class Shard:
@@ -115,39 +135,59 @@ class Shard:
 
         `now` is the clock in Unix seconds; None replays a recording, in which every second is the present.
         """
-        partial, cells = decode(raw)
-        self.merge.add(partial, cells, now or 0.0)
-        yield from self.advance(now)
+        batch, errors = decode_all([raw])
+        if errors:
+            raise errors[0]
+        yield from self.take_all(batch, now)
 
-    def advance(self, now: float | None) -> Iterator[Second]:
-        """Yield the seconds that are complete and not yet evaluated."""
-        mark = self.merge.watermark
-        if mark is None:
+    def take_all(self, batch: Batch, now: float | None) -> Iterator[Second]:
+        """Take in partials that were read together: the seconds are those that each, taken alone, would complete."""
+        start = 0
+        while start < len(batch.words):
+            end = start + 1
+            # A record that tells of a new source makes the earlier ones count without it, and the first second of all
+            # depends on what is known when the last source has spoken.
+            if self._next is not None and self.merge.expects(batch.words[start]):
+                while end < len(batch.words) and self.merge.expects(batch.words[end]):
+                    end += 1
+            marks = self.merge.add_all(batch.part(start, end), now or 0.0)
+            yield from self._advance(marks, now)
+            start = end
+
+    def _advance(self, marks: Sequence[float], now: float | None) -> Iterator[Second]:
+        """Yield the seconds that are complete at each of the watermarks, which rise, and not yet evaluated."""
+        if not marks:
             return
-        final = math.floor(mark)
+        finals = [math.floor(mark) for mark in marks]
         if self._next is None:
             first = self.merge.first()
-            if now is None and (first is None or first >= final):
+            if now is None and (first is None or first >= finals[0]):
                 return
             # Silence is judged too: without a sample the verdicts begin with the watermark.
-            begin = final if first is None else min(first, final)
+            begin = finals[0] if first is None else min(first, finals[0])
             whole = self.merge.whole_from
             self._next = begin if whole is None else max(begin, whole)
-        if now is not None:
-            # A sample of last year at the start of the log, or an outage of days: at 0.2 ms a second and shard, a year
-            # is two hours in which nothing is judged. No trigger looks back that far.
-            self._next = max(self._next, final - self._kept)
-        if final <= self._next:
-            return
-        blocks = dict(self.merge.take(final))
-        for second in range(self._next, final):
-            cells = blocks.get(second)
-            self.store.advance(second, *([] if cells is None else [cells]))
-            self._next = second + 1
-            if self._next % self._evaluate_every == 0:
-                yield self._evaluate(self._next, cells, now)
+        taken: _Taken | None = None
+        for final in finals:
+            if now is not None:
+                # A sample of last year at the start of the log, or an outage of days: at 0.2 ms a second and shard, a
+                # year is two hours in which nothing is judged. No trigger looks back that far.
+                self._next = max(self._next, final - self._kept)
+            if final <= self._next:
+                continue
+            if taken is None:
+                taken = _Taken(self.merge.take(finals[-1]))
+                prepared = self.store.prepared(taken.cells) if finals[-1] - self._next > 1 else {}
+            for second in range(self._next, final):
+                if prepared:
+                    self.store.advance_prepared(second, prepared.get(second))
+                else:
+                    self.store.advance(second, *taken.of(second))
+                self._next = second + 1
+                if self._next % self._evaluate_every == 0:
+                    yield self._evaluate(self._next, taken, now)
 
-    def _evaluate(self, t: int, cells: Cells | None, now: float | None) -> Second:
+    def _evaluate(self, t: int, taken: _Taken, now: float | None) -> Second:
         condition = Condition("live", "") if now is None else self.condition(now)
         now = t if now is None else now
         if condition.status == "live" and now - t > self._catching_up_after:
@@ -168,10 +208,18 @@ class Shard:
         firing = [] if muted else list(self._firing(t, result, now))
         frame = None
         if not known:
+            cells = next(iter(taken.of(t - 1)), None)
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        return Second(t, muted, transitions, firing, frame, self.observer)
+        breaching = frozenset() if muted else frozenset(self._breaching(result))
+        return Second(t, muted, transitions, firing, breaching, frame, self.observer)
+
+    def _breaching(self, result: Evaluation) -> Iterator[tuple[str, str]]:
+        for row in np.flatnonzero(result.breach).tolist():
+            spec = self._specs[row]
+            if spec.action == "rollback":
+                yield spec.environment, spec.flag
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():

@@ -12,27 +12,30 @@ from detectors.evaluate import Transition
 from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
-from streams.errors import PartialError
-from streams.evidence import Evidence
 from streams.health import Health, decoder, encoder
 from streams.log import last_record
+from streams.memory import keep_freed_memory
 from streams.monitor import Announcements, Condition, Second, Shard
-from streams.partials import partition_of
+from streams.partials import decode_all, partition_of
 from streams.slices import Source
 from streams.topics import Topics
-from streams.transport import Reading
+from streams.transport import Delivery, Reading
 
 REPLAY_MARGIN = 10.0
 """Seconds read again beyond the longest window and hold: the log's first records may be of a watermark that lags."""
+
+_FETCH = 4 << 20
+"""Bytes of a partition's partials in one fetch, which are taken in at once: 300 records of 2,000 scopes."""
+_BUFFERED_SLICES = 8
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Whom the monitor tells. Each is awaited in turn, so a slow one delays the next second, never loses it."""
+    """Whom the monitor tells. All are awaited before the next second, so a slow one delays that, never loses it."""
 
-    firing: Callable[[Sequence[Evidence]], Awaitable[None]]
+    firing: Callable[[Second], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
     judged: Callable[[Second], Awaitable[None]]
@@ -56,6 +59,7 @@ class MonitorRole:
         handlers: Handlers,
         ready: asyncio.Event,
     ) -> None:
+        keep_freed_memory()
         self._connection = connection
         self._topics = topics
         self._specs = specs
@@ -67,6 +71,7 @@ class MonitorRole:
         self._handlers = handlers
         self._ready = ready
         self._reading = Reading(
+            batched=frozenset({topics.partials}),
             replayed=frozenset({topics.partials}),
             since=self._since,
             on_start=self._assigned,
@@ -78,7 +83,7 @@ class MonitorRole:
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
-        self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=1024)
+        self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=_BUFFERED_SLICES, fetch=_FETCH)
         topic = self.app.topic(topics.partials, value_serializer="raw", key_serializer="raw")
         self.app.agent(topic, name="monitor")(self._take)
         self.app.timer(interval=1.0)(self._tick)
@@ -136,21 +141,24 @@ class MonitorRole:
 
     async def _take(self, stream: object) -> None:
         async for event in stream.events():  # type: ignore[attr-defined]
-            shard = self.shards.get(event.message.partition)
-            if shard is None:
+            delivery: Delivery = event.value
+            source = delivery.slice.source
+            shard = self.shards.get(source.partition)
+            # A slice of before a rebalance would tell the new shard of seconds in the middle.
+            if shard is None or delivery.epoch != self._reading.positions[source].epoch:
                 continue
-            try:
-                for second in shard.take(event.value, time.time()):
-                    await self._publish(shard, second)
-            except PartialError as error:
+            batch, errors = decode_all([value or b"" for value in delivery.slice.values])
+            for error in errors:
                 self.partial_errors += 1
                 _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
+            for second in shard.take_all(batch, time.time()):
+                await self._publish(shard, second)
 
     async def _publish(self, shard: Shard, second: Second) -> None:
-        if second.firing:
-            await self._handlers.firing(second.firing)
-        for spec, transition in second.transitions:
-            await self._handlers.transition(spec, transition)
+        if second.breaching:
+            await self._handlers.firing(second)
+        # Of different triggers, and so in no order: in turn, each would wait for the broker's word on all before.
+        await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
         # Last, so that what is looked at after a flip never delays the next one.

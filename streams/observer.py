@@ -26,6 +26,7 @@ from detectors.cells import (
     Scope,
 )
 from detectors.metrics import compute
+from detectors.overdue import limit_of
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 
@@ -162,6 +163,7 @@ class Observer:
             np.array([row], dtype=np.int64),
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         if row < 0:
             return Measurement(float(value[0]), 0, 0, 0)
@@ -197,6 +199,7 @@ class Observer:
             np.array(safe[:1], dtype=np.int64),
             quantile=condition.quantile or 0.5,
             measure=condition.measure,
+            limit_ms=limit_of(spec),
         )
         sums = self._store.window(display).sums
         return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, safe[0]]), int(sums[LATE, safe[0]]))

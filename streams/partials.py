@@ -7,8 +7,11 @@ narrowest width that holds it, after subtracting its least value; that makes a c
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate, count, groupby
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,6 +24,7 @@ VERSION = 1
 MAX_CELLS = 4000
 """Cells a record holds at most; at about 100 bytes a busy cell it stays under Kafka's default limit of 1 MB."""
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
+_SIZES = tuple(np.dtype(width).itemsize for width in _WIDTHS)
 _COLUMNS = tuple(f.name for f in fields(Cells) if f.name not in ("scopes", "instances", "measures"))
 _WIDE = {"counts", "instance_counts"}
 
@@ -60,6 +64,9 @@ class Partial(msgspec.Struct, array_like=True, frozen=True):
         return Source(self.topic, self.partition)
 
 
+K = TypeVar("K", tuple[str, str, str, str], str)
+
+_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Partial)
 
@@ -73,15 +80,72 @@ def encode(partial: Partial) -> bytes:
     return _encoder.encode(partial)
 
 
+class Word(NamedTuple):
+    """What a partial says beside its cells; the fields are those of `Partial`."""
+
+    source: Source
+    partitions: int
+    watermark: float | None
+    overflow: int
+
+    @classmethod
+    def of(cls, partial: Partial) -> Word:
+        return cls(partial.source, partial.partitions, partial.watermark, partial.overflow)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Partials in the order of the log with their cells as one block; row i of it came in partial `record[i]`."""
+
+    words: Sequence[Word]
+    cells: Cells
+    record: Int
+
+    def part(self, start: int, end: int) -> Batch:
+        """Partials `start` to before `end`, and their cells."""
+        if start == 0 and end == len(self.words):
+            return self
+        rows = np.arange(*np.searchsorted(self.record, (start, end)))
+        return Batch(self.words[start:end], select(self.cells, rows), self.record[rows] - start)
+
+
 def decode(raw: bytes) -> tuple[Partial, Cells]:
     """Read a partial and its cells; `PartialError` for anything that is not one."""
     try:
-        partial = _decoder.decode(raw)
-        if partial.version != VERSION:
-            raise PartialError(f"partial has version {partial.version}, expected {VERSION}: update the older side")
+        partial = _decode(raw)
         return partial, unpack(partial)
-    except (msgspec.MsgspecError, ValueError, IndexError, TypeError, OverflowError) as error:
-        raise PartialError(f"partial of {len(raw)} bytes cannot be read: {error}") from error
+    except _DAMAGE as error:
+        raise _unreadable(raw, error) from error
+
+
+def decode_all(raws: Sequence[bytes]) -> tuple[Batch, list[PartialError]]:
+    """Read partials, and say of each that cannot be read what is wrong with it; the batch has the others."""
+    unpacking, errors = _Unpacking(), []
+    for raw in raws:
+        try:
+            unpacking.add(_decode(raw))
+        except _DAMAGE as error:
+            errors.append(_unreadable(raw, error))
+    try:
+        return unpacking.batch(), errors
+    except _DAMAGE as error:
+        if len(raws) == 1:
+            return _Unpacking().batch(), [_unreadable(raws[0], error)]
+    # One of many is damaged: which, each tells by itself.
+    alone = [(raw, decode_all([raw])[1]) for raw in raws]
+    whole, _ = decode_all([raw for raw, found in alone if not found])
+    return whole, [error for _, found in alone for error in found]
+
+
+def _decode(raw: bytes) -> Partial:
+    partial = _decoder.decode(raw)
+    if partial.version != VERSION:
+        raise ValueError(f"it has version {partial.version}, expected {VERSION}: update the older side")
+    return partial
+
+
+def _unreadable(raw: bytes, error: Exception) -> PartialError:
+    return PartialError(f"partial of {len(raw)} bytes cannot be read: {error}")
 
 
 def pack(cells: Cells) -> list[Column]:
@@ -90,30 +154,90 @@ def pack(cells: Cells) -> list[Column]:
 
 def unpack(partial: Partial) -> Cells:
     """The cells of a partial; raises ValueError where lengths or references do not fit together."""
-    if not partial.columns:
-        return empty()
-    if len(partial.columns) != len(_COLUMNS):
-        raise ValueError(f"{len(partial.columns)} columns, expected {len(_COLUMNS)}")
-    arrays = {name: _values(column) for name, column in zip(_COLUMNS, partial.columns, strict=True)}
-    for name in _WIDE:
-        arrays[name] = arrays[name].reshape(-1, len(COUNTS))
-    cells = Cells(
-        scopes=tuple(map(Scope._make, partial.scopes)),
-        instances=tuple(partial.instances),
-        measures=tuple(partial.measures),
-        **arrays,
-    )
-    n = len(cells)
-    _same(n, cells.scope, cells.offset, cells.counts)
-    _same(len(cells.hist_cell), cells.hist_bin, cells.hist_count)
-    _same(len(cells.instance_cell), cells.instance_id, cells.instance_counts)
-    _same(len(cells.measure_cell), cells.measure_id, cells.measure_count, cells.measure_sum)
-    _within(cells.scope, len(cells.scopes))
-    _within(cells.instance_id, len(cells.instances))
-    _within(cells.measure_id, len(cells.measures))
-    for rows in (cells.hist_cell, cells.instance_cell, cells.measure_cell):
-        _within(rows, n)
-    return cells
+    unpacking = _Unpacking()
+    unpacking.add(partial)
+    return unpacking.batch().cells
+
+
+class _Table(Generic[K]):
+    """One table of the entries of many, each entry once."""
+
+    def __init__(self) -> None:
+        self._numbers: defaultdict[K, int] = defaultdict(count().__next__)
+        self._of: list[int] = []
+        self._sizes: list[int] = []
+
+    def add(self, entries: Sequence[K]) -> None:
+        self._of += map(self._numbers.__getitem__, entries)
+        self._sizes.append(len(entries))
+
+    @property
+    def entries(self) -> tuple[K, ...]:
+        return tuple(self._numbers)
+
+    def renumbered(self, index: Int, lengths: Sequence[int]) -> Int:
+        """Indices into the tables that were added, `lengths[i]` of them into table i, as indices into `entries`."""
+        _within(index, _each(self._sizes, lengths))
+        renumbered: Int = np.array(self._of, dtype=np.int64)[index + _each(_before(self._sizes), lengths)]
+        return renumbered
+
+
+class _Unpacking:
+    """Makes one block of many partials, a column of all at once: numpy's price is the call, not the number.
+
+    Their tables are numbered as they come, so that no more than one partial's names are in memory.
+    """
+
+    def __init__(self) -> None:
+        self._words: list[Word] = []
+        self._filled: list[int] = []
+        self._columns: list[list[Column]] = []
+        self._scopes = _Table[tuple[str, str, str, str]]()
+        self._instances = _Table[str]()
+        self._measures = _Table[str]()
+
+    def add(self, partial: Partial) -> None:
+        """Raises ValueError, and takes in nothing, where the number of columns is wrong."""
+        if partial.columns:
+            if len(partial.columns) != len(_COLUMNS):
+                raise ValueError(f"{len(partial.columns)} columns, expected {len(_COLUMNS)}")
+            self._filled.append(len(self._words))
+            self._columns.append(partial.columns)
+            self._scopes.add(partial.scopes)
+            self._instances.add(partial.instances)
+            self._measures.add(partial.measures)
+        self._words.append(Word.of(partial))
+
+    def batch(self) -> Batch:
+        """All that was added. Raises ValueError where lengths or references do not fit together."""
+        if not self._filled:
+            return Batch(self._words, empty(), np.zeros(0, dtype=np.int64))
+        arrays, lengths = {}, {}
+        for name, columns in zip(_COLUMNS, zip(*self._columns, strict=True), strict=True):
+            arrays[name], lengths[name] = _values(columns)
+        for name in _WIDE:
+            if any(length % len(COUNTS) for length in lengths[name]):
+                raise ValueError(f"{name} has {lengths[name]} numbers, expected multiples of {len(COUNTS)}")
+            arrays[name] = arrays[name].reshape(-1, len(COUNTS))
+            lengths[name] = [length // len(COUNTS) for length in lengths[name]]
+        _same(lengths, "second", "scope", "offset", "counts")
+        _same(lengths, "hist_cell", "hist_bin", "hist_count")
+        _same(lengths, "instance_cell", "instance_id", "instance_counts")
+        _same(lengths, "measure_cell", "measure_id", "measure_count", "measure_sum")
+        rows = lengths["second"]
+        before = _before(rows)
+        for name in ("hist_cell", "instance_cell", "measure_cell"):
+            _within(arrays[name], _each(rows, lengths[name]))
+            arrays[name] += _each(before, lengths[name])
+        for name, table in (("scope", self._scopes), ("instance_id", self._instances), ("measure_id", self._measures)):
+            arrays[name] = table.renumbered(arrays[name], lengths[name])
+        cells = Cells(
+            scopes=tuple(map(Scope._make, self._scopes.entries)),
+            instances=self._instances.entries,
+            measures=self._measures.entries,
+            **arrays,
+        )
+        return Batch(self._words, cells, np.repeat(np.array(self._filled), rows))
 
 
 def split(cells: Cells, partitions: int) -> Iterator[tuple[int, Cells]]:
@@ -177,15 +301,40 @@ def _column(values: Int) -> Column:
     return Column(width, least, (values - least).astype(_WIDTHS[width]).tobytes())
 
 
-def _values(column: Column) -> Int:
-    return np.frombuffer(column.data, dtype=_WIDTHS[column.width]).astype(np.int64) + column.least
+def _values(columns: Sequence[Column]) -> tuple[Int, list[int]]:
+    """The numbers of the same column of several blocks, and how many each has."""
+    lengths = []
+    for column in columns:
+        if not 0 <= column.width < len(_WIDTHS):
+            raise ValueError(f"a column of width {column.width}, expected 0 to {len(_WIDTHS) - 1}")
+        length, rest = divmod(len(column.data), _SIZES[column.width])
+        if rest:
+            raise ValueError(f"a column of {len(column.data)} bytes, expected a multiple of {_SIZES[column.width]}")
+        lengths.append(length)
+    parts = [
+        np.frombuffer(b"".join([column.data for column in same]), dtype=_WIDTHS[width]).astype(np.int64)
+        for width, same in groupby(columns, lambda column: column.width)
+    ]
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    values += _each([column.least for column in columns], lengths)
+    return values, lengths
 
 
-def _same(length: int, *arrays: Int) -> None:
-    if any(len(array) != length for array in arrays):
-        raise ValueError(f"columns have {[len(array) for array in arrays]} rows, expected {length}")
+def _each(values: Sequence[int], lengths: Sequence[int]) -> Int | np.int64:
+    """A value for each row of several blocks; of one block, as live ones are, the value itself."""
+    return np.int64(values[0]) if len(values) == 1 else np.array(values, dtype=np.int64).repeat(lengths)
 
 
-def _within(indices: Int, size: int) -> None:
-    if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= size):
-        raise ValueError(f"an index of {int(indices.max())} points outside a table of {size}")
+def _before(lengths: Sequence[int]) -> list[int]:
+    """How many rows stand before each block."""
+    return [0, *accumulate(lengths[:-1])]
+
+
+def _same(lengths: Mapping[str, list[int]], first: str, *others: str) -> None:
+    if any(lengths[name] != lengths[first] for name in others):
+        raise ValueError(f"columns have {[(name, lengths[name]) for name in (first, *others)]} rows, expected as many")
+
+
+def _within(indices: Int, sizes: Int | np.int64) -> None:
+    if indices.size and (indices.min() < 0 or (indices >= sizes).any()):
+        raise ValueError(f"an index of {indices.max()} points outside a table of {np.max(sizes)}")

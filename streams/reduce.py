@@ -2,7 +2,8 @@
 
 What is in a cell depends on the order of the samples and on what `close` was told, never on how they were cut into
 batches. A sample is late when its second has ended at least `max_lateness` before the newest sample before it, or is
-closed; it is counted as late in the oldest second that is still open then.
+closed; it is counted as late in the oldest second that is still open then. Starts of requests are followed in
+`in_flight`, and counted in nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from detectors.cells import Cells, Int
 from streams.blocks import Block, combine, finished, renumber
 from streams.decode import Batch
-from streams.decode_columns import Float, Reject, Rejects
+from streams.decode_columns import Columns, Float, Reject, Rejects
 from streams.fold import Rows, fold, stacked
+from streams.in_flight import InFlight, summed_up
 from streams.intern import Interner, Measures, Table
 from streams.partials import empty
-from streams.sample import LATE_KIND
+from streams.sample import LATE_KIND, STARTED_KIND
 from streams.slices import Source
 from streams.sums import dense
 
@@ -39,9 +41,10 @@ _FEW_NAMES: Final = 4096
 
 @dataclass(slots=True)
 class Stats:
-    """What a reducer has seen. Counted are records, samples (`rejected` by kind) and, for `overflow`, requests.
+    """What a reducer has seen. Counted are records, samples (`rejected` by kind), and for the rest requests.
 
-    `overflow` had a scope without a place, `unkept_measures` are values of measures without one.
+    `overflow` had a scope without a place, `unkept_measures` are values of measures without one, `forgotten` were given
+    up while they ran.
     """
 
     records: int = 0
@@ -50,6 +53,7 @@ class Stats:
     clamped: int = 0
     overflow: int = 0
     unkept_measures: int = 0
+    forgotten: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
 
@@ -72,6 +76,7 @@ class Reducer:
         self._names = [""]
         self._numbers = {"": 0}
         self._overflow_taken = 0
+        self._in_flight = InFlight()
         # The earliest second that has anything, infinite when none has.
         self._oldest: float = math.inf
 
@@ -115,10 +120,19 @@ class Reducer:
         # Times are positive, so this is their floor.
         second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
+        open_from = self._open_from(columns.ts, now)
+        if len(columns.ids):
+            ended = columns.kind != STARTED_KIND
+            if len(self._in_flight) or not ended.all():
+                late = None if open_from is None else second + 1 <= open_from
+                columns = replace(columns, latency_ms=self._follow(columns, offset, late, batch.table))
+            if not ended.any():
+                return rejects
+            columns, second, offset = columns.where(ended), second[ended], offset[ended]
+            open_from = None if open_from is None else open_from[ended]
         kind, latency_ms = columns.kind, columns.latency_ms
         kept = columns.measure_id != Measures.NOT_KEPT
         stats.unkept_measures += len(kept) - int(np.count_nonzero(kept))
-        open_from = self._open_from(columns.ts, now)
         if open_from is None:
             self._note_first(second, offset)
         else:
@@ -153,6 +167,12 @@ class Reducer:
         boundary = np.floor(watermark)
         self._closed = max(self._closed, boundary)
         self._first_offsets = {s: offset for s, offset in self._first_offsets.items() if s >= boundary}
+        self._in_flight.close(boundary)
+        self.stats.forgotten = self._in_flight.forgotten
+        crossings = self._in_flight.take()
+        if crossings:
+            self._oldest = min(self._oldest, min(crossing.second for crossing in crossings))
+            self._blocks.append(summed_up(crossings, self._number))
         if self._oldest >= boundary:
             return empty()
         self._fold()
@@ -167,6 +187,29 @@ class Reducer:
         self._oldest = int(rest.second.min()) if len(rest) else math.inf
         cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
         return cells
+
+    def _follow(self, columns: Columns, offset: Int, late: NDArray[np.bool_] | None, table: Table) -> Float:
+        """Take note of the requests that start or end; returns the latencies of all samples as they are to count."""
+        latency_ms = columns.latency_ms.copy()
+        rows = columns.id_row
+        timed = ~np.isnan(latency_ms[rows]) if late is None else ~np.isnan(latency_ms[rows]) & ~late[rows]
+        about = (rows, columns.profile[rows], columns.ts[rows], offset[rows], columns.instance[rows], timed)
+        started = (columns.kind[rows] == STARTED_KIND).tolist()
+        for row, profile, ts, at, instance, counts, id_, starts in zip(
+            *(part.tolist() for part in about), columns.ids, started, strict=True
+        ):
+            scopes = table.scopes(profile)
+            limits = self._interner.limits.get(scopes[0]) if scopes else None
+            if limits is None:
+                continue
+            key, name = (scopes[0], id_), table.instances.names[instance]
+            if starts:
+                self._in_flight.start(key, ts, offset=at, scopes=scopes, instance=name, limits=limits)
+            else:
+                least = self._in_flight.end(key, ts, offset=at, scopes=scopes, instance=name, timed=counts)
+                if counts and least > latency_ms[row]:
+                    latency_ms[row] = least
+        return latency_ms
 
     def _open_from(self, ts: Float, now: float) -> Float | None:
         """The first open second when each sample comes, None if none of them can be late; moves `newest` on."""

@@ -26,18 +26,22 @@ MAX_MEASURE: Final = 1e9
 MAX_NAME: Final = 256
 """Characters of a service, environment, instance, flag, variant or measure name."""
 MAX_ROUTE: Final = 2048
+MAX_ID: Final = 128
+"""Characters of the id of a request."""
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 Time = Annotated[float, Meta(ge=MIN_TIME, le=MAX_TIME)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Instance = Annotated[str, Meta(max_length=MAX_NAME)]
 Route = Annotated[str, Meta(max_length=MAX_ROUTE)]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 Status = Annotated[int, Meta(ge=0, le=MAX_STATUS)]
 Latency = Annotated[float, Meta(ge=0, le=MAX_LATENCY_MS)]
 Measure = Annotated[float, Meta(ge=-MAX_MEASURE, le=MAX_MEASURE)]
 Multiplicity = Annotated[int, Meta(ge=1, le=MAX_N)]
 Outcome = Literal["ok", "error", "timeout", "unavailable"]
 Cache = Literal["hit", "miss", "bypass"]
+Phase = Literal["completed", "started"]
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "error", "timeout", "unavailable")
 LOOKUPS: Final[dict[str | None, int]] = {None: 0, "bypass": 0, "hit": 1, "miss": 2}
@@ -46,7 +50,9 @@ LOOKUPS: Final[dict[str | None, int]] = {None: 0, "bypass": 0, "hit": 1, "miss":
 class Sample(msgspec.Struct, omit_defaults=True):
     """One observed request, or `n` alike ones; `ts` is the end of the request in Unix seconds.
 
-    None stands for what was not observed. Without `outcome` it follows from `status`, without both it is "ok".
+    None stands for what was not observed. Without `outcome` it follows from `status`, without both it is "ok". A sample
+    of `kind` "started" is no request yet: `ts` is when the one with this `id` began, and it ends with the next sample
+    that has the `id`.
     """
 
     ts: Time
@@ -61,6 +67,8 @@ class Sample(msgspec.Struct, omit_defaults=True):
     flags: dict[Name, Name] | None = None
     measures: dict[Name, Measure] | None = None
     n: Multiplicity | None = 1
+    kind: Phase | None = "completed"
+    id: Id | None = None
 
 
 def _outcome_of(status: int) -> Outcome:
@@ -80,6 +88,8 @@ MISS_KIND: Final = HIT_KIND + 1
 """The same of a miss."""
 LATE_KIND: Final = MISS_KIND + 1
 """The kind of samples that came after their second was closed."""
+STARTED_KIND: Final = LATE_KIND + 1
+"""The kind of samples that tell of the start of a request; they are counted in nothing, so KIND_COUNTS has none."""
 
 
 def _kind_counts() -> Int:
@@ -102,11 +112,17 @@ KIND_COUNTS: Final[Int] = _kind_counts()
 """What one request or lookup of a kind adds to the columns of COUNTS but latency; shape (kinds, len(COUNTS))."""
 
 
-class Kinds(dict[tuple[int | None, str | None, str | None], int]):
-    """The kind of (status, outcome, cache): 3 * outcome + (0 no lookup, 1 hit, 2 miss). Filled as they are met."""
+class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):
+    """The kind of (status, outcome, cache, phase). Filled as they are met.
 
-    def __missing__(self, key: tuple[int | None, Outcome | None, str | None]) -> int:
-        status, outcome, cache = key
+    It is STARTED_KIND for a request that started, else 3 * outcome + (0 no lookup, 1 hit, 2 miss).
+    """
+
+    def __missing__(self, key: tuple[int | None, Outcome | None, str | None, Phase | None]) -> int:
+        status, outcome, cache, phase = key
+        if phase == "started":
+            self[key] = STARTED_KIND
+            return STARTED_KIND
         index = int(OUTCOME_OF_STATUS[status or 0]) if outcome is None else OUTCOMES.index(outcome)
         self[key] = kind = index * 3 + LOOKUPS[cache]
         return kind

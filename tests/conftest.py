@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real Apache Kafka, and topic names of one's own."""
+"""Fixtures of all tests: a real Apache Kafka, a real Unleash, and topic names of one's own."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.kafka import KafkaNode, KafkaUnavailable
+from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
 
-_unavailable = pytest.StashKey[str]()
+UNTESTED = {
+    "kafka": "delivery, recovery and flips on a real Apache Kafka",
+    "unleash": "the flag backend on a real Unleash",
+}
+"""What is not tested where a system is missing, by the marker of its tests."""
+
+_unavailable = pytest.StashKey[dict[str, str]]()
 _log = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs Kafka, so that `-m kafka` and `-m "not kafka"` are always right."""
+    """Mark what needs a real system, so that `-m kafka` and `-m "not kafka"` are always right."""
     for item in items:
-        if {"kafka", "kafka_node"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if {"kafka", "kafka_node"} & fixtures:
             item.add_marker("kafka")
+        places = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "unleash" in fixtures or any(isinstance(place, str) and place == "unleash" for place in places):
+            item.add_marker("unleash")
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +62,7 @@ def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode
     try:
         node.start()
     except KafkaUnavailable as error:
-        reason = f"{error}; or name a broker: FLIPBACK_KAFKA=host:port"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(f"CI must not skip the tests on Apache Kafka: {reason}", pytrace=False)
-        request.config.stash[_unavailable] = str(error)
-        pytest.skip(reason)
+        _skip(request, "kafka", str(error), "; or name a broker: FLIPBACK_KAFKA=host:port")
     failures_before = request.session.testsfailed
     try:
         yield node
@@ -65,6 +73,31 @@ def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode
             request.config.stash[_log] = str(node.log)
 
 
+@pytest.fixture(scope="session")
+def unleash(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnleashServer]:
+    """An Unleash server, started for this session."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serving(tmp_path_factory.mktemp("unleash")))
+        except UnleashUnavailable as error:
+            _skip(request, "unleash", str(error))
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _unleash_where_marked(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("unleash") is not None:
+        request.getfixturevalue("unleash")
+
+
+def _skip(request: pytest.FixtureRequest, marker: str, reason: str, advice: str = "") -> NoReturn:
+    """Skip what needs a system that this machine cannot run; in continuous integration fail."""
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(f"CI must not skip the tests of {UNTESTED[marker]}: {reason}{advice}", pytrace=False)
+    request.config.stash.setdefault(_unavailable, {})[marker] = reason
+    pytest.skip(f"{reason}{advice}")
+
+
 @pytest.fixture
 def topic_prefix() -> str:
     """A prefix for the topics and groups of one test, so that tests share a broker without meeting."""
@@ -72,14 +105,11 @@ def topic_prefix() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in one line what was not tested, or where the log of the broker is."""
-    reason = config.stash.get(_unavailable, None)
-    if reason is not None:
-        skipped = sum("kafka" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
+    """Say in a line each what was not tested, or where the log of the broker is."""
+    for marker, reason in config.stash.get(_unavailable, {}).items():
+        skipped = sum(marker in report.keywords for report in terminalreporter.stats.get("skipped", ()))
         tests = "1 test" if skipped == 1 else f"{skipped} tests"
-        terminalreporter.write_line(
-            f"NOT TESTED: {tests} of delivery, recovery and flips on a real Apache Kafka: {reason}", red=True, bold=True
-        )
+        terminalreporter.write_line(f"NOT TESTED: {tests} of {UNTESTED[marker]}: {reason}", red=True, bold=True)
     log = config.stash.get(_log, None)
     if log is not None:
         terminalreporter.write_line(f"The broker's log: {log}", yellow=True)

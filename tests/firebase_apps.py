@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from unittest.mock import patch
 
 from agent.fakes.firestore import FakeFirestore
+from agent.fakes.remote_config import FakeRemoteConfig
 from agent.fakes.rtdb import FakeRealtimeDatabase
 from agent.fakes.server import Fake
 
@@ -78,17 +82,72 @@ class RealtimeDatabaseApp:
         firebase_admin.delete_app(self._app)
 
 
+_POLLING = """
+import asyncio, sys
+import firebase_admin
+from firebase_admin import remote_config
+from google.auth.credentials import AnonymousCredentials
+
+class Token(AnonymousCredentials):
+    def before_request(self, request, method, url, headers):
+        headers["Authorization"] = "Bearer owner"
+
+class Credential(firebase_admin.credentials.Base):
+    def get_credential(self):
+        return Token()
+
+async def main():
+    server, parameter = sys.argv[1:]
+    app = firebase_admin.initialize_app(Credential(), {"projectId": "flipback-fake"})
+    template = remote_config.init_server_template(app=app)
+    template._rc_service._client._base_url = server
+    while True:
+        await template.load()
+        print(int(template.evaluate({"randomization_id": "user"}).get_boolean(parameter)), flush=True)
+        await asyncio.sleep(0.1)
+
+asyncio.run(main())
+"""
+
+
+class RemoteConfigApp:
+    """firebase_admin.remote_config's server template, loaded every 0.1 s: servers poll, there is nothing to listen to.
+
+    A process of its own, because the client's import configures the root logger.
+    """
+
+    def __init__(self, fake: FakeRemoteConfig, flag: str) -> None:
+        server = f"http://127.0.0.1:{fake.port}"
+        command = [sys.executable, "-c", _POLLING, server, flag.replace("-", "_")]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.on = False
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.on = line.strip() == b"1"
+
+    async def close(self) -> None:
+        self._process.kill()
+        await asyncio.to_thread(self._reader.join)
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
 @dataclass(frozen=True)
 class App:
-    """How an application of a flag system is made; `key` is what the system calls a flag."""
+    """How a fake of a flag system, an application of it and a backend's settings are made."""
 
     fake: Callable[[], Fake]
     application: Callable[[Any, str], Application]
     settings: Mapping[str, Any]
-    key: Callable[[str], str] = field(default=str)
 
 
 APPS: dict[str, App] = {
     "firestore": App(FakeFirestore, FirestoreApp, {"project": "shop"}),
+    "remote-config": App(FakeRemoteConfig, RemoteConfigApp, {"project": "flipback-fake", "template": "server"}),
     "rtdb": App(FakeRealtimeDatabase, RealtimeDatabaseApp, {"url": "https://shop.firebaseio.com"}),
 }

@@ -7,22 +7,19 @@ The node dies with the process that started it, however that one ends.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
-import random
 import shutil
-import socket
 import subprocess
-import tempfile
 import time
 import uuid
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.brought import NotBrought, bring, kept
+from tests.processes import end_guarded, free_ports, start_guarded
+
 POM = Path(__file__).with_name("kafka-pom.xml")
 START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
-MAVEN_TIMEOUT = 600.0  # seconds for 54 MB of jars
 
 CONFIGURATION = """\
 process.roles=broker,controller
@@ -48,15 +45,6 @@ group.min.session.timeout.ms=1000
 """
 
 
-_GUARD = """\
-exec 3<&0
-"$@" 3<&- </dev/null & node=$!
-{ read _ <&3; kill -9 $node; } 2>/dev/null &
-wait $node
-kill -9 $! 2>/dev/null
-"""
-
-
 class KafkaUnavailable(Exception):
     """This machine cannot run Apache Kafka; the message says what is missing."""
 
@@ -67,7 +55,7 @@ class KafkaNode:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "kafka.log"
-        self._broker, self._controller = _free_ports(2)
+        self._broker, self._controller = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,25 +75,15 @@ class KafkaNode:
             )
             self._format(jars, configuration)
         offset = self.log.stat().st_size if self.log.exists() else 0
-        # _GUARD ends the node when its standard input is closed, which the kernel does when this process is gone, even
-        # by SIGKILL. A session of its own keeps Ctrl-C in the terminal away from the node.
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _GUARD, "guard", *_java(jars), "kafka.Kafka", str(configuration)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = start_guarded([*_java(jars), "kafka.Kafka", str(configuration)], log)
         self._await_started(offset)
 
     def kill(self) -> None:
         """End the node at once, as a crash would; its storage stays."""
         if self._process is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
+        end_guarded(self._process)
         self._process = None
 
     def _format(self, jars: Path, configuration: Path) -> None:
@@ -151,44 +129,11 @@ def _jars() -> Path:
         raise KafkaUnavailable(f"{' and '.join(missing)} not installed")
     pom = POM.read_bytes()
     version = ElementTree.fromstring(pom).findtext(".//{*}kafka.version")  # noqa: S314 - a file of our own
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
-    jars = cache / f"kafka-{version}-{hashlib.sha256(pom).hexdigest()[:8]}"
-    if jars.is_dir():
-        return jars
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="incomplete-") as temporary:
-        fresh = Path(temporary) / "jars"
-        try:
-            done = subprocess.run(
-                ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=MAVEN_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise KafkaUnavailable(f"Maven did not bring Kafka's jars in {MAVEN_TIMEOUT:.0f} s") from error
-        if done.returncode:
-            first = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
-            raise KafkaUnavailable(f"Maven could not bring Kafka's jars: {first[:300]}")
-        # Another run may have been faster; what it made is the same.
-        with contextlib.suppress(OSError):
-            fresh.rename(jars)
-    return jars
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports below Linux's ephemeral range (32768 up), so that no outgoing connection takes them meanwhile."""
-    with contextlib.ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            candidate = random.randrange(20000, 32000)
-            probe = held.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            ports.append(candidate)
-        return ports
+    command = ["mvn", "-q", "-B", "-f", str(POM.absolute()), "dependency:copy-dependencies"]
+    try:
+        return kept(
+            f"kafka-{version}-{hashlib.sha256(pom).hexdigest()[:8]}",
+            lambda fresh: bring([*command, f"-DoutputDirectory={fresh}"], fresh, "Kafka's jars"),
+        )
+    except NotBrought as error:
+        raise KafkaUnavailable(str(error)) from error

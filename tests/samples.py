@@ -43,6 +43,19 @@ samples = st.builds(
 )
 
 
+completed = st.builds(
+    lambda sample, id: sample if id is None or sample.n != 1 else msgspec.structs.replace(sample, id=id),
+    samples,
+    st.none() | st.text(min_size=1, max_size=128),
+)
+"""Samples of which some name their request."""
+started = st.builds(
+    lambda sample, id: msgspec.structs.replace(sample, n=1, id=id, kind="started"),
+    samples,
+    st.text(min_size=1, max_size=128),
+)
+
+
 @dataclass
 class Bucket:
     """One scope in one second, counted the plain way."""
@@ -57,9 +70,11 @@ Buckets = dict[tuple[Scope, int], Bucket]
 
 
 def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
-    """What the samples add up to, one by one."""
+    """What the samples add up to, one by one; of starts nothing."""
     result: Buckets = defaultdict(Bucket)
     for sample in given:
+        if sample.kind == "started":
+            continue
         n = 1 if sample.n is None else sample.n
         environment = sample.environment or "production"
         watched = watch.flags.get((environment, sample.service), frozenset())

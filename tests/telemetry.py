@@ -30,12 +30,15 @@ class Telemetry:
         self.errors: Counter[tuple[str, int]] = Counter()
         self.sent = 0
 
-    async def send(self, partition: int, service: str, *, ts: float | None = None, **fields: Any) -> None:
+    async def send(
+        self, partition: int, service: str, *, ts: float | None = None, recorded: float | None = None, **fields: Any
+    ) -> None:
+        """`ts` is the sample's own time, `recorded` that of the Kafka record, where the two differ."""
         at = time.time() if ts is None else ts
         sample = {"ts": at, "service": service, "instance": f"i-{self.sent % 3}", **fields}
         self._pending.append(
             await self._producer.send(
-                self._topic, json.dumps(sample).encode(), partition=partition, timestamp_ms=int(at * 1000)
+                self._topic, json.dumps(sample).encode(), partition=partition, timestamp_ms=int(1000 * (recorded or at))
             )
         )
         self.sent += 1

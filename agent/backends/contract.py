@@ -4,8 +4,8 @@ A write names the version that it expects and an operation id, and goes through 
 Whether a write landed is asked by `verify`, never guessed: an answer may be lost, late or wrong. Deadlines are
 absolute, in seconds of `time.monotonic()`; an operation ends by its deadline, with Timeout if need be. Nothing retries.
 
-Errors are those under BackendError. Auth, Permission, NotFound, Invalid, Unsupported, Throttled and Conflict say that
-nothing was written; after Timeout and Transient a write may have landed or may land yet.
+Errors are those under BackendError. Auth, Permission, NotFound, Invalid, Unsupported, Throttled, Conflict and Unsent
+say that nothing was written. After Failed a write may have landed, after Timeout and other Transients it may land yet.
 """
 
 from __future__ import annotations

@@ -15,10 +15,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
-
-from google.cloud.firestore_v1 import types
 
 from agent.backends import settings as config
 from agent.backends.contract import (
@@ -42,9 +41,9 @@ from agent.backends.firestore_document import (
     changes,
     definition,
     percent_to,
-    raw,
+    record,
     state,
-    value,
+    update,
     version,
 )
 from agent.backends.firestore_listen import follow
@@ -59,7 +58,6 @@ _TRY_WRITING_EVERY_S = 600.0
 """Of the dry run, once it has gone well: health is asked every ten seconds."""
 
 T = TypeVar("T")
-Write = types.Write.pb()
 
 
 class _Copy(NamedTuple):
@@ -138,7 +136,10 @@ class Firestore:
         return await self._run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
-        return await self._run(partial(self._health, wanted, deadline), deadline)
+        try:
+            return await self._run(partial(self._health, wanted, deadline), deadline)
+        except Auth as error:
+            return Health((str(error),))
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
         names: dict[str, list[FlagRef]] = {}
@@ -181,10 +182,10 @@ class Firestore:
     def _find(self, ref: FlagRef, entry: str | None, deadline: float, metadata: Metadata) -> _Copy:
         """The flag's document and, as of the same time, whether the ledger has the operation's record."""
         name = self._connection.path(self._collection, ref.flag)
-        record = None if entry is None else self._connection.path(self._operations, entry)
-        names = [name] if record is None else [name, record]
+        ledger = None if entry is None else self._connection.path(self._operations, entry)
+        names = [name] if ledger is None else [name, ledger]
         found = self._connection.read(names, deadline=deadline, metadata=metadata)
-        return self._copy(ref, found, done=record in found)
+        return self._copy(ref, found, done=ledger in found)
 
     def _copy(self, ref: FlagRef, found: Mapping[str, Any], *, done: bool = False) -> _Copy:
         name = self._connection.path(self._collection, ref.flag)
@@ -225,11 +226,9 @@ class Firestore:
                 return WriteResult(Outcome.CONFLICT, found, f"version is {found.version}, expected {expect}")
             entry = entry or f"{op_id}.{copy.identity}"
             try:
-                self._connection.commit(
-                    [_update(copy, names, changed), self._record(ref, entry, old, new)],
-                    deadline=deadline,
-                    metadata=metadata,
-                )
+                ledger = record(self._connection.path(self._operations, entry), ref, old, new, self._by)
+                writes = [update(copy.name, copy.update_time, names, changed), ledger]
+                self._connection.commit(writes, deadline=deadline, metadata=metadata)
             except Conflict as error:
                 # Somebody touched the document, or did this very operation, or the answer is wrong: look again.
                 refusal = str(error)
@@ -237,27 +236,18 @@ class Firestore:
             return WriteResult(Outcome.APPLIED, state(new))
         raise Conflict(f"the document stayed contended: {refusal}")
 
-    def _record(self, ref: FlagRef, entry: str, old: Definition, new: Definition) -> Any:
-        name = self._connection.path(self._operations, entry)
-        fields = {
-            "flag": ref.flag,
-            "environment": ref.environment,
-            "previous": raw(old),
-            "new": raw(new),
-            "by": self._by,
-        }
-        return Write(
-            update=Document(name=name, fields={key: value(content) for key, content in fields.items()}),
-            update_transforms=[{"field_path": "at", "set_to_server_value": "REQUEST_TIME"}],
-            current_document={"exists": False},
-        )
-
     def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> Health:
         problems: list[str] = []
         copies: list[_Copy] = []
+        # The ledger must be readable too; it need not have such a record.
+        names = {self._connection.path(self._operations, "health")}
+        for ref, _ in wanted:
+            with suppress(Invalid):
+                names.add(self._connection.path(self._collection, ref.flag))
         try:
-            names = {self._connection.path(self._collection, ref.flag) for ref, _ in wanted}
             found = self._connection.read(sorted(names), deadline=deadline, metadata=metadata)
+        except Auth:
+            raise
         except BackendError as error:
             return Health((str(error),))
         for ref, target in wanted:
@@ -273,10 +263,12 @@ class Firestore:
 
     def _may_not_write(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
         """A dry run: a commit of no field onto a document of 1970, which no document is, so that nothing is written."""
-        never = copy._replace(update_time=type(copy.update_time)(seconds=1))
+        never = update(copy.name, type(copy.update_time)(seconds=1), [], Document())
         try:
-            self._connection.commit([_update(never, [], Document())], deadline=deadline, metadata=metadata)
-        except (Permission, Auth) as error:
+            self._connection.commit([never], deadline=deadline, metadata=metadata)
+        except Auth:
+            raise
+        except Permission as error:
             return [f"flags can be read, but not written: {error}"]
         except Conflict:
             self._try_writing_at = time.monotonic() + _TRY_WRITING_EVERY_S
@@ -287,12 +279,6 @@ class Firestore:
             f"{self._connection.name} takes writes whose precondition does not hold, as some emulators do; "
             "a flip there could undo what a person did"
         ]
-
-
-def _update(copy: _Copy, names: Sequence[str], changed: Any) -> Any:
-    """The write of some fields onto the very copy that was read."""
-    changed.name = copy.name
-    return Write(update=changed, update_mask={"field_paths": names}, current_document={"update_time": copy.update_time})
 
 
 def _check_collection(setting: str, path: str) -> None:

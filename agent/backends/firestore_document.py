@@ -16,13 +16,13 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.cloud.firestore_v1 import types
 
 from agent.backends import flag_definition
-from agent.backends.contract import FlagState
+from agent.backends.contract import FlagRef, FlagState
 from agent.errors import Invalid
 
 MEMBERS = ("state", "variants", "defaultVariant", "targeting", "metadata")
@@ -35,6 +35,7 @@ Definition = dict[str, Any]
 # The messages of protobuf itself: proto-plus wraps every access to a field, which no reader of a map needs.
 Document = types.Document.pb()
 Value = types.Value.pb()
+Write = types.Write.pb()
 
 
 def definition(document: Any) -> Definition:
@@ -94,6 +95,22 @@ def changes(old: Definition, new: Definition) -> tuple[list[str], Any]:
     """The fields in which two definitions differ, and a document that holds them as in `new`; an absent one is gone."""
     names = [name for name in WRITTEN if (name in old, old.get(name)) != (name in new, new.get(name))]
     return names, Document(fields={name: value(new[name]) for name in names if name in new})
+
+
+def update(name: str, update_time: Any, fields: Sequence[str], changed: Any) -> Any:
+    """The write of some fields onto the very copy that has this update time. Without fields it changes nothing."""
+    changed.name = name
+    return Write(update=changed, update_mask={"field_paths": fields}, current_document={"update_time": update_time})
+
+
+def record(name: str, ref: FlagRef, old: Definition, new: Definition, by: str) -> Any:
+    """The write that puts an operation on record, unless it is there already; `at` is the time of the commit."""
+    told = {"flag": ref.flag, "environment": ref.environment, "previous": raw(old), "new": raw(new), "by": by}
+    return Write(
+        update=Document(name=name, fields={key: value(content) for key, content in told.items()}),
+        update_transforms=[{"field_path": "at", "set_to_server_value": "REQUEST_TIME"}],
+        current_document={"exists": False},
+    )
 
 
 def plain(value: Any) -> Any:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from random import uniform
 from typing import Any
 
 from agent.backends.contract import FlagRef
 from agent.backends.firestore_connection import Connection, Metadata
-from agent.errors import Auth, BackendError, Timeout, Transient
+from agent.errors import Auth, Timeout, Transient
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ RENEW_AFTER_S = 300.0
 """Also well within the life of a token, which Google checks at the start only."""
 _LEAST_PAUSE_S = 0.1
 _MOST_PAUSE_S = 5.0
+_STEADY_S = 5.0
+"""A stream that has lasted for so long was a good one, and the next is opened after the least pause."""
 _REMOVED = 2
 """google.firestore.v1.TargetChange.TargetChangeType.REMOVE: the server listens no longer, see `cause`."""
 
@@ -36,6 +40,13 @@ async def follow(
 ) -> None:
     """Tell of changes of the documents `names` until cancelled; every flag is told of at first, too."""
     seen: dict[str, str | None] = {}
+    failures, lost = 0, False
+
+    def heard() -> None:
+        nonlocal lost
+        if lost:
+            log_event(log, "listener.back", url=connection.name, attempts=failures)
+        lost = False
 
     def tell(name: str, update_time: str | None) -> None:
         if name in seen and seen[name] == update_time:
@@ -46,43 +57,51 @@ async def follow(
                 changed(ref)
             except Exception:
                 # Theirs, not ours: it must not end what others rely on.
-                log.exception("a follower of %s failed", ref.flag)
+                log_event(log, "listener.failed", level=logging.ERROR, flag=ref.flag)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="firestore-listen")
-    pause, renew, failing = _LEAST_PAUSE_S, False, False
+    renew = False
     try:
         while True:
-            stream = _Stream(connection, list(names), tell)
-            error: BackendError = Transient("the server ended the stream")
+            begun = time.monotonic()
+            error: Exception = Transient("the server ended the stream")
             try:
-                await stream.run(thread, await authorization(renew))
-            except BackendError as caught:
+                metadata = await authorization(renew)
+                await _Stream(connection, list(names), heard, tell).run(thread, metadata)
+            except Exception as caught:
+                # Whatever it was: a listener that has died unseen is worse than one that tries in vain.
                 error = caught
-            if stream.told:
-                pause, failing = _LEAST_PAUSE_S, False
-                if isinstance(error, Timeout):
-                    continue
-            if not failing:
-                log_event(log, "backend.listening_failed", level=logging.WARNING, error=str(error))
-                failing = True
+            if isinstance(error, Timeout) and not lost:
+                continue
             renew = isinstance(error, Auth)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _MOST_PAUSE_S)
+            failures = 1 if time.monotonic() - begun >= _STEADY_S else failures + 1
+            if not lost:
+                lost = True
+                log_event(log, "listener.lost", level=logging.WARNING, url=connection.name, error=str(error))
+            # At random, so that replicas do not come back all at once.
+            pause = min(_LEAST_PAUSE_S * 2 ** min(failures - 1, 10), _MOST_PAUSE_S)
+            await asyncio.sleep(uniform(0.5, 1) * pause)  # noqa: S311
     finally:
         # Not waited for: its stream has been cancelled.
         thread.shutdown(wait=False)
 
 
 class _Stream:
-    """One stream, read in a thread; `tell` is called in the event loop. `told`: it has said something."""
+    """One stream, read in a thread. In the event loop `heard` is called at its first answer, `tell` at each change."""
 
-    def __init__(self, connection: Connection, names: Sequence[str], tell: Callable[[str, str | None], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: Sequence[str],
+        heard: Callable[[], None],
+        tell: Callable[[str, str | None], None],
+    ) -> None:
         self._connection = connection
         self._names = names
+        self._heard = heard
         self._tell = tell
         self._call: Any = None
         self._stopped = False
-        self.told = False
 
     async def run(self, thread: ThreadPoolExecutor, metadata: Metadata) -> None:
         """Until the stream ends. Raises what ended it: Timeout where it has grown old."""
@@ -96,9 +115,11 @@ class _Stream:
 
     def _read(self, loop: asyncio.AbstractEventLoop, metadata: Metadata) -> None:
         answers = self._connection.listen(self._names, seconds=RENEW_AFTER_S, metadata=metadata, opened=self._opened)
-        for answer in answers:
-            self.told = True
-            for name, update_time in _news(answer):
+        for number, answer in enumerate(answers):
+            news = _news(answer)
+            if number == 0:
+                loop.call_soon_threadsafe(self._heard)
+            for name, update_time in news:
                 loop.call_soon_threadsafe(self._tell, name, update_time)
 
     def _opened(self, call: Any) -> None:

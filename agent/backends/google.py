@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import Headers
+from agent.backends.secret_file import check_secret_file
 from agent.errors import Auth, ConfigError, Transient
 
 RENEW_BEFORE = 600.0
@@ -56,17 +56,6 @@ def emulator_address(emulator: str) -> str:
     if not local or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(f"emulator {emulator!r}: expected host:port on loopback, such as 127.0.0.1:9000")
     return emulator
-
-
-def check_secret_file(path: Path) -> None:
-    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
 
 
 class GoogleToken:

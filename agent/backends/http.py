@@ -7,24 +7,29 @@ sleeps through a Retry-After, also after a commit whose answer was lost.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from agent.errors import (
     Auth,
     BackendError,
+    ConfigError,
     Conflict,
+    Failed,
     Invalid,
     NotFound,
     Permission,
     Throttled,
     Timeout,
     Transient,
+    Unsent,
 )
 
 Headers = Mapping[str, str]
@@ -67,6 +72,7 @@ class Http:
 
         Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
         Timeout where there was no answer in time, Transient where the connection broke: a write may have landed then.
+        Unsent where no connection came about; Failed where the server itself said that it failed (500, 503).
         """
         for renew in (False, True):
             answer = await self._once(method, url, body, dict(headers or {}), renew, deadline)
@@ -114,9 +120,30 @@ class Http:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
             raise Invalid(f"{self._name}: the address of the server is none") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unsent(f"{self._name}: cannot be reached ({type(error).__name__}); nothing was sent") from None
         except (aiohttp.ClientError, OSError) as error:
             # The class alone: a message of the library may quote the address, and that may hold a key.
             raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
+
+
+def checked_url(kind: str, url: str) -> str:
+    """The address of a server, if what is sent there cannot be read on the way.
+
+    Raises ConfigError where it is neither https nor on loopback, or holds credentials, which would be shown in errors.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigError(f"{kind}: the address is no URL; expected one such as https://flags.example.org") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{kind}: {url!r} is no address; expected a URL such as https://flags.example.org")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{kind}: the address of {host} holds credentials; they belong in a file of mode 0600")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigError(f"{kind}: http://{host} is not encrypted, and not on loopback; use https")
+    return url
 
 
 def error_of(name: str, answer: Answer) -> BackendError:
@@ -135,6 +162,9 @@ def error_of(name: str, answer: Answer) -> BackendError:
         return Conflict(said)
     if status == 429:
         return Throttled(said, retry_after(answer.headers))
+    if status in (500, 503):
+        return Failed(said)
+    # What stands between (502, 504) may have passed on a request that is under way still.
     if status >= 500 or status == 408:
         return Transient(said)
     return Invalid(said)
@@ -149,6 +179,13 @@ def retry_after(headers: Headers) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _message(answer: Answer) -> str:

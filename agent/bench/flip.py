@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.bench.measures import Measure, spread
 from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
-from agent.bench.systems import KINDS, system
+from agent.bench.systems import KINDS, kinds, system
 from agent.errors import FlipbackError
 from agent.events import FLAG_VERIFIED, from_kafka
 from agent.incidents import Incident, Known
@@ -33,19 +33,25 @@ RATE = 4.0
 TRIGGER = "error_rate > 20% over 10s for 2s"
 WARM_UP = 12.0
 _PATIENCE = 30.0
+_WHERE = {"flagd-file": "one file; ", "unleash": "an Unleash server on the same machine; "}
 
 
 def flip(kafka: str) -> Iterator[Measure]:
     """Measure against the real roles in a process of their own."""
-    for kind in KINDS:
+    for kind in kinds():
         with tempfile.TemporaryDirectory(prefix="flipback-bench-") as directory:
             measures = asyncio.run(_flip(kafka, Path(directory), kind))
         # What comes before the flip is the same for all.
         yield from measures if kind == KINDS[0] else measures[-1:]
 
 
+def names() -> dict[str, str]:
+    """The services and the flag of each."""
+    return {f"service-{n:03}": f"release-{n:03}" for n in range(FLIPS)}
+
+
 async def _flip(kafka: str, directory: Path, kind: str) -> list[Measure]:
-    services = {f"service-{n:03}": f"release-{n:03}" for n in range(FLIPS)}
+    services = names()
     # At random within the second: a fixed phase would measure one distance to the next evaluation only.
     chance = random.Random(20240501)  # noqa: S311 - no secret
     fails_at = {name: WARM_UP + (n + chance.random()) / A_SECOND for n, name in enumerate(services)}
@@ -99,7 +105,7 @@ async def _flip(kafka: str, directory: Path, kind: str) -> list[Measure]:
             flips,
             "ms",
             f"command acknowledged to flag written, read back and so verified; {FLIPS} flags in "
-            + ("one file; " if kind == "flagd-file" else "a fake of the system on loopback; ")
+            + _WHERE.get(kind, "a fake of the system on loopback; ")
             + shape,
             backend=kind,
         ),

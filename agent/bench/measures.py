@@ -156,6 +156,14 @@ def kib_of(pid: int, field: str, file: str = "status") -> int:
     return int(found.split()[0])
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that all threads of a process have used, on Linux."""
+    # The name of the program, which may hold anything, ends with the last parenthesis; user and system time are the
+    # 12th and 13th fields after it (proc_pid_stat(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _rounded(value: float) -> float:
     """Four digits: more would be noise of the measurement."""
     return float(f"{value:.4g}")

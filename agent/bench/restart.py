@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import NamedTuple
 
-from agent.bench.measures import Measure, figure
+from agent.bench.measures import Measure, cpu_seconds, figure
 from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.errors import FlipbackError
 from streams.bench.history import last_words, partials
@@ -59,22 +60,36 @@ async def _restart(kafka: str, directory: Path) -> list[Measure]:
     return [
         figure(
             "restart",
-            statistics.median(caught_up for caught_up, _ in starts),
+            statistics.median(start.caught_up for start in starts),
             "s",
             f"start of the process to the first live verdict of every partials partition on a second after the "
-            f"history; {data}; each: {', '.join(f'{caught_up:.2f}' for caught_up, _ in starts)} s",
+            f"history; {data}; each: {', '.join(f'{start.caught_up:.2f}' for start in starts)} s",
         ),
         figure(
             "restart_from_assignment",
-            statistics.median(assigned for _, assigned in starts),
+            statistics.median(start.assigned for start in starts),
             "s",
             f"as restart, from when every role had its partitions; {data}",
+        ),
+        figure(
+            "restart_cpu",
+            statistics.median(start.cpu for start in starts),
+            "s",
+            f"processor time of all threads of the process until then; {data}",
         ),
     ]
 
 
-async def _start(config: Path, at: Place) -> tuple[float, float]:
-    """Start flipback, wait until it is live and end it; seconds from start and from assignment to caught up."""
+class _Start(NamedTuple):
+    """Seconds from the start and from the assignment to caught up, and of processor time by then."""
+
+    caught_up: float
+    assigned: float
+    cpu: float
+
+
+async def _start(config: Path, at: Place) -> _Start:
+    """Start flipback, wait until it is live and end it."""
     after = await _evaluated(at)
     async with flipback(config) as running:
         try:
@@ -83,7 +98,8 @@ async def _start(config: Path, at: Place) -> tuple[float, float]:
         except TimeoutError:
             running.child.check()
             raise FlipbackError(f"bench: flipback was not live {_TIMEOUT:.0f} s after its start") from None
-    return live_at - running.started_at, live_at - running.ready_at
+        cpu = cpu_seconds(running.pid)
+    return _Start(live_at - running.started_at, live_at - running.ready_at, cpu)
 
 
 async def _evaluated(at: Place) -> dict[int, int]:

@@ -1,7 +1,11 @@
-"""Flag systems for a measurement: a flagd file, and the fakes as processes of their own."""
+"""Flag systems for a measurement: a flagd file, the fakes as processes of their own, and an Unleash that is named.
+
+FLIPBACK_BENCH_UNLEASH holds the settings of a server that has the flags, each on, as JSON: `url` and `token_file`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +17,14 @@ from agent.bench.program import program
 from agent.demo.children import free_port, listens, start, stop
 
 KINDS = ("flagd-file", "firestore", "rtdb", "remote-config")
+_UNLEASH = "FLIPBACK_BENCH_UNLEASH"
 
 _PATIENCE = 20.0
+
+
+def kinds() -> list[str]:
+    """The kinds that can be measured here."""
+    return [*KINDS, *(["unleash"] if _UNLEASH in os.environ else [])]
 
 
 @asynccontextmanager
@@ -22,6 +32,9 @@ async def system(kind: str, flags: Sequence[str], directory: Path) -> AsyncItera
     """A flag system with every flag on; yields the settings of its backend."""
     if kind == "flagd-file":
         yield flagd_file(flags, directory)
+        return
+    if kind == "unleash":
+        yield {"kind": kind, **msgspec.json.decode(os.environ[_UNLEASH])}
         return
     port = free_port()
     asked = [word for flag in flags for word in ("--flag", f"{flag}=on")]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agent.events import Event
 
 _FAILED, _NOT_DONE = 1, 4
+_SHOW_EVERY_S = 5.0
 
 
 @click.command("rollback")
@@ -87,26 +88,45 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
 
 
 async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> int:
+    import asyncio
+
     from agent import events
+    from agent.commands import Reason
     from agent.rollback import FINAL, WAIT_S, by_kafka
 
+    done = {
+        events.FLAG_VERIFIED: "rolled back",
+        events.FLAG_UNVERIFIED: "rolled back, by the word of the backend; it cannot be read back",
+        events.FLAG_ALREADY: "safe already",
+    }
     begun = time.monotonic()
 
     def step(event: Event) -> None:
         detail = event.data.get("detail") or event.data.get("reason") or ""
         click.echo(f"  {time.monotonic() - begun:5.2f} s  {event.subject}  {event.type}  {detail}".rstrip())
 
+    async def show_that_it_lasts() -> None:
+        while True:
+            await asyncio.sleep(_SHOW_EVERY_S)
+            click.echo(f"  {time.monotonic() - begun:5.2f} s  waiting for an executor")
+
     click.echo(f"sending; an executor has {WAIT_S:.0f} s")
+    showing = asyncio.create_task(show_that_it_lasts())
+    try:
+        last = await by_kafka(config, flags, reason=reason, by=by, step=step)
+    finally:
+        showing.cancel()
     statuses = []
-    for ref, event in (await by_kafka(config, flags, reason=reason, by=by, step=step)).items():
+    for ref, (before, event) in last.items():
         name = f"{ref.environment}/{ref.flag}"
         if event is None or event.type not in FINAL:
             what = "no executor has answered" if event is None else f"the last word was {event.type}"
             click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; use --direct", err=True)
             statuses.append(_FAILED if event is None else _NOT_DONE)
-        elif event.type in (events.FLAG_VERIFIED, events.FLAG_ALREADY):
-            found = "rolled back" if event.type == events.FLAG_VERIFIED else "safe already"
-            click.echo(f"{found}: {name}, incident {event.data['incident']}")
+        elif event.type in done:
+            click.echo(f"{done[event.type]}: {name}, incident {event.data['incident']}")
+        elif event.data.get("reason") == Reason.DUPLICATE and before.safe:
+            click.echo(f"safe already: {name}; the order was a duplicate: {event.data['detail']}")
         else:
             why = event.data.get("detail") or "the flag was changed meanwhile and left alone; try again"
             click.echo(f"flipback: {name}: not done: {why}", err=True)

@@ -75,12 +75,12 @@ async def test_a_fault_in_traffic_turns_the_flag_off_for_an_application_that_lis
     made = APPS[kind]
     broken, stop = threading.Event(), asyncio.Event()
     async with serving(made.fake()) as fake:
-        fake.put(made.key(FLAG), "on")
+        fake.put(FLAG, "on")
         backend: dict[str, Any] = {"kind": kind, "emulator": f"127.0.0.1:{fake.port}", **made.settings}
         flag = {"flag": FLAG, "service": "shop", "backend": "firebase", "triggers": [TRIGGER]}
         deployment = Deployment(tmp_path, kafka, topic_prefix, [flag], settings={"backends": {"firebase": backend}})
         await deployment.create_topics()
-        application = await asyncio.to_thread(made.application, fake, made.key(FLAG))
+        application = await asyncio.to_thread(made.application, fake, FLAG)
         try:
             await until(lambda: application.on, 20)
             await deployment.ready(deployment.start())

@@ -6,8 +6,12 @@ import asyncio
 import json
 from pathlib import Path
 
-from agent import events
+import pytest
+
+from agent import events, rollback
+from agent.cli import rollback as cli_rollback
 from agent.commands import BY_HAND
+from agent.config_load import load
 from agent.events import Event
 from tests.worker import Deployment
 
@@ -40,7 +44,13 @@ def turn_on(deployment: Deployment) -> None:
     deployment.flag_file.write_text(json.dumps(value))
 
 
-async def test_a_person_halts_rolls_back_either_way_and_resumes(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+async def test_a_person_halts_rolls_back_either_way_and_resumes(
+    kafka: str,
+    topic_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
     await deployment.create_topics()
     try:
@@ -63,9 +73,11 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(kafka: str, topi
         verified = await told(deployment, events.FLAG_VERIFIED, count=2)
         assert len({event.data["command_id"] for event in verified}) == 2
 
-        status, output = await flipback(deployment, "rollback", "bad", "--yes")
-        assert status == 0, output
-        assert "safe already" in output
+        for words in ("flipback.flag.already", "duplicate"):
+            status, output = await flipback(deployment, "rollback", "bad", "--yes")
+            assert status == 0, output
+            assert "safe already" in output
+            assert words in output
 
         assert (await flipback(deployment, "resume"))[0] == 0
         (resumed,) = await told(deployment, events.AUTOMATION_RESUMED)
@@ -73,5 +85,14 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(kafka: str, topi
         log = (tmp_path / "worker-0.log").read_text()
         assert '"event.untold"' not in log
         assert '"ledger.failed"' not in log
+
+        deployment.kill(deployment.workers[0])
+        monkeypatch.setattr(rollback, "WAIT_S", 1.0)
+        monkeypatch.setattr(cli_rollback, "_SHOW_EVERY_S", 0.3)
+        config = load(deployment.config)
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 1
+        shown = capsys.readouterr()
+        assert "waiting for an executor" in shown.out
+        assert "no executor has answered within 1 s; use --direct" in shown.err
     finally:
         deployment.close()

@@ -135,11 +135,11 @@ async def test_a_client_gives_a_percentage_to_its_share_and_keeps_those_it_had(t
         return {at for at, key in enumerate(keys) if shop.client.get_boolean_value(FLAG, True, key)}
 
     async def set_percent(percent: float) -> set[int]:
+        before = shop.share(default=True)
         deadline = time.monotonic() + 5
         version = (await shop.backend.read(REF, deadline=deadline)).version
         await shop.backend.set_percent(REF, "on", "off", percent, expect=version, op_id=OP, deadline=deadline)
-        changed = shop.share(default=True)
-        await eventually(lambda: shop.share(default=True) != changed)
+        await eventually(lambda: shop.share(default=True) != before)
         return treated()
 
     few, some, half = await set_percent(1), await set_percent(10), await set_percent(50)

@@ -24,6 +24,8 @@ PLACES: dict[str, str] = {
     "rtdb": "tests.places.rtdb:RealtimeDatabasePlace",
     "remote-config": "tests.places.remote_config:RemoteConfigPlace",
     "remote-config-server": "tests.places.remote_config:RemoteConfigServerPlace",
+    "unleash": "tests.places.unleash:UnleashPlace",
+    "webhook": "tests.places.webhook:WebhookPlace",
 }
 """`module:class` by the kind of the backend, with what is different about the place."""
 

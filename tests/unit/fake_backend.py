@@ -33,7 +33,10 @@ class Fault:
 
 
 class FakeBackend:
-    """One flag. `faults[operation]` is used up from the front, one a call; an exception in it is raised."""
+    """One flag. `faults[operation]` is used up from the front, one a call; an exception in it is raised.
+
+    `blind`: it has no read-back.
+    """
 
     def __init__(self, variant: str = "on", cas: Cas = Cas.NATIVE) -> None:
         self.capabilities = Capabilities(
@@ -44,6 +47,7 @@ class FakeBackend:
         self.written_by: list[str] = []
         self.calls: list[str] = []
         self.faults: defaultdict[str, list[str | BackendError]] = defaultdict(list)
+        self.blind = False
         self._edits = 0
 
     def edit(self, variant: str) -> None:
@@ -64,6 +68,8 @@ class FakeBackend:
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
         await self._begin("verify", deadline)
+        if self.blind:
+            return ReadBack(Verdict.UNKNOWN, None)
         if self.variant == target:
             return ReadBack(Verdict.LANDED, self._state())
         untouched = str(self._edits) == snapshot.identity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from agent.errors import Invalid, NotFound, Timeout, Unsupported
 from tests.places import ABSENT, PLACES, REF, Place, live
 from tests.places import place as at_place
 
-OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
+OP = ""
+
+
+@pytest.fixture(autouse=True)
+def operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation of each test's own: a real project remembers those of the tests before."""
+    monkeypatch.setitem(globals(), "OP", str(uuid.uuid4()))
 
 
 @pytest.fixture(params=[*PLACES, *live.kinds()])

@@ -64,7 +64,7 @@ def blamed(
 ) -> list[str]:
     """The flags against which nothing speaks."""
     made = blame()
-    made.observe(firing, NOW)
+    made.observe(firing, [], NOW)
     return [one.spec.flag for one in firing if made.objection(one, flags, incidents, NOW) is None]
 
 
@@ -112,8 +112,8 @@ def test_a_flag_that_is_safe_or_in_shadow_is_not_blamed_for_another() -> None:
 
 def test_what_no_longer_fires_is_forgotten() -> None:
     made, flags = blame(), dict([status("old"), status("new", changed_at=NOW - 60)])
-    made.observe([of("new")], NOW)
-    made.observe([of("old")], NOW + AT_ONCE_S + 0.1)
+    made.observe([of("new")], [], NOW)
+    made.observe([of("old")], [], NOW + AT_ONCE_S + 0.1)
     assert made.objection(of("old"), flags, [], NOW + AT_ONCE_S + 0.1) is None
 
 
@@ -124,9 +124,17 @@ WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in
 def test_more_than_half_of_the_watched_flags_in_several_services_are_an_outage(ill: int, shared: bool) -> None:
     made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
     firing = [of(f"f{n}", service=f"s{n}") for n in range(ill)]
-    made.observe(firing, NOW)
+    made.observe(firing, [], NOW)
     objections = [made.objection(one, flags, [], NOW) for one in firing]
     assert all((found is not None and found.shared) is shared for found in objections)
+
+
+def test_what_breaches_and_has_not_held_yet_counts_for_an_outage() -> None:
+    made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
+    made.observe([of("f0", service="s0")], [("production", "f1"), ("production", "f2")], NOW)
+    objection = made.objection(of("f0", service="s0"), flags, [], NOW)
+    assert objection is not None
+    assert objection.shared
 
 
 def test_flags_of_one_service_are_no_outage_of_everything() -> None:

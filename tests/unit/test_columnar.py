@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.columnar import VERSION, ColumnarBatch, encode
+from streams.columnar import PLAIN_VERSION, VERSION, ColumnarBatch, encode
 from streams.sample import MAX_RECORD_BYTES, Sample
 from tests.samples import T0, Stage, count, records_of, samples
 
@@ -34,6 +34,12 @@ def written_by_hand(**changes: Any) -> bytes:
         "measures": [["score", struct.pack("<2I", 0, 2), struct.pack("<2d", 0.5, -1.0)]],
     }
     return msgspec.msgpack.encode(list((elements | changes).values()))
+
+
+def identified(**changes: Any) -> bytes:
+    """The same in version 2: the first sample is the start of request a, the third the end of request b."""
+    ids: dict[str, Any] = {"id_rows": struct.pack("<2I", 0, 2), "ids": ["a", "b"], "started": bytes([1, 0])}
+    return written_by_hand(**({"version": 2} | ids | changes))
 
 
 BY_HAND = [
@@ -61,7 +67,8 @@ def test_a_batch_written_by_hand_is_read_as_documented() -> None:
 
 def test_the_encoder_writes_the_documented_elements() -> None:
     batch = msgspec.msgpack.decode(encode(BY_HAND))
-    assert batch[:3] == [VERSION, 3, struct.pack("<3d", T0 + 0.25, T0 + 0.5, T0 + 1.5)]
+    assert len(batch) == 13
+    assert batch[:3] == [PLAIN_VERSION, 3, struct.pack("<3d", T0 + 0.25, T0 + 0.5, T0 + 1.5)]
     assert batch[3:5] == [[[None, "cart", {"new": "on"}], ["staging", "shop", {}]], bytes([0, 1, 0])]
     assert batch[5:7] == [["", "i-1"], bytes([1, 0, 0])]
     assert batch[7:9] == [[[None, "ok", None], [503, None, "hit"]], bytes([1, 0, 0])]
@@ -95,8 +102,8 @@ def test_indices_are_as_wide_as_their_list_is_long(width: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"version": 2}, "version 2, expected 1"),
-        ({"version": 2, "profiles": "elsewhere"}, "version 2, expected 1"),
+        ({"version": 3}, "version 3, expected 1 or 2"),
+        ({"version": 3, "profiles": "elsewhere"}, "version 3, expected 1 or 2"),
         ({"n": 2}, "ts has 24 bytes"),
         ({"n": -3}, "ts has 24 bytes"),
         ({"n": 2**40}, "ts has 24 bytes"),
@@ -165,6 +172,71 @@ def test_a_bad_value_costs_its_row_and_is_named(changes: dict[str, Any], reason:
     buckets = stage.close()
     assert sum(bucket.counts["requests"] for (scope, _), bucket in buckets.items() if scope.service == "shop") == 10
     assert buckets[BY_HAND_SECOND].counts["requests"] == 2
+
+
+def test_a_batch_of_requests_told_apart_is_read_as_documented() -> None:
+    stage = Stage("columnar")
+    stage.take([identified()])
+    assert stage.rejects == {}
+    # A start is counted in nothing.
+    assert stage.close() == count(BY_HAND[1:])
+
+
+def test_the_encoder_writes_the_documented_elements_of_requests_told_apart() -> None:
+    started = Sample(ts=T0 + 0.25, service="cart", kind="started", id="a")
+    ended = Sample(ts=T0 + 0.5, service="cart", id="b")
+    batch = msgspec.msgpack.decode(encode([started, Sample(ts=T0, service="cart"), ended]))
+    assert len(batch) == 16
+    assert batch[0] == VERSION
+    assert batch[13:] == [struct.pack("<2I", 0, 2), ["a", "b"], bytes([1, 0])]
+    assert msgspec.msgpack.decode(encode([ended]))[13:] == [struct.pack("<I", 0), ["b"], b""]
+
+
+def test_a_start_without_an_id_is_not_encoded() -> None:
+    with pytest.raises(ValueError, match="needs an id"):
+        encode([Sample(ts=T0, service="cart", kind="started"), Sample(ts=T0, service="cart", id="a")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id_rows": struct.pack("<I", 0)}, "2 ids have 4 bytes of rows and 2 of started"),
+        ({"ids": []}, "0 ids have 8 bytes of rows and 2 of started"),
+        ({"started": bytes(3)}, "2 ids have 8 bytes of rows and 3 of started"),
+        ({"id_rows": b"", "ids": []}, "0 ids have 0 bytes of rows and 2 of started"),
+        ({"id_rows": struct.pack("<2I", 2, 0)}, "rows of ids do not ascend"),
+        ({"id_rows": struct.pack("<2I", 0, 3)}, "pass the 3 samples"),
+        ({"ids": ["a", 7]}, "Expected `str`, got `int`"),
+        ({"ids": ["a"] * 300_000}, "length <= 299593"),
+    ],
+    ids=str,
+)
+def test_damage_to_the_ids_rejects_the_record_and_says_where(changes: dict[str, Any], reason: str) -> None:
+    stage = Stage("columnar")
+    stage.take([identified(**changes), written_by_hand()])
+    assert stage.rejects == {0: "malformed"}
+    assert reason in stage.reasons[0]
+    assert stage.close() == count(BY_HAND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ids": ["a", ""]}, "row 2: id must have 1 to 128 characters"),
+        ({"ids": ["a", "x" * 129]}, "row 2: id must have 1 to 128 characters"),
+        ({"weight": struct.pack("<3I", 1, 10, 2)}, "row 2: a started sample needs an id"),
+        ({"weight": struct.pack("<3I", 2, 10, 1)}, "row 0: a started sample needs an id"),
+        ({"kinds": [[1000, None, None], [None, "ok", None]]}, "row 0: status 1000"),
+    ],
+    ids=str,
+)
+def test_a_bad_id_costs_its_row_and_is_named(changes: dict[str, Any], reason: str) -> None:
+    stage = Stage("columnar")
+    stage.take([identified(**changes)])
+    assert stage.rejects == {0: "invalid"}
+    assert reason in stage.reasons[0]
+    bad = int(reason[4])
+    assert stage.close() == count(sample for row, sample in enumerate(BY_HAND) if row not in (0, bad))
 
 
 BY_HAND_SECOND = next(key for key in count(BY_HAND) if key[0].service == "cart" and key[1] == T0)

@@ -88,6 +88,23 @@ async def test_every_sample_is_a_json_record_of_its_own_without_a_key(broker: Br
     assert (emitting.sent, emitting.dropped) == (5, 0)
 
 
+async def test_start_and_end_of_a_request_are_keyed_by_its_id(broker: Broker) -> None:
+    async with emitter() as emitting:
+        emitting.started(Sample(ts=1_700_000_000.0, service="shop", id="r-1", flags={"new": "on"}))
+        emitting.emit(Sample(ts=1_700_000_001.0, service="shop", id="r-1", latency_ms=1000.0))
+    assert {key for _, _, key in broker.records} == {b"r-1"}
+    start, end = (msgspec.json.decode(value, type=Sample) for _, value, _ in broker.records)
+    assert (start.kind, start.id, start.flags) == ("started", "r-1", {"new": "on"})
+    assert (end.kind, end.id) == ("completed", "r-1")
+
+
+async def test_a_start_without_an_id_is_refused(broker: Broker) -> None:
+    async with emitter() as emitting:
+        with pytest.raises(ValueError, match="needs an id"):
+            emitting.started(sample(0))
+    assert broker.records == []
+
+
 async def test_a_full_queue_drops_its_oldest_and_counts_them(broker: Broker) -> None:
     broker.room.clear()
     async with emitter(capacity=3) as emitting:

@@ -14,7 +14,7 @@ from agent.automation import Automation
 from agent.backends.contract import Cas, FlagRef, Outcome
 from agent.breaker import Limits
 from agent.commands import Command, Evidence, Reason, issue, sign
-from agent.errors import Auth, Invalid, LedgerError, NotFound, Permission, Throttled, Transient
+from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
 from agent.events import Event, from_kafka, to_kafka
 from agent.executor import ExecutionResult, Executor
 from agent.flag_state import FlagWatch
@@ -401,6 +401,44 @@ async def test_a_write_that_was_confirmed_and_cannot_be_seen_is_ambiguous_and_ne
     assert desk.backend.calls.count("apply") == 1
     assert desk.types.count(events.FLAG_AMBIGUOUS) == 2
     assert len({event.id for event in desk.told}) == len(desk.told)
+
+
+async def test_what_was_acknowledged_and_cannot_be_read_back_is_settled_as_unverified(desk: Desk) -> None:
+    desk.backend.blind = True
+    result = await desk.execute(signed())
+    assert (result.outcome, result.final) == (Outcome.APPLIED, True)
+    assert "acknowledged; it cannot be read back" in result.detail
+    assert desk.types == [*DONE[:-1], events.FLAG_UNVERIFIED]
+    assert desk.told[-1].data["detail"] == result.detail
+    assert (await desk.execute(signed())).outcome is Outcome.DUPLICATE
+    assert desk.backend.calls.count("apply") == 1
+
+
+async def test_a_lost_acknowledgement_that_cannot_be_read_back_is_ambiguous_and_tried_no_more(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.blind = True
+    desk.backend.faults["apply"] = [Fault.DROP_AFTER]
+    result = await desk.execute(signed())
+    assert (result.outcome, result.final) == (Outcome.AMBIGUOUS, True)
+    assert desk.types[-1] == events.FLAG_AMBIGUOUS
+    assert (await desk.execute(signed())).outcome is Outcome.AMBIGUOUS
+    assert desk.backend.calls.count("apply") == 1
+
+
+async def test_a_write_that_the_system_itself_says_has_failed_is_made_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.faults["apply"] = [Failed("503")]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.backend.calls == ["snapshot", "apply", "verify", "apply", "verify"]
+
+
+async def test_what_never_reached_the_backend_is_sent_again_without_a_read_back(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    desk.backend.blind = True
+    desk.backend.faults["apply"] = [Unsent("refused"), Unsent("refused")]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.backend.calls == ["snapshot", "apply", "apply", "apply", "verify"]
+    assert desk.backend.writes == ["off"]
 
 
 @pytest.mark.parametrize("operation", ["snapshot", "apply", "verify"])

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from agent.backends import make, settings
-from agent.backends.contract import Outcome, Verdict
+from agent.backends.contract import FlagRef, Outcome, Verdict
 from agent.backends.firestore import Firestore
 from agent.backends.google import EMULATORS
 from agent.errors import (
@@ -31,7 +31,7 @@ from agent.errors import (
 )
 from agent.fakes import firestore_store
 from agent.fakes.firestore import FakeFirestore
-from tests.firestore import PATIENCE_S, REF, apply, at, serving, snapshot, soon, verdict, working
+from tests.firestore import OTHER, PATIENCE_S, REF, apply, at, serving, snapshot, soon, verdict, working
 
 
 @pytest.fixture
@@ -245,6 +245,24 @@ async def test_health_names_the_role_that_is_missing_for_writing(fake: FakeFires
     assert "roles/datastore.user" in problem
     assert (await backend.health([(REF, "off")], deadline=soon())).ok
     assert fake.documents() == before
+
+
+async def test_health_names_each_flag_that_cannot_be_flipped(fake: FakeFirestore, backend: Firestore) -> None:
+    fake.edit(OTHER.flag, {"state": "SOMETHING", "variants": {}})
+    bad, gone = FlagRef("a/b", "production"), FlagRef("gone", "production")
+    problems = (await backend.health([(ref, "off") for ref in (bad, REF, OTHER, gone)], deadline=soon())).problems
+    assert [name in problem for name, problem in zip(("a/b", "other", "gone"), problems, strict=True)] == [True] * 3
+
+
+async def test_health_renews_a_token_that_was_withdrawn(
+    fake: FakeFirestore, backend: Firestore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_token", Tokens())
+    fake.faults.add("read:status=401")
+    assert (await backend.health([(REF, "off")], deadline=soon())).ok
+    fake.faults.add("read:status=401,times=0")
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "credentials" in problem
 
 
 async def test_health_finds_a_server_that_compares_nothing(

@@ -95,13 +95,16 @@ async def test_a_flag_that_is_deleted_and_made_anew_is_told(
 
 
 async def test_what_changed_during_an_outage_is_told_after_it_and_nothing_else(
-    fake: FakeFirestore, followed: Followed
+    fake: FakeFirestore, followed: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger=firestore_listen.__name__)
     port = fake.port
     await fake.stop()
     fake.put(OTHER.flag, "off")
     await fake.start(port)
     await followed.until([OTHER])
+    said = [record.msg for record in caplog.records]
+    assert said == ["listener.lost", "listener.back"]
     fake.put(REF.flag, "off")
     await followed.until([REF])
 

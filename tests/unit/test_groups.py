@@ -67,6 +67,15 @@ async def test_every_flag_of_a_group_is_made_safe_and_the_end_is_told_once(fleet
     assert done.subject == "production/f0"
 
 
+async def test_one_that_cannot_be_read_back_counts_by_its_acknowledgement(fleet: Fleet) -> None:
+    fleet.backends["f1"].blind = True
+    await carry_out(fleet)
+    await fleet.executor.tell_pending()
+    (done,) = fleet.of(events.INCIDENT_DONE)
+    assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "applied"}
+    assert len(fleet.of(events.FLAG_UNVERIFIED)) == 1
+
+
 async def test_one_that_was_changed_and_one_that_is_safe_stop_no_other(fleet: Fleet) -> None:
     fleet.backends["f0"].edit("beta")
     fleet.backends["f1"].edit("off")

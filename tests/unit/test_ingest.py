@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.cells import ERRORS, REQUESTS, Scope
+from detectors.cells import ERRORS, LATENCY_COUNT, REQUESTS, Scope
+from detectors.overdue import measure_of
 from streams import partials
 from streams.decode import Decoder
 from streams.ingest import HEARTBEAT, Ingest
 from streams.intern import Interner, WatchList
-from streams.merge import Merge
+from streams.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
 from streams.settings import Format
 from streams.slices import Slice, Source
@@ -26,7 +27,7 @@ from streams.transport import Answer, Delivery, Position
 
 T = 1_700_000_000
 SOURCE = Source("requests", 0)
-WATCH = WatchList.of([Scope("production", "cart", "new", "on")])
+WATCH = WatchList.of([Scope("production", "cart", "new", "on")], limits=[("production", "cart", 45_000.0)])
 LATENESS = 2.0
 
 
@@ -153,7 +154,7 @@ def merged(sent: Sequence[tuple[int, bytes]], partitions: int) -> tuple[dict[tup
     final = int(min(mark for mark in marks if mark is not None)) if None not in marks else 0
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for merge in merges:
-        for second, cells in merge.take(final):
+        for second, cells in by_second(merge.take(final)):
             for scope, counts in zip(cells.scope.tolist(), cells.counts, strict=True):
                 key = cells.scopes[scope].service, second
                 assert key not in found
@@ -334,6 +335,54 @@ async def test_the_cells_of_a_service_go_to_its_own_partials_partition() -> None
     for partition, value in bench.sent:
         for scope in decode(value)[1].scopes:
             assert partition == partition_of(scope.environment, scope.service, 7)
+
+
+@dataclass
+class Hanging(Log):
+    """One request of cart, from `times[0]` on; it ends at `times[1]`, where that was written already."""
+
+    def value(self, offset: int) -> bytes:
+        sample: dict[str, object] = {"ts": self.times[offset], "service": "cart", "id": "r-1"}
+        end = {"latency_ms": 1000 * (self.times[-1] - self.times[0])}
+        return json.dumps(sample | (end if offset else {"kind": "started"})).encode()
+
+
+def timed(sent: Sequence[tuple[int, bytes]]) -> dict[int, tuple[int, int]]:
+    """Ended requests with a latency and the sum of the overdue ones, by second after T."""
+    found = {}
+    for _, value in sent:
+        _, cells = decode(value)
+        for i, second in enumerate(cells.second.tolist()):
+            measures = zip(cells.measure_cell, cells.measure_id, cells.measure_sum, strict=True)
+            overdue = sum(int(n) for at, of, n in measures if at == i and cells.measures[of] == measure_of(45_000.0))
+            found[second - T] = int(cells.counts[i, LATENCY_COUNT]), overdue
+    return found
+
+
+async def test_a_request_hangs_against_the_limit_also_when_nobody_writes_any_more() -> None:
+    bench = Bench(Hanging([T + 0.5]), now=T + 1, partitions=1)
+    bench.read(1)
+    for now in range(1, 60):
+        bench.now = T + now
+        bench.answer(T + now, highwater=1)
+        await bench.ingest.flush()
+        # Second 45 is closed when the watermark, 2 s behind, has passed its end.
+        assert timed(bench.sent) == ({45: (0, 1)} if now >= 48 else {})
+    assert bench.ingest.committable(SOURCE) == 1
+
+
+async def test_after_a_restart_a_request_that_began_before_counts_at_its_end_as_usual() -> None:
+    log = Hanging([T + 0.5, T + 60.5])
+    before = Bench(log, now=T + 30, partitions=1)
+    before.read(1)
+    before.answer(T + 30, highwater=1)
+    await before.ingest.flush()
+    after = Bench(log, start=before.ingest.committable(SOURCE) or 0, now=T + 70, partitions=1)
+    assert after.start == 1
+    after.read(2)
+    after.answer(T + 70, highwater=2)
+    await after.ingest.flush()
+    assert timed(before.sent) | timed(after.sent) == {60: (1, 0)}
 
 
 # Steps of a session; the offset or the seconds are drawn with it.

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from agent.backends.contract import FlagState, Snapshot
 from agent.commands import Command, Evidence, issue
 from agent.errors import LedgerError
-from agent.events import FLAG_CONFLICT, FLAG_SNAPSHOT, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import (
+    FLAG_AMBIGUOUS,
+    FLAG_CONFLICT,
+    FLAG_SNAPSHOT,
+    FLAG_UNVERIFIED,
+    FLAG_VERIFIED,
+    FLAG_WRITTEN,
+    Event,
+)
 from agent.ledger import Entry, Ledger
 
 EVIDENCE = Evidence(
@@ -108,7 +116,16 @@ def test_a_step_cut_short_by_a_crash_counts_as_never_made(tmp_path: Path, cut: i
     assert [step.type for step in last.events] == [FLAG_SNAPSHOT, FLAG_VERIFIED]
 
 
-@pytest.mark.parametrize(("kind", "settled"), [(FLAG_WRITTEN, False), (FLAG_VERIFIED, True), (FLAG_CONFLICT, True)])
+@pytest.mark.parametrize(
+    ("kind", "settled"),
+    [
+        (FLAG_WRITTEN, False),
+        (FLAG_AMBIGUOUS, False),
+        (FLAG_VERIFIED, True),
+        (FLAG_UNVERIFIED, True),
+        (FLAG_CONFLICT, True),
+    ],
+)
 def test_a_command_is_settled_when_it_is_known_what_became_of_it(tmp_path: Path, kind: str, settled: bool) -> None:
     ledger = Ledger(tmp_path)
     entry = opened(ledger)

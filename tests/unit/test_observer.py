@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.evaluate import wants
+from detectors.evaluate import measures, wants
 from detectors.grammar import parse
 from detectors.spec import TriggerSpec
 from detectors.windows import WindowStore
@@ -38,7 +38,7 @@ def spec(when: str = "error_rate@on > 20% over 10s") -> TriggerSpec:
 
 
 def made(of: TriggerSpec, max_scopes: int = 50) -> tuple[WindowStore, Observer]:
-    store = WindowStore([*wants([of]), *flip_wants([of])], max_scopes=max_scopes)
+    store = WindowStore([*wants([of]), *flip_wants([of])], max_scopes=max_scopes, measures=measures([of]))
     return store, Observer([of], store)
 
 

@@ -1,0 +1,290 @@
+"""Any flag system behind an HTTP endpoint: a signed POST writes a flag, a signed GET may tell its state.
+
+The protocol is docs/webhook.md. Where answers carry an ETag, which the endpoint then has to honour in If-Match, it
+compares and sets; without `state_url` nothing can be read, and the endpoint's acknowledgement is all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+from yarl import URL
+
+from agent.backends import settings as config
+from agent.backends.contract import (
+    Capabilities,
+    Cas,
+    FlagRef,
+    FlagState,
+    Granularity,
+    Health,
+    Outcome,
+    ReadBack,
+    Snapshot,
+    Verdict,
+    WriteResult,
+)
+from agent.backends.http import Answer, Headers, Http, checked_url, error_of, retry_after
+from agent.backends.secret_file import read_secret
+from agent.errors import (
+    BackendError,
+    ConfigError,
+    Conflict,
+    Invalid,
+    NotFound,
+    Throttled,
+    Timeout,
+    Transient,
+    Unsent,
+    Unsupported,
+)
+
+_REPLAYED = "Idempotent-Replayed"
+"""The header of an answer, `true` where the operation had been carried out before."""
+_ANY = frozenset(range(200, 600))
+_AT_ONCE = 8
+"""Flags that a health check reads at the same time."""
+
+
+class _State(msgspec.Struct):
+    """What an endpoint tells of a flag. Members that are not known here are part of the definition too."""
+
+    variant: str | None
+    percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    version: str | int | None = None
+    variants: list[str] | None = None
+
+
+class _Found(msgspec.Struct):
+    """A flag as an endpoint told it, or as this process set it where nothing can be read."""
+
+    state: FlagState
+    etag: str | None = None
+    identity: str = ""
+    variants: list[str] | None = None
+
+
+class Webhook:
+    """A backend of one endpoint. Raises ConfigError where an address is not secure or the secret cannot be used.
+
+    The repr shows no secret.
+    """
+
+    def __init__(self, settings: config.Webhook) -> None:
+        self._url = checked_url("webhook", settings.url)
+        self._state_url = settings.state_url
+        if self._state_url is not None and "{flag}" not in checked_url("webhook", self._state_url):
+            raise ConfigError("webhook: state_url has no {flag}; expected one such as https://flags.example.org/{flag}")
+        self._secret = read_secret(settings.secret_file).encode()
+        self._http = Http("the webhook")
+        self._compares = self._state_url is not None
+        self._set: dict[FlagRef, FlagState] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """`cas` is native until an answer comes without an ETag; without `state_url` nobody compares."""
+        cas = Cas.NATIVE if self._compares else Cas.NONE
+        return Capabilities(cas=cas, percent=True, atomic_ledger=False, push=False, granularity=Granularity.FLAG)
+
+    async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
+        """As the contract says. Without `state_url` it is what this process set, if it did."""
+        return (await self._find(ref, deadline)).state
+
+    async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
+        found = await self._find(ref, deadline)
+        return Snapshot(flag=ref.flag, environment=ref.environment, state=found.state, identity=found.identity)
+
+    async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        found = await self._before_write(ref, deadline)
+        if found.state.variant == target and self._state_url is not None:
+            return WriteResult(Outcome.ALREADY, found.state)
+        _check_variants(ref, found, target)
+        as_set = _state({"variant": target})
+        return await self._write(ref, found, {"operation": "apply", "target": target}, as_set, expect, op_id, deadline)
+
+    async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
+        found = await self._find(snapshot.ref, deadline)
+        if self._state_url is None:
+            return ReadBack(Verdict.UNKNOWN, found.state)
+        if found.state.variant == target:
+            return ReadBack(Verdict.LANDED, found.state)
+        return ReadBack(Verdict.UNTOUCHED if found.identity == snapshot.identity else Verdict.OTHER, found.state)
+
+    async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        """As the contract says. Raises Unsupported without `state_url`: it is not known what was there."""
+        found = await self._before_write(snapshot.ref, deadline)
+        if self._state_url is None:
+            raise Unsupported("without state_url it is not known what the flag was or is; set it by your own tools")
+        if found.state.version == snapshot.state.version:
+            return WriteResult(Outcome.ALREADY, found.state)
+        order = {"operation": "restore", "restore": msgspec.Raw(snapshot.state.raw.encode())}
+        return await self._write(snapshot.ref, found, order, snapshot.state, expect, op_id, deadline)
+
+    async def set_percent(
+        self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
+    ) -> WriteResult:
+        """As the contract says. Raises Unsupported where the endpoint answers 501."""
+        found = await self._before_write(ref, deadline)
+        if found.state.percent == percent and self._state_url is not None:
+            return WriteResult(Outcome.ALREADY, found.state)
+        _check_variants(ref, found, variant, rest)
+        order = {"operation": "set_percent", "percent": {"variant": variant, "rest": rest, "percent": percent}}
+        as_set = _state({"variant": None, "percent": percent})
+        return await self._write(ref, found, order, as_set, expect, op_id, deadline)
+
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+        """Whether the flags can be read and have their targets; without `state_url` whether anything answers there."""
+        if self._state_url is None:
+            try:
+                answer = await self._http.request("OPTIONS", self._url, deadline=deadline, expected=_ANY)
+            except Transient as error:
+                return Health((str(error),))
+            return Health(() if answer.status < 500 else (str(error_of("the webhook", answer)),))
+        turns = asyncio.Semaphore(_AT_ONCE)
+        found = await asyncio.gather(*(self._obstacle(ref, target, turns, deadline) for ref, target in wanted))
+        return Health(tuple(filter(None, found)))
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _obstacle(self, ref: FlagRef, target: str, turns: asyncio.Semaphore, deadline: float) -> str | None:
+        try:
+            async with turns:
+                _check_variants(ref, await self._find(ref, deadline), target)
+        except Timeout:
+            raise
+        except BackendError as error:
+            return str(error) if ref.flag in str(error) else f"flag {ref.flag!r}: {error}"
+        return None
+
+    async def _find(self, ref: FlagRef, deadline: float) -> _Found:
+        if self._state_url is None:
+            _check_time(deadline)
+            return _Found(self._set.get(ref, _state({"variant": None})))
+        flag, environment = (quote(word, safe="") for word in ref)
+        url = URL(self._state_url.replace("{flag}", flag).replace("{environment}", environment), encoded=True)
+        headers = self._signature(f"GET {url.raw_path_qs}".encode())
+        try:
+            answer = await self._http.request("GET", str(url), deadline=deadline, headers=headers)
+        except NotFound as error:
+            raise NotFound(f"flag {ref.flag!r}, environment {ref.environment!r}: {error}") from None
+        return self._found(answer)
+
+    def _found(self, answer: Answer) -> _Found:
+        """The flag in an answer. Raises Invalid where it is none."""
+        try:
+            value = msgspec.json.decode(answer.body, type=dict[str, Any])
+            told = msgspec.convert(value, _State)
+        except msgspec.MsgspecError as error:
+            raise Invalid(f"the webhook: the answer is no state of a flag, see docs/webhook.md: {error}") from None
+        etag: str | None = answer.headers.get("ETag")
+        # If-Match compares strongly (RFC 9110, section 13.1.1): a weak ETag never matches.
+        if etag is not None and etag.startswith("W/"):
+            etag = None
+        self._compares = etag is not None
+        state = _state(value)
+        identity = state.version if etag is None and told.version is None else f"{etag} {told.version}"
+        return _Found(state, etag, identity, told.variants)
+
+    async def _before_write(self, ref: FlagRef, deadline: float) -> _Found:
+        """The flag, read by an operation that has written nothing yet, and says so if that fails."""
+        _check_time(deadline)
+        try:
+            return await self._find(ref, deadline)
+        except (Transient, Timeout) as error:
+            raise Unsent(f"{error}; nothing was written") from error
+
+    async def _write(
+        self,
+        ref: FlagRef,
+        found: _Found,
+        order: dict[str, Any],
+        as_set: FlagState,
+        expect: str,
+        op_id: str,
+        deadline: float,
+    ) -> WriteResult:
+        """Post an order. `as_set` is what the flag will be as far as this process can tell."""
+        if found.state.version != expect:
+            return WriteResult(Outcome.CONFLICT, found.state, f"version is {found.state.version}, expected {expect}")
+        where = {"flag": ref.flag, "environment": ref.environment, "op_id": op_id}
+        known = None if self._state_url is None else msgspec.Raw(found.state.raw.encode())
+        body = msgspec.json.encode({**order, **where, "expect": known})
+        headers = {"Content-Type": "application/json", "Idempotency-Key": op_id, **self._signature(body)}
+        if found.etag is not None:
+            headers["If-Match"] = found.etag
+        try:
+            answer = await self._post(body, headers, deadline)
+        except Conflict as error:
+            return WriteResult(Outcome.CONFLICT, None, str(error))
+        outcome = Outcome.DUPLICATE if answer.headers.get(_REPLAYED, "").lower() == "true" else Outcome.APPLIED
+        if self._state_url is None:
+            self._set[ref] = as_set
+            return WriteResult(outcome, as_set)
+        state = await self._after_write(ref, answer, deadline)
+        if state is not None and not _as_ordered(state, as_set):
+            # Whose state that is, and whether it will be, the read-back tells.
+            return WriteResult(outcome, None, "acknowledged, but the flag is not as ordered")
+        return WriteResult(outcome, state)
+
+    async def _post(self, body: bytes, headers: Headers, deadline: float) -> Answer:
+        answer = await self._http.request(
+            "POST", self._url, deadline=deadline, body=body, headers=headers, expected=frozenset({501, 503})
+        )
+        if answer.status == 501:
+            raise Unsupported(str(error_of("the webhook", answer)))
+        if answer.status == 503:
+            if self._state_url is None:
+                # By the protocol nothing was done then, for there is no read-back that could tell.
+                raise Throttled(str(error_of("the webhook", answer)), retry_after(answer.headers))
+            raise error_of("the webhook", answer)
+        return answer
+
+    async def _after_write(self, ref: FlagRef, answer: Answer, deadline: float) -> FlagState | None:
+        """The flag as the acknowledgement shows it, else as it is read; None where neither does."""
+        try:
+            return self._found(answer).state if answer.body.strip() else (await self._find(ref, deadline)).state
+        except BackendError:
+            return None
+
+    def _signature(self, content: bytes) -> dict[str, str]:
+        stamp = str(int(time.time()))
+        digest = hmac.new(self._secret, stamp.encode() + b"." + content, hashlib.sha256).hexdigest()
+        return {"X-Flipback-Timestamp": stamp, "X-Flipback-Signature": f"sha256={digest}"}
+
+    def __repr__(self) -> str:
+        return f"Webhook({URL(self._url).host}, {'no state' if self._state_url is None else 'with state'})"
+
+
+def _state(value: dict[str, Any]) -> FlagState:
+    """The state of a definition. Its version is the content's: an endpoint's own may rise when a flag is restored."""
+    content = {name: member for name, member in value.items() if name != "version"}
+    raw = msgspec.json.encode(content, order="sorted")
+    return FlagState(
+        variant=value.get("variant"),
+        percent=value.get("percent"),
+        version=hashlib.sha256(raw).hexdigest()[:16],
+        raw=raw.decode(),
+    )
+
+
+def _as_ordered(state: FlagState, as_set: FlagState) -> bool:
+    return state.variant == as_set.variant if as_set.percent is None else state.percent == as_set.percent
+
+
+def _check_variants(ref: FlagRef, found: _Found, *variants: str) -> None:
+    for variant in variants:
+        if found.variants is not None and variant not in found.variants:
+            raise Invalid(f"flag {ref.flag!r} has the variants {', '.join(found.variants)}, and not {variant!r}")
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise Timeout("the webhook: the time was up before anything was sent")

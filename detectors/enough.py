@@ -1,0 +1,116 @@
+"""`min_samples: auto`: how many samples a window needs, so that a healthy service does not breach by chance.
+
+A service whose requests are bad with probability p breaches "more than T are bad" with X > T n of n samples, X
+binomial. Few samples breach easily: of 10, one failure is 10 %. The least n is wanted from which on
+
+    P(X > T n) <= 1e-6        for it and every greater number
+
+One constant cannot be right for all triggers: for a service that fails 0.5 % it is 900 samples at a threshold of 2 %,
+and 5,900 at 1 %. Every kind of trigger comes to the same question:
+
+    error_rate > 2%        bad are the errors, T = 2 %
+    availability < 99%     bad are the unavailable, T = 1 %: the complement of what is measured
+    latency_p95 > 45s      bad are those above 45 s, T = 5 %: the quantile is an order statistic, and it exceeds 45 s
+                           when more than 5 % of the samples do
+
+Numbers are exact: T n is computed in fractions, the tail is summed term by term. In n it is a saw, because X is whole:
+it rises while floor(T n) stands and drops where that steps. So only the last n of each tooth is looked at. These ends
+fall from tooth to tooth, but for a tremble where 1 / T is not whole; the last that is too high is halved in on, between
+nothing and log(1e6) / KL(T, p), where Chernoff's bound says enough, and then looked for within the tremble.
+
+>>> enough(0.005, 0.02), enough(0.001, 0.02)  # error_rate > 2% of a service that fails 0.5 % or 0.1 %
+(900, 250)
+>>> enough(0.6, 0.4, below=True)  # cache_hit_rate < 40% of one that hits 60 %
+139
+>>> enough(0.0199, 0.02) is None  # no window tells 1.99 % from 2 %
+True
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, exp, lgamma, log, log1p
+
+import numpy as np
+
+CHANCE = 1e-6
+"""A healthy service breaches once in a million evaluations: in 11.6 days when it is judged every second."""
+
+MOST = 1_000_000
+"""Samples beyond which a trigger is called too close to its service's healthy level."""
+
+
+@lru_cache(maxsize=4096)
+def enough(healthy: float, threshold: float, *, below: bool = False, chance: float = CHANCE) -> int | None:
+    """Return the least number of samples that a trigger on a share should want; None where `MOST` do not suffice.
+
+    `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger
+    compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy
+    level that breaches by itself.
+    """
+    p, t = (1 - _exact(healthy), 1 - _exact(threshold)) if below else (_exact(healthy), _exact(threshold))
+    if not (0 <= p <= t <= 1 and 0 < chance < 1):
+        raise ValueError(f"a healthy level of {healthy:g} breaches the threshold {threshold:g}, or is no share")
+    if p == 0 or t == 1:
+        return 1
+    if p == t:
+        return None
+    beyond = -log(chance) / _divergence(float(t), float(p))
+    if beyond > MOST:
+        return None
+
+    # Tooth k holds the n with floor(T n) = k, from ceil(k / T) to before ceil((k + 1) / T).
+    def too_high(k: int) -> bool:
+        return tail(ceil((k + 1) / t) - 1, float(p), k + 1) > chance
+
+    most = ceil(beyond * float(t))
+    edge = bisect_left(range(most), True, key=lambda k: not too_high(k))
+    # One n more or less changes log P by about (T - p) / (1 - p), one tooth by about (T - p)^2 / (2 p (1 - p) T).
+    tremble = 2 + 2 * ceil(2 * p * t / (t - p))
+    k = min(edge + tremble, most)
+    while k >= 0 and not too_high(k):
+        k -= 1
+    return max(ceil((k + 1) / t), 1)
+
+
+def enough_timed(healthy: float, quantile: float) -> int | None:
+    """Return the least number of timed samples for `latency_pQ > LIMIT`; None where `MOST` do not suffice.
+
+    `healthy` is the share (0..1) of requests above LIMIT when the service is well, `quantile` is 0..1. Raises
+    ValueError when that share is above 1 - quantile, which breaches by itself.
+
+    >>> enough_timed(0.01, 0.95)  # p95, and a healthy 1 % above the limit
+    280
+    """
+    return enough(healthy, float(1 - _exact(quantile)))
+
+
+def tail(n: int, p: float, least: int) -> float:
+    """Return P(X >= least) of X binomial (n, p), 0 < p < 1, to 10 digits.
+
+    >>> round(tail(3, 0.5, 2), 10)
+    0.5
+    """
+    if least <= 0:
+        return 1.0
+    if least > n:
+        return 0.0
+    first = lgamma(n + 1) - lgamma(least + 1) - lgamma(n - least + 1) + least * log(p) + (n - least) * log1p(-p)
+    # Each term is the one before times (n - i) p / ((i + 1) (1 - p)), which falls: what is left out is less than
+    # a geometric series of the first such ratio, where that is below 1.
+    ratio = (n - least) * p / ((least + 1) * (1 - p))
+    terms = n - least if ratio >= 1 or ratio == 0 else min(n - least, ceil(log(1e-14 * (1 - ratio)) / log(ratio)))
+    i = np.arange(least, least + terms, dtype=np.float64)
+    steps = np.log((n - i) / (i + 1)) + (log(p) - log1p(-p))
+    return min(exp(first) * (1 + float(np.exp(np.cumsum(steps)).sum())), 1.0)
+
+
+def _exact(share: float) -> Fraction:
+    """The decimal that was written: 0.07 is 7/100, not the nearest binary number."""
+    return Fraction(repr(float(share)))
+
+
+def _divergence(t: float, p: float) -> float:
+    return t * log(t / p) + (1 - t) * log((1 - t) / (1 - p))

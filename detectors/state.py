@@ -1,0 +1,55 @@
+"""What every sequential detector promises, and how its state is taken back.
+
+A detector judges n rows at once, one row a trigger; rows do not touch each other. Time is given in whole seconds and
+never goes back; what is told of one second in several parts adds up. Its memory is fixed when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import StateError
+
+Arrays = dict[str, NDArray[Any]]
+"""Arrays by name: plain numbers that a file or a topic can hold. The last axis is the rows', where there is one."""
+
+BEFORE = -(1 << 62)
+"""The second of a detector that has seen none."""
+
+
+class Detector(Protocol):
+    """What a detector is beside its `update`, whose arguments are its own."""
+
+    def state(self) -> Arrays:
+        """Copies of all that it remembers."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+
+
+def taken(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
+    """Return copies of the arrays of `state`, each of the name, shape and type that `own` has.
+
+    Raises StateError naming the first that is missing, unknown or different.
+    """
+    if state.keys() != own.keys():
+        raise StateError(f"a state with {sorted(own)} is wanted, {sorted(state)} was given")
+    for name, array in own.items():
+        given = state[name]
+        if (given.shape, given.dtype) != (array.shape, array.dtype):
+            raise StateError(
+                f"state {name!r}: {array.dtype} of shape {array.shape} is wanted, {given.dtype} of shape "
+                f"{given.shape} was given; rows or configuration differ"
+            )
+    return {name: np.array(state[name]) for name in own}
+
+
+def checked_second(second: int, last: int) -> bool:
+    """Is `second` new? Raises ValueError when it is earlier than the last one."""
+    if second < last:
+        raise ValueError(f"second {second} is earlier than the last one, {last}")
+    return second > last

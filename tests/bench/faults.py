@@ -1,0 +1,48 @@
+"""How long a flip takes to its outcome when a flag system misbehaves: `python -m tests.bench.faults [KIND]...`.
+
+The faults are those of tests/unit/test_backend_faults.py, through the executor, with the whole budget of 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.places import place
+from tests.unit import test_backend_faults as faults
+from tests.unit.test_backend_faults import CASES, FAULTY, Case, Desk
+
+BUDGET_S = 5.0
+
+
+async def measured(kind: str, case: Case) -> tuple[str, float]:
+    """The outcome of a flip and the seconds until it was known and told."""
+    with tempfile.TemporaryDirectory(prefix="flipback-bench-") as directory:
+        async with place(kind, Path(directory)) as at:
+            desk = Desk(at, Path(directory) / "ledger")
+            raw = await desk.command()
+            faults.order(desk, *case.faults)
+            start = time.perf_counter()
+            result = await desk.execute(raw)
+            took = time.perf_counter() - start
+            desk.executor.close()
+            return result.outcome, took
+
+
+def main(kinds: list[str]) -> int:
+    faults.BUDGET_S = BUDGET_S
+    worst = 0.0
+    for kind in kinds or [kind for kind in FAULTY if not kind.startswith("unleash")]:
+        for case in CASES:
+            outcome, took = asyncio.run(measured(kind, case))
+            worst = max(worst, took)
+            sys.stdout.write(f"{kind:22} {took:6.2f} s  {outcome:10} {case.name}\n")
+    sys.stdout.write(f"longest {worst:.2f} s of {BUDGET_S:.0f} s\n")
+    return 0 if worst <= BUDGET_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
