@@ -8,7 +8,7 @@ from html import escape
 from agent.backtest import Backtest, TriggerReport
 
 _WIDTH, _LEFT, _BAND, _GAP = 1000, 220, 18, 10
-_PICTURE = """<svg xmlns="{namespace}" width="{width}" height="{height}" role="img"
+_PICTURE = """<svg xmlns="{namespace}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"
  aria-label="When each trigger fired, and when faults were there">
 <style>
 svg {{ background: #fff }} text {{ font: 12px system-ui, sans-serif; fill: #222 }}

@@ -178,9 +178,8 @@ class CounterBases:
         if 0 < gap <= MAX_GAP:
             a, b, c, d, e, f = (now - then for now, then in zip(totals, before, strict=True))
             rise = a, b, c, d, e, f
-            if any(rise):
-                second = int(ts)
-                self._needed[second] = min(self._needed.get(second, base.offset), base.offset)
+            second = int(ts)
+            self._needed[second] = min(self._needed.get(second, base.offset), base.offset)
         self._bases[key] = _Base(ts, offset, totals)
         self._bases.move_to_end(key)
         return rise
