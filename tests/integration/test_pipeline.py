@@ -23,7 +23,7 @@ from tests.worker import Deployment
 FLAG = {
     "flag": "bad",
     "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s"}],
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}],
 }
 
 EVIDENCE = Evidence(
@@ -198,7 +198,7 @@ async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_si
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     # The window of half a minute still holds the old errors long after the flag is on again.
-    trigger = {"name": "errors", "when": "error_rate@on > 20% over 30s for 4s"}
+    trigger = {"name": "errors", "when": "error_rate@on > 20% over 30s for 4s", "min_samples": 30, "fast": False}
     deployment = Deployment(
         tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [trigger]}], settings={"command": {"cooldown": "1s"}}
     )
