@@ -152,15 +152,15 @@ class AftermathWatch:
         if second.time < due:
             return None
         measured, looked_at = observer.measure(spec, spec.scope), spec.scope
-        if measured.samples == 0 or measured.samples < spec.min_samples:
+        if measured.samples == 0 or measured.samples < spec.least_samples:
             # The variant has no traffic any more, which is what the flip is for: how is the service without it?
             measured, looked_at = observer.measure(spec, whole(spec)), whole(spec)
-        verdict = bake(incident, measured, spec.min_samples)
+        verdict = bake(incident, measured, spec.least_samples)
         if verdict is not None:
             return BakeVerdict(verdict, str(looked_at), measured, "")
         if second.time < due + PATIENCE:
             return None
-        reason = f"samples {measured.samples}, min_samples {spec.min_samples}, late {measured.late}"
+        reason = f"samples {measured.samples}, wanted {spec.least_samples}, late {measured.late}"
         return BakeVerdict("unknown", str(looked_at), None, reason)
 
     async def _say(self, event: Event, said: Aftermath) -> Aftermath:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.incidents import Bake, Effect, Incident
-from detectors.evaluate import MOST_LATE
+from detectors.evaluation import MOST_LATE
 from streams.observer import Exposure, Measurement, Requests
 
 LEFT = 20

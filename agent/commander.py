@@ -200,6 +200,9 @@ def _held_since_change(evidence: Evidence, status: FlagStatus) -> bool:
     """
     if status.changed_at is None:
         return True
+    if evidence.tier != "held":
+        # It insists by its evidence, not by a time: all of that must be of this version.
+        return evidence.since is not None and evidence.since >= status.changed_at
     spec = evidence.spec
     since = evidence.t - max(evidence.first_true_at, status.changed_at)
     if since < spec.condition.hold:
@@ -226,6 +229,11 @@ def _for_command(evidence: Evidence) -> CommandEvidence:
         first_true_at=evidence.first_true_at,
         fired_at=evidence.t,
         control=evidence.control,
+        tier=evidence.tier,
+        evidence=evidence.evidence,
+        bound=evidence.bound,
+        null_rate=evidence.null_rate,
+        since=evidence.since,
     )
 
 

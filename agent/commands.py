@@ -43,6 +43,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     in milliseconds); `counts` are requests by kind; `sources` is the number of instances that contributed and
     `instances` names at most ten of them; `age_s` is how old the end of the window was when the trigger fired.
     `first_true_at` is the evaluation at which the condition became true, `fired_at` the clock when it had held.
+    `tier` is what fired: a condition that was held, the fast tier or a proof (of an absence `window` and `counts` are
+    the control's); of the last two `evidence` and the `bound` that it reached are in nats, gathered from `since` on.
+    `null_rate` (0 to 1) is the share of bad requests that the fast tier takes for healthy.
     Of a command by hand there is nothing seen: `by` is who gave it and `reason` why.
     """
 
@@ -60,6 +63,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     first_true_at: float
     fired_at: float
     control: float | None = None
+    tier: str = "held"
+    evidence: float | None = None
+    bound: float | None = None
+    null_rate: float | None = None
+    since: float | None = None
     by: Annotated[str, msgspec.Meta(max_length=512)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=4096)] = ""
 

@@ -11,9 +11,12 @@ from msgspec import Meta, Struct
 from agent.backends.settings import Backend
 from agent.baseline import NO_BASELINE, read_baseline
 from agent.keys import PRIVATE_NAME, PUBLIC_NAME
+from agent.min_samples import with_auto
 from detectors.grammar import parse
-from detectors.spec import Action, Condition, TriggerSpec
+from detectors.spec import FALSE_ALARMS, Action, Condition, TriggerSpec
 from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
+
+_FAST = ("error_rate", "timeout_rate", "availability")
 
 Mode = Literal["active", "shadow"]
 # `$` alone would let a line break pass at the end in Python, though not in JSON Schema.
@@ -54,8 +57,15 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     when: Annotated[
         When,
         Meta(
-            description="METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]",
-            examples=["error_rate > 2% for 2m", "latency_p95@on > 800ms over 30s for 1m", "error_rate@on > 3x control"],
+            description="METRIC[@variant] OP VALUE [over WINDOW] [for DURATION], METRIC@variant OP control (proof that "
+            "the variant is worse), or absence@variant (the variant has fallen silent)",
+            examples=[
+                "error_rate > 2% for 2m",
+                "latency_p95@on > 800ms over 30s for 1m",
+                "error_rate@on > 3x control",
+                "error_rate@on > control",
+                "absence@on",
+            ],
         ),
     ]
     guard: Annotated[
@@ -70,11 +80,27 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "rollback"
     mode: Annotated[Mode, Meta(description="shadow: judged and reported, never commanded.")] = "active"
     min_samples: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
+        Annotated[int, Meta(ge=0)] | Literal["auto"],
         Meta(
-            description="Samples a window needs, else the verdict is unknown. If absent: 30 for ratios, means and "
-            "measures, 10/(1-q) for quantiles, 0 for throughput."
+            description="Samples a window needs, else the verdict is unknown. auto: for ratios and latency_pNN so many "
+            "that a healthy service breaches once in a million evaluations, in a window of up to `max_window`; healthy "
+            "is what the baseline file stores, else 0.5 % bad (half of the limit, if less), two thirds of the allowed "
+            "cache misses, a fifth of the requests that may be above a latency. Compared with the control, and for "
+            "means and measures: 30, 10/(1-q) for quantiles; for throughput 0."
         ),
+    ] = "auto"
+    max_window: Annotated[
+        WholeSeconds | None, Meta(description="As `max_window` of the whole file, for this trigger alone.")
+    ] = None
+    fast: Annotated[
+        bool | None,
+        Meta(
+            description="Fire within seconds on a gross failure too, whatever the window and `for`. For a fixed limit "
+            "on a ratio or a latency_pNN. If absent: true for error_rate, timeout_rate and availability."
+        ),
+    ] = None
+    false_alarms: Annotated[
+        WholeSeconds | None, Meta(description="As `false_alarms` of the whole file, for this trigger alone.")
     ] = None
     unknown_grace: Annotated[
         WholeSeconds | None, Meta(description="As `unknown_grace` of the whole file, for this trigger alone.")
@@ -185,6 +211,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         WholeSeconds,
         Meta(description="An unknown verdict pauses the timer of a trigger; after this long it clears it."),
     ] = whole_seconds(30)
+    max_window: Annotated[
+        WholeSeconds,
+        Meta(description="A window with too few samples for `min_samples: auto` gives way to longer ones, up to this."),
+    ] = whole_seconds(600)
+    false_alarms: Annotated[
+        WholeSeconds,
+        Meta(description="Mean time between two false alarms of a trigger's fast tier or absence, at least."),
+    ] = whole_seconds(FALSE_ALARMS)
     catching_up_after: Annotated[Seconds, Meta(description="This far behind the present, nothing is commanded.")] = (
         seconds(15)
     )
@@ -222,25 +256,33 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for trigger in flag.triggers:
                 condition = trigger.when.condition
                 relative = condition.relative
-                least, grace = trigger.min_samples, trigger.unknown_grace
-                specs.append(
-                    TriggerSpec(
-                        name=trigger.name,
-                        flag=flag.flag,
-                        environment=flag.environment,
-                        service=flag.service,
-                        condition=condition,
-                        safe_variant=flag.safe,
-                        min_samples=condition.default_min_samples if least is None else least,
-                        unknown_grace=int(self.unknown_grace if grace is None else grace),
-                        keep_for=int(trigger.keep_for),
-                        guard=trigger.guard == "control",
-                        action=trigger.action,
-                        shadow="shadow" in (self.mode, flag.mode, trigger.mode),
-                        control_variant=(flag.control or flag.safe) if relative == "control" else None,
-                        baseline=baseline.value(flag.environment, flag.service, condition.label)
-                        if relative == "baseline"
-                        else None,
-                    )
+                least, grace, alarms = trigger.min_samples, trigger.unknown_grace, trigger.false_alarms
+                stored = baseline.value(flag.environment, flag.service, condition.label)
+                spec = TriggerSpec(
+                    name=trigger.name,
+                    flag=flag.flag,
+                    environment=flag.environment,
+                    service=flag.service,
+                    condition=condition,
+                    safe_variant=flag.safe,
+                    min_samples=condition.default_min_samples if least == "auto" else least,
+                    unknown_grace=int(self.unknown_grace if grace is None else grace),
+                    keep_for=int(trigger.keep_for),
+                    guard=trigger.guard == "control",
+                    action=trigger.action,
+                    shadow="shadow" in (self.mode, flag.mode, trigger.mode),
+                    control_variant=(flag.control or flag.safe) if relative == "control" else None,
+                    baseline=stored if relative == "baseline" else None,
+                    fast=fast_by_default(condition) if trigger.fast is None else trigger.fast,
+                    false_alarms=int(self.false_alarms if alarms is None else alarms),
                 )
+                if least == "auto":
+                    longest = self.max_window if trigger.max_window is None else trigger.max_window
+                    spec = with_auto(spec, stored, int(longest))
+                specs.append(spec)
         return specs
+
+
+def fast_by_default(condition: Condition) -> bool:
+    """Is a condition fast unless its trigger says otherwise?"""
+    return condition.counts_bad and condition.relative is None and condition.metric in _FAST

@@ -87,6 +87,8 @@ class Decoding:
             choices = [choice for choice in get_args(bare) if choice is not type(None)]
             if raw is None and len(choices) < len(get_args(bare)):
                 return None
+            if len(choices) > 1 and any(get_origin(_unwrap(choice)[0]) is Literal for choice in choices):
+                return self._number_or_word(raw, choices, path)
             if len(choices) > 1:
                 return self._tagged(raw, choices, path)
             bare, inner = _unwrap(choices[0])
@@ -125,6 +127,21 @@ class Decoding:
             self.note(where, f"expected {expected}, found {self._shown(raw[name], where)}", "name one of them")
             return WRONG
         return self._struct(raw, struct, path)
+
+    def _number_or_word(self, raw: Any, choices: list[Any], path: str) -> Any:
+        """A word that stands for itself, or what else may be there."""
+        words = [word for choice in choices for word in get_args(choice) if get_origin(choice) is Literal]
+        if raw in words:
+            return raw
+        (other,) = (choice for choice in choices if get_origin(choice) is not Literal)
+        bare, metas = _unwrap(other)
+        try:
+            return self._leaf(raw, bare, metas, path)
+        except _Unfit as unfit:
+            near = get_close_matches(str(raw), words, n=1)
+            expected = f"expected {' or '.join(words)}, or {_expected(other)}, found {self._shown(raw, path)}"
+            self.note(path, expected, f"did you mean {near[0]}?" if near else unfit.todo)
+            return WRONG
 
     def _list(self, raw: Any, kind: Any, metas: list[Meta], path: str) -> Any:
         if not isinstance(raw, list):

@@ -5,23 +5,32 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from agent.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.commands import BY_HAND
 from agent.config import Flag, Trigger
 from agent.config_decode import WRONG
 from agent.errors import ConfigError
+from agent.min_samples import with_auto
 from detectors.cells import Scope
-from detectors.errors import GrammarError
+from detectors.errors import GrammarError, SpecError
 from detectors.grammar import format_seconds
-from detectors.spec import LONGEST, RATIOS, Condition
+from detectors.spec import LONGEST, RATIOS, Condition, TriggerSpec
 from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
 
 _FLIP_BUDGET = 5
 """Seconds a flip may take in all; a command that expires sooner could be right and still never be carried out."""
 
+_RAREST = 3600
+"""Seconds between false alarms that may be asked for at least."""
+
 _T = TypeVar("_T")
+
+
+class _Times(NamedTuple):
+    max_window: Any
+    false_alarms: Any
 
 
 class Note(Protocol):
@@ -48,8 +57,10 @@ def check(settings: Mapping[str, Any], note: Note) -> None:
             where = f"{path}.triggers[{number}]"
             _patience(trigger, every, where, note)
             _variant(flag, trigger, f"{where}.when", note)
+            _fast(trigger, where, note)
             if baseline is not None:
                 _stored(flag, trigger, baseline, f"{where}.when", note)
+                _enough(flag, trigger, baseline, where, note)
     _one_flag(flags, note)
     _groups(flags, settings["automation"], note)
     _trigger_names(flags, note)
@@ -128,6 +139,8 @@ def _times(settings: Mapping[str, Any], note: Note) -> None:
         note("evaluate_every", "expected 1s at least", "statistics are kept by the second")
     if grace is not WRONG and grace > LONGEST:
         note("unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears a timer at once")
+    window, alarms = settings["max_window"], settings["false_alarms"]
+    _longest(_Times(window, alarms), "", note)
     if not any(time is WRONG for time in (every, lateness, behind)) and behind <= lateness + every:
         least = f"max_lateness and evaluate_every, together {lateness + every:g}s"
         note("catching_up_after", f"expected more than {least}, or it would always be catching up", "raise it")
@@ -152,12 +165,67 @@ def _patience(trigger: Trigger, every: Any, path: str, note: Note) -> None:
         note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears the timer at once")
     if trigger.keep_for is not WRONG and trigger.keep_for > LONGEST:
         note(f"{path}.keep_for", f"expected {format_seconds(LONGEST)} at most", "shorten it")
+    _longest(trigger, path, note)
     if trigger.when is WRONG or every is WRONG:
         return
     over = trigger.when.condition.over
-    if every > over:
+    if every > over and not trigger.when.condition.sequential:
         message = f"its window of {over}s is shorter than evaluate_every ({every}s), so seconds would be skipped"
         note(f"{path}.when", message, f"write `over {format_seconds(every)}` or more")
+
+
+def _longest(settings: Any, path: str, note: Note) -> None:
+    """The times that stand in the whole file and in a trigger."""
+    at = f"{path}." if path else ""
+    window, alarms = settings.max_window, settings.false_alarms
+    if window not in (WRONG, None) and not 1 <= window <= LONGEST:
+        found = format_seconds(window)
+        note(f"{at}max_window", f"expected 1s to {format_seconds(LONGEST)}, found {found}", "state is kept as long")
+    if alarms not in (WRONG, None) and alarms < _RAREST:
+        least = format_seconds(_RAREST)
+        note(f"{at}false_alarms", f"expected {least} at least", "more often nobody would believe an alarm")
+
+
+def _fast(trigger: Trigger, path: str, note: Note) -> None:
+    if WRONG in (trigger.when, trigger.fast) or not trigger.fast:
+        return
+    condition = trigger.when.condition
+    if condition.relative == "control":
+        message = "the fast tier wants a fixed limit, not one that moves with the control"
+    elif not condition.counts_bad:
+        message = f"the fast tier counts bad requests, which {condition.label} {condition.op} does not"
+    else:
+        return
+    note(f"{path}.fast", message, "leave it out", _carets(trigger, condition))
+
+
+def _enough(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: Note) -> None:
+    """Can a healthy service be told from one that breaches?"""
+    if WRONG in (trigger.when, trigger.min_samples, flag.environment, flag.service) or trigger.min_samples != "auto":
+        return
+    condition = trigger.when.condition
+    stored = baseline.value(flag.environment, flag.service, condition.label)
+    if condition.relative == "control" or (condition.relative == "baseline" and (stored is None or stored <= 0)):
+        return
+    spec = TriggerSpec(
+        name=str(trigger.name),
+        flag=str(flag.flag),
+        environment=flag.environment,
+        service=flag.service,
+        condition=condition,
+        safe_variant=str(flag.safe),
+        min_samples=0,
+        baseline=stored,
+    )
+    limit = spec.bad_limit
+    if limit is not None and not 0 <= limit < 1:
+        return
+    try:
+        with_auto(spec, stored, LONGEST)
+    except (SpecError, ValueError) as error:
+        note(
+            f"{path}.when", str(error), "set `min_samples` to a number, or move the limit", _carets(trigger, condition)
+        )
 
 
 def _variant(flag: Flag, trigger: Trigger, path: str, note: Note) -> None:

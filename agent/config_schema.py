@@ -16,9 +16,9 @@ from streams.settings import Seconds, WholeSeconds
 _NUMBER = r"(\d+(\.\d*)?|\.\d+)"
 _TEXTS: dict[Any, dict[str, Any]] = {
     Path: {"type": "string", "minLength": 1},
-    When: {"type": "string", "pattern": r"^\s*[a-z][^\s<>]*\s*[<>]\s*[-.0-9]"},
-    Seconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|h|m|s))+$", "examples": ["30s", "1.5s", "1m30s"]},
-    WholeSeconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|h|m|s))+$", "examples": ["30s", "2m", "1m30s"]},
+    When: {"type": "string", "pattern": r"^\s*([a-z][^\s<>]*\s*[<>]\s*([-.0-9]|control\s*$)|absence@\S+\s*$)"},
+    Seconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|d|h|m|s))+$", "examples": ["30s", "1.5s", "1m30s"]},
+    WholeSeconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|d|h|m|s))+$", "examples": ["30s", "2m", "1m30s"]},
 }
 
 

@@ -18,7 +18,8 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `version` is "g<generation>-<the backend's version>"; `variant` is the one that every subject gets, None where they
     differ; `safe` says whether that is the safe one. `at` is when the flag was read, `changed_at` when it was first
-    seen in this version: None for the first version ever seen, which may have been there all along.
+    seen in this version: None for the first version ever seen, which may have been there all along. `percent` (0 to
+    100) is the share of subjects that gets the first variant of the flag's rule, None where that cannot be told.
     """
 
     flag: str
@@ -28,6 +29,7 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
     safe: bool
     at: float
     changed_at: float | None = None
+    percent: float | None = None
 
 
 class FlagWatch:
@@ -60,6 +62,7 @@ class FlagWatch:
             safe=state.variant == safe,
             at=at,
             changed_at=changed_at,
+            percent=state.percent,
         )
         self._known[ref] = status
         return status

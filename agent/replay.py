@@ -11,7 +11,7 @@ import msgspec
 
 from agent.config import Config
 from agent.recordings import read
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.evidence import Evidence
 from streams.monitor import Second

@@ -26,7 +26,7 @@ from agent.logs import log_event
 from agent.topics import wanted
 from agent.verdicts import flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole
@@ -89,7 +89,12 @@ class Worker:
         self.flips: Flips | None = None
         self.web = HealthServer(self.health, host=config.web.host, port=config.web.port)
         self._tables_read = asyncio.Event()
-        self._tables = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
+        self._tables: dict[str, Callable[[bytes | None], object]] = {
+            self.topics.incidents: self.known.incident,
+            self.topics.flags: self._flag,
+        }
+        if "monitor" in self.roles:
+            self._tables[self.topics.healthy] = self._remember
         self._at_end: set[str] = set()
         self._liveness: dict[str, Liveness] = {}
         self._problems: list[str] = []
@@ -238,8 +243,17 @@ class Worker:
 
     def _flag(self, value: bytes | None) -> None:
         status = self.known.flag(value)
-        if status is not None and self.flips is not None:
+        if status is None:
+            return
+        if self.flips is not None:
             self.flips.prime(status)
+        if self.monitor is not None:
+            share = None if status.percent is None else status.percent / 100
+            self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share)
+
+    def _remember(self, value: bytes | None) -> None:
+        if self.monitor is not None:
+            self.monitor.remember(value)
 
     async def _follow(self, topic: str) -> None:
         """Keep a table up to its topic."""

@@ -50,6 +50,9 @@ COPIES = 1000
 HEALTHY = 0.005
 """Share of bad requests of a healthy service, unless it is given; less where the trigger's limit is near."""
 
+_LIMIT_MS = 1000.0
+"""Between good and bad latencies where the control gives the limit."""
+
 _MINUTE = 60
 _INSTANCES = ("a", "b")
 
@@ -108,7 +111,9 @@ def simulate(
             why = f"what is bad for {spec.condition.label} cannot be made up"
             yield msgspec.structs.replace(described, skipped=why)
             continue
-        share = min(HEALTHY, limit / 4) if healthy is None else healthy
+        # What is compared with the control has no limit of its own to keep away from.
+        usual = HEALTHY if spec.condition.proof else min(HEALTHY, limit / 4)
+        share = usual if healthy is None else healthy
         scenario = Scenario(
             rate=rate, split=split, healthy=share, bad=min(2 * limit, (1 + limit) / 2) if bad is None else bad
         )
@@ -130,6 +135,9 @@ def simulate(
 def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
     """The share of bad requests at which the condition becomes true; None where that is not what it is about."""
     condition = spec.condition
+    if condition.proof:
+        # Worse than the control is any more than it has.
+        return HEALTHY if healthy is None else healthy
     if condition.metric == "latency_quantile" and condition.quantile is not None:
         return 1 - condition.quantile if condition.op == ">" and condition.relative != "control" else None
     if condition.metric not in RATIOS:
@@ -148,7 +156,7 @@ def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
 def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -> Delay:
     """The delay from a step of the treated requests to bad; copies that fired before it are left out."""
     condition = spec.condition
-    warm_up = condition.over + 5
+    warm_up = _window(spec, scenario) + 5
     horizon = max(600, 4 * (condition.over + condition.hold))
     run = _Run(spec, scenario, RUNS, chance)
     seen = np.full(RUNS, np.nan)
@@ -179,7 +187,7 @@ def _false_alarms(
     copies = COPIES
     seconds = max(math.ceil(days * 86_400 / copies), 10 * _MINUTE)
     # The beginning, in which windows fill, is none of the month.
-    warm_up = spec.condition.over + spec.condition.hold
+    warm_up = _window(spec, scenario) + spec.condition.hold
     run = _Run(spec, scenario, copies, chance)
     share: float | Float = scenario.healthy
     before, alarms = np.zeros(copies, dtype=bool), 0
@@ -191,6 +199,12 @@ def _false_alarms(
             alarms += int((fires & ~before).sum())
         before = fires
     return alarms * 30 * 86_400 / (copies * seconds)
+
+
+def _window(spec: TriggerSpec, scenario: Scenario) -> int:
+    """Seconds of the window that has samples enough."""
+    rate = scenario.rate * (scenario.split if spec.condition.variant is not None else 1.0)
+    return next((w for w in spec.windows if w * rate >= spec.min_samples), spec.windows[-1])
 
 
 class _Run:
@@ -219,7 +233,8 @@ class _Run:
         self._store = WindowStore(wants(self._specs), max_scopes=len(scopes), measures=measures(self._specs))
         self._evaluator = Evaluator(self._specs, self._store)
         self._second = 0
-        limit = spec.threshold if spec.condition.metric == "latency_quantile" else None
+        timed = spec.condition.metric == "latency_quantile"
+        limit = (spec.threshold or _LIMIT_MS) if timed else None
         self._latency_ms = None if limit is None else (limit / 2, limit * 2)
 
     def step(self, treated: float | Float, control: float | Float) -> NDArray[np.bool_]:

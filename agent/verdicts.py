@@ -12,7 +12,7 @@ from agent.commands import MAX_INSTANCES
 from agent.config import Flag
 from agent.events import Event
 from agent.incidents import Incident
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.monitor import Condition
 from streams.observer import Exposure

@@ -1,4 +1,5 @@
-"""The words of a condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`.
+"""The words of a condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, `METRIC@variant OP control`,
+`absence@variant`.
 
 `parse` reads them and points at the first wrong word, `format_condition` writes them; each undoes the other.
 """
@@ -12,7 +13,7 @@ from difflib import get_close_matches
 from typing import NoReturn, cast, get_args
 
 from detectors.errors import GrammarError
-from detectors.spec import LATENCIES, LONGEST, RATIOS, Condition, Metric, Op, Reference, percent
+from detectors.spec import LATENCIES, LONGEST, PROOF_WINDOW, RATIOS, WORSE, Condition, Metric, Op, Reference, percent
 
 METRICS: tuple[str, ...] = (
     *(m for m in get_args(Metric) if m not in ("latency_quantile", "measure")),
@@ -30,9 +31,9 @@ _WORD = re.compile(r"[<>=!≤≥]+|[^\s<>=!≤≥]+")
 # Bounded, so that no number is read as infinite and no duration leaves the 28 digits of decimal arithmetic.
 _NUMBER = r"(?:\d{1,15}(?:\.\d{0,30})?|\.\d{1,30})"
 _VALUE = re.compile(rf"(-?{_NUMBER})(\D.*)?", re.ASCII)
-_SPAN = re.compile(rf"(?:{_NUMBER}(?:ms|h|m|s))+", re.ASCII)
-_SPAN_PART = re.compile(rf"({_NUMBER})(ms|h|m|s)", re.ASCII)
-_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_SPAN = re.compile(rf"(?:{_NUMBER}(?:ms|d|h|m|s))+", re.ASCII)
+_SPAN_PART = re.compile(rf"({_NUMBER})(ms|d|h|m|s)", re.ASCII)
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NAME = re.compile(r"[^\s<>=!≤≥@]+")
 
 
@@ -79,7 +80,11 @@ def parse(text: str) -> Condition:
     """Read a condition. Raises GrammarError at the first word that does not fit, saying what was expected there."""
     reader = _Reader(text)
     subject, variant = _subject(reader)
+    if subject.metric == "absence":
+        return _absence(reader, variant)
     op = _op(reader)
+    if reader.peek() == "control":
+        return _proof(reader, subject, variant, op)
     value, relative = _value(reader, subject.metric, op)
     over, hold = _spans(reader)
     return Condition(
@@ -98,6 +103,8 @@ def parse(text: str) -> Condition:
 def format_condition(condition: Condition) -> str:
     """Write a condition in full, its window always named. Equal conditions are written alike."""
     words = [condition.label + (f"@{condition.variant}" if condition.variant is not None else ""), condition.op]
+    if condition.sequential:
+        return " ".join([*words, "control"] if condition.proof else words[:1])
     value = condition.value
     if condition.relative is not None:
         words += [f"{_plain(value)}x", condition.relative]
@@ -121,8 +128,13 @@ def parse_span(text: str) -> Decimal | None:
 
 
 def format_seconds(seconds: int) -> str:
-    """Whole seconds as `1h`, `1m30s`, `45s`."""
-    parts = [(seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s")]
+    """Whole seconds as `30d`, `1h`, `1m30s`, `45s`."""
+    parts = [
+        (seconds // 86_400, "d"),
+        (seconds % 86_400 // 3600, "h"),
+        (seconds % 3600 // 60, "m"),
+        (seconds % 60, "s"),
+    ]
     return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
 
 
@@ -177,6 +189,44 @@ def _op(reader: _Reader) -> Op:
     if word.text[0] in "<>=!≤≥":
         reader.fail(f"expected > or <, found {word.text}: comparison is strict", word)
     reader.fail(f"expected > or <, found {word.text!r}", word)
+
+
+def _absence(reader: _Reader, variant: str | None) -> Condition:
+    word = reader.words[0]
+    if variant is None:
+        reader.fail("absence is that of a variant, such as absence@on", word)
+    _alone(reader, "a variant is absent or not: there is no value to compare with", "absence")
+    return Condition("absence", ">", 0.0, SHORTEST_WINDOW, variant=variant, relative="control")
+
+
+def _proof(reader: _Reader, subject: _Subject, variant: str | None, op: Op) -> Condition:
+    sign, word = reader.words[1], reader.take("control")
+    if subject.metric not in WORSE:
+        hint = "proven are error_rate, timeout_rate, availability, cache_hit_rate and latency_pNN"
+        reader.fail(f"{hint}; write a factor for others, such as 1.5x control", word)
+    if op != WORSE[subject.metric]:
+        reader.fail(f"proven is that the variant is worse: expected {WORSE[subject.metric]}, found {op}", sign)
+    _alone(reader, "expected the end", "a proof")
+    return Condition(
+        metric=subject.metric,
+        op=op,
+        value=1.0,
+        over=PROOF_WINDOW,
+        quantile=subject.quantile,
+        variant=variant,
+        relative="control",
+        proof=True,
+    )
+
+
+def _alone(reader: _Reader, instead: str, what: str) -> None:
+    """Nothing may follow."""
+    if reader.peek() is None:
+        return
+    rest = reader.take("nothing")
+    if rest.text in ("over", "for"):
+        reader.fail(f"{what} gathers its evidence second by second: leave out `{rest.text}`", rest)
+    reader.fail(f"{instead}, found {rest.text!r}", rest)
 
 
 def _value(reader: _Reader, metric: Metric, op: Op) -> tuple[float, Reference | None]:

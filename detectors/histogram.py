@@ -128,6 +128,37 @@ def quantile_by_octave(
     return result
 
 
+def first_bin_above(limit_ms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the first bin that stands for more than each limit (any shape), BINS where none does."""
+    first: NDArray[np.int64] = np.searchsorted(_MIDPOINTS, limit_ms, side="right").astype(np.int64)
+    return first
+
+
+def count_above(
+    counts: NDArray[np.integer[Any]],
+    octaves: NDArray[np.integer[Any]],
+    rows: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return how many values of the chosen rows (r,) are in bins from `first` (r,), less than BINS, on.
+
+    More than (1 - q) n of n are in bins above a limit just where the `q` quantile is above it: both see bins alone.
+    `counts`, `octaves` and `rows` are those of `quantile_by_octave`.
+
+    >>> counts = np.bincount([3, 3, 40, 700], minlength=BINS)[np.newaxis]
+    >>> octaves = counts.reshape(1, OCTAVES, BINS_PER_OCTAVE).sum(axis=2)
+    >>> count_above(counts, octaves, np.array([0, 0]), np.array([4, 3]))
+    array([2, 4])
+    """
+    octave, step = np.divmod(first, BINS_PER_OCTAVE)
+    coarse = _cumulative(octaves[rows])
+    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave])
+    at = np.arange(len(rows))
+    below = np.where(step > 0, fine[step - 1, at], 0)
+    result: NDArray[np.int64] = coarse[-1] - coarse[octave, at] + fine[-1] - below
+    return result
+
+
 def _quantile_of_some(
     counts: NDArray[np.integer[Any]], octaves: NDArray[np.integer[Any]], rows: NDArray[np.int64], q: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -50,7 +50,8 @@ class Second:
         rows = row_of[self.rows]
         kept = rows >= 0
         with_bins = kept & (rows < timed)
-        entries = np.repeat(with_bins, self.lengths)
+        # Half of the windows have no histogram: nothing to repeat for them.
+        entries = np.repeat(with_bins, self.lengths) if with_bins.any() else slice(0)
         instance_rows = row_of[self.instance_rows]
         kept_instances = instance_rows >= 0
         return Second(

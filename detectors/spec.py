@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -20,6 +21,7 @@ Metric = Literal[
     "latency_mean",
     "latency_quantile",
     "measure",
+    "absence",
 ]
 Op = Literal[">", "<"]
 Reference = Literal["control", "baseline"]
@@ -27,6 +29,21 @@ Action = Literal["rollback", "hold", "alert"]
 
 RATIOS: frozenset[Metric] = frozenset({"error_rate", "timeout_rate", "availability", "cache_hit_rate"})
 LATENCIES: frozenset[Metric] = frozenset({"latency_mean", "latency_quantile"})
+
+WORSE: Mapping[Metric, Op] = {
+    "error_rate": ">",
+    "timeout_rate": ">",
+    "availability": "<",
+    "cache_hit_rate": "<",
+    "latency_quantile": ">",
+}
+"""Metrics that count bad requests, and on which side of a threshold they are worse. Of a latency those above it are."""
+
+FALSE_ALARMS = 30 * 86_400
+"""Seconds between two false alarms of a trigger, at least, on average."""
+
+PROOF_WINDOW = 60
+"""Seconds of the window that a proof shows, and in which there must be requests of both arms."""
 
 LONGEST = 3600
 """Seconds a window or a hold may last at most; state and the log are sized by it."""
@@ -43,6 +60,10 @@ class Condition:
     with `relative` it is the factor on what the control variant or the stored baseline shows. `quantile` (0..1, both
     excluded) belongs to latency_quantile alone, `measure` (a name) to measure alone. `over` and `hold` are seconds;
     a hold of 0 fires at the first evaluation that is true.
+
+    `proof` is `METRIC@variant OP control`: true once the variant is proven worse (`detectors.control`); absence, which
+    is compared with the control too, once the variant has fallen silent (`detectors.absence`). Of both `over` is the
+    window in which there must be requests at all, and from which the numbers shown are taken.
     """
 
     metric: Metric
@@ -54,6 +75,17 @@ class Condition:
     measure: str | None = None
     variant: str | None = None
     relative: Reference | None = None
+    proof: bool = False
+
+    @property
+    def sequential(self) -> bool:
+        """Does it rest on the evidence of every second since a beginning, not on a window?"""
+        return self.proof or self.metric == "absence"
+
+    @property
+    def counts_bad(self) -> bool:
+        """Is it a limit on the share of bad requests: a ratio or a quantile, on the side where it is worse?"""
+        return WORSE.get(self.metric) == self.op
 
     @property
     def label(self) -> str:
@@ -66,14 +98,16 @@ class Condition:
     def default_min_samples(self) -> int:
         """Samples a window needs before it says anything, unless the trigger sets another number.
 
-        A quantile wants ten samples beyond it, 10 / (1 - q); no traffic at all is a throughput too.
+        A quantile wants ten samples beyond it, 10 / (1 - q); no traffic at all is a throughput too. What gathers its
+        evidence by itself wants any.
         """
-        if self.metric == "throughput":
+        if self.metric in ("throughput", "absence"):
             return 0
+        if self.proof:
+            return 1
         if self.quantile is None:
             return MIN_SAMPLES
-        # In binary floating point 10 / (1 - 0.999) is a hair over 10,000 and would be rounded up to 10,001.
-        return ceil(10 / (1 - Fraction(repr(self.quantile))))
+        return samples_beyond(self.quantile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +116,9 @@ class TriggerSpec:
 
     `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
     `unknown_grace` and `keep_for` are in seconds. `baseline` is the stored value of the condition's metric, in the
-    condition's unit. Raises SpecError when the condition compares with something that is not given, or with itself.
+    condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to a longer one.
+    `fast` lets `detectors.sequential` fire it too, with one false alarm in `false_alarms` seconds at most. Raises
+    SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
     """
 
     name: str
@@ -99,6 +135,9 @@ class TriggerSpec:
     guard: bool = True
     control_variant: str | None = None
     baseline: float | None = None
+    max_window: int | None = None
+    fast: bool = False
+    false_alarms: int = FALSE_ALARMS
 
     def __post_init__(self) -> None:
         where = f"trigger {self.name!r} of flag {self.flag!r}"
@@ -110,6 +149,8 @@ class TriggerSpec:
                 raise SpecError(f"{where} compares with the control: it needs a variant and a control variant")
             if variant == self.control_variant:
                 raise SpecError(f"{where} compares variant {variant!r} with itself; name another control variant")
+        if self.fast and (not self.condition.counts_bad or relative == "control"):
+            raise SpecError(f"{where} cannot be fast: it is no fixed limit on the share of bad requests")
 
     @property
     def scope(self) -> Scope:
@@ -132,10 +173,47 @@ class TriggerSpec:
             return self.condition.value * self.baseline
         return self.condition.value if self.condition.relative is None else None
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Seconds of the windows looked at, ascending: `over`, twice, four times as long, ... and `max_window`."""
+        found, longest = [self.condition.over], self.max_window or 0
+        while 2 * found[-1] < longest:
+            found.append(2 * found[-1])
+        return (*found, longest) if longest > found[-1] else tuple(found)
+
+    @property
+    def least_samples(self) -> int:
+        """Samples with which a part of a window, or what follows a flip, says something.
+
+        As many as `min_samples`, unless a longer window would make up for fewer.
+        """
+        default = self.condition.default_min_samples
+        return self.min_samples if self.max_window is None else min(self.min_samples, default)
+
+    @property
+    def bad_limit(self) -> float | None:
+        """The share (0..1) of bad requests above which the condition is true, None where it is no such limit.
+
+        It is the complement of the threshold where that is of good requests, and 1 - q of a quantile.
+        """
+        if not self.condition.counts_bad or self.condition.relative == "control" or self.threshold is None:
+            return None
+        if self.condition.quantile is not None:
+            return float(1 - Fraction(repr(self.condition.quantile)))
+        # As decimals: in binary floating point 1 - 0.99 is 0.010000000000000009.
+        share = Fraction(repr(self.threshold))
+        return float(share if self.condition.op == ">" else 1 - share)
+
+
+def samples_beyond(quantile: float) -> int:
+    """Samples of which ten are beyond a quantile (0..1): 10 / (1 - q)."""
+    # In binary floating point 10 / (1 - 0.999) is a hair over 10,000 and would be rounded up to 10,001.
+    return ceil(10 / (1 - Fraction(repr(quantile))))
+
 
 def longest_lookback(specs: list[TriggerSpec]) -> int:
     """Seconds of the log that must be read again to know every state: the longest window, hold and time of keeping."""
-    longest_window = max((s.condition.over for s in specs), default=0)
+    longest_window = max((s.windows[-1] for s in specs), default=0)
     return longest_window + max((s.condition.hold + s.keep_for for s in specs), default=0)
 
 

@@ -2,6 +2,7 @@
 
 A window is a matrix of running sums to which each second is added once and from which it is taken once, in integers,
 so nothing drifts. A window tracks the scopes it was asked for; the display window tracks every scope that is seen.
+Windows of several lengths hold the same seconds, each stored once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cells import COUNTS, LATENCY_COUNT, Cells, Scope
-from detectors.histogram import BINS, OCTAVES, SCALE, quantile_by_octave
+from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave
 from detectors.seconds import Int, Second, collect
 from detectors.slots import K, Slots
 
@@ -57,13 +58,13 @@ class Window:
     @property
     def sums(self) -> Int:
         """Sums of all rows, int64 (columns, rows): `detectors.cells.COUNTS`, then count and sum of each measure."""
-        self._settle()
+        self.settle()
         return self._sums
 
     @property
     def seen(self) -> NDArray[np.bool_]:
         """Who has ever had a second, (rows,)."""
-        self._settle()
+        self.settle()
         return self._seen
 
     def row(self, slot: int) -> int:
@@ -76,7 +77,7 @@ class Window:
         It is nan where nothing was timed, where no histogram is kept for the row, and above 2**32 - 1 values.
         """
         totals = self.sums[LATENCY_COUNT][rows]
-        known = np.flatnonzero((rows < self._timed) & (totals > 0) & (totals < 1 << 32))
+        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
         result = np.full(len(rows), np.nan)
         if len(known):
             each = q[known] if isinstance(q, np.ndarray) else q
@@ -91,33 +92,54 @@ class Window:
             return np.zeros(BINS, dtype=np.int64)
         return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
 
-    def by_second(self, rows: Int, column: int, since: int, until: int) -> Int:
-        """Return a column of some rows in each second of [since, until), shape (seconds, r).
+    def above(self, rows: Int, first_bin: Int) -> Int:
+        """Return how many latencies of some rows (r,) are in bins from `first_bin` (r,) on; 0 without histogram."""
+        self.settle()
+        result = np.zeros(len(rows), dtype=np.int64)
+        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (first_bin < BINS))
+        if len(known):
+            at = rows[known]
+            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
+            result[known] = count_above(bins, octaves, at, first_bin[known])
+        return result
+
+    def by_second(self, slots: Int, column: int, since: int, until: int) -> Int:
+        """Return a column of some slots in each second of [since, until), shape (seconds, s).
 
         Reads the log: for rare use.
         """
-        self._settle()
-        found = np.zeros((until - since, len(rows)), dtype=np.int64)
+        self.settle()
+        found = np.zeros((until - since, len(slots)), dtype=np.int64)
         for second in reversed(self._log):
             if second.second < since:
                 break
             if second.second < until:
                 # Searched for with another type than theirs, all rows would be converted first.
-                at = np.searchsorted(second.rows, rows.astype(second.rows.dtype)).clip(max=len(second.rows) - 1)
-                found[second.second - since] = np.where(second.rows[at] == rows, second.columns[column][at], 0)
+                at = np.searchsorted(second.rows, slots.astype(second.rows.dtype)).clip(max=len(second.rows) - 1)
+                found[second.second - since] = np.where(second.rows[at] == slots, second.columns[column][at], 0)
         return found
 
-    def instances(self, row: int, since: int = 0) -> dict[int, Int]:
-        """Return the counts (len(COUNTS),) of a row by number of the instance, of the seconds from `since` on.
+    def counts(self, slot: int, since: int = 0) -> Int:
+        """Return the counts (len(COUNTS),) of a slot of the seconds from `since` on. Reads the log."""
+        self.settle()
+        found = np.zeros(len(COUNTS), dtype=np.int64)
+        for second in self._log:
+            if second.second >= since:
+                at = np.flatnonzero(second.rows == slot)
+                found += [int(column[at].sum()) for column in second.columns[: len(COUNTS)]]
+        return found
+
+    def instances(self, slot: int, since: int = 0) -> dict[int, Int]:
+        """Return the counts (len(COUNTS),) of a slot by number of the instance, of the seconds from `since` on.
 
         Reads the whole log: for rare use.
         """
-        self._settle()
+        self.settle()
         found: dict[int, Int] = {}
         for second in self._log:
             if second.second < since:
                 continue
-            at = np.flatnonzero(second.instance_rows == row)
+            at = np.flatnonzero(second.instance_rows == slot)
             if len(at):
                 counts = np.stack([column[at].astype(np.int64) for column in second.instance_columns], axis=1)
                 for instance, values in zip(second.instance_ids[at].tolist(), counts, strict=True):
@@ -126,9 +148,13 @@ class Window:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, those of pages never written included."""
-        fixed = self._sums.nbytes + self._seen.nbytes + self._bins.nbytes + self._octaves.nbytes
-        return fixed + sum(second.nbytes for second in (*self._log, *self._noted))
+        """Bytes of its own arrays, those of pages never written included."""
+        return self._sums.nbytes + self._seen.nbytes + self._bins.nbytes + self._octaves.nbytes
+
+    @property
+    def seconds_kept(self) -> Sequence[Second]:
+        """The seconds that it holds, whose rows are slots of the store."""
+        return (*self._log, *self._noted)
 
     def add(self, second: Second) -> None:
         """Note a second whose rows are slots of the store."""
@@ -140,16 +166,17 @@ class Window:
         while self._noted and self._noted[0].second < before:
             self._saw(self._own(self._noted.popleft()))
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Sum what was noted."""
         while self._begin is not None and self._log and self._log[0].second < self._begin:
-            self._apply(self._log.popleft(), np.subtract)
+            self._apply(self._own(self._log.popleft()), np.subtract)
         while self._noted:
-            own = self._own(self._noted.popleft())
+            second = self._noted.popleft()
+            own = self._own(second)
             if len(own.rows):
                 self._apply(own, np.add)
                 self._saw(own)
-                self._log.append(own)
+                self._log.append(second)
 
     def _own(self, second: Second) -> Second:
         return second if self._row_of is None else second.renumbered(self._row_of, self._timed)
@@ -202,6 +229,10 @@ class WindowStore:
             row_of[slots] = np.arange(len(slots))
             self._windows[seconds] = Window(seconds, columns, len(slots), timed, row_of)
         self._longest = max(self._windows)
+        # What no trigger looks at is kept as long as it is shown.
+        self._asked = np.full(max_scopes, -1, dtype=np.int64)
+        asked = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
+        self._asked[asked] = asked
 
     def advance(self, second: int, *blocks: Cells) -> None:
         """Commit [second, second + 1) and move every window to end there.
@@ -248,8 +279,9 @@ class WindowStore:
             self._commit(prepared)
 
     def _commit(self, committed: Second) -> None:
+        asked = committed.renumbered(self._asked, len(self._asked)) if len(self._windows) > 1 else committed
         for window in self._windows.values():
-            window.add(committed)
+            window.add(committed if window.seconds == self.display else asked)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
         scopes = [_present(cells.scope, len(cells.scopes)) for cells in blocks]
@@ -301,8 +333,8 @@ class WindowStore:
 
     def instances(self, scope: Scope, seconds: int, since: int = 0) -> dict[str, Int]:
         """Return the counts (len(COUNTS),) of each instance of a scope in a window from `since` on, by name, sorted."""
-        row = self.row(scope, seconds)
-        found = self._windows[seconds].instances(row, since) if row >= 0 else {}
+        window, slot = self._windows[seconds], self._scopes.get(scope)
+        found = window.instances(slot, since) if window.row(slot) >= 0 else {}
         return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
 
     def newest(self, scope: Scope) -> int | None:
@@ -321,7 +353,13 @@ class WindowStore:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of all windows, those of pages never written included."""
-        return sum(window.nbytes for window in self._windows.values())
+        stored = {id(second): second.nbytes for window in self._windows.values() for second in window.seconds_kept}
+        return sum(window.nbytes for window in self._windows.values()) + sum(stored.values())
+
+    def counts(self, scope: Scope, seconds: int, since: int = 0) -> Int:
+        """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
+        window, slot = self._windows[seconds], self._scopes.get(scope)
+        return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
 
 
 def _present(index: Int, size: int) -> Int:

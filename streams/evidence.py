@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -21,13 +22,22 @@ from detectors.cells import (
     TIMEOUTS,
     UNAVAILABLE,
     Int,
+    Scope,
 )
-from detectors.evaluate import Evaluation
+from detectors.evaluation import Evaluation, Tier
 from detectors.metrics import compute
 from detectors.overdue import limit_of
-from detectors.spec import MIN_SAMPLES, Metric, TriggerSpec
+from detectors.spec import MIN_SAMPLES, RATIOS, Metric, TriggerSpec
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
+
+TierName = Literal["held", "fast", "proof"]
+
+_NAMES: Mapping[Tier, TierName] = {Tier.HELD: "held", Tier.FAST: "fast", Tier.PROOF: "proof"}
+
+FAST_LEAST = 5
+"""Requests of the other instances that say whether they fail too, against a null rate of 10 % or more: with five of
+which half fail, the chance that none does is 3 %."""
 
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
@@ -51,10 +61,14 @@ class Evidence:
     themselves; `obstacle` says why nothing may be done on this evidence: it is old, the breach rests on one instance of
     several, or the control breaches too. None where it is enough. `proof` says how much worse the flag's other variants
     are than its safe one, in nats (detectors.blame); None where nothing can be compared.
+    `exposure` tells, while the second is the newest, that of the trigger's flag in
+    its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
+    trigger that fires for days it is wanted once.
 
-    `exposure` tells, while the second is the newest, that of the trigger's flag in its service, which a flip must bring
-    down. It is computed when asked for: it takes half a millisecond, and of a trigger that fires for days it is wanted
-    once.
+    `tier` says what fired: a condition that was held; the fast tier or a proof, whose evidence, gathered since second
+    `since`, has the e-value exp(`evidence`) and fires at exp(`bound`). `null_rate` (0..1) is the share of bad requests
+    that the fast tier takes for healthy. Window, counts and instances are those of its newest seconds; of an absence
+    they are the control's.
     """
 
     spec: TriggerSpec
@@ -74,6 +88,11 @@ class Evidence:
     fresh_seconds: int = FRESH_SECONDS
     proof: float | None = None
     exposure: Callable[[], Exposure] | None = None
+    tier: TierName = "held"
+    evidence: float | None = None
+    bound: float | None = None
+    null_rate: float | None = None
+    since: float | None = None
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -89,52 +108,105 @@ class Gather:
         self._store = store
         self._observer = observer
 
-    def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence:
-        """The evidence of trigger `row`, firing at `t`; `now` is the clock."""
-        spec = self._specs[row]
-        over = spec.condition.over
-        window = self._store.window(over)
-        slot = self._store.row(spec.scope, over)
-        counts = window.sums[: len(COUNTS), slot]
-        instances = self._store.instances(spec.scope, over)
-        busiest = sorted(instances, key=lambda name: (-int(instances[name][REQUESTS]), name))
-        threshold = float(result.threshold[row])
-        control = spec.condition.relative == "control"
-        newest = self._store.newest(spec.scope)
-        age = math.inf if newest is None else max(0.0, now - (newest + 1))
+    def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence | None:
+        """The evidence of trigger `row`, firing at `t`; `now` is the clock.
+
+        None while it cannot be told whether more than one source shows it: the first second of a fast alarm may be too
+        short.
+        """
+        spec, tier = self._specs[row], Tier(int(result.tier[row]))
+        # Of an absence the control tells: the variant itself is silent.
+        scope = spec.control_scope or spec.scope if spec.condition.metric == "absence" else spec.scope
+        over = int(result.own.window[row]) if tier == Tier.HELD else spec.condition.over
+        over = max(over, FRESH_SECONDS) if tier == Tier.FAST else over
+        gathered, since = result.gathered, int(result.gathered.since[row])
+        begin = t - over if tier == Tier.HELD else min(max(t - over, since), t - 1)
+        if tier == Tier.HELD:
+            counts = self._store.window(over).sums[: len(COUNTS), self._store.row(scope, over)]
+        else:
+            counts = self._store.counts(scope, over, begin)
+        instances = self._store.instances(scope, over, begin)
+        threshold, null = float(result.threshold[row]), _number(gathered.null[row])
+        value, limit, least = float(result.value[row]), threshold, max(spec.least_samples, 1)
+        if tier == Tier.FAST and null is not None:
+            value, limit, least = self._share(spec, counts, value), _as_metric(spec, null, threshold), FAST_LEAST
+            if self._early(spec, scope, counts, instances, t):
+                return None
+        elif tier == Tier.PROOF:
+            least = MIN_SAMPLES
         proof = self._observer.proof(spec)
+        newest = self._store.newest(scope)
+        age = math.inf if newest is None else max(0.0, now - (newest + 1))
+        of_control = spec.condition.relative == "control" and spec.condition.metric != "absence"
         return Evidence(
             spec=spec,
             t=t,
-            window=(float(t - over), float(t)),
-            value=float(result.value[row]),
+            window=(float(begin), float(t)),
+            value=value,
             threshold=threshold,
-            control=threshold / spec.condition.value if control else None,
-            samples=int(result.samples[row]),
+            control=threshold / spec.condition.value if of_control else None,
+            samples=int(result.samples[row]) if tier != Tier.FAST else int(counts[_samples_column(spec)]),
             counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
             sources=len([name for name in instances if name]) or 1,
-            instances=busiest,
+            instances=sorted(instances, key=lambda name: (-int(instances[name][REQUESTS]), name)),
             age=age,
-            first_true_at=float(result.first_true_at[row]),
-            fresh=self._fresh(spec, threshold),
+            first_true_at=float(result.first_true_at[row] if tier != Tier.FAST else since),
+            fresh=spec.condition.metric == "absence" or self._fresh(spec, limit),
             obstacle=_stale(age)
-            or _single_source(spec, counts, instances, threshold)
-            or self._shared(spec, threshold, proof),
+            or _single_source(spec, counts, instances, limit, least)
+            or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None),
             proof=proof,
             exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
+            tier=_NAMES[tier],
+            evidence=None if tier == Tier.HELD else _number(gathered.evidence[row]),
+            bound=None if tier == Tier.HELD else _number(gathered.bound[row]),
+            null_rate=null if tier == Tier.FAST else None,
+            since=None if tier == Tier.HELD else float(since),
         )
 
-    def _shared(self, spec: TriggerSpec, threshold: float, proof: float | None) -> str | None:
-        """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's."""
+    def _shared(self, spec: TriggerSpec, threshold: float, proof: float | None, begin: int | None) -> str | None:
+        """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's.
+
+        `begin` is the first second of a fast alarm's evidence: the control is judged by the same seconds, because its
+        window still shows what was before them.
+        """
         if not spec.guard or spec.condition.variant is not None or (proof is not None and proof >= PROOF):
             return None
-        control = self._observer.control(spec)
-        if control is None or control.samples < MIN_SAMPLES or not _breaches(spec, control.value, threshold):
+        parts = _PARTS.get(spec.condition.metric)
+        if begin is not None and parts is not None:
+            control = Scope(spec.environment, spec.service, spec.flag, spec.safe_variant)
+            counts = self._store.counts(control, self._store.display, begin)
+            samples, least = int(counts[parts[1]]), FAST_LEAST
+            value = self._share(spec, counts, math.nan)
+        else:
+            measured = self._observer.control(spec)
+            if measured is None:
+                return None
+            value, samples, least = measured.value, measured.samples, MIN_SAMPLES
+        if samples < least or not _breaches(spec, value, threshold):
             return None
         return (
-            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is {control.value:.6g}, limit "
+            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is {value:.6g}, limit "
             f"{threshold:.6g}; what hits both variants is no release's"
         )
+
+    def _share(self, spec: TriggerSpec, counts: Int, otherwise: float) -> float:
+        """The metric in the seconds of the evidence; of a latency that of the window."""
+        parts = _PARTS.get(spec.condition.metric)
+        if parts is None or not counts[parts[1]]:
+            return otherwise
+        share = int(counts[parts[0]]) / int(counts[parts[1]])
+        return 1 - share if parts[2] else share
+
+    def _early(self, spec: TriggerSpec, scope: Scope, counts: Int, instances: Mapping[str, Int], t: int) -> bool:
+        """Has one instance most of the evidence's seconds to itself, and did others have requests a little earlier?"""
+        whole = _samples_column(spec)
+        alone = [name for name, own in instances.items() if counts[whole] - own[whole] < FAST_LEAST]
+        if not alone:
+            return False
+        before = self._store.instances(scope, FRESH_SECONDS)
+        total = sum(int(own[whole]) for own in before.values())
+        return any(total - int(before[name][whole]) >= FAST_LEAST for name in alone if name in before)
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
         """Do the newest seconds breach by themselves? Asked of whatever samples they have."""
@@ -162,8 +234,27 @@ def _stale(age: float) -> str | None:
     return f"the newest sample is {age:.0f} s old, acted upon are {FRESH_SECONDS} s at most"
 
 
-def _single_source(spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float) -> str | None:
-    """Without which one instance would the others, having samples enough to judge, not breach?"""
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _samples_column(spec: TriggerSpec) -> int:
+    """The column that counts the samples of a metric of bad requests."""
+    parts = _PARTS.get(spec.condition.metric)
+    return LATENCY_COUNT if parts is None else parts[1]
+
+
+def _as_metric(spec: TriggerSpec, bad: float, threshold: float) -> float:
+    """A share of bad requests in the metric's own terms; of a latency the limit itself, above which they are bad."""
+    if spec.condition.metric not in RATIOS:
+        return threshold
+    return bad if spec.condition.op == ">" else 1 - bad
+
+
+def _single_source(
+    spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float, least: int
+) -> str | None:
+    """Without which one instance would the others, having `least` samples, not breach?"""
     parts = _PARTS.get(spec.condition.metric)
     if parts is None or len(instances) < 2:
         return None
@@ -171,7 +262,7 @@ def _single_source(spec: TriggerSpec, counts: Int, instances: Mapping[str, Int],
     scale = 1000 if part == LATENCY_US else 1
     for name, own in sorted(instances.items()):
         rest = int(counts[whole] - own[whole])
-        if rest < max(spec.min_samples, 1):
+        if rest < least:
             continue
         share = int(counts[part] - own[part]) / (rest * scale)
         value = 1 - share if inverse else share

@@ -7,7 +7,7 @@ evaluated long after they happened are muted: their verdicts are computed, nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -15,12 +15,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detectors.cells import Cells
-from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
+from detectors.evaluate import Evaluator, measures, wants
+from detectors.evaluation import Evaluation, Transition
 from detectors.spec import TriggerSpec, longest_lookback
+from detectors.state import BEFORE
 from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.health import Health, TriggerHealth, health
+from streams.learnt import Learnt, days, learnt
 from streams.merge import Merge, by_second
 from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
@@ -130,6 +133,23 @@ class Shard:
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
 
+    def learnt(self) -> Iterator[Learnt]:
+        """What the triggers have learnt of their healthy rates, to be remembered."""
+        return learnt(self._specs, self._evaluator.learnt())
+
+    def recall(self, records: Iterable[Learnt]) -> None:
+        """Go on from what was remembered; to be told before the first partial."""
+        self._evaluator.recall(days(self._specs, records))
+
+    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+        """A flag has the version that was first seen at `changed_at` (Unix seconds), None for all along.
+
+        What was gathered second by second under an earlier version is forgotten. `share` (0..1) is that of the requests
+        which its percentage gives to the variant under judgement, None where that is not known.
+        """
+        begin = BEFORE if changed_at is None else math.ceil(changed_at)
+        self._evaluator.begin(environment, flag, begin, share=share)
+
     def take(self, raw: bytes, now: float | None) -> Iterator[Second]:
         """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read.
 
@@ -184,6 +204,7 @@ class Shard:
                 else:
                     self.store.advance(second, *taken.of(second))
                 self._next = second + 1
+                self._evaluator.see()
                 if self._next % self._evaluate_every == 0:
                     yield self._evaluate(self._next, taken, now)
 
@@ -224,6 +245,8 @@ class Shard:
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():
             evidence = self._gather.evidence(row, t, result, now)
+            if evidence is None:
+                continue
             if row in self._stale:
                 if not evidence.fresh:
                     continue

@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detectors.evaluate import Transition
+from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
 from streams.health import Health, decoder, encoder
+from streams.learnt import EVERY, Key, Learnt, decode, encode
 from streams.log import last_record
 from streams.memory import keep_freed_memory
 from streams.monitor import Announcements, Condition, Second, Shard
@@ -80,6 +81,8 @@ class MonitorRole:
         self._lookback = lookback + REPLAY_MARGIN
         self._published: dict[int, int | None] = {}
         self.shards: dict[int, Shard] = {}
+        self._flags: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+        self._learnt: dict[Key, Learnt] = {}
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
@@ -105,7 +108,25 @@ class MonitorRole:
             )
             for source, offset in offsets.items()
         }
+        for shard in self.shards.values():
+            shard.recall(self._learnt.values())
+            for (environment, flag), (changed_at, share) in self._flags.items():
+                shard.flag_changed(environment, flag, changed_at, share)
         self.assigned = True
+
+    def remember(self, value: bytes | None) -> None:
+        """Take in a record of what was learnt; those before the start are to come before the first partial."""
+        record = decode(value)
+        if record is not None:
+            self._learnt[record.key] = record
+
+    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+        """See `Shard.flag_changed`; to be told of every state of a flag that is read, those before the start too."""
+        if self._flags.get((environment, flag)) == (changed_at, share):
+            return
+        self._flags[environment, flag] = changed_at, share
+        for shard in self.shards.values():
+            shard.flag_changed(environment, flag, changed_at, share)
 
     def watched(self) -> dict[tuple[str, str], list[str]]:
         """The services of each (environment, flag) that this process judges."""
@@ -161,6 +182,10 @@ class MonitorRole:
         await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
+        if not second.muted and second.time % EVERY < self._evaluate_every:
+            for record in shard.learnt():
+                key = "/".join(record.key).encode()
+                await self.app.producer.send(self._topics.healthy, key, encode(record), 0, None, None)
         # Last, so that what is looked at after a flip never delays the next one.
         await self._handlers.judged(second)
         if second.muted:

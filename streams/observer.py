@@ -5,6 +5,7 @@ Asked for by those who look, which are few: a second in which nothing is open co
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -156,6 +157,9 @@ class Observer:
         """The trigger's metric in its own scope or in the whole service, over its window."""
         condition = spec.condition
         row = self._store.row(scope, condition.over)
+        if condition.metric == "absence":
+            # After a flip the variant is silent, as it should be.
+            return Measurement(math.nan, 0, 0, 0)
         value, samples = compute(
             self._store,
             condition.over,

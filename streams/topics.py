@@ -68,6 +68,10 @@ class Topics:
     def flags(self) -> str:
         return f"{self.prefix}.flags"
 
+    @property
+    def healthy(self) -> str:
+        return f"{self.prefix}.healthy"
+
     def specs(self, partials_partitions: int, lookback: float) -> list[TopicSpec]:
         """All of them. `lookback` (seconds) is how much of the partials a monitor reads again when it starts."""
         # Kafka deletes whole segments after their newest record's age, so this is a floor, not a bound.
@@ -80,6 +84,7 @@ class Topics:
             TopicSpec(self.rejected, 1, 7 * _DAY_MS, "telemetry that could not be counted, with the reason"),
             TopicSpec(self.incidents, 1, None, "which triggers have fired on which version of a flag"),
             TopicSpec(self.flags, 1, None, "state and version of each managed flag"),
+            TopicSpec(self.healthy, 1, None, "what each trigger has learnt of its healthy rate in a day"),
         ]
 
 

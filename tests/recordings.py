@@ -23,10 +23,10 @@ flags:
     backend: files
     safe: "off"
     triggers:
-      - {name: errors, when: error_rate > 2% for 2m}
-      - {name: slow, when: latency_p95 > 45s for 1m}
-      - {name: cold-cache, when: cache_hit_rate < 40% for 5m}
-      - {name: down, when: availability < 99% for 30s}
+      - {name: errors, when: error_rate > 2% for 2m, min_samples: 30, fast: false}
+      - {name: slow, when: latency_p95 > 45s for 1m, min_samples: 200}
+      - {name: cold-cache, when: cache_hit_rate < 40% for 5m, min_samples: 30}
+      - {name: down, when: availability < 99% for 30s, min_samples: 30, fast: false}
 """
 
 
@@ -64,7 +64,8 @@ class Traffic:
                     "latency_ms": 20.0,
                     "cache": "hit",
                     "instance": f"i-{k % 3}",
-                    "flags": {"new-recommendations": "on" if k % 2 else "off"},
+                    # For everyone: without requests of the safe variant there is no control that could breach too.
+                    "flags": {"new-recommendations": "on"},
                 }
                 if self.faulty(s) and k % self.period < self.bad:
                     self.mark(sample)

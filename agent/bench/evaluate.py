@@ -1,4 +1,4 @@
-"""Part (c): one evaluation of 10,000 scopes with 8 triggers each, in a process of its own so that memory is its own."""
+"""Part (c): one evaluation of 10,000 scopes with all their triggers, in a process of its own: its memory is its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import msgspec
 import numpy as np
 
 from agent.bench.measures import Measure, figure, kib_of, spread
+from agent.config import fast_by_default
 from agent.errors import FlipbackError
+from agent.min_samples import with_auto
 from detectors.cells import COUNTS, Cells, Scope
 from detectors.evaluate import Evaluator, measures, wants
 from detectors.grammar import parse
@@ -34,10 +36,13 @@ TRIGGERS = (
     "latency_p95@{0} > 2s over 60s for 1m",
     "latency_p99@{0} > 5s over 60s for 2m",
 )
+COMPARED = ("error_rate@{0} > control", "latency_p95@{0} > control", "absence@{0}")
+"""On the variant that is not the control, besides."""
 REQUESTS = 10
 """In each scope each second."""
 INSTANCES = 3
 WINDOW = 60
+MAX_WINDOW = 600
 MEASURED = 100
 SHARD_SECONDS = 20
 _TELEMETRY = "requests"
@@ -62,7 +67,9 @@ def evaluate() -> Iterator[Measure]:
         raise FlipbackError(f"bench: the evaluation failed: {done.stderr.decode(errors='replace')[-1500:]}")
     result = msgspec.json.decode(done.stdout, type=Result)
     shape = (
-        f"{SCOPES:,} scopes x {len(TRIGGERS)} triggers, windows of {WINDOW} s full, quantiles of two latencies, "
+        f"{SCOPES:,} scopes x {len(TRIGGERS)} triggers, half of them and {len(COMPARED)} more compared with the other "
+        f"half, error and timeout rates and availability fast, ratios and quantiles with windows of {WINDOW} s to "
+        f"{MAX_WINDOW} s, those of {WINDOW} s full, quantiles of two latencies, "
         f"{REQUESTS} requests a scope and second from {INSTANCES} instances"
     )
     yield spread(
@@ -89,22 +96,23 @@ def evaluate() -> Iterator[Measure]:
 
 
 def specs() -> list[TriggerSpec]:
-    """8 triggers on each of 10,000 scopes: two variants of a flag in each of 5,000 services."""
+    """The triggers of 10,000 scopes: two variants of a flag in each of 5,000 services."""
     found = []
     for scope in scopes():
-        for number, text in enumerate(TRIGGERS):
+        for number, text in enumerate((*TRIGGERS, *(COMPARED if scope.variant != "off" else ()))):
             condition = parse(text.format(scope.variant))
-            found.append(
-                TriggerSpec(
-                    name=f"{scope.variant}-{number}",
-                    flag=scope.flag,
-                    environment=scope.environment,
-                    service=scope.service,
-                    condition=condition,
-                    safe_variant="off",
-                    min_samples=condition.default_min_samples,
-                )
+            spec = TriggerSpec(
+                name=f"{scope.variant}-{number}",
+                flag=scope.flag,
+                environment=scope.environment,
+                service=scope.service,
+                condition=condition,
+                safe_variant="off",
+                min_samples=condition.default_min_samples,
+                control_variant="off",
+                fast=fast_by_default(condition),
             )
+            found.append(with_auto(spec, None, MAX_WINDOW))
     return found
 
 

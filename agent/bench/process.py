@@ -82,7 +82,11 @@ def configure(
                 "service": each.service,
                 "backend": "flags",
                 "safe": "off",
-                "triggers": [{"name": f"t{n}", "when": when} for n, when in enumerate(each.triggers)],
+                # The rule as it is written: neither a wider window nor the fast tier changes when it fires.
+                "triggers": [
+                    {"name": f"t{n}", "when": when, "min_samples": 30, "fast": False}
+                    for n, when in enumerate(each.triggers)
+                ],
             }
             for each in watched
         ],

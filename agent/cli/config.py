@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 import msgspec
 
+from agent.baseline import NO_BASELINE, read_baseline
 from agent.config import Config
 from agent.config_load import check, load, render, rules_hash
 from agent.config_schema import schema
@@ -25,9 +26,15 @@ def command() -> None:
 
 @command.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Requests/s to tell how long samples take to come; the stored throughput if absent.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")
-def check_command(file: Path, as_json: bool) -> int:
-    """Say everything that is wrong with FILE, or what its triggers come to.
+def check_command(file: Path, rate: float | None, as_json: bool) -> int:
+    """Say everything that is wrong with FILE, or what its triggers come to: how many samples each needs, and how long
+    those take to come.
 
     Exit status 3 when anything is wrong.
     """
@@ -35,13 +42,15 @@ def check_command(file: Path, as_json: bool) -> int:
     if as_json:
         found: dict[str, Any] = {"file": str(file), "ok": config is not None, "problems": problems}
         if config is not None:
-            found |= {"rules_hash": rules_hash(config), "triggers": [_described(s) for s in config.trigger_specs()]}
+            rates = _rates(config, rate)
+            triggers = [_described(s, rates.get((s.environment, s.service))) for s in config.trigger_specs()]
+            found |= {"rules_hash": rules_hash(config), "triggers": triggers}
         click.echo(msgspec.json.encode(found))
         return ConfigError.exit_code if config is None else 0
     if config is None:
         click.echo(render(file, problems), err=True)
         return ConfigError.exit_code
-    _print(file, config)
+    _print(file, config, rate)
     return 0
 
 
@@ -89,8 +98,30 @@ def _without_secrets(text: str) -> str:
     return urlunsplit(parts._replace(netloc=netloc, query="***" if parts.query else ""))
 
 
-def _print(file: Path, config: Config) -> None:
-    specs = config.trigger_specs()
+def _rates(config: Config, rate: float | None) -> dict[tuple[str, str], float]:
+    """Requests a second of each (environment, service), where they are known: as given, or as stored."""
+    stored = read_baseline(config.baseline) if config.baseline is not None and rate is None else NO_BASELINE
+    places = {(flag.environment, flag.service) for flag in config.flags}
+    known = {place: stored.value(*place, "throughput") if rate is None else rate for place in places}
+    return {place: found for place, found in known.items() if found}
+
+
+def _takes(spec: TriggerSpec, rate: float | None) -> float | None:
+    """Seconds until a window has its samples, when the scope has `rate` requests a second."""
+    return None if rate is None or not spec.min_samples else spec.min_samples / rate
+
+
+def _samples(spec: TriggerSpec, rate: float | None) -> str:
+    auto = "" if spec.max_window is None else f" (auto, windows up to {format_seconds(spec.windows[-1])})"
+    takes = _takes(spec, rate)
+    if takes is None:
+        return f"min_samples {spec.min_samples}{auto}"
+    never = ": longer than any window, so unknown" if takes > spec.windows[-1] else ""
+    return f"min_samples {spec.min_samples}{auto}, in {max(takes, 1):.0f}s at {rate:g}/s{never}"
+
+
+def _print(file: Path, config: Config, rate: float | None) -> None:
+    specs, rates = config.trigger_specs(), _rates(config, rate)
     click.echo(f"{file}: ok, rules {rules_hash(config)[:12]}")
     before = None
     for spec in specs:
@@ -102,10 +133,12 @@ def _print(file: Path, config: Config) -> None:
         baseline = "" if spec.baseline is None else f", baseline {spec.baseline:g}"
         click.echo(f"  {spec.name}: {format_condition(spec.condition)} -> {does}")
         grace = format_seconds(spec.unknown_grace)
-        click.echo(f"      min_samples {spec.min_samples}, unknown_grace {grace}{baseline}")
+        fast = f", fast: a false alarm in {format_seconds(spec.false_alarms)} at most" if spec.fast else ""
+        needed = _samples(spec, rates.get((spec.environment, spec.service)))
+        click.echo(f"      {needed}, unknown_grace {grace}{baseline}{fast}")
 
 
-def _described(spec: TriggerSpec) -> dict[str, Any]:
+def _described(spec: TriggerSpec, rate: float | None) -> dict[str, Any]:
     return {
         "environment": spec.environment,
         "service": spec.service,
@@ -115,6 +148,10 @@ def _described(spec: TriggerSpec) -> dict[str, Any]:
         "over": spec.condition.over,
         "for": spec.condition.hold,
         "min_samples": spec.min_samples,
+        "windows": list(spec.windows),
+        "samples_take_s": _takes(spec, rate),
+        "fast": spec.fast,
+        "false_alarms": spec.false_alarms,
         "unknown_grace": spec.unknown_grace,
         "threshold": spec.threshold,
         "action": spec.action,

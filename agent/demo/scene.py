@@ -95,7 +95,7 @@ flags:
     backend: files
     safe: "{OLD}"
     triggers:
-      - {{name: errors, when: "{TRIGGER}"}}
+      - {{name: errors, when: "{TRIGGER}", min_samples: 30, fast: false}}
 web: {{port: {self.health_port}}}
 """
 

@@ -18,7 +18,7 @@ from tests.worker import Deployment
 _FLAG = {
     "flag": "bad",
     "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 5s for 5s"}],
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 5s for 5s", "min_samples": 30, "fast": False}],
 }
 RATE = 20
 

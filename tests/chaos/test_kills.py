@@ -17,7 +17,7 @@ KILLS = 20
 SERVICES = 40
 BROKEN, WELL = "s0", "s1"
 
-_TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 10s for 10s"}
+_TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 10s for 10s", "min_samples": 30, "fast": False}
 
 
 async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(

@@ -24,7 +24,7 @@ from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 
 FLAG = "new-checkout"
-TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 5s for 2s"}
+TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 5s for 2s", "min_samples": 30, "fast": False}
 
 
 @asynccontextmanager

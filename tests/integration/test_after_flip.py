@@ -15,7 +15,9 @@ from streams.log import read_to_end
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 
-WHEN = {"triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s"}]}
+WHEN = {
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}]
+}
 FLAGS = [
     {"flag": "obeyed", "service": "cart", **WHEN},
     {"flag": "ignored", "service": "shop", **WHEN},

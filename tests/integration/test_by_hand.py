@@ -15,7 +15,11 @@ from agent.config_load import load
 from agent.events import Event
 from tests.worker import Deployment
 
-FLAG = {"flag": "bad", "service": "shop", "triggers": [{"name": "errors", "when": "error_rate > 20% over 10s for 5s"}]}
+FLAG = {
+    "flag": "bad",
+    "service": "shop",
+    "triggers": [{"name": "errors", "when": "error_rate > 20% over 10s for 5s", "min_samples": 30, "fast": False}],
+}
 
 
 async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None, str]:

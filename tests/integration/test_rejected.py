@@ -16,7 +16,11 @@ from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
 
 PARTITIONS = 3
-FLAG = {"flag": "new", "service": "shop", "triggers": [{"name": "errors", "when": "error_rate > 50% for 1m"}]}
+FLAG = {
+    "flag": "new",
+    "service": "shop",
+    "triggers": [{"name": "errors", "when": "error_rate > 50% for 1m", "min_samples": 30, "fast": False}],
+}
 
 
 class Bad(NamedTuple):

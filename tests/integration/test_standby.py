@@ -20,7 +20,7 @@ from tests.worker import Deployment
 FLAG = {
     "flag": "bad",
     "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 6s"}],
+    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 6s", "min_samples": 30, "fast": False}],
 }
 
 

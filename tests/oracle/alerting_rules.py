@@ -130,6 +130,7 @@ def states(made: list[Series], directory: Path) -> dict[tuple[str, int, int], st
                         "name": f"r{number}",
                         "when": rule.when,
                         "min_samples": rule.min_samples,
+                        "fast": False,
                         "keep_for": f"{rule.keep}s",
                     }
                     for number, rule in enumerate(one.rules)

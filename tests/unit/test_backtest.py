@@ -28,7 +28,7 @@ flags:
     backend: files
     safe: "off"
     triggers:
-      - {name: errors, when: error_rate > 20% over 5s for 5s}
+      - {name: errors, when: error_rate > 20% over 5s for 5s, min_samples: 30, fast: false}
       - {name: quality, when: measure.quality < 0.5 over 5s, action: alert}
 """
 

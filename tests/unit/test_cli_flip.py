@@ -34,7 +34,7 @@ flags:
     backend: files
     safe: "off"
     triggers:
-      - {name: errors, when: error_rate > 2% for 2m}
+      - {name: errors, when: error_rate > 2% for 2m, min_samples: 30, fast: false}
 """
 FLAGS = (
     '{"flags": {"new-checkout": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}'

@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.blame import Blame
-from agent.commander import UNSEEN_AFTER, Commander, Outputs
+from agent.commander import UNSEEN_AFTER, Commander, Outputs, _for_command
 from agent.commands import Cause, Command, verify
+from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag, Trigger, When
 from agent.events import COMMAND_SHADOWED, INABILITY, Event
 from agent.flag_state import FlagStatus
@@ -19,7 +20,7 @@ from agent.incidents import Incident, Known, encode
 from agent.keys import PrivateKey
 from detectors.grammar import parse
 from detectors.spec import Action, TriggerSpec
-from streams.evidence import FRESH_SECONDS, Evidence
+from streams.evidence import FRESH_SECONDS, Evidence, TierName
 from streams.observer import Exposure
 
 T = 1_700_000_000
@@ -381,3 +382,23 @@ async def test_in_shadow_mode_every_flag_of_a_group_is_told_of_and_none_commande
     await bench.commander.firing([evidence(of=spec(shadow=True))])
     assert bench.of("command") == []
     assert [event.subject for event in bench.of("event")] == ["production/new", "production/a"]
+
+
+@pytest.mark.parametrize("tier", ["fast", "proof"])
+async def test_evidence_that_was_gathered_since_the_change_needs_no_hold(tier: TierName) -> None:
+    bench = Bench()
+    bench.see(status("g2-b", changed_at=T - 3.5))
+    gathered = replace(evidence(fresh=False), tier=tier, evidence=20.5, bound=14.8, null_rate=0.1)
+    await bench.commander.firing([replace(gathered, since=T - 4.0)])
+    assert bench.of("command") == [], "a second of it is of the version before"
+    await bench.commander.firing([replace(gathered, since=T - 3.0)])
+    (command,) = bench.of("command")
+    told = command.evidence
+    assert (told.tier, told.evidence, told.bound, told.null_rate, told.since) == (tier, 20.5, 14.8, 0.1, T - 3.0)
+
+
+def test_evidence_without_a_tier_is_of_a_condition_that_was_held() -> None:
+    whole = msgspec.to_builtins(_for_command(evidence()))
+    for name in ("tier", "evidence", "bound", "null_rate", "since"):
+        del whole[name]
+    assert msgspec.convert(whole, CommandEvidence) == _for_command(evidence())

@@ -77,7 +77,7 @@ def test_what_is_not_said_has_the_documented_default(loaded: Loader, tmp_path: P
 
 
 def test_the_smallest_file_comes_to_the_four_seed_triggers(loaded: Loader) -> None:
-    def seed(name: str, when: str, min_samples: int) -> TriggerSpec:
+    def seed(name: str, when: str, min_samples: int, *, fast: bool = False) -> TriggerSpec:
         return TriggerSpec(
             name=name,
             flag="new-recommendations",
@@ -87,16 +87,19 @@ def test_the_smallest_file_comes_to_the_four_seed_triggers(loaded: Loader) -> No
             safe_variant="off",
             min_samples=min_samples,
             unknown_grace=30,
+            max_window=600,
+            fast=fast,
+            false_alarms=30 * 86_400,
         )
 
     specs = loaded().trigger_specs()
     assert specs == [
-        seed("errors", "error_rate > 2% over 1m for 2m", 30),
-        seed("slow", "latency_p95 > 45s over 30s for 1m", 200),
-        seed("cold-cache", "cache_hit_rate < 40% over 1m for 5m", 30),
-        seed("down", "availability < 99% over 15s for 30s", 30),
+        seed("errors", "error_rate > 2% over 1m for 2m", 900, fast=True),
+        seed("slow", "latency_p95 > 45s over 30s for 1m", 280),
+        seed("cold-cache", "cache_hit_rate < 40% over 1m for 5m", 139),
+        seed("down", "availability < 99% over 15s for 30s", 5900, fast=True),
     ]
-    assert longest_lookback(specs) == 60 + 300
+    assert longest_lookback(specs) == 600 + 300
 
 
 def test_paths_are_relative_to_the_file(loaded: Loader, tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_a_trigger_may_set_its_samples_grace_action_and_mode(loaded: Loader) -> 
     slow = "name: slow, min_samples: 7, unknown_grace: 0s, action: hold, mode: shadow"
     config = loaded(("name: slow", slow), more="unknown_grace: 1m\n")
     first, second, *_ = config.trigger_specs()
-    assert (first.min_samples, first.unknown_grace, first.action, first.shadow) == (30, 60, "rollback", False)
+    assert (first.min_samples, first.unknown_grace, first.action, first.shadow) == (900, 60, "rollback", False)
     assert (second.min_samples, second.unknown_grace, second.action, second.shadow) == (7, 0, "hold", True)
     assert type(first.unknown_grace) is int
 
@@ -183,7 +186,7 @@ def test_the_control_is_the_safe_variant_unless_another_is_named(loaded: Loader)
 
 
 def test_a_baseline_is_given_to_the_conditions_that_compare_with_it(loaded: Loader, tmp_path: Path) -> None:
-    stored = '{"production/recommendations": {"latency_p95": 812, "error_rate": 0.1}}'
+    stored = '{"production/recommendations": {"latency_p95": 812, "error_rate": 0.001}}'
     (tmp_path / "b.json").write_text(f'{{"apiVersion": "flipback/v1", "baseline": {stored}}}')
     specs = loaded(("latency_p95 > 45s", "latency_p95 > 1.5x baseline"), more="baseline: b.json\n").trigger_specs()
     assert [spec.baseline for spec in specs] == [None, 812.0, None, None]
@@ -204,6 +207,11 @@ def test_brokers_off_loopback_are_accepted_with_tls_or_when_plaintext_is_allowed
         ("2% for 2m", "3% for 2m"),
         ("2% for 2m", "2% over 30s for 2m"),
         ("name: slow", "name: slow, min_samples: 9"),
+        ("name: slow", "name: slow, min_samples: 280"),
+        ("name: slow", "name: slow, max_window: 5m"),
+        ("name: slow", "name: slow, fast: true"),
+        ("name: errors", "name: errors, fast: false"),
+        ("name: errors", "name: errors, false_alarms: 7d"),
         ("name: slow", "name: slow, action: alert"),
         ("name: slow", "name: slow, mode: shadow"),
         ("name: slow", "name: slower"),
@@ -223,10 +231,10 @@ def test_the_hash_stays_with_what_changes_no_verdict(loaded: Loader) -> None:
     errors = "      - {name: errors, when: error_rate > 2% for 2m}\n"
     assert rules_hash(loaded((errors, ""), ("1m}\n", "1m}\n" + errors))) == base
     assert rules_hash(loaded(("error_rate > 2% for 2m", "error_rate>0.02 over 60s for 120s"))) == base
-    assert rules_hash(loaded(("name: slow", "name: slow, min_samples: 200, unknown_grace: 30s"))) == base
+    assert rules_hash(loaded(("name: slow", "name: slow, min_samples: auto, max_window: 600s, fast: false"))) == base
     assert rules_hash(loaded(("flags.json", "other.json"), more="evaluate_every: 1s\nweb: {port: 0}\n")) == base
 
 
 def test_the_hash_is_stable_over_versions(loaded: Loader) -> None:
     # Commands in flight are refused when this changes: say so in the changelog.
-    assert rules_hash(loaded()) == "808407fe4584521fd245065c9e69e5f36c4b98bde9a864369046602bde28e7ff"
+    assert rules_hash(loaded()) == "f2af8b3f21492781e29c90b972629df75b9945fcb96f05dd9cf26f47e21f520d"

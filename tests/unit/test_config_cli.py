@@ -35,9 +35,36 @@ def test_a_valid_file_is_shown_with_every_default_filled_in(capsys: pytest.Captu
     assert (status, err) == (0, "")
     assert "flipback.yaml: ok, rules " in out
     assert "production/recommendations: new-recommendations, safe 'off'\n" in out
-    assert "  errors: error_rate > 2% over 1m for 2m -> rollback\n      min_samples 30, unknown_grace 30s\n" in out
+    assert "  errors: error_rate > 2% over 1m for 2m -> rollback\n" in out
+    fast = "unknown_grace 30s, fast: a false alarm in 30d at most\n"
+    # The sample's baseline file says 0.2 %.
+    assert f"      min_samples 400 (auto, windows up to 10m), {fast}" in out
     assert "  worse-than-off: error_rate@on > 3x control over 30s for 1m -> rollback (shadow)\n" in out
-    assert "min_samples 1000, unknown_grace 30s, baseline 812\n" in out
+    assert "min_samples 1400 (auto, windows up to 10m), unknown_grace 30s, baseline 812\n" in out
+
+
+@pytest.mark.parametrize(
+    ("rate", "down"),
+    [
+        (100, "min_samples 5900 (auto, windows up to 10m), in 59s at 100/s, unknown_grace"),
+        (1, "min_samples 5900 (auto, windows up to 10m), in 5900s at 1/s: longer than any window, so unknown, "),
+    ],
+)
+def test_it_says_how_long_the_samples_take_at_a_rate(capsys: pytest.CaptureFixture[str], rate: int, down: str) -> None:
+    status, out, _ = run(capsys, "check", COMPOSE / "flipback.yaml", "--rate", str(rate))
+    assert status == 0
+    assert down in out
+
+
+def test_without_a_rate_the_stored_throughput_tells_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "flipback.yaml"
+    path.write_text((COMPOSE / "flipback.yaml").read_text())
+    stored = {"production/recommendations": {"latency_p99": 812.0, "throughput": 50}}
+    (tmp_path / "baseline.json").write_text(json.dumps({"apiVersion": "flipback/v1", "baseline": stored}))
+    _, out, _ = run(capsys, "check", path)
+    assert "min_samples 900 (auto, windows up to 10m), in 18s at 50/s, " in out
+    _, out, _ = run(capsys, "check", "--json", path)
+    assert json.loads(out)["triggers"][0]["samples_take_s"] == 18
 
 
 def test_every_problem_goes_to_stderr_with_status_3(capsys: pytest.CaptureFixture[str], broken: Path) -> None:
@@ -60,7 +87,11 @@ def test_a_program_gets_the_triggers_as_json(capsys: pytest.CaptureFixture[str])
         "when": "error_rate > 2% over 1m for 2m",
         "over": 60,
         "for": 120,
-        "min_samples": 30,
+        "min_samples": 400,
+        "windows": [60, 120, 240, 480, 600],
+        "samples_take_s": None,
+        "fast": True,
+        "false_alarms": 2_592_000,
         "unknown_grace": 30,
         "threshold": 0.02,
         "action": "rollback",

@@ -265,10 +265,11 @@ def replayed(
     bad: dict[str, object],
     share: int,
     silent: range = range(0),
+    least: int | str = 30,
 ) -> Iterator[Line]:
     """What a trigger says of traffic of which `share` percent is bad from FAULT on; a second is at most two samples."""
     config = directory / "flipback.yaml"
-    config.write_text(CONFIG.replace("WHEN", f"'{when}'"))
+    config.write_text(CONFIG.replace("WHEN", f"'{when}', min_samples: {least}"))
     with (directory / "recording.jsonl").open("w") as recording:
         for second in range(seconds):
             failing = rate * share // 100 if second >= FAULT else 0
@@ -327,24 +328,43 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
-def onsets() -> Iterator[tuple[str, str, int, int, int]]:
+def onsets() -> Iterator[tuple[str, str, int, str, int, str]]:
     when = window = ""
-    for row in table(DOCS / "triggers.md", "| trigger | window | fault | pending | firing |"):
+    for row in table(DOCS / "triggers.md", "| trigger | window | fault | pending | firing | tier |"):
         when, window = row[0].strip("`") or when, row[1] or window
         share = 100 if row[2].startswith("all") else int(row[2].split()[0])
-        yield when, window, share, int(row[3]), int(row[4])
+        yield when, window, share, row[3], int(row[4]), row[5]
 
 
-@pytest.mark.parametrize(("when", "window", "share", "pending", "firing"), list(onsets()))
+@pytest.mark.parametrize(("when", "window", "share", "pending", "firing", "tier"), list(onsets()))
 def test_the_seed_triggers_take_as_long_as_is_said(
-    tmp_path: Path, when: str, window: str, share: int, pending: int, firing: int
+    tmp_path: Path, when: str, window: str, share: int, pending: str, firing: int, tier: str
 ) -> None:
     good: dict[str, object] = {"status": 200, "latency_ms": 20, "cache": "hit"}
     bad = good | KINDS[when.split()[0]]
-    lines = replayed(tmp_path, when, FAULT + firing + 5, rate=100, good=good, bad=bad, share=share)
-    changes = [(line.to, line.time - T0 - FAULT) for line in lines if isinstance(line, Change)]
-    assert changes == [("ok", changes[0][1]), ("pending", pending), ("firing", firing)]
-    assert load(tmp_path / "flipback.yaml").trigger_specs()[0].condition.over == int(window.rstrip(" s"))
+    lines = replayed(
+        tmp_path, when, FAULT + firing + 5, rate=100, good=good, bad=bad, share=share, least="auto"
+    )  # fmt: skip
+    found = [line for line in lines if isinstance(line, Change)]
+    changes = [(line.to, line.time - T0 - FAULT) for line in found]
+    waiting = [] if pending == "-" else [("pending", int(pending))]
+    assert changes == [("ok", changes[0][1]), *waiting, ("firing", firing)]
+    assert found[-1].reason.startswith("fast: ") == (tier == "fast")
+    (spec,) = load(tmp_path / "flipback.yaml").trigger_specs()
+    assert next(w for w in spec.windows if 100 * w >= spec.min_samples) == int(window.rstrip(" s"))
+
+
+def test_the_samples_that_the_seed_triggers_need_are_those_that_are_said(tmp_path: Path) -> None:
+    heading = "| trigger | field of a sample | samples | in its own window from | in `max_window` (10 m) from |"
+    for row in table(DOCS / "triggers.md", heading):
+        (tmp_path / "flipback.yaml").write_text(CONFIG.replace("WHEN", f"'{row[0].strip('`')}'"))
+        (spec,) = load(tmp_path / "flipback.yaml").trigger_specs()
+        assert spec.min_samples == int(row[2].split()[0])
+        for cell, window in ((row[3], spec.condition.over), (row[4], spec.windows[-1])):
+            many, _, every = re.sub(r"[^\d. ]", " ", cell).strip().partition(" ")
+            rate = float(many) / float(every or 1)
+            assert rate * window >= spec.min_samples
+            assert rate * window <= spec.min_samples * 1.3, "and not many more than needed"
 
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.evaluate import Evaluation, Evaluator, Transition, measures, wants
+from detectors.evaluate import Evaluator, measures, wants
+from detectors.evaluation import Evaluation, Transition
 from detectors.grammar import parse
 from detectors.histogram import midpoints_ms
 from detectors.spec import TriggerSpec

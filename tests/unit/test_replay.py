@@ -30,9 +30,9 @@ flags:
     backend: files
     safe: "off"
     triggers:
-      - {name: errors, when: error_rate > 2% over 5s for 5s}
+      - {name: errors, when: error_rate > 2% over 5s for 5s, min_samples: 30, fast: false}
       - {name: against, when: error_rate@on > 3x control over 10s for 2s}
-      - {name: slow, when: latency_p90 > 40ms over 10s}
+      - {name: slow, when: latency_p90 > 40ms over 10s, min_samples: 100}
       - {name: quiet, when: throughput < 3/s over 5s, action: alert}
       - {name: score, when: measure.score < 0.5 over 5s, action: hold}
 """

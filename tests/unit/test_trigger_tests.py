@@ -27,9 +27,9 @@ flags:
     backend: files
     safe: "off"
     triggers:
-      - {name: errors, when: error_rate > 2% over 10s for 5s}
-      - {name: down, when: availability@on < 99% over 10s}
-      - {name: cold, when: cache_hit_rate < 40% over 10s}
+      - {name: errors, when: error_rate > 2% over 10s for 5s, min_samples: 30, fast: false}
+      - {name: down, when: availability@on < 99% over 10s, min_samples: 30, fast: false}
+      - {name: cold, when: cache_hit_rate < 40% over 10s, min_samples: 30}
       - {name: slow, when: latency_p95 > 1s over 10s, min_samples: 1}
       - {name: poor, when: measure.quality < 0.5 over 10s, min_samples: 1}
 """

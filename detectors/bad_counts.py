@@ -1,0 +1,89 @@
+"""Bad requests of the newest second, for the triggers that are a limit on their share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import (
+    CACHE_HITS,
+    CACHE_LOOKUPS,
+    ERRORS,
+    LATE,
+    LATENCY_COUNT,
+    REQUESTS,
+    TIMEOUTS,
+    UNAVAILABLE,
+    Scope,
+)
+from detectors.evaluation import MOST_LATE
+from detectors.histogram import BINS, first_bin_above
+from detectors.overdue import limit_of, measure_of
+from detectors.seconds import Int
+from detectors.spec import Metric, TriggerSpec
+from detectors.windows import WindowStore
+
+_COLUMNS: dict[Metric, tuple[int, int]] = {
+    "error_rate": (ERRORS, REQUESTS),
+    "timeout_rate": (TIMEOUTS, REQUESTS),
+    "availability": (UNAVAILABLE, REQUESTS),
+    "cache_hit_rate": (CACHE_HITS, CACHE_LOOKUPS),
+    "absence": (ERRORS, REQUESTS),
+}
+"""Bad ones (of the cache good ones) and all."""
+
+
+class BadCounts:
+    """The counts of n rows, each the metric of a trigger in a scope.
+
+    Bad is what the metric is about; of a latency quantile, latencies above `set_limit`: more than (1 - q) n of them is
+    just what the quantile above the limit is. Reads the windows of 1 s. Raises KeyError when the store has none.
+    """
+
+    def __init__(self, store: WindowStore, wanted: Sequence[tuple[TriggerSpec, Scope]]) -> None:
+        self._window = store.window(1)
+        self.rows = np.array([store.row(scope, 1) for _, scope in wanted], dtype=np.int64)
+        metrics = [spec.condition.metric for spec, _ in wanted]
+        self._groups: list[tuple[Metric, Int]] = [
+            (metric, np.array([i for i, own in enumerate(metrics) if own == metric], dtype=np.int64))
+            for metric in dict.fromkeys(metrics)
+        ]
+        self._first = np.full(len(wanted), BINS, dtype=np.int64)
+        limits = [limit_of(spec) for spec, _ in wanted]
+        self._overdue: list[tuple[int, Int]] = [
+            (
+                store.measure_columns(measure_of(limit))[1],
+                np.array([i for i, own in enumerate(limits) if own == limit], dtype=np.int64),
+            )
+            for limit in dict.fromkeys(limits)
+            if limit is not None
+        ]
+
+    def set_limit(self, at: Int, limit_ms: NDArray[np.float64]) -> None:
+        """From now on latencies above `limit_ms` (r,) are bad in the rows `at` (r,)."""
+        self._first[at] = first_bin_above(limit_ms)
+
+    def read(self) -> tuple[Int, Int]:
+        """Return bad and all requests (n,) of the newest second; none of a second of which too much came late."""
+        bad, whole = np.zeros(len(self.rows), dtype=np.int64), np.zeros(len(self.rows), dtype=np.int64)
+        sums = self._window.sums
+        for metric, at in self._groups:
+            rows = self.rows[at]
+            if metric == "latency_quantile":
+                bad[at], whole[at] = self._window.above(rows, self._first[at]), sums[LATENCY_COUNT][rows]
+            else:
+                part, of = _COLUMNS[metric]
+                bad[at], whole[at] = sums[part][rows], sums[of][rows]
+                if metric == "cache_hit_rate":
+                    bad[at] = whole[at] - bad[at]
+        for column, at in self._overdue:
+            # Requests that hang are bad when they cross the limit, and not again when they end.
+            overdue = sums[column][self.rows[at]]
+            bad[at] = np.maximum(bad[at] + overdue, 0)
+            whole[at] = np.maximum(whole[at] + overdue, bad[at])
+        late = sums[LATE][self.rows]
+        nothing = (self.rows < 0) | (100 * late > MOST_LATE * (sums[REQUESTS][self.rows] + late))
+        bad[nothing] = whole[nothing] = 0
+        return bad, whole

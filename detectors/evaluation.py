@@ -1,0 +1,208 @@
+"""What an evaluation says of every trigger, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.seconds import Int
+from detectors.spec import TriggerSpec, percent
+from detectors.triggers import State
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+MOST_LATE = 1
+"""Percent of a window's samples that may come late; above it nothing is said of the window (DESIGN section 4)."""
+
+
+class Doubt(IntEnum):
+    """Why nothing is said of a window; where several are true, the least."""
+
+    NONE = 0
+    NOT_KEPT = 1
+    LATE = 2
+    FEW_SAMPLES = 3
+    NO_VALUE = 4
+    MISMATCH = 5
+    NO_LIMIT = 6
+    NO_SHARE = 7
+    SILENT = 8
+
+
+class Tier(IntEnum):
+    """What makes a trigger fire: its rule that was held, the fast tier, or the comparison with the control."""
+
+    NONE = 0
+    HELD = 1
+    FAST = 2
+    PROOF = 3
+
+
+class Transition(NamedTuple):
+    """Trigger number `trigger` changed what it says at `t`; `reason` is the arithmetic behind it."""
+
+    t: int
+    trigger: int
+    from_: State
+    to: State
+    value: float
+    threshold: float
+    samples: int
+    reason: str
+
+
+class Row(NamedTuple):
+    """One trigger's verdict; None stands for no number."""
+
+    state: str
+    value: float | None
+    threshold: float | None
+    samples: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the windows of one scope for each trigger show; arrays have shape (triggers,).
+
+    `value` is nan where there is none, `late` the share of late samples in percent, `doubt` holds values of `Doubt`,
+    `window` the seconds of the window that was looked at.
+    """
+
+    value: Float
+    samples: Int
+    late: Float
+    doubt: NDArray[np.int8]
+    window: Int
+
+    def doubts(self, i: int, spec: TriggerSpec) -> str:
+        """Why nothing is said of the window of trigger `i`, empty where something is."""
+        match self.doubt[i]:
+            case Doubt.NOT_KEPT:
+                return "scope not kept: there are more than max_scopes"
+            case Doubt.LATE:
+                return f"late {self.late[i]:.4g} % > {MOST_LATE} %"
+            case Doubt.FEW_SAMPLES:
+                return f"samples {self.samples[i]} < min_samples {spec.min_samples}"
+            case Doubt.NO_VALUE if spec.condition.metric == "throughput":
+                return "nothing seen yet, or not watched for the whole window"
+            case Doubt.NO_VALUE:
+                return "no value: nothing to divide by"
+            case Doubt.MISMATCH:
+                return (
+                    "sample ratio mismatch: the requests of the variants are not shared as the flag's percentage says"
+                )
+            case Doubt.NO_LIMIT:
+                return f"too few timed requests to take {spec.condition.label} of"
+            case Doubt.NO_SHARE:
+                return "too few requests of the variant seen to know its share"
+            case Doubt.SILENT:
+                return f"no request of the control in {spec.condition.over} s either"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Evidence gathered second by second, where it is; arrays have shape (triggers,), nan where there is none.
+
+    `evidence` and the `bound` at which it alarms are logarithms of e-values, in nats. `null` is the share of bad
+    requests (0..1) that it speaks against; `since` is the second with which it began.
+    """
+
+    evidence: Float
+    bound: Float
+    null: Float
+    since: Int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All triggers at evaluation `t`; arrays have shape (triggers,).
+
+    `state` and `previous` hold values of `State`; `tier`, values of `Tier`, says what makes a trigger fire now;
+    `threshold` is nan where the control has no value; `first_true_at` is t0 of what is held, moved on by the time spent
+    unknown. `control` is without doubt where none is compared with.
+    """
+
+    t: int
+    specs: Sequence[TriggerSpec]
+    state: NDArray[np.int8]
+    previous: NDArray[np.int8]
+    breach: Bool
+    tier: NDArray[np.int8]
+    own: Measured
+    control: Measured
+    threshold: Float
+    first_true_at: Int
+    gathered: Gathered
+
+    @property
+    def value(self) -> Float:
+        return self.own.value
+
+    @property
+    def samples(self) -> Int:
+        return self.own.samples
+
+    def firing(self) -> list[int]:
+        """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
+        return np.flatnonzero((self.state == State.FIRING) & (self.tier != Tier.NONE)).tolist()
+
+    @cached_property
+    def transitions(self) -> Sequence[Transition]:
+        """What changed since the evaluation before, by number of the trigger."""
+        changed = np.flatnonzero(self.previous != self.state)
+        numbers = (a[changed].tolist() for a in (self.previous, self.state, self.value, self.threshold, self.samples))
+        return [
+            Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i))
+            for i, before, state, value, threshold, samples in zip(changed.tolist(), *numbers, strict=True)
+        ]
+
+    def rows(self) -> Iterator[Row]:
+        """Every trigger in order, for people to read."""
+        for i in range(len(self.specs)):
+            value, threshold = float(self.value[i]), float(self.threshold[i])
+            yield Row(
+                State(int(self.state[i])).name.lower(),
+                None if np.isnan(value) else value,
+                None if np.isnan(threshold) else threshold,
+                int(self.samples[i]),
+                self.reason(i),
+            )
+
+    def reason(self, i: int) -> str:
+        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok."""
+        spec, state = self.specs[i], self.state[i]
+        condition = spec.condition
+        if state == State.OK:
+            return ""
+        if state == State.UNKNOWN:
+            return self.own.doubts(i, spec) or f"control: {self.control.doubts(i, spec)}"
+        if self.tier[i] in (Tier.FAST, Tier.PROOF):
+            return self._gathered(i)
+        shown = f"{self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g}"
+        if state == State.FIRING and self.tier[i] == Tier.NONE:
+            if self.breach[i] or condition.sequential:
+                return "kept firing: the evidence is below its bound"
+            return f"kept firing: {self.value[i]:.6g} is not {condition.op} {self.threshold[i]:.6g} any more"
+        held = f" for {condition.hold} s" if state == State.FIRING and condition.hold else ""
+        # A window that gave way to a longer one is told; the one that is written needs no words.
+        wider = f" over {self.own.window[i]} s" if self.own.window[i] != condition.over else ""
+        return shown + wider + held
+
+    def _gathered(self, i: int) -> str:
+        condition, found = self.specs[i].condition, self.gathered
+        told = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {found.since[i]}"
+        if condition.metric == "absence":
+            return f"proof: no request of the variant: {told}"
+        if self.tier[i] == Tier.PROOF:
+            return f"proof: {self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g} of the control: {told}"
+        bad = percent(round(float(found.null[i]), 5))
+        return f"fast: more than {bad} % bad: {told}"

@@ -1,0 +1,126 @@
+"""The fast tier of triggers: a gross failure fires them within seconds, whatever their window and `for`.
+
+The statistic of `detectors.sequential` on the bad requests of each second. Its null rate r0 is what the service has
+shown on its worse healthy minutes (`detectors.healthy_rate`), never less than the trigger's own limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.bad_counts import BadCounts
+from detectors.healthy_rate import HOURS, MINUTE, HealthyRate, HealthyRateConfig
+from detectors.seconds import Int
+from detectors.sequential import FastTier, FastTierConfig
+from detectors.spec import TriggerSpec
+from detectors.state import BEFORE
+from detectors.windows import WindowStore
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+Hour = tuple[int, float, float, float, float, float]
+
+
+class Day(NamedTuple):
+    """What a row has learnt: all before second `until`, as the five sums of `detectors.healthy_rate` by hour."""
+
+    until: int
+    hours: tuple[Hour, ...]
+
+
+class Fast:
+    """The fast ones among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+
+    `alarm`, `evidence` (nats), `bound`, `r0` and `since`, the second with which the evidence began, are those of the
+    newest second.
+    """
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        chosen = [
+            (i, spec, limit) for i, spec in enumerate(specs) if spec.fast and (limit := spec.bad_limit) is not None
+        ]
+        n = len(chosen)
+        self.at = np.array([i for i, _, _ in chosen], dtype=np.int64)
+        self._limit = np.array([limit for _, _, limit in chosen])
+        self._counts = BadCounts(store, [(spec, spec.scope) for _, spec, _ in chosen]) if n else None
+        if self._counts is not None:
+            timed = [k for k, (_, spec, _) in enumerate(chosen) if spec.condition.metric == "latency_quantile"]
+            limits = [chosen[k][1].threshold for k in timed]
+            self._counts.set_limit(np.array(timed, dtype=np.int64), np.array(limits, dtype=np.float64))
+        gammas = np.array([spec.false_alarms for _, spec, _ in chosen], dtype=np.float64)
+        # A statistic has one mean time between false alarms; there are as many as the triggers have such times.
+        self._tiers = [
+            (rows, FastTier(len(rows), FastTierConfig(gamma=float(gamma))))
+            for gamma in np.unique(gammas)
+            for rows in (np.flatnonzero(gammas == gamma),)
+        ]
+        self.healthy = HealthyRate(n, HealthyRateConfig())
+        self._counted_until = np.full(n, BEFORE, dtype=np.int64)
+        self.alarm = np.zeros(n, dtype=np.bool_)
+        self.evidence = np.full(n, -np.inf)
+        self.bound = np.log(gammas)
+        self.r0 = self.healthy.rate(self._limit)
+        self.since = np.full(n, BEFORE, dtype=np.int64)
+
+    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int) -> None:
+        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
+        second `begin` is no evidence."""
+        if self._counts is None:
+            return
+        bad, whole = self._counts.read()
+        early = begin > second
+        told = np.where(early, 0, whole)
+        starts = (told > 0) & (self.evidence <= 0)
+        self.since[starts] = second
+        self.r0 = self.healthy.rate(self._limit)
+        for rows, tier in self._tiers:
+            tier.reset(early[rows])
+            self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
+            self.evidence[rows] = tier.evidence
+        fresh = second >= self._counted_until
+        self.healthy.update(second, bad * fresh, whole * fresh, pending=pending, firing=firing | self.alarm)
+
+    def learnt(self) -> dict[int, Day]:
+        """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""
+        if not len(self.at):
+            return {}
+        state = self.healthy.state()
+        second, hour_of, sums = int(state["second"]), state["hour_of"], state["sums"]
+        until = (second // MINUTE - self.healthy.config.quarantine) * MINUTE
+        slots = [int(slot) for slot in np.argsort(hour_of) if hour_of[slot] > second // (MINUTE * MINUTE) - HOURS]
+        found = {}
+        for row, number in enumerate(self.at.tolist()):
+            hours = tuple(
+                (int(hour_of[slot]), *sums[slot, :, row].tolist()) for slot in slots if sums[slot, 0, row] > 0
+            )
+            found[number] = Day(until, hours)
+        return found
+
+    def recall(self, days: Mapping[int, Day]) -> None:
+        """Go on from what was learnt; to be told before the first second. What it counts is not counted again."""
+        rows = {number: row for row, number in enumerate(self.at.tolist())}
+        state = self.healthy.state()
+        hour_of, sums = state["hour_of"], state["sums"]
+        for number, day in days.items():
+            for hour, *values in day.hours:
+                slot = hour % HOURS
+                if hour > hour_of[slot]:
+                    hour_of[slot], sums[slot] = hour, 0
+                if hour == hour_of[slot]:
+                    sums[slot, :, rows[number]] = values
+            self._counted_until[rows[number]] = day.until
+        self.healthy.restore(state)
+        self.r0 = self.healthy.rate(self._limit)
+
+    def forget(self, rows: Bool) -> None:
+        """Begin anew in these rows (n,), of which nothing was known for too long."""
+        for own, tier in self._tiers:
+            tier.reset(rows[own])
+            self.evidence[own] = tier.evidence
+        self.alarm[rows] = False
