@@ -87,7 +87,7 @@ class Window:
 
     def histogram(self, row: int) -> Int:
         """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
-        self._settle()
+        self.settle()
         if row >= self._timed:
             return np.zeros(BINS, dtype=np.int64)
         return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)

@@ -116,9 +116,9 @@ def _mooncake(found: Backtest) -> str:
         {rates[2]}, 50 to 60: {rates[3]}.
     """
     limits = f"""
-        The seed trigger's 40 % is no limit for this cache, which never gets far above it: that it begins to fire in
-        the incident says little. The two others compare with half of the {rates[1]} before the incident. The false
-        alarm of the quicker one is the cold cache at the beginning of the recording.
+        The seed trigger `cache_hit_rate < 40% for 5m` is refused for this cache, which is below 40 % when it is well.
+        These two compare with half of the {rates[1]} before the incident. The false alarm of the quicker one is the
+        cold cache at the beginning of the recording.
     """
     return f"""\
 ## Mooncake
@@ -147,13 +147,14 @@ def _nginx(found: Backtest) -> str:
         {len(statuses)} status pages of nginx.org in the night to 31 October 2015, {_clock(begin)} to {_clock(end)} UTC,
         one every {(end - begin) / (len(statuses) - 1):.1f} s (elastic/examples), as counters of zones, upstreams,
         health checks and the cache. Nothing is labelled, so nothing is called false here: the table tells when each
-        trigger fired and for how much of the time it could not judge. Each seed trigger stands there once more over 5
-        minutes, because the site has less than one request in 2 s.
+        trigger fired and for how much of the time it could not judge. The site has less than one request in 2 s, and
+        the seed triggers wait for so many samples that chance does not fire them. Where these do not come, the trigger
+        stands there once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
     """
     limits = """
         What fired was so: the backup servers of two upstreams failed every health check, three of hg.nginx.org's few
-        requests failed within 15 s, and the cache answers a quarter of its lookups. A zone does not tell a 502 from
-        another 5xx, so availability is judged at the upstreams.
+        requests failed within 15 s, and the cache answers a quarter of its lookups. The fast tier sees the health
+        checks. A zone does not tell a 502 from another 5xx, so availability is judged at the upstreams.
     """
     return f"""\
 ## nginx

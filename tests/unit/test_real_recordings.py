@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 
 from agent.baseline import read_baseline
+from agent.config_load import load
+from agent.errors import ConfigError
 from streams.decode import Decoder
 from streams.intern import Interner, WatchList
 from streams.sample import KIND_COUNTS
@@ -56,6 +60,15 @@ def test_the_baseline_of_mooncake_is_what_was_measured_before_the_incident() -> 
     stored = read_baseline(DATA / "mooncake-baseline.json").value("production", mooncake.SERVICE, "cache_hit_rate")
     measured = mooncake.hit_rate(mooncake.SHRUNK_FROM - 600, mooncake.SHRUNK_FROM)
     assert stored == pytest.approx(measured, abs=0.01)
+
+
+def test_a_limit_that_the_cache_of_mooncake_breaches_when_it_is_well_is_refused(tmp_path: Path) -> None:
+    text = (DATA / "mooncake.yaml").read_text()
+    path = tmp_path / "mooncake.yaml"
+    shutil.copy(DATA / "mooncake-baseline.json", tmp_path)
+    path.write_text(text.replace("cache_hit_rate < 0.5x baseline for 5m", "cache_hit_rate < 40% for 5m"))
+    with pytest.raises(ConfigError, match=r"a service that is well has 0\.63 bad requests in one"):
+        load(path)
 
 
 def test_an_hour_of_the_crash_rates_is_a_minute_with_its_crashes() -> None:
