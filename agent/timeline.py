@@ -1,4 +1,4 @@
-"""A backtest as a picture: one HTML file with a band for each trigger, nothing loaded from elsewhere."""
+"""A backtest as a picture: a band for each trigger, nothing loaded from elsewhere; SVG, or one HTML file around it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,47 @@ from html import escape
 from agent.backtest import Backtest, TriggerReport
 
 _WIDTH, _LEFT, _BAND, _GAP = 1000, 220, 18, 10
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>flipback backtest</title>
+_PICTURE = """<svg xmlns="{namespace}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"
+ aria-label="When each trigger fired, and when faults were there">
 <style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em; color: #222; background: #fff }}
-svg text {{ font: 12px system-ui, sans-serif; fill: #222 }}
+svg {{ background: #fff }} text {{ font: 12px system-ui, sans-serif; fill: #222 }}
 .band {{ fill: #eef2f5 }} .unknown {{ fill: url(#hatch) }} .firing {{ fill: #b3261e }}
 .fault {{ fill: #e8a33d; opacity: .35 }} .begin {{ stroke: #9a6200; stroke-width: 1.5 }}
 .false {{ fill: none; stroke: #b3261e; stroke-width: 1.5 }}
 </style>
-<h1>Backtest</h1>
-<p>{begin} to {end} UTC, {faults} labelled faults. Orange: a fault, its beginning a line. Red: the trigger fires.
-Hatched: it could not judge. A ring marks a false alarm.</p>
-<svg width="{width}" height="{height}" role="img" aria-label="When each trigger fired, and when faults were there">
 <defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
 <rect width="6" height="6" fill="#eef2f5"/><line x1="0" y1="0" x2="0" y2="6" stroke="#9aa7b0" stroke-width="2"/>
 </pattern></defs>
 {body}
 </svg>
+"""
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>flipback backtest</title>
+<style>
+body {{ font: 14px system-ui, sans-serif; margin: 2em; color: #222; background: #fff }}
+</style>
+<h1>Backtest</h1>
+<p>{begin} to {end} UTC, {faults} labelled faults. {legend}</p>
+{picture}
 </html>
 """
+LEGEND = """Orange: a fault, its beginning a line. Red: the trigger fires.
+Hatched: it could not judge. A ring marks a false alarm."""
 
 
 def page(found: Backtest) -> str:
     """The HTML."""
+    return _PAGE.format(
+        begin=datetime.fromtimestamp(found.begin, UTC).isoformat(" ", "seconds")[:19],
+        end=datetime.fromtimestamp(found.end, UTC).isoformat(" ", "seconds")[:19],
+        faults=len(found.faults),
+        legend=LEGEND,
+        picture=picture(found),
+    )
+
+
+def picture(found: Backtest) -> str:
+    """The SVG, as a file of its own or within a page."""
     parts: list[str] = []
     for row, trigger in enumerate(found.triggers):
         parts += _band(found, trigger, 20 + row * (_BAND + _GAP))
@@ -40,10 +57,9 @@ def page(found: Backtest) -> str:
         at = found.begin + step * (found.end - found.begin) / 5
         clock = datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M")
         parts.append(f'<text x="{_x(found, at):.1f}" y="{height - 8}" text-anchor="middle">{clock}</text>')
-    return _PAGE.format(
-        begin=datetime.fromtimestamp(found.begin, UTC).isoformat(" ", "seconds")[:19],
-        end=datetime.fromtimestamp(found.end, UTC).isoformat(" ", "seconds")[:19],
-        faults=len(found.faults),
+    return _PICTURE.format(
+        # The name of the format, which nothing is loaded from.
+        namespace="http://www.w3.org/2000/svg",
         width=_LEFT + _WIDTH + 60,
         height=height,
         body="\n".join(parts),

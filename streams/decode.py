@@ -15,12 +15,13 @@ import numpy as np
 
 from detectors.cells import Int
 from streams.decode_columnar import decode_columnar
-from streams.decode_columns import Columns, Reject, Rejects, joined
+from streams.decode_columns import Columns, Float, Reject, Rejects, joined
+from streams.decode_counters import CounterBases
 from streams.decode_json import JsonRun
 from streams.intern import Interner, Table
 from streams.sample import MAX_TIME, MIN_TIME
 from streams.settings import Format
-from streams.slices import Slice, Source
+from streams.slices import MAX_AHEAD, Slice, Source
 
 CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
     b"application/json": "json",
@@ -28,9 +29,8 @@ CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
     b"application/ndjson": "ndjson",
     b"application/jsonl": "ndjson",
     b"application/vnd.flipback.columnar+msgpack": "columnar",
+    b"application/vnd.flipback.counters+json": "counters",
 }
-MAX_AHEAD: Final = 2.0
-"""Seconds that a sample may be ahead of the timestamp of its record before it is taken to that timestamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,40 @@ class Batch:
 
 
 class Decoder:
-    """Decodes slices of telemetry topics; `formats` is the configured format of each topic."""
+    """Decodes slices of telemetry topics; `formats` is the configured format of each topic.
+
+    Slices of a source partition are given in their order: snapshots of counters count by what came before them.
+    """
 
     def __init__(self, formats: Mapping[str, Format], interner: Interner) -> None:
         self._formats = formats
         self._interner = interner
+        self._bases: dict[Source, CounterBases] = {}
+
+    def forget(self, source: Source) -> None:
+        """Decode the next slice of a source partition as its first: it is read anew, or was read by another process."""
+        self._bases.pop(source, None)
+
+    def close(self, source: Source, watermark: float, now: float) -> int | None:
+        """Take note that the seconds before `watermark` are closed; `now` is the clock, infinite in a replay.
+
+        Returns the offset from which a re-reader must start to count later snapshots alike, None if from any.
+        """
+        bases = self._bases.get(source)
+        return bases.close(watermark, now) if bases is not None else None
 
     def decode(self, slice: Slice) -> Batch:
         """Decode a slice. It never fails: what is bad is among the rejects, one entry a record."""
         table = self._interner.table()
         rejects = Rejects()
+        stamps = _stamps(slice)
         parts = [
-            self._run(form, first, slice.values[first:stop], table, rejects) for form, first, stop in self._runs(slice)
+            self._counters(slice, first, stop, stamps, table, rejects)
+            if form == "counters"
+            else self._run(form, first, slice.values[first:stop], table, rejects)
+            for form, first, stop in self._runs(slice)
         ]
-        columns, clamped = _clamp(joined(parts), np.array(slice.timestamps, dtype=np.int64))
+        columns, clamped = _clamp(joined(parts), stamps)
         return Batch(
             source=slice.source,
             offsets=np.array(slice.offsets, dtype=np.int64),
@@ -82,7 +102,9 @@ class Decoder:
             return
         formats = [usual] * size
         for index, header in slice.content_types.items():
-            formats[index] = CONTENT_TYPES.get(header.partition(b";")[0].strip().lower(), usual)
+            named = CONTENT_TYPES.get(header.partition(b";")[0].strip().lower(), usual)
+            # A snapshot is JSON too; read as a sample it would be one successful request.
+            formats[index] = usual if (usual, named) == ("counters", "json") else named
         for form, run in groupby(range(size), formats.__getitem__):
             indices = list(run)
             yield form, indices[0], indices[-1] + 1
@@ -99,11 +121,20 @@ class Decoder:
             run.lines()
         return run.columns(self._interner, table)
 
+    def _counters(self, slice: Slice, first: int, stop: int, stamps: Float, table: Table, rejects: Rejects) -> Columns:
+        bases = self._bases.setdefault(slice.source, CounterBases())
+        return bases.run(range(first, stop), slice.values, slice.offsets, stamps, table, rejects)
 
-def _clamp(columns: Columns, timestamps: Int) -> tuple[Columns, int]:
-    """Take samples that are ahead of their record to the time of it; a record without a sane time clamps nothing."""
-    stamped = np.where((timestamps >= MIN_TIME * 1000) & (timestamps <= MAX_TIME * 1000), timestamps / 1000, np.inf)
-    record = stamped[columns.record]
+
+def _stamps(slice: Slice) -> Float:
+    """Times of the records in Unix seconds, infinite where a record has no sane one."""
+    timestamps = np.array(slice.timestamps, dtype=np.int64)
+    return np.where((timestamps >= MIN_TIME * 1000) & (timestamps <= MAX_TIME * 1000), timestamps / 1000, np.inf)
+
+
+def _clamp(columns: Columns, stamps: Float) -> tuple[Columns, int]:
+    """Take samples that are ahead of their record to the time of it."""
+    record = stamps[columns.record]
     ahead = columns.ts > record + MAX_AHEAD
     clamped = int(np.count_nonzero(ahead))
     return (replace(columns, ts=np.where(ahead, record, columns.ts)), clamped) if clamped else (columns, 0)

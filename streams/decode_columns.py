@@ -16,8 +16,11 @@ from streams.slices import Source
 Float = NDArray[np.float64]
 Text = NDArray[np.object_]
 
-RejectKind = Literal["empty", "oversized", "malformed", "invalid", "future"]
-"""empty: no value; oversized: over 4 MiB; malformed: not the format; invalid: a field's value; future: ahead of now."""
+RejectKind = Literal["empty", "oversized", "malformed", "invalid", "future", "past", "overflow"]
+"""empty: no value; oversized: over 4 MiB; malformed: not the format; invalid: a field's value; future: ahead of now.
+
+Of snapshots of counters alone: past: not newer than the series' last; overflow: of a series without a place.
+"""
 
 MOST_REASONS: Final = 3
 LONGEST_REASON: Final = 300

@@ -78,10 +78,13 @@ class Ingest:
 
     def revoke(self) -> None:
         """Forget all source partitions: after this nothing is sent or committed for them."""
+        for source in self._owned:
+            self._decoder.forget(source)
         self._owned = {}
 
     def _begin(self, source: Source) -> _Owned:
         position = self._positions[source]
+        self._decoder.forget(source)
         return _Owned(Reducer(source, self._interner, self._max_lateness), position.epoch, position.start)
 
     def take(self, delivery: Delivery) -> list[Reject]:
@@ -123,10 +126,14 @@ class Ingest:
                 owned.watermark, owned.sent_at = watermark, now
                 cells = owned.reducer.close(watermark) if watermark is not None else None
                 # What may be committed once this is acknowledged must be read now: more slices arrive meanwhile.
-                committable = owned.reducer.committable if watermark is not None else None
+                committable = self._committable(source, owned, watermark, now) if watermark is not None else None
                 flushes.append(self._flush_source(source, owned, cells, committable, caught_up, now))
         if flushes:
             await asyncio.gather(*flushes)
+
+    def _committable(self, source: Source, owned: _Owned, watermark: float, now: float) -> int | None:
+        counted, needed = owned.reducer.committable, self._decoder.close(source, watermark, now)
+        return counted if needed is None or counted is None else min(counted, needed)
 
     def _watermark(self, source: Source, owned: _Owned, now: float) -> tuple[float | None, bool]:
         position = self._positions[source]

@@ -117,6 +117,7 @@ class Replay:
                 self.tally.reasons.append(f"record {reject.offset}: {reject.reason}")
         if tape.reducer.newest is not None:
             mark = tape.reducer.newest - self._max_lateness
+            self._decoder.close(tape.source, mark, math.inf)
             yield from self._say(tape, tape.reducer.close(mark), mark)
 
     def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[Second]:

@@ -82,7 +82,11 @@ def _outcome_of(status: int) -> Outcome:
 OUTCOME_OF_STATUS: Final[Int] = np.array([OUTCOMES.index(_outcome_of(status)) for status in range(MAX_STATUS + 1)])
 """Index into OUTCOMES by status, shape (1000,)."""
 
-LATE_KIND: Final = len(OUTCOMES) * 3
+HIT_KIND: Final = len(OUTCOMES) * 3
+"""The kind of a cache hit counted apart from requests."""
+MISS_KIND: Final = HIT_KIND + 1
+"""The same of a miss."""
+LATE_KIND: Final = MISS_KIND + 1
 """The kind of samples that came after their second was closed."""
 STARTED_KIND: Final = LATE_KIND + 1
 """The kind of samples that tell of the start of a request; they are counted in nothing, so KIND_COUNTS has none."""
@@ -90,7 +94,7 @@ STARTED_KIND: Final = LATE_KIND + 1
 
 def _kind_counts() -> Int:
     counts = np.zeros((LATE_KIND + 1, len(COUNTS)), dtype=np.int64)
-    counts[:LATE_KIND, REQUESTS] = 1
+    counts[:HIT_KIND, REQUESTS] = 1
     for index, outcome in enumerate(OUTCOMES):
         kinds = slice(index * 3, index * 3 + 3)
         counts[kinds, ERRORS] = outcome != "ok"
@@ -98,12 +102,14 @@ def _kind_counts() -> Int:
         counts[kinds, UNAVAILABLE] = outcome == "unavailable"
         counts[kinds, CACHE_HITS] = (0, 1, 0)
         counts[kinds, CACHE_LOOKUPS] = (0, 1, 1)
+    counts[HIT_KIND, [CACHE_HITS, CACHE_LOOKUPS]] = 1
+    counts[MISS_KIND, CACHE_LOOKUPS] = 1
     counts[LATE_KIND, LATE] = 1
     return counts
 
 
 KIND_COUNTS: Final[Int] = _kind_counts()
-"""What one request of a kind adds to the columns of COUNTS, latency left out; shape (kinds, len(COUNTS))."""
+"""What one request or lookup of a kind adds to the columns of COUNTS but latency; shape (kinds, len(COUNTS))."""
 
 
 class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):

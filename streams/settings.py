@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-Format = Literal["json", "json-array", "ndjson", "columnar"]
+Format = Literal["json", "json-array", "ndjson", "columnar", "counters"]
 
 
 class Seconds(float):

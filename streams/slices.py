@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+MAX_AHEAD: Final = 2.0
+"""Seconds that a sample may be ahead of the timestamp of its record before it is taken to that timestamp."""
 
 
 class Source(NamedTuple):

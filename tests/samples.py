@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -138,6 +138,8 @@ def _named(row: np.ndarray) -> dict[str, int]:
 
 def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list[bytes]:
     """The samples in records of a format, `a_record` each (one where the format holds one)."""
+    if form == "counters":
+        return list(snapshots(given))
     if form == "json":
         return [msgspec.json.encode(sample) for sample in given]
     parts = [given[i : i + a_record] for i in range(0, len(given), a_record)]
@@ -146,6 +148,40 @@ def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list
     if form == "ndjson":
         return [msgspec.json.Encoder().encode_lines(part) for part in parts]
     return [encode(part) for part in parts]
+
+
+def without_values(sample: Sample) -> Sample:
+    """What counters can tell of a sample."""
+    return msgspec.structs.replace(sample, latency_ms=None, measures=None)
+
+
+def snapshots(given: Sequence[Sample]) -> Iterator[bytes]:
+    """Snapshots of counters that rise with every sample, in order of time; each series begins with one of zeros.
+
+    They tell nothing of latency and measures.
+    """
+    totals: dict[tuple[object, ...], Counter[str]] = {}
+    names: dict[tuple[object, ...], dict[str, object]] = {}
+    rows: dict[tuple[tuple[object, ...], float], dict[str, int]] = {}
+    for sample in given:
+        key = sample.environment, sample.service, sample.instance, tuple(sorted((sample.flags or {}).items()))
+        fields = {name: getattr(sample, name) for name in ("environment", "service", "instance", "flags")}
+        names[key] = {name: value for name, value in fields.items() if value is not None}
+        total = totals.setdefault(key, Counter(requests=0))
+        n = sample.n or 1
+        total["requests"] += n
+        outcome = sample.outcome or _from_status(sample.status)
+        total["errors"] += n * (outcome != "ok")
+        total["timeouts"] += n * (outcome == "timeout")
+        total["unavailable"] += n * (outcome == "unavailable")
+        total["cache_lookups"] += n * (sample.cache in ("hit", "miss"))
+        total["cache_hits"] += n * (sample.cache == "hit")
+        # A later one of the same time takes the place: a series has one snapshot at a time.
+        rows[key, sample.ts] = dict(total)
+    for series in names.values():
+        yield msgspec.json.encode({"ts": T0 - 1, **series, "counters": {"requests": 0}})
+    for (of, ts), counters in rows.items():
+        yield msgspec.json.encode({"ts": ts, **names[of], "counters": counters})
 
 
 class Stage:

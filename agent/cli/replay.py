@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-FORMATS = ("json", "json-array", "ndjson", "columnar")
+FORMATS = ("json", "json-array", "ndjson", "columnar", "counters")
 
 
 @click.command("replay")

@@ -72,6 +72,7 @@ def bad_records() -> list[Bad]:
         # 5 MiB, that travel as a few thousand compressed bytes.
         Bad(sample(route="x" * (5 << 20)), "oversized"),
         Bad(b"\x93\x01\x02\x03", "malformed", content_type=b"application/vnd.flipback.columnar+msgpack"),
+        Bad(sample(), "invalid", content_type=b"application/vnd.flipback.counters+json"),
         Bad(b"\n".join([b"{", b"7", b""]), "malformed", content_type=b"application/x-ndjson", rows=2),
     ]
 

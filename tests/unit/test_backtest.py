@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from agent.backtest import Backtest, backtest, read_labels
 from agent.config_load import load
 from agent.errors import ConfigError
-from agent.timeline import page
+from agent.timeline import page, picture
 from tests.unit.test_cli_flip import run
 
 T = 1_700_000_000
@@ -117,7 +119,15 @@ def test_the_picture_shows_every_trigger_fault_and_false_alarm(tmp_path: Path) -
     assert html.count('class="begin"') == len(found.triggers)
     assert html.count('class="false"') == 1
     assert html.count('class="firing"') == 2
-    assert "http" not in html
+    # Nothing is loaded from elsewhere; the one address is the name of the format.
+    assert re.findall('https?:[^"]*', html) == ["http://www.w3.org/2000/svg"]
+
+
+def test_the_picture_stands_alone_as_an_image(tmp_path: Path) -> None:
+    found = judged(tmp_path, [(100, 150)], [{"at": 100}])
+    image = ElementTree.fromstring(picture(found))  # noqa: S314 - made here
+    assert image.tag == "{http://www.w3.org/2000/svg}svg"
+    assert sum(part.get("class") == "firing" for part in image.iter()) == 1
 
 
 def test_the_command_prints_a_row_a_trigger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

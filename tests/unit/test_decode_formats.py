@@ -67,7 +67,7 @@ def test_rejects_keep_their_offsets_when_formats_alternate() -> None:
 
 
 def test_the_documented_content_types_are_known() -> None:
-    assert set(CONTENT_TYPES.values()) == {"json", "ndjson", "columnar"}
+    assert set(CONTENT_TYPES.values()) == {"json", "ndjson", "columnar", "counters"}
 
 
 @given(st.lists(st.lists(samples, max_size=4), max_size=6))

@@ -16,6 +16,7 @@ import pytest
 
 from agent import events
 from agent.cli import EXIT_STATUS, SUBCOMMANDS, main
+from agent.cli.replay import FORMATS
 from agent.commands import Command, Evidence, Reason
 from agent.config_load import load
 from agent.config_schema import schema
@@ -23,11 +24,14 @@ from agent.flag_state import FlagStatus
 from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
 from detectors.triggers import State
+from streams.decode import CONTENT_TYPES
 from streams.decode_columns import RejectKind
+from streams.decode_counters import Counters
 from streams.health import Health
 from streams.health import decoder as health_decoder
 from streams.observer import Exposure
 from streams.sample import Sample
+from streams.settings import Format
 from streams.topics import Topics
 from tests.fault_table import table as fault_table
 
@@ -94,8 +98,10 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
+    shown = "".join(page.read_text() for page in DOCS.glob("*.md"))
     for page in DOCS.iterdir():
-        assert f"(docs/{page.name})" in README.read_text(), page.name
+        picture = page.suffix == ".svg" and f"]({page.name})" in shown
+        assert picture or f"(docs/{page.name})" in README.read_text(), page.name
 
 
 def test_the_configuration_to_be_pasted_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +176,21 @@ def test_every_setting_is_in_the_sample_or_in_operations() -> None:
 def test_every_field_of_a_sample_is_described() -> None:
     rows = {row[0] for row in table(DOCS / "telemetry-formats.md", "| field | type | meaning |")}
     assert rows == {f"`{name}`" for name in Sample.__struct_fields__}
+
+
+def test_every_counter_is_described_and_no_other() -> None:
+    rows = {row[0].strip("`") for row in table(DOCS / "telemetry-formats.md", "| counter | counts |")}
+    assert rows == set(Counters.__struct_fields__)
+
+
+def test_every_format_is_described_and_can_be_chosen() -> None:
+    rows = {row[0].strip("`") for row in table(DOCS / "telemetry-formats.md", "| format | a record is |")}
+    assert rows == set(get_args(Format)) == set(FORMATS)
+
+
+def test_every_content_type_is_named() -> None:
+    text = (DOCS / "telemetry-formats.md").read_text()
+    assert all(f"`{name.decode()}`" in text for name in CONTENT_TYPES)
 
 
 def test_every_kind_of_rejection_is_named() -> None:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from streams.ingest import HEARTBEAT, Ingest
 from streams.intern import Interner, WatchList
 from streams.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
+from streams.settings import Format
 from streams.slices import Slice, Source
 from streams.transport import Answer, Delivery, Position
 
@@ -32,6 +34,8 @@ LATENESS = 2.0
 @dataclass
 class Log:
     """A partition of telemetry: sample times, one a record; `fails` are those of failed requests."""
+
+    form: ClassVar[Format] = "json"
 
     times: Sequence[float]
     fails: frozenset[int] = frozenset()
@@ -60,6 +64,39 @@ class Log:
 
 
 @dataclass
+class CounterLog(Log):
+    """The same requests as totals of three processes: each request brings the next snapshot of its service."""
+
+    form: ClassVar[Format] = "counters"
+
+    def value(self, offset: int) -> bytes:
+        requests, errors = self._totals(offset)
+        counters = {"requests": requests, "errors": errors}
+        service = self.services[offset % len(self.services)]
+        return json.dumps({"ts": self.times[offset], "service": service, "counters": counters}).encode()
+
+    def _totals(self, offset: int) -> tuple[int, int]:
+        own = range(offset % len(self.services), offset + 1, len(self.services))
+        return len(own), sum(one in self.fails for one in own)
+
+    def exact(self, before: int) -> dict[tuple[str, int], tuple[int, int]]:
+        """What the totals rose by, of the seconds before `before`; the first snapshot of each service is no rise."""
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        base: dict[str, tuple[float, int, int]] = {}
+        for offset, at in enumerate(self.times):
+            service = self.services[offset % len(self.services)]
+            requests, errors = self._totals(offset)
+            last = base.get(service)
+            if last is not None and at <= last[0]:
+                continue
+            base[service] = at, requests, errors
+            if last is not None and at < before:
+                known = found.get((service, int(at)), (0, 0))
+                found[service, int(at)] = known[0] + requests - last[1], known[1] + errors - last[2]
+        return found
+
+
+@dataclass
 class Bench:
     """An `Ingest` of one source partition with the clock and the broker in the test's hands."""
 
@@ -78,7 +115,7 @@ class Bench:
             positions={SOURCE: self.position},
             partitions={"requests": 1},
             partials_partitions=self.partitions,
-            decoder=Decoder({"requests": "json"}, interner),
+            decoder=Decoder({"requests": self.log.form}, interner),
             interner=interner,
             max_lateness=LATENESS,
             send=self._send,
@@ -354,6 +391,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.parametrize("kind", [Log, CounterLog])
 @given(
     gaps=st.lists(st.sampled_from([0.0, 0.1, 0.4, 1.1]), min_size=5, max_size=60),
     jitter=st.lists(st.floats(0, 0.9), min_size=60, max_size=60),
@@ -361,14 +399,14 @@ steps = st.lists(
     data=st.data(),
 )
 def test_crashes_and_zombies_at_any_step_change_no_count(
-    gaps: list[float], jitter: list[float], steps: list[str], data: st.DataObject
+    kind: type[Log], gaps: list[float], jitter: list[float], steps: list[str], data: st.DataObject
 ) -> None:
     times, at = [], float(T)
     for gap, back in zip(gaps, jitter, strict=False):
         at += gap
         # Out of order by less than the lateness allowed, so every sample has its place.
         times.append(at - back)
-    log = Log(times, fails=frozenset(range(0, len(times), 3)))
+    log = kind(times, fails=frozenset(range(0, len(times), 4)))
     asyncio.run(_session(log, steps, data))
 
 

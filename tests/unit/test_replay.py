@@ -16,7 +16,6 @@ from agent.config_load import load
 from agent.recordings import RecordingError, read
 from agent.replay import lines
 from streams.replay import Replay
-from tests.oracle.online_boutique import page
 from tests.recordings import T0, Traffic, config_file, write
 from tests.recordings import lines as as_lines
 
@@ -161,6 +160,74 @@ def test_bad_records_are_tallied_and_cost_only_themselves(tmp_path: Path) -> Non
     assert sum(run.tally.rejected.values()) == len(bad)
 
 
-def test_the_page_on_the_online_boutique_is_what_the_replay_gives() -> None:
-    written = Path(__file__).parents[2] / "docs" / "replay-online-boutique.md"
-    assert written.read_text() == page()
+COUNTERS = """\
+apiVersion: flipback/v1
+kafka: {brokers: [127.0.0.1:9092]}
+telemetry: [{topic: counters, format: counters}]
+backends: {files: {kind: flagd-file, path: flags.json}}
+flags:
+  - flag: new-cart
+    service: cart
+    backend: files
+    safe: "off"
+    triggers:
+      - {name: errors, when: error_rate > 2% over 10s for 5s}
+      - {name: variant, when: error_rate@on > 2% over 10s for 5s}
+      - {name: cold, when: cache_hit_rate < 40% over 10s}
+      - {name: quiet, when: throughput < 10/s over 10s, action: alert}
+      - {name: quiet-minute, when: throughput < 10/s over 1m, action: alert}
+"""
+
+
+def snapshots(seed: int) -> list[bytes]:
+    """Two processes with 100 requests/s each, told of every 5.1 s; one has the flag, and fails in the second minute."""
+    rng, found = random.Random(seed), []
+    for name, on in (("a", True), ("b", False)):
+        errors, last, at = 0.0, 0.0, rng.random()
+        while at < 180:
+            errors += 30 * (at - last) if on and 60 <= at < 120 else 0
+            lookups = round(100 * at)
+            counters = {"requests": round(100 * at), "errors": round(errors)}
+            counters |= {"cache_hits": lookups // 2, "cache_lookups": lookups}
+            flags = {"new-cart": "on" if on else "off"}
+            found.append({"ts": T0 + at, "service": "cart", "instance": name, "flags": flags, "counters": counters})
+            last, at = at, at + 5.1 + rng.uniform(-0.05, 0.05)
+    found.sort(key=lambda row: row["ts"])  # type: ignore[arg-type,return-value]
+    return as_lines(found)
+
+
+def judged(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
+    loaded = load(config)
+    specs = loaded.trigger_specs()
+    run = Replay(sources, specs, format="counters", max_scopes=100, max_lateness=2.0, evaluate_every=1, batch=batch)
+    return [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_counters_are_judged_alike_however_they_are_cut_and_each_series_in_a_partition_of_its_own(
+    seed: int, tmp_path: Path
+) -> None:
+    config = config_file(tmp_path, COUNTERS)
+    whole = snapshots(seed)
+    plain = judged(config, [whole], 2000)
+    assert judged(config, [whole], 1) == plain
+    by_key = [[line for line in whole if name in line] for name in (b'"a"', b'"b"')]
+    assert judged(config, by_key, 3) == plain
+    fired = {
+        row["trigger"]: row["time"] - T0
+        for row in map(json.loads, reversed(plain))
+        if row["type"] == "change" and row["to"] == "firing"
+    }
+    # A snapshot of the fault comes within 5.15 s, is judged at the next second, and must hold for 5 s.
+    assert set(fired) == {"errors", "variant"}
+    assert all(65 <= at <= 72 for at in fired.values())
+
+
+def test_a_window_of_counters_holds_one_snapshot_more_or_less(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in judged(config_file(tmp_path, COUNTERS), [snapshots(3)], 500)]
+    for trigger, window in (("quiet", 10), ("quiet-minute", 60)):
+        values = [row["value"] for row in rows if row["type"] == "evaluation" and row["trigger"] == trigger]
+        settled = values[window + 10 :]
+        # Of each of the two processes with 100 requests/s.
+        assert max(abs(value - 200) for value in settled) <= 200 * 5.2 / window
+        assert max(abs(value - 200) for value in settled) >= 200 * 0.02

@@ -1,0 +1,235 @@
+"""What default triggers make of real recordings: docs/replays.md and a picture of each.
+
+`python -m tests.oracle.replays` writes them; a test holds them to what the replays give.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent import timeline
+from agent.backtest import Backtest, Fault, TriggerReport, backtest
+from agent.config_load import load
+from streams.settings import Format
+from tests.oracle import crash_rates, mooncake, nginx_status, online_boutique
+
+DATA = Path(__file__).parent.parent / "data"
+DOCS = Path(__file__).parents[2] / "docs"
+WITHIN = 300.0
+"""Seconds after a fault's end within which a firing is counted as its detection: the default of `flipback backtest`."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A real recording; its configuration is `name`.yaml beside the data."""
+
+    name: str
+    format: Format
+    records: Callable[[], Iterator[bytes]]
+    faults: Sequence[Fault]
+
+    def run(self) -> Backtest:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "recording.jsonl"
+            path.write_bytes(b"".join(record + b"\n" for record in self.records()))
+            return backtest(load(DATA / f"{self.name}.yaml"), [path], self.format, self.faults, within=WITHIN)
+
+
+RECORDINGS = {
+    recording.name: recording
+    for recording in (
+        Recording("online-boutique", "json", online_boutique.records, online_boutique.faults()),
+        Recording("mooncake", "counters", mooncake.records, mooncake.faults()),
+        Recording("nginx-plus", "counters", nginx_status.records, []),
+        Recording("crash-rates", "counters", crash_rates.records, crash_rates.faults()),
+    )
+}
+
+HEAD = f"""\
+# Replays of real recordings
+
+None of the recordings was made for flipback. Triggers are the seed triggers or round numbers chosen before the first
+replay, everything else has its default. Sources and licences: `tests/data/README.md`; the configurations lie beside
+them. `python -m tests.oracle.replays` makes this page and its pictures, and a test holds them to what the replays give.
+
+A fault is seen by a trigger that begins to fire between its beginning and {WITHIN:.0f} s after its end; any other
+beginning is a false alarm. Healthy is the time without a fault in which the trigger could judge, unknown that in which
+it could not. In the pictures orange is a fault, red a firing trigger, hatched what could not be judged, a ring a false
+alarm.
+"""
+
+
+def pages(found: dict[str, Backtest]) -> dict[str, str]:
+    """The files by name."""
+    sections = [_boutique(found["online-boutique"]), _mooncake(found["mooncake"]), _nginx(found["nginx-plus"])]
+    text = "\n".join([HEAD, *sections, _crashes(found["crash-rates"])])
+    return {"replays.md": text} | {f"replay-{name}.svg": timeline.picture(one) for name, one in found.items()}
+
+
+def _boutique(found: Backtest) -> str:
+    times = sorted(json.loads(record)["ts"] for record in online_boutique.records())
+    (trigger,) = found.triggers
+    rows = []
+    for one in trigger.detections:
+        at = one.fault.at
+        kind, _, where = one.fault.name.partition(" of ")
+        after = sum(at <= ts < at + WITHIN for ts in times)
+        seen = f"{one.delay:.0f} s" if one.delay is not None else "firing already" if one.already else "no"
+        rows.append(f"| {_clock(at)} | {kind} | {where} | {after} | {seen} |")
+    about = f"""
+        The front end of a demo shop on 22 August 2022, 03:52 to 07:55 UTC, {len(times):,} requests, {len(rows)}
+        injected faults (IntelligentDDS/Nezha). One latency trigger for the one service that was recorded.
+    """
+    limits = """
+        A fault in one of a dozen services behind the front end, injected while few requests pass through it, need not
+        move the front end's p90, and an exception is fast. The recording has no outcome, so errors cannot be judged.
+        Gaps between the minutes around each fault are in the source.
+    """
+    return f"""\
+## Online Boutique
+
+{_paragraph(about)}
+{_table(found)}
+![When the trigger fired, and when faults were injected](replay-online-boutique.svg)
+
+{_paragraph(limits)}
+| injected (UTC) | kind | where | requests in the next {WITHIN:.0f} s | seen after |
+|---|---|---|---|---|
+{_lines(rows)}"""
+
+
+def _mooncake(found: Backtest) -> str:
+    requests = list(mooncake.requests())
+    rates = [f"{mooncake.hit_rate(begin * 60, (begin + 10) * 60):.1%}" for begin in (0, 20, 30, 50)]
+    about = f"""
+        {len(requests):,} requests of a conversation service in an hour, and the blocks of tokens that each looks up,
+        {sum(len(blocks) for _, blocks in requests):,} in all (kvcache-ai/Mooncake). They run through a
+        least-recently-used cache of {mooncake.BLOCKS:,} blocks that is shrunk to {mooncake.SHRUNK:,} after 30 minutes
+        and given back its size after 40; its counters are read every {mooncake.INTERVAL} s. The incident is ours, the
+        requests are real, the date is not. Hit rate of minutes 0 to 10: {rates[0]}, 20 to 30: {rates[1]}, 30 to 40:
+        {rates[2]}, 50 to 60: {rates[3]}.
+    """
+    limits = f"""
+        The seed trigger `cache_hit_rate < 40% for 5m` is refused for this cache, which is below 40 % when it is well.
+        These two compare with half of the {rates[1]} before the incident. The false alarm of the quicker one is the
+        cold cache at the beginning of the recording.
+    """
+    return f"""\
+## Mooncake
+
+{_paragraph(about)}
+{_table(found)}
+![When the triggers fired, and when the cache was small](replay-mooncake.svg)
+
+{_paragraph(limits)}"""
+
+
+def _nginx(found: Backtest) -> str:
+    statuses = list(nginx_status.statuses())
+    begin, end = (statuses[index]["timestamp"] / 1000 for index in (0, -1))
+    rows = []
+    for trigger in found.triggers:
+        firing = ", ".join(f"{_clock(begun)} to {_clock(ended)}" for begun, ended in trigger.firing) or "never"
+        unknown = trigger.unknown_hours * 3600 / (found.end - found.begin)
+        rows.append(f"| {trigger.flag} | {trigger.condition} | {firing} | {unknown:.0%} |")
+    first, last = dict(nginx_status.totals(statuses[0])), dict(nginx_status.totals(statuses[-1]))
+    totals = []
+    for name, counters in first.items():
+        rises = (f"{last[name][key] - counters[key]:,} {key.replace('_', ' ')}" for key in counters)
+        totals.append(f"- {name}: {', '.join(rises)}")
+    about = f"""
+        {len(statuses)} status pages of nginx.org in the night to 31 October 2015, {_clock(begin)} to {_clock(end)} UTC,
+        one every {(end - begin) / (len(statuses) - 1):.1f} s (elastic/examples), as counters of zones, upstreams,
+        health checks and the cache. Nothing is labelled, so nothing is called false here: the table tells when each
+        trigger fired and for how much of the time it could not judge. The site has less than one request in 2 s, and
+        the seed triggers wait for so many samples that chance does not fire them. Where these do not come, the trigger
+        stands there once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
+    """
+    limits = """
+        What fired was so: the backup servers of two upstreams failed every health check, three of hg.nginx.org's few
+        requests failed within 15 s, and the cache answers a quarter of its lookups. The fast tier sees the health
+        checks. A zone does not tell a 502 from another 5xx, so availability is judged at the upstreams.
+    """
+    return f"""\
+## nginx
+
+{_paragraph(about)}
+{_lines(totals)}
+| what | trigger | firing (UTC) | unknown |
+|---|---|---|---|
+{_lines(rows)}
+![When the triggers fired and when they could not judge](replay-nginx-plus.svg)
+
+{_paragraph(limits)}"""
+
+
+def _crashes(found: Backtest) -> str:
+    faults = crash_rates.faults()
+    seen = sum(trigger.detected for trigger in found.triggers)
+    false = sum(len(trigger.false_alarms) for trigger in found.triggers)
+    # An hour of the recording is 60 hours, 2.5 days, of the source.
+    days = sum(trigger.healthy_hours for trigger in found.triggers) * 2.5
+    about = f"""
+        Nine labelled series of an application's crash rate, 19 June to 18 July 2018, an hour each value
+        (microsoft/cloud-monitoring-dataset). The source gives neither unit nor launches: a value is taken for crashes
+        in {crash_rates.LAUNCHES:,} launches, and each hour for so many. An hour of the source is a minute of the
+        replay, so `2m` are two hours, and delays in seconds are minutes of the source. A fault is a run of labelled
+        hours.
+    """
+    limits = f"""
+        Seen are {seen} of {len(faults)}, with {false} false alarms in {days:.0f} healthy days of the source, all series
+        together. The labels mark what is unusual for a series, the trigger what is more than 2 % for two hours: in
+        {crash_rates.below(0.02)} of the {len(faults)} runs no hour is above 2 %.
+    """
+    return f"""\
+## Crash rates
+
+{_paragraph(about)}
+{_table(found)}
+![When the triggers fired, and which hours are labelled](replay-crash-rates.svg)
+
+{_paragraph(limits)}"""
+
+
+def _table(found: Backtest) -> str:
+    head = "| what | trigger | seen | delay p50 | longest | false alarms | a healthy hour | healthy h | unknown h |"
+    return _lines([head, "|---|---|---|---|---|---|---|---|---|", *map(_row, found.triggers)])
+
+
+def _row(trigger: TriggerReport) -> str:
+    delays, rate = trigger.delays, trigger.false_alarms_per_hour
+    cells = (
+        trigger.flag,
+        trigger.condition,
+        f"{trigger.detected} of {len(trigger.detections)}",
+        f"{delays[len(delays) // 2]:.0f} s" if delays else "-",
+        f"{delays[-1]:.0f} s" if delays else "-",
+        len(trigger.false_alarms),
+        "-" if rate is None else f"{rate:.2f}",
+        f"{trigger.healthy_hours:.2f}",
+        f"{trigger.unknown_hours:.2f}",
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), width=118, break_on_hyphens=False) + "\n"
+
+
+def _lines(rows: Sequence[str] | Iterator[str]) -> str:
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+if __name__ == "__main__":
+    for name, content in pages({name: recording.run() for name, recording in RECORDINGS.items()}).items():
+        (DOCS / name).write_text(content)
