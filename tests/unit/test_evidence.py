@@ -157,3 +157,34 @@ def test_of_an_absence_the_control_is_the_evidence() -> None:
 
 def test_every_tier_that_fires_has_a_name() -> None:
     assert set(_NAMES) == set(Tier) - {Tier.NONE}
+
+
+def everything(target: Shard, seconds: int, begin: int, on: int, off: int) -> list[Second]:
+    """30 requests/s with each variant and 60 of the whole service, of which so many fail."""
+
+    def of(n: int, bad: int) -> Bucket:
+        return Bucket({"requests": n, "errors": bad})
+
+    return [
+        found
+        for at in range(begin, begin + seconds)
+        for found in target.take(
+            said(at + 1.0, cells(at, (SERVICE, of(60, on + off)), (ON, of(30, on)), (OFF, of(30, off)))), at + 3.0
+        )
+    ]
+
+
+def test_a_fast_alarm_of_an_outage_of_both_arms_is_held_back_by_the_control_of_its_own_seconds() -> None:
+    target = shard(replace(FAST, guard=True))
+    everything(target, 60, T, 0, 0)
+    evidence = first(everything(target, 2, T + 60, 15, 15))
+    assert evidence.tier == "fast"
+    assert evidence.obstacle is not None
+    assert evidence.obstacle.startswith("the control breaches too: error_rate@off is 0.5, limit 0.1")
+
+
+def test_a_fast_alarm_of_the_release_alone_is_not() -> None:
+    target = shard(replace(FAST, guard=True))
+    everything(target, 60, T, 0, 0)
+    evidence = first(everything(target, 3, T + 60, 28, 0))
+    assert (evidence.tier, evidence.obstacle) == ("fast", None)

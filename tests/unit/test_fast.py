@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cells import MEASURE_SCALE
 from detectors.evaluation import Evaluation, Tier
 from detectors.healthy_rate import HealthyRateConfig
 from detectors.histogram import BINS, midpoints_ms
+from detectors.overdue import measure_of
 from detectors.sequential import FastTierConfig
 from detectors.spec import FALSE_ALARMS, TriggerSpec
 from detectors.triggers import State
@@ -224,3 +226,16 @@ def test_the_evidence_is_that_of_a_plain_loop(series: list[tuple[int, int]]) -> 
         if mean > 1e-300:
             assert found.gathered.evidence[0] == pytest.approx(math.log(mean), abs=1e-6)
         assert (found.tier[0] == Tier.FAST) == (requests > 0 and mean >= config.gamma) or requests == 0
+
+
+def test_requests_that_hang_are_bad_when_they_cross_the_limit_and_not_again_when_they_end() -> None:
+    bench = Bench(replace(fast("latency_p95 > 1s for 2m"), min_samples=1))
+    good = Bucket({"latency_count": 50}, {100: 50})
+    run(bench, *[good] * 60)
+    counts_of = bench.evaluator._fast._counts
+    assert counts_of is not None
+    overdue = measure_of(1000.0)
+    run(bench, Bucket({"latency_count": 30}, {100: 30}, measures={overdue: (0, 20 / MEASURE_SCALE)}))
+    assert [int(n[0]) for n in counts_of.read()] == [20, 50]
+    run(bench, Bucket({"latency_count": 50}, {100: 30, 600: 20}, measures={overdue: (0, -20 / MEASURE_SCALE)}))
+    assert [int(n[0]) for n in counts_of.read()] == [0, 30]

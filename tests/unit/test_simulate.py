@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,30 @@ def test_the_command_prints_every_trigger_and_draws_it(tmp_path: Path, capsys: p
     assert "cannot be made up" in quiet["skipped"]
     assert "http" not in plot.read_text()
     assert "not simulated" not in page([])
+
+
+def test_the_fast_tier_sees_half_of_the_requests_failing_within_two_seconds() -> None:
+    rule = replace(spec("error_rate > 2% for 2m"), fast=True)
+    (slow,) = simulate([spec("error_rate > 2% for 2m")], rate=50, split=1, healthy=None, bad=0.5, days=0, seed=1)
+    (fast,) = simulate([rule], rate=50, split=1, healthy=None, bad=0.5, days=0, seed=1)
+    p50, p95, missed = delay(fast, 1.0)
+    assert p50 is not None
+    assert p95 is not None
+    assert (p50 <= 2, p95 <= 2, missed) == (True, True, 0)
+    held, _, _ = delay(slow, 1.0)
+    assert held is not None
+    assert held > 120
+
+
+@pytest.mark.parametrize("when", ["error_rate@on > control", "availability@on < control", "latency_p95@on > control"])
+def test_a_proof_is_simulated_against_the_control(when: str) -> None:
+    (found,) = simulate([spec(when, "off")], rate=50, split=0.5, healthy=0.005, bad=0.5, days=0.05, seed=1)
+    p50, _, missed = delay(found, 0.5)
+    assert p50 is not None
+    assert (p50 < 10, missed) == (True, 0)
+    assert found.steady_a_month == 0
+
+
+def test_what_is_no_share_of_bad_requests_is_not_simulated() -> None:
+    (found,) = simulate([spec("absence@on", "off")], rate=50, split=0.5, healthy=None, bad=None, days=0, seed=1)
+    assert "cannot be made up" in found.skipped
