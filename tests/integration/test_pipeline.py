@@ -235,6 +235,45 @@ async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_si
         deployment.close()
 
 
+async def test_the_fast_tier_commands_long_before_the_hold_and_on_nothing_before_the_flag_changed(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    trigger = {"name": "errors", "when": "error_rate@on > 20% over 60s for 1h"}
+    deployment = Deployment(
+        tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [trigger]}], settings={"command": {"cooldown": "1s"}}
+    )
+    await deployment.create_topics()
+    stop, status = asyncio.Event(), {"on": 200, "off": 200}
+    before = deployment.flag_file.read_bytes()
+    try:
+        await deployment.ready(deployment.start())
+        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
+            group.create_task(traffic(source, stop, status))
+            await eventually(deployment, lambda events: any(e.type == trigger_type("ok") for e in events))
+            status["on"] = 500
+            await eventually(deployment, lambda events: any(e.type == FLAG_VERIFIED for e in events))
+            status["on"] = 200
+            deployment.flag_file.write_bytes(before)
+            again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+            assert again.changed_at is not None
+            await _judged(deployment, again.changed_at + 8)
+            assert deployment.variant("bad") == "on"
+            status["on"] = 500
+            await deployment.flipped("bad")
+            stop.set()
+        events = await eventually(
+            deployment, lambda events: len({e.id for e in events if e.type == FLAG_VERIFIED}) == 2
+        )
+        received = {e.id: e.data["command"] for e in events if e.type == COMMAND_RECEIVED}.values()
+        first, second = sorted(received, key=lambda c: float(c["issued_at"]))
+        assert [c["evidence"]["tier"] for c in (first, second)] == ["fast", "fast"]
+        assert second["flag_version"] == again.version
+        assert second["evidence"]["since"] >= again.changed_at
+        assert second["evidence"]["evidence"] >= second["evidence"]["bound"]
+    finally:
+        deployment.close()
+
+
 async def _judged(deployment: Deployment, until: float) -> None:
     async with asyncio.timeout(60):
         while max((f.time for f in await deployment.health() if f.triggers), default=0) < until:

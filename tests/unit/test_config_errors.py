@@ -607,3 +607,68 @@ def test_no_data_is_worse_than_problems(tmp_path_factory: pytest.TempPathFactory
     assert config is None
     assert found
     assert render(path, found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message", "todo"),
+    [
+        (
+            "name: slow,",
+            "name: slow, min_samples: aut,",
+            "flags[0].triggers[1].min_samples",
+            "expected auto, or",
+            "mean",
+        ),
+        ("name: slow,", "name: slow, max_window: 2h,", "flags[0].triggers[1].max_window", "expected 1s to 1h", "state"),
+        ("kafka:\n", "max_window: 0s\nkafka:\n", "max_window", "expected 1s to 1h, found 0s", "state"),
+        ("kafka:\n", "false_alarms: 1m\nkafka:\n", "false_alarms", "expected 1h at least", "nobody"),
+        ("name: slow,", "name: slow, fast: sometimes,", "flags[0].triggers[1].fast", "expected true or false", ""),
+    ],
+)
+def test_samples_windows_and_alarms_are_what_they_can_be(
+    tmp_path: Path, old: str, new: str, path: str, message: str, todo: str
+) -> None:
+    (problem,) = problems(tmp_path, VALID.replace(old, new))
+    assert problem.path == path
+    assert message in problem.message
+    assert todo in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("error_rate@on > 3x control", "wants a fixed limit, not one that moves with the control"),
+        ("error_rate@on > control", "wants a fixed limit, not one that moves with the control"),
+        ("absence@on", "wants a fixed limit, not one that moves with the control"),
+        ("throughput < 1/s", "counts bad requests, which throughput < does not"),
+        ("error_rate < 2%", "counts bad requests, which error_rate < does not"),
+        ("latency_mean > 1s", "counts bad requests, which latency_mean > does not"),
+    ],
+)
+def test_only_a_fixed_limit_on_bad_requests_can_be_fast(tmp_path: Path, when: str, message: str) -> None:
+    (problem,) = problems(tmp_path, VALID.replace(f"when: {TRIGGER}", f"when: {when}, fast: true"))
+    assert problem.path == "flags[0].triggers[0].fast"
+    assert message in problem.message
+    assert problem.excerpt is not None
+
+
+@pytest.mark.parametrize("stored", [0.02, 0.03])
+def test_a_limit_that_the_stored_level_breaches_is_refused_unless_a_number_is_given(
+    tmp_path: Path, stored: float
+) -> None:
+    (tmp_path / "b.json").write_text(
+        f'{{"apiVersion": "flipback/v1", "baseline": {{"production/shop": {{"error_rate": {stored}}}}}}}'
+    )
+    text = "baseline: b.json\n" + VALID.replace(TRIGGER, "error_rate > 2%")
+    (problem,) = problems(tmp_path, text)
+    assert problem.path == "flags[0].triggers[0].when"
+    assert "too near to the limit of 0.02" in problem.message
+    assert "set `min_samples` to a number" in problem.todo
+    assert problems(tmp_path, text.replace("error_rate > 2%", "error_rate > 2%, min_samples: 30")) == []
+
+
+def test_a_proof_without_a_variant_and_one_of_the_control_itself_are_refused(tmp_path: Path) -> None:
+    (missing,) = problems(tmp_path, VALID.replace(TRIGGER, "error_rate > control"))
+    assert "compared with a variant, not with the whole service" in missing.message
+    (same,) = problems(tmp_path, VALID.replace(TRIGGER, "error_rate@off > control"))
+    assert "it would be compared with itself" in same.message

@@ -79,3 +79,9 @@ def test_a_published_version_without_a_generation_is_refused(version: str) -> No
     published = msgspec.json.encode({**msgspec.to_builtins(see(FlagWatch(), "abc", 0.0)), "version": version})
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(published, type=FlagStatus)
+
+
+def test_the_percentage_is_told_as_it_was_read() -> None:
+    tenth = FlagState(variant=None, percent=10.0, version="abc", raw="{}")
+    assert FlagWatch().observe(REF, tenth, safe="off", at=1.0).percent == 10.0
+    assert see(FlagWatch(), "abc", 1.0).percent is None
