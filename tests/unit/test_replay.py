@@ -173,7 +173,7 @@ flags:
     triggers:
       - {name: errors, when: error_rate > 2% over 10s for 5s, min_samples: 30, fast: false}
       - {name: variant, when: error_rate@on > 2% over 10s for 5s, min_samples: 30, fast: false}
-      - {name: cold, when: cache_hit_rate < 40% over 10s}
+      - {name: cold, when: cache_hit_rate < 40% over 10s, min_samples: 30}
       - {name: quiet, when: throughput < 10/s over 10s, action: alert}
       - {name: quiet-minute, when: throughput < 10/s over 1m, action: alert}
 """
