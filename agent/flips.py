@@ -24,6 +24,9 @@ from agent.ledger import Ledger
 from agent.logs import log_event
 from agent.looking import Looking
 
+LEDGER = "ledger"
+"""The directory of the ledger, in the state directory: there as soon as an executor has started once."""
+
 CHECK_EVERY = 10.0
 """Seconds between checks of what would stop a flip; an inability is announced within 30 s (promise P3)."""
 
@@ -58,7 +61,7 @@ def managed(flag: Flag) -> ManagedFlag:
 
 
 def open_ledger(config: Config) -> Ledger:
-    return Ledger(config.state_dir / "ledger")
+    return Ledger(config.state_dir / LEDGER)
 
 
 def watch_from(ledger: Ledger) -> FlagWatch:

@@ -102,6 +102,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except click.Abort as error:
+        # Of an interrupt at a prompt click drops the cause, but not the context.
         click.echo("flipback: interrupted", err=True)
-        return 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+        return 130 if isinstance(error.__context__, KeyboardInterrupt) else 1
     return result if isinstance(result, int) else 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.person import Reason, confirm, user
+
 if TYPE_CHECKING:
     from agent.backends.contract import FlagState, Outcome
     from agent.config import Config
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
 )
-@click.option("--reason", default="", help="Why, for the audit log.")
+@click.option("--reason", type=Reason(optional=True), default="", help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     """Put the flag of INCIDENT, or each of its flags, back as it was before the flip, if nobody changed it since.
@@ -29,7 +31,6 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     monitor goes on judging: if the fault is still there, the flag is flipped again.
     """
     import asyncio
-    import getpass
 
     from agent.config_load import load
     from agent.flips import open_ledger
@@ -40,9 +41,9 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     entries = flipped(ledger, incident)
     click.echo("\n".join(_summary(entry) for entry in entries))
     if not yes:
-        click.confirm("Put it back?" if len(entries) == 1 else "Put them back?", abort=True)
+        confirm("Put it back?" if len(entries) == 1 else "Put them back?")
     refused = []
-    for entry, outcome in asyncio.run(_restore(config, ledger, entries, reason, getpass.getuser())):
+    for entry, outcome in asyncio.run(_restore(config, ledger, entries, reason, user())):
         error = _told(entry, outcome)
         refused += [] if error is None else [error]
     return max((error.exit_code for error in refused), default=0)

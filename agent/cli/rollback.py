@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.person import Reason, confirm, user
+
 if TYPE_CHECKING:
     from agent.config import Config, Flag
     from agent.events import Event
 
-_FAILED, _NOT_DONE = 1, 4
+_NOT_DONE = 4
 _SHOW_EVERY_S = 5.0
 
 
@@ -23,7 +25,7 @@ _SHOW_EVERY_S = 5.0
 )
 @click.option("--direct", is_flag=True, help="From here: needs neither Kafka nor a running agent.")
 @click.option("--environment", help="Where FLAG is managed in several.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--reason", required=True, type=Reason(), help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(flag: str, path: Path, direct: bool, environment: str | None, reason: str, yes: bool) -> int:
     """Set FLAG, and those that are made safe together with it, to their safe variants for everyone.
@@ -33,18 +35,21 @@ def command(flag: str, path: Path, direct: bool, environment: str | None, reason
     nor shadow mode stops it.
     """
     import asyncio
-    import getpass
 
     from agent.config_load import load
+    from agent.keys import load_private
 
     config = load(path)
     flags = _chosen(config, flag, environment)
+    if not direct:
+        # What cannot be signed need not be asked about.
+        load_private(config.signing_key)
     for chosen in flags:
         click.echo(f"{chosen.environment}/{chosen.flag} in {chosen.backend!r}: to {chosen.safe!r} for everyone")
     if not yes:
-        click.confirm("Roll it back?" if len(flags) == 1 else "Roll them back?", abort=True)
+        confirm("Roll it back?" if len(flags) == 1 else "Roll them back?")
     run = _direct if direct else _by_kafka
-    return asyncio.run(run(config, flags, reason, getpass.getuser()))
+    return asyncio.run(run(config, flags, reason, user()))
 
 
 def _chosen(config: Config, name: str, environment: str | None) -> list[Flag]:
@@ -122,7 +127,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
         if event is None or event.type not in FINAL:
             what = "no executor has answered" if event is None else f"the last word was {event.type}"
             click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; use --direct", err=True)
-            statuses.append(_FAILED if event is None else _NOT_DONE)
+            statuses.append(_NOT_DONE)
         elif event.type in done:
             click.echo(f"{done[event.type]}: {name}, incident {event.data['incident']}")
         elif event.data.get("reason") == Reason.DUPLICATE and before.safe:

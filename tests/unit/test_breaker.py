@@ -371,7 +371,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_halt_and_resume_need_nothing_but_the_state_directory(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    automation = Automation(home / ".flipback")
+    automation, ledger = Automation(home / ".flipback"), Ledger(home / ".flipback" / "ledger")
     assert run(home, "halt", "--reason", "database is down") == 0
     halt = automation.halted()
     assert halt is not None
@@ -384,7 +384,7 @@ def test_halt_and_resume_need_nothing_but_the_state_directory(home: Path, capsys
     assert automation.halted() is None
     assert run(home, "resume", "--reason", "again") == 0
     assert "not halted" in capsys.readouterr().out
-    assert list(Ledger(home / ".flipback" / "ledger").entries()) == []
+    assert list(ledger.entries()) == []
 
 
 @pytest.mark.parametrize("name", ["halt", "resume"])

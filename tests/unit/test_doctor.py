@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from agent.config_load import load
+from agent.flips import open_ledger
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 
 
@@ -83,6 +85,7 @@ def test_for_people_it_ends_with_a_verdict(home: Path, capsys: pytest.CaptureFix
 def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    open_ledger(load(home / "flipback.yaml"))
     assert run("halt", "-c", str(home / "flipback.yaml"), "--reason", "database is down") == 0
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 4
