@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from agent import backends
-from agent.automation import Automation, words
+from agent.automation import FILE_NAME, Automation, words
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.config import Config, Flag
 from agent.errors import BackendError, ConfigError, LedgerError
+from agent.flips import LEDGER
 from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.topics import wanted
@@ -44,7 +47,8 @@ class _Answer:
 
 async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
     """Look at keys, flags and brokers, each as it is found. Brokers are left out where `kafka` is False."""
-    for finding in [*_keys(config), *_automation(config)]:
+    state = _state(config)
+    for finding in [*_keys(config), state, *(_automation(config) if state.ok else [])]:
         yield finding
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
@@ -111,6 +115,34 @@ def _keys(config: Config) -> Iterator[Finding]:
             yield Finding(what="public key", ok=True, detail=f"{load_public(path).id} in {path}")
         except ConfigError as error:
             yield Finding(what="public key", ok=False, detail=str(error))
+
+
+def _state(config: Config) -> Finding:
+    """Could the executor keep its ledger? It flips nothing that it cannot write down."""
+    state_dir = config.state_dir
+    directories = [state_dir, state_dir / LEDGER]
+    problem = next((found for path in directories if (found := _directory(path)) is not None), None)
+    if problem is None:
+        files = [state_dir / FILE_NAME, state_dir / f".{FILE_NAME}.lock", *(state_dir / LEDGER).glob("*.jsonl")]
+        bad = next((path for path in files if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK)), None)
+        problem = None if bad is None else f"{bad} cannot be read and written by this user"
+    if problem is not None:
+        todo = "without its ledger the executor flips nothing; give the user the right or name another state_dir"
+        return Finding(what="state_dir", ok=False, detail=f"{problem}; {todo}")
+    known = "can be used" if state_dir.is_dir() else "is not there yet and can be made"
+    return Finding(what="state_dir", ok=True, detail=f"{state_dir} {known}")
+
+
+def _directory(path: Path) -> str | None:
+    """Why a directory cannot be used, or made where it is not there; nothing is written to find out."""
+    # What is not there is made in the nearest directory above it that is.
+    there = next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))
+    if not there.is_dir():
+        return f"{there} is no directory"
+    rights = os.R_OK | os.W_OK | os.X_OK if there == path else os.W_OK | os.X_OK
+    if os.access(there, rights):
+        return None
+    return f"{path} cannot be {'read and written' if there == path else f'made in {there}'} by this user"
 
 
 def _automation(config: Config) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ came after, and why nothing was done where nothing was. This finds what belongs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from agent.errors import FlipbackError, MalformedEvent
 from agent.events import Event, from_kafka
 from agent.kafka import connection
 from streams.log import read_to_end
-from streams.topics import Topics
+from streams.topics import Topics, describe
 
 BEFORE_S = 3600.0
 """Seconds before an incident's first step in which its trigger may have become pending."""
@@ -40,10 +40,25 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence | None
     events: list[Event]
 
+    @property
+    def incidents(self) -> dict[str, bool]:
+        """The incidents of the flag itself, oldest first: did a flip of it begin to write, and is there a snapshot that
+        can be restored?
+        """
+        found: dict[str, bool] = {}
+        for event in self.events:
+            if event.subject == self.subject and "incident" in event.data:
+                name = str(event.data["incident"])
+                found[name] = found.get(name, False) or event.type == events.FLAG_WRITTEN
+        return found
+
 
 async def read_events(config: Config) -> list[Event]:
-    """The whole audit log; what is no event of flipback is left out."""
-    records = await read_to_end(Topics(config.kafka.prefix).events, connection(config).client)
+    """The whole audit log; what is no event of flipback is left out. TopicError where it is not there."""
+    topic, client = Topics(config.kafka.prefix).events, connection(config).client
+    # Reading would wait for ever for a topic that is missing.
+    await describe([topic], client)
+    records = await read_to_end(topic, client)
     found: dict[str, Event] = {}
     for record in records:
         try:
@@ -137,9 +152,9 @@ def sentence(event: Event) -> str:
     """An event in words."""
     say = _SENTENCES.get(event.type)
     if say is not None:
-        return say(event.data)
+        return say(_Told(event.data))
     if event.type.startswith(events.trigger_type("")):
-        data = event.data
+        data = _Told(event.data)
         reason = f": {data['reason']}" if data.get("reason") else ""
         return f"trigger {data['trigger']} is {data['to']}{reason} ({data['samples']} samples of {data['scope']})"
     rest = ", ".join(f"{name} {value}" for name, value in event.data.items() if isinstance(value, str | int | float))
@@ -160,27 +175,61 @@ def evidence_lines(seen: Evidence) -> Iterator[str]:
     yield f"true since {seen.fired_at - seen.first_true_at:.0f} s before it fired"
 
 
-def _number(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.6g}"
+def _number(value: object, digits: int = 6) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, int | float) else "not known"
 
 
-_SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
-    events.COMMAND_RECEIVED: lambda d: f"command: set {d['flag']} to {d['target']!r}, because of {d['trigger']}",
+def _s(value: object) -> str:
+    return f"{value:.3f} s" if isinstance(value, int | float) else "a time that was not told"
+
+
+def _got(value: object) -> str:
+    return repr(value) if value else "different variants"
+
+
+def _command(data: Mapping[str, Any]) -> str:
+    seen = data["command"].get("evidence", {}) if isinstance(data.get("command"), dict) else {}
+    by = f" by {seen['by']}: {seen.get('reason')}" if seen.get("by") else ""
+    return f"command: set {data['flag']} to {data['target']!r}, because of {data['trigger']}{by}"
+
+
+def _with(head: str, rest: object) -> str:
+    return f"{head}: {rest}" if rest else head
+
+
+class _Told(dict[str, Any]):
+    """Data of an event; what another version did not write down is not known, and no reason to fail."""
+
+    def __missing__(self, name: str) -> str:
+        return "not known"
+
+
+_SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    events.COMMAND_RECEIVED: _command,
     events.COMMAND_REJECTED: lambda d: f"command refused, {d['reason']}: {d['detail']}",
     events.COMMAND_SHADOWED: lambda d: f"shadow mode: {d['target']!r} would have been commanded",
-    events.FLAG_SNAPSHOT: lambda d: f"the flag gave {d['variant'] or 'different variants'!r}; kept to be restored",
-    events.FLAG_WRITTEN: lambda d: f"written, attempt {d['attempts']}" + (f": {d['detail']}" if d["detail"] else ""),
-    events.FLAG_VERIFIED: lambda d: f"read back: {d['variant']!r} for everyone, {d['took_s']:.3f} s after the command",
-    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {d['took_s']:.3f} s after the command",
+    events.FLAG_SNAPSHOT: lambda d: f"the flag gave {_got(d.get('variant'))}; kept to be restored",
+    events.FLAG_WRITTEN: lambda d: _with(f"written, attempt {d['attempts']}", d.get("detail")),
+    events.FLAG_VERIFIED: lambda d: (
+        f"read back: {_got(d.get('variant'))} for everyone, {_s(d.get('took_s'))} after the command"
+    ),
+    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {_s(d.get('took_s'))} after the command",
     events.FLAG_ALREADY: lambda d: "the flag was safe already",
-    events.FLAG_CONFLICT: lambda d: f"not the version that was judged: it gives {d['variant']!r}, and was left alone",
+    events.FLAG_CONFLICT: lambda d: (
+        f"not the version that was judged: it gives {_got(d.get('variant'))}, and was left alone"
+    ),
     events.FLAG_AMBIGUOUS: lambda d: f"it cannot be told whether the write landed: {d['detail']}",
-    events.FLAG_RESTORED: lambda d: f"put back by {d['by']}: {d['reason'] or 'no reason given'}",
-    events.FLAG_EFFECTIVE: lambda d: f"effective: {d['before_rps']:.3g} requests/s of it became {d['after_rps']:.3g}",
+    events.FLAG_RESTORED: lambda d: f"put back by {d['by']}: {d.get('reason') or 'no reason given'}",
+    events.FLAG_EFFECTIVE: lambda d: (
+        f"effective: {_number(d.get('before_rps'), 3)} requests/s of it became {_number(d.get('after_rps'), 3)}"
+    ),
     events.FLAG_INEFFECTIVE: lambda d: f"without effect: {d['reason']}; {d['check']}",
-    events.FLAG_RECOVERED: lambda d: f"recovered: {d['metric']} is {_number(d['value'])}, was {_number(d['was'])}",
+    events.FLAG_RECOVERED: lambda d: (
+        f"recovered: {d['metric']} is {_number(d.get('value'))}, was {_number(d.get('was'))}"
+    ),
     events.FLAG_NOT_RECOVERED: lambda d: (
-        f"not recovered, {d['verdict']}: {d['metric']} is {_number(d['value'])}, was {_number(d['was'])}; {d['check']}"
+        f"not recovered, {d['verdict']}: {d['metric']} is {_number(d.get('value'))}, was {_number(d.get('was'))}; "
+        f"{d['check']}"
     ),
     events.INABILITY: lambda d: f"nothing was done: {d['reason']}",
 }

@@ -36,7 +36,9 @@ SUBCOMMANDS = {
     "config": Subcommand("agent.cli.config:command", "Check a configuration, or print its JSON Schema."),
     "rollback": Subcommand("agent.cli.rollback:command", "Make a flag safe by hand, also where Kafka is away."),
     "doctor": Subcommand("agent.cli.doctor:command", "Would a flip work now? Reads and dry runs, no write."),
-    "explain": Subcommand("agent.cli.explain:command", "What happened in an incident, or to a flag, and why."),
+    "explain": Subcommand(
+        "agent.cli.explain:command", "What happened in an incident, or to a flag, and why; reads Kafka."
+    ),
     "restore": Subcommand("agent.cli.restore:command", "Put a flag back as it was before an incident."),
     "halt": Subcommand("agent.cli.automation:halt", "Turn no flag back without a person, until resumed."),
     "resume": Subcommand("agent.cli.automation:resume", "Turn flags back again after a halt."),

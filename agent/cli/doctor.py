@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding.")
 @click.option("--no-kafka", is_flag=True, help="Leave the brokers out.")
 def command(path: Path, as_json: bool, no_kafka: bool) -> int:
-    """Read every flag, make a dry run of every flip, and ask the brokers. Writes nothing.
+    """Look at keys and the ledger, read every flag, try every flip as a dry run, ask the brokers. Writes nothing.
 
-    Exit status 4 where a flip would fail: a flag system that does not answer, a right or a flag that is missing; 1
-    where only the brokers do not answer.
+    Exit status 4 where a flip would fail: a flag system that does not answer, a right or a flag that is missing, a
+    ledger that cannot be written; 1 where only the brokers do not answer.
     """
     import msgspec
 

@@ -22,7 +22,7 @@ def command(what: str, path: Path, as_json: bool) -> int:
     """Tell an incident from beginning to end: verdicts, evidence, every step of the flip, and what came after.
 
     For a FLAG (or ENVIRONMENT/FLAG) the newest time it was in trouble, also where nothing was commanded, and why.
-    Reads the audit log; needs no running process.
+    Reads the audit log in Kafka; needs no running process.
     """
     import asyncio
 
@@ -43,10 +43,13 @@ def _lines(found: Explanation) -> list[str]:
     clock = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     head = f"{found.subject}, from {clock}"
     lines = [head if found.incident is None else f"{head}, incident {found.incident}"]
+    if found.incident is None:
+        lines += [f"  incident {name}" for name in found.incidents]
     if found.evidence is not None:
         lines += ["evidence", *(f"  {line}" for line in evidence_lines(found.evidence))]
     lines.append("what happened")
     for event in found.events:
         whom = "" if event.subject == found.subject else f"{event.subject}: "
         lines.append(f"  {event.time - begin:+9.3f} s  {whom}{sentence(event)}")
+    lines += [f"put it back with `flipback restore {name} -c FILE`" for name, wrote in found.incidents.items() if wrote]
     return lines

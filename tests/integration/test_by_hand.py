@@ -94,7 +94,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         monkeypatch.setattr(rollback, "WAIT_S", 1.0)
         monkeypatch.setattr(cli_rollback, "_SHOW_EVERY_S", 0.3)
         config = load(deployment.config)
-        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 1
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 4
         shown = capsys.readouterr()
         assert "waiting for an executor" in shown.out
         assert "no executor has answered within 1 s; use --direct" in shown.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ def test_a_flag_that_could_be_flipped_is_well_and_stays_as_it_is(
 ) -> None:
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 0
-    assert [finding["what"] for finding in found] == ["keys", "files: production/new-checkout", "files: dry run"]
-    assert "gives 'on', safe is 'off'" in found[1]["detail"]
+    assert [finding["what"] for finding in found] == [
+        "keys",
+        "state_dir",
+        "files: production/new-checkout",
+        "files: dry run",
+    ]
+    assert "gives 'on', safe is 'off'" in found[2]["detail"]
     assert (home / "flags.json").read_text() == FLAGS
     assert sorted(path.name for path in home.iterdir()) == ["flags.json", "flipback.yaml"]
 
@@ -41,7 +47,7 @@ def test_a_safe_variant_that_the_flag_lacks_is_named(home: Path, capsys: pytest.
     (home / "flipback.yaml").write_text(CONFIG.replace('safe: "off"', "safe: gone"))
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 4
-    assert [finding["ok"] for finding in found] == [True, True, False]
+    assert [finding["ok"] for finding in found] == [True, True, True, False]
     assert "'gone' is not one of its variants" in found[-1]["detail"]
 
 
@@ -92,3 +98,32 @@ def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(
     (bad,) = [finding for finding in found if not finding["ok"]]
     assert bad["what"] == "automation"
     assert "database is down" in bad["detail"]
+
+
+@pytest.mark.parametrize("place", [".flipback", ".flipback/ledger"])
+def test_a_ledger_that_cannot_be_kept_is_named(home: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / place).parent.mkdir(exist_ok=True)
+    (home / place).write_text("no directory")
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    (bad,) = [finding for finding in found if not finding["ok"]]
+    assert bad["what"] == "state_dir"
+    assert f"{home / place} is no directory" in bad["detail"]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_missing_right_on_the_ledger_is_found_without_a_write(
+    home: Path, made: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if made:
+        open_ledger(load(home / "flipback.yaml"))
+    before = sorted(home.rglob("*"))
+    # Tests may run as root, to whom no right is denied.
+    where, access = home / ".flipback/ledger" if made else home, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != where and access(path, mode))
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    # The file of flags is in the same directory, and is looked at too.
+    (bad,) = [finding for finding in found if not finding["ok"] and finding["what"] == "state_dir"]
+    assert str(where) in bad["detail"]
+    assert sorted(home.rglob("*")) == before

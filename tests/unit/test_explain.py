@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from agent import audit, events
 from agent.events import Event
 from agent.explain import NothingKnown, evidence_lines, explain, sentence
 from detectors.triggers import State
+from tests.unit.test_cli_flip import CONFIG, run
 from tests.unit.test_executor import command
 
 MADE = command()
@@ -117,3 +119,44 @@ def test_the_evidence_is_told_in_numbers() -> None:
     assert "100 samples in 60 s: 100 requests, 20 errors" in text
     by_hand = msgspec.structs.replace(MADE.evidence, by="ann", reason="customers call")
     assert list(evidence_lines(by_hand)) == ["by hand, by ann: customers call"]
+
+
+EVERY_TYPE = sorted(
+    value for name, value in vars(events).items() if name.isupper() and str(value).startswith("flipback.")
+)
+
+
+@pytest.mark.parametrize("kind", [*EVERY_TYPE, events.trigger_type("firing")])
+def test_data_that_another_version_left_out_is_not_known_and_stops_nothing(kind: str) -> None:
+    assert sentence(Event(type=kind, subject=SUBJECT, data={}, id="x", time=0.0))
+
+
+def test_a_flip_without_its_variant_is_still_told() -> None:
+    assert sentence(step(events.FLAG_VERIFIED, 1.0, took_s=0.2)).startswith("read back: ")
+
+
+def test_of_a_flag_the_incidents_are_named_that_can_be_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = msgspec.structs.replace(MADE, incident="later", id="later")
+    other = audit.step(later, events.FLAG_ALREADY, {}, "0", 1003.0)
+
+    async def read_events(_: object) -> list[Event]:
+        return [*INCIDENT, other]
+
+    monkeypatch.setattr("agent.explain.read_events", read_events)
+    (tmp_path / "flipback.yaml").write_text(CONFIG)
+    assert run("explain", "new-checkout", "-c", str(tmp_path / "flipback.yaml")) == 0
+    output = capsys.readouterr().out
+    assert f"incident {MADE.incident}" in output
+    assert "incident later" in output
+    assert [line for line in output.splitlines() if "flipback restore" in line] == [
+        f"put it back with `flipback restore {MADE.incident} -c FILE`"
+    ]
+
+
+def test_without_kafka_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "flipback.yaml").write_text(CONFIG.replace("9092", "1"))
+    assert run("explain", "new-checkout", "-c", str(tmp_path / "flipback.yaml")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "127.0.0.1:1" in line
