@@ -98,6 +98,18 @@ def read_labels(path: Path) -> list[Fault]:
     return sorted((_fault(row, f"{path}: fault {number + 1}") for number, row in enumerate(rows)), key=lambda f: f.at)
 
 
+def unwatched(config: Config, faults: Sequence[Fault]) -> list[str]:
+    """A sentence for each fault that no trigger can see, such as one with a misspelt service."""
+    specs = config.trigger_specs()
+    known = ", ".join(sorted({f"{spec.environment}/{spec.service}" for spec in specs}))
+    return [
+        f"fault {fault.name or format(fault.at, 'g')!r} is of {fault.environment or 'any environment'}/"
+        f"{fault.service or 'any service'}, which no trigger watches; watched are {known}"
+        for fault in faults
+        if not any(fault.concerns(spec) for spec in specs)
+    ]
+
+
 def backtest(
     config: Config, files: Sequence[Path], format: Format, faults: Sequence[Fault], *, within: float
 ) -> Backtest:

@@ -76,6 +76,7 @@ def replay(
         max_lateness=config.max_lateness,
         evaluate_every=int(config.evaluate_every),
         batch=batch,
+        names=[str(path) for path in files],
     )
     return run, lines(run, specs, evaluations=evaluations)
 

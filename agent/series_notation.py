@@ -12,6 +12,9 @@ from agent.errors import ConfigError
 COUNTS = ("requests", "errors", "timeouts", "unavailable", "cache_hits", "cache_lookups")
 LABELS = ("service", "environment", "flag", "variant", "instance")
 
+MAX_VALUES = 1_000_000
+"""Values of one series: eleven days of seconds."""
+
 _SERIES = re.compile(r"\s*([a-z_]+(?:\.[^\s{]+)?)\s*\{(.*)\}\s*", re.DOTALL)
 _LABEL = re.compile(r'\s*([a-z_]+)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|$)')
 _NUMBER = r"[+-]?\d+(?:\.\d+)?"
@@ -52,7 +55,11 @@ def parse_values(text: str) -> list[float | None]:
         match = _TERM.fullmatch(term)
         if match is None:
             raise ConfigError(f"values {term!r}: expected such as 5, 5x10, 0+2x10, _, _x3 or stale")
-        times = int(match[4] or 0)
+        # Int itself refuses more digits than 4300, by another error.
+        digits = (match[4] or "0").lstrip("0")
+        times = int(digits or 0) if len(digits) <= len(str(MAX_VALUES)) else MAX_VALUES
+        if len(values) + times >= MAX_VALUES:
+            raise ConfigError(f"values {term!r}: a series of more than {MAX_VALUES:,} values; write a shorter one")
         if match[1]:
             # Of nothing, n are n; of a value, n are n more.
             values += [None] * max(times, 1)

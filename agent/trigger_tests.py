@@ -43,7 +43,13 @@ from streams.replay import Replay
 START = 1_700_000_000
 """Event time of second 0 of every test, in Unix seconds."""
 
+LONGEST_S = 24 * 3600
+"""Seconds after which nothing may be asked of a test: each of them is evaluated."""
+
 STATES = ("ok", "pending", "firing", "unknown")
+
+
+_EXPECTED = "expected `config: FILE` and a list `tests` of at least one test with input_series and trigger_test"
 
 
 class InputSeries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,11 +90,19 @@ class Result:
 def run(path: Path) -> Iterator[Result]:
     """Run the tests of a file. Raises ConfigError where the file or its configuration cannot be used."""
     try:
-        file = msgspec.convert(yaml.safe_load(path.read_text()), CaseFile)
+        content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    if content is None:
+        raise ConfigError(f"{path}: it is empty; {_EXPECTED}")
+    try:
+        file = msgspec.convert(content, CaseFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}; {_EXPECTED}") from None
+    if not file.tests:
+        raise ConfigError(f"{path}: it has no tests; {_EXPECTED}")
     config = load(path.parent / file.config)
     for number, test in enumerate(file.tests):
         name = test.name or f"test {number + 1}"
@@ -220,4 +234,6 @@ def _seconds(text: str, what: str) -> int:
     span = parse_span(text)
     if span is None or span % 1000 or (what == "interval" and not span):
         raise ConfigError(f"{what} {text!r}: expected whole seconds such as 30s or 2m30s")
+    if span > 1000 * LONGEST_S:
+        raise ConfigError(f"{what} {text!r}: expected at most {LONGEST_S // 3600}h; make the test shorter")
     return int(span / 1000)

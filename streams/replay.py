@@ -50,7 +50,7 @@ class Tally:
 
 
 class Replay:
-    """One pass over recordings, each an iterable of undecoded records in the given format."""
+    """One pass over recordings, each an iterable of undecoded records in the given format; `names` are for reasons."""
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Replay:
         max_lateness: float,
         evaluate_every: int,
         batch: int = BATCH,
+        names: Sequence[str] = (),
     ) -> None:
         interner = Interner(watch_list(specs), max_scopes)
         self._decoder = Decoder({TOPIC: format}, interner)
@@ -70,6 +71,7 @@ class Replay:
             for p, records in enumerate(recordings)
         ]
         self._max_lateness = max_lateness
+        self._names = [*names, *(str(place) for place in range(len(names), len(recordings)))]
         self._batch = batch
         self.tally = Tally()
         self.shard = Shard(
@@ -102,6 +104,10 @@ class Replay:
             for tape in self._tapes:
                 yield from self._say(tape, tape.reducer.close(end), end)
 
+    def silent(self) -> list[str]:
+        """The names of the recordings of which nothing has been counted so far."""
+        return [self._names[tape.source.partition] for tape in self._tapes if tape.reducer.newest is None]
+
     def _read(self, tape: _Tape) -> Iterator[Second]:
         values: list[bytes | None] = list(itertools.islice(tape.records, self._batch))
         if not values:
@@ -114,7 +120,9 @@ class Replay:
         for reject in batch.rejects + tape.reducer.add(batch, math.inf):
             self.tally.rejected[reject.kind] += reject.rows
             if len(self.tally.reasons) < 10:
-                self.tally.reasons.append(f"record {reject.offset}: {reject.reason}")
+                self.tally.reasons.append(
+                    f"{self._names[tape.source.partition]}: record {reject.offset}: {reject.reason}"
+                )
         if tape.reducer.newest is not None:
             mark = tape.reducer.newest - self._max_lateness
             self._decoder.close(tape.source, mark, math.inf)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.options import Finite, Written
 from agent.cli.replay import FORMATS
 
 if TYPE_CHECKING:
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     "--format", type=click.Choice(FORMATS), help="Format of the files; the first telemetry topic's if absent."
 )
 @click.option(
-    "--within", default=300.0, show_default=True, help="Seconds after a fault's end in which it may still be seen."
+    "--within",
+    default=300.0,
+    show_default=True,
+    type=Finite(min=0),
+    help="Seconds after a fault's end in which it may still be seen.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a timeline there, as one HTML file.")
+@click.option("--plot", type=Written(), help="Write a timeline there, as one HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     path: Path,
@@ -46,13 +51,16 @@ def command(
 
     import msgspec
 
-    from agent.backtest import backtest, read_labels
+    from agent.backtest import backtest, read_labels, unwatched
     from agent.config_load import load
     from streams.settings import Format
 
     config = load(path)
     chosen = cast(Format, format or config.telemetry[0].format)
-    found = backtest(config, files, chosen, read_labels(labels), within=within)
+    faults = read_labels(labels)
+    for warning in unwatched(config, faults):
+        click.echo(f"flipback: warning: {labels}: {warning}", err=True)
+    found = backtest(config, files, chosen, faults, within=within)
     if plot is not None:
         from agent.timeline import page
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from agent.baseline import NO_BASELINE, read_baseline
+from agent.cli.options import Finite
 from agent.config import Config
 from agent.config_load import check, load, render, rules_hash
 from agent.config_schema import schema
@@ -28,7 +29,7 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="Requests/s to tell how long samples take to come; the stored throughput if absent.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")

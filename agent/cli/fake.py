@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.options import PORT
+from agent.errors import FlipbackError
+
 if TYPE_CHECKING:
     from agent.fakes.server import Fake
 
@@ -19,8 +22,10 @@ FAKES = {
 
 @click.command("fake")
 @click.argument("system", type=click.Choice(list(FAKES)))
-@click.option("--port", default=0, show_default=True, help="Port on loopback; 0 takes a free one.")
-@click.option("--control-port", default=0, show_default=True, help="Port for faults and flags; 0 takes a free one.")
+@click.option("--port", default=0, type=PORT, show_default=True, help="Port on loopback; 0 takes a free one.")
+@click.option(
+    "--control-port", default=0, type=PORT, show_default=True, help="Port for faults and flags; 0 for a free one."
+)
 @click.option("--flag", "flags", multiple=True, metavar="NAME[=on|off]", help="A flag that is there; may be repeated.")
 @click.option("--fault", "faults", multiple=True, metavar="FAULT", help="A fault to come; may be repeated.")
 def command(system: str, port: int, control_port: int, flags: tuple[str, ...], faults: tuple[str, ...]) -> int:
@@ -38,11 +43,17 @@ def command(system: str, port: int, control_port: int, flags: tuple[str, ...], f
     fake: Fake = getattr(import_module(module), name)()
     for flag in flags:
         key, _, variant = flag.partition("=")
-        if variant not in ("", "on", "off"):
+        if not key or variant not in ("", "on", "off"):
             raise click.UsageError(f"--flag {flag}: expected NAME, NAME=on or NAME=off")
-        fake.put(key, variant or "on")
+        try:
+            fake.put(key, variant or "on")
+        except FlipbackError as error:
+            raise click.UsageError(f"--flag {flag}: {error}") from None
     for fault in faults:
-        fake.faults.add(fault)
+        try:
+            fake.faults.add(fault)
+        except FlipbackError as error:
+            raise click.UsageError(f"--fault: {error}") from None
     asyncio.run(_serve(fake, port, control_port))
     return 0
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from agent.cli.options import Finite
+
 FORMATS = ("json", "json-array", "ndjson", "columnar", "counters")
 
 
@@ -21,14 +23,15 @@ FORMATS = ("json", "json-array", "ndjson", "columnar", "counters")
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--evaluations", is_flag=True, help="Every evaluation of every trigger, not only changes.")
-@click.option("--at-speed", type=click.FloatRange(min=0, min_open=True), help="Times faster than it was recorded.")
+@click.option("--at-speed", type=Finite(min=0, min_open=True), help="Times faster than it was recorded.")
 def command(
     path: Path, files: tuple[Path, ...], format: str | None, as_json: bool, evaluations: bool, at_speed: float | None
 ) -> int:
     """Run recorded telemetry through the triggers of a configuration and print what they would have done.
 
     FILES are recordings, gzip or not, a record a line. Several are read side by side by their time. Prints each change
-    of a verdict and each command that would have been sent; a tally of what was read goes to stderr.
+    of a verdict and each command that would have been sent; a tally of what was read goes to stderr. Exit
+    status 1 where nothing was counted.
     """
     from typing import cast
 
@@ -55,4 +58,7 @@ def command(
     )
     for reason in tally.reasons:
         sys.stderr.write(f"  {reason}\n")
-    return 0
+    silent = run.silent()
+    for name in silent:
+        sys.stderr.write(f"{name}: nothing in it was counted; is it a recording in the format that --format names?\n")
+    return 1 if len(silent) == len(files) else 0

@@ -8,25 +8,32 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.options import Finite, Written
+
 if TYPE_CHECKING:
     from agent.simulate import Simulated
 
-_SHARE = click.FloatRange(0, 1)
+_SHARE = Finite(0, 1)
+_RATE = Finite(0, 1e6, min_open=True)
 
 
 @click.command("simulate")
 @click.option(
     "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
 )
-@click.option(
-    "--rate", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Requests/s."
-)
+@click.option("--rate", default=50.0, show_default=True, type=_RATE, help="Requests/s.")
 @click.option("--baseline", type=_SHARE, help="Share of bad requests when healthy; 0.005 or a quarter of the limit.")
 @click.option("--bad", type=_SHARE, help="Share of bad requests of the new variant; twice the trigger's limit.")
 @click.option("--split", default=0.1, show_default=True, type=_SHARE, help="Share of requests with the new variant.")
-@click.option("--days", default=30.0, show_default=True, help="Days of a healthy service for false alarms; 0 for none.")
+@click.option(
+    "--days",
+    default=30.0,
+    show_default=True,
+    type=Finite(min=0),
+    help="Days of a healthy service for false alarms; 0 for none.",
+)
 @click.option("--seed", default=20240501, show_default=True, help="Seed of the random numbers.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the delays there, as one HTML file.")
+@click.option("--plot", type=Written(), help="Write the delays there, as one HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a trigger.")
 def command(
     path: Path,

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.options import Written
+
 if TYPE_CHECKING:
     from agent.trigger_tests import Result
 
 
 @click.command("test")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--junit", type=click.Path(path_type=Path), help="Write the results there as JUnit XML.")
+@click.option("--junit", type=Written(), help="Write the results there as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a test.")
 def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
     """Try the triggers of a configuration on input series, and compare what they say with what is expected.

@@ -120,6 +120,10 @@ def test_passing_tests_end_with_status_0(tmp_path: Path, capsys: pytest.CaptureF
         ({"requests" + SERVICE: "1x20"}, {"exp_state": "fine"}, "expected one of ok"),
         ({"requests" + SERVICE: "1x20"}, {"trigger": "absent"}, "no trigger 'absent'"),
         ({"requests" + SERVICE: "1x20"}, {"eval_time": "soon"}, "whole seconds"),
+        ({"requests" + SERVICE: "1x20"}, {"eval_time": "25h"}, "at most 24h"),
+        ({"requests" + SERVICE: "50x99999999999"}, {}, "more than 1,000,000 values"),
+        ({"requests" + SERVICE: "_x" + "9" * 5000}, {}, "more than 1,000,000 values"),
+        ({"requests" + SERVICE: "1x600000 1x600000"}, {}, "more than 1,000,000 values"),
     ],
 )
 def test_a_file_that_is_no_test_ends_with_status_3_and_says_why(
@@ -128,6 +132,13 @@ def test_a_file_that_is_no_test_ends_with_status_3_and_says_why(
     wanted = {"eval_time": "10s", "trigger": "errors", "exp_state": "ok", **expected}
     assert cli("test", str(written(tmp_path, series, [wanted]))) == 3
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "config: flipback.yaml\ntests: []\n", "[]", "config: [\n"])
+def test_a_file_without_a_test_is_no_success(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tests.yaml").write_text(content)
+    assert cli("test", str(tmp_path / "tests.yaml")) == 3
+    assert "expected" in capsys.readouterr().err
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-1000, 1000)), max_size=30))
