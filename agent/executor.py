@@ -200,11 +200,21 @@ class Executor:
                 entry, created = opened
             else:
                 entry, created = known, False
+                await self._ordered_again(entry, command, received)
         except (BackendError, LedgerError) as error:
             return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False), None
         if entry.settled:
             return self._settled(command, entry, created), entry
         return await self._flip(command, entry, created, budget, received), entry
+
+    async def _ordered_again(self, entry: Entry, command: Command, received: float) -> None:
+        """Write down who gives an order once more that is not done yet, and why: by its id it is the first one."""
+        if entry.settled or not command.by_hand or command.evidence == entry.command.evidence:
+            return
+        data = {"command": msgspec.to_builtins(command)}
+        event = audit.step(command, events.COMMAND_RECEIVED, data, f"again {command.issued_at!r}", received)
+        if all(known.id != event.id for known in entry.events):
+            await self._append(entry, event)
 
     async def _examine(self, command: Command, budget: Budget) -> ExecutionResult | _Examined:
         """Look at the clock and at the flag: a refusal, or the first steps, which settle it where no write follows."""
@@ -317,11 +327,14 @@ class Executor:
     async def _record(self, entry: Entry, kind: str, data: dict[str, Any]) -> None:
         """Add a step. From here on a failing disk stops nothing: a re-delivery finds the write by reading back."""
         number = sum(event.type == kind for event in entry.events)
-        event = audit.step(entry.command, kind, data, str(number), self._now())
+        await self._append(entry, audit.step(entry.command, kind, data, str(number), self._now()))
+
+    async def _append(self, entry: Entry, event: Event) -> None:
         try:
             await self._disk.run(partial(self._ledger.append, entry, event))
         except LedgerError as error:
-            log_event(log, "ledger.failed", level=logging.ERROR, command=entry.command.id, step=kind, error=str(error))
+            name, step = entry.command.id, event.type
+            log_event(log, "ledger.failed", level=logging.ERROR, command=name, step=step, error=str(error))
 
 
 def _rejected(command: Command, refusal: Rejection) -> ExecutionResult:

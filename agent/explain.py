@@ -80,7 +80,10 @@ def explain(log: Sequence[Event], what: str) -> Explanation:
         return _incident(log, own, what)
     subjects = {event.subject for event in log if what in (event.subject, event.subject.partition("/")[2])}
     if not subjects:
-        raise NothingKnown(f"the audit log knows no incident and no flag {what!r}; `flipback status` lists both")
+        raise NothingKnown(
+            f"the audit log knows no incident and no flag {what!r}; `flipback status` lists flags and the incidents of "
+            "triggers, `flipback explain FLAG` a flag's newest incidents, those by hand too"
+        )
     if len(subjects) > 1:
         raise NothingKnown(f"{what!r} is in several environments: name one of {', '.join(sorted(subjects))}")
     return _flag(log, subjects.pop())
@@ -132,11 +135,16 @@ def _episode(of: Sequence[Event], end: float) -> float:
 
 
 def _evidence(found: Iterable[Event]) -> Evidence | None:
-    for event in found:
+    """The evidence of the first command; of a person's that was given again, who gave it last and why."""
+    first: Evidence | None = None
+    for event in _sorted(found):
         command = event.data.get("command")
-        if event.type == events.COMMAND_RECEIVED and isinstance(command, dict):
-            return msgspec.convert(command["evidence"], Evidence)
-    return None
+        if event.type != events.COMMAND_RECEIVED or not isinstance(command, dict):
+            continue
+        seen = msgspec.convert(command["evidence"], Evidence)
+        if first is None or (first.by and seen.by):
+            first = seen
+    return first
 
 
 def _cause(event: Event) -> object:

@@ -88,6 +88,10 @@ class Ledger:
             for event in entry.events:
                 self._note(entry.command, event)
 
+    @property
+    def directory(self) -> Path:
+        return self._directory
+
     def get(self, command: str) -> Entry | None:
         """The entry of a command's id. Raises LedgerError where its file is damaged."""
         path = self._path(command)

@@ -7,15 +7,19 @@ ledger; a running executor tells the audit log. Of flags that were made safe tog
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 from agent import audit
 from agent.backends.contract import FlagBackend, FlagState, Outcome
 from agent.errors import ConfigError, RestoreRefused, Timeout, Transient
-from agent.events import FLAG_RESTORED, FLAG_WRITTEN
+from agent.events import COMMAND_RECEIVED, FLAG_RESTORED, FLAG_WRITTEN
 from agent.ledger import Entry, Ledger
 
 BUDGET_S = 5.0
+
+SHOWN = 5
+"""Incidents that are named where one is not known."""
 
 
 def flipped(ledger: Ledger, incident: str) -> list[Entry]:
@@ -23,9 +27,14 @@ def flipped(ledger: Ledger, incident: str) -> list[Entry]:
 
     Raises RestoreRefused where flipback wrote no flag.
     """
-    entries = [entry for entry in ledger.entries() if entry.command.incident == incident]
+    known = list(ledger.entries())
+    entries = [entry for entry in known if entry.command.incident == incident]
     if not entries:
-        raise RestoreRefused(f"the ledger knows no incident {incident}; `flipback status` lists them")
+        raise RestoreRefused(
+            f"the ledger {ledger.directory} has no incident {incident}; an incident that `flipback status` "
+            "shows and this ledger has not was carried out by an executor with another state_dir: restore it there. "
+            f"{_newest(known)}"
+        )
     written = [entry for entry in entries if _written(entry) is not None]
     if not written:
         last = entries[0].events[-1].type if entries[0].events else "nothing"
@@ -73,6 +82,26 @@ async def restore(
         data = {"variant": state.variant, "version": state.version, "outcome": outcome, "reason": reason, "by": by}
         ledger.append(entry, audit.step(command, FLAG_RESTORED, data, str(number), now()))
     return outcome, state
+
+
+def orders(entry: Entry) -> list[tuple[str, str]]:
+    """By whom a command by hand was given and why, each that gave it before it was done; oldest first."""
+    commands = [event.data["command"] for event in entry.events if event.type == COMMAND_RECEIVED]
+    return [(command["evidence"].get("by", ""), command["evidence"].get("reason", "")) for command in commands]
+
+
+def _newest(entries: Iterable[Entry]) -> str:
+    """The newest incidents that can be restored, a line each."""
+    written = sorted(filter(_written, entries), key=lambda entry: -entry.command.issued_at)
+    if not written:
+        return "It has none that could be restored"
+    lines = ["The newest that it has:"]
+    # A group has one incident and several flags.
+    for name in list(dict.fromkeys(entry.command.incident for entry in written))[:SHOWN]:
+        made = next(entry.command for entry in written if entry.command.incident == name)
+        at = datetime.fromtimestamp(made.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lines.append(f"  {at}  {made.environment}/{made.flag}/{made.trigger}  {name}")
+    return "\n".join(lines)
 
 
 def _written(entry: Entry) -> str | None:

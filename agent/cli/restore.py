@@ -31,12 +31,20 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     monitor goes on judging: if the fault is still there, the flag is flipped again.
     """
     import asyncio
+    import os
 
     from agent.config_load import load
-    from agent.flips import open_ledger
+    from agent.errors import RestoreRefused
+    from agent.flips import LEDGER, open_ledger
     from agent.restore import flipped
 
     config = load(path)
+    if not os.path.lexists(config.state_dir / LEDGER):
+        # Opening it would make it, in a place where no executor has been.
+        raise RestoreRefused(
+            f"there is no ledger in state_dir {config.state_dir.absolute()}, or none that you may see; call this where "
+            "the executor runs, as its user, with its configuration"
+        )
     ledger = open_ledger(config)
     entries = flipped(ledger, incident)
     click.echo("\n".join(_summary(entry) for entry in entries))
@@ -88,11 +96,13 @@ def _told(entry: Entry, result: tuple[Outcome, FlagState] | FlipbackError) -> Fl
 
 
 def _summary(entry: Entry) -> str:
+    from agent.restore import orders
+
     made, seen = entry.command, entry.command.evidence
     before = _words(entry.opened.snapshot.state)
     moment = datetime.fromtimestamp(entry.events[-1].time, UTC).isoformat(timespec="seconds")
     why = (
-        f"by hand, {seen.by}: {seen.reason}"
+        "by hand, " + "; then ".join(f"{by}: {reason}" for by, reason in orders(entry))
         if made.by_hand
         else f"{made.trigger}: {seen.metric} of {seen.scope} was {seen.value:g}, limit {seen.op} {seen.threshold:g}, "
         f"{seen.samples} samples"

@@ -6,6 +6,7 @@ import asyncio
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent import cli
@@ -14,11 +15,13 @@ from agent.backends.contract import Outcome
 from agent.breaker import Limits
 from agent.commands import sign
 from agent.config_load import load
+from agent.errors import RestoreRefused
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
 from agent.flips import make_backends, managed
 from agent.keys import PUBLIC_NAME, load_private, load_public
 from agent.ledger import Ledger
+from agent.restore import flipped
 from tests.unit.test_executor import command
 
 CONFIG = """
@@ -149,8 +152,35 @@ def test_restore_refuses_what_a_person_changed(home: Path, capsys: pytest.Captur
 
 
 def test_restore_names_an_unknown_incident(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    incident = flip(home)
     assert run("restore", "nothing", "--config", str(home / "flipback.yaml"), "--yes") == 5
-    assert "no incident nothing" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"the ledger {home / '.flipback' / 'ledger'} has no incident nothing" in error
+    assert error.splitlines()[-1] == f"  1970-01-01T00:16:40Z  production/new-checkout/errors  {incident}"
+
+
+def test_restore_says_where_there_is_no_ledger_and_makes_none(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("restore", "nothing", "--config", str(home / "flipback.yaml"), "--yes") == 5
+    assert f"there is no ledger in state_dir {home / '.flipback'}" in capsys.readouterr().err
+    assert not (home / ".flipback" / "ledger").exists()
+
+
+def test_restore_names_the_five_newest_of_what_can_be_restored(home: Path) -> None:
+    incident = flip(home)
+    ledger = Ledger(home / ".flipback" / "ledger")
+    (entry,) = ledger.entries()
+    for number in range(6):
+        later = msgspec.structs.replace(
+            entry.command, id=f"id-{number}", incident=f"later-{number}", issued_at=entry.command.issued_at + number + 1
+        )
+        ledger.open(later, b"", entry.opened.snapshot, entry.events)
+    unwritten = msgspec.structs.replace(entry.command, id="x", incident="unwritten", issued_at=5000.0)
+    ledger.open(unwritten, b"", entry.opened.snapshot, entry.events[:1])
+    with pytest.raises(RestoreRefused) as refused:
+        flipped(ledger, "nothing")
+    named = [line.split()[-1] for line in str(refused.value).splitlines()[1:]]
+    assert named == ["later-5", "later-4", "later-3", "later-2", "later-1"]
+    assert incident not in named
 
 
 def test_a_backend_that_cannot_be_used_has_its_own_status(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

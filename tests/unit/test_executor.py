@@ -13,13 +13,15 @@ from agent.allowlist import CLOCK_SKEW_S, ManagedFlag
 from agent.automation import Automation
 from agent.backends.contract import Cas, FlagRef, Outcome
 from agent.breaker import Limits
-from agent.commands import Command, Evidence, Reason, issue, sign
+from agent.commands import BY_HAND, Command, Evidence, Reason, issue, sign
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
 from agent.events import Event, from_kafka, to_kafka
 from agent.executor import ExecutionResult, Executor
+from agent.explain import explain, sentence
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
 from agent.ledger import Entry, Ledger
+from agent.restore import orders
 from tests.unit.fake_backend import FakeBackend, Fault
 
 KEY = PrivateKey(Ed25519PrivateKey.generate())
@@ -536,3 +538,28 @@ async def test_a_command_of_any_service_that_watches_the_flag_is_carried_out(tmp
     other = ManagedFlag("new-checkout", "production", "payment", "files", "off")
     desk.executor._allowed._flags[REF].append(other)
     assert (await desk.execute(signed(service="payment"))).outcome is Outcome.APPLIED
+
+
+def by_hand(by: str, reason: str, at: float) -> bytes:
+    seen = msgspec.structs.replace(EVIDENCE, by=by, reason=reason, fired_at=at)
+    return signed(trigger=BY_HAND, evidence=seen, issued_at=at)
+
+
+async def test_an_order_that_is_given_again_before_it_is_done_keeps_each_persons_reason(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, budget_s=0.3)
+    desk.backend.faults["apply"] = [Fault.LIE]
+    first, second = by_hand("ann", "customers call", 1000.0), by_hand("bob", "still broken", 1000.5)
+    for raw in (first, first, second, second):
+        assert (await desk.execute(raw)).outcome is Outcome.AMBIGUOUS
+    received = [event for event in desk.told if event.type == events.COMMAND_RECEIVED]
+    assert [event.data["command"]["evidence"]["by"] for event in received] == ["ann", "bob"]
+    assert len({event.id for event in received}) == 2
+    found = explain(desk.told, received[0].data["incident"])
+    assert found.evidence is not None
+    assert (found.evidence.by, found.evidence.reason) == ("bob", "still broken")
+    assert [sentence(event).rpartition(" by ")[2] for event in found.events if event in received] == [
+        "ann: customers call",
+        "bob: still broken",
+    ]
+    (entry,) = desk.ledger.entries()
+    assert orders(entry) == [("ann", "customers call"), ("bob", "still broken")]
