@@ -182,5 +182,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     events.FLAG_NOT_RECOVERED: lambda d: (
         f"not recovered, {d['verdict']}: {d['metric']} is {_number(d['value'])}, was {_number(d['was'])}; {d['check']}"
     ),
+    events.AUTOMATION_HALTED: lambda d: f"halted by {d['by']}: {d['reason'] or 'no reason given'}; {d['todo']}",
+    events.AUTOMATION_RESUMED: lambda d: f"resumed by {d['by']}: {d['reason'] or 'no reason given'}",
     events.INABILITY: lambda d: f"nothing was done: {d['reason']}",
 }
