@@ -26,12 +26,14 @@ from agent.logs import log_event
 from agent.severity import level
 from agent.shutdown import Deadline
 from agent.topics import wanted
-from agent.verdicts import flips_event, inability_event, transition_event
+from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole
+from streams.drift import Drift
+from streams.habits import Habit
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness, silence
 from streams.log import read_topic
@@ -81,6 +83,7 @@ class Worker:
         self.config = config
         self.roles = tuple(roles)
         self.specs = config.trigger_specs()
+        self.habits = config.habits()
         self.topics = Topics(config.kafka.prefix)
         self.connection = connect(config)
         self.known = Known()
@@ -157,7 +160,7 @@ class Worker:
                 self.connection,
                 self.topics,
                 formats={t.topic: t.format for t in config.telemetry},
-                watch=watch_list(self.specs),
+                watch=watch_list(self.specs, self.habits),
                 max_scopes=config.max_scopes,
                 max_lateness=config.max_lateness,
                 partitions=partitions,
@@ -168,6 +171,7 @@ class Worker:
                 self.connection,
                 self.topics,
                 specs=self.specs,
+                habits=self.habits,
                 telemetry=[t.topic for t in config.telemetry],
                 partials_partitions=partitions[self.topics.partials],
                 lookback=max(lookback, aftermath.lookback(config.flags, config.after_flip)),
@@ -217,7 +221,10 @@ class Worker:
         async def firing(second: Second) -> None:
             await commander.firing(second.firing, second.breaching)
 
-        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged)
+        async def drift(habit: Habit, found: Drift) -> None:
+            await self._event(self._app("monitor"), drift_event(habit, found))
+
+        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged, drift=drift)
 
     def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
         return {} if self.monitor is None else self.monitor.watched()
