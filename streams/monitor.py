@@ -39,6 +39,15 @@ SKIPPED_AFTER = 3600
 Status = Literal["live", "catching_up", "unknown"]
 
 
+_NAMED = 3
+
+
+def shortened(names: Sequence[str], by: str = ", ") -> str:
+    """The first three names and how many more there are: 64 partitions in a line tell a person nothing."""
+    more = len(names) - _NAMED
+    return by.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 class Condition(NamedTuple):
     """Whether a shard may act, and why not."""
 
@@ -128,14 +137,14 @@ class Shard:
         """May the shard act at `now` (Unix seconds)?"""
         missing = self.merge.missing()
         if missing:
-            return Condition("unknown", f"nothing heard yet of {', '.join(missing)}")
+            return Condition("unknown", f"nothing heard yet of {shortened(missing)}")
         silent = self.merge.silent(now, SILENT_AFTER)
         if silent:
-            return Condition("unknown", f"no ingest has spoken for {', '.join(silent)} for {SILENT_AFTER:.0f} s")
+            return Condition("unknown", f"no ingest has spoken for {shortened(silent)} for {SILENT_AFTER:.0f} s")
         mark = self.merge.watermark
         if mark is None or now - mark > self._catching_up_after:
             behind = "not known yet" if mark is None else f"{now - mark:.0f} s behind"
-            waiting = ", ".join(self.merge.lagging(now - self._catching_up_after))
+            waiting = shortened(self.merge.lagging(now - self._catching_up_after))
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
 
