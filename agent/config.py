@@ -14,6 +14,7 @@ from agent.keys import PRIVATE_NAME, PUBLIC_NAME
 from agent.min_samples import with_auto
 from detectors.grammar import parse
 from detectors.spec import FALSE_ALARMS, Action, Condition, TriggerSpec
+from streams.habits import Habit, HabitMetric, Method
 from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
 
 _FAST = ("error_rate", "timeout_rate", "availability")
@@ -38,6 +39,10 @@ Environment = Annotated[
         extra={"expected": "a name of at most 200 characters, without blanks or /"},
     ),
 ]
+
+
+HABIT = 0.005
+"""Share of bad requests that is a service's habit where no baseline says otherwise."""
 
 
 class When(str):
@@ -159,6 +164,20 @@ class BlameSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = seconds(3600)
 
 
+class DriftSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ratio of a whole service that is watched for a change of its habit, told and never acted upon.
+
+    Needs river: `pip install 'flipback[drift]'`.
+    """
+
+    service: Annotated[Name, Meta(description="The service that is watched.")]
+    environment: Annotated[Environment, Meta(description="Its environment.")] = "production"
+    metric: Annotated[
+        HabitMetric, Meta(description="The ratio; its habit is the baseline file's value, else 0.5 % bad.")
+    ]
+    method: Annotated[Method, Meta(description="Page-Hinkley, which is quicker, or ADWIN.")] = "page_hinkley"
+
+
 class AfterFlipSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is looked at when a flag has been turned back."""
 
@@ -228,6 +247,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     command: CommandSettings = msgspec.field(default_factory=CommandSettings)
     automation: AutomationSettings = msgspec.field(default_factory=AutomationSettings)
     blame: BlameSettings = msgspec.field(default_factory=BlameSettings)
+    drift: Annotated[list[DriftSettings], Meta(description="Habits of services that are watched for a change.")] = (
+        msgspec.field(default_factory=list)
+    )
     after_flip: AfterFlipSettings = msgspec.field(default_factory=AfterFlipSettings)
     keys: KeySettings = KeySettings()
     state_dir: Annotated[Path, Meta(description="Where snapshots, the ledger and keys are kept.")] = msgspec.field(
@@ -243,6 +265,17 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def public_keys(self) -> list[Path]:
         return self.keys.public_keys or [self.state_dir / PUBLIC_NAME]
+
+    def habits(self) -> list[Habit]:
+        """The habits that are watched: the baseline file's value, else 0.5 % bad. ConfigError as `trigger_specs`."""
+        baseline = read_baseline(self.baseline) if self.baseline is not None else NO_BASELINE
+        found = []
+        for one in self.drift:
+            value = baseline.value(one.environment, one.service, one.metric)
+            good = one.metric in ("availability", "cache_hit_rate")
+            bad = HABIT if value is None else 1 - value if good else value
+            found.append(Habit(one.environment, one.service, one.metric, one.method, (bad,)))
+        return found
 
     def trigger_specs(self) -> list[TriggerSpec]:
         """The triggers of all flags in the file's order, every default filled in.

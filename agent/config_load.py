@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent import config_rules, config_text
+from agent import config_backends, config_rules, config_text
 from agent.config import Config
 from agent.config_decode import Decoding
 from agent.config_text import Problem
@@ -29,8 +29,11 @@ def load(path: Path) -> Config:
     return config
 
 
-def check(path: Path) -> tuple[Config | None, list[Problem]]:
-    """The configuration, or None and all its problems in the order in which they stand in the file."""
+def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Problem]]:
+    """The configuration, or None and all its problems in the order in which they stand in the file.
+
+    `files` looks for the files that it names too, as keys and secrets, all of which only a process of all roles needs.
+    """
     document = config_text.read(path)
     if document.problems:
         return None, document.problems
@@ -38,6 +41,8 @@ def check(path: Path) -> tuple[Config | None, list[Problem]]:
     settings = decoding.fields(document.data, Config, "")
     if settings is not None:
         config_rules.check(settings, decoding.note)
+        if files:
+            config_backends.check_files(settings, decoding.note)
     if settings is None or decoding.problems:
         # What has no line, as in TOML, stays in the order of the checks.
         return None, sorted(decoding.problems, key=lambda problem: problem.line or 0)

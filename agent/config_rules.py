@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from agent.backends.address import is_loopback
 from agent.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.commands import BY_HAND
 from agent.config import Flag, Trigger
+from agent.config_backends import check_addresses
 from agent.config_decode import WRONG
+from agent.config_text import Note
 from agent.errors import ConfigError
 from agent.min_samples import with_auto
 from detectors.cells import Scope
@@ -33,12 +35,6 @@ class _Times(NamedTuple):
     false_alarms: Any
 
 
-class Note(Protocol):
-    """Takes the path of a problem, what is wrong, what to do, and a text with carets."""
-
-    def __call__(self, path: str, message: str, todo: str, excerpt: str | None = None) -> None: ...
-
-
 def check(settings: Mapping[str, Any], note: Note) -> None:
     """Check the fields of a Config. Those that hold WRONG have been noted already; nothing is said because of them."""
     kafka, backends, every = settings["kafka"], settings["backends"], settings["evaluate_every"]
@@ -46,6 +42,7 @@ def check(settings: Mapping[str, Any], note: Note) -> None:
         _kafka(kafka, note)
     _telemetry(settings["telemetry"], kafka.prefix if kafka is not WRONG else WRONG, note)
     _times(settings, note)
+    check_addresses(backends, note)
     baseline = _baseline(settings["baseline"], note)
     flags = list(_right(settings["flags"]))
     for index, flag in flags:
@@ -83,7 +80,7 @@ def _kafka(kafka: KafkaSettings, note: Note) -> None:
         host, colon, port = broker.rpartition(":")
         if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536) or " " in broker:
             note(f"kafka.brokers[{index}]", f"expected host:port, found {broker!r}", "such as 127.0.0.1:9092")
-        elif not _loopback(host.strip("[]")):
+        elif not is_loopback(host.strip("[]")):
             remote.append(broker)
     if remote and kafka.security is None:
         note(
@@ -110,13 +107,6 @@ def _security(security: SecuritySettings, note: Note) -> None:
     for name in ("cafile", "certfile", "keyfile"):
         if security.allow_plaintext is True and getattr(security, name):
             note(f"kafka.security.{name}", "is for TLS, which allow_plaintext turns off", "remove one of the two")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _telemetry(telemetry: Iterable[TelemetrySettings], prefix: str, note: Note) -> None:

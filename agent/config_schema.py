@@ -55,5 +55,7 @@ def _written(default: Any) -> Any:
     """A default as the file would have it."""
     if isinstance(default, Seconds | WholeSeconds):
         return format_seconds(int(default))
+    if isinstance(default, list):
+        return []
     # Of settings, each has its own default.
     return str(default) if isinstance(default, Path) else {}

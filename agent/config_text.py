@@ -7,9 +7,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
+
+_MOST_BYTES = 16 * 1024 * 1024
+_DEEPEST = 100
+"""Levels of nesting; a configuration has seven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class Problem:
     todo: str
     line: int | None = None
     excerpt: str | None = None
+
+
+class Note(Protocol):
+    """Takes the path of a problem, what is wrong, what to do, and a text with carets."""
+
+    def __call__(self, path: str, message: str, todo: str, excerpt: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,12 @@ def join(path: str, key: str) -> str:
 
 def read(path: Path) -> Document:
     """Read a YAML or TOML file, by its suffix. Never raises for what the file is or holds: `problems` says it."""
-    if path.suffix not in (".yaml", ".yml", ".toml"):
-        return _broken(f"a file ending in {path.suffix or 'nothing'}", "name it .yaml, .yml or .toml, as it is written")
+    if path.suffix not in (".yaml", ".yml", ".json", ".toml"):
+        what = f"its name ends in {path.suffix}" if path.suffix else "its name has no ending"
+        return _broken(f"{what}: neither YAML nor TOML", "name it .yaml, .yml, .json or .toml, as it is written")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            return _broken(f"is larger than {_MOST_BYTES:,} bytes", "is this the configuration? It was not read")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         return _broken(f"cannot be read: {error.strerror}", "name a file that exists and that this user may read")
@@ -72,10 +85,14 @@ def _toml(text: str) -> Document:
         return Document(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         return _broken(f"is not TOML: {error}", "correct it there")
+    except RecursionError:
+        return _broken("is nested too deep", "correct it")
 
 
 def _yaml(text: str) -> Document:
     try:
+        if line := _too_deep(text):
+            return _broken(f"is nested more than {_DEEPEST} levels deep", "close what is open above it", line)
         loader = yaml.CSafeLoader(text)
         try:
             node = loader.get_single_node()
@@ -94,6 +111,22 @@ def _yaml(text: str) -> Document:
         return _broken(f"is not YAML: {what}", "correct it there", mark.line + 1 if mark else None)
     except yaml.YAMLError as error:
         return _broken(f"is not YAML: {error}", "correct it")
+
+
+def _too_deep(text: str) -> int | None:
+    """The line in which the nesting passes the limit, None where it does not.
+
+    Events come without recursion; composing them recurses in C, where 100,000 brackets end the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                return event.start_mark.line + 1 if event.start_mark else 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def _walk(node: yaml.Node, path: str, line: int, document: Document, seen: set[int]) -> None:

@@ -35,6 +35,8 @@ FLAG_RESTORED: Final = "flipback.flag.restored"
 INCIDENT_DONE: Final = "flipback.incident.done"
 AUTOMATION_HALTED: Final = "flipback.automation.halted"
 AUTOMATION_RESUMED: Final = "flipback.automation.resumed"
+DRIFT_WORSE: Final = "flipback.drift.worse"
+DRIFT_BETTER: Final = "flipback.drift.better"
 INABILITY: Final = "flipback.inability"
 
 AUTOMATION: Final = "automation"

@@ -239,5 +239,7 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"not recovered, {d['verdict']}: {d['metric']} is {_number(d.get('value'))}, was {_number(d.get('was'))}; "
         f"{d['check']}"
     ),
+    events.AUTOMATION_HALTED: lambda d: f"halted by {d['by']}: {d['reason'] or 'no reason given'}; {d['todo']}",
+    events.AUTOMATION_RESUMED: lambda d: f"resumed by {d['by']}: {d['reason'] or 'no reason given'}",
     events.INABILITY: lambda d: f"nothing was done: {d['reason']}",
 }

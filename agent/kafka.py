@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from agent.backends.secret_file import check_secret_file
 from agent.config import Config
 from agent.errors import ConfigError
 from streams.connection import Connection
@@ -29,9 +30,12 @@ def connection(config: Config) -> Connection:
     password = None
     if security.password_file is not None:
         try:
+            check_secret_file(security.password_file)
             password = security.password_file.read_text().rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError(f"kafka.security.password_file: {error}") from error
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            # A decoder's error holds the bytes.
+            what = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            raise ConfigError(f"kafka.security.password_file: {what}") from None
     return Connection(
         brokers,
         session_timeout=kafka.session_timeout,

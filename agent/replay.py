@@ -60,7 +60,18 @@ class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
     sources: int
 
 
-Line = Change | Evaluated | Commanded
+class Drifted(msgspec.Struct, tag_field="type", tag="drift", frozen=True):
+    """A service's habit changed: `residual` is the mean of the last half minute, in units of chance, `before` it."""
+
+    time: int
+    service: str
+    metric: str
+    worse: bool
+    residual: float
+    before: float
+
+
+Line = Change | Evaluated | Commanded | Drifted
 
 
 def replay(
@@ -77,6 +88,7 @@ def replay(
         evaluate_every=int(config.evaluate_every),
         batch=batch,
         names=[str(path) for path in files],
+        habits=config.habits(),
     )
     return run, lines(run, specs, evaluations=evaluations)
 
@@ -94,6 +106,10 @@ def lines(run: Replay, specs: Sequence[TriggerSpec], *, evaluations: bool) -> It
                 continue
             safe.add(key)
             yield _command(evidence)
+        for habit, drift in second.drifts:
+            name = f"{habit.environment}/{habit.service}"
+            residual, before = round(drift.residual, 3), round(drift.before, 3)
+            yield Drifted(second.time, name, habit.metric, drift.worse, residual, before)
         if evaluations:
             yield from _evaluations(run, second, specs)
 
@@ -112,6 +128,9 @@ def text(line: Line) -> str:
                 f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples} "
                 f"sources={line.sources}"
             )
+        case Drifted():
+            way = "worse" if line.worse else "better"
+            return f"{clock}  {line.service}  {line.metric} drifts, {way}  {line.before:.3g} -> {line.residual:.3g}"
         case Evaluated():
             return (
                 f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {line.state}  "

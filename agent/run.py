@@ -23,17 +23,21 @@ from agent.incidents import Aftermath, Incident, Known
 from agent.kafka import connection as connect
 from agent.keys import generate, load_private
 from agent.logs import log_event
+from agent.severity import level
+from agent.shutdown import Deadline
 from agent.topics import wanted
-from agent.verdicts import flips_event, inability_event, transition_event
+from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole
+from streams.drift import Drift
+from streams.habits import Habit
 from streams.ingest_app import IngestRole
-from streams.liveness import Liveness
+from streams.liveness import Liveness, silence
 from streams.log import read_topic
-from streams.monitor import Condition, Second
+from streams.monitor import Condition, Second, shortened
 from streams.monitor_app import Handlers, MonitorRole
 from streams.topics import Topics, create, describe
 from streams.transport import App
@@ -49,20 +53,19 @@ class RoleFailed(FlipbackError):
     """A role ended or stood still; the process must end, and its supervisor start another."""
 
 
-async def run(config: Config, roles: Sequence[Role], stop: asyncio.Event, *, on_ready: Callable[[str], None]) -> None:
-    """Run until `stop` is set. `on_ready` is told the address of the health server when every role reads.
+async def run(config: Config, roles: Sequence[Role], stop: asyncio.Event, *, ending: Deadline) -> None:
+    """Run until `stop` is set; then, or when a role fails, `ending` begins, and everything is stopped.
 
     RoleFailed when a role ends by itself or stands still, TopicError when the brokers cannot be used.
     """
     worker = Worker(config, roles)
-    async with worker.running():
+    async with worker.running(ending):
         failed = asyncio.create_task(worker.watch())
         stopped = asyncio.create_task(stop.wait())
         ready = asyncio.create_task(worker.ready())
         try:
             done, _ = await asyncio.wait({failed, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready in done:
-                on_ready(worker.web.url)
                 log_event(_logger, "run.ready", roles=list(roles), health=worker.web.url)
             done, _ = await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if failed in done:
@@ -80,6 +83,7 @@ class Worker:
         self.config = config
         self.roles = tuple(roles)
         self.specs = config.trigger_specs()
+        self.habits = config.habits()
         self.topics = Topics(config.kafka.prefix)
         self.connection = connect(config)
         self.known = Known()
@@ -102,28 +106,29 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
         partitions = await self._topics_ready()
         self._ensure_keys()
         self._make_roles(partitions)
         async with contextlib.AsyncExitStack() as stack:
-            await self.web.start()
-            stack.push_async_callback(self.web.stop)
-            for topic in self._tables:
-                self._begin(f"reading {topic}", self._follow(topic), stack)
-            if self.flips is not None:
-                stack.push_async_callback(self.flips.close)
-            apps = self.apps()
-            for app in apps.values():
-                app.finalize()
-            stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
-            await asyncio.gather(*(app.start() for app in apps.values()))
-            if self.flips is not None:
-                self._begin("watching flags", self._watch_flags(self.flips), stack)
-                self._begin("checking backends", self._check_flips(self.flips), stack)
-            self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
-            yield
+            with ending:
+                await self.web.start()
+                stack.push_async_callback(self.web.stop)
+                for topic in self._tables:
+                    self._begin(f"reading {topic}", self._follow(topic), stack)
+                if self.flips is not None:
+                    stack.push_async_callback(self.flips.close)
+                apps = self.apps()
+                for app in apps.values():
+                    app.finalize()
+                stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
+                await asyncio.gather(*(app.start() for app in apps.values()))
+                if self.flips is not None:
+                    self._begin("watching flags", self._watch_flags(self.flips), stack)
+                    self._begin("checking backends", self._check_flips(self.flips), stack)
+                self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
+                yield
 
     def _begin(self, name: str, work: Coroutine[None, None, None], stack: contextlib.AsyncExitStack) -> None:
         """Start work that lasts as long as the process; `watch` tells when it fails."""
@@ -155,7 +160,7 @@ class Worker:
                 self.connection,
                 self.topics,
                 formats={t.topic: t.format for t in config.telemetry},
-                watch=watch_list(self.specs),
+                watch=watch_list(self.specs, self.habits),
                 max_scopes=config.max_scopes,
                 max_lateness=config.max_lateness,
                 partitions=partitions,
@@ -166,6 +171,7 @@ class Worker:
                 self.connection,
                 self.topics,
                 specs=self.specs,
+                habits=self.habits,
                 telemetry=[t.topic for t in config.telemetry],
                 partials_partitions=partitions[self.topics.partials],
                 lookback=max(lookback, aftermath.lookback(config.flags, config.after_flip)),
@@ -215,7 +221,10 @@ class Worker:
         async def firing(second: Second) -> None:
             await commander.firing(second.firing, second.breaching)
 
-        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged)
+        async def drift(habit: Habit, found: Drift) -> None:
+            await self._event(self._app("monitor"), drift_event(habit, found))
+
+        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged, drift=drift)
 
     def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
         return {} if self.monitor is None else self.monitor.watched()
@@ -238,7 +247,7 @@ class Worker:
 
     async def _event(self, app: App, event: Event) -> None:
         key, value, headers = to_kafka(event)
-        log_event(_logger, event.type, subject=event.subject, **event.data)
+        log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
         await send_until_acknowledged(app, self.topics.events, value, key=key, headers=headers)
 
     def _flag(self, value: bytes | None) -> None:
@@ -310,14 +319,22 @@ class Worker:
             ready, detail = role.assigned or standby, "reading" if role.assigned else "waiting for partitions"
             if standby:
                 detail = "standing by: other processes have all partitions"
-            if name == "executor" and self.flips is not None and (found := self.flips.unreadable() or self._problems):
-                ready, detail = False, "; ".join(found)
             if isinstance(role, MonitorRole) and ready and not standby:
                 conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
                 not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]
-                detail = "; ".join(not_live) or f"live, {len(conditions)} partitions"
+                detail = shortened(not_live, "; ") or f"live, {len(conditions)} partitions"
+            if problems := self._unable(name, role.app):
+                ready, detail = False, "; ".join(problems)
             result[name] = RoleHealth(live=True, ready=ready, detail=detail)
         return result
+
+    def _unable(self, name: str, app: App) -> list[str]:
+        """What keeps a role from its work, although it reads or stands by."""
+        silent = silence(app, time.monotonic())
+        problems = [] if silent is None else [silent]
+        if name == "executor" and self.flips is not None:
+            problems += self.flips.unreadable() or self._problems
+        return problems
 
     async def watch(self) -> None:
         """Raise RoleFailed as soon as a role has ended or stands still."""

@@ -14,6 +14,8 @@ from agent.events import Event
 from agent.incidents import Incident
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
+from streams.drift import Drift
+from streams.habits import Habit
 from streams.monitor import Condition
 from streams.observer import Exposure
 
@@ -44,6 +46,23 @@ def transition_event(spec: TriggerSpec, change: Transition) -> Event:
         },
         id=events.event_id("trigger", spec.environment, spec.flag, spec.name, str(change.t), state),
         time=float(change.t),
+    )
+
+
+def drift_event(habit: Habit, found: Drift) -> Event:
+    """A service's habit changed, for the worse or for the better; nothing follows from it."""
+    kind = events.DRIFT_WORSE if found.worse else events.DRIFT_BETTER
+    return Event(
+        type=kind,
+        subject=f"{habit.environment}/{habit.service}",
+        data={
+            "metric": habit.metric,
+            "method": habit.method,
+            "residual": round(found.residual, 3),
+            "before": round(found.before, 3),
+        },
+        id=events.event_id("drift", habit.environment, habit.service, habit.metric, habit.method, str(found.second)),
+        time=float(found.second + 1),
     )
 
 

@@ -18,7 +18,7 @@ from agent.logs import log_event
 _logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 0.5
-"""Seconds that open connections get when the server stops: the process has 3 s in all after SIGTERM."""
+"""Seconds that open connections get when the server stops: the process has END_WITHIN in all (shutdown.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,20 @@ STUCK_AFTER = 30.0
 """Seconds without progress, while records wait, after which a role counts as stuck."""
 
 
+SILENT_AFTER = 10.0
+"""Seconds without an answer of any broker after which a role cannot be said to do its work. A fetch is answered every
+50 ms, and a standby's heartbeat six times in its session timeout (6 s)."""
+
+
+def silence(app: App, now: float) -> str | None:
+    """For how long no broker has answered the app's consumer, where that is too long; `now` in monotonic seconds."""
+    answered = app.reading.answered_at
+    # A standby with a long session timeout is heard of as seldom.
+    if answered is None or now - answered <= max(SILENT_AFTER, 2 * app.conf.broker_heartbeat_interval):
+        return None
+    return f"no answer from the brokers for {now - answered:.0f} s"
+
+
 class Liveness:
     """Watches the reading positions of one app; `name` stands in the message. Times are monotonic seconds."""
 

@@ -21,7 +21,9 @@ from detectors.spec import TriggerSpec, longest_lookback
 from detectors.state import BEFORE
 from detectors.triggers import State
 from detectors.windows import WindowStore
+from streams.drift import Drift
 from streams.evidence import Evidence, Gather, fresh_wants
+from streams.habits import Habit, Habits, habit_wants
 from streams.health import Health, TriggerHealth, health
 from streams.learnt import Learnt, days, learnt
 from streams.merge import Merge, by_second
@@ -37,6 +39,15 @@ SKIPPED_AFTER = 3600
 Status = Literal["live", "catching_up", "unknown"]
 
 
+_NAMED = 3
+
+
+def shortened(names: Sequence[str], by: str = ", ") -> str:
+    """The first three names and how many more there are: 64 partitions in a line tell a person nothing."""
+    more = len(names) - _NAMED
+    return by.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 class Condition(NamedTuple):
     """Whether a shard may act, and why not."""
 
@@ -49,8 +60,9 @@ class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
     `breaching` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet; empty
-    where muted. `muted` says that nothing may be commanded because of it. `health` is None where it was published
-    before. `observer` tells more of the windows as they are at `time`, until the next second is asked for.
+    where muted. `muted` says that nothing may be commanded because of it. `drifts` are changes of habits, which nobody
+    acts upon; none of muted seconds. `health` is None where it was published before. `observer` tells more of the
+    windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
@@ -58,6 +70,7 @@ class Second:
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
     breaching: frozenset[tuple[str, str]]
+    drifts: Sequence[tuple[Habit, Drift]]
     health: Health | None
     observer: Observer
 
@@ -96,15 +109,17 @@ class Shard:
         catching_up_after: float,
         published: int | None,
         from_start: bool,
+        habits: Sequence[Habit] = (),
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
         self.merge = Merge(topics, from_start=from_start)
-        wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs)]
+        wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs), *habit_wants(habits)]
         self.store = WindowStore(wanted, max_scopes=max_scopes, measures=measures(specs))
         self._evaluator = Evaluator(specs, self.store)
         self.observer = Observer(self._specs, self.store)
         self._gather = Gather(self._specs, self.store, self.observer)
+        self._habits = Habits(habits, self.store) if habits else None
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
@@ -122,14 +137,14 @@ class Shard:
         """May the shard act at `now` (Unix seconds)?"""
         missing = self.merge.missing()
         if missing:
-            return Condition("unknown", f"nothing heard yet of {', '.join(missing)}")
+            return Condition("unknown", f"nothing heard yet of {shortened(missing)}")
         silent = self.merge.silent(now, SILENT_AFTER)
         if silent:
-            return Condition("unknown", f"no ingest has spoken for {', '.join(silent)} for {SILENT_AFTER:.0f} s")
+            return Condition("unknown", f"no ingest has spoken for {shortened(silent)} for {SILENT_AFTER:.0f} s")
         mark = self.merge.watermark
         if mark is None or now - mark > self._catching_up_after:
             behind = "not known yet" if mark is None else f"{now - mark:.0f} s behind"
-            waiting = ", ".join(self.merge.lagging(now - self._catching_up_after))
+            waiting = shortened(self.merge.lagging(now - self._catching_up_after))
             return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
         return Condition("live", "")
 
@@ -234,7 +249,8 @@ class Shard:
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
         breaching = frozenset() if muted else frozenset(self._breaching(result))
-        return Second(t, muted, transitions, firing, breaching, frame, self.observer)
+        drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
+        return Second(t, muted, transitions, firing, breaching, [] if muted else drifts, frame, self.observer)
 
     def _breaching(self, result: Evaluation) -> Iterator[tuple[str, str]]:
         for row in np.flatnonzero(result.breach).tolist():

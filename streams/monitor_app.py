@@ -12,6 +12,8 @@ from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.app import new_app
 from streams.connection import Connection
+from streams.drift import Drift
+from streams.habits import Habit
 from streams.health import Health, decoder, encoder
 from streams.learnt import EVERY, Key, Learnt, decode, encode
 from streams.log import last_record
@@ -39,6 +41,7 @@ class Handlers:
     firing: Callable[[Second], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
     inability: Callable[[int, Condition, bool], Awaitable[None]]
+    drift: Callable[[Habit, Drift], Awaitable[None]]
     judged: Callable[[Second], Awaitable[None]]
 
 
@@ -51,6 +54,7 @@ class MonitorRole:
         topics: Topics,
         *,
         specs: Sequence[TriggerSpec],
+        habits: Sequence[Habit],
         telemetry: Sequence[str],
         partials_partitions: int,
         lookback: float,
@@ -64,6 +68,7 @@ class MonitorRole:
         self._connection = connection
         self._topics = topics
         self._specs = specs
+        self._habits = habits
         self._telemetry = telemetry
         self._partials_partitions = partials_partitions
         self._max_scopes = max_scopes
@@ -105,6 +110,7 @@ class MonitorRole:
                 catching_up_after=self._catching_up_after,
                 published=self._published.get(source.partition),
                 from_start=offset == 0,
+                habits=[h for h in self._habits if self._partition_of(h) == source.partition],
             )
             for source, offset in offsets.items()
         }
@@ -141,8 +147,8 @@ class MonitorRole:
             self._announcements.forget(partition)
         self.shards = {}
 
-    def _partition_of(self, spec: TriggerSpec) -> int:
-        return partition_of(spec.environment, spec.service, self._partials_partitions)
+    def _partition_of(self, of: TriggerSpec | Habit) -> int:
+        return partition_of(of.environment, of.service, self._partials_partitions)
 
     async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
         """From when the partials of each partition are needed: the log's end, as health tells it, less the lookback.
@@ -180,6 +186,8 @@ class MonitorRole:
             await self._handlers.firing(second)
         # Of different triggers, and so in no order: in turn, each would wait for the broker's word on all before.
         await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
+        for habit, drift in second.drifts:
+            await self._handlers.drift(habit, drift)
         if second.health is not None:
             await self._send_health(shard.partition, second.health)
         if not second.muted and second.time % EVERY < self._evaluate_every:

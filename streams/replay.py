@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from detectors.cells import Cells
 from detectors.spec import TriggerSpec
 from streams.decode import Decoder
+from streams.habits import Habit
 from streams.intern import Interner
 from streams.monitor import Second, Shard
 from streams.partials import VERSION, Partial, encode, pack
@@ -63,8 +64,9 @@ class Replay:
         evaluate_every: int,
         batch: int = BATCH,
         names: Sequence[str] = (),
+        habits: Sequence[Habit] = (),
     ) -> None:
-        interner = Interner(watch_list(specs), max_scopes)
+        interner = Interner(watch_list(specs, habits), max_scopes)
         self._decoder = Decoder({TOPIC: format}, interner)
         self._tapes = [
             _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, max_lateness))
@@ -83,6 +85,7 @@ class Replay:
             catching_up_after=math.inf,
             published=None,
             from_start=True,
+            habits=habits,
         )
 
     def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[Second]:

@@ -43,7 +43,7 @@ class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     username: Annotated[str, Meta(description="SASL user.", min_length=1)] | None = None
     password_file: Annotated[
-        Path | None, Meta(description="File that holds the SASL password; line breaks at its end do not count.")
+        Path | None, Meta(description="File (mode 0600) with the SASL password; line breaks at its end do not count.")
     ] = None
     allow_plaintext: Annotated[
         bool, Meta(description="No TLS, although brokers are off loopback: whoever sits between can forge telemetry.")

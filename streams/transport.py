@@ -18,6 +18,7 @@ name used here is gone or behaves otherwise. What is changed, and why:
 6. A fetch waits 50 ms at the broker instead of 1.5 s (faust/transport/drivers/aiokafka.py:615), because the watermark
    of a quiet partition moves with the answers.
 7. The table manager starts without its fixed one-second sleep (faust/tables/manager.py:140); flipback has no tables.
+8. When any broker answered the consumer is noted: aiokafka keeps trying in silence, and looks alive meanwhile.
 
 Delete (1)-(3) when Faust delivers batches, (5) when aiokafka exposes the request's time.
 """
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import faust
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from faust.tables import TableManager
@@ -113,6 +115,8 @@ class Reading:
     on_start: Callable[[Mapping[Source, int]], Awaitable[None]] | None = None
     on_revoke: Callable[[], None] | None = None
     positions: dict[Source, Position] = field(default_factory=dict)
+    answered_at: float | None = None
+    """Monotonic seconds of the last answer of any broker to the consumer; None before it has started."""
 
 
 def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]:
@@ -176,6 +180,17 @@ class SliceFetcher(Fetcher):  # type: ignore[misc]
         return woke
 
 
+class AnsweredClient(AIOKafkaClient):  # type: ignore[misc]
+    """aiokafka's client that notes when a broker answered: fetches, heartbeats, commits."""
+
+    reading: Reading
+
+    async def send(self, node_id: int, request: Any, **options: Any) -> Any:
+        response = await super().send(node_id, request, **options)
+        self.reading.answered_at = time.monotonic()
+        return response
+
+
 class SliceScheduler(DefaultSchedulingStrategy):
     """Joins the Kafka batches of one fetch into events of at most `MAX_RECORDS_PER_EVENT` records."""
 
@@ -234,7 +249,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
-        fetcher = self._ensure_consumer()._fetcher
+        consumer = self._ensure_consumer()
+        client = consumer._client
+        client.__class__ = AnsweredClient
+        client.reading = self.reading
+        # The start asks the brokers for their metadata, and fails without an answer.
+        self.reading.answered_at = time.monotonic()
+        fetcher = consumer._fetcher
         fetcher.__class__ = SliceFetcher
         fetcher.reading = self.reading
 

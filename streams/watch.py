@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 from detectors.overdue import limit_of
 from detectors.spec import TriggerSpec
+from streams.habits import Habit
 from streams.intern import WatchList
 
 
-def watch_list(specs: Sequence[TriggerSpec]) -> WatchList:
-    """The scopes, measures and latency limits of the triggers, and every triggered flag's variants beside them."""
+def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[Habit] = ()) -> WatchList:
+    """The scopes, measures and latency limits of the triggers, and every triggered flag's variants beside them.
+
+    The services whose habits are watched are there too.
+    """
     scopes = [scope for spec in specs for scope in (spec.scope, spec.control_scope) if scope is not None]
     flags = [spec.scope._replace(flag=spec.flag, variant="") for spec in specs]
     measures = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
     limits = [(spec.environment, spec.service, limit) for spec in specs if (limit := limit_of(spec)) is not None]
-    return WatchList.of([*scopes, *flags], measures, limits)
+    return WatchList.of([*scopes, *flags, *(habit.scope for habit in habits)], measures, limits)

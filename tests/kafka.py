@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -85,6 +87,20 @@ class KafkaNode:
             return
         end_guarded(self._process)
         self._process = None
+
+    def freeze(self) -> None:
+        """Stop the node's process; its connections stay open, and nothing is answered."""
+        os.kill(self._server(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._server(), signal.SIGCONT)
+
+    def _server(self) -> int:
+        # The guard's children are the server and the shell that waits for the end of its own standard input.
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        (server,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "java"]
+        return server
 
     def _format(self, jars: Path, configuration: Path) -> None:
         # A fixed first byte, so that the first letter is no dash, which the tool would take for an option.

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from agent.backends import settings as config
+from agent.backends.address import emulator_address
 from agent.backends.contract import (
     Capabilities,
     Cas,
@@ -47,7 +48,7 @@ from agent.backends.firestore_document import (
     version,
 )
 from agent.backends.firestore_listen import follow
-from agent.backends.google import GoogleToken, emulator_address, refuse_emulators
+from agent.backends.google import GoogleToken, refuse_emulators
 from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout
 
 _THREADS = 8

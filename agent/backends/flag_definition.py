@@ -71,7 +71,10 @@ def problem(value: object) -> str | None:
         return "its variants are not all booleans, all strings, all numbers or all objects"
     default = value.get("defaultVariant")
     if default is not None and not (isinstance(default, str) and default in variants):
-        return f"its default variant {default!r} is not one of its variants: {', '.join(map(repr, variants))}"
+        # The default of a definition that is about to be written is the safe variant of the configuration.
+        known = ", ".join(map(repr, variants))
+        todo = "mend its defaultVariant, or `safe` in the configuration"
+        return f"{default!r} is not one of the flag's variants ({known}): {todo}"
     if not isinstance(value.get("targeting", {}), dict):
         return "its targeting is no object"
     return None

@@ -7,7 +7,6 @@ service account that is attached to the machine, or what GOOGLE_APPLICATION_CRED
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,21 +40,6 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
             f"{found[0]} is set: flags would be written to an emulator; unset it, or name the emulator in the "
             "backend's settings: `emulator: host:port`"
         )
-
-
-def emulator_address(emulator: str) -> str:
-    """`emulator` of the settings itself. Raises ConfigError where it is no host:port of this machine.
-
-    What is sent there is neither encrypted nor asked for by credentials, so it must not leave the machine.
-    """
-    host, _, port = emulator.rpartition(":")
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        local = False
-    if not local or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(f"emulator {emulator!r}: expected host:port on loopback, such as 127.0.0.1:9000")
-    return emulator
 
 
 class GoogleToken:

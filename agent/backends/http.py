@@ -7,20 +7,17 @@ sleeps through a Retry-After, also after a commit whose answer was lost.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from agent.errors import (
     Auth,
     BackendError,
-    ConfigError,
     Conflict,
     Failed,
     Invalid,
@@ -127,25 +124,6 @@ class Http:
             raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
 
 
-def checked_url(kind: str, url: str) -> str:
-    """The address of a server, if what is sent there cannot be read on the way.
-
-    Raises ConfigError where it is neither https nor on loopback, or holds credentials, which would be shown in errors.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigError(f"{kind}: the address is no URL; expected one such as https://flags.example.org") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{kind}: {url!r} is no address; expected a URL such as https://flags.example.org")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"{kind}: the address of {host} holds credentials; they belong in a file of mode 0600")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(f"{kind}: http://{host} is not encrypted, and not on loopback; use https")
-    return url
-
-
 def error_of(name: str, answer: Answer) -> BackendError:
     """The error that a status means."""
     status = answer.status
@@ -179,13 +157,6 @@ def retry_after(headers: Headers) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _message(answer: Answer) -> str:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from agent.backends.google import GoogleToken, emulator_address
+from agent.backends.address import emulator_address
+from agent.backends.google import GoogleToken
 from agent.backends.http import Answer, Headers, Http, error_of
 from agent.backends.remote_config_template import Template
 from agent.backends.settings import RemoteConfig

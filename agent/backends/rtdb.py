@@ -12,12 +12,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from agent.backends import flag_definition
 from agent.backends import settings as config
+from agent.backends.address import database_host, emulator_address
 from agent.backends.contract import (
     Capabilities,
     Cas,
@@ -31,7 +32,7 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.backends.google import GoogleToken, emulator_address, refuse_emulators
+from agent.backends.google import GoogleToken, refuse_emulators
 from agent.backends.http import Answer, Headers, Http, error_of
 from agent.backends.rtdb_node import Node, check_key, content, kept, node, state, version
 from agent.backends.rtdb_stream import Stream
@@ -63,7 +64,7 @@ class RealtimeDatabase:
     )
 
     def __init__(self, settings: config.RealtimeDatabase) -> None:
-        host = _host(settings)
+        host = database_host(settings.url, emulated=settings.emulator is not None)
         self._uid = settings.uid
         self._path = _path(settings.path)
         query = {} if self._uid is None else {"auth_variable_override": json.dumps({"uid": self._uid})}
@@ -249,23 +250,6 @@ def _all_to(definition: Mapping[str, Any], target: str) -> Mapping[str, Any]:
 async def _owner(deadline: float, renew: bool) -> Headers:
     """What Firebase's emulators take for an administrator."""
     return {"Authorization": "Bearer owner"}
-
-
-def _host(settings: config.RealtimeDatabase) -> str:
-    """The host of the database's address. Raises ConfigError where it is no address of a database."""
-    schemes = ("https",) if settings.emulator is None else ("https", "http")
-    form = "expected https://DATABASE.firebaseio.com or https://DATABASE.REGION.firebasedatabase.app, and no path"
-    try:
-        url = urlsplit(settings.url)
-        host = url.netloc
-        plain = "@" not in host and url.port != 0 and url.path in ("", "/") and not url.query and not url.fragment
-    except ValueError:
-        raise ConfigError(f"the url of a Realtime Database is none; {form}") from None
-    if url.scheme not in schemes:
-        raise ConfigError(f"the url of a Realtime Database begins with {url.scheme or 'nothing'}://; {form}")
-    if not url.hostname or not plain:
-        raise ConfigError(f"the url of a Realtime Database names more or less than a server; {form}")
-    return host
 
 
 def _path(text: str) -> list[str]:

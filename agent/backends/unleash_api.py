@@ -13,7 +13,8 @@ from urllib.parse import quote
 import msgspec
 
 from agent.backends import settings as config
-from agent.backends.http import Headers, Http, checked_url
+from agent.backends.address import checked_url
+from agent.backends.http import Headers, Http
 from agent.backends.secret_file import read_secret
 from agent.backends.unleash_state import ROLLOUT, Definition, Strategy
 from agent.errors import Invalid, NotFound, Permission

@@ -18,6 +18,7 @@ import msgspec
 from yarl import URL
 
 from agent.backends import settings as config
+from agent.backends.address import checked_state_url, checked_url
 from agent.backends.contract import (
     Capabilities,
     Cas,
@@ -31,11 +32,10 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.backends.http import Answer, Headers, Http, checked_url, error_of, retry_after
+from agent.backends.http import Answer, Headers, Http, error_of, retry_after
 from agent.backends.secret_file import read_secret
 from agent.errors import (
     BackendError,
-    ConfigError,
     Conflict,
     Invalid,
     NotFound,
@@ -79,9 +79,7 @@ class Webhook:
 
     def __init__(self, settings: config.Webhook) -> None:
         self._url = checked_url("webhook", settings.url)
-        self._state_url = settings.state_url
-        if self._state_url is not None and "{flag}" not in checked_url("webhook", self._state_url):
-            raise ConfigError("webhook: state_url has no {flag}; expected one such as https://flags.example.org/{flag}")
+        self._state_url = checked_state_url(settings.state_url) if settings.state_url is not None else None
         self._secret = read_secret(settings.secret_file).encode()
         self._http = Http("the webhook")
         self._compares = self._state_url is not None

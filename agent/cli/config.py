@@ -11,7 +11,7 @@ import msgspec
 
 from agent.baseline import NO_BASELINE, read_baseline
 from agent.cli.options import Finite
-from agent.config import Config
+from agent.config import Config, fast_by_default
 from agent.config_load import check, load, render, rules_hash
 from agent.config_schema import schema
 from agent.errors import ConfigError
@@ -32,14 +32,17 @@ def command() -> None:
     type=Finite(min=0, min_open=True),
     help="Requests/s to tell how long samples take to come; the stored throughput if absent.",
 )
+@click.option("--no-files", is_flag=True, help="Do not look for the keys and secrets that it names.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")
-def check_command(file: Path, rate: float | None, as_json: bool) -> int:
+def check_command(file: Path, rate: float | None, no_files: bool, as_json: bool) -> int:
     """Say everything that is wrong with FILE, or what its triggers come to: how many samples each needs, and how long
     those take to come.
 
+    The keys and secrets that it names must be there: run it on a machine that has them all, or take `--no-files`.
+
     Exit status 3 when anything is wrong.
     """
-    config, problems = check(file)
+    config, problems = check(file, files=not no_files)
     if as_json:
         found: dict[str, Any] = {"file": str(file), "ok": config is not None, "problems": problems}
         if config is not None:
@@ -64,13 +67,36 @@ def schema_command() -> None:
 @command.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 def show_command(file: Path) -> None:
-    """Print FILE with every default filled in, as JSON. Secrets stand in files of their own and are not read."""
+    """Print FILE with every default filled in, as JSON; null is what is not used, `auto` is told by `config check`.
+
+    Secrets stand in files of their own and are not read.
+    """
     click.echo(msgspec.json.format(msgspec.json.encode(shown(load(file))), indent=2))
 
 
 def shown(config: Config) -> Any:
     """The configuration as plain values, durations as they are written, without what may be secret in addresses."""
-    return _plain(config)
+    return _plain(_filled(config))
+
+
+def _filled(config: Config) -> Config:
+    """With what an absent setting takes from others; `min_samples: auto` stays, as `check` tells what it comes to."""
+    replace = msgspec.structs.replace
+    flags = []
+    for flag in config.flags:
+        triggers = [
+            replace(
+                trigger,
+                max_window=config.max_window if trigger.max_window is None else trigger.max_window,
+                fast=fast_by_default(trigger.when.condition) if trigger.fast is None else trigger.fast,
+                false_alarms=config.false_alarms if trigger.false_alarms is None else trigger.false_alarms,
+                unknown_grace=config.unknown_grace if trigger.unknown_grace is None else trigger.unknown_grace,
+            )
+            for trigger in flag.triggers
+        ]
+        flags.append(replace(flag, control=flag.control or flag.safe, triggers=triggers))
+    keys = replace(config.keys, signing_key=config.signing_key, public_keys=config.public_keys)
+    return replace(config, flags=flags, keys=keys)
 
 
 def _plain(value: Any) -> Any:
@@ -83,7 +109,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, Seconds | WholeSeconds):
-        return f"{value:g}s"
+        return f"{value:.15g}s"
     if isinstance(value, Path):
         return str(value)
     return _without_secrets(str(value)) if isinstance(value, str) else value

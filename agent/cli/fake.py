@@ -36,6 +36,8 @@ def command(system: str, port: int, control_port: int, flags: tuple[str, ...], f
                      read:delay=1.5            read:lie
     While it runs, `curl -d write:hang 127.0.0.1:CONTROL/faults` orders one, and
     `curl -X PUT '127.0.0.1:CONTROL/flags/NAME?variant=on'` sets a flag as a person would.
+    A fault is used up by the next request of its kind, and a running agent makes a dry run every 10 s:
+    `times=0` makes it last for ever.
     """
     import asyncio
 

@@ -45,13 +45,21 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     import uvloop
 
     from agent.run import run
+    from agent.shutdown import Deadline
+
+    ending = Deadline()
+
+    def end(stop: asyncio.Event) -> None:
+        # From the signal on, not from what it sets off: a start that waits for the brokers does not look at `stop`.
+        ending.begin()
+        stop.set()
 
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await run(config, chosen, stop, on_ready=lambda url: None)
+            loop.add_signal_handler(number, end, stop)
+        await run(config, chosen, stop, ending=ending)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -15,7 +15,7 @@ _config = click.option(
 
 @click.group("topics")
 def command() -> None:
-    """Create flipback's topics, or show what is there."""
+    """Create flipback's topics, or show what would be created."""
 
 
 @command.command("create")

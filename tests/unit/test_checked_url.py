@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.backends.http import checked_url
+from agent.backends.address import checked_url
 from agent.errors import ConfigError
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
+from agent.config_load import load, rules_hash
 from agent.config_schema import schema
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -125,7 +126,7 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_configuration_is_shown_whole_and_without_what_may_be_secret_in_addresses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = '{kind: webhook, url: "https://me:hunter2@flags.example.org/set?key=hunter2", secret_file: webhook.secret}'
+    own = '{kind: webhook, url: "https://flags.example.org/set?key=hunter2", secret_file: webhook.secret}'
     text = (COMPOSE / "flipback.yaml").read_text().replace("backends:\n", f"backends:\n  own: {own}\n")
     path = tmp_path / "flipback.yaml"
     path.write_text(text.replace("baseline.json", str(COMPOSE / "baseline.json")))
@@ -133,6 +134,20 @@ def test_a_configuration_is_shown_whole_and_without_what_may_be_secret_in_addres
     assert status == 0
     shown = json.loads(out)
     assert "hunter2" not in out
-    assert shown["backends"]["own"]["url"] == "https://***@flags.example.org/set?***"
+    assert shown["backends"]["own"]["url"] == "https://flags.example.org/set?***"
     assert shown["backends"]["files"]["kind"] == "flagd-file"
     assert shown["automation"] == {"max_flips": 3, "max_share": 0.1, "within": "600s"}
+
+
+def test_what_is_shown_is_a_configuration_of_the_same_rules_with_nothing_left_to_another_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = COMPOSE / "flipback.yaml"
+    status, out, _ = run(capsys, "show", path)
+    assert status == 0
+    (tmp_path / "flipback.json").write_text(out)
+    assert rules_hash(load(tmp_path / "flipback.json")) == rules_hash(load(path))
+    shown = json.loads(out)
+    assert all(None not in flag.values() for flag in shown["flags"])
+    assert all(None not in trigger.values() for flag in shown["flags"] for trigger in flag["triggers"])
+    assert None not in shown["keys"].values()

@@ -527,10 +527,16 @@ def test_what_is_no_configuration_at_all_is_said_too(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("flipback.json", b"{}", "a file ending in .json"),
-        ("flipback", b"", "a file ending in nothing"),
+        ("flipback.ini", b"{}", "its name ends in .ini: neither YAML nor TOML"),
+        ("flipback", b"", "its name has no ending: neither YAML nor TOML"),
         ("flipback.yaml", b"a: \xff", "is not UTF-8: byte 3 is 0xff"),
         ("flipback.toml", b"a = 1\na = 2\n", "is not TOML: Cannot overwrite a value (at line 2"),
+        ("flipback.yaml", b"[" * 100_000, "is nested more than 100 levels deep"),
+        ("flipback.yaml", b"- " * 100_000, "is nested more than 100 levels deep"),
+        ("flipback.yaml", b"a: " + b"{a: " * 100_000, "is nested more than 100 levels deep"),
+        ("flipback.json", b"[" * 100_000, "is nested more than 100 levels deep"),
+        ("flipback.toml", b"a = " + b"[" * 100_000, "is nested too deep"),
+        ("flipback.yaml", b"#" * (16 * 1024 * 1024 + 1), "is larger than 16,777,216 bytes"),
         ("flipback.toml", b"a = \n", "is not TOML: Invalid value (at line 1"),
     ],
 )

@@ -15,6 +15,8 @@ import click
 import pytest
 
 from agent import events
+from agent.backends.flagd_text import Document, all_to
+from agent.backtest import read_labels
 from agent.cli import EXIT_STATUS, SUBCOMMANDS, main
 from agent.cli.replay import FORMATS
 from agent.commands import Command, Evidence, Reason
@@ -23,6 +25,7 @@ from agent.config_schema import schema
 from agent.flag_state import FlagStatus
 from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
+from agent.trigger_tests import run as run_tests
 from detectors.triggers import State
 from streams.decode import CONTENT_TYPES
 from streams.decode_columns import RejectKind
@@ -232,11 +235,11 @@ def test_every_event_of_the_log_is_described_and_no_other() -> None:
     for path in [*(ROOT / "agent").rglob("*.py"), *(ROOT / "streams").rglob("*.py")]:
         if {"bench", "demo"} & set(path.parts):
             continue
-        called = r"\b(?:log_event\(\s*\w+, |_logger\.\w+\(|self\._log\()\"([a-z]+\.[a-z]+)\""
+        called = r"\b(?:log_event\(\s*\w+, |_logger\.\w+\(|self\._log\()\"([a-z]+\.[a-z-]+)\""
         # What a module's docstring shows is no call.
         written |= set(re.findall(called, re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL)))
     described = {name for row in table(DOCS / "operations.md", "| event | level | meaning |") for name in
-                 re.findall(r"`([a-z.]+)`", row[0])}  # fmt: skip
+                 re.findall(r"`([a-z.-]+)`", row[0])}  # fmt: skip
     assert described == written | {"library"}
 
 
@@ -365,6 +368,27 @@ def test_the_samples_that_the_seed_triggers_need_are_those_that_are_said(tmp_pat
             rate = float(many) / float(every or 1)
             assert rate * window >= spec.min_samples
             assert rate * window <= spec.min_samples * 1.3, "and not many more than needed"
+
+
+def test_the_tests_of_triggers_that_are_shown_pass_on_the_configuration_that_is_shown(tmp_path: Path) -> None:
+    (configuration,) = fenced(README, "yaml")
+    labels, cases = fenced(DOCS / "detection.md", "yaml")
+    for name, text in (("flipback.yaml", configuration), ("labels.yaml", labels), ("tests.yaml", cases)):
+        (tmp_path / name).write_text(text)
+    assert [result.failures for result in run_tests(tmp_path / "tests.yaml")] == [()]
+    assert [(fault.name, fault.service) for fault in read_labels(tmp_path / "labels.yaml")] == [
+        ("slow database", "recommendations"),
+        ("", ""),
+    ]
+
+
+def test_the_file_of_flags_that_is_shown_serves_the_configuration_that_is_shown() -> None:
+    (configuration,) = fenced(README, "yaml")
+    flag, safe = re.findall(r"flag: (\S+)|safe: \"(\w+)\"", configuration)
+    content, _ = fenced(DOCS / "backends.md", "json")
+    document = Document(content.encode())
+    document.replaced(flag[0], all_to(document.definition(flag[0]), safe[1]))
+    assert document.doubts(flag[0]) == ""
 
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:

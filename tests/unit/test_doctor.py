@@ -48,7 +48,7 @@ def test_a_safe_variant_that_the_flag_lacks_is_named(home: Path, capsys: pytest.
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 4
     assert [finding["ok"] for finding in found] == [True, True, True, False]
-    assert "'gone' is not one of its variants" in found[-1]["detail"]
+    assert "'gone' is not one of the flag's variants" in found[-1]["detail"]
 
 
 def test_a_flag_system_that_cannot_be_read_is_named_and_the_others_are_looked_at(

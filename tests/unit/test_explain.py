@@ -108,6 +108,21 @@ def test_every_event_has_a_sentence() -> None:
         assert state.name.lower() in sentence(verdict(0.0, state.name.lower()))
 
 
+def test_a_halt_and_its_end_are_told_with_who_why_and_what_to_do() -> None:
+    data: dict[str, Any] = {
+        "reason": "2 flags in 600 s",
+        "by": "flipback",
+        "todo": "find out why",
+        "flags": ["a"],
+        "refused": "id",
+    }
+    halted = Event(type=events.AUTOMATION_HALTED, subject=events.AUTOMATION, data=data, id="h", time=0.0)
+    assert sentence(halted) == "halted by flipback: 2 flags in 600 s; find out why"
+    data = {"reason": "", "by": "ann", "halted_at": 0.0, "halted_because": "2 flags in 600 s"}
+    resumed = Event(type=events.AUTOMATION_RESUMED, subject=events.AUTOMATION, data=data, id="r", time=1.0)
+    assert sentence(resumed) == "resumed by ann: no reason given"
+
+
 def test_a_flip_that_was_not_read_back_is_not_told_as_one_that_was() -> None:
     said = sentence(step(events.FLAG_UNVERIFIED, 1002.2, took_s=0.2, detail="acknowledged; it cannot be read back"))
     assert said == "not read back: acknowledged; it cannot be read back; 0.200 s after the command"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import struct
 import time
@@ -11,10 +12,11 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, RequestTimedOutError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -30,7 +32,7 @@ from mode.threads import ServiceThread
 
 from streams import transport
 from streams.slices import Source
-from streams.transport import Fetched, Position, Reading, SliceFetcher, SliceScheduler
+from streams.transport import AnsweredClient, Fetched, Position, Reading, SliceFetcher, SliceScheduler
 
 TELEMETRY = TP("requests", 3)
 SOURCE = Source(*TELEMETRY)
@@ -354,9 +356,42 @@ async def test_the_table_manager_does_upstreams_work_without_its_sleep() -> None
     assert done == ["sleep 1.0", "channels", "recovery"], "upstream starts otherwise: compare, or give up the override"
 
 
+async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[object] = ["heartbeat", TimeoutError(), "fetch"]
+
+    class Connection:
+        async def send(self, request: object, *, expect_response: bool) -> object:
+            now[0] += 5
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def close(self, reason: object) -> None:
+            pass
+
+    async def ready(self: object, node_id: int, *, group: object) -> bool:
+        return True
+
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(AIOKafkaClient, "ready", ready)
+    client: Any = AIOKafkaClient(bootstrap_servers="127.0.0.1:1")
+    client.__class__ = AnsweredClient
+    client.reading = Reading()
+    client._conns[1, ConnectionGroup.COORDINATION] = Connection()
+    seen = []
+    for _ in range(3):
+        with contextlib.suppress(RequestTimedOutError):
+            await client.send(1, object(), group=ConnectionGroup.COORDINATION)
+        seen.append(client.reading.answered_at)
+    assert seen == [105, 105, 115]
+
+
 @pytest.mark.parametrize(
     ("upstream", "parameters"),
     [
+        (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
         (Fetcher._proc_fetch_request, ["self", "assignment", "node_id", "request"]),
         (FetchResult.has_more, ["self"]),
         (DefaultSchedulingStrategy.map_from_records, ["records"]),
@@ -389,7 +424,9 @@ async def test_private_state_that_is_read_is_there() -> None:
     result = FetchResult(TELEMETRY, assignment=_Assignment(0), partition_records=records, backoff=0)
     assert result._partition_records is records
     assert {"highwater", "timestamp"} <= set(vars(TopicPartitionState(_Assignment(0))))
-    # `on_start` makes the running fetcher one of ours; the attributes are set on the instance.
+    # `on_start` makes the running fetcher and client ours; the attributes are set on the instances.
     assert not hasattr(Fetcher, "__slots__")
+    assert not hasattr(AIOKafkaClient, "__slots__")
+    assert "self._client = AIOKafkaClient(" in inspect.getsource(AIOKafkaConsumer.__init__)
     # The wait is set between the making of the consumer and its start.
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)

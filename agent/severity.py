@@ -1,0 +1,35 @@
+"""How loud an event is in the log: alerts are set on levels, and most events ask nothing of anybody."""
+
+from __future__ import annotations
+
+import logging
+
+from agent import events
+from agent.commands import Reason
+from agent.events import Event
+
+_ERROR = frozenset({events.AUTOMATION_HALTED, events.FLAG_AMBIGUOUS, events.FLAG_INEFFECTIVE, events.INABILITY})
+"""A flag may be, or would be, unsafe until a person does something."""
+
+_WARNING = frozenset(
+    {
+        events.COMMAND_REJECTED,
+        events.FLAG_UNVERIFIED,
+        events.FLAG_NOT_RECOVERED,
+        events.FLAG_EFFECT_UNKNOWN,
+        events.FLAG_RECOVERY_UNKNOWN,
+    }
+)
+"""A person should look."""
+
+
+def level(event: Event) -> int:
+    """The level of `logging` at which the event is logged."""
+    if event.type == events.INABILITY and event.data.get("state") == "ended":
+        return logging.INFO
+    if event.type == events.COMMAND_REJECTED and event.data.get("reason") == Reason.DUPLICATE:
+        # Commands are delivered at least once.
+        return logging.INFO
+    if event.type in _ERROR or (event.type == events.INCIDENT_DONE and event.data.get("partial")):
+        return logging.ERROR
+    return logging.WARNING if event.type in _WARNING else logging.INFO

@@ -1,0 +1,63 @@
+"""The end in bounded time: whatever still runs, the process ends with the status of an end in time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_STUCK = """
+import threading
+from agent.errors import ConfigError, FlipbackError
+from agent.logs import configure
+from agent.shutdown import Deadline
+configure(json=True)
+{how}
+# The interpreter waits for a thread like this one, as Faust's are.
+threading.Thread(target=threading.Event().wait).start()
+{then}
+"""
+
+
+def run(how: str, then: str = "") -> subprocess.CompletedProcess[str]:
+    code = _STUCK.format(how=how, then=then)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "level"),
+    [("None", 0, "warning"), ("FlipbackError('ingest ended')", 1, "error"), ("ValueError('wrong')", 1, "error")],
+)
+def test_a_process_that_does_not_end_is_cut_short_with_the_status_of_an_end_in_time(
+    error: str, status: int, level: str
+) -> None:
+    done = run(f"Deadline(within=0.2).begin({error})")
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["status"]) == ("run.cut-short", level, status)
+    assert done.returncode == status
+    assert ("error" in told) == (error != "None")
+
+
+def test_an_event_loop_that_is_blocked_is_cut_short_too() -> None:
+    done = run("Deadline(within=0.2).begin()", "threading.Event().wait()")
+    assert (done.returncode, "run.cut-short" in done.stderr) == (0, True)
+
+
+def test_the_first_reason_to_end_decides() -> None:
+    done = run("d = Deadline(within=0.2)\nd.begin(FlipbackError('monitor ended'))\nd.begin()")
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"] == "monitor ended"
+
+
+def test_a_block_that_is_left_with_an_error_ends_with_its_status() -> None:
+    how = "try:\n    with Deadline(within=0.2):\n        raise ConfigError('no key')\nexcept ConfigError:\n    pass"
+    assert run(how).returncode == 3
+
+
+def test_a_process_that_ends_by_itself_is_not_cut_short() -> None:
+    code = "from agent.shutdown import Deadline\nDeadline(within=30).begin()\nraise SystemExit(5)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (5, "")
