@@ -166,7 +166,8 @@ class Ledger:
 
     def _paths(self) -> list[Path]:
         with disk_errors(self._directory):
-            return sorted(self._directory.glob(f"*{_SUFFIX}"))
+            # A glob takes a directory that may not be read for an empty one.
+            return sorted(self._directory / name for name in os.listdir(self._directory) if name.endswith(_SUFFIX))
 
     def _files(self) -> list[tuple[str, os.stat_result]]:
         """All files with their state: one pass over the directory, in which nothing is ever deleted."""

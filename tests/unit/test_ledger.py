@@ -178,3 +178,16 @@ def test_only_what_was_touched_since_is_recent(tmp_path: Path) -> None:
     assert list(ledger.recent(2000.0)) == []
     ledger.append(later, event(FLAG_WRITTEN))
     assert [entry.command.id for entry in Ledger(tmp_path).recent(2000.0)] == [later.command.id]
+
+
+def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger(tmp_path)
+
+    # Tests may run as root, to whom no right is denied.
+    def denied(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", denied)
+    monkeypatch.setattr("os.scandir", denied)
+    with pytest.raises(LedgerError, match="Permission denied"):
+        Ledger(tmp_path)
