@@ -94,6 +94,7 @@ TARGETS = {
     "ingest_columnar": Target(3e6, 6e6, "more"),
     "evaluate": Target(100, 30),
     "evaluate_memory": Target(40, 15),
+    "evaluate_all": Target(150, 75),
     "command_latency": Target(250, 50),
     "restart": Target(5, 2),
     "start_help": Target(0.4, 0.2),
