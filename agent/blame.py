@@ -107,7 +107,9 @@ class Blame:
         now: float,
     ) -> Objection | None:
         """Why the flag of this evidence is not turned back now, None where nothing speaks against it."""
-        outage = infrastructure(self._breached.keys() | self._seen.keys(), self._watched())
+        # A service that is ill although its flag is safe already tells of that flag, not of what all share.
+        ill = {key for key in self._breached.keys() | self._seen.keys() if key not in flags or not flags[key].safe}
+        outage = infrastructure(ill, self._watched())
         if outage is not None:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec

@@ -137,6 +137,14 @@ def test_what_breaches_and_has_not_held_yet_counts_for_an_outage() -> None:
     assert objection.shared
 
 
+def test_services_that_stay_ill_with_their_flag_safe_are_no_outage_of_the_others() -> None:
+    made = blame(WATCHED)
+    flags = dict(status(f"f{n}", safe=n < 2) for n in range(5))
+    firing = [of(f"f{n}", service=f"s{n}") for n in range(4)]
+    made.observe(firing, [], NOW)
+    assert made.objection(firing[2], flags, [], NOW) is None
+
+
 def test_flags_of_one_service_are_no_outage_of_everything() -> None:
     assert (
         infrastructure([("production", "a"), ("production", "b")], {("production", n): ["shop"] for n in "ab"}) is None
