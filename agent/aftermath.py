@@ -7,6 +7,7 @@ file, hold a cache, or ignore the flag. So its own samples are asked: the flag's
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class AftermathWatch:
 
     async def judged(self, second: Second) -> None:
         """Take in an evaluated second of a shard, while its windows end there."""
-        for incident, changed_at in self._open(second.observer):
+        for incident, changed_at in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
                 said = self._known.aftermaths.get(
                     (incident.id, service), Aftermath(incident=incident.id, service=service)
@@ -74,6 +75,8 @@ class AftermathWatch:
                     said = await self._effect(incident, said, second, changed_at)
                 if said.bake is None and service == incident.service and not second.muted:
                     await self._bake(incident, said, second, changed_at)
+            # A flip in the same process waits for one of these at most, not for all that are open.
+            await asyncio.sleep(0)
 
     def _open(self, observer: Observer) -> Iterator[tuple[Incident, float]]:
         """The incidents whose flag is as their flip left it, and since when; of flags the shard watches."""
