@@ -18,6 +18,12 @@ from streams.evidence import Evidence
 AT_ONCE_S = 3.0
 """Seconds of the clock in which firings count as one moment: shards are judged a second apart at most."""
 
+SETTLE_S = 0.8
+"""Seconds of the clock for which a flag is ill before it is turned back, where others could be found ill too:
+shards are judged one after the other, within a second, and of an outage the fast tier fires in the first of them.
+
+Less than a second, so that it is the next evaluation and not the one after."""
+
 LEAST_SERVICES = 3
 """Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
 
@@ -86,6 +92,7 @@ class Blame:
         self._bake = bake
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
         self._breached: dict[FlagKey, float] = {}
+        self._ill_since: dict[FlagKey, float] = {}
 
     def observe(self, evidences: Iterable[Evidence], breaching: Iterable[FlagKey], now: float) -> None:
         """Take in what fires at one moment, and the flags that breach, held or not yet; `now` is the clock.
@@ -98,6 +105,13 @@ class Blame:
             if evidence.spec.action == "rollback":
                 self._seen[evidence.spec.environment, evidence.spec.flag] = now, evidence
         self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= AT_ONCE_S}
+        self._ill_since = {key: self._ill_since.get(key, now) for key in self._breached.keys() | self._seen.keys()}
+
+    def early(self, evidence: Evidence, now: float) -> bool:
+        """Is it too soon to say whether others are ill too? Only where there are enough services for an outage."""
+        services = {service for watching in self._watched().values() for service in watching}
+        since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), now)
+        return len(services) >= LEAST_SERVICES and now - since < SETTLE_S
 
     def objection(
         self,

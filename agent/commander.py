@@ -103,6 +103,8 @@ class Commander:
                     f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
                 )
             return
+        if self._blame.early(evidence, now):
+            return
         objection = self._blame.objection(evidence, self._known.flags, self._known.incidents.values(), now)
         if objection is not None:
             await self._held(spec, status, objection, now)

@@ -137,6 +137,34 @@ def test_what_breaches_and_has_not_held_yet_counts_for_an_outage() -> None:
     assert objection.shared
 
 
+def test_what_fires_in_its_first_second_waits_until_the_other_services_have_been_judged() -> None:
+    made = blame(WATCHED)
+    alarm = of("f0", service="s0")
+    made.observe([alarm], [], NOW)
+    assert made.early(alarm, NOW)
+    made.observe([of(f"f{n}", service=f"s{n}") for n in range(1, 4)], [], NOW + 0.1)
+    made.observe([alarm], [], NOW + 1)
+    assert not made.early(alarm, NOW + 1)
+    objection = made.objection(alarm, {}, [], NOW + 1)
+    assert objection is not None
+    assert objection.shared
+
+
+def test_what_has_breached_before_it_fires_does_not_wait() -> None:
+    made = blame(WATCHED)
+    made.observe([], [("production", "f0")], NOW)
+    alarm = of("f0", service="s0")
+    made.observe([alarm], [], NOW + 1)
+    assert not made.early(alarm, NOW + 1)
+
+
+def test_nothing_waits_for_others_where_too_few_services_are_watched_for_an_outage() -> None:
+    made = blame({("production", "f0"): ["s0"], ("production", "f1"): ["s1"]})
+    alarm = of("f0", service="s0")
+    made.observe([alarm], [], NOW)
+    assert not made.early(alarm, NOW)
+
+
 def test_services_that_stay_ill_with_their_flag_safe_are_no_outage_of_the_others() -> None:
     made = blame(WATCHED)
     flags = dict(status(f"f{n}", safe=n < 2) for n in range(5))
