@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
 from agent.allowlist import ManagedFlag
 from agent.automation import Automation
 from agent.backends.contract import Cas, Outcome
 from agent.breaker import Limits
-from agent.commands import Evidence, issue, sign
+from agent.commands import issue, sign
 from agent.events import Event
 from agent.executor import ExecutionResult, Executor
 from agent.fakes.faults import parse
 from agent.flag_state import FlagWatch
-from agent.keys import PrivateKey
 from agent.ledger import Ledger
 from tests.places import PLACES, REF, Place
 from tests.places import place as at_place
+from tests.unit.test_executor import EVIDENCE, KEY
 
 BUDGET_S = 2.0
 """Of a whole flip; a single call gets a fifth. The product's is 5 s."""
@@ -35,21 +34,6 @@ BUDGET_S = 2.0
 FAULTY = [kind for kind in PLACES if kind != "flagd-file"]
 """A file has faults of its own: tests/unit/test_flagd_file.py."""
 
-KEY = PrivateKey(Ed25519PrivateKey.generate())
-EVIDENCE = Evidence(
-    metric="error_rate",
-    scope="production/shop",
-    window=(940.0, 1000.0),
-    op=">",
-    threshold=0.02,
-    value=0.2,
-    samples=100,
-    counts={"requests": 100, "errors": 20},
-    sources=2,
-    age_s=1.0,
-    first_true_at=900.0,
-    fired_at=1001.0,
-)
 APPLIED, REJECTED, AMBIGUOUS = Outcome.APPLIED, Outcome.REJECTED, Outcome.AMBIGUOUS
 
 
