@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.flag_state import FlagStatus
 from agent.incidents import Incident
@@ -16,13 +17,7 @@ from detectors.blame import PROOF
 from streams.evidence import Evidence
 
 AT_ONCE_S = 3.0
-"""Seconds of the clock in which firings count as one moment: shards are judged a second apart at most."""
-
-SETTLE_S = 0.8
-"""Seconds of the clock for which a flag is ill before it is turned back, where others could be found ill too:
-shards are judged one after the other, within a second, and of an outage the fast tier fires in the first of them.
-
-Less than a second, so that it is the next evaluation and not the one after."""
+"""Seconds of the clock in which what is ill counts as one moment: shards are judged a second apart at most."""
 
 LEAST_SERVICES = 3
 """Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
@@ -65,7 +60,7 @@ def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
 
 
 def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
-    """Why it is no release: more than half of the watched flags breach, in several services; None where it is not so.
+    """Why it is no release: more than half of the watched flags are ill, in several services; None where it is not so.
 
     `watched` has the services of each flag.
     """
@@ -74,44 +69,59 @@ def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[st
     if 2 * len(known) <= len(watched) or len(services) < LEAST_SERVICES:
         return None
     return (
-        f"{len(known)} of {len(watched)} watched flags breach at once, in {len(services)} services: it is taken for an "
-        "outage of what they share, and no flag is turned back"
+        f"{len(known)} of {len(watched)} watched flags are ill at once, in {len(services)} services: it is taken for "
+        "an outage of what they share, and no flag is turned back"
     )
+
+
+class Judged(NamedTuple):
+    """What a process judges: its flags with the services of each, and the evaluation that all live shards have had."""
+
+    flags: Mapping[FlagKey, Iterable[str]]
+    until: float
 
 
 class Blame:
     """What fires now, of all services that this process judges.
 
-    `watched` tells the flags that it judges and their services; `window` is how long ago a change may be to be blamed,
-    `bake` how long a service gets after a flag was turned back before the next is, in seconds.
+    `judged` tells what that is; `window` is how long ago a change may be to be blamed, `bake` how long a service gets
+    after a flag was turned back before the next is, in seconds.
     """
 
-    def __init__(self, watched: Callable[[], Mapping[FlagKey, Iterable[str]]], *, window: float, bake: float) -> None:
-        self._watched = watched
+    def __init__(self, judged: Callable[[], Judged], *, window: float, bake: float) -> None:
+        self._judge = judged
         self._window = window
         self._bake = bake
+        self._judged = Judged({}, -math.inf)
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
-        self._breached: dict[FlagKey, float] = {}
-        self._ill_since: dict[FlagKey, float] = {}
+        self._ill: dict[FlagKey, float] = {}
+        self._ill_since: dict[FlagKey, int] = {}
 
-    def observe(self, evidences: Iterable[Evidence], breaching: Iterable[FlagKey], now: float) -> None:
-        """Take in what fires at one moment, and the flags that breach, held or not yet; `now` is the clock.
+    def observe(self, evidences: Iterable[Evidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
+        """Take in what fires at evaluation `t` of a shard, and the flags that are `ill`; `now` is the clock.
 
-        What is pending counts as ill: of an outage of everything some trigger is the first to have held.
+        What is pending is ill too: of an outage of everything some trigger is the first to have held.
         """
-        self._breached |= dict.fromkeys(breaching, now)
-        self._breached = {key: at for key, at in self._breached.items() if now - at <= AT_ONCE_S}
+        self._judged = self._judge()
+        self._ill |= dict.fromkeys(ill, now)
         for evidence in evidences:
             if evidence.spec.action == "rollback":
-                self._seen[evidence.spec.environment, evidence.spec.flag] = now, evidence
+                key = evidence.spec.environment, evidence.spec.flag
+                self._seen[key] = now, evidence
+                self._ill[key] = now
+        self._ill = {key: at for key, at in self._ill.items() if now - at <= AT_ONCE_S}
         self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= AT_ONCE_S}
-        self._ill_since = {key: self._ill_since.get(key, now) for key in self._breached.keys() | self._seen.keys()}
+        self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
-    def early(self, evidence: Evidence, now: float) -> bool:
-        """Is it too soon to say whether others are ill too? Only where there are enough services for an outage."""
-        services = {service for watching in self._watched().values() for service in watching}
-        since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), now)
-        return len(services) >= LEAST_SERVICES and now - since < SETTLE_S
+    def early(self, evidence: Evidence) -> bool:
+        """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.
+
+        An outage that begins at the end of a second is in it a failure of the busiest service alone. So the evaluation
+        in which a flag is first ill decides nothing, and no later one before all shards have had that one.
+        """
+        services = {service for watching in self._judged.flags.values() for service in watching}
+        since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
+        return len(services) >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
 
     def objection(
         self,
@@ -122,8 +132,8 @@ class Blame:
     ) -> Objection | None:
         """Why the flag of this evidence is not turned back now, None where nothing speaks against it."""
         # A service that is ill although its flag is safe already tells of that flag, not of what all share.
-        ill = {key for key in self._breached.keys() | self._seen.keys() if key not in flags or not flags[key].safe}
-        outage = infrastructure(ill, self._watched())
+        ill = {key for key in self._ill if key not in flags or not flags[key].safe}
+        outage = infrastructure(ill, self._judged.flags)
         if outage is not None:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec

@@ -69,12 +69,12 @@ class Commander:
         self._announced: set[str] = set()
         self._outage_at = -math.inf
 
-    async def firing(self, evidences: Sequence[Evidence], breaching: Iterable[FlagKey] = ()) -> None:
-        """Handle the triggers of a shard that fire now; called for every second in which any does.
+    async def firing(self, t: int, evidences: Sequence[Evidence], ill: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire at evaluation `t`; called for every one in which a flag is ill.
 
-        `breaching` are the flags of the shard whose condition is true, held or not yet.
+        `ill` are those flags: of `streams.monitor.Second`.
         """
-        self._blame.observe(evidences, breaching, self._clock())
+        self._blame.observe(evidences, ill, t, self._clock())
         # In turn, the last of an outage would wait for the broker's word on all before.
         await asyncio.gather(*map(self._fired, evidences))
 
@@ -103,7 +103,7 @@ class Commander:
                     f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
                 )
             return
-        if self._blame.early(evidence, now):
+        if self._blame.early(evidence):
             return
         objection = self._blame.objection(evidence, self._known.flags, self._known.incidents.values(), now)
         if objection is not None:

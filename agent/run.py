@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Literal
 
 from agent import aftermath, incidents
 from agent.aftermath import AftermathWatch
-from agent.blame import Blame, FlagKey
+from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
@@ -201,7 +202,7 @@ class Worker:
                 event=lambda event: self._event(self._app("monitor"), event),
             ),
             clock=time.time,
-            blame=Blame(self._watched, window=self.config.blame.window, bake=self.config.after_flip.bake),
+            blame=Blame(self._judged, window=self.config.blame.window, bake=self.config.after_flip.bake),
         )
 
         after = AftermathWatch(
@@ -219,15 +220,17 @@ class Worker:
             await self._event(self._app("monitor"), event)
 
         async def firing(second: Second) -> None:
-            await commander.firing(second.firing, second.breaching)
+            await commander.firing(second.time, second.firing, second.ill)
 
         async def drift(habit: Habit, found: Drift) -> None:
             await self._event(self._app("monitor"), drift_event(habit, found))
 
         return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged, drift=drift)
 
-    def _watched(self) -> Mapping[FlagKey, Sequence[str]]:
-        return {} if self.monitor is None else self.monitor.watched()
+    def _judged(self) -> Judged:
+        if self.monitor is None:
+            return Judged({}, -math.inf)
+        return Judged(self.monitor.watched(), self.monitor.judged_until(time.time()))
 
     def apps(self) -> dict[str, App]:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}

@@ -153,6 +153,11 @@ class Evaluation:
     def samples(self) -> Int:
         return self.own.samples
 
+    @property
+    def suspected(self) -> Bool:
+        """Whose gathered evidence is half of what alarms, in nats."""
+        return 2 * self.gathered.evidence >= self.gathered.bound
+
     def firing(self) -> list[int]:
         """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
         return np.flatnonzero((self.state == State.FIRING) & (self.tier != Tier.NONE)).tolist()

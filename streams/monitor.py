@@ -59,17 +59,17 @@ class Condition(NamedTuple):
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
-    `breaching` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet; empty
-    where muted. `muted` says that nothing may be commanded because of it. `drifts` are changes of habits, which nobody
-    acts upon; none of muted seconds. `health` is None where it was published before. `observer` tells more of the
-    windows as they are at `time`, until the next second is asked for.
+    `ill` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet, or has half of
+    the evidence that alarms; empty where muted. `muted` says that nothing may be commanded because of it. `drifts` are
+    changes of habits, which nobody acts upon; none of muted seconds. `health` is None where it was published before.
+    `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
     time: int
     muted: bool
     transitions: Sequence[tuple[TriggerSpec, Transition]]
     firing: Sequence[Evidence]
-    breaching: frozenset[tuple[str, str]]
+    ill: frozenset[tuple[str, str]]
     drifts: Sequence[tuple[Habit, Drift]]
     health: Health | None
     observer: Observer
@@ -248,12 +248,12 @@ class Shard:
             frame = health(
                 t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
             )
-        breaching = frozenset() if muted else frozenset(self._breaching(result))
+        ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
-        return Second(t, muted, transitions, firing, breaching, [] if muted else drifts, frame, self.observer)
+        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer)
 
-    def _breaching(self, result: Evaluation) -> Iterator[tuple[str, str]]:
-        for row in np.flatnonzero(result.breach).tolist():
+    def _ill(self, result: Evaluation) -> Iterator[tuple[str, str]]:
+        for row in np.flatnonzero(result.breach | result.suspected).tolist():
             spec = self._specs[row]
             if spec.action == "rollback":
                 yield spec.environment, spec.flag

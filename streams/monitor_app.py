@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,11 @@ class MonitorRole:
                 found.setdefault(flag, []).extend(services)
         return found
 
+    def judged_until(self, now: float) -> float:
+        """The end of the last second that every live shard has been judged at; infinite where none is live."""
+        ends = [shard.time for shard in self.shards.values() if shard.condition(now).status == "live"]
+        return min((end for end in ends if end is not None), default=math.inf)
+
     def _revoked(self) -> None:
         for partition in self.shards:
             self._announcements.forget(partition)
@@ -182,7 +188,7 @@ class MonitorRole:
                 await self._publish(shard, second)
 
     async def _publish(self, shard: Shard, second: Second) -> None:
-        if second.breaching:
+        if second.ill:
             await self._handlers.firing(second)
         # Of different triggers, and so in no order: in turn, each would wait for the broker's word on all before.
         await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))

@@ -110,8 +110,8 @@ async def test_half_of_everything_failing_at_once_is_one_message_and_no_flip(
             stop.set()
         assert not of(events, FLAG_VERIFIED)
         (message,) = of(events, INABILITY, "automation")
-        assert "watched flags breach at once" in message.data["reason"]
-        assert "watched flags breach at once" in told(events, "f-s0")
+        assert "watched flags are ill at once" in message.data["reason"]
+        assert "watched flags are ill at once" in told(events, "f-s0")
     finally:
         deployment.close()
 

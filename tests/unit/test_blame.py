@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.blame import AT_ONCE_S, Blame, FlagKey, Suspect, first, infrastructure
+from agent.blame import AT_ONCE_S, Blame, FlagKey, Judged, Suspect, first, infrastructure
 from agent.flag_state import FlagStatus
 from agent.incidents import Incident
 from detectors.blame import PROOF, worse
@@ -55,8 +56,8 @@ def incident(flag: str, at: float) -> Incident:
     )
 
 
-def blame(watched: dict[FlagKey, list[str]] | None = None) -> Blame:
-    return Blame(lambda: watched or {}, window=3600, bake=BAKE)
+def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = math.inf) -> Blame:
+    return Blame(lambda: Judged(watched or {}, until), window=3600, bake=BAKE)
 
 
 def blamed(
@@ -64,7 +65,7 @@ def blamed(
 ) -> list[str]:
     """The flags against which nothing speaks."""
     made = blame()
-    made.observe(firing, [], NOW)
+    made.observe(firing, [], T, NOW)
     return [one.spec.flag for one in firing if made.objection(one, flags, incidents, NOW) is None]
 
 
@@ -112,8 +113,8 @@ def test_a_flag_that_is_safe_or_in_shadow_is_not_blamed_for_another() -> None:
 
 def test_what_no_longer_fires_is_forgotten() -> None:
     made, flags = blame(), dict([status("old"), status("new", changed_at=NOW - 60)])
-    made.observe([of("new")], [], NOW)
-    made.observe([of("old")], [], NOW + AT_ONCE_S + 0.1)
+    made.observe([of("new")], [], T, NOW)
+    made.observe([of("old")], [], T, NOW + AT_ONCE_S + 0.1)
     assert made.objection(of("old"), flags, [], NOW + AT_ONCE_S + 0.1) is None
 
 
@@ -124,52 +125,63 @@ WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in
 def test_more_than_half_of_the_watched_flags_in_several_services_are_an_outage(ill: int, shared: bool) -> None:
     made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
     firing = [of(f"f{n}", service=f"s{n}") for n in range(ill)]
-    made.observe(firing, [], NOW)
+    made.observe(firing, [], T, NOW)
     objections = [made.objection(one, flags, [], NOW) for one in firing]
     assert all((found is not None and found.shared) is shared for found in objections)
 
 
-def test_what_breaches_and_has_not_held_yet_counts_for_an_outage() -> None:
+def test_what_is_ill_and_does_not_fire_yet_counts_for_an_outage() -> None:
     made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
-    made.observe([of("f0", service="s0")], [("production", "f1"), ("production", "f2")], NOW)
+    made.observe([of("f0", service="s0")], [("production", "f1"), ("production", "f2")], T, NOW)
     objection = made.objection(of("f0", service="s0"), flags, [], NOW)
     assert objection is not None
     assert objection.shared
 
 
-def test_what_fires_in_its_first_second_waits_until_the_other_services_have_been_judged() -> None:
+def at(t: int, *, number: int = 0) -> Evidence:
+    return replace(of(f"f{number}", service=f"s{number}"), t=t)
+
+
+def test_what_fires_when_it_is_first_ill_waits_for_the_next_evaluation_in_which_others_are_ill_too() -> None:
     made = blame(WATCHED)
-    alarm = of("f0", service="s0")
-    made.observe([alarm], [], NOW)
-    assert made.early(alarm, NOW)
-    made.observe([of(f"f{n}", service=f"s{n}") for n in range(1, 4)], [], NOW + 0.1)
-    made.observe([alarm], [], NOW + 1)
-    assert not made.early(alarm, NOW + 1)
-    objection = made.objection(alarm, {}, [], NOW + 1)
+    made.observe([at(T)], [], T, NOW)
+    assert made.early(at(T))
+    made.observe([at(T, number=n) for n in range(1, 4)], [], T, NOW + 0.1)
+    made.observe([at(T + 1)], [], T + 1, NOW + 1)
+    assert not made.early(at(T + 1))
+    objection = made.objection(at(T + 1), {}, [], NOW + 1)
     assert objection is not None
     assert objection.shared
 
 
-def test_what_has_breached_before_it_fires_does_not_wait() -> None:
+def test_the_next_evaluation_decides_nothing_before_all_shards_have_had_the_one_of_the_alarm() -> None:
+    # After a stall a shard is judged for two seconds before another is for the first.
+    for until, early in ((T - 1, True), (T, False)):
+        made = blame(WATCHED, until=until)
+        made.observe([at(T)], [], T, NOW)
+        made.observe([at(T + 1)], [], T + 1, NOW + 0.01)
+        assert made.early(at(T + 1)) is early
+
+
+def test_what_was_ill_before_it_fires_does_not_wait() -> None:
     made = blame(WATCHED)
-    made.observe([], [("production", "f0")], NOW)
-    alarm = of("f0", service="s0")
-    made.observe([alarm], [], NOW + 1)
-    assert not made.early(alarm, NOW + 1)
+    made.observe([], [("production", "f0")], T, NOW)
+    # Read late, the two evaluations follow each other at once.
+    made.observe([at(T + 1)], [], T + 1, NOW + 0.01)
+    assert not made.early(at(T + 1))
 
 
 def test_nothing_waits_for_others_where_too_few_services_are_watched_for_an_outage() -> None:
     made = blame({("production", "f0"): ["s0"], ("production", "f1"): ["s1"]})
-    alarm = of("f0", service="s0")
-    made.observe([alarm], [], NOW)
-    assert not made.early(alarm, NOW)
+    made.observe([at(T)], [], T, NOW)
+    assert not made.early(at(T))
 
 
 def test_services_that_stay_ill_with_their_flag_safe_are_no_outage_of_the_others() -> None:
     made = blame(WATCHED)
     flags = dict(status(f"f{n}", safe=n < 2) for n in range(5))
     firing = [of(f"f{n}", service=f"s{n}") for n in range(4)]
-    made.observe(firing, [], NOW)
+    made.observe(firing, [], T, NOW)
     assert made.objection(firing[2], flags, [], NOW) is None
 
 

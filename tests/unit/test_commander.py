@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.blame import Blame
+from agent.blame import Blame, Judged
 from agent.commander import UNSEEN_AFTER, Commander, Outputs, _for_command
 from agent.commands import Cause, Command, verify
 from agent.commands import Evidence as CommandEvidence
@@ -101,7 +102,7 @@ class Bench:
             lifetime=LIFETIME,
             outputs=Outputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: self.watched, window=3600, bake=120),
+            blame=Blame(lambda: Judged(self.watched, math.inf), window=3600, bake=120),
         )
 
     def see(self, seen: FlagStatus) -> None:
@@ -132,7 +133,7 @@ async def test_a_firing_trigger_becomes_one_signed_command_and_then_its_incident
     bench = Bench()
     bench.see(status())
     for t in range(T, T + 5):
-        await bench.commander.firing([evidence(t)])
+        await bench.commander.firing(T, [evidence(t)])
     assert [kind for kind, _ in bench.written] == ["command", "incident"]
     (command,), (incident,) = bench.of("command"), bench.of("incident")
     assert (command.flag, command.target, command.flag_version) == ("new", "off", "g1-a")
@@ -145,7 +146,7 @@ async def test_an_incident_keeps_what_fired_for_those_who_look_after_the_flip() 
     bench = Bench()
     bench.see(status())
     before = Exposure(others=5.0, variants=10.0, requests=20.0)
-    await bench.commander.firing([evidence(exposure=lambda: before)])
+    await bench.commander.firing(T, [evidence(exposure=lambda: before)])
     (incident,) = bench.of("incident")
     assert (incident.metric, incident.scope, incident.op) == ("error_rate", "production/shop", ">")
     assert (incident.value, incident.threshold, incident.before) == (0.5, 0.02, before)
@@ -155,10 +156,10 @@ async def test_a_crash_between_command_and_incident_sends_the_same_command_again
     first = Bench(broken="incident")
     first.see(status())
     with pytest.raises(ConnectionError):
-        await first.commander.firing([evidence()])
+        await first.commander.firing(T, [evidence()])
     second = Bench(now=T + 9.0)
     second.see(status())
-    await second.commander.firing([evidence(T + 7)])
+    await second.commander.firing(T, [evidence(T + 7)])
     assert [c.id for c in first.of("command")] == [c.id for c in second.of("command")]
     assert len(second.of("incident")) == 1
 
@@ -167,35 +168,35 @@ async def test_a_command_that_was_not_acknowledged_latches_nothing() -> None:
     bench = Bench(broken="command")
     bench.see(status())
     with pytest.raises(ConnectionError):
-        await bench.commander.firing([evidence()])
+        await bench.commander.firing(T, [evidence()])
     bench.broken = ""
-    await bench.commander.firing([evidence(T + 1)])
+    await bench.commander.firing(T, [evidence(T + 1)])
     assert [kind for kind, _ in bench.written] == ["command", "incident"]
 
 
 async def test_who_takes_over_knows_the_incident_from_its_topic() -> None:
     first = Bench()
     first.see(status())
-    await first.commander.firing([evidence()])
+    await first.commander.firing(T, [evidence()])
     second = Bench()
     second.see(status())
     second.known.incident(encode(first.of("incident")[0]))
-    await second.commander.firing([evidence(T + 1)])
+    await second.commander.firing(T, [evidence(T + 1)])
     assert second.written == []
 
 
 async def test_every_trigger_has_an_incident_of_its_own() -> None:
     bench = Bench()
     bench.see(status())
-    await bench.commander.firing([evidence()])
-    await bench.commander.firing([evidence(of=spec(name="slow"))])
+    await bench.commander.firing(T, [evidence()])
+    await bench.commander.firing(T, [evidence(of=spec(name="slow"))])
     assert len({command.id for command in bench.of("command")}) == 2
 
 
 async def test_a_flag_that_is_safe_needs_no_command() -> None:
     bench = Bench()
     bench.see(status(safe=True))
-    await bench.commander.firing([evidence()])
+    await bench.commander.firing(T, [evidence()])
     assert bench.written == []
 
 
@@ -203,7 +204,7 @@ async def test_a_flag_that_is_safe_needs_no_command() -> None:
 async def test_only_rollback_commands(action: Action) -> None:
     bench = Bench()
     bench.see(status())
-    await bench.commander.firing([evidence(of=spec(action=action))])
+    await bench.commander.firing(T, [evidence(of=spec(action=action))])
     assert bench.written == []
 
 
@@ -212,7 +213,7 @@ async def test_a_shadow_trigger_tells_what_it_would_have_sent_once() -> None:
     bench.see(status())
     for t in (T, T + 1, T + 500):
         bench.now = t + 2.0
-        await bench.commander.firing([evidence(t, of=spec(shadow=True))])
+        await bench.commander.firing(T, [evidence(t, of=spec(shadow=True))])
     assert [kind for kind, _ in bench.written] == ["incident", "event"]
     assert bench.of("incident")[0].outcome == "shadow"
     assert bench.of("event")[0].type == COMMAND_SHADOWED
@@ -221,7 +222,7 @@ async def test_a_shadow_trigger_tells_what_it_would_have_sent_once() -> None:
 async def test_a_flag_whose_state_nobody_told_is_announced_and_not_guessed() -> None:
     bench = Bench()
     for t in range(T, T + 3):
-        await bench.commander.firing([evidence(t)])
+        await bench.commander.firing(T, [evidence(t)])
     (event,) = bench.of("event")
     assert event.type == INABILITY
     assert "executor" in event.data["reason"]
@@ -232,21 +233,21 @@ async def test_evidence_that_is_not_enough_commands_nothing_and_says_why_once() 
     bench = Bench()
     bench.see(status())
     for t in range(T, T + 3):
-        await bench.commander.firing([evidence(t, obstacle=f"the newest sample is {t - T + 16} s old")])
+        await bench.commander.firing(T, [evidence(t, obstacle=f"the newest sample is {t - T + 16} s old")])
     (event,) = bench.of("event")
     assert (event.type, event.data["reason"]) == (INABILITY, "the newest sample is 16 s old")
     assert bench.of("command") == []
-    await bench.commander.firing([evidence(T + 3)])
+    await bench.commander.firing(T, [evidence(T + 3)])
     assert len(bench.of("command")) == 1
 
 
 async def test_a_flag_still_not_safe_30_s_after_its_command_is_announced_once() -> None:
     bench = Bench()
     bench.see(status())
-    await bench.commander.firing([evidence()])
+    await bench.commander.firing(T, [evidence()])
     for passed in (1.0, UNSEEN_AFTER, UNSEEN_AFTER + 0.1, UNSEEN_AFTER + 1):
         bench.now = T + 2.0 + passed
-        await bench.commander.firing([evidence(T + int(passed))])
+        await bench.commander.firing(T, [evidence(T + int(passed))])
         assert len(bench.of("event")) == (1 if passed > UNSEEN_AFTER else 0)
     assert bench.of("event")[0].type == INABILITY
 
@@ -254,12 +255,12 @@ async def test_a_flag_still_not_safe_30_s_after_its_command_is_announced_once() 
 async def test_a_command_that_expired_unseen_is_sent_anew_under_its_id() -> None:
     bench = Bench()
     bench.see(status())
-    await bench.commander.firing([evidence()])
+    await bench.commander.firing(T, [evidence()])
     bench.now += LIFETIME
-    await bench.commander.firing([evidence(T + 60)])
+    await bench.commander.firing(T, [evidence(T + 60)])
     assert len(bench.of("command")) == 1
     bench.now += 10
-    await bench.commander.firing([evidence(T + 70)])
+    await bench.commander.firing(T, [evidence(T + 70)])
     first, second = bench.of("command")
     assert first.id == second.id
     assert second.expires_at == bench.now + LIFETIME
@@ -270,10 +271,10 @@ async def test_a_flag_that_a_person_turned_on_again_is_not_overruled_by_the_old_
     bench.see(status("g3-a", changed_at=T + 100.0))
     # True since long before the change: it needs its hold, and a fresh breach, under the new version.
     for t in range(T + 100, T + 120):
-        await bench.commander.firing([evidence(t, since=T - 20)])
-    await bench.commander.firing([evidence(T + 130, since=T - 20, fresh=False)])
+        await bench.commander.firing(T, [evidence(t, since=T - 20)])
+    await bench.commander.firing(T, [evidence(T + 130, since=T - 20, fresh=False)])
     assert bench.written == []
-    await bench.commander.firing([evidence(T + 131, since=T - 20)])
+    await bench.commander.firing(T, [evidence(T + 131, since=T - 20)])
     assert [command.flag_version for command in bench.of("command")] == ["g3-a"]
 
 
@@ -281,27 +282,27 @@ async def test_after_a_change_fresh_seconds_are_waited_for_even_where_the_hold_i
     bench = Bench()
     bench.see(status("g3-a", changed_at=T + 100.0))
     short = replace(spec(), condition=parse("error_rate > 2% over 60s for 5s"))
-    await bench.commander.firing([evidence(T + 100 + FRESH_SECONDS - 1, of=short, since=T - 20)])
+    await bench.commander.firing(T, [evidence(T + 100 + FRESH_SECONDS - 1, of=short, since=T - 20)])
     assert bench.written == []
-    await bench.commander.firing([evidence(T + 100 + FRESH_SECONDS, of=short, since=T - 20)])
+    await bench.commander.firing(T, [evidence(T + 100 + FRESH_SECONDS, of=short, since=T - 20)])
     assert len(bench.of("command")) == 1
 
 
 async def test_a_breach_that_began_after_the_change_is_the_ordinary_case() -> None:
     bench = Bench()
     bench.see(status("g3-a", changed_at=T + 100.0))
-    await bench.commander.firing([evidence(T + 122, since=T + 102.0)])
+    await bench.commander.firing(T, [evidence(T + 122, since=T + 102.0)])
     assert len(bench.of("command")) == 1
 
 
 async def test_a_new_version_of_the_flag_is_a_new_incident() -> None:
     bench = Bench()
     bench.see(status("g1-a"))
-    await bench.commander.firing([evidence()])
+    await bench.commander.firing(T, [evidence()])
     bench.see(status("g2-off", changed_at=T + 3.0, safe=True))
-    await bench.commander.firing([evidence(T + 4)])
+    await bench.commander.firing(T, [evidence(T + 4)])
     bench.see(status("g3-a", changed_at=T + 50.0))
-    await bench.commander.firing([evidence(T + 90, since=T + 60.0)])
+    await bench.commander.firing(T, [evidence(T + 90, since=T + 60.0)])
     first, second = bench.of("incident")
     assert first.id != second.id
     assert (first.flag_version, second.flag_version) == ("g1-a", "g3-a")
@@ -335,7 +336,7 @@ async def test_each_flag_of_a_group_has_a_command_of_its_own_in_one_incident() -
     for seen in (status("g1-x"), of_flag("a", "g4-y"), of_flag("b", "g9-z", safe=True)):
         bench.see(seen)
     for t in range(T, T + 5):
-        await bench.commander.firing([evidence(t)])
+        await bench.commander.firing(T, [evidence(t)])
     assert [kind for kind, _ in bench.written] == ["command", "command", "command", "incident"]
     first, second, third = bench.of("command")
     assert (first.flag, first.flag_version, first.cause) == ("new", "g1-x", None)
@@ -353,7 +354,7 @@ async def test_a_companion_of_unknown_state_is_announced_and_the_others_are_comm
     bench.see(status("g1-x"))
     bench.see(of_flag("b", "g9-z"))
     for t in range(T, T + 3):
-        await bench.commander.firing([evidence(t)])
+        await bench.commander.firing(T, [evidence(t)])
     assert [made.flag for made in bench.of("command")] == ["new", "b"]
     (event,) = bench.of("event")
     assert event.type == INABILITY
@@ -367,10 +368,10 @@ async def test_a_crash_in_the_middle_of_a_group_sends_the_same_commands_again() 
         bench.see(status("g1-x"))
         bench.see(of_flag("a", "g4-y"))
     with pytest.raises(ConnectionError):
-        await first.commander.firing([evidence()])
+        await first.commander.firing(T, [evidence()])
     # Somebody touched the companion meanwhile: still the same command, on the version that is there now.
     second.see(of_flag("a", "g5-y"))
-    await second.commander.firing([evidence(T + 1)])
+    await second.commander.firing(T, [evidence(T + 1)])
     assert [made.id for made in first.of("command")] == [made.id for made in second.of("command")]
     assert second.of("command")[1].flag_version == "g5-y"
 
@@ -379,7 +380,7 @@ async def test_in_shadow_mode_every_flag_of_a_group_is_told_of_and_none_commande
     bench = Bench(flags=group("a"))
     bench.see(status("g1-x"))
     bench.see(of_flag("a", "g4-y"))
-    await bench.commander.firing([evidence(of=spec(shadow=True))])
+    await bench.commander.firing(T, [evidence(of=spec(shadow=True))])
     assert bench.of("command") == []
     assert [event.subject for event in bench.of("event")] == ["production/new", "production/a"]
 
@@ -389,9 +390,9 @@ async def test_evidence_that_was_gathered_since_the_change_needs_no_hold(tier: T
     bench = Bench()
     bench.see(status("g2-b", changed_at=T - 3.5))
     gathered = replace(evidence(fresh=False), tier=tier, evidence=20.5, bound=14.8, null_rate=0.1)
-    await bench.commander.firing([replace(gathered, since=T - 4.0)])
+    await bench.commander.firing(T, [replace(gathered, since=T - 4.0)])
     assert bench.of("command") == [], "a second of it is of the version before"
-    await bench.commander.firing([replace(gathered, since=T - 3.0)])
+    await bench.commander.firing(T, [replace(gathered, since=T - 3.0)])
     (command,) = bench.of("command")
     told = command.evidence
     assert (told.tier, told.evidence, told.bound, told.null_rate, told.since) == (tier, 20.5, 14.8, 0.1, T - 3.0)

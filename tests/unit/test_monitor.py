@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -118,6 +119,17 @@ def test_a_breach_fires_when_it_has_held_and_its_evidence_is_handed_over_every_s
     assert (evidence.t, evidence.window, evidence.counts["errors"]) == (T + 22, (T + 12.0, T + 22.0), 50)
     assert evidence.obstacle is None
     assert evidence.age == 2.0
+
+
+def test_a_flag_is_ill_when_a_condition_is_true_or_half_of_the_evidence_that_alarms_is_there() -> None:
+    ill = frozenset({("production", "new")})
+    seconds = list(live(shard(), [GOOD] * 12 + [BAD] * 8))
+    assert [s.time - T for s in seconds if s.ill] == [17, 18, 19, 20]
+    # A window of a minute that is well, and 12 of 24 requests of its last second that are not: 10.7 of 14.8 nats.
+    fast = replace(spec("error_rate > 2% over 60s for 2m"), fast=True)
+    seconds = list(live(shard(fast), [(24, 0)] * 60 + [(24, 12)]))
+    assert (seconds[-1].ill, seconds[-1].firing) == (ill, [])
+    assert not any(second.ill for second in seconds[:-1])
 
 
 def test_evidence_tells_who_gets_the_variants_of_the_flag() -> None:
