@@ -30,15 +30,17 @@ from agent.topics import wanted
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
 from detectors.evaluation import Transition
-from detectors.spec import TriggerSpec, longest_lookback
+from detectors.spec import TriggerSpec, longest_lookback, longest_window
+from detectors.windows import DISPLAY
 from streams.app import send_until_acknowledged
 from streams.command_app import ExecutorRole
+from streams.condition import Condition, shortened
 from streams.drift import Drift
 from streams.habits import Habit
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness, silence
 from streams.log import read_topic
-from streams.monitor import Condition, Second, shortened
+from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.topics import Topics, create, describe
 from streams.transport import App
@@ -156,6 +158,7 @@ class Worker:
 
     def _make_roles(self, partitions: Mapping[str, int]) -> None:
         config, lookback = self.config, longest_lookback(self.specs)
+        after_flip = aftermath.lookback(config.flags, config.after_flip)
         if "ingest" in self.roles:
             self.ingest = IngestRole(
                 self.connection,
@@ -175,7 +178,8 @@ class Worker:
                 habits=self.habits,
                 telemetry=[t.topic for t in config.telemetry],
                 partials_partitions=partitions[self.topics.partials],
-                lookback=max(lookback, aftermath.lookback(config.flags, config.after_flip)),
+                lookback=max(lookback, after_flip),
+                window_lookback=max(longest_window(self.specs), DISPLAY, after_flip),
                 max_scopes=config.max_scopes,
                 evaluate_every=int(config.evaluate_every),
                 catching_up_after=config.catching_up_after,

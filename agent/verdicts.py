@@ -14,9 +14,9 @@ from agent.events import Event
 from agent.incidents import Incident
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
+from streams.condition import Condition
 from streams.drift import Drift
 from streams.habits import Habit
-from streams.monitor import Condition
 from streams.observer import Exposure
 
 _EFFECT_TYPES = {

@@ -8,7 +8,8 @@ fewer than 30 is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from detectors.cells import LATE, REQUESTS
 from detectors.evaluation import MOST_LATE, Doubt
 from detectors.seconds import Int
 from detectors.spec import MIN_SAMPLES, TriggerSpec
-from detectors.state import BEFORE
+from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.windows import WindowStore
 
 Bool = NDArray[np.bool_]
@@ -113,6 +114,27 @@ class Absences:
         self.evidence[rows] = 0.0
         self.missed[rows] = 0
         self.since[rows] = BEFORE
+
+    def memory(self) -> Arrays:
+        """Copies of all that it remembers. The shares that are set are told anew."""
+        own = {
+            "seen": self._seen.copy(),
+            "absent": self.absent.copy(),
+            "evidence": self.evidence.copy(),
+            "missed": self.missed.copy(),
+            "since": self.since.copy(),
+        }
+        silent = {f"silent{i}": detector.state() for i, (_, detector) in enumerate(self._detectors)}
+        return named(own=own, **silent)
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = taken(memory, self.memory())
+        for i, (_, detector) in enumerate(self._detectors):
+            detector.restore(part(arrays, f"silent{i}"))
+        own = part(arrays, "own")
+        self._seen, self.absent, self.evidence = own["seen"], own["absent"], own["evidence"]
+        self.missed, self.since = own["missed"], own["since"]
 
     def see(self, second: int, *, begin: Int) -> None:
         """Take in the newest second; what happened before the second `begin` is no evidence."""

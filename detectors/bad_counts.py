@@ -65,6 +65,15 @@ class BadCounts:
         """From now on latencies above `limit_ms` (r,) are bad in the rows `at` (r,)."""
         self._first[at] = first_bin_above(limit_ms)
 
+    @property
+    def first_bad_bin(self) -> Int:
+        """The first bin of the histogram that is bad in each row (n,), as `set_limit` left it."""
+        return self._first
+
+    @first_bad_bin.setter
+    def first_bad_bin(self, bins: Int) -> None:
+        self._first = bins
+
     def read(self) -> tuple[Int, Int]:
         """Return bad and all requests (n,) of the newest second; none of a second of which too much came late."""
         bad, whole = np.zeros(len(self.rows), dtype=np.int64), np.zeros(len(self.rows), dtype=np.int64)

@@ -7,7 +7,7 @@ the comparison of a variant with its control. The two do not touch each other: w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from detectors.overdue import limit_of, measure_of
 from detectors.proofs import Proofs
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
-from detectors.state import BEFORE
+from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers import FALSE, NEVER, TRUE, UNKNOWN, State, Triggers
 from detectors.windows import Want, WindowStore
 
@@ -100,9 +100,9 @@ class Evaluator:
         changed = own & (self._begin != second)
         self._begin[own] = second
         self._fast.forget(changed[self._fast.at])
-        for part in (self._proofs, self._absences):
-            part.begin(changed[part.at])
-            part.set_share(own[part.at], share)
+        for compared in (self._proofs, self._absences):
+            compared.begin(changed[compared.at])
+            compared.set_share(own[compared.at], share)
 
     def learnt(self) -> dict[int, Day]:
         """See `detectors.fast.Fast.learnt`."""
@@ -112,6 +112,46 @@ class Evaluator:
         """See `detectors.fast.Fast.recall`."""
         self._fast.recall(days)
 
+    def memory(self) -> Arrays:
+        """Copies of all that was gathered up to the last evaluation, but for the windows and for what was `learnt`."""
+        own: Arrays = {
+            "begin": self._begin.copy(),
+            "state": self._state.copy(),
+            "heard_at": self._heard_at.copy(),
+            "fast_kept_since": self._fast_kept_since.copy(),
+            "fast_fired": self._fast_fired.copy(),
+        }
+        return named(
+            own=own,
+            triggers=self._triggers.memory(),
+            fast=self._fast.memory(),
+            proofs=self._proofs.memory(),
+            absences=self._absences.memory(),
+        )
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave, once the windows end where they did then.
+
+        Of a flag that has another version by now nothing that was gathered is kept. Raises StateError when it does not
+        fit the triggers.
+        """
+        arrays = taken(memory, self.memory())
+        for name, holder in (
+            ("triggers", self._triggers),
+            ("fast", self._fast),
+            ("proofs", self._proofs),
+            ("absences", self._absences),
+        ):
+            holder.restore(part(arrays, name))
+        own = part(arrays, "own")
+        self._state, self._heard_at = own["state"], own["heard_at"]
+        self._fast_kept_since, self._fast_fired = own["fast_kept_since"], own["fast_fired"]
+        changed = own["begin"] != self._begin
+        self._fast.forget(changed[self._fast.at])
+        for compared in (self._proofs, self._absences):
+            compared.begin(changed[compared.at])
+        self._seen = self._triggers.time
+
     def see(self) -> None:
         """Take in the newest second of the store, once: the evidence that is gathered needs every one."""
         if self._store.end is None or self._store.end <= self._seen:
@@ -120,8 +160,8 @@ class Evaluator:
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
         self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at])
-        for part in (self._proofs, self._absences):
-            part.see(second, begin=self._begin[part.at])
+        for compared in (self._proofs, self._absences):
+            compared.see(second, begin=self._begin[compared.at])
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
@@ -189,8 +229,8 @@ class Evaluator:
         n = len(self._specs)
         nothing = np.full(n, np.nan)
         found = Gathered(nothing, nothing.copy(), nothing.copy(), np.full(n, BEFORE, dtype=np.int64))
-        for part in (self._fast, self._proofs, self._absences):
-            found.evidence[part.at], found.bound[part.at], found.since[part.at] = part.evidence, part.bound, part.since
+        for by in (self._fast, self._proofs, self._absences):
+            found.evidence[by.at], found.bound[by.at], found.since[by.at] = by.evidence, by.bound, by.since
         found.null[self._fast.at] = self._fast.r0
         return found
 

@@ -14,7 +14,8 @@ count the past with one measure and the present with another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from detectors.metrics import compute
 from detectors.sample_ratio import SampleRatio, SampleRatioConfig
 from detectors.seconds import Int
 from detectors.spec import PROOF_WINDOW, TriggerSpec, samples_beyond
-from detectors.state import BEFORE
+from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.windows import WindowStore
 
 Float = NDArray[np.float64]
@@ -94,6 +95,30 @@ class Proofs:
             wanted = np.where(known, self._set_share, 0.5)
             seen = np.stack([own, control]) * known
             self.mismatch = self._ratio.update(second, seen, np.stack([wanted, 1 - wanted]))
+
+    def memory(self) -> Arrays:
+        """Copies of all that it remembers. The shares that are set are told anew."""
+        own = {
+            "open": self.open.copy(),
+            "proven": self.proven.copy(),
+            "evidence": self.evidence.copy(),
+            "mismatch": self.mismatch.copy(),
+            "since": self.since.copy(),
+        }
+        if self._own is not None and self._control is not None:
+            own |= {"bad": self._own.first_bad_bin.copy(), "control_bad": self._control.first_bad_bin.copy()}
+        return named(own=own, proof=self._proof.state(), ratio=self._ratio.state())
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = taken(memory, self.memory())
+        self._proof.restore(part(arrays, "proof"))
+        self._ratio.restore(part(arrays, "ratio"))
+        own = part(arrays, "own")
+        self.open, self.proven, self.evidence = own["open"], own["proven"], own["evidence"]
+        self.mismatch, self.since = own["mismatch"], own["since"]
+        if self._own is not None and self._control is not None:
+            self._own.first_bad_bin, self._control.first_bad_bin = own["bad"], own["control_bad"]
 
     def _freeze(self) -> None:
         """Take the control's quantile where none was taken yet and it has samples enough."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -211,10 +211,14 @@ def samples_beyond(quantile: float) -> int:
     return ceil(10 / (1 - Fraction(repr(quantile))))
 
 
-def longest_lookback(specs: list[TriggerSpec]) -> int:
+def longest_window(specs: Sequence[TriggerSpec]) -> int:
+    """Seconds of the log that must be read again to fill every window."""
+    return max((s.windows[-1] for s in specs), default=0)
+
+
+def longest_lookback(specs: Sequence[TriggerSpec]) -> int:
     """Seconds of the log that must be read again to know every state: the longest window, hold and time of keeping."""
-    longest_window = max((s.windows[-1] for s in specs), default=0)
-    return longest_window + max((s.condition.hold + s.keep_for for s in specs), default=0)
+    return longest_window(specs) + max((s.condition.hold + s.keep_for for s in specs), default=0)
 
 
 def percent(ratio: float) -> str:

@@ -48,6 +48,24 @@ def taken(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
     return {name: np.array(state[name]) for name in own}
 
 
+def named(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The arrays of several parts in one, each under the name of its part and its own; `part` takes them out again.
+
+    >>> import numpy as np
+    >>> both = named(left={"a": np.array(1)}, right={"a": np.array(2)})
+    >>> sorted(both)
+    ['left.a', 'right.a']
+    >>> part(both, "right")
+    {'a': array(2)}
+    """
+    return {f"{name}.{own}": array for name, arrays in parts.items() for own, array in arrays.items()}
+
+
+def part(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
+    """What `named` has put under the name of a part."""
+    return {own.removeprefix(f"{name}."): array for own, array in arrays.items() if own.startswith(f"{name}.")}
+
+
 def checked_second(second: int, last: int) -> bool:
     """Is `second` new? Raises ValueError when it is earlier than the last one."""
     if second < last:

@@ -13,10 +13,14 @@ It smooths what people see; nothing is done because of a trigger that is merely 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from detectors.state import Arrays, taken
 
 Int = NDArray[np.int64]
 Int8 = NDArray[np.int8]
@@ -88,3 +92,21 @@ class Triggers:
         self.time = t
         self.state = np.where(unknown, np.int8(State.UNKNOWN), remembered)
         return self.state
+
+    def memory(self) -> Arrays:
+        """Copies of all that it remembers."""
+        return {
+            "time": np.array(self.time),
+            "state": self.state.copy(),
+            "since": self.since.copy(),
+            "remembered": self._remembered.copy(),
+            "last_known": self._last_known.copy(),
+            "kept_since": self._kept_since.copy(),
+        }
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = taken(memory, self.memory())
+        self.time, self.state, self.since = int(arrays["time"]), arrays["state"], arrays["since"]
+        self._remembered, self._last_known = arrays["remembered"], arrays["last_known"]
+        self._kept_since = arrays["kept_since"]

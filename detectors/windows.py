@@ -23,6 +23,10 @@ MAX_INSTANCES = 65_536
 """Instances kept by name; who invents a new name each second must not fill the memory."""
 
 
+DISPLAY = 60
+"""Seconds for which every scope that is seen is kept, to be shown and compared."""
+
+
 class Want(NamedTuple):
     """A window that something asks for: `seconds` of `scope`, with its latency histogram or without."""
 
@@ -206,7 +210,7 @@ class WindowStore:
     """
 
     def __init__(
-        self, wants: Iterable[Want], *, max_scopes: int, display: int = 60, measures: Sequence[str] = ()
+        self, wants: Iterable[Want], *, max_scopes: int, display: int = DISPLAY, measures: Sequence[str] = ()
     ) -> None:
         wants = list(wants)
         if min((want.seconds for want in wants), default=1) < 1 or display < 1:

@@ -3,6 +3,7 @@
 StreamsError
 ├── LayoutError           a columnar batch does not have its layout
 ├── PartialError          a record of the partials topic cannot be read
+├── CheckpointError       a checkpoint cannot be read, or is too large to be written
 ├── TopicError            a topic cannot be created or described
 └── DriftUnavailable      drift is to be detected, but the library for it is not installed
 
@@ -21,6 +22,10 @@ class LayoutError(StreamsError):
 
 
 class PartialError(StreamsError):
+    pass
+
+
+class CheckpointError(StreamsError):
     pass
 
 

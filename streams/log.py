@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
+
+from streams.slices import Source
+
+_LAST_WITHIN = 2.0
+"""Seconds after which a partition whose newest record does not come is taken for empty."""
 
 
 class Read(NamedTuple):
@@ -77,20 +83,26 @@ def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bo
     return highwater is not None and position >= highwater
 
 
-async def last_record(topic: str, partition: int, connection: dict[str, Any]) -> bytes | None:
-    """The value of a partition's newest record; None where it is empty. On a broker that states its end too low it is
-    an older one."""
+async def last_records(sources: Iterable[Source], connection: dict[str, Any]) -> dict[Source, bytes | None]:
+    """The value of each partition's newest record; None where it is empty. On a broker that states its end too low it
+    is an older one."""
     consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, fetch_max_wait_ms=100)
     await consumer.start()
     try:
-        tp = TopicPartition(topic, partition)
-        consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        if end == 0 or (await consumer.beginning_offsets([tp]))[tp] >= end:
-            return None
-        consumer.seek(tp, end - 1)
-        batches = await consumer.getmany(timeout_ms=2000)
-        records = batches.get(tp, [])
-        return records[-1].value if records else None
+        tps = [TopicPartition(source.topic, source.partition) for source in sources]
+        found: dict[Source, bytes | None] = dict.fromkeys(Source(*tp) for tp in tps)
+        consumer.assign(tps)
+        begins, ends = await asyncio.gather(consumer.beginning_offsets(tps), consumer.end_offsets(tps))
+        unread = {tp for tp in tps if begins[tp] < ends[tp]}
+        consumer.pause(*(set(tps) - unread))
+        for tp in unread:
+            consumer.seek(tp, ends[tp] - 1)
+        deadline = time.monotonic() + _LAST_WITHIN
+        while unread and time.monotonic() < deadline:
+            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                if records:
+                    found[Source(*tp)] = records[-1].value
+                    unread.discard(tp)
+        return found
     finally:
         await consumer.stop()

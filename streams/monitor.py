@@ -1,26 +1,30 @@
 """Stage 2: partials in, and for every second of event time the windows, verdicts and what fires.
 
-State is the log: a shard (one partials partition) is rebuilt by reading the last minutes of partials again. Seconds
-evaluated long after they happened are muted: their verdicts are computed, nothing may be commanded because of them.
+State is the log: a shard (one partials partition) is rebuilt by reading the last minutes of partials again, or the last
+checkpoint of its triggers and the partials of their windows. Seconds evaluated long after they happened are muted:
+their verdicts are computed, nothing may be commanded because of them.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from detectors.cells import Cells
+from detectors.errors import StateError
 from detectors.evaluate import Evaluator, measures, wants
 from detectors.evaluation import Evaluation, Transition
 from detectors.spec import TriggerSpec, longest_lookback
 from detectors.state import BEFORE
 from detectors.triggers import State
 from detectors.windows import WindowStore
+from streams.checkpoint import Checkpoint
+from streams.condition import Condition, shortened
 from streams.drift import Drift
 from streams.evidence import Evidence, Gather, fresh_wants
 from streams.habits import Habit, Habits, habit_wants
@@ -30,29 +34,13 @@ from streams.merge import Merge, by_second
 from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
 
+_logger = logging.getLogger(__name__)
+
 SILENT_AFTER = 10.0
 """Seconds after which a source partition's owner counts as silent; it speaks every second."""
 
 SKIPPED_AFTER = 3600
 """Seconds of silence, beyond what triggers look back, that are gone through one by one."""
-
-Status = Literal["live", "catching_up", "unknown"]
-
-
-_NAMED = 3
-
-
-def shortened(names: Sequence[str], by: str = ", ") -> str:
-    """The first three names and how many more there are: 64 partitions in a line tell a person nothing."""
-    more = len(names) - _NAMED
-    return by.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-class Condition(NamedTuple):
-    """Whether a shard may act, and why not."""
-
-    status: Status
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +82,8 @@ class Shard:
     """One partials partition: its windows and the triggers of the services that meet in it.
 
     `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
-    silence. `from_start` says that reading begins where the log does, not somewhere in it. `evaluate_every` is in
+    silence. `checkpoint` is what the triggers had gathered earlier; seconds up to it fill the windows and are not
+    evaluated. `from_start` says that reading begins where the log does, not somewhere in it. `evaluate_every` is in
     seconds, `catching_up_after` how old a second may be to be acted upon.
     """
 
@@ -109,6 +98,7 @@ class Shard:
         catching_up_after: float,
         published: int | None,
         from_start: bool,
+        checkpoint: Checkpoint | None = None,
         habits: Sequence[Habit] = (),
     ) -> None:
         self.partition = partition
@@ -123,6 +113,7 @@ class Shard:
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._published = published
+        self._checkpoint = checkpoint
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
         self._next: int | None = None
         self._stale: set[int] = set()
@@ -155,6 +146,14 @@ class Shard:
     def recall(self, records: Iterable[Learnt]) -> None:
         """Go on from what was remembered; to be told before the first partial."""
         self._evaluator.recall(days(self._specs, records))
+
+    def checkpoint(self, of: str) -> Checkpoint | None:
+        """What the triggers have gathered, to be given to who takes over; None before the first evaluation."""
+        if self.verdicts is None:
+            return None
+        return Checkpoint(
+            of=of, time=self.verdicts.t, stale=tuple(sorted(self._stale)), memory=self._evaluator.memory()
+        )
 
     def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
         """A flag has the version that was first seen at `changed_at` (Unix seconds), None for all along.
@@ -219,9 +218,30 @@ class Shard:
                 else:
                     self.store.advance(second, *taken.of(second))
                 self._next = second + 1
+                due = self._next % self._evaluate_every == 0
+                if self._remembered(self._next):
+                    if due:
+                        yield Second(self._next, True, [], [], frozenset(), [], None, self.observer)
+                    continue
                 self._evaluator.see()
-                if self._next % self._evaluate_every == 0:
+                if due:
                     yield self._evaluate(self._next, taken, now)
+
+    def _remembered(self, t: int) -> bool:
+        """Is what the triggers gathered of the second that ends at `t` in the checkpoint? With its last, take it in."""
+        checkpoint = self._checkpoint
+        if checkpoint is None or t < checkpoint.time:
+            return checkpoint is not None
+        self._checkpoint = None
+        if t > checkpoint.time:
+            return False
+        try:
+            self._evaluator.restore(checkpoint.memory)
+        except StateError as error:
+            _logger.error("checkpoint.unfit", extra={"fields": {"partition": self.partition, "error": str(error)}})
+        else:
+            self._stale = set(checkpoint.stale)
+        return True
 
     def _evaluate(self, t: int, taken: _Taken, now: float | None) -> Second:
         condition = Condition("live", "") if now is None else self.condition(now)
@@ -302,35 +322,3 @@ class Shard:
             status=condition.status,
             detail=condition.detail,
         )
-
-
-@dataclass(slots=True)
-class Inability:
-    """Since when a shard cannot act, and whether that has been announced."""
-
-    since: float
-    announced: bool = False
-
-
-@dataclass(slots=True)
-class Announcements:
-    """Which inabilities are to be announced: one record when it has lasted, one when it is over (promise P3)."""
-
-    after: float = 15.0
-    _open: dict[int, Inability] = field(default_factory=dict)
-
-    def observe(self, partition: int, condition: Condition, now: float) -> Literal["begun", "ended"] | None:
-        """Note a shard's condition; tells when an announcement is due."""
-        state = self._open.get(partition)
-        if condition.status == "live":
-            self._open.pop(partition, None)
-            return "ended" if state and state.announced else None
-        if state is None:
-            state = self._open[partition] = Inability(now)
-        if state.announced or now - state.since < self.after:
-            return None
-        state.announced = True
-        return "begun"
-
-    def forget(self, partition: int) -> None:
-        self._open.pop(partition, None)

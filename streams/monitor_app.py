@@ -11,15 +11,20 @@ from dataclasses import dataclass
 
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
+from streams import checkpoint
+from streams.announcements import Announcements
 from streams.app import new_app
+from streams.checkpoint import Checkpoint
+from streams.condition import Condition
 from streams.connection import Connection
 from streams.drift import Drift
+from streams.errors import CheckpointError
 from streams.habits import Habit
 from streams.health import Health, decoder, encoder
 from streams.learnt import EVERY, Key, Learnt, decode, encode
-from streams.log import last_record
+from streams.log import last_records
 from streams.memory import keep_freed_memory
-from streams.monitor import Announcements, Condition, Second, Shard
+from streams.monitor import Second, Shard
 from streams.partials import decode_all, partition_of
 from streams.slices import Source
 from streams.topics import Topics
@@ -27,6 +32,8 @@ from streams.transport import Delivery, Reading
 
 REPLAY_MARGIN = 10.0
 """Seconds read again beyond the longest window and hold: the log's first records may be of a watermark that lags."""
+
+_CHECKPOINT_BEHIND = 6 * checkpoint.EVERY
 
 _FETCH = 4 << 20
 """Bytes of a partition's partials in one fetch, which are taken in at once: 300 records of 2,000 scopes."""
@@ -59,6 +66,7 @@ class MonitorRole:
         telemetry: Sequence[str],
         partials_partitions: int,
         lookback: float,
+        window_lookback: float,
         max_scopes: int,
         evaluate_every: int,
         catching_up_after: float,
@@ -85,7 +93,11 @@ class MonitorRole:
             on_revoke=self._revoked,
         )
         self._lookback = lookback + REPLAY_MARGIN
+        self._window_lookback = window_lookback + REPLAY_MARGIN
         self._published: dict[int, int | None] = {}
+        self._checkpoints: dict[int, Checkpoint] = {}
+        self._identities: dict[int, str] = {}
+        self._too_large: set[int] = set()
         self.shards: dict[int, Shard] = {}
         self._flags: dict[tuple[str, str], tuple[float | None, float | None]] = {}
         self._learnt: dict[Key, Learnt] = {}
@@ -104,13 +116,14 @@ class MonitorRole:
         self.shards = {
             source.partition: Shard(
                 source.partition,
-                [s for s in self._specs if self._partition_of(s) == source.partition],
+                self._specs_of(source.partition),
                 self._telemetry,
                 max_scopes=self._max_scopes,
                 evaluate_every=self._evaluate_every,
                 catching_up_after=self._catching_up_after,
                 published=self._published.get(source.partition),
                 from_start=offset == 0,
+                checkpoint=self._checkpoints.get(source.partition),
                 habits=[h for h in self._habits if self._partition_of(h) == source.partition],
             )
             for source, offset in offsets.items()
@@ -153,24 +166,55 @@ class MonitorRole:
             self._announcements.forget(partition)
         self.shards = {}
 
+    def _specs_of(self, partition: int) -> list[TriggerSpec]:
+        return [spec for spec in self._specs if self._partition_of(spec) == partition]
+
+    def _identity(self, partition: int) -> str:
+        if partition not in self._identities:
+            specs = self._specs_of(partition)
+            self._identities[partition] = checkpoint.identity(
+                specs, topics=self._telemetry, evaluate_every=self._evaluate_every
+            )
+        return self._identities[partition]
+
     def _partition_of(self, of: TriggerSpec | Habit) -> int:
         return partition_of(of.environment, of.service, self._partials_partitions)
 
     async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
-        """From when the partials of each partition are needed: the log's end, as health tells it, less the lookback.
+        """From when the partials of each partition are needed: the windows before its checkpoint; where there is none
+        that fits, what triggers look back before the log's end, as health tells it.
 
         Not from now: after an outage the seconds before it are needed to judge those that come next. Runs in Faust's
-        consumer thread; what it leaves in `_published` is read after it has ended.
+        consumer thread; what it leaves in `_published` and `_checkpoints` is read after it has ended.
         """
-        records = await asyncio.gather(
-            *(last_record(self._topics.health, source.partition, self._connection.client) for source in sources)
-        )
-        self._published = {
-            source.partition: decoder.decode(record).time or None if record else None
-            for source, record in zip(sources, records, strict=True)
-        }
-        times = {source: self._published[source.partition] for source in sources}
-        return {source: None if time is None else time - self._lookback for source, time in times.items()}
+        partitions = [source.partition for source in sources]
+        wanted = [Source(topic, p) for p in partitions for topic in (self._topics.health, self._topics.checkpoints)]
+        records = await last_records(wanted, self._connection.client)
+        self._published, self._checkpoints = {}, {}
+        since: dict[Source, float | None] = {}
+        for source in sources:
+            p = source.partition
+            health = records[Source(self._topics.health, p)]
+            published = self._published[p] = decoder.decode(health).time or None if health else None
+            since[source] = None
+            if published is not None:
+                since[source] = published - self._lookback
+                found = self._fitting(p, records[Source(self._topics.checkpoints, p)])
+                # The two are written together. A later one than the health record would leave seconds out of that
+                # topic; of one that is much older the writing had failed, and more would be read again than without.
+                if found is not None and found.time <= published <= found.time + _CHECKPOINT_BEHIND:
+                    self._checkpoints[p] = found
+                    since[source] = found.time - self._window_lookback
+        return since
+
+    def _fitting(self, partition: int, record: bytes | None) -> Checkpoint | None:
+        """The checkpoint of a record, if it is of the triggers of today."""
+        try:
+            found = checkpoint.decode(record) if record else None
+        except CheckpointError as error:
+            _logger.warning("checkpoint.unreadable", extra={"fields": {"partition": partition, "error": str(error)}})
+            return None
+        return found if found is not None and found.of == self._identity(partition) else None
 
     async def _take(self, stream: object) -> None:
         async for event in stream.events():  # type: ignore[attr-defined]
@@ -200,6 +244,8 @@ class MonitorRole:
             for record in shard.learnt():
                 key = "/".join(record.key).encode()
                 await self.app.producer.send(self._topics.healthy, key, encode(record), 0, None, None)
+        if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
+            await self._send_checkpoint(shard)
         # Last, so that what is looked at after a flip never delays the next one.
         await self._handlers.judged(second)
         if second.muted:
@@ -209,6 +255,19 @@ class MonitorRole:
     async def _send_health(self, partition: int, frame: Health) -> None:
         # Not awaited to the acknowledgement: a dashboard's record never delays a command (promise P6).
         await self.app.producer.send(self._topics.health, None, encoder.encode(frame), partition, None, None)
+
+    async def _send_checkpoint(self, shard: Shard) -> None:
+        found = shard.checkpoint(self._identity(shard.partition))
+        if found is None or shard.partition in self._too_large:
+            return
+        try:
+            value = checkpoint.encode(found)
+        except CheckpointError as error:
+            self._too_large.add(shard.partition)
+            _logger.warning("checkpoint.too-large", extra={"fields": {"error": str(error)}})
+            return
+        key = str(shard.partition).encode()
+        await self.app.producer.send(self._topics.checkpoints, key, value, shard.partition, None, None)
 
     async def _tick(self) -> None:
         """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""

@@ -72,6 +72,10 @@ class Topics:
     def healthy(self) -> str:
         return f"{self.prefix}.healthy"
 
+    @property
+    def checkpoints(self) -> str:
+        return f"{self.prefix}.checkpoints"
+
     def specs(self, partials_partitions: int, lookback: float) -> list[TopicSpec]:
         """All of them. `lookback` (seconds) is how much of the partials a monitor reads again when it starts."""
         # Kafka deletes whole segments after their newest record's age, so this is a floor, not a bound.
@@ -79,6 +83,7 @@ class Topics:
         return [
             TopicSpec(self.partials, partials_partitions, partials_ms, "per-second statistics between the stages"),
             TopicSpec(self.health, partials_partitions, _DAY_MS, "statistics and verdicts of each second"),
+            TopicSpec(self.checkpoints, partials_partitions, None, "what triggers had gathered, for who takes over"),
             TopicSpec(self.events, 1, 90 * _DAY_MS, "audit: verdict changes and every step of a flip, CloudEvents"),
             TopicSpec(self.commands, 1, 7 * _DAY_MS, "signed commands to the executor"),
             TopicSpec(self.rejected, 1, 7 * _DAY_MS, "telemetry that could not be counted, with the reason"),

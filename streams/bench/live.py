@@ -9,6 +9,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from streams.bench.load import TELEMETRY_PARTITIONS
+from streams.bench.shop import Shop
+
 INSTANCES = 2
 _TICK = 0.005
 
@@ -56,3 +59,16 @@ class LiveTraffic:
             f'"instance":"{service}-{instance}","status":{status},"outcome":"{outcome}","latency_ms":31.4,'
             f'"cache":"hit","flags":{{"{self.services[service]}":"on"}},"n":1}}'
         ).encode()
+
+
+async def columnar_traffic(shop: Shop, topic: str, client: dict[str, Any], stop: asyncio.Event) -> None:
+    """The shop's requests, a columnar record a second and partition at its end, until `stop`."""
+    templates = shop.templates(16, int(shop.rate / TELEMETRY_PARTITIONS))
+    async with AIOKafkaProducer(**client, acks="all") as producer:
+        second = int(time.time())
+        while not stop.is_set():
+            await asyncio.sleep(max(0.0, second + 1 - time.time()))
+            for partition in range(TELEMETRY_PARTITIONS):
+                template = templates[(second + partition) % len(templates)]
+                await producer.send(topic, shop.at(template, second, 1.0).value, partition=partition)
+            second += 1

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from detectors.cells import Cells, Scope
 from detectors.grammar import parse
 from detectors.spec import TriggerSpec, longest_lookback
+from streams.announcements import Announcements
+from streams.condition import Condition
 from streams.errors import PartialError
 from streams.merge import join
-from streams.monitor import SILENT_AFTER, Announcements, Condition, Second, Shard
+from streams.monitor import SILENT_AFTER, Second, Shard
 from streams.observer import Exposure
 from streams.partials import VERSION, Partial, empty, encode, pack
 from tests.cells import Bucket, cells

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streams.app import new_app
+from streams.condition import shortened
 from streams.connection import Connection
 from streams.liveness import silence
-from streams.monitor import shortened
 from streams.transport import Reading
 
 
