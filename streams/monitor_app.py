@@ -133,6 +133,9 @@ class MonitorRole:
             for (environment, flag), (changed_at, share) in self._flags.items():
                 shard.flag_changed(environment, flag, changed_at, share)
         self.assigned = True
+        if offsets:
+            told = {"partitions": len(self.shards), "checkpoints": len(self._checkpoints.keys() & self.shards.keys())}
+            _logger.info("monitor.assigned", extra={"fields": told})
 
     def remember(self, value: bytes | None) -> None:
         """Take in a record of what was learnt; those before the start are to come before the first partial."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from agent.commands import Command, verify
 from agent.events import FLAG_VERIFIED, FLAG_WRITTEN, trigger_type
 from agent.keys import load_public
+from streams import checkpoint
 from streams.log import read_to_end
 from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
@@ -150,6 +152,44 @@ async def test_sigterm_under_traffic_ends_in_3_s_and_a_restart_reads_only_open_s
                 await asyncio.sleep(0.3)
     finally:
         deployment.close()
+
+
+async def test_a_restart_goes_on_with_what_was_held_from_the_checkpoint(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    held = {"name": "errors", "when": "error_rate@on > 20% over 6s for 25s", "min_samples": 30, "fast": False}
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [held]}])
+    await deployment.create_topics()
+    stop, status = asyncio.Event(), {"on": 200, "off": 200}
+    try:
+        worker = deployment.start()
+        await deployment.ready(worker)
+        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
+            group.create_task(traffic(source, stop, status))
+            await told(deployment, trigger_type("ok"))
+            status["on"] = 500
+            await told(deployment, trigger_type("pending"))
+            (pending,) = [e for e in await deployment.events() if e.type == trigger_type("pending")]
+            async with asyncio.timeout(60):
+                while len(await _checkpoints(deployment, pending.time)) < 4:
+                    await asyncio.sleep(0.2)
+            deployment.kill(worker)
+            await deployment.ready(deployment.start())
+            await deployment.flipped("bad")
+            stop.set()
+        log = (tmp_path / "worker-1.log").read_bytes().splitlines()
+        (assigned,) = [line for line in map(json.loads, log) if line["event"] == "monitor.assigned"]
+        assert (assigned["partitions"], assigned["checkpoints"]) == (4, 4)
+        firing = [e.time for e in await deployment.events() if e.type == trigger_type("firing")]
+        assert firing == [pending.time + 25]
+    finally:
+        deployment.close()
+
+
+async def _checkpoints(deployment: Deployment, after: float) -> set[int]:
+    """The partitions that have a checkpoint of a time after this one."""
+    records = await read_to_end(deployment.topics.checkpoints, deployment.client)
+    return {record.partition for record in records if checkpoint.decode(record.value).time > after}
 
 
 async def _times_to_read_again(deployment: Deployment) -> list[float]:

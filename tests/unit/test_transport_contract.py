@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import struct
@@ -275,6 +276,74 @@ async def test_plain_topics_are_fetched_as_upstream_does() -> None:
     assert reading.positions == {}
 
 
+OTHER = TP("requests", 4)
+
+
+class _Reads:
+    """A consumer whose partition TELEMETRY has fetched records, and whose agent's buffer is full of it."""
+
+    def __init__(self) -> None:
+        raw, _ = encoded([Batch((0, 0, 0))], 100)
+        self.fetcher = _fetcher(Reading(), None)
+        self.fetcher._fetch_waiters, self.fetcher._closed = set(), False
+        self.fetcher._loop = asyncio.get_running_loop()
+        self.fetcher._wait_consume_future = None
+        self.fetcher._subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda tp: True)
+        records = partition_records(raw, 100)
+        self.fetcher._records[TELEMETRY] = FetchResult(
+            TELEMETRY, assignment=_Assignment(100), partition_records=records, backoff=0
+        )
+        thread: Any = transport._ConsumerThread.__new__(transport._ConsumerThread)
+        thread.thread_loop = asyncio.get_running_loop()
+        thread._ensure_consumer = lambda: SimpleNamespace(_fetcher=self.fetcher)
+        self.consumer = _consumer()
+        self.consumer._thread = thread
+        self.consumer._active_partitions, self.consumer._buffered_partitions = {TELEMETRY, OTHER}, set()
+        self.consumer.app.in_recovery = False
+        self.consumer.on_buffer_full(TELEMETRY)
+
+    def read(self, timeout: float) -> asyncio.Task[Any]:
+        active = self.consumer._get_active_partitions()
+        return asyncio.create_task(self.fetcher.fetched_records(active, timeout=timeout))
+
+
+async def test_a_partition_is_read_as_soon_as_there_is_room_for_it() -> None:
+    reads = _Reads()
+    waiting = reads.read(timeout=60)
+    while not reads.fetcher._fetch_waiters:
+        await asyncio.sleep(0)
+    reads.consumer.on_buffer_drop(TELEMETRY)
+    async with asyncio.timeout(10):
+        found = await waiting
+    assert [record.offset for record in found[TELEMETRY]] == [100, 101, 102]
+
+
+async def test_room_in_a_buffer_that_was_not_full_or_after_the_end_wakes_nobody() -> None:
+    reads = _Reads()
+    waiting = reads.read(timeout=60)
+    while not reads.fetcher._fetch_waiters:
+        await asyncio.sleep(0)
+    reads.consumer.on_buffer_drop(OTHER)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+    closed = asyncio.new_event_loop()
+    closed.close()
+    reads.consumer._thread.thread_loop = closed
+    reads.consumer.on_buffer_drop(TELEMETRY)
+    assert reads.consumer._get_active_partitions() == {TELEMETRY, OTHER}
+
+
+async def test_upstream_still_leaves_a_read_waiting_when_there_is_room() -> None:
+    reads = _Reads()
+    waiting = reads.read(timeout=0.05)
+    while not reads.fetcher._fetch_waiters:
+        await asyncio.sleep(0)
+    driver.Consumer.on_buffer_drop(reads.consumer, TELEMETRY)
+    assert await waiting == {}, "the read looks again by itself: give up the correction"
+    assert "getmany(timeout=1.0)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
+
+
 def _tracker(read: int) -> Any:
     """The state in which Faust counts what was acknowledged and what is missing of a partition."""
     return SimpleNamespace(
@@ -404,6 +473,10 @@ async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.Mo
         (driver.Consumer._new_consumer_thread, ["self"]),
         (driver.Consumer.seek_to_committed, ["self"]),
         (driver.Consumer.on_partitions_revoked, ["self", "revoked"]),
+        (driver.Consumer.on_buffer_full, ["self", "tp"]),
+        (driver.Consumer.on_buffer_drop, ["self", "tp"]),
+        (Fetcher._create_fetch_waiter, ["self"]),
+        (Fetcher._notify, ["self", "future"]),
         (driver.Consumer._to_message, ["self", "tp", "record"]),
         (driver.Consumer._add_gap, ["self", "tp", "offset_from", "offset_to"]),
         (driver.Consumer._new_offset, ["self", "tp"]),
