@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -168,16 +167,38 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
         Ledger(tmp_path / "file" / "ledger")
 
 
-def test_only_what_was_touched_since_is_recent(tmp_path: Path) -> None:
+def test_what_was_settled_long_before_is_not_recent_and_what_is_not_settled_always_is(tmp_path: Path) -> None:
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+
+    def recent(since: float) -> list[set[str]]:
+        """The triggers of what is recent, to who wrote it, to another process, and to one that starts now."""
+        return [{e.command.trigger for e in one.recent(since)} for one in (ledger, other, Ledger(tmp_path))]
+
+    early = opened(ledger)
+    later, _ = ledger.open(command("slow"), b"raw", SNAPSHOT, [event(FLAG_SNAPSHOT, 1000.0)])
+    assert recent(2000.0) == [{"errors", "slow"}] * 3
+    ledger.append(early, event(FLAG_WRITTEN, 1000.0))
+    ledger.append(early, event(FLAG_VERIFIED, 1001.0))
+    # 5 minutes are left for clocks that differ.
+    assert recent(1301.0) == [{"errors", "slow"}] * 3
+    assert recent(1302.0) == [{"slow"}] * 3
+    ledger.append(later, event(FLAG_WRITTEN, 1500.0))
+    (found,) = other.recent(1302.0)
+    assert found.find(FLAG_WRITTEN) is not None
+    ledger.append(later, event(FLAG_VERIFIED, 1501.0))
+    assert recent(1801.0) == [{"slow"}] * 3
+    assert recent(1802.0) == [set()] * 3
+    # A person who resumes may have more looked at again.
+    assert recent(1000.0) == [{"errors", "slow"}] * 3
+
+
+def test_of_what_is_settled_nothing_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path)
-    opened(ledger)
-    later, _ = ledger.open(command("slow"), b"raw", SNAPSHOT, [event(FLAG_SNAPSHOT)])
-    for path in tmp_path.glob("*.jsonl"):
-        os.utime(path, (1000.0, 1000.0))
-    assert len(list(ledger.recent(1200.0))) == 2
-    assert list(ledger.recent(2000.0)) == []
-    ledger.append(later, event(FLAG_WRITTEN))
-    assert [entry.command.id for entry in Ledger(tmp_path).recent(2000.0)] == [later.command.id]
+    entry = opened(ledger)
+    ledger.append(entry, event(FLAG_CONFLICT, 1000.0))
+    assert len(ledger.recent(1000.0)) == 1
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path.name} was read again"))
+    assert len(ledger.recent(1000.0)) == 1
 
 
 def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
