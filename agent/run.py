@@ -265,7 +265,7 @@ class Worker:
             self.flips.prime(status)
         if self.monitor is not None:
             share = None if status.percent is None else status.percent / 100
-            self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share)
+            self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share, safe=status.safe)
 
     def _remember(self, value: bytes | None) -> None:
         if self.monitor is not None:

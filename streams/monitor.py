@@ -47,6 +47,7 @@ SKIPPED_AFTER = 3600
 class Second:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
+    `firing` has the evidence of the triggers that fire, but for those of flags that are safe.
     `ill` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet, or has half of
     the evidence that alarms; empty where muted. `muted` says that nothing may be commanded because of it. `drifts` are
     changes of habits, which nobody acts upon; none of muted seconds. `health` is None where it was published before.
@@ -117,6 +118,7 @@ class Shard:
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
         self._next: int | None = None
         self._stale: set[int] = set()
+        self._safe: set[tuple[str, str]] = set()
         self.verdicts: Evaluation | None = None
 
     @property
@@ -155,12 +157,16 @@ class Shard:
             of=of, time=self.verdicts.t, stale=tuple(sorted(self._stale)), memory=self._evaluator.memory()
         )
 
-    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+    def flag_changed(
+        self, environment: str, flag: str, changed_at: float | None, share: float | None, *, safe: bool = False
+    ) -> None:
         """A flag has the version that was first seen at `changed_at` (Unix seconds), None for all along.
 
         What was gathered second by second under an earlier version is forgotten. `share` (0..1) is that of the requests
-        which its percentage gives to the variant under judgement, None where that is not known.
+        which its percentage gives to the variant under judgement, None where that is not known. Of a flag that is
+        `safe` nothing is left to be done, and no evidence is put together for it.
         """
+        (self._safe.add if safe else self._safe.discard)((environment, flag))
         begin = BEFORE if changed_at is None else math.ceil(changed_at)
         self._evaluator.begin(environment, flag, begin, share=share)
 
@@ -280,6 +286,8 @@ class Shard:
 
     def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
         for row in result.firing():
+            if (self._specs[row].environment, self._specs[row].flag) in self._safe:
+                continue
             evidence = self._gather.evidence(row, t, result, now)
             if evidence is None:
                 continue

@@ -99,7 +99,7 @@ class MonitorRole:
         self._identities: dict[int, str] = {}
         self._too_large: set[int] = set()
         self.shards: dict[int, Shard] = {}
-        self._flags: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+        self._flags: dict[tuple[str, str], tuple[float | None, float | None, bool]] = {}
         self._learnt: dict[Key, Learnt] = {}
         self.assigned = False
         self.partial_errors = 0
@@ -130,8 +130,8 @@ class MonitorRole:
         }
         for shard in self.shards.values():
             shard.recall(self._learnt.values())
-            for (environment, flag), (changed_at, share) in self._flags.items():
-                shard.flag_changed(environment, flag, changed_at, share)
+            for (environment, flag), (changed_at, share, safe) in self._flags.items():
+                shard.flag_changed(environment, flag, changed_at, share, safe=safe)
         self.assigned = True
         if offsets:
             told = {"partitions": len(self.shards), "checkpoints": len(self._checkpoints.keys() & self.shards.keys())}
@@ -143,13 +143,15 @@ class MonitorRole:
         if record is not None:
             self._learnt[record.key] = record
 
-    def flag_changed(self, environment: str, flag: str, changed_at: float | None, share: float | None) -> None:
+    def flag_changed(
+        self, environment: str, flag: str, changed_at: float | None, share: float | None, *, safe: bool
+    ) -> None:
         """See `Shard.flag_changed`; to be told of every state of a flag that is read, those before the start too."""
-        if self._flags.get((environment, flag)) == (changed_at, share):
+        if self._flags.get((environment, flag)) == (changed_at, share, safe):
             return
-        self._flags[environment, flag] = changed_at, share
+        self._flags[environment, flag] = changed_at, share, safe
         for shard in self.shards.values():
-            shard.flag_changed(environment, flag, changed_at, share)
+            shard.flag_changed(environment, flag, changed_at, share, safe=safe)
 
     def watched(self) -> dict[tuple[str, str], list[str]]:
         """The services of each (environment, flag) that this process judges."""

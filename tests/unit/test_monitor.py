@@ -123,6 +123,18 @@ def test_a_breach_fires_when_it_has_held_and_its_evidence_is_handed_over_every_s
     assert evidence.age == 2.0
 
 
+def test_of_a_flag_that_is_safe_no_evidence_is_put_together_until_it_is_so_no_more() -> None:
+    target = shard()
+    found = list(live(target, [GOOD] * 12 + [BAD] * 12))
+    target.flag_changed("production", "new", T + 24.0, None, safe=True)
+    found += live(target, [BAD] * 3, T + 24)
+    target.flag_changed("production", "new", T + 27.0, None, safe=False)
+    found += live(target, [BAD] * 3, T + 27)
+    assert firing(found) == [22, 23, 24, 28, 29, 30]
+    # What the trigger says is as it was.
+    assert changes(found)[-1] == (22, "PENDING", "FIRING")
+
+
 def test_a_flag_is_ill_when_a_condition_is_true_or_half_of_the_evidence_that_alarms_is_there() -> None:
     ill = frozenset({("production", "new")})
     seconds = list(live(shard(), [GOOD] * 12 + [BAD] * 8))
