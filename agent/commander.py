@@ -67,6 +67,7 @@ class Commander:
         self._clock = clock
         self._blame = blame
         self._announced: set[str] = set()
+        self._in_hand: set[str] = set()
         self._outage_at = -math.inf
 
     async def firing(self, t: int, evidences: Sequence[Evidence], ill: Iterable[FlagKey] = ()) -> None:
@@ -92,6 +93,9 @@ class Commander:
             await self._unable(spec, status.version, "evidence", evidence.obstacle)
             return
         incident = incident_id(spec.environment, spec.flag, status.version, spec.name)
+        if incident in self._in_hand:
+            # Two services of the flag, in different shards, have triggers of one name.
+            return
         latched = self._known.incidents.get(incident)
         now = self._clock()
         if latched is not None and not self._to_be_sent_again(latched, now):
@@ -109,7 +113,11 @@ class Commander:
         if objection is not None:
             await self._held(spec, status, objection, now)
             return
-        await self._command(evidence, status, now)
+        self._in_hand.add(incident)
+        try:
+            await self._command(evidence, status, now)
+        finally:
+            self._in_hand.discard(incident)
 
     async def _held(self, spec: TriggerSpec, status: FlagStatus, objection: Objection, now: float) -> None:
         """Say why a flag is not turned back; of an outage of everything once, not once a flag."""

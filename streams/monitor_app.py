@@ -104,6 +104,9 @@ class MonitorRole:
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
+        # Who computes gives way to what has come meanwhile, such as the broker's word on a command, before the next
+        # does: 8 shards at once kept the loop for 70 ms.
+        self._turn = asyncio.Lock()
         self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=_BUFFERED_SLICES, fetch=_FETCH)
         topic = self.app.topic(topics.partials, value_serializer="raw", key_serializer="raw")
         self.app.agent(topic, name="monitor")(self._take)
@@ -222,19 +225,35 @@ class MonitorRole:
         return found if found is not None and found.of == self._identity(partition) else None
 
     async def _take(self, stream: object) -> None:
-        async for event in stream.events():  # type: ignore[attr-defined]
-            delivery: Delivery = event.value
-            source = delivery.slice.source
-            shard = self.shards.get(source.partition)
-            # A slice of before a rebalance would tell the new shard of seconds in the middle.
-            if shard is None or delivery.epoch != self._reading.positions[source].epoch:
-                continue
+        """Judge the shards beside each other: one after the other, the last would wait for the broker's word on the
+        commands of all before it. Slices of one shard follow each other."""
+        under_way: dict[int, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            async for event in stream.events():  # type: ignore[attr-defined]
+                delivery: Delivery = event.value
+                partition = delivery.slice.source.partition
+                if partition in under_way:
+                    await under_way[partition]
+                under_way[partition] = group.create_task(self._judge(delivery))
+
+    async def _judge(self, delivery: Delivery) -> None:
+        source = delivery.slice.source
+        shard = self.shards.get(source.partition)
+        # A slice of before a rebalance would tell the new shard of seconds in the middle.
+        if shard is None or delivery.epoch != self._reading.positions[source].epoch:
+            return
+        async with self._turn:
             batch, errors = decode_all([value or b"" for value in delivery.slice.values])
-            for error in errors:
-                self.partial_errors += 1
-                _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
-            for second in shard.take_all(batch, time.time()):
-                await self._publish(shard, second)
+        for error in errors:
+            self.partial_errors += 1
+            _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
+        seconds = shard.take_all(batch, time.time())
+        while True:
+            async with self._turn:
+                second = next(seconds, None)
+            if second is None:
+                return
+            await self._publish(shard, second)
 
     async def _publish(self, shard: Shard, second: Second) -> None:
         if second.ill:

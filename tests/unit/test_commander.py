@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,22 +109,23 @@ class Bench:
     def see(self, seen: FlagStatus) -> None:
         self.known.flag(encode(seen))
 
-    def _write(self, what: str, value: Any) -> None:
+    async def _write(self, what: str, value: Any) -> None:
         if what == self.broken:
             raise ConnectionError(what)
+        await asyncio.sleep(0)
         self.written.append((what, value))
 
     async def _command(self, key: bytes, value: bytes) -> None:
         command = verify(value, {KEY.id: KEY.public})
         assert isinstance(command, Command)
         assert key.decode() == f"production/{command.flag}"
-        self._write("command", command)
+        await self._write("command", command)
 
     async def _incident(self, incident: Incident) -> None:
-        self._write("incident", incident)
+        await self._write("incident", incident)
 
     async def _event(self, event: Event) -> None:
-        self._write("event", event)
+        await self._write("event", event)
 
     def of(self, what: str) -> list[Any]:
         return [value for kind, value in self.written if kind == what]
@@ -183,6 +185,14 @@ async def test_who_takes_over_knows_the_incident_from_its_topic() -> None:
     second.known.incident(encode(first.of("incident")[0]))
     await second.commander.firing(T, [evidence(T + 1)])
     assert second.written == []
+
+
+async def test_two_shards_that_tell_of_one_incident_at_the_same_time_make_one_command() -> None:
+    bench = Bench()
+    bench.see(status())
+    other = replace(spec(), service="search")
+    await asyncio.gather(bench.commander.firing(T, [evidence()]), bench.commander.firing(T, [evidence(of=other)]))
+    assert len(bench.of("command")) == len(bench.of("incident")) == 1
 
 
 async def test_every_trigger_has_an_incident_of_its_own() -> None:
