@@ -107,7 +107,8 @@ class Reading:
     `batched` topics are delivered as slices; `lookback` gives, for a topic, how many seconds back reading starts when
     there is no committed offset. For topics in `replayed` committed offsets are ignored: `since` is asked for the Unix
     time from which each partition is read, None for its beginning. `committable` answers which
-    offset of a batched partition may be committed, None for none. `on_start` is told the offsets at which reading
+    offset of a batched partition may be committed, None for none. A broker keeps an answer back until it holds `gather`
+    bytes, for `FETCH_WAIT_MS` at most. `on_start` is told the offsets at which reading
     starts, before the first record is delivered; `on_revoke` that every partition is given up.
     """
 
@@ -118,6 +119,7 @@ class Reading:
     committable: Callable[[Source], int | None] = lambda source: None
     on_start: Callable[[Mapping[Source, int]], Awaitable[None]] | None = None
     on_revoke: Callable[[], None] | None = None
+    gather: int = 1
     positions: dict[Source, Position] = field(default_factory=dict)
     answered_at: float | None = None
     """Monotonic seconds of the last answer of any broker to the consumer; None before it has started."""
@@ -249,6 +251,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_min_bytes = self.reading.gather
         return consumer
 
     def look_again(self) -> None:
