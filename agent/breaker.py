@@ -11,6 +11,7 @@ back neither counts nor is refused, and a flag that is safe already costs nothin
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,13 +89,13 @@ class Breaker:
 
     def _counted(self, entries: Sequence[Entry], now: float, since: float) -> set[FlagRef]:
         """Flags that were written, may have been, or are about to be."""
-        found = set()
+        found, left_alone = set(), _left_alone(entries)
         for entry in entries:
             if self._counts(entry, now, since):
                 found.add(_ref(entry.command))
                 if now < entry.command.expires_at:
                     # The rest of its group was admitted with it, and may be on its way.
-                    found |= self._unsafe(entry.command) - _left_alone(entries, entry.command.incident)
+                    found |= self._unsafe(entry.command) - left_alone[entry.command.incident]
         return found
 
     def _unsafe(self, command: Command) -> set[FlagRef]:
@@ -116,13 +117,13 @@ class Breaker:
         return now < entry.command.expires_at or (doubtful is not None and doubtful.time > since)
 
 
-def _left_alone(entries: Sequence[Entry], incident: str) -> set[FlagRef]:
-    """The incident's flags of which it is known that nothing was written."""
-    return {
-        _ref(entry.command)
-        for entry in entries
-        if entry.command.incident == incident and entry.settled and entry.find(events.FLAG_WRITTEN) is None
-    }
+def _left_alone(entries: Sequence[Entry]) -> Mapping[str, set[FlagRef]]:
+    """The flags of each incident of which it is known that nothing was written."""
+    found: defaultdict[str, set[FlagRef]] = defaultdict(set)
+    for entry in entries:
+        if entry.settled and entry.find(events.FLAG_WRITTEN) is None:
+            found[entry.command.incident].add(_ref(entry.command))
+    return found
 
 
 def _ref(command: Command) -> FlagRef:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import COUNTS, LATENCY_COUNT, Cells, Scope
+from detectors.by_second import BySecond
+from detectors.cells import COUNTS, LATE, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave
 from detectors.seconds import Int, Second, collect
 from detectors.slots import K, Slots
@@ -106,22 +107,6 @@ class Window:
             bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
             result[known] = count_above(bins, octaves, at, first_bin[known])
         return result
-
-    def by_second(self, slots: Int, column: int, since: int, until: int) -> Int:
-        """Return a column of some slots in each second of [since, until), shape (seconds, s).
-
-        Reads the log: for rare use.
-        """
-        self.settle()
-        found = np.zeros((until - since, len(slots)), dtype=np.int64)
-        for second in reversed(self._log):
-            if second.second < since:
-                break
-            if second.second < until:
-                # Searched for with another type than theirs, all rows would be converted first.
-                at = np.searchsorted(second.rows, slots.astype(second.rows.dtype)).clip(max=len(second.rows) - 1)
-                found[second.second - since] = np.where(second.rows[at] == slots, second.columns[column][at], 0)
-        return found
 
     def counts(self, slot: int, since: int = 0) -> Int:
         """Return the counts (len(COUNTS),) of a slot of the seconds from `since` on. Reads the log."""
@@ -233,6 +218,8 @@ class WindowStore:
             row_of[slots] = np.arange(len(slots))
             self._windows[seconds] = Window(seconds, columns, len(slots), timed, row_of)
         self._longest = max(self._windows)
+        self.by_second = BySecond(display, (REQUESTS, LATE), max_scopes)
+        """Requests and late samples of each slot in each second of the display window."""
         # What no trigger looks at is kept as long as it is shown.
         self._asked = np.full(max_scopes, -1, dtype=np.int64)
         asked = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
@@ -283,6 +270,7 @@ class WindowStore:
             self._commit(prepared)
 
     def _commit(self, committed: Second) -> None:
+        self.by_second.put(committed)
         asked = committed.renumbered(self._asked, len(self._asked)) if len(self._windows) > 1 else committed
         for window in self._windows.values():
             window.add(committed if window.seconds == self.display else asked)
@@ -358,7 +346,8 @@ class WindowStore:
     def nbytes(self) -> int:
         """Bytes of all arrays of all windows, those of pages never written included."""
         stored = {id(second): second.nbytes for window in self._windows.values() for second in window.seconds_kept}
-        return sum(window.nbytes for window in self._windows.values()) + sum(stored.values())
+        own = sum(window.nbytes for window in self._windows.values()) + self.by_second.nbytes
+        return own + sum(stored.values())
 
     def counts(self, scope: Scope, seconds: int, since: int = 0) -> Int:
         """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""

@@ -107,6 +107,7 @@ class MonitorRole:
         # Who computes gives way to what has come meanwhile, such as the broker's word on a command, before the next
         # does: 8 shards at once kept the loop for 70 ms.
         self._turn = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self.app = new_app(f"{topics.prefix}-monitor", connection, self._reading, buffer=_BUFFERED_SLICES, fetch=_FETCH)
         topic = self.app.topic(topics.partials, value_serializer="raw", key_serializer="raw")
         self.app.agent(topic, name="monitor")(self._take)
@@ -270,8 +271,9 @@ class MonitorRole:
                 await self.app.producer.send(self._topics.healthy, key, encode(record), 0, None, None)
         if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
             await self._send_checkpoint(shard)
-        # Last, so that what is looked at after a flip never delays the next one.
-        await self._handlers.judged(second)
+        # Last and one at a time, so that what is looked at after a flip never delays the next one.
+        async with self._looking:
+            await self._handlers.judged(second)
         if second.muted:
             # A long replay must not keep heartbeats and the health server waiting.
             await asyncio.sleep(0)

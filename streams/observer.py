@@ -132,10 +132,10 @@ class Observer:
         others, safe = self._variants((environment, service, flag))
         slot = self._store.row(Scope(environment, service), self._store.display)
         own = [slot] if slot >= 0 else []
-        window = self._store.window(self._store.display)
+        by_second = self._store.by_second
         rows = np.array([*others, *safe, *own], dtype=np.int64)
-        counts = window.by_second(rows, REQUESTS, since, end)
-        late = window.by_second(np.array(own, dtype=np.int64), LATE, since, end)
+        counts = by_second.read(rows, REQUESTS, since, end)
+        late = by_second.read(np.array(own, dtype=np.int64), LATE, since, end)
         variants = len(others) + len(safe)
         return Requests(
             counts[:, : len(others)].sum(axis=1),

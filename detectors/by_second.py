@@ -1,0 +1,48 @@
+"""Some counts of every scope second by second, over the last seconds: the one question that sums do not answer.
+
+Read from the log of a window, a minute of one flag took 0.4 ms; with many flips looked after at once that was a third
+of what happened while a flag was turned back. Here it takes 10 us, and 960 bytes a scope for two columns of a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detectors.seconds import Int, Second
+from detectors.state import BEFORE
+
+
+class BySecond:
+    """The `columns` (of `detectors.cells`) of all `rows`, in the last `seconds` seconds that were put in."""
+
+    def __init__(self, seconds: int, columns: Sequence[int], rows: int) -> None:
+        self._columns = {column: number for number, column in enumerate(columns)}
+        self._counts = np.zeros((seconds, len(columns), rows), dtype=np.int64)
+        self._second = np.full(seconds, BEFORE, dtype=np.int64)
+
+    def put(self, second: Second) -> None:
+        """Take in a second whose rows are ours; it takes the place of the one `seconds` before."""
+        place = second.second % len(self._second)
+        self._second[place] = second.second
+        counts = self._counts[place]
+        counts[:] = 0
+        for column, number in self._columns.items():
+            counts[number, second.rows] = second.columns[column]
+
+    def read(self, rows: Int, column: int, since: int, until: int) -> Int:
+        """Return a column of some rows in each second of [since, until), shape (seconds, r); 0 where none was put in.
+
+        Raises KeyError for a column that is not kept. What is longer ago than is kept is 0 too.
+        """
+        wanted = np.arange(since, until)
+        places = wanted % len(self._second)
+        found: Int = self._counts[places[:, np.newaxis], self._columns[column], rows]
+        found[self._second[places] != wanted] = 0
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, those of pages never written included."""
+        return self._counts.nbytes + self._second.nbytes
