@@ -8,11 +8,12 @@ executors share the directory it holds for all of them.
 from __future__ import annotations
 
 import fcntl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agent import events
 from agent.errors import LedgerError
@@ -34,6 +35,7 @@ class Automation:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = state_dir / FILE_NAME
         self._lock = state_dir / f".{FILE_NAME}.lock"
+        self._own = threading.Lock()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -41,18 +43,19 @@ class Automation:
 
         Raises LedgerError where another holds it for longer than a step of the ledger may take.
         """
-        with disk_errors(self._lock), self._lock.open("ab") as file:
-            end = time.monotonic() + LOCKED_WITHIN_S
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
+        end = time.monotonic() + LOCKED_WITHIN_S
+        # Threads of this process need not ask every 5 ms.
+        if not self._own.acquire(timeout=LOCKED_WITHIN_S):
+            raise LedgerError(f"a flip under way holds {self._lock} and does not let go; is its disk stuck?")
+        try:
+            with disk_errors(self._lock), self._lock.open("ab") as file:
+                while not _taken(file):
                     if time.monotonic() > end:
-                        message = f"another process holds {self._lock} and does not let go; is it stopped?"
-                        raise LedgerError(message) from None
+                        raise LedgerError(f"another process holds {self._lock} and does not let go; is it stopped?")
                     time.sleep(0.005)
-            yield
+                yield
+        finally:
+            self._own.release()
 
     def last(self) -> Event | None:
         """The newest halt or resumption."""
@@ -105,6 +108,15 @@ class Automation:
         found = lines(content)
         announced = [part.count for part in found if isinstance(part, Announced)]
         return [part.event for part in found if isinstance(part, Step)], max(announced, default=0)
+
+
+def _taken(file: BinaryIO) -> bool:
+    """Take the lock of a file, if it is free."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def words(halt: Event) -> str:

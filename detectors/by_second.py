@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detectors.seconds import Int, Second
+from detectors.seconds import Int, Ints, Second
 from detectors.state import BEFORE
 
 
@@ -19,17 +19,19 @@ class BySecond:
 
     def __init__(self, seconds: int, columns: Sequence[int], rows: int) -> None:
         self._columns = {column: number for number, column in enumerate(columns)}
-        self._counts = np.zeros((seconds, len(columns), rows), dtype=np.int64)
+        # The seconds of a row lie side by side: those of few rows are asked for, and each is a line of the cache.
+        self._counts = np.zeros((len(columns), rows, seconds), dtype=np.int64)
         self._second = np.full(seconds, BEFORE, dtype=np.int64)
+        self._rows: list[Ints] = [np.zeros(0, dtype=np.int64)] * seconds
 
     def put(self, second: Second) -> None:
         """Take in a second whose rows are ours; it takes the place of the one `seconds` before."""
         place = second.second % len(self._second)
         self._second[place] = second.second
-        counts = self._counts[place]
-        counts[:] = 0
+        self._counts[:, self._rows[place], place] = 0
+        self._rows[place] = second.rows
         for column, number in self._columns.items():
-            counts[number, second.rows] = second.columns[column]
+            self._counts[number, second.rows, place] = second.columns[column]
 
     def read(self, rows: Int, column: int, since: int, until: int) -> Int:
         """Return a column of some rows in each second of [since, until), shape (seconds, r); 0 where none was put in.
@@ -38,9 +40,9 @@ class BySecond:
         """
         wanted = np.arange(since, until)
         places = wanted % len(self._second)
-        found: Int = self._counts[places[:, np.newaxis], self._columns[column], rows]
-        found[self._second[places] != wanted] = 0
-        return found
+        found: Int = self._counts[self._columns[column]][rows][:, places]
+        found[:, self._second[places] != wanted] = 0
+        return found.T
 
     @property
     def nbytes(self) -> int:

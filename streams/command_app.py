@@ -10,7 +10,7 @@ from streams.slices import Source
 from streams.topics import Topics
 from streams.transport import Reading
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Commands under way at the same time. Flags that fail together fire in the same second, and one after the other the
 last would wait for the disk, the backend and the audit log of all before it."""
 

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,7 @@ class FlagdFile:
         self._path = settings.path
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="flagd-file")
         self._known: tuple[bytes, Document] | None = None
+        self._writing = threading.Lock()
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
         return (await self.snapshot(ref, deadline=deadline)).state
@@ -176,16 +178,22 @@ class FlagdFile:
     @contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
         path = self._real_path()
-        # Read-only suffices for a lock, so that agents of several users can share it.
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # The threads of this process wait here, without asking again and again.
+        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise Timeout(f"{path}: another flip is writing it; nothing was written")
         try:
-            while not _try_lock(lock):
-                if time.monotonic() + _LOCK_POLL_S >= deadline:
-                    raise Timeout(f"{path}: another writer holds the lock; nothing was written")
-                time.sleep(_LOCK_POLL_S)
-            yield
+            # Read-only suffices for a lock, so that agents of several users can share it.
+            lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                while not _try_lock(lock):
+                    if time.monotonic() + _LOCK_POLL_S >= deadline:
+                        raise Timeout(f"{path}: another writer holds the lock; nothing was written")
+                    time.sleep(_LOCK_POLL_S)
+                yield
+            finally:
+                os.close(lock)
         finally:
-            os.close(lock)
+            self._writing.release()
 
     def _replace(self, copy: _Copy, content: bytes, deadline: float) -> bool:
         """Put new content in the file's place; False, and nothing done, where it is not the file that was read."""
