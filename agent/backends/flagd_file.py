@@ -168,8 +168,10 @@ class FlagdFile:
                     return WriteResult(Outcome.ALREADY, state(old))
                 if version(old) != expect:
                     return WriteResult(Outcome.CONFLICT, state(old), f"version is {version(old)}, expected {expect}")
-                content = copy.document.replaced(flag, new)
-                if self._replace(copy, content, deadline):
+                edited = copy.document.replaced(flag, new)
+                if self._replace(copy, edited.content, deadline):
+                    # Read anew for its edit, it need not be when it is looked at next.
+                    self._known = edited.content, edited
                     return WriteResult(Outcome.APPLIED, state(new), copy.document.doubts(flag))
 
     def _real_path(self) -> Path:

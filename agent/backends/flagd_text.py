@@ -19,6 +19,7 @@ class Document:
     """The text of a flagd file, which errors call `where`. Raises Invalid where it is no JSON object of flags."""
 
     def __init__(self, content: bytes, where: str = "the file") -> None:
+        self.content = content
         self.where = where
         try:
             self.text = content.decode()
@@ -42,15 +43,15 @@ class Document:
             raise Invalid(f"{self.where}: flag {flag!r} is no object")
         return self.text[span.value_start : span.value_end]
 
-    def replaced(self, flag: str, definition: str) -> bytes:
+    def replaced(self, flag: str, definition: str) -> Document:
         """The file with another definition of `flag`. Raises Invalid where that would not be a valid one."""
         self.check(flag, definition)
         span = self._spans[flag]
         content = (self.text[: span.value_start] + definition + self.text[span.value_end :]).encode()
-        after = Document(content).values
-        if {**after, flag: None} != {**self.values, flag: None} or after[flag] != parse(definition):
+        after = Document(content, self.where)
+        if {**after.values, flag: None} != {**self.values, flag: None} or after.values[flag] != parse(definition):
             raise Invalid(f"{self.where}: an edit of flag {flag!r} would change another flag, and was not made")
-        return content
+        return after
 
     def check(self, flag: str, definition: str) -> None:
         """Raises Invalid where this would not be a valid definition of the flag."""

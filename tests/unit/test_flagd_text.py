@@ -31,7 +31,7 @@ FLAG = "café ☕ new"
 
 def killed(content: bytes, flag: str, target: str) -> bytes:
     document = Document(content)
-    return document.replaced(flag, all_to(document.definition(flag), target))
+    return document.replaced(flag, all_to(document.definition(flag), target)).content
 
 
 def test_a_kill_changes_three_values_and_no_other_byte() -> None:
@@ -146,7 +146,7 @@ def test_putting_the_definition_back_restores_every_byte(case: tuple[str, str, s
     name, before, _ = case
     definition = Document(before.encode()).definition(name)
     flipped = Document(killed(before.encode(), name, "off"))
-    assert flipped.replaced(name, definition) == before.encode()
+    assert flipped.replaced(name, definition).content == before.encode()
 
 
 @given(files(), st.binary(max_size=3), st.integers(0))
