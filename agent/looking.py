@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from agent.backends.contract import FlagBackend, FlagRef, Follows
 from agent.errors import BackendError
 from agent.flag_state import FlagStatus
 from agent.logs import log_event
-
-AT_ONCE = 16
-"""Reads of one backend that are under way at a time."""
 
 _FOLLOW_AGAIN = (1.0, 60.0)
 """Seconds until a backend is followed again after that failed: at first, and at most, doubling between."""
@@ -35,7 +32,6 @@ class Looking:
         self._backend = backend
         self._refs = list(refs)
         self._look = look
-        self._places = asyncio.Semaphore(AT_ONCE)
         self._marked: set[FlagRef] = set()
         self._woken = asyncio.Event()
         self.failing: dict[FlagRef, str] = {}
@@ -58,22 +54,26 @@ class Looking:
             # What is told of from here on is looked at once more: this read may be too early for it.
             refs, self._marked = self._refs if whole else list(self._marked), set()
             self._woken.clear()
-            await asyncio.gather(*(self._read(ref, seen) for ref in refs))
+            # A few that each take the next: a task a flag would all be ready at once, and a flip behind them.
+            left = iter(refs)
+            await asyncio.gather(
+                *(self._read(left, seen) for _ in range(min(len(refs), self._backend.capabilities.looks_at_once)))
+            )
             try:
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
                     await self._woken.wait()
             except TimeoutError:
                 continue
 
-    async def _read(self, ref: FlagRef, seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
-        async with self._places:
+    async def _read(self, refs: Iterator[FlagRef], seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
+        for ref in refs:
             try:
                 status = await self._look(ref.flag, ref.environment)
             except BackendError as error:
                 self.failing[ref] = str(error)
-                return
-        self.failing.pop(ref, None)
-        await seen(status)
+                continue
+            self.failing.pop(ref, None)
+            await seen(status)
 
     async def _follow(self, backend: Follows) -> None:
         """Follow, and again where that ends: it only makes looks earlier, so its failure is no failure of the role."""

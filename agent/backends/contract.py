@@ -37,7 +37,8 @@ class Granularity(StrEnum):
 class Capabilities:
     """`atomic_ledger`: the operation id is stored in the same write; `push`: changes are told, see `Follows`.
 
-    `look_every` is how often a flag is read to see whether somebody changed it, in seconds.
+    `look_every` is how often a flag is read to see whether somebody changed it, in seconds; `looks_at_once` is how many
+    are read at a time.
     """
 
     cas: Cas
@@ -46,6 +47,7 @@ class Capabilities:
     push: bool
     granularity: Granularity
     look_every: float = 1.0
+    looks_at_once: int = 16
 
 
 class FlagRef(NamedTuple):

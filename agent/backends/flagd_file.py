@@ -65,7 +65,13 @@ class FlagdFile:
     """
 
     capabilities = Capabilities(
-        cas=Cas.LOCAL, percent=True, atomic_ledger=False, push=False, granularity=Granularity.FLAG
+        cas=Cas.LOCAL,
+        percent=True,
+        atomic_ledger=False,
+        push=False,
+        granularity=Granularity.FLAG,
+        # One of two threads: the other is there for a flip.
+        looks_at_once=1,
     )
 
     def __init__(self, settings: config.FlagdFile) -> None:
