@@ -16,7 +16,8 @@ name used here is gone or behaves otherwise. What is changed, and why:
 5. When a fetch was answered is noted per partition together with the high watermark, never later than the request can
    have been answered: a process that was stopped for a while must not take an old answer for a fresh one.
 6. A fetch waits 50 ms at the broker instead of 1.5 s (faust/transport/drivers/aiokafka.py:615), because the watermark
-   of a quiet partition moves with the answers.
+   of a quiet partition moves with the answers; and for as many bytes as a role wants at once, where upstream is
+   answered for each record.
 7. The table manager starts without its fixed one-second sleep (faust/tables/manager.py:140); flipback has no tables.
 8. When any broker answered the consumer is noted: aiokafka keeps trying in silence, and looks alive meanwhile.
 9. A partition that was left out while an agent's buffer was full is read as soon as there is room. Faust makes it

@@ -230,3 +230,37 @@ async def test_a_variable_of_an_emulator_stops_nobody_else(tmp_path: Path, monke
     (tmp_path / "flipback.yaml").write_text(CONFIG)
     for backend in make_backends(load(tmp_path / "flipback.yaml")).values():
         await backend.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 50])
+async def test_as_many_flags_are_read_at_a_time_as_the_backend_says_and_each_once_a_round(at_once: int) -> None:
+    backend = FakeBackend()
+    backend.capabilities = replace(backend.capabilities, look_every=3600.0, looks_at_once=at_once)
+    refs = [FlagRef(f"f{number}", "production") for number in range(20)]
+    under_way, most, read = 0, 0, []
+    done = asyncio.Event()
+
+    async def look(flag: str, environment: str) -> FlagStatus:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        read.append(flag)
+        if flag == "f7":
+            # One that cannot be read holds up none of those that come after it.
+            raise Timeout("no answer")
+        return FlagStatus(flag=flag, environment=environment, version="v", variant="on", safe=False, at=0.0)
+
+    async def seen(status: FlagStatus) -> None:
+        if len(read) == len(refs):
+            done.set()
+
+    looking = looking_module.Looking("a", backend, refs, look)
+    task = asyncio.create_task(looking.run(seen))
+    async with asyncio.timeout(10):
+        await done.wait()
+    task.cancel()
+    assert sorted(read) == sorted(ref.flag for ref in refs)
+    assert most == min(at_once, len(refs))
+    assert list(looking.failing) == [FlagRef("f7", "production")]
