@@ -17,7 +17,7 @@ from detectors.blame import PROOF
 from streams.evidence import Evidence
 
 AT_ONCE_S = 3.0
-"""Seconds of the clock in which what is ill counts as one moment: shards are judged a second apart at most."""
+"""Seconds of the clock in which what is ill counts as one moment, at least: two evaluations of all shards are."""
 
 LEAST_SERVICES = 3
 """Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
@@ -84,14 +84,17 @@ class Judged(NamedTuple):
 class Blame:
     """What fires now, of all services that this process judges.
 
-    `judged` tells what that is; `window` is how long ago a change may be to be blamed, `bake` how long a service gets
-    after a flag was turned back before the next is, in seconds.
+    `judged` tells what that is, `evaluate_every` how often; `window` is how long ago a change may be to be blamed,
+    `bake` how long a service gets after a flag was turned back before the next is, in seconds.
     """
 
-    def __init__(self, judged: Callable[[], Judged], *, window: float, bake: float) -> None:
+    def __init__(
+        self, judged: Callable[[], Judged], *, window: float, bake: float, evaluate_every: float = 1.0
+    ) -> None:
         self._judge = judged
         self._window = window
         self._bake = bake
+        self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
         self._judged = Judged({}, -math.inf)
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
         self._ill: dict[FlagKey, float] = {}
@@ -109,8 +112,8 @@ class Blame:
                 key = evidence.spec.environment, evidence.spec.flag
                 self._seen[key] = now, evidence
                 self._ill[key] = now
-        self._ill = {key: at for key, at in self._ill.items() if now - at <= AT_ONCE_S}
-        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= AT_ONCE_S}
+        self._ill = {key: at for key, at in self._ill.items() if now - at <= self._at_once}
+        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= self._at_once}
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
     def early(self, evidence: Evidence) -> bool:

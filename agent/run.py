@@ -211,7 +211,12 @@ class Worker:
                 event=lambda event: self._event(self._app("monitor"), event),
             ),
             clock=time.time,
-            blame=Blame(self._judged, window=self.config.blame.window, bake=self.config.after_flip.bake),
+            blame=Blame(
+                self._judged,
+                window=self.config.blame.window,
+                bake=self.config.after_flip.bake,
+                evaluate_every=self.config.evaluate_every,
+            ),
         )
 
         after = AftermathWatch(

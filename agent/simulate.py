@@ -126,7 +126,7 @@ def simulate(
         if days:
             for kind, bursty in enumerate((False, True)):
                 progress(f"{name}: false alarms, {'bursty' if bursty else 'steady'}")
-                alarms[kind] = _false_alarms(spec, scenario, days, bursty, chance)
+                alarms[kind] = false_alarms(spec, scenario, days, bursty, chance)
         yield msgspec.structs.replace(
             described, scenario=scenario, delays=delays, steady_a_month=alarms[0], bursty_a_month=alarms[1]
         )
@@ -180,7 +180,7 @@ def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -
     )
 
 
-def _false_alarms(
+def false_alarms(
     spec: TriggerSpec, scenario: Scenario, days: float, bursty: bool, chance: np.random.Generator
 ) -> float:
     """How often a healthy service begins to fire, a month. Bursty: each minute has a share of its own, gamma, CV 1."""

@@ -123,6 +123,7 @@ class Evaluator:
         }
         return named(
             own=own,
+            seen=self._store.memory(),
             triggers=self._triggers.memory(),
             fast=self._fast.memory(),
             proofs=self._proofs.memory(),
@@ -143,6 +144,7 @@ class Evaluator:
             ("absences", self._absences),
         ):
             holder.restore(part(arrays, name))
+        self._store.recall(part(arrays, "seen"))
         own = part(arrays, "own")
         self._state, self._heard_at = own["state"], own["heard_at"]
         self._fast_kept_since, self._fast_fired = own["fast_kept_since"], own["fast_fired"]

@@ -8,8 +8,8 @@ Windows of several lengths hold the same seconds, each stored once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from detectors.cells import COUNTS, LATE, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave
 from detectors.seconds import Int, Second, collect
 from detectors.slots import K, Slots
+from detectors.state import Arrays
 
 MAX_INSTANCES = 65_536
 """Instances kept by name; who invents a new name each second must not fill the memory."""
@@ -304,6 +305,21 @@ class WindowStore:
     def row(self, scope: Scope, seconds: int) -> int:
         """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
         return self._windows[seconds].row(self._scopes.get(scope))
+
+    def memory(self) -> Arrays:
+        """What of the wanted scopes outlives every window: who has ever had a second, by the window's length."""
+        return {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
+
+    def recall(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Know again what `memory` gave; what was seen since stays seen."""
+        for seconds, window in self._windows.items():
+            window.seen[self._wanted(window)] |= memory[str(seconds)]
+
+    def _wanted(self, window: Window) -> Int:
+        """The rows of the wanted scopes, which stand for ever."""
+        slots = np.flatnonzero(self._asked >= 0)
+        rows = np.array([window.row(slot) for slot in slots.tolist()], dtype=np.int64)
+        return rows[rows >= 0]
 
     def span(self, seconds: int) -> int:
         """Return how many seconds of a window the store has been running for."""

@@ -86,10 +86,15 @@ class IngestRole:
         await send_until_acknowledged(self.app, self._topics.partials, value, partition=partition)
 
     async def _take(self, stream: object) -> None:
-        async for event in stream.events():  # type: ignore[attr-defined]
-            delivery: Delivery = event.value
-            for reject in self.ingest.take(delivery):
-                await self._reject(delivery, reject)
+        try:
+            async for event in stream.events():  # type: ignore[attr-defined]
+                delivery: Delivery = event.value
+                for reject in self.ingest.take(delivery):
+                    await self._reject(delivery, reject)
+        except Exception as error:
+            # Faust would start the agent anew behind the slice that was lost; another process reads it again.
+            await self.app.crash(error)
+            raise
 
     async def _reject(self, delivery: Delivery, reject: Reject) -> None:
         record = self.rejected.record(delivery.slice, reject, time.monotonic())

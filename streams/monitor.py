@@ -322,7 +322,7 @@ class Shard:
             TriggerHealth(s.flag, s.name, str(s.scope), "unknown", None, None, 0, condition.detail) for s in self._specs
         ]
         return health(
-            self._next or self._published or 0,
+            max(self._next or 0, self._published or 0),
             self.partition,
             None,
             triggers,

@@ -243,6 +243,15 @@ class MonitorRole:
                 under_way[partition] = group.create_task(self._judge(delivery))
 
     async def _judge(self, delivery: Delivery) -> None:
+        """Judge what a slice completes. What fails ends the app, and so the process: Faust would only start the agent
+        anew, in shards that have lost what was under way, and judge on."""
+        try:
+            await self._judge_all(delivery)
+        except Exception as error:
+            await self.app.crash(error)
+            raise
+
+    async def _judge_all(self, delivery: Delivery) -> None:
         source = delivery.slice.source
         shard = self.shards.get(source.partition)
         # A slice of before a rebalance would tell the new shard of seconds in the middle.

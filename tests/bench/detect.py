@@ -1,6 +1,6 @@
 """`make bench-detect`: what the detectors promise, by simulation, with the bound beside.
 
-python -m tests.bench.detect [PART]... [--json]     parts: fast steady bursty canary ratio absence drift cost
+python -m tests.bench.detect [PART]... [--json]     parts: fast steady low bursty canary ratio absence drift cost
 
 Everything is drawn from one seed, so that a run repeats. Arrivals are Poisson, a request is bad with the probability of
 its second. Delays count whole seconds from the change to the alarm. A figure without a limit is for information. The
@@ -12,14 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import log, log1p
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.config_load import load
+from agent.simulate import Scenario, false_alarms
 from detectors.absence import Absence, AbsenceConfig
 from detectors.control import CanaryProof, CanaryProofConfig
 from detectors.healthy_rate import HealthyRate, HealthyRateConfig
@@ -36,6 +40,13 @@ HEALTHY, THRESHOLD = 0.005, 0.02
 RATES = (5, 50, 500, 5000)
 DAYS = 200
 DAY = 86_400
+LOW_RATES, LOW_DAYS = (0.1, 0.3, 1.0), 90
+SEEDS = {
+    "errors": "error_rate > 2% for 2m",
+    "slow": "latency_p95 > 45s for 1m",
+    "cold-cache": "cache_hit_rate < 40% for 5m",
+    "down": "availability < 99% for 30s",
+}
 COST_ROWS = 10_000
 TICK = 0.5
 """Mean seconds from evidence to the end of its second."""
@@ -109,6 +120,30 @@ def steady() -> Iterator[Figure]:
                 "steady", f"{rate}/s, {share:.1%} fail, r0 {THRESHOLD:.0%}: false alarms", "a month",
                 count.seen * 30 / DAYS, 1.0, 1.0, f"{count.seen} in {DAYS} days",
             )  # fmt: skip
+
+
+def low() -> Iterator[Figure]:
+    """How often the seed triggers with all defaults fire on a healthy service of little traffic: windows, `min_samples:
+    auto` and fast tier together, in a thousand copies beside each other."""
+    flag = {"flag": "new", "service": "shop", "backend": "files", "safe": "off"}
+    config = {
+        "apiVersion": "flipback/v1",
+        "kafka": {"brokers": ["127.0.0.1:9092"]},
+        "telemetry": [{"topic": "requests", "format": "json"}],
+        "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
+        "flags": [{**flag, "triggers": [{"name": name, "when": when} for name, when in SEEDS.items()]}],
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "flipback.yaml"
+        # JSON is YAML.
+        path.write_text(json.dumps(config))
+        specs = load(path).trigger_specs()
+    for rate in LOW_RATES:
+        for spec in specs:
+            rng = np.random.default_rng(SEED)
+            scenario = Scenario(rate=rate, split=0.5, healthy=HEALTHY, bad=2 * THRESHOLD)
+            alarms = false_alarms(spec, scenario, LOW_DAYS, False, rng) * LOW_DAYS / 30
+            yield Figure("low", f"{rate}/s, seed trigger {spec.name}: rollbacks", "90 days", alarms, None, 0.0)
 
 
 def minutes(rng: np.random.Generator, kind: str, cv: float, rows: int) -> Float:
@@ -347,7 +382,7 @@ class Episodes:
 
 
 PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
-    part.__name__: part for part in (fast, steady, bursty, canary, ratio, absence, drift, cost)
+    part.__name__: part for part in (fast, steady, low, bursty, canary, ratio, absence, drift, cost)
 }
 
 

@@ -56,6 +56,9 @@ def incident(flag: str, at: float) -> Incident:
     )
 
 
+WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in range(5)}
+
+
 def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = math.inf) -> Blame:
     return Blame(lambda: Judged(watched or {}, until), window=3600, bake=BAKE)
 
@@ -118,7 +121,18 @@ def test_what_no_longer_fires_is_forgotten() -> None:
     assert made.objection(of("old"), flags, [], NOW + AT_ONCE_S + 0.1) is None
 
 
-WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in range(5)}
+def test_an_outage_lasts_from_one_evaluation_to_the_next_however_far_apart_they_are() -> None:
+    made = Blame(lambda: Judged(WATCHED, math.inf), window=3600, bake=BAKE, evaluate_every=5)
+    flags = dict(status(f"f{n}") for n in range(5))
+    for round_ in (0, 5, 10):
+        for n in range(5):
+            alarm, now = replace(of(f"f{n}", service=f"s{n}"), t=T + round_), NOW + round_ + n / 100
+            made.observe([alarm], [], T + round_, now)
+            assert made.early(alarm) is (round_ == 0)
+            objection = made.objection(alarm, flags, [], now)
+            if round_:
+                assert objection is not None
+                assert objection.shared
 
 
 @pytest.mark.parametrize(("ill", "shared"), [(0, False), (1, False), (2, False), (3, True), (5, True)])

@@ -35,6 +35,7 @@ SPECS = [
     spec("error_rate@on > control", min_samples=1, grace=30),
     spec("latency_p90@on > control", min_samples=1, grace=30),
     spec("absence@on", min_samples=1),
+    spec("throughput < 5 over 5s for 8s"),
 ]
 
 second_of_both = st.fixed_dictionaries(
@@ -137,7 +138,7 @@ def live(target: Shard, log: Sequence[tuple[int, int]], begin: int = 0) -> list[
     """Feed the records of a log from the one at `begin` on, each told 2 s after its end."""
     found: list[Second] = []
     for at, counts in enumerate(log[begin:], T + begin):
-        found += target.take(said(at + 1.0, second(at, *counts)), at + 3.0)
+        found += target.take(said(at + 1.0, *([second(at, *counts)] if counts[0] else [])), at + 3.0)
     return found
 
 
@@ -155,6 +156,30 @@ def test_a_hold_is_not_read_again_and_not_lost() -> None:
     assert [s.time - T for s in whole + after if s.firing] == [s.time - T for s in live(shard(), log) if s.firing]
     # Up to the checkpoint windows are filled and nothing is judged.
     assert all(s.muted and s.health is None and not s.ill for s in after if s.time <= T + 45)
+
+
+def test_the_end_of_a_service_is_known_although_no_window_shows_it_any_more() -> None:
+    silent = replace(held("throughput < 1 over 10s for 150s"), min_samples=0)
+    log = [GOOD] * 20 + [(0, 0)] * 200
+    alone = shard(trigger=silent)
+    live(alone, log[:130])
+    kept = alone.checkpoint("")
+    assert kept is not None
+    target = shard(kept, published=T + 130, from_start=False, trigger=silent)
+    live(target, log, begin=130 - 70)
+    assert target.verdicts is not None
+    assert [State(int(state)) for state in target.verdicts.state] == [State.FIRING]
+
+
+def test_what_is_said_while_the_windows_fill_is_no_older_than_what_was_said_before() -> None:
+    # Who takes over next would take it for the newest, and leave the checkpoint unused.
+    alone = shard()
+    live(alone, [GOOD] * 100)
+    kept = alone.checkpoint("")
+    target = shard(kept, published=T + 100, from_start=False)
+    live(target, [GOOD] * 60, begin=40)
+    assert target.time == T + 60
+    assert target.unknown_health(T + 300.0).time == T + 100
 
 
 def test_a_trigger_that_fired_on_what_was_too_old_is_still_known_to_have() -> None:
