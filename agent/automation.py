@@ -7,17 +7,17 @@ executors share the directory it holds for all of them.
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from agent import events
 from agent.errors import LedgerError
 from agent.events import Event
+from agent.file_lock import taken
 from agent.ledger import Announced, Step, append_line, disk_errors, lines
 
 FILE_NAME = "automation.log"
@@ -49,7 +49,7 @@ class Automation:
             raise LedgerError(f"a flip under way holds {self._lock} and does not let go; is its disk stuck?")
         try:
             with disk_errors(self._lock), self._lock.open("ab") as file:
-                while not _taken(file):
+                while not taken(file):
                     if time.monotonic() > end:
                         raise LedgerError(f"another process holds {self._lock} and does not let go; is it stopped?")
                     time.sleep(0.005)
@@ -108,15 +108,6 @@ class Automation:
         found = lines(content)
         announced = [part.count for part in found if isinstance(part, Announced)]
         return [part.event for part in found if isinstance(part, Step)], max(announced, default=0)
-
-
-def _taken(file: BinaryIO) -> bool:
-    """Take the lock of a file, if it is free."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def words(halt: Event) -> str:

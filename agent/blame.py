@@ -96,6 +96,7 @@ class Blame:
         self._bake = bake
         self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
         self._judged = Judged({}, -math.inf)
+        self._services = 0
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
         self._ill: dict[FlagKey, float] = {}
         self._ill_since: dict[FlagKey, int] = {}
@@ -106,6 +107,7 @@ class Blame:
         What is pending is ill too: of an outage of everything some trigger is the first to have held.
         """
         self._judged = self._judge()
+        self._services = len({service for watching in self._judged.flags.values() for service in watching})
         self._ill |= dict.fromkeys(ill, now)
         for evidence in evidences:
             if evidence.spec.action == "rollback":
@@ -122,9 +124,8 @@ class Blame:
         An outage that begins at the end of a second is in it a failure of the busiest service alone. So the evaluation
         in which a flag is first ill decides nothing, and no later one before all shards have had that one.
         """
-        services = {service for watching in self._judged.flags.values() for service in watching}
         since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
-        return len(services) >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
+        return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
 
     def objection(
         self,

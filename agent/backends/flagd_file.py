@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -36,6 +35,7 @@ from agent.backends.contract import (
 )
 from agent.backends.flagd_text import Document, all_to, percent_to, state, version
 from agent.errors import BackendError, Invalid, NotFound, Permission, Timeout, Transient
+from agent.file_lock import taken
 
 _SETTLE_S = 0.02
 """A file that cannot be parsed may be half written by an editor; it is read again after this time, five times."""
@@ -193,7 +193,7 @@ class FlagdFile:
             # Read-only suffices for a lock, so that agents of several users can share it.
             lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                while not _try_lock(lock):
+                while not taken(lock):
                     if time.monotonic() + _LOCK_POLL_S >= deadline:
                         raise Timeout(f"{path}: another writer holds the lock; nothing was written")
                     time.sleep(_LOCK_POLL_S)
@@ -250,14 +250,6 @@ def _obstacles(copy: _Copy) -> Iterator[str]:
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_ino, one.st_mtime_ns, one.st_size) == (other.st_ino, other.st_mtime_ns, other.st_size)
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

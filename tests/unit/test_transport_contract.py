@@ -302,16 +302,18 @@ class _Reads:
         self.consumer.app.in_recovery = False
         self.consumer.on_buffer_full(TELEMETRY)
 
-    def read(self, timeout: float) -> asyncio.Task[Any]:
+    async def waiting(self, within: float) -> asyncio.Task[Any]:
+        """A read that has found nothing and waits."""
         active = self.consumer._get_active_partitions()
-        return asyncio.create_task(self.fetcher.fetched_records(active, timeout=timeout))
+        read = asyncio.create_task(self.fetcher.fetched_records(active, timeout=within))
+        while not self.fetcher._fetch_waiters:
+            await asyncio.sleep(0)
+        return read
 
 
 async def test_a_partition_is_read_as_soon_as_there_is_room_for_it() -> None:
     reads = _Reads()
-    waiting = reads.read(timeout=60)
-    while not reads.fetcher._fetch_waiters:
-        await asyncio.sleep(0)
+    waiting = await reads.waiting(within=60)
     reads.consumer.on_buffer_drop(TELEMETRY)
     async with asyncio.timeout(10):
         found = await waiting
@@ -320,9 +322,7 @@ async def test_a_partition_is_read_as_soon_as_there_is_room_for_it() -> None:
 
 async def test_room_in_a_buffer_that_was_not_full_or_after_the_end_wakes_nobody() -> None:
     reads = _Reads()
-    waiting = reads.read(timeout=60)
-    while not reads.fetcher._fetch_waiters:
-        await asyncio.sleep(0)
+    waiting = await reads.waiting(within=60)
     reads.consumer.on_buffer_drop(OTHER)
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -336,9 +336,7 @@ async def test_room_in_a_buffer_that_was_not_full_or_after_the_end_wakes_nobody(
 
 async def test_upstream_still_leaves_a_read_waiting_when_there_is_room() -> None:
     reads = _Reads()
-    waiting = reads.read(timeout=0.05)
-    while not reads.fetcher._fetch_waiters:
-        await asyncio.sleep(0)
+    waiting = await reads.waiting(within=0.05)
     driver.Consumer.on_buffer_drop(reads.consumer, TELEMETRY)
     assert await waiting == {}, "the read looks again by itself: give up the correction"
     assert "getmany(timeout=1.0)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
