@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detectors.seconds import Int
 from detectors.spec import TriggerSpec, percent
 from detectors.triggers import State
+from detectors.units import compared
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -194,15 +195,17 @@ class Evaluation:
             return self.own.doubts(i, spec) or f"control: {self.control.doubts(i, spec)}"
         if self.tier[i] in (Tier.FAST, Tier.PROOF):
             return self._gathered(i)
-        shown = f"{self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g}"
         if state == _FIRING and self.tier[i] == Tier.NONE:
             if self.breach[i] or condition.sequential:
                 return "kept firing: the evidence is below its bound"
-            return f"kept firing: {self.value[i]:.6g} is not {condition.op} {self.threshold[i]:.6g} any more"
+            return f"kept firing: {self._compared(i, f'is not {condition.op}')} any more"
         held = f" for {condition.hold} s" if state == _FIRING and condition.hold else ""
         # A window that gave way to a longer one is told; the one that is written needs no words.
         wider = f" over {self.own.window[i]} s" if self.own.window[i] != condition.over else ""
-        return shown + wider + held
+        return self._compared(i, condition.op) + wider + held
+
+    def _compared(self, i: int, op: str) -> str:
+        return compared(self.specs[i].condition.label, float(self.value[i]), op, float(self.threshold[i]))
 
     def _gathered(self, i: int) -> str:
         condition, found = self.specs[i].condition, self.gathered
@@ -210,6 +213,6 @@ class Evaluation:
         if condition.metric == "absence":
             return f"proof: no request of the variant: {told}"
         if self.tier[i] == Tier.PROOF:
-            return f"proof: {self.value[i]:.6g} {condition.op} {self.threshold[i]:.6g} of the control: {told}"
+            return f"proof: {self._compared(i, condition.op)} of the control: {told}"
         bad = percent(round(float(found.null[i]), 5))
         return f"fast: more than {bad} % bad: {told}"

@@ -28,6 +28,7 @@ from detectors.evaluation import Evaluation, Tier
 from detectors.metrics import compute
 from detectors.overdue import limit_of
 from detectors.spec import MIN_SAMPLES, RATIOS, Metric, TriggerSpec
+from detectors.units import shown
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
 
@@ -186,8 +187,9 @@ class Gather:
         if samples < least or not _breaches(spec, value, threshold):
             return None
         return (
-            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is {value:.6g}, limit "
-            f"{threshold:.6g}; what hits both variants is no release's"
+            f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is "
+            f"{shown(spec.condition.label, value)}, limit {shown(spec.condition.label, threshold)}; what hits both "
+            "variants is no release's"
         )
 
     def _share(self, spec: TriggerSpec, counts: Int, otherwise: float) -> float:
@@ -268,5 +270,8 @@ def _single_source(
         value = 1 - share if inverse else share
         if not _breaches(spec, value, threshold):
             kind = spec.condition.label
-            return f"only instance {name!r} breaches: {kind} of the others is {value:.6g}, limit {threshold:.6g}"
+            return (
+                f"only instance {name!r} breaches: {kind} of the others is {shown(kind, value)}, "
+                f"limit {shown(kind, threshold)}"
+            )
     return None

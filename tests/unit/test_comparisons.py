@@ -40,7 +40,7 @@ def test_a_variant_that_is_worse_than_the_control_is_proven_so_and_stays_it() ->
     assert found[-1].tier.tolist() == [Tier.PROOF]
     assert found[-1].gathered.evidence[0] >= -math.log(ALPHA)
     assert found[-1].gathered.since.tolist() == [1000]
-    assert found[-1].reason(0).startswith("proof: 0.5 > 0.0111111 of the control: evidence ")
+    assert found[-1].reason(0).startswith("proof: 50 % > 1.111 % of the control: evidence ")
     assert state(both(bench, 60, counts(10), counts(90))[-1]) == "FIRING"
 
 

@@ -77,8 +77,8 @@ def test_a_condition_held_for_its_time_fires_and_every_change_is_told_once() -> 
         told += bench.see((SERVICE, counts(100, errors))).transitions
     assert [(c.t, c.from_.name, c.to.name, c.value, c.threshold, c.samples, c.reason) for c in told] == [
         (1001, "UNKNOWN", "OK", 0.02, 0.02, 100, ""),
-        (1002, "OK", "PENDING", 0.03, 0.02, 100, "0.03 > 0.02"),
-        (1005, "PENDING", "FIRING", 0.03, 0.02, 100, "0.03 > 0.02 for 3 s"),
+        (1002, "OK", "PENDING", 0.03, 0.02, 100, "3 % > 2 %"),
+        (1005, "PENDING", "FIRING", 0.03, 0.02, 100, "3 % > 2 % for 3 s"),
         (1007, "FIRING", "OK", 0.02, 0.02, 100, ""),
     ]
 
@@ -169,7 +169,7 @@ def test_a_scope_for_which_there_is_no_room_is_unknown() -> None:
 def test_the_control_sets_the_threshold_of_each_evaluation() -> None:
     bench = Bench(spec("error_rate@on > 3x control over 1s"))
     assert one(bench.see((ON, counts(100, 3)), (OFF, counts(100, 1))))[0] == "ok"
-    assert one(bench.see((ON, counts(100, 4)), (OFF, counts(100, 1)))) == ("firing", "0.04 > 0.03")
+    assert one(bench.see((ON, counts(100, 4)), (OFF, counts(100, 1)))) == ("firing", "4 % > 3 %")
     assert one(bench.see((ON, counts(100, 60)), (OFF, counts(100, 20))))[0] == "ok"
 
 
@@ -193,7 +193,7 @@ def test_doubt_of_the_own_window_is_told_before_that_of_the_control() -> None:
 def test_a_baseline_multiplies_the_threshold() -> None:
     bench = Bench(spec("latency_mean > 1.5x baseline over 1s", baseline=10.0))
     assert one(bench.see((SERVICE, counts(0, latency_count=1, latency_us=15_000))))[0] == "ok"
-    assert one(bench.see((SERVICE, counts(0, latency_count=1, latency_us=15_001)))) == ("firing", "15.001 > 15")
+    assert one(bench.see((SERVICE, counts(0, latency_count=1, latency_us=15_001)))) == ("firing", "15.001 ms > 15 ms")
 
 
 def test_unknown_within_the_grace_pauses_a_held_condition() -> None:

@@ -72,7 +72,7 @@ def test_an_alarm_of_one_instance_of_several_is_held_back_by_the_seconds_of_its_
     seconds = list(seen(shard(FAST), [GOOD] * 60 + [liar] * 3))
     evidence = first(seconds)
     assert evidence.tier == "fast"
-    assert evidence.obstacle == "only instance 'i-0' breaches: error_rate of the others is 0, limit 0.1"
+    assert evidence.obstacle == "only instance 'i-0' breaches: error_rate of the others is 0 %, limit 10 %"
 
 
 def test_an_honest_alarm_is_not_held_back_by_the_good_seconds_before_it() -> None:
@@ -180,7 +180,7 @@ def test_a_fast_alarm_of_an_outage_of_both_arms_is_held_back_by_the_control_of_i
     evidence = first(everything(target, 2, T + 60, 15, 15))
     assert evidence.tier == "fast"
     assert evidence.obstacle is not None
-    assert evidence.obstacle.startswith("the control breaches too: error_rate@off is 0.5, limit 0.1")
+    assert evidence.obstacle.startswith("the control breaches too: error_rate@off is 50 %, limit 10 %")
 
 
 def test_a_fast_alarm_of_the_release_alone_is_not() -> None:

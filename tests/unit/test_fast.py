@@ -118,7 +118,7 @@ def test_what_fired_fast_is_kept_as_long_as_it_says() -> None:
     assert states(after[ended + 20 :]) == "o" * (40 - ended - 20)
     kept = after[ended]
     assert kept.firing() == []
-    assert kept.reason(0) == "kept firing: 0.03 is not > 0.3 any more"
+    assert kept.reason(0) == "kept firing: 3 % is not > 30 % any more"
 
 
 def test_a_new_version_of_the_flag_begins_anew_from_its_second_on() -> None:

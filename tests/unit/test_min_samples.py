@@ -78,7 +78,7 @@ def test_a_window_with_too_few_samples_gives_way_to_the_shortest_that_has_enough
     assert [one(e)[0] for e in found] == ["unknown"] * 9 + ["firing"] * 11
     assert one(found[8])[1] == "samples 90 < min_samples 100"
     assert (found[-1].own.window[0], found[-1].samples[0]) == (10, 100)
-    assert one(found[-1])[1] == "0.2 > 0.1 over 10 s"
+    assert one(found[-1])[1] == "20 % > 10 % over 10 s"
     busy = [bench.see((SERVICE, counts(20))) for _ in range(5)][-1]
     assert (busy.own.window[0], one(busy)) == (5, ("ok", ""))
 
