@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,14 @@ from streams.observer import Exposure
 Outcome = Literal["commanded", "shadow"]
 Effect = Literal["effective", "ineffective", "unknown"]
 Bake = Literal["recovered", "no-better", "worse", "unknown"]
+ResultOutcome = Literal["applied", "already", "duplicate", "conflict", "ambiguous", "rejected"]
+"""The values of agent.backends.contract.Outcome."""
+
+MAX_DETAIL = 500
+"""Characters of a result's detail."""
+
+_MOST_UNTRUSTED = 256
+"""Results of bytes that no known key has signed, kept and stored at most: anybody may write such bytes."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +27,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     `fired_at` is the evaluation (event time) at which it fired, `commanded_at` the clock when the command was
     acknowledged, `expires_at` when that command ends. `metric` (as it is written in a trigger), `scope`, `op`, `value`
-    and `threshold` are what fired, `before` how much the flag's variants were asked for then; incidents of earlier
-    versions of flipback have none of these.
+    and `threshold` are what fired, `before` how much the flag's variants were asked for then; `sent` is the SHA-256 of
+    the newest signed command as it was sent (agent.audit.digest). Incidents of earlier versions of flipback have none
+    of these.
     """
 
     id: str
@@ -40,6 +49,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None = None
     threshold: float | None = None
     before: Exposure | None = None
+    sent: str | None = None
 
 
 class Aftermath(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +69,36 @@ class Aftermath(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.incident}/{self.service}".encode()
 
 
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What an executor did with a command. The newest of a command replaces the earlier ones; `key` is its key.
+
+    `sent` is the SHA-256 of the bytes that came (agent.audit.digest), by which the monitor knows its command.
+    `command`, `incident`, `environment` and `flag` are the command's, empty where no accepted key had signed the bytes.
+    `outcome` is an agent.backends.contract.Outcome, `reason` an agent.commands.Reason where the command was refused.
+    `retry_at` is the first moment at which the same command, issued anew, can succeed; None where nobody can say.
+    Times are Unix seconds of the executor's clock.
+    """
+
+    sent: str
+    outcome: ResultOutcome
+    at: float
+    command: str = ""
+    incident: str = ""
+    environment: str = ""
+    flag: str = ""
+    reason: str | None = None
+    detail: Annotated[str, msgspec.Meta(max_length=MAX_DETAIL)] = ""
+    retry_at: float | None = None
+
+    @property
+    def key(self) -> bytes:
+        # Compaction keeps the newest of a key, so that untrusted bytes take 256 places at most.
+        return f"result/{self.command or self.sent[:2]}".encode()
+
+
 _incident = msgspec.json.Decoder(Incident)
 _aftermath = msgspec.json.Decoder(Aftermath)
+_result = msgspec.json.Decoder(CommandResult)
 _status = msgspec.json.Decoder(FlagStatus)
 encode = msgspec.json.Encoder().encode
 
@@ -72,22 +110,46 @@ class Known:
         self.incidents: dict[str, Incident] = {}
         self.aftermaths: dict[tuple[str, str], Aftermath] = {}
         """By incident and service."""
+        self.results: dict[str, CommandResult] = {}
+        """The newest result of each command, by its id."""
+        self.untrusted: dict[str, CommandResult] = {}
+        """Results of bytes that no accepted key had signed, by their SHA-256; the newest 256."""
         self.flags: dict[tuple[str, str], FlagStatus] = {}
         self.unreadable = 0
 
     def incident(self, value: bytes | None) -> None:
-        """Take in a record of the incidents topic: an incident, or what was said after its flip."""
-        for decoder in (_incident, _aftermath):
+        """Take in a record of the incidents topic: an incident, a command's result, or what was said after its flip."""
+        for decoder in (_incident, _aftermath, _result):
             try:
                 record = decoder.decode(value or b"")
             except msgspec.MsgspecError:
                 continue
             if isinstance(record, Incident):
                 self.incidents[record.id] = record
+            elif isinstance(record, CommandResult):
+                self.result(record)
             else:
                 self._aftermath(record)
             return
         self.unreadable += 1
+
+    def result(self, record: CommandResult) -> None:
+        """Take in what an executor did with a command."""
+        if record.command:
+            known = self.results.get(record.command)
+            # A standby may hear of the command later than the one that carried it out, and know less.
+            if known is None or record.at >= known.at:
+                self.results[record.command] = record
+            return
+        self.untrusted.pop(record.sent, None)
+        self.untrusted[record.sent] = record
+        while len(self.untrusted) > _MOST_UNTRUSTED:
+            del self.untrusted[next(iter(self.untrusted))]
+
+    def result_of(self, incident: Incident) -> CommandResult | None:
+        """The newest result of the incident's own command, whether or not its executor accepted the key."""
+        found = (self.results.get(incident.command), self.untrusted.get(incident.sent or ""))
+        return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
 
     def _aftermath(self, record: Aftermath) -> None:
         # What was said stays said: who wrote two records knows the second before the topic gives it the first.
