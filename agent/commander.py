@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 from agent import events
 from agent.blame import Blame, FlagKey, Objection
-from agent.commands import MAX_INSTANCES, Cause, Command, incident_id, issue, sign
+from agent.commands import MAX_INSTANCES, MAX_VARIANTS, Cause, Command, incident_id, issue, sign
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag
 from agent.events import Event
 from agent.flag_state import FlagStatus
 from agent.incidents import Incident, Known
 from agent.keys import PrivateKey
+from detectors.cells import COUNTS, REQUESTS
 from detectors.spec import TriggerSpec
 from streams.evidence import Evidence
 
@@ -244,7 +245,15 @@ def _for_command(evidence: Evidence) -> CommandEvidence:
         bound=evidence.bound,
         null_rate=evidence.null_rate,
         since=evidence.since,
+        variants=_by_variant(evidence),
     )
+
+
+def _by_variant(evidence: Evidence) -> dict[str, dict[str, int]]:
+    """The counts of each variant of the flag, of the busiest ones where there are many."""
+    found = {} if evidence.variants is None else evidence.variants()
+    busiest = sorted(found, key=lambda name: -int(found[name][REQUESTS]))[:MAX_VARIANTS]
+    return {name: dict(zip(COUNTS, found[name].tolist(), strict=True)) for name in sorted(busiest)}
 
 
 def _incident(command: Command, evidence: Evidence, now: float) -> Incident:

@@ -21,6 +21,7 @@ from agent.keys import KEY_ID_BYTES, SIGNATURE_BYTES, PrivateKey, PublicKey
 
 MAX_BYTES = 64 * 1024
 MAX_INSTANCES = 10
+MAX_VARIANTS = 10
 LIFETIME_S = 60.0
 """Seconds from `issued_at` to `expires_at`: later the evidence is old, and the monitor is asked again."""
 
@@ -46,6 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     `tier` is what fired: a condition that was held, the fast tier or a proof (of an absence `window` and `counts` are
     the control's); of the last two `evidence` and the `bound` that it reached are in nats, gathered from `since` on.
     `null_rate` (0 to 1) is the share of bad requests that the fast tier takes for healthy.
+    `variants` has the same counts for each variant of the flag, over the window or its last minute where it is longer.
     Of a command by hand there is nothing seen: `by` is who gave it and `reason` why.
     """
 
@@ -68,6 +70,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     bound: float | None = None
     null_rate: float | None = None
     since: float | None = None
+    variants: Annotated[dict[str, dict[str, int]], msgspec.Meta(max_length=MAX_VARIANTS)] = {}
     by: Annotated[str, msgspec.Meta(max_length=512)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=4096)] = ""
 

@@ -19,6 +19,7 @@ from agent.config import Config
 from agent.config_load import rules_hash
 from agent.errors import FlipbackError
 from agent.events import Event, to_kafka
+from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
 from agent.flips import CHECK_EVERY, Flips
 from agent.incidents import Aftermath, Incident, Known
@@ -314,9 +315,12 @@ class Worker:
             await asyncio.sleep(CHECK_EVERY)
 
     async def _publish(self, status: FlagStatus) -> None:
+        change = change_of(self.known.flags.get((status.environment, status.flag)), status)
         self.known.flags[status.environment, status.flag] = status
         key = f"{status.environment}/{status.flag}".encode()
         await self._send("executor", self.topics.flags, incidents.encode(status), key=key)
+        if change is not None:
+            await self._event(self._app("executor"), change)
 
     async def ready(self) -> None:
         """Return when every role reads its topics."""

@@ -64,7 +64,7 @@ class Evidence:
     are than its safe one, in nats (detectors.blame); None where nothing can be compared.
     `exposure` tells, while the second is the newest, that of the trigger's flag in
     its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
-    trigger that fires for days it is wanted once.
+    trigger that fires for days it is wanted once. `variants` returns the counts of each variant of the flag, likewise.
 
     `tier` says what fired: a condition that was held; the fast tier or a proof, whose evidence, gathered since second
     `since`, has the e-value exp(`evidence`) and fires at exp(`bound`). `null_rate` (0..1) is the share of bad requests
@@ -89,6 +89,7 @@ class Evidence:
     fresh_seconds: int = FRESH_SECONDS
     proof: float | None = None
     exposure: Callable[[], Exposure] | None = None
+    variants: Callable[[], dict[str, Int]] | None = None
     tier: TierName = "held"
     evidence: float | None = None
     bound: float | None = None
@@ -158,6 +159,7 @@ class Gather:
             or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None),
             proof=proof,
             exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
+            variants=partial(self._observer.by_variant, spec.environment, spec.service, spec.flag, since=begin),
             tier=_NAMES[tier],
             evidence=None if tier == Tier.HELD else _number(gathered.evidence[row]),
             bound=None if tier == Tier.HELD else _number(gathered.bound[row]),

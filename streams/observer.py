@@ -153,6 +153,14 @@ class Observer:
                 found.update({name: int(own[REQUESTS]) for name, own in counts.items() if name and own[REQUESTS]})
         return sorted(found, key=lambda name: (-found[name], name))
 
+    def by_variant(self, environment: str, service: str, flag: str, *, since: int) -> dict[str, Int]:
+        """The counts (len(COUNTS),) of each variant of a flag from `since` on, of the last minute at most."""
+        return {
+            scope.variant: self._store.counts(scope, self._store.display, since)
+            for scope in self._store.scopes()
+            if scope[:3] == (environment, service, flag)
+        }
+
     def measure(self, spec: TriggerSpec, scope: Scope) -> Measurement:
         """The trigger's metric in its own scope or in the whole service, over its window."""
         condition = spec.condition

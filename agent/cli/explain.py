@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from agent.events import Event
     from agent.explain import Explanation
 
 
@@ -19,37 +23,63 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(what: str, path: Path, as_json: bool) -> int:
-    """Tell an incident from beginning to end: verdicts, evidence, every step of the flip, and what came after.
+    """Show what a flag is now, since when and by whom; then an incident from beginning to end, with its evidence.
 
-    For a FLAG (or ENVIRONMENT/FLAG) the newest time it was in trouble, also where nothing was commanded, and why.
-    Reads the audit log in Kafka; needs no running process.
+    For a FLAG (or ENVIRONMENT/FLAG) that is its newest flip, and what came after; without a flip its newest trouble,
+    and why nothing was done. Reads the audit log in Kafka; needs no running process.
     """
     import asyncio
 
     import msgspec
 
     from agent.config_load import load
-    from agent.explain import explain, read_events
+    from agent.explain import explain, read_audit
 
-    found = explain(asyncio.run(read_events(load(path))), what)
-    click.echo(msgspec.json.encode(found) if as_json else "\n".join(_lines(found)))
+    log = asyncio.run(read_audit(load(path)))
+    found = explain(log.events, what, log.flags)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo("\n".join(_lines(found, path, time.time())))
     return 0
 
 
-def _lines(found: Explanation) -> list[str]:
-    from agent.explain import evidence_lines, sentence
+def _lines(found: Explanation, path: Path, at: float) -> list[str]:
+    from agent.wording import evidence_lines, flag_line
 
+    undo = {name: f"flipback restore {name} -c {shlex.quote(str(path))} --reason ..." for name in found.incidents}
+    lines = [] if found.now is None else [f"{found.subject} {flag_line(found.now, at)}"]
+    now = found.now
+    if now is not None and now.incident is not None:
+        lines.append(f"  by incident {now.incident}")
+        if now.restorable and now.incident in undo:
+            lines.append(f"  undo: {undo[now.incident]}")
+    if not found.events:
+        return [*lines, f"{found.subject}: the audit log has nothing of it: no trigger of it has changed its verdict"]
     begin = found.events[0].time
-    clock = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    head = f"{found.subject}, from {clock}"
-    lines = [head if found.incident is None else f"{head}, incident {found.incident}"]
-    if found.incident is None:
-        lines += [f"  incident {name}" for name in found.incidents]
+    head = f"{found.subject}, from {_clock(begin)}"
+    lines.append(head if found.incident is None else f"{head}, incident {found.incident}")
+    lines += [f"  another incident: {name}" for name in found.incidents if name != found.incident]
     if found.evidence is not None:
         lines += ["evidence", *(f"  {line}" for line in evidence_lines(found.evidence))]
-    lines.append("what happened")
-    for event in found.events:
-        whom = "" if event.subject == found.subject else f"{event.subject}: "
-        lines.append(f"  {event.time - begin:+9.3f} s  {whom}{sentence(event)}")
-    lines += [f"put it back with `flipback restore {name} -c FILE`" for name, wrote in found.incidents.items() if wrote]
-    return lines
+    lines += ["what happened", *_timeline(found.events, found.subject, begin)]
+    if found.since or found.folded:
+        lines += ["since then", *_timeline(found.since, found.subject, begin)]
+    if found.folded:
+        lines.append(f"  and {found.folded} changes of verdicts between ok and unknown; --json has them all")
+    known = None if now is None else now.incident
+    # Where the flag's state is not known, each flip is offered; restore itself refuses what was changed since.
+    offered = [name for name, wrote in found.incidents.items() if wrote and name != known]
+    return [*lines, *(f"put it back with: {undo[name]}" for name in offered if now is None)]
+
+
+def _timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
+    from agent.wording import sentence
+
+    for event in events:
+        whom = "" if event.subject == subject else f"{event.subject}: "
+        yield f"  {event.time - begin:+9.3f} s  {whom}{sentence(event)}"
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.events import FLAG_VERIFIED, INABILITY, Event, trigger_type
-from agent.explain import evidence_lines, explain, sentence
+from agent.explain import explain
+from agent.wording import evidence_lines, sentence
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

@@ -17,11 +17,12 @@ from agent.commands import BY_HAND, Command, Evidence, Reason, issue, sign
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
 from agent.events import Event, from_kafka, to_kafka
 from agent.executor import ExecutionResult, Executor
-from agent.explain import explain, sentence
+from agent.explain import explain
 from agent.flag_state import FlagWatch
 from agent.keys import PrivateKey
 from agent.ledger import Entry, Ledger
 from agent.restore import orders
+from agent.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 
 KEY = PrivateKey(Ed25519PrivateKey.generate())

@@ -10,7 +10,11 @@ import pytest
 
 from agent import audit, events
 from agent.events import Event
-from agent.explain import NothingKnown, evidence_lines, explain, sentence
+from agent.explain import AuditLog, NothingKnown, explain
+from agent.flag_changes import change_of
+from agent.flag_now import OUTSIDE
+from agent.flag_state import FlagStatus
+from agent.wording import evidence_lines, flag_line, sentence
 from detectors.triggers import State
 from tests.unit.test_cli_flip import CONFIG, run
 from tests.unit.test_executor import command
@@ -130,7 +134,7 @@ def test_a_flip_that_was_not_read_back_is_not_told_as_one_that_was() -> None:
 
 def test_the_evidence_is_told_in_numbers() -> None:
     text = "\n".join(evidence_lines(MADE.evidence))
-    assert "error_rate of production/shop was 0.2, limit > 0.02" in text
+    assert "error_rate of production/shop was 20 %, limit > 2 %" in text
     assert "100 samples in 60 s: 100 requests, 20 errors" in text
     by_hand = msgspec.structs.replace(MADE.evidence, by="ann", reason="customers call")
     assert list(evidence_lines(by_hand)) == ["by hand, by ann: customers call"]
@@ -150,23 +154,124 @@ def test_a_flip_without_its_variant_is_still_told() -> None:
     assert sentence(step(events.FLAG_VERIFIED, 1.0, took_s=0.2)).startswith("read back: ")
 
 
+STATUS = FlagStatus(
+    flag="new-checkout",
+    environment="production",
+    version="g2-v2",
+    variant="off",
+    safe=True,
+    at=6000.0,
+    changed_at=1002.1,
+)
+
+
+def state(**changes: Any) -> FlagStatus:
+    return msgspec.structs.replace(STATUS, **changes)
+
+
+def change(at: float, before: FlagStatus, after: FlagStatus) -> Event:
+    event = change_of(before, msgspec.structs.replace(after, changed_at=at))
+    assert event is not None
+    return event
+
+
+ON = state(version="g1-v", variant="on", safe=False, changed_at=None)
+
+
+def test_a_flag_is_explained_by_its_newest_flip_however_much_came_after() -> None:
+    later = [verdict(2000.0 + 60 * i, to, trigger="down") for i, to in enumerate(("ok", "unknown") * 20)]
+    trouble = verdict(9000.0, "pending", trigger="down")
+    found = explain([*LOG, *later, trouble], SUBJECT, [STATUS])
+    assert (found.incident, found.evidence) == (MADE.incident, MADE.evidence)
+    assert [event.type for event in found.events if event.type == events.FLAG_VERIFIED] == [events.FLAG_VERIFIED]
+    assert [event.time for event in found.since] == [5000.0, 9000.0]
+    assert found.folded == len(later)
+
+
+def test_what_a_flag_is_now_names_since_when_by_whom_why_and_that_it_can_be_undone() -> None:
+    now = explain(LOG, SUBJECT, [STATUS]).now
+    assert now is not None
+    assert (now.since, now.by, now.reason) == (1002.2, "flipback", "trigger errors")
+    assert (now.incident, now.restorable) == (MADE.incident, True)
+    by_hand = msgspec.structs.replace(
+        MADE, trigger="by-hand", evidence=msgspec.structs.replace(MADE.evidence, by="ann", reason="customers call")
+    )
+    steps = [audit.step(by_hand, events.COMMAND_RECEIVED, {"command": msgspec.to_builtins(by_hand)}, "0", 1002.0)]
+    now = explain([*steps, *INCIDENT[2:]], SUBJECT, [STATUS]).now
+    assert now is not None
+    line = flag_line(now, 1002.2 + 720)
+    assert line == "gives 'off' (safe) since 00:16:42Z (12 min ago), set by ann: 'customers call'"
+
+
+def test_a_change_by_a_person_stands_in_the_timeline_and_outdates_the_flip() -> None:
+    turned_on = change(700.0, state(version="g1-a"), state(version="g2-v", variant="on", safe=False))
+    again = change(4000.0, STATUS, state(version="g3-v", variant=None, percent=50.0, safe=False))
+    found = explain([turned_on, *LOG, again], SUBJECT, [state(version="g3-v", variant=None, percent=50.0, safe=False)])
+    assert [event.id for event in found.events if event.type == events.FLAG_CHANGED] == [turned_on.id]
+    assert again in found.since
+    assert sentence(again) == "changed outside flipback: 'off' before, 50 % since"
+    assert found.now is not None
+    assert (found.now.since, found.now.by, found.now.restorable) == (4000.0, OUTSIDE, False)
+
+
+def test_a_change_that_nobody_has_published_yet_is_not_taken_for_the_flip() -> None:
+    now = explain(LOG, SUBJECT, [state(version="g3-w", variant="on", safe=False, changed_at=1100.0)]).now
+    assert now is not None
+    assert (now.since, now.by, now.incident) == (1100.0, OUTSIDE, None)
+
+
+def test_flipbacks_own_writes_are_no_changes_by_a_person() -> None:
+    restored = step(events.FLAG_RESTORED, 3000.0, variant="on", version="v", by="ann", reason="fixed")
+    echoes = [change(1002.4, ON, STATUS), change(3008.0, STATUS, state(version="g3-v", variant="on", safe=False))]
+    found = explain([*LOG, restored, *echoes], SUBJECT, [state(version="g3-v", variant="on", safe=False)])
+    assert all(event.type != events.FLAG_CHANGED for event in [*found.events, *found.since])
+    assert found.now is not None
+    assert (found.now.since, found.now.by, found.now.reason) == (3000.0, "ann", "'fixed'")
+    # Off and on again by a person gives the version of the restore once more.
+    later = change(9000.0, state(version="g4-x"), state(version="g5-v", variant="on", safe=False))
+    found = explain([*LOG, restored, later], SUBJECT, [state(version="g5-v", variant="on", safe=False)])
+    assert found.now is not None
+    assert (found.now.since, found.now.by) == (9000.0, OUTSIDE)
+
+
+def test_a_flag_without_any_event_is_explained_by_its_state() -> None:
+    found = explain([], "new-checkout", [ON])
+    assert (found.events, found.incident) == ([], None)
+    assert found.now is not None
+    assert flag_line(found.now, 0.0) == "gives 'on' (in use), unchanged since flipback first read it"
+
+
+def test_only_a_later_version_is_a_change() -> None:
+    assert change_of(None, STATUS) is None
+    assert change_of(STATUS, state(at=7000.0)) is None
+    assert change_of(STATUS, ON) is None
+    assert change_of(ON, STATUS) == change_of(ON, state(at=7000.0))
+
+
+def test_the_evidence_shows_every_variant_so_that_one_sees_which_failed() -> None:
+    counts = {"on": {"requests": 2000, "errors": 206}, "off": {"requests": 2010, "latency_count": 4, "latency_us": 48}}
+    text = list(evidence_lines(msgspec.structs.replace(MADE.evidence, variants=counts)))
+    assert "  on: 2,000 requests, 206 errors" in text
+    assert "  off: 2,010 requests, mean latency 0.012 ms" in text
+
+
 def test_of_a_flag_the_incidents_are_named_that_can_be_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     later = msgspec.structs.replace(MADE, incident="later", id="later")
     other = audit.step(later, events.FLAG_ALREADY, {}, "0", 1003.0)
 
-    async def read_events(_: object) -> list[Event]:
-        return [*INCIDENT, other]
+    async def read_audit(_: object) -> AuditLog:
+        return AuditLog([*INCIDENT, other], [])
 
-    monkeypatch.setattr("agent.explain.read_events", read_events)
+    monkeypatch.setattr("agent.explain.read_audit", read_audit)
     (tmp_path / "flipback.yaml").write_text(CONFIG)
     assert run("explain", "new-checkout", "-c", str(tmp_path / "flipback.yaml")) == 0
     output = capsys.readouterr().out
     assert f"incident {MADE.incident}" in output
-    assert "incident later" in output
+    assert "another incident: later" in output
     assert [line for line in output.splitlines() if "flipback restore" in line] == [
-        f"put it back with `flipback restore {MADE.incident} -c FILE`"
+        f"put it back with: flipback restore {MADE.incident} -c {tmp_path / 'flipback.yaml'} --reason ..."
     ]
 
 

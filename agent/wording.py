@@ -1,0 +1,155 @@
+"""An event of the audit log, the evidence of a command and the state of a flag, in words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from agent import events
+from agent.commands import Evidence
+from agent.events import Event
+from agent.flag_now import FlagNow
+from detectors.cells import COUNTS
+from detectors.units import shown
+
+
+def sentence(event: Event) -> str:
+    """An event in words."""
+    say = _SENTENCES.get(event.type)
+    if say is not None:
+        return say(_Told(event.data))
+    if event.type.startswith(events.trigger_type("")):
+        data = _Told(event.data)
+        reason = f": {data['reason']}" if data.get("reason") else ""
+        return f"trigger {data['trigger']} is {data['to']}{reason} ({data['samples']} samples of {data['scope']})"
+    rest = ", ".join(f"{name} {value}" for name, value in event.data.items() if isinstance(value, str | int | float))
+    return f"{event.type.removeprefix('flipback.')}: {rest}"
+
+
+def evidence_lines(seen: Evidence) -> Iterator[str]:
+    """The evidence of a command in words."""
+    if seen.by:
+        yield f"by hand, by {seen.by}: {seen.reason}"
+        return
+    control = "" if seen.control is None else f"; the control had {shown(seen.metric, seen.control)}"
+    value, limit = shown(seen.metric, seen.value), shown(seen.metric, seen.threshold)
+    yield f"{seen.metric} of {seen.scope} was {value}, limit {seen.op} {limit}{control}"
+    yield f"{seen.samples:,} samples in {seen.window[1] - seen.window[0]:.0f} s: {_counts(seen.counts)}"
+    yield from _by_variant(seen)
+    names = f" ({', '.join(seen.instances)})" if seen.instances else ""
+    yield f"from {seen.sources} instances{names}; {seen.age_s:.1f} s old when it fired"
+    yield f"true since {seen.fired_at - seen.first_true_at:.0f} s before it fired"
+
+
+def _by_variant(seen: Evidence) -> Iterator[str]:
+    """Requests and failures of each variant of the flag."""
+    for variant, counts in seen.variants.items():
+        yield f"  {variant}: {_counts(counts)}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """Counts that are not zero; the sum of latencies is shown as their mean."""
+    words = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count and name in _COUNTED]
+    timed, total = counts.get("latency_count", 0), counts.get("latency_us", 0)
+    if timed:
+        words.append(f"mean latency {shown('latency_mean', total / timed / 1000)}")
+    return ", ".join(words)
+
+
+_COUNTED = frozenset(COUNTS) - {"latency_count", "latency_us"}
+
+
+def _number(value: object, digits: int = 6) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, int | float) else "not known"
+
+
+def _shown(metric: object, value: object) -> str:
+    return shown(str(metric), value) if isinstance(value, int | float) else "not known"
+
+
+def _s(value: object) -> str:
+    return f"{value:.3f} s" if isinstance(value, int | float) else "a time that was not told"
+
+
+def _got(value: object) -> str:
+    return repr(value) if value else "different variants"
+
+
+def _given(variant: object, percent: object) -> str:
+    """What subjects get: one variant, or a share of them another."""
+    if not variant and isinstance(percent, int | float):
+        return f"{percent:g} %"
+    return _got(variant)
+
+
+def flag_line(now: FlagNow, at: float) -> str:
+    """The state of a flag at a time (Unix seconds): what it gives, since when, by whom and why."""
+    state = "safe" if now.safe else "in use"
+    head = f"gives {_given(now.variant, now.percent)} ({state})"
+    if now.since is None:
+        return f"{head}, unchanged since flipback first read it"
+    clock = datetime.fromtimestamp(now.since, UTC).strftime("%H:%M:%SZ")
+    reason = f": {now.reason}" if now.reason else ""
+    return f"{head} since {clock} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _command(data: Mapping[str, Any]) -> str:
+    seen = data["command"].get("evidence", {}) if isinstance(data.get("command"), dict) else {}
+    by = f" by {seen['by']}: {seen.get('reason')}" if seen.get("by") else ""
+    return f"command: set {data['flag']} to {data['target']!r}, because of {data['trigger']}{by}"
+
+
+def _with(head: str, rest: object) -> str:
+    return f"{head}: {rest}" if rest else head
+
+
+class _Told(dict[str, Any]):
+    """Data of an event; what another version did not write down is not known, and no reason to fail."""
+
+    def __missing__(self, name: str) -> str:
+        return "not known"
+
+
+_SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    events.COMMAND_RECEIVED: _command,
+    events.COMMAND_REJECTED: lambda d: f"command refused, {d['reason']}: {d['detail']}",
+    events.COMMAND_SHADOWED: lambda d: f"shadow mode: {d['target']!r} would have been commanded",
+    events.FLAG_SNAPSHOT: lambda d: f"the flag gave {_got(d.get('variant'))}; kept to be restored",
+    events.FLAG_WRITTEN: lambda d: _with(f"written, attempt {d['attempts']}", d.get("detail")),
+    events.FLAG_VERIFIED: lambda d: (
+        f"read back: {_got(d.get('variant'))} for everyone, {_s(d.get('took_s'))} after the command"
+    ),
+    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {_s(d.get('took_s'))} after the command",
+    events.FLAG_ALREADY: lambda d: "the flag was safe already",
+    events.FLAG_CONFLICT: lambda d: (
+        f"not the version that was judged: it gives {_got(d.get('variant'))}, and was left alone"
+    ),
+    events.FLAG_AMBIGUOUS: lambda d: f"it cannot be told whether the write landed: {d['detail']}",
+    events.FLAG_CHANGED: lambda d: (
+        f"changed outside flipback: {_given(d.get('was'), d.get('was_percent'))} before, "
+        f"{_given(d.get('variant'), d.get('percent'))} since"
+    ),
+    events.FLAG_RESTORED: lambda d: f"put back by {d['by']}: {d.get('reason') or 'no reason given'}",
+    events.FLAG_EFFECTIVE: lambda d: (
+        f"effective: {_number(d.get('before_rps'), 3)} requests/s of it became {_number(d.get('after_rps'), 3)}"
+    ),
+    events.FLAG_INEFFECTIVE: lambda d: f"without effect: {d['reason']}; {d['check']}",
+    events.FLAG_RECOVERED: lambda d: (
+        f"recovered: {d['metric']} is {_shown(d['metric'], d.get('value'))}, was {_shown(d['metric'], d.get('was'))}"
+    ),
+    events.FLAG_NOT_RECOVERED: lambda d: (
+        f"not recovered, {d['verdict']}: {d['metric']} is {_shown(d['metric'], d.get('value'))}, was "
+        f"{_shown(d['metric'], d.get('was'))}; {d['check']}"
+    ),
+    events.AUTOMATION_HALTED: lambda d: f"halted by {d['by']}: {d['reason'] or 'no reason given'}; {d['todo']}",
+    events.AUTOMATION_RESUMED: lambda d: f"resumed by {d['by']}: {d['reason'] or 'no reason given'}",
+    events.INABILITY: lambda d: f"nothing was done: {d['reason']}",
+}
