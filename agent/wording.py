@@ -13,6 +13,8 @@ from agent.flag_now import FlagNow
 from detectors.cells import COUNTS
 from detectors.units import shown
 
+_PREFIX = "flipback."
+
 
 def sentence(event: Event) -> str:
     """An event in words."""
@@ -24,7 +26,16 @@ def sentence(event: Event) -> str:
         reason = f": {data['reason']}" if data.get("reason") else ""
         return f"trigger {data['trigger']} is {data['to']}{reason} ({data['samples']} samples of {data['scope']})"
     rest = ", ".join(f"{name} {value}" for name, value in event.data.items() if isinstance(value, str | int | float))
-    return f"{event.type.removeprefix('flipback.')}: {rest}"
+    return f"{event.type.removeprefix(_PREFIX)}: {rest}"
+
+
+def log_line(event: str, fields: Mapping[str, Any]) -> str | None:
+    """An event of the audit log that is logged with its data as `fields`, on one line; None for other log events."""
+    if not event.startswith(_PREFIX) or "subject" not in fields:
+        return None
+    data = {name: value for name, value in fields.items() if name != "subject"}
+    subject = str(fields["subject"])
+    return f"{subject}: {sentence(Event(type=event, subject=subject, data=data, id='', time=0.0))}"
 
 
 def evidence_lines(seen: Evidence) -> Iterator[str]:

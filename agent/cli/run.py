@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,7 +31,7 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     All roles run in this process unless --roles names some: `ingest` reduces telemetry, `monitor` evaluates triggers
     and signs commands, `executor` carries them out. Start more of any role for more capacity, or as standby.
     """
-    configure(log_level, log_json)
+    configure(log_level, log_json, words=_words)
     chosen: list[Role] = [name for name in ROLE_NAMES if name in {word.strip() for word in roles.split(",")}]
     unknown = sorted({word.strip() for word in roles.split(",")} - set(ROLE_NAMES))
     if unknown or not chosen:
@@ -64,3 +64,10 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
     return 0
+
+
+def _words(event: str, fields: dict[str, Any]) -> str | None:
+    # Imported with the first event: a wrong option is to be answered at once.
+    from agent.wording import log_line
+
+    return log_line(event, fields)

@@ -7,12 +7,16 @@ import json
 import logging
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import events
 from agent.logs import REPEAT_INTERVAL, HumanFormatter, JsonFormatter, LineHandler, configure, log_event
+from agent.wording import log_line
+from tests.unit.test_executor import command
 
 
 class Terminal(io.StringIO):
@@ -239,3 +243,41 @@ def test_a_call_with_wrong_arguments_is_shown_and_does_not_raise(
 ) -> None:
     handler.handle(logging.LogRecord("aiokafka", logging.INFO, __file__, 1, "%d of %d", (1,), None))
     assert "not enough arguments" in capsys.readouterr().err
+
+
+def test_on_a_terminal_an_event_is_one_sentence_without_the_command_in_it() -> None:
+    stream = Terminal()
+    configure(stream=stream, words=log_line)
+    made = msgspec.to_builtins(command())
+    log_event(
+        logging.getLogger("agent.run"),
+        events.COMMAND_RECEIVED,
+        subject="production/new-checkout",
+        flag="new-checkout",
+        target="off",
+        trigger="errors",
+        command=made,
+    )
+    (line,) = stream.getvalue().splitlines()
+    assert line[13:] == "INFO production/new-checkout: command: set new-checkout to 'off', because of errors"
+
+
+def test_on_a_terminal_fields_are_short_and_in_json_they_are_whole() -> None:
+    long = "x" * 5000
+    assert len(HumanFormatter().format(record(raw=long, command={"id": 1}))) < 500
+    assert "command" not in HumanFormatter().format(record(command={"id": 1}))
+    assert long in JsonFormatter().format(record(raw=long))
+
+
+def test_colour_follows_the_level_and_is_left_out_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted in (True, False):
+        stream = Terminal()
+        if not wanted:
+            monkeypatch.setenv("NO_COLOR", "1")
+        configure(stream=stream)
+        log_event(logging.getLogger("agent.run"), "run.failed", level=logging.ERROR)
+        log_event(logging.getLogger("agent.run"), "run.ready")
+        error, info = stream.getvalue().splitlines()
+        assert ("\x1b[31m" in error) is wanted
+        assert "ERROR" in error
+        assert "\x1b" not in info
