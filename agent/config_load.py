@@ -15,7 +15,7 @@ from agent.config_text import Problem
 from agent.errors import ConfigError
 from detectors.grammar import format_condition
 
-__all__ = ["check", "load", "render", "rules_hash"]
+__all__ = ["check", "load", "managed_hash", "render", "rules_hash"]
 
 
 def load(path: Path) -> Config:
@@ -79,3 +79,16 @@ def rules_hash(config: Config) -> str:
     }
     text = msgspec.json.encode({"rules": rules, "times": times}, order="deterministic")
     return hashlib.sha256(text).hexdigest()
+
+
+def managed_hash(config: Config) -> str:
+    """Names what an executor may write: the managed flags, where each is kept and its safe variant; 64 hexadecimal
+    digits.
+
+    Two processes whose rules are the same may differ in it, and then one refuses the commands of the other.
+    """
+    flags = sorted(
+        (flag.environment, flag.flag, flag.service, flag.backend, flag.safe, sorted(flag.together))
+        for flag in config.flags
+    )
+    return hashlib.sha256(msgspec.json.encode(flags)).hexdigest()

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Literal
 
 from agent import aftermath, incidents
 from agent.aftermath import AftermathWatch
@@ -22,10 +21,13 @@ from agent.events import Event, to_kafka
 from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
 from agent.flips import CHECK_EVERY, Flips
+from agent.heartbeats import Obstacle, Role
 from agent.incidents import Aftermath, Incident, Known
 from agent.kafka import connection as connect
-from agent.keys import generate, load_private
+from agent.keys import load_private
 from agent.logs import log_event
+from agent.own_keys import make_keys, makes_keys
+from agent.presence import Presence, Said
 from agent.severity import level
 from agent.shutdown import Deadline
 from agent.topics import wanted
@@ -48,7 +50,6 @@ from streams.topics import Topics, create, describe
 from streams.transport import App
 from streams.watch import watch_list
 
-Role = Literal["ingest", "monitor", "executor"]
 ROLES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 
 _logger = logging.getLogger(__name__)
@@ -118,8 +119,10 @@ class Worker:
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
         partitions = await self._topics_ready()
-        self._ensure_keys()
+        if makes_keys(self.config, self.roles):
+            make_keys(self.config)
         self._make_roles(partitions)
+        presence = Presence(self.config, self.roles, connection=self.connection.client, apps=self.apps, said=self._said)
         async with contextlib.AsyncExitStack() as stack:
             with ending:
                 await self.web.start()
@@ -133,6 +136,9 @@ class Worker:
                     app.finalize()
                 stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
                 await asyncio.gather(*(app.start() for app in apps.values()))
+                self._begin("reading heartbeats", presence.follow(), stack)
+                stack.push_async_callback(presence.heart.leave)
+                self._begin("publishing heartbeats", presence.heart.run(), stack)
                 if self.flips is not None:
                     self._begin("watching flags", self._watch_flags(self.flips), stack)
                     self._begin("checking backends", self._check_flips(self.flips), stack)
@@ -143,14 +149,6 @@ class Worker:
         """Start work that lasts as long as the process; `watch` tells when it fails."""
         self._tasks[name] = asyncio.create_task(work, name=name)
         stack.push_async_callback(_cancel, self._tasks[name])
-
-    def _ensure_keys(self) -> None:
-        """One process that is monitor and executor makes its own keys; parted roles need keys that both were given."""
-        keys = self.config.keys
-        alone = {"monitor", "executor"} <= set(self.roles) and keys.signing_key is None and keys.public_keys is None
-        if alone and not self.config.signing_key.exists():
-            private, _ = generate(self.config.state_dir)
-            log_event(_logger, "keys.generated", path=str(private))
 
     async def _topics_ready(self) -> dict[str, int]:
         config = self.config
@@ -247,7 +245,8 @@ class Worker:
             return Judged({}, -math.inf)
         return Judged(self.monitor.watched(), self.monitor.judged_until(time.time()))
 
-    def apps(self) -> dict[str, App]:
+    def apps(self) -> dict[Role, App]:
+        roles: dict[Role, ExecutorRole | MonitorRole | IngestRole | None]
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
         return {name: role.app for name, role in roles.items() if role is not None}
 
@@ -357,12 +356,17 @@ class Worker:
             problems += self.flips.unreadable() or self._problems
         return problems
 
+    def _said(self) -> Said:
+        """What this process tells the others of itself."""
+        roles = self.health()
+        return Said([Obstacle(what=name, why=said.detail) for name, said in roles.items() if not said.ready])
+
     async def watch(self) -> None:
         """Raise RoleFailed as soon as a role has ended or stands still."""
         while True:
-            for name, app in self.apps().items():
+            for role, app in self.apps().items():
                 if app.crashed or app.should_stop:
-                    raise RoleFailed(f"{name} ended: {app.crash_reason!r}; see the log above")
+                    raise RoleFailed(f"{role} ended: {app.crash_reason!r}; see the log above")
             for name, task in self._tasks.items():
                 if task.done():
                     raise RoleFailed(f"{name} ended: {task.exception()!r}; see the log above") from task.exception()

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 
 from streams.connection import Connection
+from streams.errors import TopicError
 from streams.transport import App, Reading
 
 COMMIT_INTERVAL = 1.0
@@ -79,3 +80,12 @@ async def send_until_acknowledged(
                 on_retry(error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _RETRY_MOST)
+
+
+async def send_within(app: App, topic: str, key: bytes, value: bytes | None, *, within: float) -> None:
+    """Write a record once; TopicError where the broker has not acknowledged it `within` seconds."""
+    try:
+        async with asyncio.timeout(within):
+            await app.producer.send_and_wait(topic, key, value, None, None, [])
+    except (KafkaError, ProducerSendError, TimeoutError, OSError) as error:
+        raise TopicError(f"{topic} took no record within {within:g} s: {error!r}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.slices import Source
 from streams.transport import App
 
 STUCK_AFTER = 30.0
@@ -23,6 +24,12 @@ def silence(app: App, now: float) -> str | None:
     if answered is None or now - answered <= max(SILENT_AFTER, 2 * app.conf.broker_heartbeat_interval):
         return None
     return f"no answer from the brokers for {now - answered:.0f} s"
+
+
+def assigned(app: App) -> list[Source] | None:
+    """The partitions that the app's group has given it; None before the first word of the group."""
+    given: Any = app._assignment
+    return None if given is None else sorted(Source(tp.topic, tp.partition) for tp in given)
 
 
 class Liveness:

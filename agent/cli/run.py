@@ -11,7 +11,7 @@ import click
 from agent.logs import configure
 
 if TYPE_CHECKING:
-    from agent.run import Role
+    from agent.heartbeats import Role
 
 ROLE_NAMES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 

@@ -23,6 +23,7 @@ from agent.commands import Command, Evidence, Reason
 from agent.config_load import load
 from agent.config_schema import schema
 from agent.flag_state import FlagStatus
+from agent.heartbeats import Heartbeat, Obstacle, TelemetryCount
 from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
 from agent.trigger_tests import run as run_tests
@@ -212,7 +213,9 @@ def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
     assert rows == {str(reason) for reason in Reason}
 
 
-RECORDS = [Command, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health]
+RECORDS = [
+    Command, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health, Heartbeat, Obstacle, TelemetryCount,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("struct", RECORDS, ids=lambda kind: kind.__name__)

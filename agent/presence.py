@@ -1,0 +1,129 @@
+"""This process among the others of its deployment: it publishes heartbeats and reads those of all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from agent.config import Config
+from agent.config_load import managed_hash, rules_hash
+from agent.heart import Heart
+from agent.heartbeats import Heartbeat, Members, Obstacle, Part, Role, TelemetryCount, reads_of
+from agent.keys import load_private, load_public
+from agent.logs import log_event
+from streams.app import send_within
+from streams.liveness import assigned
+from streams.log import read_topic
+from streams.slices import Source
+from streams.topics import Topics
+from streams.transport import App
+
+_AGAIN_AFTER = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What only the roles themselves know; asked for at every heartbeat, so it must not wait."""
+
+    obstacles: Sequence[Obstacle] = ()
+    halted: str | None = None
+    telemetry: Sequence[TelemetryCount] = ()
+
+
+class Presence:
+    """Publishes what this process is, and keeps the table of all. Raises ConfigError where a key cannot be used."""
+
+    def __init__(
+        self,
+        config: Config,
+        roles: Sequence[Role],
+        *,
+        connection: Mapping[str, Any],
+        apps: Callable[[], Mapping[Role, App]],
+        said: Callable[[], Said],
+    ) -> None:
+        self.id = uuid.uuid4().hex[:16]
+        self.members = Members()
+        self._topic = Topics(config.kafka.prefix).heartbeats
+        self._roles = tuple(roles)
+        self._connection = dict(connection)
+        self._apps = apps
+        self._said = said
+        self._fixed = Heartbeat(
+            id=self.id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            started_at=time.time(),
+            at=0.0,
+            version=version(),
+            roles={},
+            rules=rules_hash(config),
+            managed=managed_hash(config),
+            mode=config.mode,
+            signs=load_private(config.signing_key).id if "monitor" in roles else None,
+            accepts=[load_public(path).id for path in config.public_keys] if "executor" in roles else [],
+        )
+        self.heart = Heart(self.beat, self._send)
+
+    def beat(self) -> Heartbeat:
+        """The heartbeat of now."""
+        given, said, fixed = {role: assigned(app) for role, app in self._apps().items()}, self._said(), self._fixed
+        return Heartbeat(
+            id=fixed.id,
+            host=fixed.host,
+            pid=fixed.pid,
+            started_at=fixed.started_at,
+            at=time.time(),
+            version=fixed.version,
+            roles={role: _part(given.get(role)) for role in self._roles},
+            rules=fixed.rules,
+            managed=fixed.managed,
+            mode=fixed.mode,
+            signs=fixed.signs,
+            accepts=fixed.accepts,
+            reads=reads_of(source for sources in given.values() for source in sources or ()),
+            halted=said.halted,
+            obstacles=list(said.obstacles),
+            telemetry=list(said.telemetry),
+        )
+
+    async def follow(self) -> None:
+        """Keep the table up to its topic. A topic that cannot be read ends nothing: then all others look away."""
+        while True:
+            try:
+                async for read in read_topic(self._topic, self._connection):
+                    for record in read.records:
+                        self.members.take(record.key, record.value)
+                    if read.at_end:
+                        self.members.caught_up = True
+            except Exception as error:
+                log_event(_logger, "heartbeats.unread", level=logging.WARNING, error=repr(error))
+            await asyncio.sleep(_AGAIN_AFTER)
+
+    async def _send(self, key: bytes, value: bytes | None, within: float) -> None:
+        await send_within(next(iter(self._apps().values())), self._topic, key, value, within=within)
+
+
+def version() -> str:
+    """The version of flipback that is installed."""
+    try:
+        return metadata.version("flipback")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _part(given: Sequence[Source] | None) -> Part:
+    """What a role does: it reads partitions, others have them all, or it has not come to that."""
+    if given is None:
+        return "starting"
+    return "active" if given else "standby"
