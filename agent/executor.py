@@ -143,7 +143,12 @@ class Executor:
         managed = self._allowed[ref]
         async with self._locks[ref]:
             budget = Budget.of(self._budget_s)
-            state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
+            while True:
+                before = self._watch.current(ref)
+                state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
+                # Another executor may have flipped the flag meanwhile; what was read before that is no new version.
+                if not self._watch.overtaken(ref, before, state):
+                    break
             return self._watch.observe(ref, state, safe=managed.safe, at=self._now())
 
     def close(self) -> None:

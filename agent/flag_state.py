@@ -12,6 +12,10 @@ import msgspec
 
 from agent.backends.contract import FlagRef, FlagState
 
+FORGET_AFTER = 60.0
+"""Seconds after which a later generation that nobody repeats gives way to an earlier one. Executors repeat every 30 s;
+after the flags topic was lost they count anew."""
+
 
 class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A flag as it was last seen. Times are Unix seconds.
@@ -32,18 +36,54 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
     percent: float | None = None
 
 
+def newest(known: FlagStatus | None, status: FlagStatus) -> FlagStatus:
+    """What holds after `status` was published where `known` held before.
+
+    A version begins when the first to publish it says so: two executors see a change at different moments of different
+    clocks, and with each other beginning all evidence of the version would be gathered anew. A status of an earlier
+    generation was read before the change that made the later one, and is late.
+    """
+    if known is None:
+        return status
+    if known.version == status.version:
+        return msgspec.structs.replace(status, changed_at=known.changed_at)
+    late = generation(status.version) < generation(known.version) and status.at - known.at < FORGET_AFTER
+    return known if late else status
+
+
 class FlagWatch:
     """The generations of all flags. Whatever reads a flag shows it here first."""
 
     def __init__(self) -> None:
         self._known: dict[FlagRef, FlagStatus] = {}
+        self._published: dict[FlagRef, str] = {}
 
     def prime(self, status: FlagStatus) -> None:
-        """Go on from a status that was published before, unless a later generation is known already."""
+        """Go on from a status that was published, in the order of the topic, unless a later generation is known.
+
+        The first to publish a version says since when it is there.
+        """
         ref = FlagRef(status.flag, status.environment)
         known = self._known.get(ref)
+        first = self._published.get(ref) != status.version
         if known is None or generation(known.version) < generation(status.version):
             self._known[ref] = status
+        elif known.version == status.version and first:
+            self._known[ref] = msgspec.structs.replace(known, changed_at=status.changed_at)
+        elif known.version != status.version:
+            return
+        self._published[ref] = status.version
+
+    def overtaken(self, ref: FlagRef, before: FlagStatus | None, state: FlagState) -> bool:
+        """May a read that began when `before` was current be older than what is known now?
+
+        So it is where another version became known meanwhile, as by another executor's flip, and the read shows yet
+        another: the flag is to be read again.
+        """
+        known = self._known.get(ref)
+        if known is None or (before is not None and before.version == known.version):
+            return False
+        return known.version != f"g{generation(known.version)}-{state.version}"
 
     def observe(self, ref: FlagRef, state: FlagState, *, safe: str, at: float) -> FlagStatus:
         """Take in a fresh read; the generation rises by one where the backend's version is another than before."""

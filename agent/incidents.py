@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agent.flag_state import FlagStatus
+from agent.flag_state import FlagStatus, newest
 from streams.observer import Exposure
 
 Outcome = Literal["commanded", "shadow"]
@@ -159,11 +159,17 @@ class Known:
         )
 
     def flag(self, value: bytes | None) -> FlagStatus | None:
-        """Take in a record of the flags topic and return what it says."""
+        """Take in a record of the flags topic and return what it says, as it was published."""
         try:
             status = _status.decode(value or b"")
         except msgspec.MsgspecError:
             self.unreadable += 1
             return None
-        self.flags[status.environment, status.flag] = status
+        self.see(status)
         return status
+
+    def see(self, status: FlagStatus) -> FlagStatus:
+        """Take in a flag's state that was published, and return the one that holds."""
+        key = status.environment, status.flag
+        self.flags[key] = newest(self.flags.get(key), status)
+        return self.flags[key]

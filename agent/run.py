@@ -273,6 +273,7 @@ class Worker:
             return
         if self.flips is not None:
             self.flips.prime(status)
+        status = self.known.flags[status.environment, status.flag]
         if self.monitor is not None:
             share = None if status.percent is None else status.percent / 100
             self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share, safe=status.safe)
@@ -315,7 +316,7 @@ class Worker:
 
     async def _publish(self, status: FlagStatus) -> None:
         change = change_of(self.known.flags.get((status.environment, status.flag)), status)
-        self.known.flags[status.environment, status.flag] = status
+        self.known.see(status)
         key = f"{status.environment}/{status.flag}".encode()
         await self._send("executor", self.topics.flags, incidents.encode(status), key=key)
         if change is not None:
