@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from agent.backends.contract import FlagState
 from agent.commands import Command, Rejection
 from agent.events import COMMAND_REJECTED, Event, event_id, subject_of
 from agent.flag_state import FlagStatus
@@ -48,6 +49,12 @@ def refusal(raw: bytes, rejection: Rejection, at: float) -> Event:
 def found(status: FlagStatus) -> dict[str, Any]:
     """How the flag was found, as data of an event."""
     return {"variant": status.variant, "flag_version": status.version}
+
+
+def definition(state: FlagState) -> dict[str, Any]:
+    """Names the definition that was kept to be restored. Its text may hold secrets, and stays in the ledger."""
+    raw = state.raw.encode()
+    return {"sha256": digest(raw), "bytes": len(raw)}
 
 
 def digest(raw: bytes) -> str:

@@ -94,6 +94,7 @@ class Executor:
         self._cooldown_s = cooldown_s
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unsent: set[str] = set()
         self._finishing = asyncio.Lock()
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
@@ -206,11 +207,30 @@ class Executor:
             else:
                 entry, created = known, False
                 await self._ordered_again(entry, command, received)
+            snapshot = await self._judged_anew(entry, command, budget) if entry.settled and not created else None
         except (BackendError, LedgerError) as error:
             return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False), None
         if entry.settled:
             return self._settled(command, entry, created), entry
-        return await self._flip(command, entry, created, budget, received), entry
+        return await self._flip(command, entry, snapshot or entry.opened.snapshot, created, budget, received), entry
+
+    async def _judged_anew(self, entry: Entry, command: Command, budget: Budget) -> Snapshot | None:
+        """Open a conflict again whose flag is the one that was judged after all, and return the flag as it is now.
+
+        None where the entry stays settled: the version of a flag that somebody changed and changed back is another one.
+        """
+        if entry.events[-1].type != events.FLAG_CONFLICT or stale(command, self._now()) is not None:
+            return None
+        backend, ref = self._backends[command.backend], FlagRef(command.flag, command.environment)
+        snapshot = await budget.patiently(lambda: backend.snapshot(ref, deadline=budget.deadline))
+        status = self._observe(command, snapshot.state)
+        if (status.version, snapshot.state.version) != (command.flag_version, entry.opened.snapshot.state.version):
+            return None
+        number = sum(event.type == events.FLAG_SNAPSHOT for event in entry.events)
+        data = {**audit.found(status), **audit.definition(snapshot.state)}
+        step = audit.step(command, events.FLAG_SNAPSHOT, data, str(number), self._now())
+        await self._disk.run(partial(self._ledger.append, entry, step))
+        return snapshot
 
     async def _ordered_again(self, entry: Entry, command: Command, received: float) -> None:
         """Write down who gives an order once more that is not done yet, and why: by its id it is the first one."""
@@ -241,7 +261,7 @@ class Executor:
             return _rejected(command, Rejection(Reason.COOLDOWN, detail))
         if status.version != command.flag_version:
             return _Examined(snapshot, [received, (events.FLAG_CONFLICT, {**found, "expected": command.flag_version})])
-        return _Examined(snapshot, [received, (events.FLAG_SNAPSHOT, {**found, "raw": snapshot.state.raw})])
+        return _Examined(snapshot, [received, (events.FLAG_SNAPSHOT, {**found, **audit.definition(snapshot.state)})])
 
     def _open(self, command: Command, raw: bytes, snapshot: Snapshot, first: list[Event]) -> tuple[Entry, bool] | str:
         """Enter a command in the ledger, if it writes nothing or may write; else why it may not. Blocks on the disk."""
@@ -256,16 +276,18 @@ class Executor:
             return refusal
 
     async def _flip(
-        self, command: Command, entry: Entry, created: bool, budget: Budget, received: float
+        self, command: Command, entry: Entry, snapshot: Snapshot, created: bool, budget: Budget, received: float
     ) -> ExecutionResult:
         flip = Flip(
             self._backends[command.backend],
             command,
-            entry.opened.snapshot,
+            snapshot,
             partial(self._written, command, entry),
             acknowledged=entry.find(events.FLAG_WRITTEN) is not None,
-            certain=created,
+            # What failed before anything was sent, in this process, is as certain as at first.
+            certain=created or command.id in self._unsent,
         )
+        self._unsent.discard(command.id)
         refusals: list[Rejection] = []
         admitted = created
 
@@ -285,6 +307,7 @@ class Executor:
         except (BackendError, LedgerError) as error:
             if not (flip.may_have_written or isinstance(error, Ambiguous)):
                 self._breaker.release(command)
+                self._unsent.add(command.id)
                 return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
             detail = f"{error}; {flip.detail}" if flip.detail else str(error)
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
@@ -304,6 +327,10 @@ class Executor:
         elif outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:
+            if state is not None and status is not None and status.version == command.flag_version:
+                # Somebody changed it and changed it back, which is a new version, to be judged as such.
+                status = self._observe(command, state, changed=True)
+                found = audit.found(status)
             await self._record(entry, events.FLAG_CONFLICT, {**found, "expected": command.flag_version})
         return ExecutionResult(outcome, flip.detail, command=command, status=status)
 
@@ -319,9 +346,9 @@ class Executor:
         detail = f"the flag is {last.data['flag_version']}, judged was {command.flag_version}"
         return ExecutionResult(Outcome.CONFLICT, detail, command=command, status=status)
 
-    def _observe(self, command: Command, state: FlagState) -> FlagStatus:
+    def _observe(self, command: Command, state: FlagState, *, changed: bool = False) -> FlagStatus:
         ref = FlagRef(command.flag, command.environment)
-        return self._watch.observe(ref, state, safe=command.target, at=self._now())
+        return self._watch.observe(ref, state, safe=command.target, at=self._now(), changed=changed)
 
     async def _written(self, command: Command, entry: Entry, state: FlagState | None, data: dict[str, Any]) -> None:
         # Seen here even if nobody reads it: a person who takes the write back at once makes a new version of the flag,

@@ -85,12 +85,15 @@ class FlagWatch:
             return False
         return known.version != f"g{generation(known.version)}-{state.version}"
 
-    def observe(self, ref: FlagRef, state: FlagState, *, safe: str, at: float) -> FlagStatus:
-        """Take in a fresh read; the generation rises by one where the backend's version is another than before."""
+    def observe(self, ref: FlagRef, state: FlagState, *, safe: str, at: float, changed: bool = False) -> FlagStatus:
+        """Take in a fresh read; the generation rises by one where the backend's version is another than before.
+
+        `changed`: it is known that the flag was written since it was last read, whatever its version is.
+        """
         known = self._known.get(ref)
         if known is None:
             version, changed_at = f"g1-{state.version}", None
-        elif known.version == f"g{generation(known.version)}-{state.version}":
+        elif not changed and known.version == f"g{generation(known.version)}-{state.version}":
             version, changed_at = known.version, known.changed_at
         else:
             version, changed_at = f"g{generation(known.version) + 1}-{state.version}", at

@@ -1,7 +1,7 @@
 """One flip, from a durable snapshot to a state that is known: conditional write, read-back, and again where that helps.
 
-An attempt writes only while it is certain that nothing was written: at first, or when a read-back finds the very copy
-of the snapshot. Whatever an answer says, or its absence, what counts is the read-back.
+An attempt writes only while it is certain that nothing was written: at first, or when a read-back finds the snapshot's
+copy, or its definition and no write on record. Whatever an answer says, or its absence, what counts is the read-back.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class Flip:
             if not self._acknowledged:
                 await self._acknowledge(found.state)
             return Outcome.APPLIED, found.state
-        if found.verdict is Verdict.UNTOUCHED:
+        # A write that is on record here was taken back since, which is a person's change.
+        as_before = found.verdict is Verdict.AS_BEFORE and not self._acknowledged
+        if found.verdict is Verdict.UNTOUCHED or as_before:
             if self._acknowledged:
                 raise Transient("the backend confirmed the write, but reads as before")
             if self._backend.capabilities.cas is Cas.NONE and self._under_way:

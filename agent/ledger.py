@@ -20,7 +20,15 @@ import msgspec
 from agent.backends.contract import Snapshot
 from agent.commands import Command
 from agent.errors import LedgerError
-from agent.events import FLAG_ALREADY, FLAG_CONFLICT, FLAG_UNVERIFIED, FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.events import (
+    FLAG_ALREADY,
+    FLAG_CONFLICT,
+    FLAG_SNAPSHOT,
+    FLAG_UNVERIFIED,
+    FLAG_VERIFIED,
+    FLAG_WRITTEN,
+    Event,
+)
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -29,6 +37,7 @@ _SUFFIX = ".jsonl"
 _CLOCKS_APART_S = 300.0
 """Seconds by which the clocks of two executors that share a ledger may differ."""
 _SETTLED = {FLAG_VERIFIED, FLAG_UNVERIFIED, FLAG_ALREADY, FLAG_CONFLICT}
+_DECIDING = {FLAG_SNAPSHOT, *_SETTLED}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
@@ -63,8 +72,12 @@ class Entry:
 
     @property
     def settled(self) -> bool:
-        """Is it known what became of the command? If not, a write may or may not have followed the snapshot."""
-        return any(event.type in _SETTLED for event in self.events)
+        """Is it known what became of the command? If not, a write may or may not have followed the snapshot.
+
+        A snapshot that follows a conflict opens the entry again.
+        """
+        last = next((event for event in reversed(self.events) if event.type in _DECIDING), None)
+        return last is not None and last.type in _SETTLED
 
     @property
     def pending(self) -> list[Event]:
@@ -174,6 +187,10 @@ class Ledger:
     def append(self, entry: Entry, event: Event) -> None:
         """Add a step to the entry, durably; the entry itself has it even where the disk fails."""
         entry.events.append(event)
+        if not entry.settled:
+            name = self._path(entry.command.id).name
+            self._settled.pop(name, None)
+            self._recent.pop(name, None)
         self._note(entry.command, event)
         self._append(entry, Step(event=event))
 

@@ -116,11 +116,13 @@ class Verdict(StrEnum):
     """What a read-back shows of one operation on a snapshot.
 
     landed: the flag is as the operation leaves it. untouched: it is still the copy of the snapshot, so nothing was
-    written. other: somebody else wrote. unknown: the backend cannot be read.
+    written. as_before: the definition is the snapshot's, and what is stored cannot tell whether it was changed and
+    changed back; this process did not write it. other: somebody else wrote. unknown: the backend cannot be read.
     """
 
     LANDED = "landed"
     UNTOUCHED = "untouched"
+    AS_BEFORE = "as_before"
     OTHER = "other"
     UNKNOWN = "unknown"
 

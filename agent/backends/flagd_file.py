@@ -12,6 +12,7 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ from agent.file_lock import taken
 _SETTLE_S = 0.02
 """A file that cannot be parsed may be half written by an editor; it is read again after this time, five times."""
 _LOCK_POLL_S = 0.002
+_REMEMBERED = 1000
+"""Operations of this process, the last ones, of which it is known that they were written."""
 _NEWER_NS = 1_000_000
 """Times rise by at least 1 ms: watchers hold them as floats, which are exact to 0.24 µs in this century."""
 
@@ -79,6 +82,7 @@ class FlagdFile:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="flagd-file")
         self._known: tuple[bytes, Document] | None = None
         self._writing = threading.Lock()
+        self._done: deque[str] = deque(maxlen=_REMEMBERED)
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
         return (await self.snapshot(ref, deadline=deadline)).state
@@ -88,14 +92,17 @@ class FlagdFile:
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         # The operation's id has no place in the file: only the three members may change. The caller keeps the ledger.
-        return await self._edit(ref, lambda definition: all_to(definition, target), expect, deadline)
+        return await self._edit(ref, lambda definition: all_to(definition, target), expect, deadline, op_id)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
         found = await self.snapshot(snapshot.ref, deadline=deadline)
         if found.state.version == version(all_to(snapshot.state.raw, target)):
             return ReadBack(Verdict.LANDED, found.state)
-        # The same definition in another file may be our write, taken back by a person: that is not called untouched.
-        return ReadBack(Verdict.UNTOUCHED if found.identity == snapshot.identity else Verdict.OTHER, found.state)
+        if found.state.version != snapshot.state.version or op_id in self._done:
+            return ReadBack(Verdict.OTHER, found.state)
+        # The same definition in another file: somebody edited another flag, or took back what an earlier process wrote.
+        same = found.identity == snapshot.identity
+        return ReadBack(Verdict.UNTOUCHED if same else Verdict.AS_BEFORE, found.state)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         return await self._edit(snapshot.ref, lambda _: snapshot.state.raw, expect, deadline)
@@ -121,8 +128,10 @@ class FlagdFile:
         except TimeoutError:
             raise Timeout(f"{self._path}: no answer of the file system in time") from None
 
-    async def _edit(self, ref: FlagRef, edit: Callable[[str], str], expect: str, deadline: float) -> WriteResult:
-        return await self._run(partial(self._write, ref.flag, edit, expect, deadline), deadline)
+    async def _edit(
+        self, ref: FlagRef, edit: Callable[[str], str], expect: str, deadline: float, op_id: str | None = None
+    ) -> WriteResult:
+        return await self._run(partial(self._write, ref.flag, edit, expect, deadline, op_id), deadline)
 
     def _snapshot(self, ref: FlagRef, deadline: float) -> Snapshot:
         copy = self._read(deadline)
@@ -164,7 +173,10 @@ class FlagdFile:
             known = self._known = content, Document(content, str(self._path))
         return known[1]
 
-    def _write(self, flag: str, edit: Callable[[str], str], expect: str, deadline: float) -> WriteResult:
+    def _write(
+        self, flag: str, edit: Callable[[str], str], expect: str, deadline: float, op_id: str | None
+    ) -> WriteResult:
+        """`op_id` names an operation that is never done twice, also if a person takes it back."""
         with _errors(self._path), self._locked(deadline):
             while True:
                 copy = self._read(deadline)
@@ -172,10 +184,14 @@ class FlagdFile:
                 new = edit(old)
                 if new == old:
                     return WriteResult(Outcome.ALREADY, state(old))
+                if op_id is not None and op_id in self._done:
+                    return WriteResult(Outcome.DUPLICATE, state(old), "this operation was written before")
                 if version(old) != expect:
                     return WriteResult(Outcome.CONFLICT, state(old), f"version is {version(old)}, expected {expect}")
                 edited = copy.document.replaced(flag, new)
                 if self._replace(copy, edited.content, deadline):
+                    if op_id is not None:
+                        self._done.append(op_id)
                     # Read anew for its edit, it need not be when it is looked at next.
                     self._known = edited.content, edited
                     return WriteResult(Outcome.APPLIED, state(new), copy.document.doubts(flag))
