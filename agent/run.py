@@ -37,6 +37,7 @@ from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec, longest_lookback, longest_window
 from detectors.windows import DISPLAY
 from streams.app import send_until_acknowledged
+from streams.clock import Clock
 from streams.command_app import ExecutorRole
 from streams.condition import Condition, shortened
 from streams.drift import Drift
@@ -97,6 +98,7 @@ class Worker:
         self.topics = Topics(config.kafka.prefix)
         self.connection = connect(config)
         self.known = Known()
+        self.clock = Clock()
         self.ingest: IngestRole | None = None
         self.monitor: MonitorRole | None = None
         self.executor: ExecutorRole | None = None
@@ -173,6 +175,7 @@ class Worker:
                 max_lateness=config.max_lateness,
                 partitions=partitions,
                 lookback=lookback,
+                clock=self.clock,
             )
         if "monitor" in self.roles:
             self.monitor = MonitorRole(

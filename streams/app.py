@@ -12,7 +12,8 @@ from faust.exceptions import ProducerSendError
 
 from streams.connection import Connection
 from streams.errors import TopicError
-from streams.transport import App, Reading
+from streams.reading import Reading
+from streams.transport import App
 
 COMMIT_INTERVAL = 1.0
 """Seconds between commits: after a crash at most this much, and the open seconds, is read again."""

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from streams.app import new_app
 from streams.connection import Connection
+from streams.reading import Reading
 from streams.slices import Source
 from streams.topics import Topics
-from streams.transport import Reading
 
 AT_ONCE = 8
 """Commands under way at the same time. Flags that fail together fire in the same second, and one after the other the

@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from detectors.cells import Cells
+from streams.clock import Clock, Now
 from streams.decode import Decoder
 from streams.decode_columns import Reject
 from streams.intern import Interner
 from streams.partials import VERSION, Partial, encode, pack, split
+from streams.reading import Delivery, Position
 from streams.reduce import Reducer
 from streams.slices import Source
-from streams.transport import Delivery, Position
 
 HEARTBEAT = 1.0
 """Seconds after which a source's owner speaks even if its watermark stands still; monitors wait 10 s for it."""
@@ -27,12 +28,16 @@ HEARTBEAT = 1.0
 
 @dataclass(slots=True)
 class _Owned:
-    """A source partition this process reads. `processed` is the reading position up to which it was reduced."""
+    """A source partition this process reads. `processed` is the reading position up to which it was reduced.
+
+    `sent_at` is in monotonic seconds. What comes while `caught_up` was appended just now.
+    """
 
     reducer: Reducer
     epoch: int
     processed: int
     watermark: float | None = None
+    caught_up: bool = False
     sent_at: float = -math.inf
     committable: int | None = None
 
@@ -44,8 +49,8 @@ Send = Callable[[int, bytes], Awaitable[None]]
 class Ingest:
     """Reduces the source partitions of this process.
 
-    `partitions` tells how many partitions a telemetry topic has. `clock` gives Unix seconds; it decides nothing but
-    how far a caught-up partition's watermark may go.
+    `partitions` tells how many partitions a telemetry topic has. `clock` decides nothing but how far a caught-up
+    partition's watermark may go, and which samples are too far ahead to be counted.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class Ingest:
         interner: Interner,
         max_lateness: float,
         send: Send,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._owner = owner
         self._positions = positions
@@ -98,8 +103,11 @@ class Ingest:
             owned = self._owned[source] = self._begin(source)
         if delivery.after <= owned.processed:
             return []
+        stamps = delivery.slice.timestamps
+        if owned.caught_up and stamps and stamps[-1] > 0:
+            self._clock.recorded(stamps[len(stamps) // 2] / 1000)
         batch = self._decoder.decode(delivery.slice)
-        ahead = owned.reducer.add(batch, self._clock())
+        ahead = owned.reducer.add(batch, self._clock.now().latest)
         owned.processed = delivery.after
         return batch.rejects + ahead
 
@@ -113,21 +121,21 @@ class Ingest:
 
     async def flush(self) -> None:
         """Send what the watermarks have closed since the last call; returns when all of it is acknowledged."""
-        now = self._clock()
+        now = self._clock.now()
         flushes = []
         for source, owned in list(self._owned.items()):
             if owned.epoch != self._positions[source].epoch:
                 continue
-            watermark, caught_up = self._watermark(source, owned, now)
+            watermark, owned.caught_up = self._watermark(source, owned, now)
             moved = watermark is not None and (
                 owned.watermark is None or math.floor(watermark) > math.floor(owned.watermark)
             )
-            if moved or now - owned.sent_at >= HEARTBEAT:
-                owned.watermark, owned.sent_at = watermark, now
+            if moved or now.monotonic - owned.sent_at >= HEARTBEAT:
+                owned.watermark, owned.sent_at = watermark, now.monotonic
                 cells = owned.reducer.close(watermark) if watermark is not None else None
                 # What may be committed once this is acknowledged must be read now: more slices arrive meanwhile.
-                committable = self._committable(source, owned, watermark, now) if watermark is not None else None
-                flushes.append(self._flush_source(source, owned, cells, committable, caught_up, now))
+                committable = self._committable(source, owned, watermark, now.time) if watermark is not None else None
+                flushes.append(self._flush_source(source, owned, cells, committable, now.time))
         if flushes:
             await asyncio.gather(*flushes)
 
@@ -135,7 +143,7 @@ class Ingest:
         counted, needed = owned.reducer.committable, self._decoder.close(source, watermark, now)
         return counted if needed is None or counted is None else min(counted, needed)
 
-    def _watermark(self, source: Source, owned: _Owned, now: float) -> tuple[float | None, bool]:
+    def _watermark(self, source: Source, owned: _Owned, now: Now) -> tuple[float | None, bool]:
         position = self._positions[source]
         answer = position.answer
         caught_up = (
@@ -146,15 +154,15 @@ class Ingest:
         )
         newest = owned.reducer.newest
         if caught_up and answer is not None:
-            mark: float | None = answer.at - self._max_lateness
+            mark: float | None = now.at(answer.at) - self._max_lateness
         else:
-            mark = None if newest is None else min(newest, now) - self._max_lateness
+            mark = None if newest is None else min(newest, now.time) - self._max_lateness
         if mark is None or (owned.watermark is not None and owned.watermark > mark):
             mark = owned.watermark
         return mark, caught_up
 
     async def _flush_source(
-        self, source: Source, owned: _Owned, cells: Cells | None, committable: int | None, caught_up: bool, now: float
+        self, source: Source, owned: _Owned, cells: Cells | None, committable: int | None, now: float
     ) -> None:
         parts: dict[int, list[Cells]] = {}
         if cells is not None:
@@ -169,7 +177,7 @@ class Ingest:
             owner=self._owner,
             sent_at=now,
             watermark=None,
-            caught_up=caught_up,
+            caught_up=owned.caught_up,
             overflow=overflow,
             scopes=[],
             instances=[],

@@ -8,17 +8,18 @@ import uuid
 from collections.abc import Mapping
 
 from streams.app import new_app, send_until_acknowledged
+from streams.clock import Clock
 from streams.connection import Connection
 from streams.decode import Decoder
 from streams.decode_columns import Reject
 from streams.ingest import Ingest
 from streams.intern import Interner, WatchList
 from streams.memory import keep_freed_memory
+from streams.reading import Delivery, Reading
 from streams.rejected import RejectedLog
 from streams.settings import Format
 from streams.slices import Source
 from streams.topics import Topics
-from streams.transport import Delivery, Reading
 
 _TICK = 0.02
 """Seconds between looks at the watermarks; a second is closed at most this long after its watermark has passed."""
@@ -30,11 +31,16 @@ _BUFFERED_SLICES = 8
 """Slices that may wait for the reducer; at 2,000 records of 200 bytes they are about 3 MB."""
 
 
+COUNTED = 300.0
+"""Seconds of an outage that are counted afterwards. Of a longer one what triggers look back is read, so that a backlog
+of days is not gone through before the present."""
+
+
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
     `formats` maps a telemetry topic to its format, `partitions` any topic to its number of partitions; `watch` is what
-    triggers need. `lookback` is how many seconds back a deployment without committed offsets begins.
+    triggers need. Reading begins with what is younger than `lookback` seconds, and than `COUNTED`.
     """
 
     def __init__(
@@ -48,12 +54,14 @@ class IngestRole:
         max_lateness: float,
         lookback: float,
         partitions: Mapping[str, int],
+        clock: Clock,
     ) -> None:
         keep_freed_memory()
         self._topics = topics
         self._reading = Reading(
             batched=frozenset(formats),
-            lookback=dict.fromkeys(formats, lookback),
+            lookback=dict.fromkeys(formats, max(lookback, COUNTED)),
+            bounded=frozenset(formats),
             committable=lambda source: self.ingest.committable(source),
             gather=_GATHER,
             on_start=self._assigned,
@@ -71,7 +79,7 @@ class IngestRole:
             interner=interner,
             max_lateness=max_lateness,
             send=self._send,
-            clock=time.time,
+            clock=clock,
         )
         self.assigned = False
         topic = self.app.topic(*formats, value_serializer="raw", key_serializer="raw")

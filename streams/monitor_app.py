@@ -26,9 +26,9 @@ from streams.log import last_records
 from streams.memory import keep_freed_memory
 from streams.monitor import Second, Shard
 from streams.partials import decode_all, partition_of
+from streams.reading import Delivery, Reading
 from streams.slices import Source
 from streams.topics import Topics
-from streams.transport import Delivery, Reading
 
 REPLAY_MARGIN = 10.0
 """Seconds read again beyond the longest window and hold: the log's first records may be of a watermark that lags."""

@@ -12,7 +12,9 @@ name used here is gone or behaves otherwise. What is changed, and why:
    (faust/transport/consumer.py:1157-1168 and :1215), which makes batched commits crawl.
 4. Where reading starts: partials are re-read from a time in the past on every assignment (state is the log), telemetry
    without a committed offset starts in the recent past. Upstream only knows committed, earliest and latest
-   (faust/transport/drivers/aiokafka.py, `_seek_to_committed`).
+   (faust/transport/drivers/aiokafka.py, `_seek_to_committed`). One seek at a time: Faust begins a second one while
+   the first waits (mode's method queue has two workers), and the one that ended last decided. A position that a broker
+   refuses is begun anew the same way, where aiokafka goes to the partition's beginning.
 5. When a fetch was answered is noted per partition together with the high watermark, never later than the request can
    have been answered: a process that was stopped for a while must not take an old answer for a fresh one.
 6. A fetch waits 50 ms at the broker instead of 1.5 s (faust/transport/drivers/aiokafka.py:615), because the watermark
@@ -29,173 +31,31 @@ Delete (1)-(3) when Faust delivers batches, (5) when aiokafka exposes the reques
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import faust
-from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
 from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP, ConsumerMessage
 
+from streams.fetcher import FETCH_WAIT_MS, AnsweredClient, SliceFetcher
+from streams.reading import Delivery, Fetched, Position, Reading
+from streams.seek import starts
 from streams.slices import Slice, Source
 
-FETCH_WAIT_MS = 50
 MAX_RECORDS_PER_EVENT = 2000
 """Larger events were slower (notes: 8,000 records gave 245k/s where 2,000 gave 407k/s): they fall out of cache."""
 
-
-class Answer(NamedTuple):
-    """The last fetch answer for a partition: Unix seconds and the high watermark it carried."""
-
-    at: float
-    highwater: int
-
-
-class Fetched(NamedTuple):
-    """Records of one Kafka batch with the reading position before and after it, and the seek it belongs to."""
-
-    values: list[bytes | None]
-    offsets: list[int]
-    timestamps: list[int]
-    content_types: dict[int, bytes]
-    before: int
-    after: int
-    epoch: int
-
-
+_logger = logging.getLogger(__name__)
 _faust_logger = logging.getLogger("faust.flipback")
 """Faust names a service's logger after its module; what it says of its own start must not pass for flipback's."""
-
-
-@dataclass(slots=True)
-class Delivery:
-    """A slice as the agent receives it; `before`, `after` are reading positions, `epoch` numbers the seeks."""
-
-    slice: Slice
-    before: int
-    after: int
-    epoch: int
-
-
-@dataclass(slots=True)
-class Position:
-    """What the consumer thread knows about a telemetry partition. Single writes, so safe to read from elsewhere.
-
-    Reading began at `start`, by the seek numbered `epoch`; records up to `delivered` were handed on, and `read` is
-    further where only control batches follow.
-    """
-
-    start: int = 0
-    epoch: int = 0
-    answer: Answer | None = None
-    delivered: int = 0
-    read: int = 0
-
-
-@dataclass(slots=True)
-class Reading:
-    """How the topics of one Faust app are read.
-
-    `batched` topics are delivered as slices; `lookback` gives, for a topic, how many seconds back reading starts when
-    there is no committed offset. For topics in `replayed` committed offsets are ignored: `since` is asked for the Unix
-    time from which each partition is read, None for its beginning. `committable` answers which
-    offset of a batched partition may be committed, None for none. A broker keeps an answer back until it holds `gather`
-    bytes, for `FETCH_WAIT_MS` at most. `on_start` is told the offsets at which reading
-    starts, before the first record is delivered; `on_revoke` that every partition is given up.
-    """
-
-    batched: frozenset[str] = frozenset()
-    replayed: frozenset[str] = frozenset()
-    lookback: Mapping[str, float] = field(default_factory=dict)
-    since: Callable[[list[Source]], Awaitable[Mapping[Source, float | None]]] | None = None
-    committable: Callable[[Source], int | None] = lambda source: None
-    on_start: Callable[[Mapping[Source, int]], Awaitable[None]] | None = None
-    on_revoke: Callable[[], None] | None = None
-    gather: int = 1
-    positions: dict[Source, Position] = field(default_factory=dict)
-    answered_at: float | None = None
-    """Monotonic seconds of the last answer of any broker to the consumer; None before it has started."""
-
-
-def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]:
-    """Unpack whole Kafka batches; the duties of `PartitionRecords._unpack_records` at read_uncommitted are kept."""
-    batches = records._records
-    while batches.has_next():
-        batch = batches.next_batch()
-        if records._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {records._tp}")
-        if not batch.is_control_batch:
-            before = records.next_fetch_offset
-            # A fetch may answer with a batch that begins before the asked offset, when that lies inside the batch.
-            rows = [row for row in batch if row.offset >= before]
-            if rows:
-                headers = {
-                    index: value
-                    for index, row in enumerate(rows)
-                    if row.headers
-                    for name, value in row.headers
-                    if name.lower() == "content-type"
-                }
-                # The next offset of the batch counts offsets that compaction removed, so reading never sticks there.
-                records.next_fetch_offset = batch.next_offset
-                position.delivered = batch.next_offset
-                yield Fetched(
-                    [row.value for row in rows],
-                    [row.offset for row in rows],
-                    [row.timestamp for row in rows],
-                    headers,
-                    before,
-                    batch.next_offset,
-                    position.epoch,
-                )
-        records.next_fetch_offset = position.read = batch.next_offset
-
-
-class SliceFetcher(Fetcher):  # type: ignore[misc]
-    """aiokafka's fetcher with batch-wise unpacking of telemetry and honest answer times."""
-
-    reading: Reading
-
-    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        sent = time.time()
-        woke: bool = await super()._proc_fetch_request(assignment, node_id, request)
-        latest = sent + FETCH_WAIT_MS / 1000 + 0.25
-        for topic, partitions in request.topics:
-            if topic not in self.reading.batched or not assignment.active:
-                continue
-            for partition, _, _ in partitions:
-                tp = TP(topic, partition)
-                state = assignment.state_value(tp)
-                position = self.reading.positions.setdefault(Source(topic, partition), Position())
-                if state is not None and state.highwater is not None and state.timestamp / 1000 >= sent - 0.001:
-                    position.answer = Answer(min(state.timestamp / 1000, latest), state.highwater)
-                result = self._records.get(tp)
-                if isinstance(result, FetchResult) and result.has_more():
-                    records = result._partition_records
-                    if not getattr(records, "by_batch", False):
-                        records.by_batch = True
-                        records._records_iterator = _batches(records, position)
-        return woke
-
-
-class AnsweredClient(AIOKafkaClient):  # type: ignore[misc]
-    """aiokafka's client that notes when a broker answered: fetches, heartbeats, commits."""
-
-    reading: Reading
-
-    async def send(self, node_id: int, request: Any, **options: Any) -> Any:
-        response = await super().send(node_id, request, **options)
-        self.reading.answered_at = time.monotonic()
-        return response
 
 
 class SliceScheduler(DefaultSchedulingStrategy):
@@ -283,54 +143,73 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return offsets
 
     async def _seek_to_start(self) -> Mapping[TP, int]:
-        """Seek each assigned partition to its committed offset or into the recent past; see `Reading`."""
+        """Seek each assigned partition to where it begins; see `Reading`."""
         consumer, reading = self._ensure_consumer(), self.reading
-        offsets: dict[TP, int] = {}
-        past: dict[TP, int] = {}
-        now = time.time()
-        assigned = [TP(tp.topic, tp.partition) for tp in consumer.assignment()]
-        replayed = [Source(*tp) for tp in assigned if tp.topic in reading.replayed]
-        since = await reading.since(replayed) if reading.since is not None and replayed else {}
-        for tp in assigned:
-            if tp.topic in reading.replayed:
-                past[tp] = int((since.get(Source(*tp)) or 0) * 1000)
-                continue
-            committed = await consumer.committed(tp)
-            if committed is not None:
-                offsets[tp] = committed
-            else:
-                past[tp] = int((now - reading.lookback.get(tp.topic, now)) * 1000)
-        if past:
-            found = await consumer.offsets_for_times(past)
-            missing = [tp for tp in past if found.get(tp) is None]
-            ends = await consumer.end_offsets(missing) if missing else {}
-            offsets.update({tp: found[tp].offset if found.get(tp) is not None else ends[tp] for tp in past})
-        for tp, offset in offsets.items():
-            if tp in consumer.assignment():
+        # One at a time: Faust begins a second seek while a first one waits, and the older one may end last.
+        async with reading.seeking:
+            while True:
+                assigned, lost = consumer.assignment(), dict(reading.lost)
+                offsets, skips = await starts(consumer, assigned, reading.begin, lost, time.time())
+                if consumer.assignment() == assigned:
+                    break
+            # No await from here on: a slice unpacked before the seek keeps the old epoch.
+            for tp, offset in offsets.items():
                 consumer.seek(tp, offset)
                 if tp.topic in reading.batched:
-                    # No await between seek and epoch: a slice unpacked before the seek keeps the old number.
                     position = reading.positions.setdefault(Source(*tp), Position())
                     position.start = position.delivered = position.read = offset
                     position.epoch += 1
                     position.answer = None
-        return offsets
+            reading.lost = {source: at for source, at in reading.lost.items() if source not in lost}
+        for skip in skips:
+            _logger.warning("reading.skipped", extra={"fields": {"reason": str(skip)}})
+            reading.skipped.append(skip)
+        return {TP(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
 
 
 class Consumer(driver.Consumer):
     """Faust's consumer with slices as messages and stage 1's word on what may be committed."""
 
     logger = _faust_logger
+    _anew: asyncio.Future[Any] | None = None
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        offsets = await self._thread.seek_to_committed()
         reading: Reading = self.app.reading  # type: ignore[attr-defined]
-        if reading.on_start is not None:
-            await reading.on_start({Source(tp.topic, tp.partition): offset for tp, offset in offsets.items()})
-        return offsets
+        async with reading.starting:
+            while True:
+                offsets = await self._thread.seek_to_committed()
+                if reading.on_start is not None:
+                    await reading.on_start({Source(tp.topic, tp.partition): offset for tp, offset in offsets.items()})
+                # A rebalance in between has given this process other partitions than those that were begun.
+                if self.assignment() == offsets.keys():
+                    return offsets
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        reading: Reading = self.app.reading  # type: ignore[attr-defined]
+        reading.on_lost = self._lost
+
+    def _lost(self) -> None:
+        """In the consumer's thread; a loop that has ended asks for nothing."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        if self._anew is None or self._anew.done():
+            self._anew = self.add_future(self._seek_anew())
+
+    async def _seek_anew(self) -> None:
+        """Seek once more, with nothing under way; a rebalance does so by itself."""
+        if self.app.rebalancing:
+            return
+        self.stop_flow()
+        await self.wait_for_stopped_flow()
+        await self.perform_seek()
+        if not self.app.rebalancing:
+            self.resume_flow()
 
     def on_buffer_drop(self, tp: TP) -> None:
         was_full = tp in self._buffered_partitions

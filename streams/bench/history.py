@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS
 from streams.bench.shop import Shop, Timed
+from streams.clock import Clock
 from streams.decode import Decoder
 from streams.health import encoder, health
 from streams.ingest import Ingest
 from streams.intern import Interner
+from streams.reading import Answer, Delivery, Position
 from streams.slices import Slice, Source
-from streams.transport import Answer, Delivery, Position
 
 MAX_LATENESS = 2.0
 
@@ -47,7 +48,7 @@ async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes:
         interner=interner,
         max_lateness=MAX_LATENESS,
         send=send,
-        clock=clock,
+        clock=Clock(clock, clock),
     )
     ingest.assign(dict.fromkeys(sources, 0))
     samples = int(shop.rate / TELEMETRY_PARTITIONS)

@@ -6,12 +6,13 @@ import asyncio
 
 from streams.bench import workers
 from streams.bench.workers import Clock, Result, Task
+from streams.clock import Clock as Time
 from streams.connection import Connection
 from streams.decode_columns import Reject
 from streams.ingest_app import IngestRole
+from streams.reading import Delivery
 from streams.slices import Source
 from streams.topics import Topics
-from streams.transport import Delivery
 
 _LOOK = 0.005
 _LOOKBACK = 86_400.0
@@ -42,6 +43,7 @@ async def work(task: Task) -> Result:
         max_lateness=2.0,
         lookback=_LOOKBACK,
         partitions=task.partitions,
+        clock=Time(),
     )
     counter = Counter(role)
     role.app.finalize()

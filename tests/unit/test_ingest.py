@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from detectors.cells import ERRORS, LATENCY_COUNT, REQUESTS, Scope
 from detectors.overdue import measure_of
 from streams import partials
+from streams.clock import Clock
 from streams.decode import Decoder
 from streams.ingest import HEARTBEAT, Ingest
 from streams.intern import Interner, WatchList
 from streams.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
+from streams.reading import Answer, Delivery, Position
 from streams.settings import Format
 from streams.slices import Slice, Source
-from streams.transport import Answer, Delivery, Position
 
 T = 1_700_000_000
 SOURCE = Source("requests", 0)
@@ -104,6 +105,7 @@ class Bench:
     start: int = 0
     partitions: int = 2
     now: float = T
+    wrong: float = 0.0
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     hold: Callable[[int, Partial], asyncio.Future[None] | None] = lambda partition, partial: None
 
@@ -119,7 +121,7 @@ class Bench:
             interner=interner,
             max_lateness=LATENESS,
             send=self._send,
-            clock=lambda: self.now,
+            clock=Clock(lambda: self.now + self.wrong, lambda: self.now),
         )
         self.ingest.assign({SOURCE: self.start})
 
@@ -335,6 +337,59 @@ async def test_the_cells_of_a_service_go_to_its_own_partials_partition() -> None
     for partition, value in bench.sent:
         for scope in decode(value)[1].scopes:
             assert partition == partition_of(scope.environment, scope.service, 7)
+
+
+class Stepped:
+    """A minute of ten samples a second, read as they come by an ingest whose wall clock is set meanwhile."""
+
+    def __init__(self, wrong: Callable[[int], float]) -> None:
+        self.log = Log([T + tenth / 10 for tenth in range(600)], services=("cart",))
+        self.bench = Bench(self.log, partitions=1)
+        self.wrong = wrong
+        self.rejected = 0
+
+    async def run(self) -> None:
+        bench = self.bench
+        for second in range(60):
+            bench.now = T + second + 1
+            bench.wrong = self.wrong(second)
+            first, stop = bench.position.delivered, 10 * (second + 1)
+            bench.position.delivered = bench.position.read = stop
+            self.rejected += len(bench.ingest.take(self.log.delivery(first, stop, bench.position.epoch)))
+            bench.answer(bench.now, highwater=stop)
+            await bench.ingest.flush()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda second: 600.0 if 20 <= second < 22 else 0.0,
+        lambda second: -600.0 if 20 <= second < 22 else 0.0,
+        lambda second: 600.0 if second >= 20 else 0.0,
+        lambda second: -600.0 if second >= 20 else 0.0,
+        lambda second: 5.0 if 20 <= second < 50 else 0.0,
+        lambda second: 86_400.0 * (second % 3) if second >= 20 else 0.0,
+    ],
+    ids=["ahead for 2 s", "back for 2 s", "ahead to stay", "back to stay", "5 s ahead for 30 s", "by days, to and fro"],
+)
+async def test_a_wall_clock_that_is_set_loses_no_sample_and_closes_no_second_of_the_future(
+    wrong: Callable[[int], float],
+) -> None:
+    stepped = Stepped(wrong)
+    await stepped.run()
+    found, final = merged(stepped.bench.sent, 1)
+    assert final >= T + 57
+    assert final <= T + 58
+    assert found == stepped.log.exact(final)
+    assert stepped.rejected == 0
+
+
+async def test_a_clock_that_was_wrong_at_the_start_is_followed_when_it_is_put_right() -> None:
+    stepped = Stepped(lambda second: -600.0 if second < 20 else 0.0)
+    stepped.bench.wrong = -600.0
+    stepped.bench.__post_init__()
+    await stepped.run()
+    assert merged(stepped.bench.sent, 1)[1] >= T + 57
 
 
 @dataclass

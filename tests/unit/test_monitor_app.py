@@ -11,9 +11,9 @@ import pytest
 
 from streams.connection import Connection
 from streams.monitor_app import Handlers, MonitorRole
+from streams.reading import Delivery, Position
 from streams.slices import Slice, Source
 from streams.topics import Topics
-from streams.transport import Delivery, Position
 
 SOURCE = Source("flipback.partials", 0)
 

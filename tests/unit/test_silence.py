@@ -8,7 +8,7 @@ from streams.app import new_app
 from streams.condition import shortened
 from streams.connection import Connection
 from streams.liveness import silence
-from streams.transport import Reading
+from streams.reading import Reading
 
 
 def silence_after(seconds: float | None, session_timeout: float = 6.0) -> str | None:

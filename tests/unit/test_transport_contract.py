@@ -31,12 +31,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mode.threads import ServiceThread
 
-from streams import transport
+from streams import fetcher, transport
+from streams.fetcher import AnsweredClient, SliceFetcher
+from streams.reading import Fetched, Position, Reading
 from streams.slices import Source
-from streams.transport import AnsweredClient, Fetched, Position, Reading, SliceFetcher, SliceScheduler
+from streams.transport import SliceScheduler
 
 TELEMETRY = TP("requests", 3)
 SOURCE = Source(*TELEMETRY)
+T = 1_700_000_000
 
 # Kafka's record batch, version 2: attributes follow the checksum, which covers all that comes after it.
 _LENGTH, _CRC, _ATTRIBUTES, _LAST_DELTA = 8, 17, 21, 23
@@ -82,7 +85,7 @@ def partition_records(raw: bytes, fetch_offset: int) -> PartitionRecords:
 
 def unpacked(raw: bytes, fetch_offset: int) -> tuple[list[Fetched], PartitionRecords, Position]:
     records, position = partition_records(raw, fetch_offset), Position(start=fetch_offset, epoch=4)
-    return list(transport._batches(records, position)), records, position
+    return list(fetcher._batches(records, position)), records, position
 
 
 batches = st.builds(
@@ -143,7 +146,7 @@ def test_a_batch_with_a_wrong_checksum_gives_no_record_and_leaves_the_position_b
     # A digit of a value, so that nothing but the checksum tells.
     damaged = first + second.replace(b"v103", b"v109")
     records, position = partition_records(damaged, 100), Position()
-    unpacking = transport._batches(records, position)
+    unpacking = fetcher._batches(records, position)
     assert next(unpacking).offsets == [100, 101]
     with pytest.raises(CorruptRecordException):
         next(unpacking)
@@ -214,13 +217,13 @@ async def test_an_answer_is_noted_with_its_high_watermark_and_its_records_come_b
 
     reading = Reading(batched=frozenset({TELEMETRY.topic}))
     fetcher, assignment = _fetcher(reading, send), _Assignment(100)
-    before = time.time()
+    before = time.monotonic()
     assert await fetcher._proc_fetch_request(assignment, 1, _REQUEST)
     answer = reading.positions[SOURCE].answer
     assert answer is not None
     assert answer.highwater == 200
     # aiokafka keeps whole milliseconds.
-    assert before - 0.001 <= answer.at <= time.time()
+    assert before - 0.001 <= answer.at <= time.monotonic()
     result = fetcher._records[TELEMETRY]
     assert isinstance(result, FetchResult)
     (batch,) = result.getall(500)
@@ -236,12 +239,32 @@ async def test_an_answer_that_was_processed_late_does_not_pass_for_a_fresh_one(m
         now[0] += 60
         return _answer(b"", 100)
 
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: T + now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     reading = Reading(batched=frozenset({TELEMETRY.topic}))
     await _fetcher(reading, send)._proc_fetch_request(_Assignment(100), 1, _REQUEST)
     answer = reading.positions[SOURCE].answer
     assert answer is not None
-    assert answer.at <= 1000 + transport.FETCH_WAIT_MS / 1000 + 1
+    assert answer.at <= 1000 + fetcher.FETCH_WAIT_MS / 1000 + 1
+
+
+@pytest.mark.parametrize("step", [600.0, -600.0])
+async def test_a_wall_clock_that_is_set_does_not_change_when_an_answer_was_given(
+    monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    wall = [float(T)]
+
+    async def send(node: int, request: object) -> SimpleNamespace:
+        wall[0] += step
+        return _answer(b"", 100)
+
+    monkeypatch.setattr(time, "time", lambda: wall[0])
+    reading = Reading(batched=frozenset({TELEMETRY.topic}))
+    before = time.monotonic()
+    await _fetcher(reading, send)._proc_fetch_request(_Assignment(100), 1, _REQUEST)
+    answer = reading.positions[SOURCE].answer
+    assert answer is not None
+    assert before <= answer.at <= time.monotonic()
 
 
 async def test_an_answer_for_a_position_that_was_left_meanwhile_is_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,6 +483,7 @@ async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.Mo
     [
         (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
         (Fetcher._proc_fetch_request, ["self", "assignment", "node_id", "request"]),
+        (Fetcher._update_fetch_positions, ["self", "assignment", "node_id", "tps"]),
         (FetchResult.has_more, ["self"]),
         (DefaultSchedulingStrategy.map_from_records, ["records"]),
         (driver.AIOKafkaConsumerThread.on_start, ["self"]),
@@ -471,6 +495,11 @@ async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.Mo
         (driver.Consumer._new_consumer_thread, ["self"]),
         (driver.Consumer.seek_to_committed, ["self"]),
         (driver.Consumer.on_partitions_revoked, ["self", "revoked"]),
+        (driver.Consumer.on_start, ["self"]),
+        (driver.Consumer.perform_seek, ["self"]),
+        (driver.Consumer.stop_flow, ["self"]),
+        (driver.Consumer.resume_flow, ["self"]),
+        (driver.Consumer.wait_for_stopped_flow, ["self"]),
         (driver.Consumer.on_buffer_full, ["self", "tp"]),
         (driver.Consumer.on_buffer_drop, ["self", "tp"]),
         (Fetcher._create_fetch_waiter, ["self"]),
@@ -495,6 +524,8 @@ async def test_private_state_that_is_read_is_there() -> None:
     result = FetchResult(TELEMETRY, assignment=_Assignment(0), partition_records=records, backoff=0)
     assert result._partition_records is records
     assert {"highwater", "timestamp"} <= set(vars(TopicPartitionState(_Assignment(0))))
+    assert isinstance(TopicPartitionState.awaiting_reset, property)
+    assert "await_reset(self._default_reset_strategy)" in inspect.getsource(Fetcher._proc_fetch_request)
     # `on_start` makes the running fetcher and client ours; the attributes are set on the instances.
     assert not hasattr(Fetcher, "__slots__")
     assert not hasattr(AIOKafkaClient, "__slots__")
