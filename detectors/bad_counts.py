@@ -7,32 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    ERRORS,
-    LATE,
-    LATENCY_COUNT,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-    Scope,
-)
+from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
 from detectors.evaluation import MOST_LATE
 from detectors.histogram import BINS, first_bin_above
 from detectors.overdue import limit_of, measure_of
+from detectors.ratios import RATIO, Ratio
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import WindowStore
 
-_COLUMNS: dict[Metric, tuple[int, int]] = {
-    "error_rate": (ERRORS, REQUESTS),
-    "timeout_rate": (TIMEOUTS, REQUESTS),
-    "availability": (UNAVAILABLE, REQUESTS),
-    "cache_hit_rate": (CACHE_HITS, CACHE_LOOKUPS),
-    "absence": (ERRORS, REQUESTS),
-}
-"""Bad ones (of the cache good ones) and all."""
+_COLUMNS: dict[Metric, Ratio] = {**RATIO, "absence": Ratio(ERRORS, REQUESTS)}
+"""A request is there however it ended, so an absence asks of all."""
 
 
 class BadCounts:
@@ -75,7 +60,10 @@ class BadCounts:
         self._first = bins
 
     def read(self) -> tuple[Int, Int]:
-        """Return bad and all requests (n,) of the newest second; none of a second of which too much came late."""
+        """Return bad and all requests (n,) of the newest second; none of a second of which too much came late.
+
+        All are those of which the metric knows whether they are bad.
+        """
         bad, whole = np.zeros(len(self.rows), dtype=np.int64), np.zeros(len(self.rows), dtype=np.int64)
         sums = self._window.sums
         for metric, at in self._groups:
@@ -83,16 +71,24 @@ class BadCounts:
             if metric == "latency_quantile":
                 bad[at], whole[at] = self._window.above(rows, self._first[at]), sums[LATENCY_COUNT][rows]
             else:
-                part, of = _COLUMNS[metric]
-                bad[at], whole[at] = sums[part][rows], sums[of][rows]
-                if metric == "cache_hit_rate":
-                    bad[at] = whole[at] - bad[at]
+                bad[at], whole[at] = _COLUMNS[metric].bad_in(sums, rows)
         for column, at in self._overdue:
             # Requests that hang are bad when they cross the limit, and not again when they end.
             overdue = sums[column][self.rows[at]]
             bad[at] = np.maximum(bad[at] + overdue, 0)
             whole[at] = np.maximum(whole[at] + overdue, bad[at])
-        late = sums[LATE][self.rows]
-        nothing = (self.rows < 0) | (100 * late > MOST_LATE * (sums[REQUESTS][self.rows] + late))
+        nothing = self._nothing()
         bad[nothing] = whole[nothing] = 0
         return bad, whole
+
+    def requests(self) -> Int:
+        """Return all requests (n,) of the newest second, however they ended; none where `read` gives none."""
+        requests: Int = self._window.sums[REQUESTS][self.rows]
+        requests[self._nothing()] = 0
+        return requests
+
+    def _nothing(self) -> NDArray[np.bool_]:
+        sums = self._window.sums
+        late = sums[LATE][self.rows]
+        nothing: NDArray[np.bool_] = (self.rows < 0) | (100 * late > MOST_LATE * (sums[REQUESTS][self.rows] + late))
+        return nothing

@@ -23,8 +23,14 @@ COUNTS = (
     "latency_count",
     "latency_us",
     "late",
+    "no_outcome",
+    "rejected",
 )
-"""Names of the columns of `Cells.counts`; `latency_us` is a sum of microseconds, the others count requests."""
+"""Names of the columns of `Cells.counts`; `latency_us` is a sum of microseconds, the others count requests.
+
+`no_outcome` are among the requests: their samples say neither by status nor by outcome how they ended. `late` and
+`rejected` samples are in no other column.
+"""
 (
     REQUESTS,
     ERRORS,
@@ -35,6 +41,8 @@ COUNTS = (
     LATENCY_COUNT,
     LATENCY_US,
     LATE,
+    NO_OUTCOME,
+    REJECTED,
 ) = range(len(COUNTS))
 
 MEASURE_SCALE = 1_000_000

@@ -11,18 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    ERRORS,
-    LATENCY_COUNT,
-    LATENCY_US,
-    MEASURE_SCALE,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-)
+from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, REQUESTS
 from detectors.overdue import corrected_quantile, measure_of
+from detectors.ratios import RATIO
 from detectors.seconds import Int
 from detectors.spec import Metric
 from detectors.windows import Window, WindowStore
@@ -53,22 +44,15 @@ class Reading:
         return sums
 
 
-def _error_rate(reading: Reading) -> Values:
-    return _share(reading.sums(ERRORS), reading.sums(REQUESTS))
+def _ratio(metric: Metric) -> Callable[[Reading], Values]:
+    ratio = RATIO[metric]
 
+    def value(reading: Reading) -> Values:
+        part, whole = ratio.of(reading.sums)
+        # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
+        return _share(whole - part if ratio.inverse else part, whole)
 
-def _timeout_rate(reading: Reading) -> Values:
-    return _share(reading.sums(TIMEOUTS), reading.sums(REQUESTS))
-
-
-def _availability(reading: Reading) -> Values:
-    # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
-    requests = reading.sums(REQUESTS)
-    return _share(requests - reading.sums(UNAVAILABLE), requests)
-
-
-def _cache_hit_rate(reading: Reading) -> Values:
-    return _share(reading.sums(CACHE_HITS), reading.sums(CACHE_LOOKUPS))
+    return value
 
 
 def _throughput(reading: Reading) -> Values:
@@ -100,10 +84,7 @@ def _measure(reading: Reading) -> Values:
 
 
 METRICS: dict[Metric, Callable[[Reading], Values]] = {
-    "error_rate": _error_rate,
-    "timeout_rate": _timeout_rate,
-    "availability": _availability,
-    "cache_hit_rate": _cache_hit_rate,
+    **{metric: _ratio(metric) for metric in RATIO},
     "throughput": _throughput,
     "latency_mean": _latency_mean,
     "latency_quantile": _latency_quantile,
@@ -124,9 +105,10 @@ def compute(
 ) -> Values:
     """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
 
-    Samples are what the value rests on: lookups for cache_hit_rate, timed requests for latencies, reports of a measure,
-    else requests. With `limit_ms`, a quantile is taken as it is to be compared with that limit: with the requests that
-    have crossed it and still run. Raises KeyError for a window, measure or limit that the store does not keep.
+    Samples are what the value rests on: requests that say how they ended for ratios of failures, lookups for
+    cache_hit_rate, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile is
+    taken as it is to be compared with that limit: with the requests that have crossed it and still run. Raises KeyError
+    for a window, measure or limit that the store does not keep.
     """
     kept = np.flatnonzero(rows >= 0)
     columns = store.measure_columns(measure) if measure is not None else (0, 0)

@@ -93,7 +93,9 @@ class Proofs:
         known = ~np.isnan(self._set_share)
         if known.any():
             wanted = np.where(known, self._set_share, 0.5)
-            seen = np.stack([own, control]) * known
+            # How the requests are shared does not depend on how many of them say how they ended.
+            shared = np.stack([self._own.requests(), self._control.requests()])
+            seen = np.where(known & ~nothing, shared, 0)
             self.mismatch = self._ratio.update(second, seen, np.stack([wanted, 1 - wanted]))
 
     def memory(self) -> Arrays:

@@ -27,6 +27,7 @@ from streams.sample import (
     HIT_KIND,
     MAX_RECORD_BYTES,
     MISS_KIND,
+    NO_OUTCOME_KIND,
     Instance,
     Name,
     Time,
@@ -71,7 +72,7 @@ class Snapshot(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(Snapshot).decode
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
-_OUTCOME_KINDS: Final = range(0, HIT_KIND, 3)
+_OUTCOME_KINDS: Final = range(0, NO_OUTCOME_KIND, 3)
 """Kinds of OUTCOMES without a lookup."""
 _Totals = tuple[int, int, int, int, int, int]
 """In the order of `Counters`."""
@@ -80,11 +81,15 @@ _Key = tuple[str, str, str, bytes]
 
 @dataclass(slots=True)
 class _Base:
-    """The last snapshot of a series and its offset; `totals` keeps the last of counters that it did not name."""
+    """The last snapshot of a series and its offset; `totals` keeps the last of counters that it did not name.
+
+    `told` says whether the series has named its errors: else nobody knows how its requests ended.
+    """
 
     ts: float
     offset: int
     totals: _Totals
+    told: bool
 
 
 class _NotCounted(Exception):
@@ -124,11 +129,11 @@ class CounterBases:
                 # The time it will count at, as `decode` sees to for all samples.
                 stamp = float(stamps[record])
                 ts = snapshot.ts if snapshot.ts <= stamp + MAX_AHEAD else stamp
-                rise = self._rise(key, ts, offsets[record], snapshot.counters)
+                rise, told = self._rise(key, ts, offsets[record], snapshot.counters)
             except _NotCounted as error:
                 rejects.add(record, error.kind, str(error))
                 continue
-            rows += [(record, snapshot.ts, profile, instance, kind, n) for kind, n in _kinds(rise) if n]
+            rows += [(record, snapshot.ts, profile, instance, kind, n) for kind, n in _kinds(rise, told) if n]
         if not rows:
             return NO_COLUMNS
         record_of, ts_of, profile_of, instance_of, kind_of, n_of = zip(*rows, strict=True)
@@ -158,18 +163,22 @@ class CounterBases:
             self._bases.popitem(last=False)
         return min(self._needed.values(), default=None)
 
-    def _rise(self, key: _Key, ts: float, offset: int, counters: Counters) -> _Totals | None:
-        """How far the counters rose, None where it cannot be known; the snapshot becomes the base."""
+    def _rise(self, key: _Key, ts: float, offset: int, counters: Counters) -> tuple[_Totals | None, bool]:
+        """How far the counters rose, None where it cannot be known, and whether the series tells of its errors.
+
+        The snapshot becomes the base.
+        """
         base = self._bases.get(key)
+        told = counters.errors is not None or (base is not None and base.told)
         if base is None:
             self._make_room(ts)
-            self._bases[key] = _Base(ts, offset, _totals(counters, (0, 0, 0, 0, 0, 0)))
-            return None
+            self._bases[key] = _Base(ts, offset, _totals(counters, (0, 0, 0, 0, 0, 0)), told)
+            return None, told
         totals = _totals(counters, base.totals)
         gap = ts - base.ts
         if -MAX_GAP <= gap <= 0:
             if gap == 0 and totals == base.totals:
-                return None
+                return None, told
             raise _NotCounted("past", f"{-gap:.3f} s older than the last snapshot of its series, or of the same time")
         # A process counts all or nothing anew. One by one, errors that have passed their old total would be missed.
         fell = any(now < before for now, before in zip(totals, base.totals, strict=True))
@@ -180,9 +189,9 @@ class CounterBases:
             rise = a, b, c, d, e, f
             second = int(ts)
             self._needed[second] = min(self._needed.get(second, base.offset), base.offset)
-        self._bases[key] = _Base(ts, offset, totals)
+        self._bases[key] = _Base(ts, offset, totals, told)
         self._bases.move_to_end(key)
-        return rise
+        return rise, told
 
     def _make_room(self, ts: float) -> None:
         """See that there is a place for one more series; those that fell silent give theirs."""
@@ -232,16 +241,20 @@ def _totals(counters: Counters, last: _Totals) -> _Totals:
     return a, b, c, d, e, f
 
 
-def _kinds(rise: _Totals | None) -> Iterator[tuple[int, int]]:
+def _kinds(rise: _Totals | None, told: bool) -> Iterator[tuple[int, int]]:
     """Kinds of samples and how many of each the rise stands for.
 
-    Counters are not read at one instant: where there are more errors than requests, there were as many requests.
+    Counters are not read at one instant: where there are more errors than requests, there were as many requests. Of a
+    series that does not tell of its errors nobody knows how requests ended: timeouts alone would make the rest healthy.
     """
     if rise is None:
         return
     requests, errors, timeouts, unavailable, hits, lookups = rise
-    errors = max(errors - timeouts - unavailable, 0)
-    ok = max(requests - errors - timeouts - unavailable, 0)
-    yield from zip(_OUTCOME_KINDS, (ok, errors, timeouts, unavailable), strict=True)
+    if told:
+        errors = max(errors - timeouts - unavailable, 0)
+        ok = max(requests - errors - timeouts - unavailable, 0)
+        yield from zip(_OUTCOME_KINDS, (ok, errors, timeouts, unavailable), strict=True)
+    else:
+        yield NO_OUTCOME_KIND, requests
     yield HIT_KIND, hits
     yield MISS_KIND, max(lookups - hits, 0)

@@ -11,22 +11,11 @@ from typing import Literal
 import numpy as np
 
 from detectors.blame import PROOF
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    COUNTS,
-    ERRORS,
-    LATENCY_COUNT,
-    LATENCY_US,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-    Int,
-    Scope,
-)
+from detectors.cells import COUNTS, LATENCY_COUNT, LATENCY_US, REJECTED, REQUESTS, Int, Scope
 from detectors.evaluation import Evaluation, Tier
 from detectors.metrics import compute
 from detectors.overdue import limit_of
+from detectors.ratios import RATIO, Ratio
 from detectors.spec import MIN_SAMPLES, RATIOS, Metric, TriggerSpec
 from detectors.units import shown
 from detectors.windows import Want, WindowStore
@@ -43,14 +32,8 @@ which half fail, the chance that none does is 3 %."""
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
 
-_PARTS: Mapping[Metric, tuple[int, int, bool]] = {
-    "error_rate": (ERRORS, REQUESTS, False),
-    "timeout_rate": (TIMEOUTS, REQUESTS, False),
-    "availability": (UNAVAILABLE, REQUESTS, True),
-    "cache_hit_rate": (CACHE_HITS, CACHE_LOOKUPS, False),
-    "latency_mean": (LATENCY_US, LATENCY_COUNT, False),
-}
-"""Numerator, denominator and whether the metric is one minus their ratio, where it is a ratio of counts."""
+_PARTS: Mapping[Metric, Ratio] = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
+"""The metrics that are a ratio of counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +130,9 @@ class Gather:
             value=value,
             threshold=threshold,
             control=threshold / spec.condition.value if of_control else None,
-            samples=int(result.samples[row]) if tier != Tier.FAST else int(counts[_samples_column(spec)]),
+            samples=int(result.samples[row]) if tier != Tier.FAST else _samples(spec, counts),
             counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
-            sources=len([name for name in instances if name]) or 1,
+            sources=len([name for name, own in instances.items() if name and _heard(own)]) or 1,
             instances=sorted(instances, key=lambda name: (-int(instances[name][REQUESTS]), name)),
             age=age,
             first_true_at=float(result.first_true_at[row] if tier != Tier.FAST else since),
@@ -179,7 +162,7 @@ class Gather:
         if begin is not None and parts is not None:
             control = Scope(spec.environment, spec.service, spec.flag, spec.safe_variant)
             counts = self._store.counts(control, self._store.display, begin)
-            samples, least = int(counts[parts[1]]), FAST_LEAST
+            samples, least = _samples(spec, counts), FAST_LEAST
             value = self._share(spec, counts, math.nan)
         else:
             measured = self._observer.control(spec)
@@ -197,20 +180,23 @@ class Gather:
     def _share(self, spec: TriggerSpec, counts: Int, otherwise: float) -> float:
         """The metric in the seconds of the evidence; of a latency that of the window."""
         parts = _PARTS.get(spec.condition.metric)
-        if parts is None or not counts[parts[1]]:
+        if parts is None:
             return otherwise
-        share = int(counts[parts[0]]) / int(counts[parts[1]])
-        return 1 - share if parts[2] else share
+        part, whole = parts.of(lambda column: int(counts[column]))
+        if not whole:
+            return otherwise
+        return 1 - part / whole if parts.inverse else part / whole
 
     def _early(self, spec: TriggerSpec, scope: Scope, counts: Int, instances: Mapping[str, Int], t: int) -> bool:
         """Has one instance most of the evidence's seconds to itself, and did others have requests a little earlier?"""
-        whole = _samples_column(spec)
-        alone = [name for name, own in instances.items() if counts[whole] - own[whole] < FAST_LEAST]
+        whole = _samples(spec, counts)
+        alone = [name for name, own in instances.items() if whole - _samples(spec, own) < FAST_LEAST]
         if not alone:
             return False
         before = self._store.instances(scope, FRESH_SECONDS)
-        total = sum(int(own[whole]) for own in before.values())
-        return any(total - int(before[name][whole]) >= FAST_LEAST for name in alone if name in before)
+        earlier = {name: _samples(spec, own) for name, own in before.items()}
+        total = sum(earlier.values())
+        return any(total - earlier[name] >= FAST_LEAST for name in alone if name in earlier)
 
     def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
         """Do the newest seconds breach by themselves? Asked of whatever samples they have."""
@@ -228,6 +214,11 @@ class Gather:
         return bool(samples[0] or condition.metric == "throughput") and _breaches(spec, float(value[0]), threshold)
 
 
+def _heard(counts: Int) -> bool:
+    """Has an instance sent anything that counts? One whose samples are all rejected has shown nothing."""
+    return bool(counts[REQUESTS]) or not counts[REJECTED]
+
+
 def _breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
     return value > threshold if spec.condition.op == ">" else value < threshold
 
@@ -242,10 +233,10 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _samples_column(spec: TriggerSpec) -> int:
-    """The column that counts the samples of a metric of bad requests."""
+def _samples(spec: TriggerSpec, counts: Int) -> int:
+    """How many of the counts (len(COUNTS),) are samples of a metric of bad requests."""
     parts = _PARTS.get(spec.condition.metric)
-    return LATENCY_COUNT if parts is None else parts[1]
+    return int(counts[LATENCY_COUNT]) if parts is None else parts.of(lambda column: int(counts[column]))[1]
 
 
 def _as_metric(spec: TriggerSpec, bad: float, threshold: float) -> float:
@@ -262,14 +253,14 @@ def _single_source(
     parts = _PARTS.get(spec.condition.metric)
     if parts is None or len(instances) < 2:
         return None
-    part, whole, inverse = parts
-    scale = 1000 if part == LATENCY_US else 1
+    scale = 1000 if parts.part == LATENCY_US else 1
     for name, own in sorted(instances.items()):
-        rest = int(counts[whole] - own[whole])
+        others = counts - own
+        part, rest = parts.of(others.tolist().__getitem__)
         if rest < least:
             continue
-        share = int(counts[part] - own[part]) / (rest * scale)
-        value = 1 - share if inverse else share
+        share = part / (rest * scale)
+        value = 1 - share if parts.inverse else share
         if not _breaches(spec, value, threshold):
             kind = spec.condition.label
             return (

@@ -7,28 +7,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    ERRORS,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-    Scope,
-)
+from detectors.cells import Scope
+from detectors.ratios import RATIO
 from detectors.windows import Want, WindowStore
 from streams.drift import HOURS, Drift, DriftConfig, DriftWatch
 
 Method = Literal["page_hinkley", "adwin"]
 HabitMetric = Literal["error_rate", "timeout_rate", "availability", "cache_hit_rate"]
-
-_BAD: dict[HabitMetric, tuple[int, int]] = {
-    "error_rate": (ERRORS, REQUESTS),
-    "timeout_rate": (TIMEOUTS, REQUESTS),
-    "availability": (UNAVAILABLE, REQUESTS),
-    "cache_hit_rate": (CACHE_HITS, CACHE_LOOKUPS),
-}
-"""The columns of what is bad, and of all; of cache_hit_rate of what is good."""
 
 
 class Habit(NamedTuple):
@@ -75,8 +60,7 @@ class Habits:
         if row < 0:
             return 0, 0
         sums = self._store.window(1).sums
-        part, whole = (int(sums[column, row]) for column in _BAD[habit.metric])
-        return (whole - part if habit.metric == "cache_hit_rate" else part), whole
+        return RATIO[habit.metric].bad(lambda column: int(sums[column, row]))
 
 
 def _baseline(habits: Sequence[Habit]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -12,6 +12,8 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from detectors.cells import Cells
 from streams.clock import Clock, Now
 from streams.decode import Decoder
@@ -168,7 +170,7 @@ class Ingest:
         if cells is not None:
             for partition, part in split(cells, self._partials_partitions):
                 parts.setdefault(partition, []).append(part)
-        overflow = owned.reducer.take_overflow()
+        told = owned.reducer.take_told()
         head = Partial(
             version=VERSION,
             topic=source.topic,
@@ -178,11 +180,13 @@ class Ingest:
             sent_at=now,
             watermark=None,
             caught_up=owned.caught_up,
-            overflow=overflow,
+            overflow=told.overflow,
             scopes=[],
             instances=[],
             measures=[],
             columns=[],
+            received=told.received,
+            rejected=told.rejected,
         )
         await asyncio.gather(
             *(
@@ -194,9 +198,10 @@ class Ingest:
             owned.committable = committable
 
     async def _send_parts(self, partition: int, head: Partial, parts: list[Cells], watermark: float | None) -> None:
-        """Send a partition its parts; the watermark goes with the last, when the others are acknowledged."""
+        """Send a partition its parts; what is told once goes with the last, when the others are acknowledged."""
+        first = msgspec.structs.replace(head, overflow=0, received=0, rejected=0)
         for part in parts[:-1]:
-            await self._send(partition, encode(_with_cells(head, part, None)))
+            await self._send(partition, encode(_with_cells(first, part, None)))
         await self._send(partition, encode(_with_cells(head, parts[-1] if parts else None, watermark)))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from detectors.cells import Cells, Int
 from streams.partials import Batch, Partial, Word, empty, select
 from streams.slices import Source
+from streams.unread import UnreadLog
 
 _TABLES = ("scopes", "instances", "measures")
 _NEVER, _FAR = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
@@ -58,6 +59,7 @@ class Merge:
         self._ready: list[Cells] = []
         self._unheard: list[str] | None = None
         self.overflow = 0
+        self.unread = UnreadLog()
 
     def add(self, partial: Partial, cells: Cells, heard_at: float) -> None:
         """Take in one record; records of a source arrive in the order of the log."""
@@ -100,6 +102,8 @@ class Merge:
                 mark = self.watermark
                 if mark is not None and (not marks or mark > marks[-1]):
                     marks.append(mark)
+            if word.received or word.rejected:
+                self.unread.add(word.source, state.final, word.received, word.rejected)
         if len(batch.cells) or len(self._open[1]):
             self._sort_out(batch, number, opens)
         return marks

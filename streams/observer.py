@@ -7,47 +7,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from detectors.blame import worse
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    ERRORS,
-    LATE,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-    Int,
-    Scope,
-)
+from detectors.cells import LATE, REQUESTS, Int, Scope
 from detectors.metrics import compute
 from detectors.overdue import limit_of
-from detectors.spec import Metric, TriggerSpec
+from detectors.ratios import RATIO
+from detectors.spec import TriggerSpec
 from detectors.windows import Want, WindowStore
 
 _STEADY = 20
 
-
-class _Part(NamedTuple):
-    """The columns of what is bad and of all, where a metric is a ratio; `inverse` counts what is good."""
-
-    part: int
-    of: int
-    inverse: bool = False
-
-
-_BAD: Mapping[Metric, _Part] = {
-    "error_rate": _Part(ERRORS, REQUESTS),
-    "timeout_rate": _Part(TIMEOUTS, REQUESTS),
-    "availability": _Part(UNAVAILABLE, REQUESTS),
-    "cache_hit_rate": _Part(CACHE_HITS, CACHE_LOOKUPS, inverse=True),
-}
 
 Service = tuple[str, str, str]
 """Environment, service and a flag under watch in it."""
@@ -184,16 +159,14 @@ class Observer:
 
     def proof(self, spec: TriggerSpec) -> float | None:
         """How much worse the flag's other variants are than its safe one, in nats (detectors.blame); None: no ratio."""
-        bad = _BAD.get(spec.condition.metric)
-        if bad is None:
+        ratio = RATIO.get(spec.condition.metric)
+        if ratio is None:
             return None
         others, safe = self._variants((spec.environment, spec.service, spec.flag))
         sums = self._store.window(self._store.display).sums
 
         def counted(rows: list[int]) -> tuple[int, int]:
-            whole = int(sums[bad.of, rows].sum())
-            part = int(sums[bad.part, rows].sum())
-            return (whole - part if bad.inverse else part), whole
+            return ratio.bad(lambda column: int(sums[column, rows].sum()))
 
         (treated_bad, treated), (control_bad, control) = counted(others), counted(safe)
         return worse(treated_bad, treated, control_bad, control)

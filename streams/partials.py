@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, count, groupby
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ from detectors.cells import COUNTS, Cells, Int, Scope
 from streams.errors import PartialError
 from streams.slices import Source
 
-VERSION = 1
+VERSION = 2
+NARROW: Final = {1: 9}
+"""Columns of counts in older versions that are still read, the first ones of COUNTS; the others count nothing there."""
 MAX_CELLS = 4000
 """Cells a record holds at most; at about 100 bytes a busy cell it stays under Kafka's default limit of 1 MB."""
 _WIDTHS = ("<u1", "<u2", "<u4", "<i8")
@@ -41,8 +43,9 @@ class Partial(msgspec.Struct, array_like=True, frozen=True):
     """What an owner of a source partition says to one partials partition.
 
     `partitions` counts the topic's partitions, so that a monitor knows from whom it must hear. `watermark` is in Unix
-    seconds, None while unknown or where more records of the same flush follow. `sent_at` is the owner's wall clock,
-    `overflow` counts samples since the last flush that found no room within `max_scopes`.
+    seconds, None while unknown or where more records of the same flush follow. `sent_at` is the owner's wall clock.
+    The last record of a flush tells of the samples since the flush before: `overflow` found no room within
+    `max_scopes`; of the `received` ones, `rejected` are counted nowhere, because it cannot be read whose they are.
     """
 
     version: int
@@ -58,6 +61,8 @@ class Partial(msgspec.Struct, array_like=True, frozen=True):
     instances: list[str]
     measures: list[str]
     columns: list[Column]
+    received: int = 0
+    rejected: int = 0
 
     @property
     def source(self) -> Source:
@@ -87,10 +92,13 @@ class Word(NamedTuple):
     partitions: int
     watermark: float | None
     overflow: int
+    received: int = 0
+    rejected: int = 0
 
     @classmethod
     def of(cls, partial: Partial) -> Word:
-        return cls(partial.source, partial.partitions, partial.watermark, partial.overflow)
+        told = partial.overflow, partial.received, partial.rejected
+        return cls(partial.source, partial.partitions, partial.watermark, *told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +147,26 @@ def decode_all(raws: Sequence[bytes]) -> tuple[Batch, list[PartialError]]:
 
 def _decode(raw: bytes) -> Partial:
     partial = _decoder.decode(raw)
+    if partial.version in NARROW:
+        return _widened(partial, NARROW[partial.version])
     if partial.version != VERSION:
         raise ValueError(f"it has version {partial.version}, expected {VERSION}: update the older side")
     return partial
+
+
+def _widened(partial: Partial, narrow: int) -> Partial:
+    """The partial as of today, with zeros in the columns of counts that it lacks."""
+    if len(partial.columns) != len(_COLUMNS):
+        return msgspec.structs.replace(partial, version=VERSION)
+    columns = list(partial.columns)
+    for at in map(_COLUMNS.index, sorted(_WIDE)):
+        (values, (length,)) = _values([columns[at]])
+        if length % narrow:
+            raise ValueError(f"{_COLUMNS[at]} has {length} numbers, expected multiples of {narrow}")
+        wide = np.zeros((length // narrow, len(COUNTS)), dtype=np.int64)
+        wide[:, :narrow] = values.reshape(-1, narrow)
+        columns[at] = _column(wide)
+    return msgspec.structs.replace(partial, version=VERSION, columns=columns)
 
 
 def _unreadable(raw: bytes, error: Exception) -> PartialError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,14 @@ class Stats:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
+class Told(NamedTuple):
+    """Samples since they were told last: see `streams.partials.Partial`."""
+
+    overflow: int = 0
+    received: int = 0
+    rejected: int = 0
+
+
 class Reducer:
     """The open seconds of one source partition; `max_lateness` in seconds."""
 
@@ -75,7 +83,7 @@ class Reducer:
         self._blocks: list[Block] = []
         self._names = [""]
         self._numbers = {"": 0}
-        self._overflow_taken = 0
+        self._told = Told()
         self._in_flight = InFlight()
         # The earliest second that has anything, infinite when none has.
         self._oldest: float = math.inf
@@ -90,10 +98,11 @@ class Reducer:
         """The offset from which a re-reader must start to count every open second whole; None before the first."""
         return min(self._first_offsets.values(), default=self._next_offset)
 
-    def take_overflow(self) -> int:
-        """Requests since the last call that had a scope without a place."""
-        taken, self._overflow_taken = self._overflow_taken, self.stats.overflow
-        return self._overflow_taken - taken
+    def take_told(self) -> Told:
+        """What there was since the last call."""
+        before, rejected = self._told, self.stats.rejected.total()
+        self._told = now = Told(self.stats.overflow, self.stats.samples + rejected, rejected)
+        return Told(*(after - then for after, then in zip(now, before, strict=True)))
 
     def add(self, batch: Batch, now: float) -> list[Reject]:
         """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.

@@ -134,6 +134,7 @@ class Replay:
     def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[Second]:
         """Send what was closed through the partials' wire format into the shard."""
         tape.mark = mark
+        told = tape.reducer.take_told()
         yield from self.shard.take(
             encode(
                 Partial(
@@ -145,11 +146,13 @@ class Replay:
                     sent_at=0.0,
                     watermark=mark,
                     caught_up=False,
-                    overflow=tape.reducer.take_overflow(),
+                    overflow=told.overflow,
                     scopes=[(*scope,) for scope in cells.scopes],
                     instances=list(cells.instances),
                     measures=list(cells.measures),
                     columns=pack(cells),
+                    received=told.received,
+                    rejected=told.rejected,
                 )
             ),
             None,

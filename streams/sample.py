@@ -12,7 +12,19 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from detectors.cells import CACHE_HITS, CACHE_LOOKUPS, COUNTS, ERRORS, LATE, REQUESTS, TIMEOUTS, UNAVAILABLE, Int
+from detectors.cells import (
+    CACHE_HITS,
+    CACHE_LOOKUPS,
+    COUNTS,
+    ERRORS,
+    LATE,
+    NO_OUTCOME,
+    REJECTED,
+    REQUESTS,
+    TIMEOUTS,
+    UNAVAILABLE,
+    Int,
+)
 
 DEFAULT_ENVIRONMENT: Final = "production"
 MIN_TIME: Final = 946_684_800
@@ -50,9 +62,9 @@ LOOKUPS: Final[dict[str | None, int]] = {None: 0, "bypass": 0, "hit": 1, "miss":
 class Sample(msgspec.Struct, omit_defaults=True):
     """One observed request, or `n` alike ones; `ts` is the end of the request in Unix seconds.
 
-    None stands for what was not observed. Without `outcome` it follows from `status`, without both it is "ok". A sample
-    of `kind` "started" is no request yet: `ts` is when the one with this `id` began, and it ends with the next sample
-    that has the `id`.
+    None stands for what was not observed. Without `outcome` it follows from `status`; without both the request counts,
+    and nobody knows how it ended. A sample of `kind` "started" is no request yet: `ts` is when the one with this `id`
+    began, and it ends with the next sample that has the `id`.
     """
 
     ts: Time
@@ -82,29 +94,35 @@ def _outcome_of(status: int) -> Outcome:
 OUTCOME_OF_STATUS: Final[Int] = np.array([OUTCOMES.index(_outcome_of(status)) for status in range(MAX_STATUS + 1)])
 """Index into OUTCOMES by status, shape (1000,)."""
 
-HIT_KIND: Final = len(OUTCOMES) * 3
+NO_OUTCOME_KIND: Final = len(OUTCOMES) * 3
+"""The kind of a request that nobody knows the outcome of, without a lookup; a hit and a miss follow."""
+HIT_KIND: Final = NO_OUTCOME_KIND + 3
 """The kind of a cache hit counted apart from requests."""
 MISS_KIND: Final = HIT_KIND + 1
 """The same of a miss."""
 LATE_KIND: Final = MISS_KIND + 1
 """The kind of samples that came after their second was closed."""
-STARTED_KIND: Final = LATE_KIND + 1
+REJECTED_KIND: Final = LATE_KIND + 1
+"""The kind of samples that cannot be counted as requests, of a service that is known."""
+STARTED_KIND: Final = REJECTED_KIND + 1
 """The kind of samples that tell of the start of a request; they are counted in nothing, so KIND_COUNTS has none."""
 
 
 def _kind_counts() -> Int:
-    counts = np.zeros((LATE_KIND + 1, len(COUNTS)), dtype=np.int64)
+    counts = np.zeros((REJECTED_KIND + 1, len(COUNTS)), dtype=np.int64)
     counts[:HIT_KIND, REQUESTS] = 1
     for index, outcome in enumerate(OUTCOMES):
         kinds = slice(index * 3, index * 3 + 3)
         counts[kinds, ERRORS] = outcome != "ok"
         counts[kinds, TIMEOUTS] = outcome == "timeout"
         counts[kinds, UNAVAILABLE] = outcome == "unavailable"
-        counts[kinds, CACHE_HITS] = (0, 1, 0)
-        counts[kinds, CACHE_LOOKUPS] = (0, 1, 1)
+    counts[NO_OUTCOME_KIND:HIT_KIND, NO_OUTCOME] = 1
+    counts[:HIT_KIND, CACHE_HITS] = (0, 1, 0) * (len(OUTCOMES) + 1)
+    counts[:HIT_KIND, CACHE_LOOKUPS] = (0, 1, 1) * (len(OUTCOMES) + 1)
     counts[HIT_KIND, [CACHE_HITS, CACHE_LOOKUPS]] = 1
     counts[MISS_KIND, CACHE_LOOKUPS] = 1
     counts[LATE_KIND, LATE] = 1
+    counts[REJECTED_KIND, REJECTED] = 1
     return counts
 
 
@@ -115,7 +133,8 @@ KIND_COUNTS: Final[Int] = _kind_counts()
 class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):
     """The kind of (status, outcome, cache, phase). Filled as they are met.
 
-    It is STARTED_KIND for a request that started, else 3 * outcome + (0 no lookup, 1 hit, 2 miss).
+    It is STARTED_KIND for a request that started, else 3 * outcome + (0 no lookup, 1 hit, 2 miss), where the outcome
+    is NO_OUTCOME_KIND / 3 when the sample does not say it.
     """
 
     def __missing__(self, key: tuple[int | None, Outcome | None, str | None, Phase | None]) -> int:
@@ -123,6 +142,9 @@ class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):
         if phase == "started":
             self[key] = STARTED_KIND
             return STARTED_KIND
-        index = int(OUTCOME_OF_STATUS[status or 0]) if outcome is None else OUTCOMES.index(outcome)
-        self[key] = kind = index * 3 + LOOKUPS[cache]
+        if outcome is not None:
+            ended = OUTCOMES.index(outcome) * 3
+        else:
+            ended = NO_OUTCOME_KIND if status is None else int(OUTCOME_OF_STATUS[status]) * 3
+        self[key] = kind = ended + LOOKUPS[cache]
         return kind

@@ -82,7 +82,9 @@ def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
         scopes += [Scope(environment, sample.service, f, v) for f, v in (sample.flags or {}).items() if f in watched]
         adds: Counter[str] = Counter(requests=n)
         outcome = sample.outcome or _from_status(sample.status)
-        if outcome != "ok":
+        if outcome == "unknown":
+            adds["no_outcome"] += n
+        elif outcome != "ok":
             adds["errors"] += n
         if outcome == "timeout":
             adds["timeouts"] += n
@@ -107,7 +109,9 @@ def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
 
 
 def _from_status(status: int | None) -> str:
-    if status is None or (not 500 <= status <= 599 and status != 408):
+    if status is None:
+        return "unknown"
+    if not 500 <= status <= 599 and status != 408:
         return "ok"
     return {408: "timeout", 504: "timeout", 502: "unavailable", 503: "unavailable"}.get(status, "error")
 
@@ -152,7 +156,8 @@ def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list
 
 def without_values(sample: Sample) -> Sample:
     """What counters can tell of a sample."""
-    return msgspec.structs.replace(sample, latency_ms=None, measures=None)
+    told = 200 if sample.status is None and sample.outcome is None else sample.status
+    return msgspec.structs.replace(sample, latency_ms=None, measures=None, status=told)
 
 
 def snapshots(given: Sequence[Sample]) -> Iterator[bytes]:
@@ -208,4 +213,4 @@ class Stage:
 
 
 def as_json(**fields: object) -> bytes:
-    return json.dumps({"ts": T0 + 0.5, "service": "cart", **fields}).encode()
+    return json.dumps({"ts": T0 + 0.5, "service": "cart", "status": 200, **fields}).encode()

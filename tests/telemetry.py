@@ -35,7 +35,7 @@ class Telemetry:
     ) -> None:
         """`ts` is the sample's own time, `recorded` that of the Kafka record, where the two differ."""
         at = time.time() if ts is None else ts
-        sample = {"ts": at, "service": service, "instance": f"i-{self.sent % 3}", **fields}
+        sample = {"ts": at, "service": service, "status": 200, "instance": f"i-{self.sent % 3}", **fields}
         self._pending.append(
             await self._producer.send(
                 self._topic, json.dumps(sample).encode(), partition=partition, timestamp_ms=int(1000 * (recorded or at))

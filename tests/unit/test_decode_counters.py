@@ -24,8 +24,10 @@ CART = Scope("production", "cart")
 
 
 def snapshot(ts: float, requests: int = 0, *, service: str = "cart", **fields: object) -> bytes:
-    """A snapshot `ts` seconds after T0; fields that name a counter go there."""
-    counters = {name: fields.pop(name) for name in list(fields) if name in NAMES}
+    """A snapshot `ts` seconds after T0; fields that name a counter go there. `errors` are 0, and with None left out."""
+    given = {"errors": 0, **fields}
+    counters = {name: given[name] for name in NAMES if given.get(name) is not None}
+    fields = {name: value for name, value in fields.items() if name not in NAMES}
     record = {"ts": T0 + ts, "service": service, **fields, "counters": {"requests": requests, **counters}}
     return json.dumps(record).encode()
 
@@ -68,8 +70,19 @@ def test_a_lower_total_is_a_process_that_began_anew_and_all_of_it_counts() -> No
 
 
 def test_a_counter_that_is_left_out_keeps_its_total() -> None:
-    values = [snapshot(0, 10, errors=4), snapshot(5, 20), snapshot(10, 30, errors=6)]
+    values = [snapshot(0, 10, errors=4), snapshot(5, 20, errors=None), snapshot(10, 30, errors=6)]
     assert counted(values) == {5: {"requests": 10}, 10: {"requests": 10, "errors": 2}}
+
+
+def test_nobody_knows_how_the_requests_of_a_series_without_errors_ended() -> None:
+    # Timeouts alone would make all others successes.
+    values = [snapshot(0, 10, errors=None), snapshot(5, 30, errors=None, timeouts=3, cache_lookups=7, cache_hits=2)]
+    assert counted(values) == {5: {"requests": 20, "no_outcome": 20, "cache_lookups": 7, "cache_hits": 2}}
+
+
+def test_a_series_tells_how_requests_ended_from_its_first_errors_on() -> None:
+    values = [snapshot(0, 10, errors=None), snapshot(5, 30, errors=None), snapshot(6, 31), snapshot(7, 33, errors=None)]
+    assert counted(values) == {5: {"requests": 20, "no_outcome": 20}, 6: {"requests": 1}, 7: {"requests": 2}}
 
 
 def test_more_errors_than_requests_are_as_many_requests() -> None:

@@ -57,6 +57,8 @@ flags:
 """
 T0 = 1_700_000_000
 FAULT = 100
+GOOD: dict[str, object] = {"status": 200}
+BAD: dict[str, object] = {"status": 500}
 """The second of a recording in which the fault begins."""
 
 
@@ -299,7 +301,7 @@ def test_the_example_second_by_second_is_what_happens(tmp_path: Path) -> None:
     text = (DOCS / "triggers.md").read_text()
     triggers = dict(re.findall(r"^    ([ABC])  (.*)$", text, re.MULTILINE))
     for column, name in ((3, "A"), (4, "B")):
-        lines = replayed(tmp_path, triggers[name], FAULT + 20, rate=50, good={}, bad={"status": 500}, share=4)
+        lines = replayed(tmp_path, triggers[name], FAULT + 20, rate=50, good=GOOD, bad=BAD, share=4)
         said = {line.time - T0 - FAULT: line for line in lines if isinstance(line, Evaluated)}
         for row in rows:
             found = said[int(row[0])]
@@ -308,7 +310,7 @@ def test_the_example_second_by_second_is_what_happens(tmp_path: Path) -> None:
             assert found.value == pytest.approx(errors / requests)
             assert float(row[2].rstrip(" %")) == pytest.approx(100 * errors / requests)
             assert state_in(row[column]) == found.state, row
-    lines = replayed(tmp_path, triggers["C"], FAULT + 60, rate=50, good={}, bad={"status": 500}, share=4)
+    lines = replayed(tmp_path, triggers["C"], FAULT + 60, rate=50, good=GOOD, bad=BAD, share=4)
     (fired,) = [line.time - T0 - FAULT for line in lines if isinstance(line, Change) and line.to == "firing"]
     assert f"C fires at {fired}:" in text
 
@@ -316,7 +318,7 @@ def test_the_example_second_by_second_is_what_happens(tmp_path: Path) -> None:
 def test_the_example_of_a_silence_is_what_happens(tmp_path: Path) -> None:
     rows = table(DOCS / "triggers.md", "| evaluation at | requests of the last 10 s | A says |")
     lines = replayed(
-        tmp_path, "error_rate > 2% over 10s for 5s", FAULT + 30, rate=50, good={}, bad={"status": 500}, share=4,
+        tmp_path, "error_rate > 2% over 10s for 5s", FAULT + 30, rate=50, good=GOOD, bad=BAD, share=4,
         silent=range(FAULT + 3, FAULT + 20),
     )  # fmt: skip
     said = {line.time - T0 - FAULT: line for line in lines if isinstance(line, Evaluated)}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.cells import Cells
+from detectors.cells import NO_OUTCOME, REJECTED, Cells
 from streams import partials
 from streams.errors import PartialError
 from streams.partials import Partial
@@ -94,5 +95,32 @@ def test_a_damaged_partial_is_refused_or_read_never_a_crash(cells: Cells, data: 
 
 
 def test_a_newer_version_is_named_in_the_refusal() -> None:
-    with pytest.raises(PartialError, match="version 2, expected 1"):
-        partials.decode(partials.encode(partial_with(partials.empty(), version=2)))
+    with pytest.raises(PartialError, match="version 3, expected 2"):
+        partials.decode(partials.encode(partial_with(partials.empty(), version=3)))
+
+
+NEW = (NO_OUTCOME, REJECTED)
+
+
+@given(random_cells())
+def test_a_partial_of_version_1_is_read_and_counts_nothing_that_it_could_not_tell(cells: Cells) -> None:
+    columns = partials.pack(
+        replace(
+            cells,
+            counts=np.delete(cells.counts, NEW, axis=1),
+            instance_counts=np.delete(cells.instance_counts, NEW, axis=1),
+        )
+    )
+    written = msgspec.structs.astuple(partial_with(cells, version=1, columns=columns))[:-2]
+    received, unpacked = partials.decode(msgspec.msgpack.encode(written))
+    assert (received.received, received.rejected) == (0, 0)
+    cells.counts[:, NEW] = cells.instance_counts[:, NEW] = 0
+    assert_same(unpacked, cells)
+    batch, errors = partials.decode_all([msgspec.msgpack.encode(written), partials.encode(partial_with(cells))])
+    assert not errors
+    assert batch.cells.counts.tolist() == 2 * cells.counts.tolist()
+
+
+def test_what_a_source_received_and_could_not_read_is_passed_on() -> None:
+    batch, _ = partials.decode_all([partials.encode(partial_with(partials.empty(), received=100, rejected=7))])
+    assert (batch.words[0].received, batch.words[0].rejected) == (100, 7)

@@ -147,8 +147,8 @@ def test_what_finds_no_room_is_counted_and_what_triggers_need_is_kept() -> None:
     scopes = {scope for scope, _ in stage.close()}
     assert {Scope("production", "cart"), Scope("production", "cart", "new", "on")} <= scopes
     assert len(scopes) <= len(WATCH.scopes) + 5
-    assert stage.reducer.take_overflow() == 3000 - 5
-    assert stage.reducer.take_overflow() == 0
+    assert stage.reducer.take_told().overflow == 3000 - 5
+    assert stage.reducer.take_told().overflow == 0
 
 
 def test_names_invented_without_end_do_not_fill_the_memory() -> None:

@@ -208,5 +208,5 @@ def test_scopes_beyond_the_limit_hide_no_scope_that_has_a_place() -> None:
     buckets = stage.close()
     assert buckets[Scope("production", "cart"), T0].counts["requests"] == 50
     assert len(buckets) == 4
-    assert stage.reducer.take_overflow() == 48
-    assert stage.reducer.take_overflow() == 0
+    assert stage.reducer.take_told().overflow == 48
+    assert stage.reducer.take_told().overflow == 0
