@@ -42,6 +42,7 @@ def _chart(one: Simulated) -> str:
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{delay.split:.0%} of requests</text>')
         if delay.p50 is None or delay.p95 is None:
             seen = "not seen in 5 % of the runs or more" if delay.p50 is not None else "not seen in half of the runs"
+            seen = seen if delay.in_reach else "out of reach of this condition"
             parts.append(f'<text x="{_LEFT + 6}" y="{y + 4}">{seen}</text>')
             continue
         left, right = _x(delay.p50), _x(delay.p95)

@@ -67,12 +67,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delay(msgspec.Struct, frozen=True, kw_only=True):
-    """How late a regression is seen at a `split`, in seconds: None where too few runs saw it. `missed` is 0 to 1."""
+    """How late a regression is seen at a `split`, in seconds: None where too few runs saw it. `missed` is 0 to 1.
+
+    `in_reach` is False where the regression cannot make the condition true: at that split the whole service, healthy
+    requests and bad ones together, stays within the limit. A condition with `@variant` has all splits in reach.
+    """
 
     split: float
     p50: float | None
     p95: float | None
     missed: float
+    in_reach: bool = True
 
 
 class Simulated(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +126,13 @@ def simulate(
         delays = []
         for part in sorted({split, *STAGES}):
             progress(f"{name}: delay at {part:.0%}")
-            delays.append(_delay(spec, msgspec.structs.replace(scenario, split=part), chance))
+            at = msgspec.structs.replace(scenario, split=part)
+            within = _in_reach(spec, at, limit)
+            delays.append(
+                _delay(spec, at, chance)
+                if within
+                else Delay(split=part, p50=None, p95=None, missed=1.0, in_reach=False)
+            )
         alarms: list[float | None] = [None, None]
         if days:
             for kind, bursty in enumerate((False, True)):
@@ -151,6 +162,30 @@ def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
     share = 1 - value if inverse else value
     # A ratio that is bad when it is low is judged by `<`, one that is bad when it is high by `>`.
     return share if (condition.op == "<") is inverse and 0 < share < 1 else None
+
+
+def _in_reach(spec: TriggerSpec, scenario: Scenario, limit: float) -> bool:
+    """Can the regression make the condition true at this split, were there as many requests as one likes?"""
+    if spec.condition.variant is not None:
+        # A proof compares two arms: with everybody on the new one there is no other.
+        return scenario.split < 1 or not spec.condition.proof
+    return scenario.healthy * (1 - scenario.split) + scenario.bad * scenario.split > limit
+
+
+def first_seen(found: Sequence[Simulated]) -> list[tuple[float, Simulated | None, Delay | None]]:
+    """Of the triggers of one flag, which sees a regression first at each split; None where none has it in reach."""
+    splits = sorted({delay.split for one in found for delay in one.delays})
+    result: list[tuple[float, Simulated | None, Delay | None]] = []
+    for split in splits:
+        seen = [
+            (one, delay)
+            for one in found
+            for delay in one.delays
+            if delay.split == split and delay.in_reach and delay.p50 is not None
+        ]
+        best = min(seen, key=lambda pair: (pair[1].missed > 0.05, pair[1].p50), default=None)
+        result.append((split, None, None) if best is None else (split, *best))
+    return result
 
 
 def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -> Delay:

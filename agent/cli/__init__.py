@@ -26,6 +26,7 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "init": Subcommand("agent.cli.init:command", "Write a configuration and a file of flags to begin with."),
     "run": Subcommand("agent.cli.run:command", "Watch telemetry and flip flags: all roles, or some with --roles."),
     "replay": Subcommand("agent.cli.replay:command", "Judge recorded telemetry without a broker."),
     "simulate": Subcommand("agent.cli.simulate:command", "How fast and how often wrong each trigger is, simulated."),

@@ -72,6 +72,8 @@ def command(
         if shown:
             sys.stderr.write("\r\x1b[K")
         click.echo(msgspec.json.encode(result) if as_json else "\n".join(_lines(result)))
+    if not as_json and found:
+        click.echo("\n".join(_summary(found)))
     if plot is not None:
         from agent.delay_plot import page
 
@@ -88,15 +90,37 @@ def _lines(result: Simulated) -> list[str]:
         f"  {made.rate:g} requests/s, {made.healthy:.3%} bad when healthy, {made.bad:.3%} of the new variant's"
     )
     lines.append("  new variant   seen after p50       p95    missed")
-    lines += [
-        f"  {one.split:11.0%}   {_seconds(one.p50):>14}   {_seconds(one.p95):>7}   {one.missed:7.1%}"
-        for one in result.delays
-    ]
+    for one in result.delays:
+        line = f"  {one.split:11.0%}   {_seconds(one.p50):>14}   {_seconds(one.p95):>7}   {one.missed:7.1%}"
+        lines.append(line if one.in_reach else f"  {one.split:11.0%}   out of reach: {_out_of_reach(result)}")
     if result.steady_a_month is not None and result.bursty_a_month is not None:
         lines.append(
             f"  false alarms a month: {result.steady_a_month:.3g} steady, {result.bursty_a_month:.3g} bursty "
             "(each minute's share gamma-distributed, CV 1)"
         )
+    return lines
+
+
+def _out_of_reach(result: Simulated) -> str:
+    if "@" in result.condition:
+        return "with everybody on the new variant there is no control to compare with"
+    return "so few bad requests keep the whole service within the limit; METRIC@VARIANT judges them alone"
+
+
+def _summary(found: list[Simulated]) -> list[str]:
+    """Which trigger of each flag sees a regression first."""
+    from agent.simulate import first_seen
+
+    lines = []
+    for flag in dict.fromkeys(one.flag for one in found):
+        lines.append(f"{flag}: seen first, each trigger on its own kind of regression")
+        for split, best, delay in first_seen([one for one in found if one.flag == flag]):
+            if best is None or delay is None:
+                lines.append(f"  {split:11.0%}   by no trigger")
+            else:
+                lines.append(
+                    f"  {split:11.0%}   {_seconds(delay.p50):>14}   by {best.trigger}, {delay.missed:.1%} missed"
+                )
     return lines
 
 

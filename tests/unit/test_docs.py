@@ -26,6 +26,7 @@ from agent.flag_state import FlagStatus
 from agent.heartbeats import Heartbeat, Obstacle, TelemetryCount
 from agent.incidents import Aftermath, Incident
 from agent.replay import Change, Evaluated, Line, replay
+from agent.starter import Names, config_text
 from agent.trigger_tests import run as run_tests
 from detectors.triggers import State
 from streams.decode import CONTENT_TYPES
@@ -108,6 +109,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     for page in DOCS.iterdir():
         picture = page.suffix == ".svg" and f"]({page.name})" in shown
         assert picture or f"(docs/{page.name})" in README.read_text(), page.name
+
+
+def test_the_configuration_that_is_shown_is_the_one_that_init_writes() -> None:
+    (text,) = fenced(README, "yaml")
+    assert text == config_text(Names())
 
 
 def test_the_configuration_to_be_pasted_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

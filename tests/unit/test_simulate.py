@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.delay_plot import page
-from agent.simulate import Simulated, bad_limit, simulate
+from agent.simulate import Simulated, bad_limit, first_seen, simulate
 from detectors.grammar import parse
 from detectors.spec import TriggerSpec
 from tests.unit.test_cli_flip import CONFIG, run
@@ -139,3 +139,25 @@ def test_a_proof_is_simulated_against_the_control(when: str) -> None:
 def test_what_is_no_share_of_bad_requests_is_not_simulated() -> None:
     (found,) = simulate([spec("absence@on", "off")], rate=50, split=0.5, healthy=None, bad=None, days=0, seed=1)
     assert "cannot be made up" in found.skipped
+
+
+def test_what_cannot_be_seen_at_a_split_is_out_of_reach_and_not_missed() -> None:
+    """4 % of the failures of a tenth of the requests are 0.85 % of all: no whole-service limit of 2 % can see it."""
+    whole, variant = spec("error_rate > 2% over 10s"), spec("error_rate@on > 2% over 10s")
+    found = list(simulate([whole, variant], rate=50, split=0.1, healthy=0.005, bad=0.04, days=0, seed=1))
+    reach = {one.condition: [delay.in_reach for delay in one.delays] for one in found}
+    assert reach == {"error_rate > 2% over 10s": [False, False, True, True], "error_rate@on > 2% over 10s": [True] * 4}
+    assert [delay.p50 for delay in found[0].delays[:2]] == [None, None]
+
+
+def test_the_first_of_a_flags_triggers_is_named_at_each_split() -> None:
+    whole, variant = spec("error_rate > 2% over 10s"), spec("error_rate@on > 2% over 10s")
+    found = list(simulate([whole, variant], rate=50, split=0.1, healthy=0.005, bad=0.5, days=0, seed=1))
+    first = first_seen(found)
+    assert [split for split, _, _ in first] == [0.1, 0.25, 0.5, 1.0]
+    for split, best, delay in first:
+        assert best is not None
+        assert delay is not None
+        others = [d.p50 for one in found for d in one.delays if d.split == split and d.p50 is not None]
+        assert delay.p50 == min(others)
+    assert first_seen([]) == []

@@ -1,0 +1,44 @@
+"""`flipback init`: files to begin with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class _Plain(click.ParamType):
+    """A name that stands in YAML without quotes: letters, digits, dots, dashes."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _NAME.fullmatch(value):
+            self.fail(f"{value!r}: expected letters, digits, `.`, `_` and `-`; write other names into the file", param)
+        return value
+
+
+@click.command("init")
+@click.argument("directory", default=Path(), type=click.Path(path_type=Path, file_okay=False))
+@click.option("--service", default="recommendations", show_default=True, type=_Plain(), help="The service to watch.")
+@click.option(
+    "--flag", default="new-recommendations", show_default=True, type=_Plain(), help="The flag of its release."
+)
+@click.option("--topic", default="requests", show_default=True, type=_Plain(), help="The topic of its samples.")
+def command(directory: Path, service: str, flag: str, topic: str) -> int:
+    """Write a commented flipback.yaml and a flags.json for flagd into DIRECTORY, to begin with.
+
+    Nothing is overwritten. The first hour with them is in docs/first-hour.md.
+    """
+    from agent.starter import CONFIG_NAME, Names, write
+
+    for path in write(directory, Names(service=service, flag=flag, topic=topic)):
+        click.echo(f"written: {path}")
+    config = directory / CONFIG_NAME
+    click.echo("next:")
+    click.echo(f"  flipback config check {config}   # how each trigger will be judged")
+    click.echo(f"  flipback doctor -c {config}      # would a flip work now, and does telemetry come?")
+    return 0

@@ -1,0 +1,80 @@
+"""`flipback init`: a commented configuration and a file of flags to begin with, which the README shows too."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.errors import FlipbackError
+
+CONFIG_NAME = "flipback.yaml"
+FLAGS_NAME = "flags.json"
+
+_CONFIG = """\
+apiVersion: flipback/v1
+kafka: {{brokers: [{brokers}]}}
+telemetry:
+  - {{topic: {topic}, format: json}}        # the topic that the samples come in; flipback does not create it
+backends:
+  files: {{kind: flagd-file, path: {flags}}}
+flags:
+  - flag: {flag}
+    service: {service}
+    backend: files
+    safe: "off"                              # the variant of a rollback; in quotes, else YAML reads a boolean
+    triggers:
+      # The release: requests with the new variant alone. They need `flags` in the samples, and `status` or `outcome`.
+      - {{name: new-path-fails, when: error_rate@on > 2% over 10s for 10s}}
+      - {{name: worse-than-old, when: error_rate@on > control}}
+      # The whole service, whoever is to blame. Each needs the field behind it in the samples.
+      - {{name: errors, when: error_rate > 2% for 2m}}            # status or outcome
+      - {{name: slow, when: latency_p95 > 45s for 1m}}            # latency_ms
+      - {{name: cold-cache, when: cache_hit_rate < 40% for 5m}}   # cache
+      - {{name: down, when: availability < 99% for 30s}}          # status or outcome, of 100 requests/s for a minute
+"""
+
+
+class Names(NamedTuple):
+    """What stands in the files; each is a plain word that YAML and JSON take as it is."""
+
+    service: str = "recommendations"
+    flag: str = "new-recommendations"
+    topic: str = "requests"
+    brokers: str = "127.0.0.1:9092"
+
+
+def config_text(names: Names) -> str:
+    """Return the configuration."""
+    return _CONFIG.format(**names._asdict(), flags=FLAGS_NAME)
+
+
+def flags_text(names: Names) -> str:
+    """Return a file of flags for flagd: half of the users, by `userId`, get the new variant."""
+    flag = {
+        "state": "ENABLED",
+        "variants": {"on": True, "off": False},
+        "defaultVariant": "off",
+        "targeting": {"fractional": [{"var": "userId"}, ["on", 50], ["off", 50]]},
+    }
+    return json.dumps({"flags": {names.flag: flag}}, indent=2) + "\n"
+
+
+def write(directory: Path, names: Names) -> list[Path]:
+    """Write both files into a directory, which is made where it is not there; a file that is there is left alone.
+
+    Raises FlipbackError where one of them is there already, or cannot be written; then neither is.
+    """
+    files = {directory / CONFIG_NAME: config_text(names), directory / FLAGS_NAME: flags_text(names)}
+    there = [str(path) for path in files if os.path.lexists(path)]
+    if there:
+        raise FlipbackError(f"{' and '.join(there)} would be overwritten; name another directory, or move it away")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise FlipbackError(f"{directory} cannot be written: {error.strerror or error}") from error
+    return list(files)

@@ -1,0 +1,54 @@
+"""`flipback init` writes files that work as they are, and never over what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.backends.flagd_text import Document, all_to
+from agent.config_load import load
+from agent.errors import FlipbackError
+from agent.starter import CONFIG_NAME, FLAGS_NAME, Names, write
+from tests.unit.test_cli_flip import run
+
+NAMES = Names(service="cart", flag="new-cart", topic="cart.requests")
+
+
+def test_what_is_written_is_a_configuration_of_that_service_and_flag(tmp_path: Path) -> None:
+    assert run("init", str(tmp_path), "--service", "cart", "--flag", "new-cart", "--topic", "cart.requests") == 0
+    config = load(tmp_path / CONFIG_NAME)
+    (flag,) = config.flags
+    assert (flag.service, flag.flag, [t.topic for t in config.telemetry]) == ("cart", "new-cart", ["cart.requests"])
+    assert run("config", "check", str(tmp_path / CONFIG_NAME)) == 0
+
+
+def test_the_first_triggers_judge_the_variant_that_the_file_of_flags_gives(tmp_path: Path) -> None:
+    write(tmp_path, NAMES)
+    specs = load(tmp_path / CONFIG_NAME).trigger_specs()
+    variants = json.loads((tmp_path / FLAGS_NAME).read_text())["flags"]["new-cart"]["variants"]
+    assert [spec.condition.variant for spec in specs[:2]] == ["on", "on"]
+    assert {"on", specs[0].safe_variant} == set(variants)
+
+
+def test_the_flag_that_is_written_can_be_turned_back_without_a_doubt(tmp_path: Path) -> None:
+    write(tmp_path, NAMES)
+    document = Document((tmp_path / FLAGS_NAME).read_bytes())
+    document.replaced("new-cart", all_to(document.definition("new-cart"), "off"))
+    assert document.doubts("new-cart") == ""
+
+
+@pytest.mark.parametrize("there", [CONFIG_NAME, FLAGS_NAME])
+def test_nothing_is_overwritten_and_nothing_is_written_beside_it(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(FlipbackError, match=there):
+        write(tmp_path, NAMES)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a b", "", "x: y", "-n", "a,b", "x{}", "a\nb"])
+def test_a_name_that_yaml_would_read_otherwise_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    assert run("init", str(tmp_path / "new"), f"--service={name}") == 2
+    assert not (tmp_path / "new").exists()
