@@ -7,12 +7,14 @@ only if the breach is still there when that has had its time. Where half of ever
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agent import turns
 from agent.flag_state import FlagStatus
-from agent.incidents import Incident
+from agent.incidents import Known
+from agent.turns import FlagKey, Limit
 from detectors.blame import PROOF
 from streams.evidence import Evidence
 
@@ -21,9 +23,6 @@ AT_ONCE_S = 3.0
 
 LEAST_SERVICES = 3
 """Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
-
-FlagKey = tuple[str, str]
-"""Environment and flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +84,30 @@ class Blame:
     """What fires now, of all services that this process judges.
 
     `judged` tells what that is, `evaluate_every` how often; `window` is how long ago a change may be to be blamed,
-    `bake` how long a service gets after a flag was turned back before the next is, in seconds.
+    `bake` how long a service gets after a flag was turned back before the next is, and how long one flag waits for
+    another that is not turned back, in seconds. `limit` is how many flags may be.
     """
 
     def __init__(
-        self, judged: Callable[[], Judged], *, window: float, bake: float, evaluate_every: float = 1.0
+        self,
+        judged: Callable[[], Judged],
+        *,
+        window: float,
+        bake: float,
+        limit: Limit,
+        evaluate_every: float = 1.0,
     ) -> None:
         self._judge = judged
         self._window = window
         self._bake = bake
+        self._limit = limit
         self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
         self._judged = Judged({}, -math.inf)
         self._services = 0
         self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
         self._ill: dict[FlagKey, float] = {}
         self._ill_since: dict[FlagKey, int] = {}
+        self._chosen: dict[FlagKey, float] = {}
 
     def observe(self, evidences: Iterable[Evidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
         """Take in what fires at evaluation `t` of a shard, and the flags that are `ill`; `now` is the clock.
@@ -116,6 +124,7 @@ class Blame:
                 self._ill[key] = now
         self._ill = {key: at for key, at in self._ill.items() if now - at <= self._at_once}
         self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= self._at_once}
+        self._chosen = {key: at for key, at in self._chosen.items() if key in self._seen}
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
     def early(self, evidence: Evidence) -> bool:
@@ -127,14 +136,12 @@ class Blame:
         since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
         return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
 
-    def objection(
-        self,
-        evidence: Evidence,
-        flags: Mapping[FlagKey, FlagStatus],
-        incidents: Iterable[Incident],
-        now: float,
-    ) -> Objection | None:
-        """Why the flag of this evidence is not turned back now, None where nothing speaks against it."""
+    def objection(self, evidence: Evidence, group: Collection[FlagKey], known: Known, now: float) -> Objection | None:
+        """Why the flag of this evidence is not turned back now, None where nothing speaks against it.
+
+        `group` are the flags that would be turned back with it, itself included.
+        """
+        flags = known.flags
         # A service that is ill although its flag is safe already tells of that flag, not of what all share.
         ill = {key for key in self._ill if key not in flags or not flags[key].safe}
         outage = infrastructure(ill, self._judged.flags)
@@ -144,29 +151,42 @@ class Blame:
         if spec.condition.variant is not None:
             # Its own requests are worse: no other flag is blamed for that.
             return None
-        for incident in incidents:
-            if (
-                (incident.environment, incident.service) == (spec.environment, spec.service)
-                and incident.flag != spec.flag
-                and incident.outcome == "commanded"
-                and now - incident.commanded_at < self._bake
-            ):
-                return Objection(
-                    "bake",
-                    f"flag {incident.flag!r} of the same service was turned back {now - incident.commanded_at:.0f} s "
-                    f"ago; this one is next if the breach is still there after {self._bake:.0f} s",
-                )
-        suspects = [self._suspect(found, flags) for found in self._rivals(evidence, flags)]
+        waits = turns.before(spec, known, now, self._bake)
+        if waits is not None:
+            return Objection(*waits)
+        suspects = [
+            self._suspect(found, flags)
+            for key, found in self._rivals(evidence, flags)
+            if self._passed_over(key, flags[key].version, known, now) is None
+        ]
         chosen = first([*suspects, self._suspect(evidence, flags)], now, self._window)
         if chosen.flag == spec.flag:
-            return None
+            late = turns.beyond_limit(spec, group, known, now, self._limit)
+            return None if late is None else Objection(*late)
+        self._chosen.setdefault((spec.environment, chosen.flag), now)
         why = f"proven worse than its control ({chosen.proof:.1f} nats)" if _proven(chosen) else "the last to change"
         return Objection("blame", f"flag {chosen.flag!r} of the same service is turned back first: it is {why}")
 
-    def _rivals(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> list[Evidence]:
+    def passed_over(self, evidence: Evidence, known: Known, now: float) -> Iterator[tuple[Evidence, str]]:
+        """The other flags of the service that fire too and are waited for no longer, and why."""
+        if evidence.spec.condition.variant is not None:
+            return
+        for key, found in self._rivals(evidence, known.flags):
+            why = self._passed_over(key, known.flags[key].version, known, now)
+            if why is not None:
+                yield found, why
+
+    def _passed_over(self, key: FlagKey, version: str, known: Known, now: float) -> str | None:
+        """Why a flag is no longer chosen before others; None where it is."""
+        why = turns.given_up(key, version, known, now, self._bake)
+        if why is not None:
+            return why
+        waited = now - self._chosen.get(key, now)
+        return f"it was not turned back within {self._bake:.0f} s" if waited > self._bake else None
+
+    def _rivals(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Iterator[tuple[FlagKey, Evidence]]:
         """Other flags of the service whose trigger on all of it fires too, and which could be turned back."""
         spec = evidence.spec
-        found = []
         for key, (_, other) in self._seen.items():
             status, its = flags.get(key), other.spec
             if (
@@ -178,8 +198,7 @@ class Blame:
                 and status is not None
                 and not status.safe
             ):
-                found.append(other)
-        return found
+                yield key, other
 
     def _suspect(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Suspect:
         spec = evidence.spec

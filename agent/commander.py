@@ -13,23 +13,20 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent import events
-from agent.blame import Blame, FlagKey, Objection
-from agent.commands import MAX_INSTANCES, MAX_VARIANTS, Cause, Command, incident_id, issue, sign
-from agent.commands import Evidence as CommandEvidence
+from agent import audit, events
+from agent.blame import Blame, Objection
+from agent.commands import Cause, Command, incident_id, issue, sign
 from agent.config import Flag
 from agent.events import Event
+from agent.fight import fight
 from agent.flag_state import FlagStatus
+from agent.follow_up import problem, resend_at
 from agent.incidents import Incident, Known
+from agent.issuing import for_command, incident_of, shadow_event
 from agent.keys import PrivateKey
-from detectors.cells import COUNTS, REQUESTS
+from agent.turns import FlagKey
 from detectors.spec import TriggerSpec
 from streams.evidence import Evidence
-
-UNSEEN_AFTER = 30.0
-"""Seconds after a command within which the flag must be seen safe; then the inability is announced (promise P3)."""
-
-_RESEND_MARGIN = 5.0
 
 _OUTAGE_OVER = 60.0
 """Seconds without an outage of everything after which another is told anew."""
@@ -99,18 +96,20 @@ class Commander:
             return
         latched = self._known.incidents.get(incident)
         now = self._clock()
-        if latched is not None and not self._to_be_sent_again(latched, now):
-            if latched.outcome == "commanded" and now - latched.commanded_at > UNSEEN_AFTER:
-                await self._unable(
-                    spec,
-                    status.version,
-                    "unseen",
-                    f"flag still {status.variant!r} {UNSEEN_AFTER:.0f} s after the command",
-                )
+        if latched is not None and spec.shadow:
             return
+        # What was told in shadow mode has turned nothing back.
+        if latched is not None and latched.outcome == "commanded":
+            result = self._known.result_of(latched)
+            if now <= resend_at(latched, result):
+                found = problem(latched, status, result, now)
+                if found is not None:
+                    await self._unable(spec, status.version, *found, incident=latched.id)
+                return
         if self._blame.early(evidence):
             return
-        objection = self._blame.objection(evidence, self._known.flags, self._known.incidents.values(), now)
+        group = self._group(spec)
+        objection = self._blame.objection(evidence, group, self._known, now)
         if objection is not None:
             await self._held(spec, status, objection, now)
             return
@@ -137,9 +136,11 @@ class Commander:
                 )
             )
 
-    def _to_be_sent_again(self, incident: Incident, now: float) -> bool:
-        """An expired command that left the flag as it was has reached nobody; it is sent anew under the same id."""
-        return incident.outcome == "commanded" and now > incident.expires_at + _RESEND_MARGIN
+    def _group(self, spec: TriggerSpec) -> set[FlagKey]:
+        """The flags that are made safe together, but for those that are known to be."""
+        names = [spec.flag, *self._flags[spec.environment, spec.flag].together]
+        keys = {(spec.environment, name) for name in names}
+        return {key for key in keys if (seen := self._known.flags.get(key)) is None or not seen.safe}
 
     async def _command(self, evidence: Evidence, status: FlagStatus, now: float) -> None:
         spec = evidence.spec
@@ -154,17 +155,26 @@ class Commander:
                 continue
             service = self._flags[spec.environment, name].service
             commands.append(self._issue(evidence, name, service, companion.version, now, cause))
+        sent = [sign(command, self._key) for command in commands]
         if not spec.shadow:
-            for command in commands:
-                key = f"{command.environment}/{command.flag}".encode()
-                await self._outputs.command(key, sign(command, self._key))
-        incident = _incident(commands[0], evidence, self._clock())
+            for command, raw in zip(commands, sent, strict=True):
+                await self._outputs.command(f"{command.environment}/{command.flag}".encode(), raw)
+        earlier = self._known.incidents.get(commands[0].incident)
+        incident = incident_of(commands[0], evidence, self._clock(), earlier, audit.digest(sent[0]))
         # Known at once: the same second's next trigger must not wait for the record to come back.
         self._known.incidents[incident.id] = incident
         await self._outputs.incident(incident)
         if spec.shadow:
             for command in commands:
-                await self._outputs.event(_shadow_event(command))
+                await self._outputs.event(shadow_event(command))
+            return
+        for other, why in self._blame.passed_over(evidence, self._known, now) if earlier is None else ():
+            detail = f"passed over: {why}; flag {spec.flag!r} of the same service is turned back in its place"
+            version = self._known.flags[spec.environment, other.spec.flag].version
+            await self._unable(other.spec, version, "passed over", detail)
+        undone = fight(incident, self._known.incidents.values())
+        if undone is not None:
+            await self._unable(spec, status.version, "fight", undone, incident=incident.id)
 
     def _issue(
         self, evidence: Evidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
@@ -181,13 +191,18 @@ class Commander:
             flag_version=version,
             issued_at=now,
             rules_hash=self._rules_hash,
-            evidence=_for_command(evidence),
+            evidence=for_command(evidence),
             lifetime_s=self._lifetime,
             cause=cause,
         )
 
-    async def _unable(self, spec: TriggerSpec, version: str, kind: str, detail: str) -> None:
-        """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed."""
+    async def _unable(
+        self, spec: TriggerSpec, version: str, kind: str, detail: str, *, incident: str | None = None
+    ) -> None:
+        """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed.
+
+        `incident` is the one that was commanded, where there is one.
+        """
         key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, kind)
         if key in self._announced:
             return
@@ -196,7 +211,12 @@ class Commander:
             Event(
                 type=events.INABILITY,
                 subject=events.subject_of(spec.environment, spec.flag),
-                data={"trigger": spec.name, "flag_version": version, "reason": detail},
+                data={
+                    "trigger": spec.name,
+                    "flag_version": version,
+                    "reason": detail,
+                    **({} if incident is None else {"incident": incident}),
+                },
                 id=key,
                 time=self._clock(),
             )
@@ -221,73 +241,4 @@ def _held_since_change(evidence: Evidence, status: FlagStatus) -> bool:
     # Held without a break since after the change: the ordinary case. Else the newest seconds must show it.
     return evidence.first_true_at >= status.changed_at or (
         evidence.t - status.changed_at >= evidence.fresh_seconds and evidence.fresh
-    )
-
-
-def _for_command(evidence: Evidence) -> CommandEvidence:
-    return CommandEvidence(
-        metric=evidence.spec.condition.label,
-        scope=str(evidence.spec.scope),
-        window=evidence.window,
-        op=evidence.spec.condition.op,
-        threshold=evidence.threshold,
-        value=evidence.value,
-        samples=evidence.samples,
-        counts=dict(evidence.counts),
-        sources=evidence.sources,
-        instances=tuple(evidence.instances[:MAX_INSTANCES]),
-        age_s=evidence.age,
-        first_true_at=evidence.first_true_at,
-        fired_at=evidence.t,
-        control=evidence.control,
-        tier=evidence.tier,
-        evidence=evidence.evidence,
-        bound=evidence.bound,
-        null_rate=evidence.null_rate,
-        since=evidence.since,
-        variants=_by_variant(evidence),
-    )
-
-
-def _by_variant(evidence: Evidence) -> dict[str, dict[str, int]]:
-    """The counts of each variant of the flag, of the busiest ones where there are many."""
-    found = {} if evidence.variants is None else evidence.variants()
-    busiest = sorted(found, key=lambda name: -int(found[name][REQUESTS]))[:MAX_VARIANTS]
-    return {name: dict(zip(COUNTS, found[name].tolist(), strict=True)) for name in sorted(busiest)}
-
-
-def _incident(command: Command, evidence: Evidence, now: float) -> Incident:
-    return Incident(
-        id=command.incident,
-        environment=command.environment,
-        flag=command.flag,
-        service=command.service,
-        trigger=command.trigger,
-        flag_version=command.flag_version,
-        outcome="shadow" if evidence.spec.shadow else "commanded",
-        command=command.id,
-        fired_at=evidence.t,
-        commanded_at=now,
-        expires_at=command.expires_at,
-        metric=command.evidence.metric,
-        scope=command.evidence.scope,
-        op=evidence.spec.condition.op,
-        value=evidence.value,
-        threshold=evidence.threshold,
-        before=None if evidence.exposure is None else evidence.exposure(),
-    )
-
-
-def _shadow_event(command: Command) -> Event:
-    return Event(
-        type=events.COMMAND_SHADOWED,
-        subject=events.subject_of(command.environment, command.flag),
-        data={
-            "command": command.id,
-            "incident": command.incident,
-            "trigger": command.trigger,
-            "target": command.target,
-        },
-        id=events.event_id(command.id, events.COMMAND_SHADOWED),
-        time=command.issued_at,
     )

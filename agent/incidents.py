@@ -28,8 +28,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     `fired_at` is the evaluation (event time) at which it fired, `commanded_at` the clock when the command was
     acknowledged, `expires_at` when that command ends. `metric` (as it is written in a trigger), `scope`, `op`, `value`
     and `threshold` are what fired, `before` how much the flag's variants were asked for then; `sent` is the SHA-256 of
-    the newest signed command as it was sent (agent.audit.digest). Incidents of earlier versions of flipback have none
-    of these.
+    the newest signed command as it was sent (agent.audit.digest), `begun_at` the clock when the first of them was
+    acknowledged. Incidents of earlier versions of flipback have none of these.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     before: Exposure | None = None
     sent: str | None = None
+    begun_at: float | None = None
 
 
 class Aftermath(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from agent.presence import Presence, Said
 from agent.severity import level
 from agent.shutdown import Deadline
 from agent.topics import wanted
+from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
 from detectors.evaluation import Transition
@@ -217,6 +218,7 @@ class Worker:
                 self._judged,
                 window=self.config.blame.window,
                 bake=self.config.after_flip.bake,
+                limit=Limit(self.config.automation.most(len(flags)), self.config.automation.within),
                 evaluate_every=self.config.evaluate_every,
             ),
         )

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.blame import AT_ONCE_S, Blame, FlagKey, Judged, Suspect, first, infrastructure
+from agent.blame import AT_ONCE_S, Blame, Judged, Suspect, first, infrastructure
 from agent.flag_state import FlagStatus
-from agent.incidents import Incident
+from agent.incidents import Incident, Known
+from agent.turns import FlagKey, Limit
 from detectors.blame import PROOF, worse
 from detectors.grammar import parse
 from streams.evidence import Evidence
@@ -31,7 +32,7 @@ def status(flag: str, *, changed_at: float | None = None, safe: bool = False) ->
     seen = FlagStatus(
         flag=flag,
         environment="production",
-        version="g1-a",
+        version="g2-b" if safe else "g1-a",
         variant="off" if safe else "on",
         safe=safe,
         at=NOW,
@@ -56,11 +57,18 @@ def incident(flag: str, at: float) -> Incident:
     )
 
 
+def table(flags: dict[FlagKey, FlagStatus], *incidents: Incident) -> Known:
+    known = Known()
+    known.flags = flags
+    known.incidents = {one.id: one for one in incidents}
+    return known
+
+
 WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in range(5)}
 
 
 def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = math.inf) -> Blame:
-    return Blame(lambda: Judged(watched or {}, until), window=3600, bake=BAKE)
+    return Blame(lambda: Judged(watched or {}, until), window=3600, bake=BAKE, limit=Limit(9, 600.0))
 
 
 def blamed(
@@ -69,7 +77,7 @@ def blamed(
     """The flags against which nothing speaks."""
     made = blame()
     made.observe(firing, [], T, NOW)
-    return [one.spec.flag for one in firing if made.objection(one, flags, incidents, NOW) is None]
+    return [one.spec.flag for one in firing if made.objection(one, [], table(flags, *incidents), NOW) is None]
 
 
 def test_of_two_flags_of_a_service_the_last_to_change_is_turned_back_first() -> None:
@@ -89,9 +97,10 @@ def test_a_flag_that_is_proven_worse_than_its_control_goes_before_a_later_change
 
 
 def test_the_next_flag_waits_until_the_first_has_had_its_time() -> None:
-    flags = dict([status("new", changed_at=NOW - 5, safe=True), status("old", changed_at=NOW - 3000)])
-    assert blamed([of("old")], flags, incident("new", NOW - BAKE + 1)) == []
-    assert blamed([of("old")], flags, incident("new", NOW - BAKE)) == ["old"]
+    for passed, turn in ((BAKE - 1, []), (BAKE, ["old"])):
+        # It counts from the flip, which may have been long after the command was first sent.
+        flags = dict([status("new", changed_at=NOW - passed, safe=True), status("old", changed_at=NOW - 3000)])
+        assert blamed([of("old")], flags, incident("new", NOW - 400)) == turn
 
 
 def test_a_flag_whose_own_requests_are_worse_waits_for_no_other() -> None:
@@ -118,18 +127,18 @@ def test_what_no_longer_fires_is_forgotten() -> None:
     made, flags = blame(), dict([status("old"), status("new", changed_at=NOW - 60)])
     made.observe([of("new")], [], T, NOW)
     made.observe([of("old")], [], T, NOW + AT_ONCE_S + 0.1)
-    assert made.objection(of("old"), flags, [], NOW + AT_ONCE_S + 0.1) is None
+    assert made.objection(of("old"), [], table(flags), NOW + AT_ONCE_S + 0.1) is None
 
 
 def test_an_outage_lasts_from_one_evaluation_to_the_next_however_far_apart_they_are() -> None:
-    made = Blame(lambda: Judged(WATCHED, math.inf), window=3600, bake=BAKE, evaluate_every=5)
+    made = Blame(lambda: Judged(WATCHED, math.inf), window=3600, bake=BAKE, limit=Limit(9, 600.0), evaluate_every=5)
     flags = dict(status(f"f{n}") for n in range(5))
     for round_ in (0, 5, 10):
         for n in range(5):
             alarm, now = replace(of(f"f{n}", service=f"s{n}"), t=T + round_), NOW + round_ + n / 100
             made.observe([alarm], [], T + round_, now)
             assert made.early(alarm) is (round_ == 0)
-            objection = made.objection(alarm, flags, [], now)
+            objection = made.objection(alarm, [], table(flags), now)
             if round_:
                 assert objection is not None
                 assert objection.shared
@@ -140,14 +149,14 @@ def test_more_than_half_of_the_watched_flags_in_several_services_are_an_outage(i
     made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
     firing = [of(f"f{n}", service=f"s{n}") for n in range(ill)]
     made.observe(firing, [], T, NOW)
-    objections = [made.objection(one, flags, [], NOW) for one in firing]
+    objections = [made.objection(one, [], table(flags), NOW) for one in firing]
     assert all((found is not None and found.shared) is shared for found in objections)
 
 
 def test_what_is_ill_and_does_not_fire_yet_counts_for_an_outage() -> None:
     made, flags = blame(WATCHED), dict(status(f"f{n}") for n in range(5))
     made.observe([of("f0", service="s0")], [("production", "f1"), ("production", "f2")], T, NOW)
-    objection = made.objection(of("f0", service="s0"), flags, [], NOW)
+    objection = made.objection(of("f0", service="s0"), [], table(flags), NOW)
     assert objection is not None
     assert objection.shared
 
@@ -163,7 +172,7 @@ def test_what_fires_when_it_is_first_ill_waits_for_the_next_evaluation_in_which_
     made.observe([at(T, number=n) for n in range(1, 4)], [], T, NOW + 0.1)
     made.observe([at(T + 1)], [], T + 1, NOW + 1)
     assert not made.early(at(T + 1))
-    objection = made.objection(at(T + 1), {}, [], NOW + 1)
+    objection = made.objection(at(T + 1), [], table({}), NOW + 1)
     assert objection is not None
     assert objection.shared
 
@@ -196,7 +205,7 @@ def test_services_that_stay_ill_with_their_flag_safe_are_no_outage_of_the_others
     flags = dict(status(f"f{n}", safe=n < 2) for n in range(5))
     firing = [of(f"f{n}", service=f"s{n}") for n in range(4)]
     made.observe(firing, [], T, NOW)
-    assert made.objection(firing[2], flags, [], NOW) is None
+    assert made.objection(firing[2], [], table(flags), NOW) is None
 
 
 def test_flags_of_one_service_are_no_outage_of_everything() -> None:

@@ -12,14 +12,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.blame import Blame, Judged
-from agent.commander import UNSEEN_AFTER, Commander, Outputs, _for_command
+from agent.commander import Commander, Outputs
 from agent.commands import Cause, Command, verify
 from agent.commands import Evidence as CommandEvidence
 from agent.config import Flag, Trigger, When
 from agent.events import COMMAND_SHADOWED, INABILITY, Event
 from agent.flag_state import FlagStatus
+from agent.follow_up import UNSEEN_AFTER
 from agent.incidents import Incident, Known, encode
+from agent.issuing import for_command
 from agent.keys import PrivateKey
+from agent.turns import Limit
 from detectors.grammar import parse
 from detectors.spec import Action, TriggerSpec
 from streams.evidence import FRESH_SECONDS, Evidence, TierName
@@ -92,6 +95,7 @@ class Bench:
     broken: str = ""
     flags: list[Flag] = field(default_factory=lambda: [FLAG])
     watched: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    limit: Limit = field(default_factory=lambda: Limit(9, 600.0))
     written: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,7 +107,7 @@ class Bench:
             lifetime=LIFETIME,
             outputs=Outputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: Judged(self.watched, math.inf), window=3600, bake=120),
+            blame=Blame(lambda: Judged(self.watched, math.inf), window=3600, bake=120, limit=self.limit),
         )
 
     def see(self, seen: FlagStatus) -> None:
@@ -409,7 +413,7 @@ async def test_evidence_that_was_gathered_since_the_change_needs_no_hold(tier: T
 
 
 def test_evidence_without_a_tier_is_of_a_condition_that_was_held() -> None:
-    whole = msgspec.to_builtins(_for_command(evidence()))
+    whole = msgspec.to_builtins(for_command(evidence()))
     for name in ("tier", "evidence", "bound", "null_rate", "since"):
         del whole[name]
-    assert msgspec.convert(whole, CommandEvidence) == _for_command(evidence())
+    assert msgspec.convert(whole, CommandEvidence) == for_command(evidence())
