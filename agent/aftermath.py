@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -38,28 +37,25 @@ def lookback(flags: Sequence[Flag], settings: AfterFlipSettings) -> int:
     return math.ceil(settings.effect + PATIENCE) + 60 if several else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """Where it is said; each returns when the broker has acknowledged."""
-
-    record: Callable[[Aftermath], Awaitable[None]]
-    event: Callable[[Event], Awaitable[None]]
-
-
 class AftermathWatch:
     """Looks at the flags of commanded incidents for as long as they are as the flip left them.
 
     `flags` are the managed ones by (environment, flag). What was said is in `known`, from its topic: who takes over
-    says it no second time, and begins anew with what is open.
+    says it no second time, and begins anew with what is open. `publish` publishes an event and, once that is written,
+    that it was said; it returns at once.
     """
 
     def __init__(
-        self, flags: Mapping[tuple[str, str], Flag], known: Known, settings: AfterFlipSettings, outputs: Outputs
+        self,
+        flags: Mapping[tuple[str, str], Flag],
+        known: Known,
+        settings: AfterFlipSettings,
+        publish: Callable[[Event, Aftermath], object],
     ) -> None:
         self._flags = flags
         self._known = known
         self._settings = settings
-        self._outputs = outputs
+        self._publish = publish
         self._incidents: dict[tuple[str, str], list[str]] = {}
         self._indexed = 0
         self._before: dict[tuple[str, str], Exposure] = {}
@@ -72,9 +68,9 @@ class AftermathWatch:
                     (incident.id, service), Aftermath(incident=incident.id, service=service)
                 )
                 if said.effect is None:
-                    said = await self._effect(incident, said, second, changed_at)
+                    said = self._effect(incident, said, second, changed_at)
                 if said.bake is None and service == incident.service and not second.muted:
-                    await self._bake(incident, said, second, changed_at)
+                    self._bake(incident, said, second, changed_at)
             # A flip in the same process waits for one of these at most, not for all that are open.
             await asyncio.sleep(0)
 
@@ -96,7 +92,7 @@ class AftermathWatch:
                 if generation(status.version) == generation(incident.flag_version) + 1:
                     yield incident, status.changed_at
 
-    async def _effect(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> Aftermath:
+    def _effect(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> Aftermath:
         where = incident.environment, said.service, incident.flag
         before = self._exposure_before(incident, said.service, second, changed_at)
         if second.muted or second.time <= changed_at:
@@ -123,7 +119,7 @@ class AftermathWatch:
             t=second.time,
         )
         self._before.pop((incident.id, said.service), None)
-        return await self._say(event, msgspec.structs.replace(said, effect=found.verdict))
+        return self._say(event, msgspec.structs.replace(said, effect=found.verdict))
 
     def _exposure_before(self, incident: Incident, service: str, second: Second, changed_at: float) -> Exposure | None:
         if service == incident.service:
@@ -134,13 +130,13 @@ class AftermathWatch:
             self._before[key] = second.observer.exposure(incident.environment, service, incident.flag)
         return self._before.get(key)
 
-    async def _bake(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> None:
+    def _bake(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> None:
         found = self._baked(incident, second, changed_at)
         if found is None:
             return
         flag = self._flags[incident.environment, incident.flag]
         event = bake_event(incident, flag, found, t=second.time)
-        await self._say(event, msgspec.structs.replace(said, bake=found.verdict))
+        self._say(event, msgspec.structs.replace(said, bake=found.verdict))
 
     def _baked(self, incident: Incident, second: Second, changed_at: float) -> BakeVerdict | None:
         observer = second.observer
@@ -166,9 +162,7 @@ class AftermathWatch:
         reason = f"samples {measured.samples}, wanted {spec.least_samples}, late {measured.late}"
         return BakeVerdict("unknown", str(looked_at), None, reason)
 
-    async def _say(self, event: Event, said: Aftermath) -> Aftermath:
-        """Tell it, then note that it was told: a crash between the two tells it again, under the same id."""
-        await self._outputs.event(event)
+    def _say(self, event: Event, said: Aftermath) -> Aftermath:
         self._known.aftermaths[said.incident, said.service] = said
-        await self._outputs.record(said)
+        self._publish(event, said)
         return said

@@ -10,49 +10,49 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
-from agent import aftermath, incidents
+from agent import aftermath
 from agent.aftermath import AftermathWatch
 from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
 from agent.errors import FlipbackError
-from agent.events import Event, to_kafka
 from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
 from agent.flips import CHECK_EVERY, Flips
 from agent.heartbeats import Obstacle, Role
-from agent.incidents import Aftermath, Incident, Known
+from agent.incidents import Known
 from agent.kafka import connection as connect
 from agent.keys import load_private
 from agent.logs import log_event
 from agent.own_keys import make_keys, makes_keys
 from agent.presence import Presence, Said
-from agent.severity import level
+from agent.publisher import Publisher
 from agent.shutdown import Deadline
 from agent.topics import wanted
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
-from detectors.evaluation import Transition
-from detectors.spec import TriggerSpec, longest_lookback, longest_window
+from detectors.spec import longest_lookback, longest_window
 from detectors.windows import DISPLAY
 from streams.app import send_until_acknowledged
 from streams.clock import Clock
 from streams.command_app import ExecutorRole
 from streams.condition import Condition, shortened
-from streams.drift import Drift
-from streams.habits import Habit
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness, silence
 from streams.log import read_topic
 from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
+from streams.outbox import Record
 from streams.topics import Topics, create, describe
 from streams.transport import App
 from streams.watch import watch_list
 
 ROLES: tuple[Role, ...] = ("ingest", "monitor", "executor")
+
+_FLUSH_WITHIN = 0.5
+"""Seconds that records which nobody waits for get at the end: what is left of a flip is in the ledger."""
 
 _logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class Worker:
         self.connection = connect(config)
         self.known = Known()
         self.clock = Clock()
+        self.publisher = Publisher(self.topics, self._write)
         self.ingest: IngestRole | None = None
         self.monitor: MonitorRole | None = None
         self.executor: ExecutorRole | None = None
@@ -137,8 +138,11 @@ class Worker:
                 apps = self.apps()
                 for app in apps.values():
                     app.finalize()
+                stack.push_async_callback(self.publisher.outbox.close)
                 stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
                 await asyncio.gather(*(app.start() for app in apps.values()))
+                stack.push_async_callback(self.publisher.outbox.flush, _FLUSH_WITHIN)
+                self._begin("watching topics", self.publisher.watch(), stack)
                 self._begin("reading heartbeats", presence.follow(), stack)
                 stack.push_async_callback(presence.heart.leave)
                 self._begin("publishing heartbeats", presence.heart.run(), stack)
@@ -192,10 +196,11 @@ class Worker:
                 evaluate_every=int(config.evaluate_every),
                 catching_up_after=config.catching_up_after,
                 handlers=self._handlers(),
+                outbox=self.publisher.outbox,
                 ready=self._tables_read,
             )
         if "executor" in self.roles:
-            self.flips = Flips(config, emit=lambda event: self._event(self._app("executor"), event))
+            self.flips = Flips(config, emit=self.publisher.event)
             self.executor = ExecutorRole(
                 self.connection, self.topics, lookback=config.command.expires, execute=self._execute
             )
@@ -209,9 +214,9 @@ class Worker:
             rules_hash=rules_hash(self.config),
             lifetime=self.config.command.expires,
             outputs=Outputs(
-                command=lambda key, value: self._send("monitor", self.topics.commands, value, key=key),
-                incident=self._incident,
-                event=lambda event: self._event(self._app("monitor"), event),
+                command=self._command,
+                incident=self.publisher.incident,
+                event=self.publisher.post,
             ),
             clock=time.time,
             blame=Blame(
@@ -223,27 +228,22 @@ class Worker:
             ),
         )
 
-        after = AftermathWatch(
-            flags,
-            self.known,
-            self.config.after_flip,
-            aftermath.Outputs(record=self._aftermath, event=lambda event: self._event(self._app("monitor"), event)),
-        )
+        after = AftermathWatch(flags, self.known, self.config.after_flip, self.publisher.said)
 
-        async def transition(spec: TriggerSpec, change: Transition) -> None:
-            await self._event(self._app("monitor"), transition_event(spec, change))
-
-        async def inability(partition: int, condition: Condition, begun: bool) -> None:
-            event = inability_event(self.topics.partials, partition, condition, begun=begun, at=time.time())
-            await self._event(self._app("monitor"), event)
+        def inability(partition: int, condition: Condition, begun: bool) -> None:
+            at = time.time()
+            self.publisher.event(inability_event(self.topics.partials, partition, condition, begun=begun, at=at))
 
         async def firing(second: Second) -> None:
             await commander.firing(second.time, second.firing, second.ill)
 
-        async def drift(habit: Habit, found: Drift) -> None:
-            await self._event(self._app("monitor"), drift_event(habit, found))
-
-        return Handlers(firing=firing, transition=transition, inability=inability, judged=after.judged, drift=drift)
+        return Handlers(
+            firing=firing,
+            transition=lambda spec, change: self.publisher.event(transition_event(spec, change)),
+            inability=inability,
+            drift=lambda habit, found: self.publisher.event(drift_event(habit, found)),
+            judged=after.judged,
+        )
 
     def _judged(self) -> Judged:
         if self.monitor is None:
@@ -255,22 +255,14 @@ class Worker:
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
         return {name: role.app for name, role in roles.items() if role is not None}
 
-    def _app(self, role: Role) -> App:
-        return self.apps()[role]
+    async def _write(self, record: Record) -> None:
+        # The executor's producer where there is one: commands have the monitor's for themselves.
+        app = next(iter(self.apps().values()))
+        topic, value, key, partition, headers = record
+        await app.producer.send_and_wait(topic, key, value, partition, None, list(headers))
 
-    async def _send(self, role: Role, topic: str, value: bytes, *, key: bytes | None = None) -> None:
-        await send_until_acknowledged(self._app(role), topic, value, key=key)
-
-    async def _incident(self, incident: Incident) -> None:
-        await self._send("monitor", self.topics.incidents, incidents.encode(incident), key=incident.id.encode())
-
-    async def _aftermath(self, said: Aftermath) -> None:
-        await self._send("monitor", self.topics.incidents, incidents.encode(said), key=said.key)
-
-    async def _event(self, app: App, event: Event) -> None:
-        key, value, headers = to_kafka(event)
-        log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
-        await send_until_acknowledged(app, self.topics.events, value, key=key, headers=headers)
+    async def _command(self, key: bytes, value: bytes) -> None:
+        await send_until_acknowledged(self.apps()["monitor"], self.topics.commands, value, key=key)
 
     def _flag(self, value: bytes | None) -> None:
         status = self.known.flag(value)
@@ -316,16 +308,15 @@ class Worker:
             problems = await flips.check()
             if problems != self._problems:
                 self._problems = problems
-                await self._event(self._app("executor"), flips_event(self.topics.commands, problems, at=time.time()))
+                self.publisher.event(flips_event(self.topics.commands, problems, at=time.time()))
             await asyncio.sleep(CHECK_EVERY)
 
     async def _publish(self, status: FlagStatus) -> None:
         change = change_of(self.known.flags.get((status.environment, status.flag)), status)
         self.known.see(status)
-        key = f"{status.environment}/{status.flag}".encode()
-        await self._send("executor", self.topics.flags, incidents.encode(status), key=key)
+        self.publisher.flag(status)
         if change is not None:
-            await self._event(self._app("executor"), change)
+            self.publisher.event(change)
 
     async def ready(self) -> None:
         """Return when every role reads its topics."""
@@ -358,6 +349,8 @@ class Worker:
         """What keeps a role from its work, although it reads or stands by."""
         silent = silence(app, time.monotonic())
         problems = [] if silent is None else [silent]
+        if name != "ingest":
+            problems += self.publisher.problems()
         if name == "executor" and self.flips is not None:
             problems += self.flips.unreadable() or self._problems
         return problems

@@ -22,6 +22,9 @@ _WARNING = frozenset(
 )
 """A person should look."""
 
+_VERDICTS = (events.trigger_type(""), "flipback.drift.")
+_FIRING = events.trigger_type("firing")
+
 
 def level(event: Event) -> int:
     """The level of `logging` at which the event is logged."""
@@ -33,3 +36,11 @@ def level(event: Event) -> int:
     if event.type in _ERROR or (event.type == events.INCIDENT_DONE and event.data.get("partial")):
         return logging.ERROR
     return logging.WARNING if event.type in _WARNING else logging.INFO
+
+
+def importance(event: Event) -> int:
+    """How long the event is kept where not all can be: the verdicts that ask nothing of anybody are dropped first."""
+    loud = level(event)
+    if loud >= logging.ERROR:
+        return 2
+    return 1 if loud >= logging.WARNING or not event.type.startswith(_VERDICTS) or event.type == _FIRING else 0

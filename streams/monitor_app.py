@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from detectors.evaluation import Transition
@@ -25,6 +25,7 @@ from streams.learnt import EVERY, Key, Learnt, decode, encode
 from streams.log import last_records
 from streams.memory import keep_freed_memory
 from streams.monitor import Second, Shard
+from streams.outbox import Outbox, Record
 from streams.partials import decode_all, partition_of
 from streams.reading import Delivery, Reading
 from streams.slices import Source
@@ -48,12 +49,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Whom the monitor tells. All are awaited before the next second, so a slow one delays that, never loses it."""
+    """Whom the monitor tells. `firing` and `judged` are awaited before the next second, and so wait for nothing but the
+    broker's word on a command; the others return at once. `transition` returns a future, done when it is published.
+    """
 
     firing: Callable[[Second], Awaitable[None]]
-    transition: Callable[[TriggerSpec, Transition], Awaitable[None]]
-    inability: Callable[[int, Condition, bool], Awaitable[None]]
-    drift: Callable[[Habit, Drift], Awaitable[None]]
+    transition: Callable[[TriggerSpec, Transition], asyncio.Future[None]]
+    inability: Callable[[int, Condition, bool], object]
+    drift: Callable[[Habit, Drift], object]
     judged: Callable[[Second], Awaitable[None]]
 
 
@@ -75,6 +78,7 @@ class MonitorRole:
         evaluate_every: int,
         catching_up_after: float,
         handlers: Handlers,
+        outbox: Outbox,
         ready: asyncio.Event,
     ) -> None:
         keep_freed_memory()
@@ -88,6 +92,7 @@ class MonitorRole:
         self._evaluate_every = evaluate_every
         self._catching_up_after = catching_up_after
         self._handlers = handlers
+        self._outbox = outbox
         self._ready = ready
         self._reading = Reading(
             batched=frozenset({topics.partials}),
@@ -273,24 +278,25 @@ class MonitorRole:
     async def _publish(self, shard: Shard, second: Second) -> None:
         if second.ill:
             await self._handlers.firing(second)
-        # Of different triggers, and so in no order: in turn, each would wait for the broker's word on all before.
-        await asyncio.gather(*(self._handlers.transition(spec, change) for spec, change in second.transitions))
+        told = [self._handlers.transition(spec, change) for spec, change in second.transitions]
         for habit, drift in second.drifts:
-            await self._handlers.drift(habit, drift)
+            self._handlers.drift(habit, drift)
         await self._give_way(begin=bool(second.firing))
         if second.health is not None:
-            await self._send_health(shard.partition, second.health)
+            # Who takes over does not publish anew what a health record stands for: its events go first.
+            self._send_health(shard.partition, second.health, told)
         if not second.muted and second.time % EVERY < self._evaluate_every:
             for record in shard.learnt():
                 key = "/".join(record.key).encode()
-                await self.app.producer.send(self._topics.healthy, key, encode(record), 0, None, None)
+                self._outbox.put(Record(self._topics.healthy, encode(record), key, 0))
         if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
-            await self._send_checkpoint(shard)
+            self._send_checkpoint(shard)
         # Last and one at a time, so that what is looked at after a flip never delays the next one.
         async with self._looking:
             await self._handlers.judged(second)
         if second.muted:
-            # A long replay must not keep heartbeats and the health server waiting.
+            # A long replay must not keep heartbeats and the health server waiting, nor outrun its health records.
+            await self._outbox.room(self._topics.health)
             await asyncio.sleep(0)
 
     async def _give_way(self, *, begin: bool) -> None:
@@ -302,11 +308,10 @@ class MonitorRole:
         while (left := self._way_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
-    async def _send_health(self, partition: int, frame: Health) -> None:
-        # Not awaited to the acknowledgement: a dashboard's record never delays a command (promise P6).
-        await self.app.producer.send(self._topics.health, None, encoder.encode(frame), partition, None, None)
+    def _send_health(self, partition: int, frame: Health, after: Collection[asyncio.Future[None]] = ()) -> None:
+        self._outbox.put(Record(self._topics.health, encoder.encode(frame), partition=partition), after=after)
 
-    async def _send_checkpoint(self, shard: Shard) -> None:
+    def _send_checkpoint(self, shard: Shard) -> None:
         found = shard.checkpoint(self._identity(shard.partition))
         if found is None or shard.partition in self._too_large:
             return
@@ -317,7 +322,7 @@ class MonitorRole:
             _logger.warning("checkpoint.too-large", extra={"fields": {"error": str(error)}})
             return
         key = str(shard.partition).encode()
-        await self.app.producer.send(self._topics.checkpoints, key, value, shard.partition, None, None)
+        self._outbox.put(Record(self._topics.checkpoints, value, key, shard.partition))
 
     async def _tick(self) -> None:
         """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""
@@ -325,7 +330,7 @@ class MonitorRole:
         for partition, shard in self.shards.items():
             condition = shard.condition(now)
             if condition.status != "live":
-                await self._send_health(partition, shard.unknown_health(now))
+                self._send_health(partition, shard.unknown_health(now))
             change = self._announcements.observe(partition, condition, now)
             if change is not None:
-                await self._handlers.inability(partition, condition, change == "begun")
+                self._handlers.inability(partition, condition, change == "begun")

@@ -11,6 +11,7 @@ import pytest
 
 from streams.connection import Connection
 from streams.monitor_app import Handlers, MonitorRole
+from streams.outbox import Outbox
 from streams.reading import Delivery, Position
 from streams.slices import Slice, Source
 from streams.topics import Topics
@@ -20,6 +21,10 @@ SOURCE = Source("flipback.partials", 0)
 
 async def nothing(*_: Any) -> None:
     return None
+
+
+def published(*_: Any) -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 class Shard:
@@ -51,7 +56,8 @@ def role(*shards: Shard) -> MonitorRole:
         max_scopes=10,
         evaluate_every=1,
         catching_up_after=15.0,
-        handlers=Handlers(firing=nothing, transition=nothing, inability=nothing, drift=nothing, judged=nothing),
+        handlers=Handlers(firing=nothing, transition=published, inability=published, drift=published, judged=nothing),
+        outbox=Outbox(nothing),
         ready=asyncio.Event(),
     )
     made.shards = dict(enumerate(shards))  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""What flipback writes and nobody waits for: audit events, incidents, what was said of them, states of flags.
+
+All of it goes through the outbox, so that no topic that takes no records delays a verdict or a flip (promise P6). That
+a topic takes none for a while is an inability: in the log and in /readyz at once, in the audit log when that takes
+records again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from agent import events, incidents
+from agent.events import Event, to_kafka
+from agent.flag_state import FlagStatus
+from agent.incidents import Aftermath, CommandResult, Incident
+from agent.logs import log_event
+from agent.severity import importance, level
+from streams.outbox import Outbox, Record, Stall
+from streams.topics import Topics
+
+STALLED_AFTER = 10.0
+"""Seconds without an acknowledgement, while records wait, after which a topic counts as one that takes none."""
+
+_CHECK_EVERY = 1.0
+_ERROR_LENGTH = 200
+
+_logger = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes records by `send`, which returns when a broker has acknowledged one. Nothing here waits for that."""
+
+    def __init__(self, topics: Topics, send: Callable[[Record], Awaitable[object]]) -> None:
+        self._topics = topics
+        compacted = (topics.incidents, topics.flags, topics.checkpoints, topics.healthy)
+        self.outbox = Outbox(send, compacted)
+        self._announced: dict[str, int] = {}
+
+    def event(self, event: Event) -> asyncio.Future[None]:
+        """Log an event and queue it for the audit log; the future is done when a broker has acknowledged it."""
+        key, value, headers = to_kafka(event)
+        log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
+        return self.outbox.put(Record(self._topics.events, value, key, headers=headers), importance(event))
+
+    async def post(self, event: Event) -> None:
+        """Log an event and queue it, for who awaits what it calls; returns at once."""
+        self.event(event)
+
+    async def incident(self, record: Incident | CommandResult) -> None:
+        """Queue an incident, or what became of its command; returns at once.
+
+        Whoever takes over before an incident is written sends the same command again, by whose id the executor knows
+        it.
+        """
+        key = record.id.encode() if isinstance(record, Incident) else record.key
+        self.outbox.put(Record(self._topics.incidents, incidents.encode(record), key))
+
+    def said(self, event: Event, said: Aftermath) -> None:
+        """Publish what is said of a flip, and, once that is written, that it was said."""
+        record = Record(self._topics.incidents, incidents.encode(said), said.key)
+
+        def note(written: asyncio.Future[None]) -> None:
+            if not written.cancelled() and written.exception() is None:
+                self.outbox.put(record)
+
+        self.event(event).add_done_callback(note)
+
+    def flag(self, status: FlagStatus) -> None:
+        """Queue the state of a flag."""
+        key = f"{status.environment}/{status.flag}".encode()
+        self.outbox.put(Record(self._topics.flags, incidents.encode(status), key))
+
+    def problems(self) -> list[str]:
+        """The topics that take no records, and what to do, one sentence each."""
+        return [_words(topic, stall) for topic, stall in self.outbox.stalls(STALLED_AFTER).items()]
+
+    async def watch(self) -> None:
+        """Announce when a topic begins to take no records, and when it takes them again. Until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(_CHECK_EVERY)
+
+    def look(self) -> None:
+        """Announce what changed since the last look."""
+        stalls = self.outbox.stalls(STALLED_AFTER)
+        for topic, stall in stalls.items():
+            if topic not in self._announced:
+                self._announced[topic] = self.outbox.dropped(topic)
+                self.event(_inability(topic, begun=True, reason=_words(topic, stall)))
+        for topic in [*self._announced]:
+            if topic not in stalls:
+                dropped = self.outbox.dropped(topic) - self._announced.pop(topic)
+                lost = f"; {dropped} records were dropped meanwhile, see the log" if dropped else ""
+                self.event(_inability(topic, begun=False, reason=f"{topic} takes records again{lost}"))
+
+
+def _words(topic: str, stall: Stall) -> str:
+    error = f", {stall.error[:_ERROR_LENGTH]}" if stall.error else ""
+    return (
+        f"{topic} takes no records: {stall.waiting} wait, none was acknowledged for {stall.seconds:.0f} s{error}; "
+        "verdicts and flips go on without it. Does the topic exist, may this process write to it, does its "
+        "max.message.bytes allow 1 MB?"
+    )
+
+
+def _inability(topic: str, *, begun: bool, reason: str) -> Event:
+    at = time.time()
+    state = "begun" if begun else "ended"
+    return Event(
+        type=events.INABILITY,
+        subject=topic,
+        data={"state": state, "status": "unwritable", "reason": reason},
+        id=events.event_id("unwritable", topic, state, str(at)),
+        time=at,
+    )

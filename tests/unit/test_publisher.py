@@ -1,0 +1,131 @@
+"""Publishing: no topic that takes no records delays anything, and a person hears of it (promises P3 and P6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+import streams.outbox
+from agent.events import FLAG_EFFECTIVE, FLAG_VERIFIED, INABILITY, Event, from_kafka, trigger_type
+from agent.incidents import Aftermath
+from agent.publisher import STALLED_AFTER, Publisher
+from agent.severity import importance
+from streams.outbox import Record
+from streams.topics import Topics
+
+EVENT = Event(type=FLAG_EFFECTIVE, subject="production/new", data={"reason": "gone"}, id="e", time=1_700_000_000.0)
+SAID = Aftermath(incident="i", service="shop", effect="effective")
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.away = False
+        self.taken: list[Record] = []
+
+    async def send(self, record: Record) -> None:
+        if self.away:
+            raise UnknownTopicOrPartitionError
+        self.taken.append(record)
+
+    def events(self) -> list[Event]:
+        return [from_kafka(r.value, r.headers) for r in self.taken if r.topic == "flipback.events"]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    monkeypatch.setattr(streams.outbox, "_RETRY_FIRST", 0.0)
+    monkeypatch.setattr(streams.outbox, "_RETRY_MOST", 0.0)
+    return Broker()
+
+
+def publisher(broker: Broker) -> tuple[Publisher, list[float]]:
+    made, now = Publisher(Topics("flipback"), broker.send), [0.0]
+    made.outbox._monotonic = lambda: now[0]
+    return made, now
+
+
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_an_audit_topic_that_takes_nothing_is_an_inability_in_the_log_and_in_readyz_and_told_once(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made, now = publisher(broker)
+    broker.away = True
+    made.event(EVENT)
+    await turns()
+    made.look()
+    assert made.problems() == []
+    now[0] += STALLED_AFTER
+    made.look()
+    made.look()
+    (problem,) = made.problems()
+    assert problem.startswith("flipback.events takes no records: 2 wait, none was acknowledged for 10 s, Unknown")
+    assert "max.message.bytes" in problem
+    logged = [r for r in caplog.records if r.getMessage() == INABILITY]
+    assert [(r.levelname, r.__dict__["fields"]["state"]) for r in logged] == [("ERROR", "begun")]
+    broker.away = False
+    await turns()
+    made.look()
+    await turns()
+    assert made.problems() == []
+    said = [event for event in broker.events() if event.type == INABILITY]
+    assert [(event.subject, event.data["state"]) for event in said] == [
+        ("flipback.events", "begun"),
+        ("flipback.events", "ended"),
+    ]
+    assert said[1].data["reason"] == "flipback.events takes records again"
+
+
+async def test_what_was_dropped_meanwhile_is_counted_when_the_topic_takes_records_again(broker: Broker) -> None:
+    made, now = publisher(broker)
+    made.outbox._most_bytes = 2000
+    broker.away = True
+    made.event(EVENT)
+    await turns()
+    now[0] += STALLED_AFTER
+    made.look()
+    for number in range(20):
+        made.event(Event(type=trigger_type("ok"), subject="production/new", data={}, id=f"{number}", time=EVENT.time))
+    broker.away = False
+    await turns()
+    made.look()
+    await turns()
+    dropped = made.outbox.dropped("flipback.events")
+    assert dropped > 10
+    assert f"{dropped} records were dropped meanwhile" in broker.events()[-1].data["reason"]
+
+
+async def test_that_a_flip_was_told_of_is_noted_only_when_the_event_is_written(broker: Broker) -> None:
+    made, _ = publisher(broker)
+    broker.away = True
+    made.said(EVENT, SAID)
+    await turns()
+    broker.away = False
+    await turns()
+    assert [record.topic for record in broker.taken] == ["flipback.events", "flipback.incidents"]
+    assert broker.taken[1].key == b"i/shop"
+
+
+async def test_an_event_that_was_dropped_is_not_noted_as_told(broker: Broker) -> None:
+    made, _ = publisher(broker)
+    made.outbox._most_bytes = 10
+    made.said(EVENT, SAID)
+    await turns()
+    assert broker.taken == []
+
+
+def test_verdicts_are_given_up_before_flips_and_those_before_inabilities() -> None:
+    def rank(kind: str, **data: str) -> int:
+        return importance(Event(type=kind, subject="s", data=data, id="i", time=0.0))
+
+    assert [rank(trigger_type(state)) for state in ("ok", "pending", "unknown")] == [0, 0, 0]
+    assert rank(trigger_type("firing")) == rank(FLAG_VERIFIED) == 1
+    assert rank(INABILITY, state="begun") == 2
+    assert rank("flipback.drift.worse") == 0
