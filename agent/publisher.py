@@ -98,11 +98,11 @@ class Publisher:
 
 
 def _words(topic: str, stall: Stall) -> str:
-    error = f", {stall.error[:_ERROR_LENGTH]}" if stall.error else ""
+    # The same as long as it lasts: a heartbeat is published when it changes.
+    error = f" ({stall.error[:_ERROR_LENGTH]})" if stall.error else ""
     return (
-        f"{topic} takes no records: {stall.waiting} wait, none was acknowledged for {stall.seconds:.0f} s{error}; "
-        "verdicts and flips go on without it. Does the topic exist, may this process write to it, does its "
-        "max.message.bytes allow 1 MB?"
+        f"{topic} takes no records: none was acknowledged for {STALLED_AFTER:.0f} s{error}; verdicts and flips go on "
+        "without it. Does the topic exist, may this process write to it, does its max.message.bytes allow 1 MB?"
     )
 
 

@@ -58,6 +58,10 @@ def log(deployment: Deployment) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def announced(deployment: Deployment, topic: str) -> bool:
+    return any(row["event"] == INABILITY and row.get("subject") == topic for row in log(deployment))
+
+
 async def until(found: Callable[[], bool], within: float = 60) -> None:
     async with asyncio.timeout(within):
         while not found():
@@ -105,8 +109,7 @@ async def test_a_flip_does_not_wait_for_the_audit_topic_whose_absence_is_announc
             async with aiohttp.ClientSession() as session:
                 roles = await not_ready(session, url, events)
             assert not roles["executor"]["ready"]
-            announced = [row for row in log(deployment) if row["event"] == INABILITY and row.get("subject") == events]
-            await until(lambda: worker.poll() is None and bool(announced or log(deployment)))
+            await until(lambda: announced(deployment, events))
             if how == "deleted":
                 specs = [spec for spec in deployment.topics.specs(4, 600) if spec.name == events]
                 await create(specs, replication=1, connection=deployment.client)
@@ -146,9 +149,7 @@ async def test_judging_and_flips_go_on_without_health_checkpoints_and_tables(
             await delete(deployment, *gone)
             # Longer than what a role may stand still for (streams.liveness.STUCK_AFTER), which ended the process.
             subject = topics.health if which == "health" else topics.checkpoints
-            await until(
-                lambda: any(row["event"] == INABILITY and row.get("subject") == subject for row in log(deployment)), 90
-            )
+            await until(lambda: announced(deployment, subject), 90)
             status["on"] = 500
             await deployment.flipped("bad")
             assert worker.poll() is None
