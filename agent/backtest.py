@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from agent.config import Config
 from agent.errors import ConfigError
 from agent.replay import Change, Evaluated, replay
+from agent.yaml_text import read_yaml
 from detectors.grammar import format_condition
 from detectors.spec import TriggerSpec
 from streams.settings import Format
@@ -87,12 +87,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_labels(path: Path) -> list[Fault]:
     """The faults of a file in the order of time. Raises ConfigError where it is none."""
-    try:
-        rows = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    rows = read_yaml(path)
     if not isinstance(rows, list):
         raise ConfigError(f"{path}: expected a list of faults, such as `- {{at: 1700000000, name: slow database}}`")
     return sorted((_fault(row, f"{path}: fault {number + 1}") for number, row in enumerate(rows)), key=lambda f: f.at)
@@ -214,12 +209,20 @@ def _time(value: object, where: str) -> float:
         case int() | float() if math.isfinite(value):
             return float(value)
         case datetime():
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+            return _moment(value, where)
         case str():
             try:
                 moment = datetime.fromisoformat(value)
             except ValueError:
                 pass
             else:
-                return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+                return _moment(moment, where)
     raise ConfigError(f"{where}: {value!r} is no time; expected Unix seconds or such as 2026-01-31T12:00:00Z")
+
+
+def _moment(moment: datetime, where: str) -> float:
+    """Unix seconds of a time that says its zone: one that does not may be hours off, which no result would show."""
+    if moment.tzinfo is None:
+        shown = moment.isoformat()
+        raise ConfigError(f"{where}: {shown} has no zone; write {shown}Z for UTC, or an offset such as {shown}+02:00")
+    return moment.timestamp()

@@ -11,9 +11,7 @@ from typing import Any, Protocol
 
 import yaml
 
-_MOST_BYTES = 16 * 1024 * 1024
-_DEEPEST = 100
-"""Levels of nesting; a configuration has seven."""
+from agent.yaml_text import MOST_BYTES, excess
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,8 @@ def read(path: Path) -> Document:
         what = f"its name ends in {path.suffix}" if path.suffix else "its name has no ending"
         return _broken(f"{what}: neither YAML nor TOML", "name it .yaml, .yml, .json or .toml, as it is written")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return _broken(f"is larger than {_MOST_BYTES:,} bytes", "is this the configuration? It was not read")
+        if path.stat().st_size > MOST_BYTES:
+            return _broken(f"is larger than {MOST_BYTES:,} bytes", "is this the configuration? It was not read")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         return _broken(f"cannot be read: {error.strerror}", "name a file that exists and that this user may read")
@@ -91,8 +89,8 @@ def _toml(text: str) -> Document:
 
 def _yaml(text: str) -> Document:
     try:
-        if line := _too_deep(text):
-            return _broken(f"is nested more than {_DEEPEST} levels deep", "close what is open above it", line)
+        if (too_much := excess(text)) is not None:
+            return _broken(*too_much)
         loader = yaml.CSafeLoader(text)
         try:
             node = loader.get_single_node()
@@ -111,22 +109,6 @@ def _yaml(text: str) -> Document:
         return _broken(f"is not YAML: {what}", "correct it there", mark.line + 1 if mark else None)
     except yaml.YAMLError as error:
         return _broken(f"is not YAML: {error}", "correct it")
-
-
-def _too_deep(text: str) -> int | None:
-    """The line in which the nesting passes the limit, None where it does not.
-
-    Events come without recursion; composing them recurses in C, where 100,000 brackets end the process.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _DEEPEST:
-                return event.start_mark.line + 1 if event.start_mark else 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return None
 
 
 def _walk(node: yaml.Node, path: str, line: int, document: Document, seen: set[int]) -> None:

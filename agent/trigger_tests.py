@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from agent.config import Config
 from agent.config_load import load
 from agent.errors import ConfigError
 from agent.replay import Evaluated, lines
 from agent.series_notation import COUNTS, parse_series, parse_values
+from agent.yaml_text import read_yaml
 from detectors.grammar import parse_span
 from streams.replay import Replay
 
@@ -89,12 +89,7 @@ class Result:
 
 def run(path: Path) -> Iterator[Result]:
     """Run the tests of a file. Raises ConfigError where the file or its configuration cannot be used."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    content = read_yaml(path)
     if content is None:
         raise ConfigError(f"{path}: it is empty; {_EXPECTED}")
     try:

@@ -140,3 +140,15 @@ def test_the_command_prints_a_row_a_trigger(tmp_path: Path, capsys: pytest.Captu
     rows = capsys.readouterr().out.splitlines()
     assert rows[1].split()[:6] == ["new-checkout/errors", "1", "of", "1", "8", "s"]
     assert plot.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-03-29T02:30:00", "2026-03-29 02:30:00", "'2026-03-29T02:30:00'", "2026-03-29 02:30"]
+)
+@pytest.mark.parametrize("name", ["at", "until"])
+def test_a_time_of_a_fault_without_a_zone_is_refused(tmp_path: Path, name: str, time: str) -> None:
+    path = tmp_path / "labels.yaml"
+    row = f"at: 2026-03-29T00:00:00Z, until: {time}" if name == "until" else f"at: {time}"
+    path.write_text(f"- {{{row}}}\n")
+    with pytest.raises(ConfigError, match=r"fault 1: 2026-03-29T02:30:00 has no zone; write .*Z for UTC"):
+        read_labels(path)
