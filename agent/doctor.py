@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from agent import backends
+from agent.armed import shadow_obstacle
+from agent.armed import wanted as rules_of
 from agent.automation import FILE_NAME, Automation, words
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.config import Config, Flag
+from agent.deployment import look
 from agent.errors import BackendError, ConfigError, LedgerError
 from agent.flips import LEDGER
+from agent.heartbeats import Obstacle, alive
 from agent.kafka import connection
 from agent.keys import load_private, load_public
+from agent.status import read_status
 from agent.topics import wanted
+from streams.condition import shortened
 from streams.errors import StreamsError
 from streams.topics import describe
 
@@ -30,13 +36,15 @@ BUDGET_S = 5.0
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at. `what` names it, `detail` says what was found, or what to do where it is no good.
 
-    `took_ms` is how long the answer took, None where nothing was asked.
+    `took_ms` is how long the answer took, None where nothing was asked. `local` findings are of this machine and its
+    flag systems, the others of the brokers, of the processes that run, and of the mode.
     """
 
     what: str
     ok: bool
     detail: str
     took_ms: float | None = None
+    local: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +54,12 @@ class _Answer:
 
 
 async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
-    """Look at keys, flags and brokers, each as it is found. Brokers are left out where `kafka` is False."""
+    """Look at keys, flags, brokers and the processes that run, each as it is found. What only brokers can tell is left
+    out where `kafka` is False.
+    """
     state = _state(config)
-    for finding in [*_keys(config), state, *(_automation(config) if state.ok else [])]:
+    halts = list(_automation(config)) if state.ok else []
+    for finding in [*_keys(config), state, *halts]:
         yield finding
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
@@ -62,8 +73,16 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
                 yield finding
         finally:
             await backend.close()
+    shadow = shadow_obstacle(rules_of(config))
+    if shadow is not None:
+        yield _finding(shadow)
     if kafka:
-        yield await _brokers(config)
+        brokers = await _brokers(config)
+        yield brokers
+        if brokers.ok:
+            known = {finding.what for finding in halts} | ({"shadow"} if shadow is not None else set())
+            async for finding in _deployment(config, known):
+                yield finding
 
 
 async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncIterator[Finding]:
@@ -167,14 +186,36 @@ async def _brokers(config: Config) -> Finding:
             if config.kafka.create_topics:
                 # Those that are missing are made at the start; that a broker answers is all that can be asked.
                 await describe([], client)
-                return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start))
+                return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start), local=False)
             await describe(names, client)
     except (ConfigError, StreamsError) as error:
-        return Finding(what="kafka", ok=False, detail=str(error), took_ms=_since(start))
+        return Finding(what="kafka", ok=False, detail=str(error), took_ms=_since(start), local=False)
     except TimeoutError:
         detail = f"no answer from {', '.join(config.kafka.brokers)} in {2 * BUDGET_S:.0f} s"
-        return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start))
-    return Finding(what="kafka", ok=True, detail=f"answers, {len(names)} topics are there", took_ms=_since(start))
+        return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start), local=False)
+    there = f"answers, {len(names)} topics are there"
+    return Finding(what="kafka", ok=True, detail=there, took_ms=_since(start), local=False)
+
+
+async def _deployment(config: Config, known: Collection[str]) -> AsyncIterator[Finding]:
+    """What the running processes say, which is what `flipback status` goes by, but for obstacles that are `known`."""
+    start = time.monotonic()
+    try:
+        arming, members = await look(config, await read_status(config))
+    except StreamsError as error:
+        yield Finding(what="processes", ok=False, detail=str(error), took_ms=_since(start), local=False)
+        return
+    living = shortened([member.beat.name for member in alive(members)])
+    if living:
+        yield Finding(what="processes", ok=True, detail=f"alive: {living}", took_ms=_since(start), local=False)
+    for obstacle in arming.obstacles:
+        if obstacle.what not in known:
+            yield _finding(obstacle)
+
+
+def _finding(obstacle: Obstacle) -> Finding:
+    detail = f"{obstacle.why}; {obstacle.do}" if obstacle.do else obstacle.why
+    return Finding(what=obstacle.what, ok=False, detail=detail, local=False)
 
 
 def _since(start: float) -> float:

@@ -122,6 +122,10 @@ class Flips:
         self._backends = make_backends(config)
         self._published: dict[FlagRef, FlagStatus] = {}
         self._retries: set[asyncio.Task[None]] = set()
+        self.problems: list[str] | None = None
+        """What would stop a flip by the last check; None before the first."""
+        self.halt: str | None = None
+        """Why nothing is done without a person, if so; one of `problems`."""
         ledger = open_ledger(config)
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
@@ -189,14 +193,15 @@ class Flips:
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
         found = await asyncio.gather(self._halted(), *(self._check(name) for name in self._backends))
-        return [problem for problems in found for problem in problems]
+        self.problems = [problem for problems in found for problem in problems]
+        return self.problems
 
     async def _halted(self) -> list[str]:
         try:
-            halted = await self._executor.halted()
+            self.halt = await self._executor.halted()
         except LedgerError as error:
             return [str(error)]
-        return [] if halted is None else [halted]
+        return [] if self.halt is None else [self.halt]
 
     async def _check(self, name: str) -> list[str]:
         wanted = [(flag.ref, flag.safe) for flag in self._flags if flag.backend == name]

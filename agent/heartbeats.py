@@ -24,6 +24,9 @@ MAX_AHEAD = 5.0
 
 MAX_TEXT = 500
 MAX_OBSTACLES = 20
+MAX_FLAGS_TEXT = 64 * 1024
+"""Characters of the names of all managed flags: 1,500 flags with names of 40."""
+
 MAX_BYTES = 256 * 1024
 
 Role = Literal["ingest", "monitor", "executor"]
@@ -54,13 +57,15 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TelemetryCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of a topic in the last minute: those that came, those that were rejected, why most were, and one."""
+    """Samples of a topic in the last minute: those that came, those that were rejected, why the newest was, and its
+    beginning.
+    """
 
     topic: Name
-    received: int
-    rejected: int
-    reason: str = ""
-    example: str = ""
+    received: Annotated[int, msgspec.Meta(ge=0)]
+    rejected: Annotated[int, msgspec.Meta(ge=0)]
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
+    example: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +73,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     `roles` has the part that it plays in each of its roles, `reads` the partitions it has of each topic. `rules` and
     `managed` are hashes of the triggers and of the managed flags (agent.config_load). `signs` is the id of the key with
-    which its monitor signs, `accepts` are those that its executor obeys. `halted` is why its executor turns back
+    which its monitor signs, `accepts` are those that its executor obeys. `flags` are the managed flags, each
+    "environment/flag", or none where they are too many to tell. `halted` is why its executor turns back
     nothing by itself, if so.
     """
 
@@ -84,6 +90,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["active", "shadow"] = "active"
     signs: Name | None = None
     accepts: Annotated[list[Name], msgspec.Meta(max_length=100)] = []
+    flags: list[Name] = []
     reads: dict[str, list[int]] = {}
     halted: str | None = None
     obstacles: Annotated[list[Obstacle], msgspec.Meta(max_length=MAX_OBSTACLES)] = []
@@ -103,7 +110,8 @@ def encode(beat: Heartbeat) -> bytes:
     """The record's value, whatever the lengths of what it tells."""
     shown = [obstacle.bounded() for obstacle in beat.obstacles[:MAX_OBSTACLES]]
     halted = None if beat.halted is None else _cut(beat.halted)
-    return _encoder.encode(msgspec.structs.replace(beat, obstacles=shown, halted=halted))
+    flags = beat.flags if sum(map(len, beat.flags)) <= MAX_FLAGS_TEXT else []
+    return _encoder.encode(msgspec.structs.replace(beat, obstacles=shown, halted=halted, flags=flags))
 
 
 def decode(value: bytes) -> Heartbeat | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from agent.armed import Arming, FlagKey, View, arming, names, wanted
 from agent.config import Config
 from agent.config_load import managed_hash, rules_hash
 from agent.heart import Heart
@@ -41,7 +42,10 @@ class Said:
 
 
 class Presence:
-    """Publishes what this process is, and keeps the table of all. Raises ConfigError where a key cannot be used."""
+    """Publishes what this process is, and keeps the table of all. Raises ConfigError where a key cannot be used.
+
+    `partitions` is how many each topic has, `ages` how many seconds ago each flag was read, None while that is unknown.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class Presence:
         connection: Mapping[str, Any],
         apps: Callable[[], Mapping[Role, App]],
         said: Callable[[], Said],
+        partitions: Mapping[str, int],
+        ages: Callable[[], Mapping[FlagKey, float] | None],
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self.members = Members()
@@ -59,6 +65,9 @@ class Presence:
         self._connection = dict(connection)
         self._apps = apps
         self._said = said
+        self._partitions = partitions
+        self._ages = ages
+        self._wanted = wanted(config)
         self._fixed = Heartbeat(
             id=self.id,
             host=socket.gethostname()[:255],
@@ -71,6 +80,7 @@ class Presence:
             managed=managed_hash(config),
             mode=config.mode,
             signs=load_private(config.signing_key).id if "monitor" in roles else None,
+            flags=names(config),
             accepts=[load_public(path).id for path in config.public_keys] if "executor" in roles else [],
         )
         self.heart = Heart(self.beat, self._send)
@@ -91,15 +101,34 @@ class Presence:
             mode=fixed.mode,
             signs=fixed.signs,
             accepts=fixed.accepts,
+            flags=fixed.flags,
             reads=reads_of(source for sources in given.values() for source in sources or ()),
             halted=said.halted,
             obstacles=list(said.obstacles),
             telemetry=list(said.telemetry),
         )
 
+    def arming(self) -> Arming:
+        """Would a flip happen now, as far as this process knows?"""
+        said, members = self._said(), self.members
+        halt = [] if said.halted is None else [Obstacle(what="automation", why=said.halted)]
+        return arming(
+            self._wanted,
+            View(
+                members=members.all() if members.caught_up else None,
+                partitions=self._partitions,
+                ages=self._ages(),
+                local=[*halt, *said.obstacles],
+                own=self.id,
+                started_at=self._fixed.started_at,
+            ),
+        )
+
     async def follow(self) -> None:
         """Keep the table up to its topic. A topic that cannot be read ends nothing: then all others look away."""
         while True:
+            # What is read from the beginning again is not new.
+            self.members.caught_up = False
             try:
                 async for read in read_topic(self._topic, self._connection):
                     for record in read.records:

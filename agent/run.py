@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 
 from agent import aftermath
 from agent.aftermath import AftermathWatch
+from agent.armed import Arming, FlagKey
 from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
@@ -20,7 +21,7 @@ from agent.errors import FlipbackError
 from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
 from agent.flips import CHECK_EVERY, Flips
-from agent.heartbeats import Obstacle, Role
+from agent.heartbeats import Role
 from agent.incidents import Known
 from agent.kafka import connection as connect
 from agent.keys import load_private
@@ -28,6 +29,7 @@ from agent.logs import log_event
 from agent.own_keys import make_keys, makes_keys
 from agent.presence import Presence, Said
 from agent.publisher import Publisher
+from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.topics import wanted
 from agent.turns import Limit
@@ -38,9 +40,9 @@ from detectors.windows import DISPLAY
 from streams.app import send_until_acknowledged
 from streams.clock import Clock
 from streams.command_app import ExecutorRole
-from streams.condition import Condition, shortened
+from streams.condition import Condition
 from streams.ingest_app import IngestRole
-from streams.liveness import Liveness, silence
+from streams.liveness import Liveness
 from streams.log import read_topic
 from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
@@ -105,7 +107,8 @@ class Worker:
         self.monitor: MonitorRole | None = None
         self.executor: ExecutorRole | None = None
         self.flips: Flips | None = None
-        self.web = HealthServer(self.health, host=config.web.host, port=config.web.port)
+        self.presence: Presence | None = None
+        self.web = HealthServer(self.health, self._arming, host=config.web.host, port=config.web.port)
         self._tables_read = asyncio.Event()
         self._tables: dict[str, Callable[[bytes | None], object]] = {
             self.topics.incidents: self.known.incident,
@@ -115,7 +118,6 @@ class Worker:
             self._tables[self.topics.healthy] = self._remember
         self._at_end: set[str] = set()
         self._liveness: dict[str, Liveness] = {}
-        self._problems: list[str] = []
         self._recovered = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -126,7 +128,15 @@ class Worker:
         if makes_keys(self.config, self.roles):
             make_keys(self.config)
         self._make_roles(partitions)
-        presence = Presence(self.config, self.roles, connection=self.connection.client, apps=self.apps, said=self._said)
+        presence = self.presence = Presence(
+            self.config,
+            self.roles,
+            connection=self.connection.client,
+            apps=self.apps,
+            said=self._said,
+            partitions=partitions,
+            ages=self._ages,
+        )
         async with contextlib.AsyncExitStack() as stack:
             with ending:
                 await self.web.start()
@@ -251,9 +261,12 @@ class Worker:
         return Judged(self.monitor.watched(), self.monitor.judged_until(time.time()))
 
     def apps(self) -> dict[Role, App]:
+        return {name: role.app for name, role in self._roles_here().items()}
+
+    def _roles_here(self) -> Roles:
         roles: dict[Role, ExecutorRole | MonitorRole | IngestRole | None]
         roles = {"executor": self.executor, "monitor": self.monitor, "ingest": self.ingest}
-        return {name: role.app for name, role in roles.items() if role is not None}
+        return {name: role for name, role in roles.items() if role is not None}
 
     async def _write(self, record: Record) -> None:
         # The executor's producer where there is one: commands have the monitor's for themselves.
@@ -305,9 +318,9 @@ class Worker:
     async def _check_flips(self, flips: Flips) -> None:
         """Announce what would stop a flip when it begins and when it is over."""
         while True:
+            before = flips.problems or []
             problems = await flips.check()
-            if problems != self._problems:
-                self._problems = problems
+            if problems != before:
                 self.publisher.event(flips_event(self.topics.commands, problems, at=time.time()))
             await asyncio.sleep(CHECK_EVERY)
 
@@ -326,39 +339,31 @@ class Worker:
 
     def health(self) -> dict[str, RoleHealth]:
         """The state of each role, for people and probes."""
-        now = time.time()
-        result = {}
-        for name, role in (("ingest", self.ingest), ("monitor", self.monitor), ("executor", self.executor)):
-            if role is None:
-                continue
-            # Without a partition Faust never comes to the start of reading; who stands by is as ready as it gets.
-            standby = role.app.unassigned
-            ready, detail = role.assigned or standby, "reading" if role.assigned else "waiting for partitions"
-            if standby:
-                detail = "standing by: other processes have all partitions"
-            if isinstance(role, MonitorRole) and ready and not standby:
-                conditions = {p: shard.condition(now) for p, shard in role.shards.items()}
-                not_live = [f"partials/{p}: {c.detail}" for p, c in sorted(conditions.items()) if c.status != "live"]
-                detail = shortened(not_live, "; ") or f"live, {len(conditions)} partitions"
-            if problems := self._unable(name, role.app):
-                ready, detail = False, "; ".join(problems)
-            result[name] = RoleHealth(live=True, ready=ready, detail=detail)
-        return result
+        return {name: health_of(role, self._problems_of(name)) for name, role in self._roles_here().items()}
 
-    def _unable(self, name: str, app: App) -> list[str]:
+    def _problems_of(self, role: Role) -> list[str]:
         """What keeps a role from its work, although it reads or stands by."""
-        silent = silence(app, time.monotonic())
-        problems = [] if silent is None else [silent]
-        if name != "ingest":
-            problems += self.publisher.problems()
-        if name == "executor" and self.flips is not None:
-            problems += self.flips.unreadable() or self._problems
+        problems = self.publisher.problems() if role != "ingest" else []
+        if role == "executor" and self.flips is not None:
+            problems += self.flips.unreadable() or self.flips.problems or []
         return problems
 
     def _said(self) -> Said:
         """What this process tells the others of itself."""
-        roles = self.health()
-        return Said([Obstacle(what=name, why=said.detail) for name, said in roles.items() if not said.ready])
+        return Said(
+            obstacles_of(self._roles_here(), self.flips, self.publisher.problems()),
+            None if self.flips is None else self.flips.halt,
+            telemetry_of(self.ingest, [telemetry.topic for telemetry in self.config.telemetry]),
+        )
+
+    def _arming(self) -> Arming | None:
+        return None if self.presence is None else self.presence.arming()
+
+    def _ages(self) -> dict[FlagKey, float] | None:
+        """How many seconds ago each flag was read, once the table has been."""
+        now = time.time()
+        known = self.known.flags.items()
+        return {name: now - status.at for name, status in known} if self._tables_read.is_set() else None
 
     async def watch(self) -> None:
         """Raise RoleFailed as soon as a role has ended or stands still."""

@@ -1,7 +1,8 @@
-"""Health of every role over HTTP, for a supervisor: GET /healthz (is it alive) and /readyz (does it do its work).
+"""Health over HTTP, for a supervisor: GET /healthz (is it alive) and /readyz (would a flip happen now).
 
-Listens on loopback unless the configuration names another address. Answers with status 200, or with 503 and `"failing"`
-where a role is not: `{"status": "ok", "roles": {"monitor": {"live": true, "ready": true, "detail": "42 scopes"}}}`.
+Listens on loopback unless the configuration names another address. Answers with 200, or with 503 and `"failing"`:
+`{"status": "ok", "roles": {"monitor": {"live": true, "ready": true, "detail": "42 scopes"}}}`. That of /readyz also has
+`armed` and `obstacles`, which are those of `flipback status`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
+from agent.armed import Arming
 from agent.errors import FlipbackError
 from agent.logs import log_event
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -33,8 +39,15 @@ class RoleHealth:
 class HealthServer:
     """Serves what `health()` returns, asked anew at each request; it is called in the event loop and must not wait."""
 
-    def __init__(self, health: Callable[[], Mapping[str, RoleHealth]], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        health: Callable[[], Mapping[str, RoleHealth]],
+        arming: Callable[[], Arming | None],
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self._health = health
+        self._arming = arming
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -72,19 +85,38 @@ class HealthServer:
             self._runner = None
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        return self._answer(lambda roles: all(role.live for role in roles.values()))
+        return self._answer(lambda roles: all(role.live for role in roles.values()), {})
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        arming = self._asked(self._arming)
         # No role yet is not ready, but alive: a process that starts is not to be restarted for it.
-        return self._answer(lambda roles: bool(roles) and all(role.live and role.ready for role in roles.values()))
+        return self._answer(
+            lambda roles: (
+                arming is not None
+                and arming.ready
+                and bool(roles)
+                and all(role.live and role.ready for role in roles.values())
+            ),
+            {
+                "armed": arming is not None and arming.armed,
+                "obstacles": [msgspec.to_builtins(one) for one in arming.obstacles] if arming is not None else [],
+            },
+        )
 
-    def _answer(self, judge: Callable[[Mapping[str, RoleHealth]], bool]) -> web.Response:
-        try:
-            roles = self._health()
-            ok = judge(roles)
-        except Exception as error:
-            # A role that cannot say how it is, is not well.
-            log_event(_logger, "health.failed", level=logging.ERROR, error=repr(error))
-            roles, ok = {}, False
-        body = {"status": "ok" if ok else "failing", "roles": {name: asdict(role) for name, role in roles.items()}}
+    def _answer(self, judge: Callable[[Mapping[str, RoleHealth]], bool], more: Mapping[str, object]) -> web.Response:
+        roles = self._asked(self._health)
+        ok = roles is not None and judge(roles)
+        body = {
+            "status": "ok" if ok else "failing",
+            **more,
+            "roles": {name: asdict(role) for name, role in (roles or {}).items()},
+        }
         return web.json_response(body, status=200 if ok else 503, headers={"Cache-Control": "no-store"})
+
+    def _asked(self, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except Exception as error:
+            # What cannot say how it is, is not well.
+            log_event(_logger, "health.failed", level=logging.ERROR, error=repr(error))
+            return None

@@ -23,6 +23,7 @@ from streams.partials import VERSION, Partial, encode, pack, split
 from streams.reading import Delivery, Position
 from streams.reduce import Reducer
 from streams.slices import Source
+from streams.telemetry_counts import TelemetryCounts
 
 HEARTBEAT = 1.0
 """Seconds after which a source's owner speaks even if its watermark stands still; monitors wait 10 s for it."""
@@ -77,6 +78,7 @@ class Ingest:
         self._max_lateness = max_lateness
         self._send = send
         self._clock = clock
+        self.counts = TelemetryCounts()
         self._owned: dict[Source, _Owned] = {}
 
     def assign(self, sources: Mapping[Source, int]) -> None:
@@ -111,7 +113,9 @@ class Ingest:
         batch = self._decoder.decode(delivery.slice)
         ahead = owned.reducer.add(batch, self._clock.now().latest)
         owned.processed = delivery.after
-        return batch.rejects + ahead
+        counted = len(batch.columns.ts) - sum(reject.rows for reject in ahead)
+        self.counts.add(delivery.slice, counted, rejects := batch.rejects + ahead)
+        return rejects
 
     def committable(self, source: Source) -> int | None:
         """The offset from which a reader must start to recount all that is not yet acknowledged."""

@@ -156,6 +156,14 @@ async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str
         return await _partitions(admin, wanted)
 
 
+async def present(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
+    """How many partitions each of the topics has that there are."""
+    wanted = list(names)
+    async with _admin(connection) as admin:
+        there = set(await admin.list_topics())
+        return await _partitions(admin, [name for name in wanted if name in there])
+
+
 @asynccontextmanager
 async def _admin(connection: dict[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
     servers = ", ".join(connection["bootstrap_servers"])

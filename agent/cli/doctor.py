@@ -1,9 +1,9 @@
-"""`flipback doctor`: would a flip work now."""
+"""`flipback doctor`: would a flip happen now."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding.")
 @click.option("--no-kafka", is_flag=True, help="Leave the brokers out.")
 def command(path: Path, as_json: bool, no_kafka: bool) -> int:
-    """Look at keys and the ledger, read every flag, try every flip as a dry run, ask the brokers. Writes nothing.
+    """Look at keys and the ledger, read every flag, try every flip as a dry run, ask the brokers and the processes that
+    run. Changes nothing. The last line is ARMED, or NOT ARMED with the first reason.
 
     Exit status 4 where a flip would fail: a flag system that does not answer, a right or a flag that is missing, a
-    ledger that cannot be written; 1 where only the brokers do not answer.
+    ledger that cannot be written, a halt; 1 where only the brokers do not answer, or what runs would not flip: no
+    executor, keys that do not fit, another configuration, shadow mode; 4 wins over 1.
     """
     import msgspec
 
@@ -41,10 +43,17 @@ def command(path: Path, as_json: bool, no_kafka: bool) -> int:
     asyncio.run(show(examine(load(path), kafka=not no_kafka)))
     bad = [finding for finding in found if not finding.ok]
     if not as_json:
-        click.echo("a flip would work" if not bad else f"{len(bad)} of {len(found)} are not well")
-    if any(finding.what != "kafka" for finding in bad):
+        click.echo(_verdict(bad, len(found), kafka=not no_kafka))
+    if any(finding.local for finding in bad):
         return BackendError.exit_code
     return FlipbackError.exit_code if bad else 0
+
+
+def _verdict(bad: Sequence[Finding], looked_at: int, *, kafka: bool) -> str:
+    if bad:
+        more = f" ({len(bad)} of {looked_at} are not well)" if len(bad) > 1 else ""
+        return f"NOT ARMED: {bad[0].what}: {bad[0].detail}{more}"
+    return "ARMED" if kafka else "a flip would work from here; whether it is ARMED only the brokers can tell"
 
 
 def _line(finding: Finding) -> str:

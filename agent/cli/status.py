@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from agent.armed import Arming
+    from agent.heartbeats import Member
     from agent.incidents import Aftermath, Incident
 
 SHOWN_INCIDENTS = 10
+SHOWN_PROCESSES = 20
 
 
 @click.command("status")
@@ -22,19 +25,38 @@ SHOWN_INCIDENTS = 10
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(path: Path, as_json: bool) -> int:
-    """Show the state of every managed flag, the verdict of every trigger and the newest incidents.
+    """Say whether a flip would happen now: ARMED, or NOT ARMED, why, and what to do. Then show the state of every
+    managed flag, the verdict of every trigger and the newest incidents.
 
-    Reads flipback's topics; needs no running process. Exit status 1 where verdicts are not live.
+    Reads flipback's topics; needs no running process. Exit status 0 where it is armed, else 1.
     """
     import msgspec
 
-    from agent.config_load import load
-    from agent.status import read_status
+    from agent.config_load import load, rules_hash
+    from agent.deployment import look
+    from agent.status import Status, read_status
+    from streams.errors import TopicError
 
-    status = asyncio.run(read_status(load(path)))
+    config = load(path)
+
+    async def read() -> tuple[Status, Arming, list[Member]]:
+        status = await read_status(config)
+        return status, *await look(config, status)
+
+    try:
+        status, arming, members = asyncio.run(read())
+    except TopicError as error:
+        unread = {"armed": False, "obstacles": [{"what": "kafka", "why": str(error)}]}
+        click.echo(msgspec.json.encode(unread) if as_json else f"NOT ARMED: {error}")
+        return 1
     problems, shown = status.problems, status.incidents[:SHOWN_INCIDENTS]
+    exit_status, rules = 0 if arming.armed else 1, rules_hash(config)
     if as_json:
         body = {
+            "armed": arming.armed,
+            "obstacles": arming.obstacles,
+            "rules": rules,
+            "processes": [{**msgspec.to_builtins(member.beat), "alive": member.alive} for member in members],
             "live": not problems,
             "problems": problems,
             "flags": status.flags,
@@ -43,7 +65,13 @@ def command(path: Path, as_json: bool) -> int:
             "aftermaths": [said for incident in shown for said in status.after(incident)],
         }
         click.echo(msgspec.json.encode(body))
-        return 1 if problems else 0
+        return exit_status
+    for line in arming.lines():
+        click.echo(line)
+    click.echo(f"rules     {rules[:12]} in this file")
+    click.echo("processes" if members else "processes  none")
+    for member in sorted(members, key=lambda member: member.age)[:SHOWN_PROCESSES]:
+        click.echo(f"  {_process(member, rules)}")
     click.echo("verdicts  " + ("live" if not problems else "NOT LIVE"))
     for problem in problems:
         click.echo(f"  ! {problem}")
@@ -65,7 +93,16 @@ def command(path: Path, as_json: bool) -> int:
         said = "".join(f"  {text}" for text in after_flip(incident, status.after(incident)))
         name = f"{incident.environment}/{incident.flag}/{incident.trigger}"
         click.echo(f"  {at}  {name}  {incident.outcome}{said}  {incident.id}")
-    return 1 if problems else 0
+    return exit_status
+
+
+def _process(member: Member, rules: str) -> str:
+    """A process in a line; away ones too, for a day."""
+    beat = member.beat
+    roles = ", ".join(f"{role} {part}" for role, part in beat.roles.items())
+    same = "these rules" if beat.rules == rules else f"other rules: {beat.rules[:12]}"
+    state = "alive" if member.alive else f"AWAY, last heard of {member.age:.0f} s ago"
+    return f"{beat.name}: {state}; {roles}; {same}; flipback {beat.version}"
 
 
 def after_flip(incident: Incident, said: Sequence[Aftermath]) -> Iterator[str]:

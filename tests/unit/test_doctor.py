@@ -85,7 +85,20 @@ def test_brokers_that_do_not_answer_are_told_apart_from_flags(home: Path, capsys
 
 def test_for_people_it_ends_with_a_verdict(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "-c", str(home / "flipback.yaml"), "--no-kafka") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "a flip would work"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "a flip would work from here; whether it is ARMED only the brokers can tell"
+
+
+@pytest.mark.parametrize("top", ["mode: shadow", "whole: no"])
+def test_in_shadow_mode_it_does_not_say_that_a_flip_would_happen(
+    home: Path, capsys: pytest.CaptureFixture[str], top: str
+) -> None:
+    of_trigger = CONFIG.replace("when: ", "mode: shadow, when: ")
+    (home / "flipback.yaml").write_text(f"{CONFIG}{top}\n" if top == "mode: shadow" else of_trigger)
+    assert run("doctor", "-c", str(home / "flipback.yaml"), "--no-kafka") == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("NOT ARMED: shadow: ")
+    assert "nothing is commanded" in last
 
 
 def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(

@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.armed import Arming
 from agent.errors import FlipbackError
+from agent.heartbeats import Obstacle
 from agent.web import HealthServer, RoleHealth
 
 GOOD = RoleHealth(live=True, ready=True, detail="at the watermark")
@@ -30,17 +32,36 @@ class Roles:
         return self.said
 
 
+class Armed:
+    """What is said of the whole deployment."""
+
+    def __init__(self) -> None:
+        self.said: Arming | None = Arming(())
+
+    def __call__(self) -> Arming | None:
+        return self.said
+
+
+@pytest.fixture
+def armed() -> Armed:
+    return Armed()
+
+
 @pytest.fixture
 def roles() -> Roles:
     return Roles()
 
 
 @pytest.fixture
-async def server(roles: Roles) -> AsyncIterator[HealthServer]:
-    server = HealthServer(roles)
+async def server(roles: Roles, armed: Armed) -> AsyncIterator[HealthServer]:
+    server = HealthServer(roles, armed)
     await server.start()
     yield server
     await server.stop()
+
+
+UNABLE = Obstacle(what="executor", why="no executor is alive", do="start one")
+SHADOW = Obstacle(what="shadow", why="mode: shadow", waits=True)
 
 
 async def get(server: HealthServer, path: str) -> tuple[int, Any]:
@@ -69,11 +90,33 @@ async def test_the_answer_tells_each_role(server: HealthServer, roles: Roles) ->
     _, body = await get(server, "/readyz")
     assert body == {
         "status": "failing",
+        "armed": True,
+        "obstacles": [],
         "roles": {
             "ingest": {"live": True, "ready": True, "detail": "at the watermark"},
             "monitor": {"live": True, "ready": False, "detail": "catching up, 40 s behind"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "is_armed"),
+    [
+        (Arming(()), 200, True),
+        (Arming((SHADOW,)), 200, False),
+        (Arming((SHADOW, UNABLE)), 503, False),
+        (None, 503, False),
+    ],
+)
+async def test_it_is_ready_where_a_flip_would_happen_and_in_shadow_mode(
+    server: HealthServer, roles: Roles, armed: Armed, said: Arming | None, status: int, is_armed: bool
+) -> None:
+    roles.said, armed.said = {"ingest": GOOD}, said
+    answered, body = await get(server, "/readyz")
+    assert (answered, body["armed"]) == (status, is_armed)
+    assert len(body["obstacles"]) == (0 if said is None else len(said.obstacles))
+    # A supervisor must not restart a process because another one is away.
+    assert (await get(server, "/healthz"))[0] == 200
 
 
 async def test_health_that_cannot_be_told_is_bad(server: HealthServer, roles: Roles) -> None:
@@ -83,7 +126,7 @@ async def test_health_that_cannot_be_told_is_bad(server: HealthServer, roles: Ro
 
 async def test_it_listens_on_loopback_and_on_a_port_of_its_own(server: HealthServer, roles: Roles) -> None:
     assert server.url.startswith("http://127.0.0.1:")
-    other = HealthServer(roles)
+    other = HealthServer(roles, armed)
     await other.start()
     assert other.url != server.url
     await other.stop()
@@ -94,19 +137,19 @@ async def test_only_reading_is_possible(server: HealthServer) -> None:
         assert answer.status == 405
 
 
-async def test_a_taken_port_is_an_error_that_names_it(roles: Roles) -> None:
+async def test_a_taken_port_is_an_error_that_names_it(roles: Roles, armed: Armed) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = HealthServer(roles, port=port)
+        server = HealthServer(roles, armed, port=port)
         with pytest.raises(FlipbackError, match=rf"127\.0\.0\.1:{port}.*another"):
             await server.start()
         await server.stop()
 
 
-async def test_stopped_it_answers_no_more(roles: Roles) -> None:
-    server = HealthServer(roles)
+async def test_stopped_it_answers_no_more(roles: Roles, armed: Armed) -> None:
+    server = HealthServer(roles, armed)
     await server.start()
     url = server.url
     await server.stop()

@@ -1,0 +1,69 @@
+"""What the topics say of the processes of a deployment, for a command line that looks at it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from agent.armed import Arming, View, arming, wanted
+from agent.automation import Automation, words
+from agent.config import Config
+from agent.errors import LedgerError
+from agent.heartbeats import Member, Members, Obstacle
+from agent.kafka import connection
+from agent.status import Status
+from streams.errors import TopicError
+from streams.log import read_to_end
+from streams.topics import Topics, present
+
+_NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
+
+READ_WITHIN = 20.0
+"""Seconds for all that is read; brokers that answer take one."""
+
+
+async def read_members(config: Config) -> list[Member] | None:
+    """Every process that has published a heartbeat; None where there is no such topic."""
+    topic, client = Topics(config.kafka.prefix).heartbeats, connection(config).client
+    if topic not in await present([topic], client):
+        return None
+    members = Members()
+    for record in await read_to_end(topic, client):
+        members.take(record.key, record.value)
+    return members.all()
+
+
+async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -> tuple[Arming, list[Member]]:
+    """Would a flip happen now, by all that the topics say, and by `local`; and the processes that there are.
+
+    TopicError where no broker answers.
+    """
+    topics = [Topics(config.kafka.prefix).partials, *(telemetry.topic for telemetry in config.telemetry)]
+    try:
+        async with asyncio.timeout(READ_WITHIN):
+            members, partitions = await asyncio.gather(read_members(config), present(topics, connection(config).client))
+    except TimeoutError as error:
+        raise TopicError(
+            f"the heartbeats could not be read within {READ_WITHIN:.0f} s; is a broker up there?"
+        ) from error
+    told = {member.beat.halted for member in members or ()}
+    halts = [halt for halt in halt_here(config) if halt.bounded().why not in told]
+    judging = [Obstacle(what="verdicts", why=problem, do=_NOT_LIVE) for problem in status.problems]
+    seen = View(
+        members=members,
+        partitions=partitions,
+        ages={(flag.environment, flag.flag): status.at - flag.at for flag in status.flags},
+        local=[*halts, *local, *judging],
+    )
+    return arming(wanted(config), seen), members or []
+
+
+def halt_here(config: Config) -> list[Obstacle]:
+    """The halt in this machine's state directory, where an executor has used it. It may be newer than heartbeats."""
+    if not config.state_dir.is_dir():
+        return []
+    try:
+        halt = Automation(config.state_dir).halted()
+    except LedgerError as error:
+        return [Obstacle(what="automation", why=str(error))]
+    return [] if halt is None else [Obstacle(what="automation", why=words(halt))]

@@ -1,0 +1,78 @@
+"""How each role of this process does: for probes, and as obstacles for ARMED or NOT ARMED (agent.armed)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from agent.flips import Flips
+from agent.heartbeats import Obstacle, Role, TelemetryCount
+from agent.web import RoleHealth
+from streams.command_app import ExecutorRole
+from streams.condition import shortened
+from streams.ingest_app import IngestRole
+from streams.liveness import silence
+from streams.monitor_app import MonitorRole
+from streams.telemetry_counts import NOTHING
+
+Roles = Mapping[Role, IngestRole | MonitorRole | ExecutorRole]
+
+_NOT_LIVE = "is its telemetry read in time? see `flipback status`"
+
+
+def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[str]) -> RoleHealth:
+    """The state of a role, which is not ready where it has `problems`."""
+    # Without a partition Faust never comes to the start of reading; who stands by is as ready as it gets.
+    standby = role.app.unassigned
+    ready, detail = role.assigned or standby, "reading" if role.assigned else "waiting for partitions"
+    if standby:
+        detail = "standing by: other processes have all partitions"
+    if isinstance(role, MonitorRole) and ready and not standby:
+        found = [f"{one.what}: {one.why}" for one in not_live(role)]
+        detail = shortened(found, "; ") or f"live, {len(role.shards)} partitions"
+    found = [*unheard(role), *problems]
+    if found:
+        ready, detail = False, "; ".join(found)
+    return RoleHealth(live=True, ready=ready, detail=detail)
+
+
+def unheard(role: IngestRole | MonitorRole | ExecutorRole) -> list[str]:
+    silent = silence(role.app, time.monotonic())
+    return [] if silent is None else [silent]
+
+
+def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
+    """The partitions of a monitor whose verdicts are not live."""
+    now = time.time()
+    for partition, shard in sorted(monitor.shards.items()):
+        condition = shard.condition(now)
+        if condition.status != "live":
+            yield Obstacle(what=f"partials/{partition}", why=condition.detail, do=_NOT_LIVE)
+
+
+def obstacles_of(roles: Roles, flips: Flips | None, unwritten: Sequence[str]) -> list[Obstacle]:
+    """What keeps this process from its part in a flip; a halt is told apart (`Flips.halt`). `unwritten` is what the
+    brokers do not take.
+    """
+    found = [Obstacle(what="events", why=why) for why in unwritten]
+    for name, role in roles.items():
+        if not (role.assigned or role.app.unassigned):
+            found.append(Obstacle(what=name, why="waiting for partitions", do="wait for some seconds"))
+        found += [Obstacle(what=name, why=why, do="is a broker up?") for why in unheard(role)]
+        if isinstance(role, MonitorRole):
+            found += not_live(role)
+    if flips is not None:
+        found += [Obstacle(what="executor", why=why) for why in flips.unreadable()]
+        if flips.problems is None:
+            found.append(Obstacle(what="executor", why="the flags have not been looked at yet", do="wait some seconds"))
+        else:
+            found += [Obstacle(what="executor", why=why) for why in flips.problems if why != flips.halt]
+    return found
+
+
+def telemetry_of(ingest: IngestRole | None, topics: Sequence[str]) -> list[TelemetryCount]:
+    """What an ingest process has received of each topic in the last minute."""
+    if ingest is None:
+        return []
+    found = ingest.ingest.counts.recent()
+    return [TelemetryCount(topic=topic, **found.get(topic, NOTHING)._asdict()) for topic in topics]
