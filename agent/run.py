@@ -29,6 +29,7 @@ from agent.logs import log_event
 from agent.own_keys import make_keys, makes_keys
 from agent.presence import Presence, Said
 from agent.publisher import Publisher
+from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.topics import wanted
@@ -103,6 +104,7 @@ class Worker:
         self.known = Known()
         self.clock = Clock()
         self.publisher = Publisher(self.topics, self._write)
+        self._ramps = Ramps(self.specs, self.publisher.event)
         self.ingest: IngestRole | None = None
         self.monitor: MonitorRole | None = None
         self.executor: ExecutorRole | None = None
@@ -247,12 +249,17 @@ class Worker:
         async def firing(second: Second) -> None:
             await commander.firing(second.time, second.firing, second.ill)
 
+        async def judged(second: Second) -> None:
+            if not second.muted:
+                self._ramps.judged(second.time, second.observer.services)
+            await after.judged(second)
+
         return Handlers(
             firing=firing,
             transition=lambda spec, change: self.publisher.event(transition_event(spec, change)),
             inability=inability,
             drift=lambda habit, found: self.publisher.event(drift_event(habit, found)),
-            judged=after.judged,
+            judged=judged,
         )
 
     def _judged(self) -> Judged:
@@ -284,6 +291,7 @@ class Worker:
         if self.flips is not None:
             self.flips.prime(status)
         status = self.known.flags[status.environment, status.flag]
+        self._ramps.see(status)
         if self.monitor is not None:
             share = None if status.percent is None else status.percent / 100
             self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share, safe=status.safe)
