@@ -15,7 +15,7 @@ from agent import backends
 from agent.armed import shadow_obstacle
 from agent.armed import wanted as rules_of
 from agent.automation import FILE_NAME, Automation, words
-from agent.backends.contract import FlagBackend, FlagRef
+from agent.backends.contract import FlagBackend, FlagRef, Health
 from agent.config import Config, Flag
 from agent.deployment import look
 from agent.errors import BackendError, ConfigError, LedgerError
@@ -50,6 +50,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class _Answer:
     problems: tuple[str, ...]
+    doubts: tuple[str, ...]
     took_ms: float
 
 
@@ -95,13 +96,15 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncI
         except BackendError as error:
             yield Finding(what=what, ok=False, detail=str(error), took_ms=_since(start))
             continue
-        given = repr(state.variant) if state.variant is not None else "different variants"
+        given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
         yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
     found = await _dry_run(backend, distinct)
     for problem in found.problems:
         yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
+    for doubt in found.doubts:
+        yield Finding(what=f"{name}: to be looked at", ok=True, detail=doubt)
     if not found.problems:
         flips = "1 flip" if len(distinct) == 1 else f"{len(distinct)} flips"
         yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
@@ -110,10 +113,10 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncI
 async def _dry_run(backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
     start = time.monotonic()
     try:
-        problems = (await backend.health(flags, deadline=start + BUDGET_S)).problems
+        health = await backend.health(flags, deadline=start + BUDGET_S)
     except BackendError as error:
-        problems = (str(error),)
-    return _Answer(problems, _since(start))
+        health = Health((str(error),))
+    return _Answer(health.problems, health.doubts, _since(start))
 
 
 def _keys(config: Config) -> Iterator[Finding]:

@@ -133,6 +133,8 @@ class Flip:
         return Outcome.ALREADY if safe else Outcome.CONFLICT, found.state
 
     async def _write(self, budget: Budget) -> None:
+        if time.monotonic() >= budget.end:
+            raise Unsent("the time was up before the write; nothing was written")
         self._write_next = False
         self._attempts += 1
         try:

@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
-from agent.backends.contract import FlagRef
+from agent.backends.contract import FlagBackend, FlagRef
 from agent.commands import BY_HAND, Command, Evidence, issue, sign
 from agent.config import Config, Flag
 from agent.config_load import rules_hash
@@ -33,6 +33,9 @@ from streams.topics import Topics, describe
 
 WAIT_S = 30.0
 """How long an executor has to say what became of a command that came to it through Kafka."""
+
+_ASK_S = 2.0
+"""Seconds for the question what may keep a flip from being seen."""
 
 _LOOK_BACK_S = 60.0
 """The executor's clock may be behind this one."""
@@ -83,10 +86,11 @@ def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: st
 
 async def direct(
     config: Config, flags: Sequence[Flag], *, reason: str, by: str
-) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError]]:
+) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, tuple[str, ...]]]:
     """Make each flag safe from here, without Kafka and without a running agent; what stops one stops no other.
 
-    Raises ConfigError and LedgerError where nothing can be begun.
+    Yields each with what may keep applications from seeing it: what the flag system says against a flip, asked after
+    the write, which waits for no question. Raises ConfigError and LedgerError where nothing can be begun.
     """
     key = PrivateKey(Ed25519PrivateKey.generate())
     ledger = open_ledger(config)
@@ -97,13 +101,22 @@ async def direct(
             try:
                 status = await executor.look(flag.flag, flag.environment)
             except BackendError as error:
-                yield flag, error
+                yield flag, error, ()
                 continue
-            command = order(config, flag, status, reason=reason, by=by)
-            yield flag, await executor.execute(sign(command, key))
+            result = await executor.execute(sign(order(config, flag, status, reason=reason, by=by), key))
+            yield flag, result, await _against(backends[flag.backend], flag)
     finally:
         executor.close()
         await asyncio.gather(*(backend.close() for backend in backends.values()))
+
+
+async def _against(backend: FlagBackend, flag: Flag) -> tuple[str, ...]:
+    ref = FlagRef(flag.flag, flag.environment)
+    try:
+        health = await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
+    except BackendError as error:
+        return (f"whether applications see it could not be asked: {error}",)
+    return (*health.problems, *health.doubts)
 
 
 async def by_kafka(

@@ -135,9 +135,12 @@ class ReadBack:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`problems` say what would stop a flip, one sentence each, with what to do; none means ready."""
+    """`problems` say what would stop a flip, or keep applications from seeing it, one sentence each, with what to do;
+    none means ready. `doubts` say what a person should look at, although a flip would go through.
+    """
 
     problems: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -80,7 +80,8 @@ def meaning(definition: Definition) -> Definition:
 
 def all_to(definition: Definition, target: str) -> Definition:
     """The definition by which every subject gets `target`. Raises Invalid where it would not be a valid one."""
-    return _checked(_edited(definition, flag_definition.all_to(target)))
+    safe = flag_definition.variant(meaning(definition)) == target
+    return _checked(definition if safe else _edited(definition, flag_definition.all_to(target)))
 
 
 def percent_to(definition: Definition, variant: str, rest: str, percent: float) -> Definition:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agent.backends.shown import listed, shown
 from agent.errors import Invalid, Unsupported
 
 WEIGHTS = 10_000
 """Sum of the weights of a percentage rule: weights are whole numbers, so a percentage is kept to 0.01."""
+_MOST_WEIGHT = 2**31 - 1
+"""Of a weight in flagd."""
 
 
 def variant(value: Mapping[str, Any]) -> str | None:
@@ -21,16 +24,25 @@ def variant(value: Mapping[str, Any]) -> str | None:
     A disabled flag gives subjects the default of their own code, which cannot be told from here.
     """
     default = value.get("defaultVariant")
-    if value.get("state") == "ENABLED" and value.get("targeting", {}) == {} and isinstance(default, str):
-        return default
+    if value.get("state") == "ENABLED" and _rules(value) == {} and isinstance(default, str):
+        return default if is_text(default) else None
     return None
+
+
+def is_text(name: str) -> bool:
+    """Can the name be written as UTF-8: JSON has escapes for halves of a character, which no text holds."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def percent(value: Mapping[str, Any]) -> float | None:
     """The percentage that gets the first variant of a rule as `percent_to` writes it, None without such a rule."""
     if value.get("state") != "ENABLED":
         return None
-    return _percent(value.get("targeting", {}), value.get("defaultVariant"))
+    return _percent(_rules(value), value.get("defaultVariant"))
 
 
 def all_to(target: str) -> dict[str, Any]:
@@ -47,10 +59,11 @@ def percent_to(value: Mapping[str, Any], variant: str, rest: str, percent: float
     Raises Unsupported where the flag has rules of another kind, which would be lost. The variant stands first: flagd
     gives out buckets from the front, so a subject that has it keeps it when its share grows.
     """
-    targeting = value.get("targeting", {})
+    targeting = _rules(value)
     if targeting != {} and _percent(targeting, value.get("defaultVariant")) is None:
         raise Unsupported("the flag has targeting rules of its own, which a percentage would replace")
-    if variant not in value.get("variants", {}):
+    variants = value.get("variants")
+    if not isinstance(variants, dict) or variant not in variants:
         raise Invalid(f"{variant!r} is not one of the flag's variants")
     weight = round(percent / 100 * WEIGHTS)
     rule = {"fractional": [[variant, weight], [rest, WEIGHTS - weight]]}
@@ -58,45 +71,33 @@ def percent_to(value: Mapping[str, Any], variant: str, rest: str, percent: float
 
 
 def problem(value: object) -> str | None:
-    """What the schema finds wrong with a definition, None if nothing. Targeting rules are not looked into."""
+    """What keeps a definition from giving its default variant, None if nothing.
+
+    It asks no more than a flip needs: what else the schema finds wrong was so before, and is not the flip's doing.
+    """
     if not isinstance(value, dict):
         return "it is no object"
-    if value.get("state") not in ("ENABLED", "DISABLED"):
-        return 'its state is neither "ENABLED" nor "DISABLED"'
     variants = value.get("variants")
     if not isinstance(variants, dict) or not variants:
         return "it has no variants"
-    kinds = {_kind(variant) for variant in variants.values()}
-    if len(kinds) > 1 or None in kinds:
-        return "its variants are not all booleans, all strings, all numbers or all objects"
     default = value.get("defaultVariant")
-    if default is not None and not (isinstance(default, str) and default in variants):
+    if not isinstance(default, str) or default not in variants:
         # The default of a definition that is about to be written is the safe variant of the configuration.
-        known = ", ".join(map(repr, variants))
-        todo = "mend its defaultVariant, or `safe` in the configuration"
-        return f"{default!r} is not one of the flag's variants ({known}): {todo}"
-    if not isinstance(value.get("targeting", {}), dict):
-        return "its targeting is no object"
+        todo = "mend its variants, or `safe` in the configuration"
+        return f"{shown(default)} is not one of the flag's variants ({listed(variants)}): {todo}"
     return None
+
+
+def _rules(value: Mapping[str, Any]) -> Any:
+    """The targeting; null is what tools write that write all members, and the same as none (flagd, json.go)."""
+    rules = value.get("targeting")
+    return {} if rules is None else rules
 
 
 def _percent(targeting: Any, default: object) -> float | None:
     match targeting:
         case {"fractional": [[str(), int(weight)], [str(rest), int(others)]]} if (
-            len(targeting) == 1 and rest == default
+            len(targeting) == 1 and rest == default and 0 <= weight <= _MOST_WEIGHT and 0 <= others <= _MOST_WEIGHT
         ):
             return 100 * weight / (weight + others) if weight + others > 0 else None
-    return None
-
-
-def _kind(variant: object) -> str | None:
-    match variant:
-        case bool():
-            return "boolean"
-        case str():
-            return "string"
-        case int() | float():
-            return "number"
-        case dict():
-            return "object"
     return None

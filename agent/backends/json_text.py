@@ -82,12 +82,12 @@ def with_members(text: str, wanted: Mapping[str, object]) -> str:
     opening = before[len(before.rstrip(BLANKS)) :]
     colon = text[last.key_end : last.value_start]
     added = "".join(
-        f",{opening}{json.dumps(name)}{colon}{json.dumps(content)}"
+        f",{opening}{_dumped(name)}{colon}{_dumped(content)}"
         for name, content in wanted.items()
         if name not in value and content != {}
     )
     changed = [
-        Edit(member.value_start, member.value_end, json.dumps(wanted[member.name]))
+        Edit(member.value_start, member.value_end, _dumped(wanted[member.name]))
         for member in found
         if member.name in wanted and value[member.name] != wanted[member.name]
     ]
@@ -102,6 +102,16 @@ def compact(text: str) -> str:
 def blank(text: str, at: int) -> int:
     """Where the white space that begins at `at` ends."""
     return _WHITE.match(text, at).end()  # type: ignore[union-attr]  # matches the empty string too
+
+
+def no_constant(name: str) -> NoReturn:
+    """For a decoder: JSON has no NaN and no Infinity."""
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _dumped(value: object) -> str:
+    # As people write it: a file of ours is UTF-8, and needs no escapes.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _next(text: str, at: int) -> int:
@@ -119,11 +129,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
 BLANKS = " \t\n\r"
 _WHITE = re.compile(f"[{BLANKS}]*")
 _STRING_OR_WHITE = re.compile(rf'("(?:[^"\\]|\\.)*")|[{BLANKS}]+')
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=no_constant)

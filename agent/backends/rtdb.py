@@ -101,7 +101,8 @@ class RealtimeDatabase:
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         old = msgspec.json.decode(snapshot.state.raw, type=dict[str, Any])
-        return await self._edit(snapshot.ref, lambda _: old, expect, f"restore {op_id}", deadline)
+        # What was there is put back, whatever it was: a flip must not be a door of one way.
+        return await self._edit(snapshot.ref, lambda _: old, expect, f"restore {op_id}", deadline, checked=False)
 
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
@@ -149,7 +150,15 @@ class RealtimeDatabase:
             await self._token.close()
 
     async def _edit(
-        self, ref: FlagRef, edit: Edit, expect: str, operation: str, deadline: float, once: bool = False
+        self,
+        ref: FlagRef,
+        edit: Edit,
+        expect: str,
+        operation: str,
+        deadline: float,
+        *,
+        once: bool = False,
+        checked: bool = True,
     ) -> WriteResult:
         """Write the edited definition if the version is `expect`; with `once` an operation is not done again."""
         sent = False
@@ -159,7 +168,9 @@ class RealtimeDatabase:
             # After a refused write too: the connection may have been lost and the request sent twice below us.
             if found.operation == operation and (once or sent):
                 return WriteResult(Outcome.DUPLICATE, now, "this operation was written before")
-            new = self._valid(ref, kept(edit(found.definition)))
+            new = kept(edit(found.definition))
+            if checked:
+                self._valid(ref, new)
             if new == found.definition:
                 return WriteResult(Outcome.ALREADY, now)
             if now.version != expect:
@@ -177,11 +188,10 @@ class RealtimeDatabase:
         if await self._put(ref, same, _NO_ETAG, deadline):
             raise Unsupported(f"{self._name} compares no ETags: of two writers the last would win unseen")
 
-    def _valid(self, ref: FlagRef, definition: dict[str, Any]) -> dict[str, Any]:
+    def _valid(self, ref: FlagRef, definition: dict[str, Any]) -> None:
         broken = flag_definition.problem(definition)
         if broken:
             raise Invalid(f"{self._where(ref)}: {broken}")
-        return definition
 
     async def _get(self, ref: FlagRef, deadline: float) -> Node:
         answer = await self._request("GET", ref, deadline, headers={"X-Firebase-ETag": "true"})
@@ -244,7 +254,8 @@ def _flip(op_id: str) -> str:
 
 
 def _all_to(definition: Mapping[str, Any], target: str) -> Mapping[str, Any]:
-    return {**definition, **flag_definition.all_to(target)}
+    safe = flag_definition.variant(definition) == target
+    return definition if safe else {**definition, **flag_definition.all_to(target)}
 
 
 async def _owner(deadline: float, renew: bool) -> Headers:

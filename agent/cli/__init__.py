@@ -57,6 +57,7 @@ Exit status:
   3    the configuration, or a file that it names, is invalid
   4    the flag backend did not do what was asked
   5    the snapshot was not restored
+  6    the flags are safe, and something may keep applications from seeing it
   130  interrupted
 """
 

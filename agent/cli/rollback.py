@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agent.events import Event
 
 _NOT_DONE = 4
+_MAYBE_UNSEEN = 6
 _SHOW_EVERY_S = 5.0
 
 
@@ -33,6 +34,8 @@ def command(flag: str, path: Path, direct: bool, environment: str | None, reason
     Through Kafka it needs the signing key, and an executor carries it out. With --direct it needs the state directory
     of the executor and access to the flag, and nothing else. Either way neither the cooldown nor the limits nor a halt
     nor shadow mode stops it.
+
+    Exit status 4 where a flag was not made safe, 6 where all are and something may keep applications from seeing it.
     """
     import asyncio
 
@@ -71,7 +74,7 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
     from agent.rollback import direct
 
     status = 0
-    async for flag, result in direct(config, flags, reason=reason, by=by):
+    async for flag, result, against in direct(config, flags, reason=reason, by=by):
         name = f"{flag.environment}/{flag.flag}"
         if isinstance(result, BackendError):
             click.echo(f"flipback: {name}: {result}", err=True)
@@ -89,6 +92,9 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
             todo = "look at the flag and try again"
             click.echo(f"flipback: {name}: {result.outcome}: {result.detail or 'not done'}; {todo}", err=True)
             status = _NOT_DONE
+        for doubt in against:
+            click.echo(f"flipback: {name}: LOOK whether applications see it: {doubt}", err=True)
+            status = status or _MAYBE_UNSEEN
     return status
 
 

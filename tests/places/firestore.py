@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
 from agent.backends.firestore import Firestore
+from agent.backends.firestore_document import Document, Write, value
 from agent.fakes.firestore import FakeFirestore
 
 
@@ -29,6 +30,13 @@ class FirestorePlace:
 
     async def edit(self, variant: str) -> None:
         self.fake.put("new-checkout", variant)
+
+    def put(self, definition: dict[str, object]) -> None:
+        """A person stores another definition of the flag, whatever it is."""
+        document = Document(name="/documents/flags/new-checkout")
+        for name, content in definition.items():
+            document.fields[name].CopyFrom(value(content))
+        self.fake._store.commit([Write(update=document)])
 
     async def edit_other_flag(self) -> None:
         self.fake.put("other", "off")

@@ -35,6 +35,12 @@ class FlagdFilePlace:
         value["flags"]["new-checkout"]["defaultVariant"] = variant
         self._write(value)
 
+    def put(self, definition: dict[str, object]) -> None:
+        """A person writes another definition of the flag, whatever it is."""
+        value = self._read()
+        value["flags"]["new-checkout"] = definition
+        self._write(value)
+
     async def edit_other_flag(self) -> None:
         value = self._read()
         value["flags"]["other"]["defaultVariant"] = "off"

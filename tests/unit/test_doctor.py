@@ -51,6 +51,24 @@ def test_a_safe_variant_that_the_flag_lacks_is_named(home: Path, capsys: pytest.
     assert "'gone' is not one of the flag's variants" in found[-1]["detail"]
 
 
+def test_what_keeps_applications_from_seeing_a_flip_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = json.loads(FLAGS)
+    flags["flags"]["somebody-elses"] = {"state": "enabled", "variants": {"on": True}, "defaultVariant": "on"}
+    (home / "flags.json").write_text(json.dumps(flags))
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    assert "'somebody-elses'" in found[-1]["detail"]
+    assert "no flip in it is seen" in found[-1]["detail"]
+
+
+def test_a_doubt_is_named_and_is_no_failure(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "flags.json").with_name("second-name.json").hardlink_to(home / "flags.json")
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 0
+    (doubt,) = (finding for finding in found if finding["what"] == "files: to be looked at")
+    assert "hard link" in doubt["detail"]
+
+
 def test_a_flag_system_that_cannot_be_read_is_named_and_the_others_are_looked_at(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

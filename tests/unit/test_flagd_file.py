@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
 from agent.backends.flagd_file import FlagdFile
-from agent.errors import Invalid, NotFound, Permission, Timeout, Transient
+from agent.errors import Invalid, NotFound, Permission, Timeout, Unsent
 
 REF = FlagRef("new-checkout", "production")
 OP = "command-1"
@@ -137,10 +138,10 @@ async def test_an_edit_between_reading_and_replacing_is_not_lost(
     edited = TEXT.replace('"beta"', '"staff"')
     original = FlagdFile._replace
 
-    def edit_first(self: FlagdFile, copy: object, content: bytes, deadline: float) -> bool:
+    def edit_first(self: FlagdFile, copy: object, content: bytes, progress: object) -> bool:
         monkeypatch.undo()
         path.write_text(edited)
-        return original(self, copy, content, deadline)  # type: ignore[arg-type]
+        return original(self, copy, content, progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FlagdFile, "_replace", edit_first)
     assert await kill(backend) is Outcome.CONFLICT
@@ -163,8 +164,8 @@ async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
     expect = (await backend.read(REF, deadline=soon())).version
     with (path.parent / ".flags.json.lock").open("w") as lock:
         fcntl.flock(lock, kind)
-        with pytest.raises(Timeout):
-            await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(0.05))
+        with pytest.raises(Unsent, match="holds the lock"):
+            await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(0.5))
     assert path.read_text() == TEXT
     assert await kill(backend) is Outcome.APPLIED
 
@@ -176,7 +177,7 @@ async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
     expect = (await backend.read(REF, deadline=soon())).version
     monkeypatch.setattr("agent.backends.flagd_file.time", clock)
     monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(10))
-    with pytest.raises(Timeout, match="nothing was written"):
+    with pytest.raises(Unsent, match="nothing was written"):
         await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
     assert path.read_text() == TEXT
 
@@ -199,8 +200,8 @@ async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path
         (errno.EACCES, Permission, "directory must be open for writing"),
         (errno.EPERM, Permission, "owner"),
         (errno.EBUSY, Invalid, "mount its directory"),
-        (errno.ENOSPC, Transient, "No space"),
-        (errno.EIO, Transient, "error"),
+        (errno.ENOSPC, Unsent, "No space"),
+        (errno.EIO, Unsent, "error"),
     ],
 )
 async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
@@ -259,12 +260,73 @@ async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFile, path
     assert await verdict() is Verdict.OTHER
 
 
-async def test_doubts_about_other_flags_are_told_with_the_write(backend: FlagdFile, path: Path) -> None:
-    path.write_text(TEXT.replace('"a": 1.0', '"a": "one"'))
-    expect = (await backend.read(REF, deadline=soon())).version
-    result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+@pytest.mark.parametrize(
+    "other",
+    [
+        "{}",
+        "null",
+        '{"state": "enabled", "variants": {"a": 1}, "defaultVariant": "a"}',
+        '{"state": "ENABLED", "variants": {"a": 1}, "defaultVariant": "gone"}',
+        '{"state": "ENABLED", "variants": {"a": 1}, "metadata": {"team": null}}',
+    ],
+)
+async def test_a_flag_for_which_readers_refuse_the_file_is_told_before_and_with_a_flip_which_is_made(
+    backend: FlagdFile, path: Path, other: str
+) -> None:
+    path.write_text(
+        TEXT.replace('{"state": "ENABLED", "variants": {"a": 1.0, "b": 2e0}, "defaultVariant": "a"}', other)
+    )
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "flag 'other' (line 8)" in problem
+    assert "no flip in it is seen" in problem
+    for outcome in (Outcome.APPLIED, Outcome.ALREADY):
+        expect = (await backend.read(REF, deadline=soon())).version
+        result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+        assert result.outcome is outcome
+        assert result.detail == problem
+    # What the flip of the only flag mends keeps no other one from being seen.
+    assert (await backend.health([(FlagRef("other", "production"), "a")], deadline=soon())).problems != (problem,)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on", "targeting": null}',
+        '{"variants": {"on": true, "off": false}, "defaultVariant": "on"}',
+        '{"state": "enabled", "variants": {"on": 1, "off": null}, "defaultVariant": "on"}',
+        '{"state": "ENABLED", "variants": {"on": true, "off": []}, "defaultVariant": "gone"}',
+        '{"state": 1, "variants": {"off": {}}, "defaultVariant": {"a": 1}, "targeting": [1], "metadata": 5}',
+    ],
+)
+async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFile, path: Path, odd: str) -> None:
+    path.write_text(before := '{"flags": {"new-checkout": %s, "other": {}}}' % odd)  # noqa: UP031
+    snapshot = await backend.snapshot(REF, deadline=soon())
+    assert await kill(backend, snapshot.state.version) is Outcome.APPLIED
+    now = await backend.read(REF, deadline=soon())
+    assert now.variant == "off"
+    result = await backend.restore(snapshot, expect=now.version, op_id=OP, deadline=soon())
     assert result.outcome is Outcome.APPLIED
-    assert "'other'" in result.detail
+    assert path.read_text() == before
+
+
+async def test_what_takes_too_long_is_named(backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, parsed = threading.Event(), FlagdFile._parsed
+
+    def slow(self: FlagdFile, content: bytes) -> object:
+        go_on.wait(60)
+        return parsed(self, content)
+
+    monkeypatch.setattr(FlagdFile, "_parsed", slow)
+    try:
+        for _ in range(2):
+            with pytest.raises(Timeout, match="the time went into parsing the file"):
+                await backend.read(REF, deadline=soon(0.1))
+        with pytest.raises(Timeout, match="waiting for a thread"):
+            await backend.read(REF, deadline=soon(0.1))
+        with pytest.raises(Unsent, match=r"waiting for a thread.*nothing was written"):
+            await backend.apply(REF, "off", expect="any", op_id=OP, deadline=soon(0.1))
+    finally:
+        go_on.set()
 
 
 async def test_health_foresees_a_directory_that_is_closed_to_writing(

@@ -129,6 +129,20 @@ def test_the_flag_is_made_safe_from_here_and_only_this_one(home: Home, capsys: p
     assert output.err == ""
 
 
+@pytest.mark.parametrize("before", ["on", "off"])
+def test_what_may_keep_applications_from_seeing_it_is_said_and_ends_with_a_status_of_its_own(
+    home: Home, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    mine = json.loads(flags("new-cart").replace('"defaultVariant": "on"', f'"defaultVariant": "{before}"'))["flags"]
+    home.cart.write_text(json.dumps({"flags": {**mine, "somebody-elses": {}}}))
+    assert home.rollback("new-cart") == 6
+    assert json.loads(home.cart.read_text())["flags"]["new-cart"]["defaultVariant"] == "off"
+    output = capsys.readouterr()
+    assert ("rolled back: " if before == "on" else "safe already: ") in output.out
+    assert "production/new-cart: LOOK whether applications see it" in output.err
+    assert "'somebody-elses'" in output.err
+
+
 def test_who_did_it_and_why_is_in_the_ledger_and_told_later_by_a_running_executor(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:

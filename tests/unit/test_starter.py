@@ -36,7 +36,7 @@ def test_the_flag_that_is_written_can_be_turned_back_without_a_doubt(tmp_path: P
     write(tmp_path, NAMES)
     document = Document((tmp_path / FLAGS_NAME).read_bytes())
     document.replaced("new-cart", all_to(document.definition("new-cart"), "off"))
-    assert document.doubts("new-cart") == ""
+    assert document.doubts() == document.refused() == []
 
 
 @pytest.mark.parametrize("there", [CONFIG_NAME, FLAGS_NAME])

@@ -1,0 +1,94 @@
+"""What readers of a flagd file make of it: what they refuse a whole file for, and what this file is if it is none.
+
+The readers are flagd (core/pkg/evaluator/json.go) and openfeature-provider-flagd 0.6.1 in file mode
+(openfeature-flagd-core, model/flag.py), which keep their last copy of a file that they refuse. A flip of a flag in such
+a file is written, and no application sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agent.backends.shown import listed, shown
+
+_MEMBERS = {"state", "variants", "defaultVariant", "targeting", "metadata", "source", "selector"}
+_WANTED = 'flipback edits flagd files in JSON: {"flags": {"KEY": {"state": ..., "variants": ...}}}'
+_BOMS = ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_YAML = re.compile(r"(?:---|#|['\"]?\$?\w[\w.$-]*['\"]?[ \t]*:(?:[ \t\r\n]|$))")
+
+
+def refused(value: object) -> str | None:
+    """Why a reader refuses the whole file for the definition of one flag, None where none does."""
+    if not isinstance(value, dict):
+        return "it is no object"
+    if value.get("state") not in ("ENABLED", "DISABLED"):
+        return f'its state is {shown(value.get("state"))}, neither "ENABLED" nor "DISABLED"'
+    variants = value.get("variants")
+    if not isinstance(variants, dict) or not variants:
+        return "it has no variants"
+    default = value.get("defaultVariant")
+    if default is not None and (not isinstance(default, str) or (default and default not in variants)):
+        return f"its defaultVariant {shown(default)} is none of its variants ({listed(variants)})"
+    return _refused_metadata(value.get("metadata"))
+
+
+def refused_file(top: Mapping[str, Any]) -> list[str]:
+    """Why a reader refuses the file for what stands beside the flags."""
+    found = []
+    if "metadata" in top and not isinstance(top["metadata"], dict):
+        found.append("the file's metadata is no object")
+    elif (broken := _refused_metadata(top.get("metadata"))) is not None:
+        found.append(f"the file: {broken}")
+    if top.get("$evaluators") and not isinstance(top["$evaluators"], dict):
+        found.append("the file's $evaluators are no object")
+    return found
+
+
+def doubted(value: object) -> str | None:
+    """What some readers refuse the file for: openfeature-provider-flagd takes no members that it does not know."""
+    unknown = sorted(value.keys() - _MEMBERS) if isinstance(value, dict) else []
+    return f"openfeature-provider-flagd knows no member {listed(unknown)}, and refuses the file" if unknown else None
+
+
+def unreadable(content: bytes, where: str, error: ValueError) -> str:
+    """Why a file is no JSON: what it is instead, as far as that can be told, and what to do."""
+    said = f"{where} cannot be used: "
+    for mark, name in _BOMS:
+        if content.startswith(mark):
+            return f"{said}it begins with a byte order mark of {name}, which JSON has not; save it as UTF-8 without one"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{said}byte {error.start} is no UTF-8; save it as UTF-8"
+    text = content.decode()
+    start = text.lstrip()
+    if not start:
+        return f"{said}it is empty; {_WANTED}"
+    if start.startswith(("//", "/*")) or re.search(r"^\s*(?://|/\*)", text, re.MULTILINE):
+        return f"{said}it has comments, which JSON has not ({error}); delete them"
+    if not start.startswith(("{", "[")) and (_YAML.match(start) or where.endswith((".yaml", ".yml"))):
+        return f"{said}it is YAML, which flipback does not edit; keep the flags in JSON, which flagd reads too"
+    return f"{said}as JSON: {error}"
+
+
+def no_flags(top: Mapping[str, Any], where: str) -> str:
+    """Why a JSON file holds no flags."""
+    if top.get("kind") == "FeatureFlag" or "flagSpec" in top.get("spec", ()):
+        return (
+            f"{where} is a FeatureFlag resource of OpenFeature Operator, which flipback does not edit; give it a file "
+            f"that flagd reads: {_WANTED}"
+        )
+    if isinstance(top.get("flags"), list):
+        return f"{where} has its flags in an array, which flipback does not edit; write them as a map. {_WANTED}"
+    return f'{where} has no object "flags" at its top; {_WANTED}'
+
+
+def _refused_metadata(metadata: object) -> str | None:
+    if not metadata:
+        return None
+    if not isinstance(metadata, dict):
+        return "its metadata is no object"
+    for name, content in metadata.items():
+        if not name or not isinstance(content, bool | int | float | str):
+            return f"its metadata {shown(name)} is neither text, number nor boolean"
+    return None
