@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.backends.contract import FlagState
 from agent.commands import Command, Rejection
+from agent.entry import Entry
 from agent.events import COMMAND_REJECTED, Event, event_id, subject_of
 from agent.flag_state import FlagStatus
 
@@ -38,10 +39,26 @@ def step(command: Command, kind: str, data: dict[str, Any], number: str, at: flo
     )
 
 
-def refusal(raw: bytes, rejection: Rejection, at: float) -> Event:
-    """The event of bytes that no known key has signed: what they claim is not repeated."""
+def entry_step(entry: Entry, kind: str, data: dict[str, Any], at: float) -> Event:
+    """The next event of type `kind` of an entry in the ledger."""
+    number = str(sum(event.type == kind for event in entry.events))
+    return step(entry.command, kind, data, in_round(entry.round, number), at)
+
+
+def in_round(number: int, name: str) -> str:
+    """The name of a step in a round of its command: what a command did at first and what it did later differ."""
+    return f"{number}.{name}" if number else name
+
+
+def refusal(raw: bytes, rejection: Rejection, at: float, suppressed: int) -> Event:
+    """The event of bytes that no known key has signed: what they claim is not repeated.
+
+    `suppressed` is how many such refusals before it were not published.
+    """
     sha256 = digest(raw)
-    data = {"reason": rejection.reason, "detail": rejection.detail, "bytes": len(raw), "sha256": sha256}
+    data: dict[str, Any] = {"reason": rejection.reason, "detail": rejection.detail, "bytes": len(raw), "sha256": sha256}
+    if suppressed:
+        data["suppressed"] = suppressed
     number = event_id("refused", sha256, rejection.reason)
     return Event(type=COMMAND_REJECTED, subject=UNKNOWN_SUBJECT, data=data, id=number, time=at)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import events
+from agent.entry import Announced, Step, append_line, disk_errors, lines
 from agent.errors import LedgerError
 from agent.events import Event
 from agent.file_lock import taken
-from agent.ledger import Announced, Step, append_line, disk_errors, lines
 
 FILE_NAME = "automation.log"
 ITSELF = "flipback"

@@ -17,11 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent import automation, events
+from agent.allowlist import CLOCK_SKEW_S
 from agent.automation import ITSELF, Automation
 from agent.backends.contract import FlagRef
+from agent.believed import Believed
 from agent.commands import Command
+from agent.entry import Entry
+from agent.events import Event
 from agent.flag_state import FlagWatch
-from agent.ledger import Entry, Ledger
+from agent.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Breaker:
     together: Mapping[FlagRef, Sequence[FlagRef]]
     watch: FlagWatch
     _released: set[str] = field(default_factory=set)
+    _believed: Believed = field(default_factory=Believed)
 
     @contextmanager
     def admission(self, command: Command, now: float) -> Iterator[str | None]:
@@ -68,7 +73,7 @@ class Breaker:
         if halt is not None and halt.data["by"] != ITSELF:
             return automation.words(halt)
         # A person who resumes has looked at what was done before.
-        since = max(now - self.limits.within_s, last.time if last is not None and halt is None else 0.0)
+        since = max(now - self.limits.within_s, _resumed_at(last, now))
         entries = [entry for entry in self.ledger.recent(since) if self._of_others(entry, command)]
         if any(entry.command.incident == command.incident and self._counts(entry, now, since) for entry in entries):
             return None
@@ -93,7 +98,7 @@ class Breaker:
         for entry in entries:
             if self._counts(entry, now, since):
                 found.add(_ref(entry.command))
-                if now < entry.command.expires_at:
+                if self._under_way(entry, now):
                     # The rest of its group was admitted with it, and may be on its way.
                     found |= self._unsafe(entry.command) - left_alone[entry.command.incident]
         return found
@@ -110,11 +115,31 @@ class Breaker:
     def _counts(self, entry: Entry, now: float, since: float) -> bool:
         written = entry.find(events.FLAG_WRITTEN)
         if written is not None:
-            return written.time > since
-        if entry.settled or entry.command.id in self._released:
-            return False
+            return self._believed.at(written.id, written.time, now) > since
         doubtful = entry.find(events.FLAG_AMBIGUOUS)
-        return now < entry.command.expires_at or (doubtful is not None and doubtful.time > since)
+        if entry.find(events.FLAG_UNRESOLVED) is None and (entry.settled or entry.command.id in self._released):
+            return False
+        if doubtful is not None and self._believed.at(doubtful.id, doubtful.time, now) > since:
+            return True
+        return not entry.settled and self._under_way(entry, now)
+
+    def _under_way(self, entry: Entry, now: float) -> bool:
+        """Is the command still valid, by the time that it was entered at?"""
+        command = entry.command
+        entered = entry.events[0].time if entry.events else command.issued_at
+        lifetime = command.expires_at - command.issued_at
+        return now < self._believed.at(command.id, entered, now) + lifetime
+
+
+def _resumed_at(last: Event | None, now: float) -> float:
+    """When a person resumed, long ago if nobody did.
+
+    One that lies ahead was noted by a wrong clock, or the clock is wrong now: to believe it would let any number of
+    flips through until that time.
+    """
+    if last is None or last.type != events.AUTOMATION_RESUMED or last.time > now + CLOCK_SKEW_S:
+        return 0.0
+    return last.time
 
 
 def _left_alone(entries: Sequence[Entry]) -> Mapping[str, set[FlagRef]]:

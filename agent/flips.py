@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 
 from agent import backends
 from agent.allowlist import ManagedFlag
@@ -13,16 +14,24 @@ from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.backends.google import refuse_emulators
 from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
+from agent.background import Background
 from agent.breaker import Limits
+from agent.commands import Command
 from agent.config import Config, Flag
+from agent.contest import Contests
 from agent.errors import BackendError, LedgerError
 from agent.events import Event
-from agent.executor import ExecutionResult, Executor
+from agent.executor import Decided, Executor
 from agent.flag_state import FlagStatus, FlagWatch
+from agent.incidents import CommandResult
 from agent.keys import PublicKey, load_public
 from agent.ledger import Ledger
+from agent.ledger_probe import TODO as LEDGER_TODO
 from agent.logs import log_event
 from agent.looking import Looking
+from agent.result import ExecutionResult
+from agent.results import Results
+from agent.retries import Retries
 
 LEDGER = "ledger"
 """The directory of the ledger, in the state directory: there as soon as an executor has started once."""
@@ -36,8 +45,10 @@ REPEAT_EVERY = 30.0
 TELL_EVERY = 1.0
 """Seconds between looks for events that were not told, or that another process has left in the ledger."""
 
+RECOVER_EVERY = 1.0
+"""Seconds between attempts to read the ledger at the start."""
+
 _CHECK_BUDGET = 2.0
-_AGAIN_AFTER = 0.5
 _logger = logging.getLogger(__name__)
 
 
@@ -115,21 +126,33 @@ def make_executor(
 
 
 class Flips:
-    """Executes commands and watches the managed flags. Raises ConfigError where keys or the ledger cannot be used."""
+    """Executes commands and watches the managed flags. Raises ConfigError where keys or the ledger cannot be used.
 
-    def __init__(self, config: Config, emit: Callable[[Event], Awaitable[None]]) -> None:
+    `emit` takes an event, `result` what became of a command, where somebody is to know; no command waits for either.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        emit: Callable[[Event], Awaitable[None]],
+        result: Callable[[CommandResult], Awaitable[None]] | None = None,
+    ) -> None:
         self._flags = [managed(flag) for flag in config.flags]
         self._backends = make_backends(config)
         self._published: dict[FlagRef, FlagStatus] = {}
-        self._retries: set[asyncio.Task[None]] = set()
         self.problems: list[str] | None = None
         """What would stop a flip by the last check; None before the first."""
         self.halt: str | None = None
         """Why nothing is done without a person, if so; one of `problems`."""
+        self._background = Background()
+        self._emit = emit
         ledger = open_ledger(config)
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
         self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
+        self._retries = Retries(self._again)
+        self._results = Results(result)
+        self._contests = Contests(self._executor.flips)
         self._looking = {
             name: Looking(name, backend, refs, self._executor.look)
             for name, backend in self._backends.items()
@@ -141,32 +164,45 @@ class Flips:
         self._watch.prime(status)
 
     async def execute(self, raw: bytes) -> list[FlagStatus]:
-        """Carry out a command; returns the flags' states that are to be published.
+        """Carry out a command; returns the flags' states that are to be published, when the flag has its state.
 
         Where nothing could be decided it is tried again, beside the commands that follow, until it is or has expired: a
         backend that is away must not hold up the flags of another.
         """
-        result = await self._execute(raw)
-        if not result.final:
-            task = asyncio.create_task(self._again(raw))
-            self._retries.add(task)
-            task.add_done_callback(self._retries.discard)
+        result = self._take(await self._executor.decide(raw), raw)
+        if not result.final and result.command is not None:
+            self._retries.add(result.command, raw)
         return [] if result.status is None else self._news(result.status)
 
-    async def _again(self, raw: bytes) -> None:
-        while True:
-            await asyncio.sleep(_AGAIN_AFTER)
-            if (await self._execute(raw)).final:
-                return
+    async def _again(self, command: Command, raw: bytes) -> ExecutionResult:
+        return self._take(await self._executor.again(command, raw), raw)
 
-    async def _execute(self, raw: bytes) -> ExecutionResult:
-        result = await self._executor.execute(raw)
-        log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
+    def _take(self, decided: Decided, raw: bytes) -> ExecutionResult:
+        """Publish a result and its events, later."""
+        result = decided.result
+        if result.command is not None or self._results.admits_untrusted():
+            log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
+            self.later(partial(self._results.publish, raw, result, time.time()))
+        self.later(decided.tell)
         return result
 
-    async def recover(self) -> None:
-        """Finish what an earlier process left open. To be called before the first command."""
-        await self._executor.recover()
+    def later(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what no command may wait for."""
+        self._background.start(work)
+
+    def recover(self) -> None:
+        """Begin to finish what an earlier process left open, beside the first commands."""
+        self.later(self._recover)
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                for command, raw in await self._executor.recover():
+                    self._retries.add(command, raw)
+                return
+            except LedgerError as error:
+                log_event(_logger, "ledger.failed", level=logging.ERROR, step="recover", error=str(error))
+            await asyncio.sleep(RECOVER_EVERY)
 
     async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
         """Look at every managed flag, each backend at its own pace, and publish the states that changed, or were not
@@ -176,11 +212,21 @@ class Flips:
         async def seen(status: FlagStatus) -> None:
             for news in self._news(status):
                 await publish(news)
+            await self._contest(status)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell())
             for looking in self._looking.values():
                 group.create_task(looking.run(seen))
+
+    async def _contest(self, status: FlagStatus) -> None:
+        try:
+            event = await self._contests.seen(status)
+        except LedgerError as error:
+            log_event(_logger, "ledger.failed", level=logging.ERROR, step="contest", error=str(error))
+            return
+        if event is not None:
+            self.later(partial(self._emit, event))
 
     async def _tell(self) -> None:
         while True:
@@ -192,7 +238,7 @@ class Flips:
 
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
-        found = await asyncio.gather(self._halted(), *(self._check(name) for name in self._backends))
+        found = await asyncio.gather(self._halted(), self._disk(), *(self._check(name) for name in self._backends))
         self.problems = [problem for problems in found for problem in problems]
         return self.problems
 
@@ -202,6 +248,13 @@ class Flips:
         except LedgerError as error:
             return [str(error)]
         return [] if self.halt is None else [self.halt]
+
+    async def _disk(self) -> list[str]:
+        try:
+            await self._executor.probe()
+        except LedgerError as error:
+            return [f"{error}; {LEDGER_TODO}"]
+        return []
 
     async def _check(self, name: str) -> list[str]:
         wanted = [(flag.ref, flag.safe) for flag in self._flags if flag.backend == name]
@@ -232,7 +285,7 @@ class Flips:
         return [status]
 
     async def close(self) -> None:
-        for task in self._retries:
-            task.cancel()
+        self._retries.close()
+        self._background.close()
         self._executor.close()
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))

@@ -13,17 +13,20 @@ from agent import events
 from agent.allowlist import AllowList
 from agent.backends.contract import FlagRef, Outcome
 from agent.commands import Command, command_id
+from agent.entry import Entry
 from agent.events import Event
-from agent.ledger import Entry, Ledger
+from agent.ledger import Ledger
 
 EXPIRED = "expired"
 """The outcome of a flag whose command had none before it expired."""
 
-_OUTCOMES = {
+_OUTCOMES: dict[str, str] = {
     events.FLAG_VERIFIED: Outcome.APPLIED,
     events.FLAG_UNVERIFIED: Outcome.APPLIED,
     events.FLAG_ALREADY: Outcome.ALREADY,
     events.FLAG_CONFLICT: Outcome.CONFLICT,
+    events.FLAG_UNRESOLVED: Outcome.AMBIGUOUS,
+    events.FLAG_NOT_WRITTEN: EXPIRED,
 }
 
 

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from agent import audit
 from agent.backends.contract import FlagBackend, FlagState, Outcome
+from agent.entry import Entry
 from agent.errors import ConfigError, RestoreRefused, Timeout, Transient
 from agent.events import COMMAND_RECEIVED, FLAG_RESTORED, FLAG_WRITTEN
-from agent.ledger import Entry, Ledger
+from agent.ledger import Ledger
 
 BUDGET_S = 5.0
 

@@ -21,12 +21,12 @@ from agent.config import Config, Flag
 from agent.config_load import rules_hash
 from agent.errors import BackendError, FlipbackError, MalformedEvent
 from agent.events import Event, from_kafka
-from agent.executor import ExecutionResult
 from agent.flag_state import FlagStatus
 from agent.flips import make_backends, make_executor, open_ledger, watch_from
 from agent.incidents import Known
 from agent.kafka import connection
 from agent.keys import PrivateKey, load_private
+from agent.result import ExecutionResult
 from streams.log import read_to_end, read_topic
 from streams.send import send
 from streams.topics import Topics, describe
@@ -45,6 +45,8 @@ FINAL = {
     events.FLAG_UNVERIFIED,
     events.FLAG_ALREADY,
     events.FLAG_CONFLICT,
+    events.FLAG_NOT_WRITTEN,
+    events.FLAG_UNRESOLVED,
     events.COMMAND_REJECTED,
 }
 """Types of events after which no more is to come of a command."""

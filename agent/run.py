@@ -212,7 +212,7 @@ class Worker:
                 ready=self._tables_read,
             )
         if "executor" in self.roles:
-            self.flips = Flips(config, emit=self.publisher.event)
+            self.flips = Flips(config, emit=self.publisher.event, result=self.publisher.incident)
             self.executor = ExecutorRole(
                 self.connection, self.topics, lookback=config.command.expires, execute=self._execute
             )
@@ -319,7 +319,7 @@ class Worker:
     async def _watch_flags(self, flips: Flips) -> None:
         """Publish the state of every managed flag, at once when it changes."""
         await self._tables_read.wait()
-        await flips.recover()
+        flips.recover()
         self._recovered.set()
         await flips.watch(self._publish)
 

@@ -8,13 +8,22 @@ from agent import events
 from agent.commands import Reason
 from agent.events import Event
 
-_ERROR = frozenset({events.AUTOMATION_HALTED, events.FLAG_AMBIGUOUS, events.FLAG_INEFFECTIVE, events.INABILITY})
+_ERROR = frozenset(
+    {
+        events.AUTOMATION_HALTED,
+        events.FLAG_AMBIGUOUS,
+        events.FLAG_UNRESOLVED,
+        events.FLAG_INEFFECTIVE,
+        events.INABILITY,
+    }
+)
 """A flag may be, or would be, unsafe until a person does something."""
 
 _WARNING = frozenset(
     {
         events.COMMAND_REJECTED,
         events.FLAG_UNVERIFIED,
+        events.FLAG_NOT_WRITTEN,
         events.FLAG_NOT_RECOVERED,
         events.FLAG_EFFECT_UNKNOWN,
         events.FLAG_RECOVERY_UNKNOWN,

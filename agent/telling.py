@@ -5,39 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 from agent import audit
 from agent.automation import Automation
 from agent.commands import Command, Rejection
+from agent.disk import Disk
+from agent.entry import Entry
 from agent.errors import LedgerError
 from agent.events import COMMAND_REJECTED, INABILITY, Event
-from agent.ledger import Entry, Ledger
+from agent.ledger import Ledger
 from agent.logs import log_event
+from agent.untrusted import Untrusted
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_PROBLEMS = 8
+"""Different problems of one command that are published; one whose words change each time would be without end."""
 
-
-class Disk:
-    """Runs blocking work of the ledger in two threads of its own. Raises LedgerError after `limit_s` seconds."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="ledger")
-
-    async def run(self, work: Callable[[], T]) -> T:
-        try:
-            async with asyncio.timeout(self._limit_s):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except TimeoutError:
-            raise LedgerError(f"the disk of the ledger did not answer within {self._limit_s:g} s") from None
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False)
+_COMMANDS = 1000
+"""Commands whose problems are remembered."""
 
 
 class Teller:
@@ -53,10 +40,11 @@ class Teller:
         self._automation = automation
         self._disk = disk
         self._emit = emit
-        self._telling: set[str] = set()
-        self._untold: set[str] = set()
+        self._telling: set[tuple[str, int]] = set()
+        self._untold: set[tuple[str, int]] = set()
         self._automation_lock = asyncio.Lock()
-        self._inability = ""
+        self._problems: dict[str, set[str]] = {}
+        self._untrusted = Untrusted()
 
     async def tell(self, event: Event) -> bool:
         """Tell one event; False where that failed."""
@@ -74,18 +62,27 @@ class Teller:
         data = {"reason": refusal.reason, "detail": refusal.detail}
         await self.tell(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
 
+    async def untrusted(self, raw: bytes, refusal: Rejection, at: float) -> None:
+        """Tell that bytes were refused which no known key has signed; most of a flood are counted only."""
+        suppressed = self._untrusted.admit()
+        if suppressed is not None:
+            await self.tell(audit.refusal(raw, refusal, at, suppressed))
+
     async def unable(self, command: Command, problem: str, at: float) -> None:
         """Tell that a command cannot be carried out now; whoever tries again every second is told of once."""
-        event = audit.step(command, INABILITY, {"reason": problem}, problem, at)
-        if event.id != self._inability:
-            self._inability = event.id
-            await self.tell(event)
+        told = self._problems.setdefault(command.id, set())
+        if problem in told or len(told) >= _PROBLEMS:
+            return
+        told.add(problem)
+        while len(self._problems) > _COMMANDS:
+            del self._problems[next(iter(self._problems))]
+        await self.tell(audit.step(command, INABILITY, {"reason": problem}, problem, at))
 
     async def announce(self, entry: Entry) -> None:
         """Tell the entry's pending events, in order."""
         if self._emit is None:
             return
-        command, pending = entry.command.id, entry.pending
+        command, pending = (entry.command.id, entry.round), entry.pending
         self._telling.add(command)
         self._untold.add(command)
         try:
@@ -95,15 +92,15 @@ class Teller:
             if pending:
                 await self._disk.run(partial(self._ledger.announced, entry))
         except LedgerError as error:
-            log_event(log, "ledger.failed", level=logging.ERROR, command=command, error=str(error))
+            log_event(log, "ledger.failed", level=logging.ERROR, command=command[0], error=str(error))
         finally:
             self._telling.discard(command)
 
     async def tell_pending(self) -> None:
         """Tell what could not be told before, and what another process has added to the ledger."""
-        changed = await self._disk.run(lambda: [entry.command.id for entry in self._ledger.changed()])
-        for command in self._untold.union(changed) - self._telling:
-            entry = await self._disk.run(partial(self._ledger.get, command))
+        changed = await self._disk.run(lambda: [(one.command.id, one.round) for one in self._ledger.changed()])
+        for command, number in self._untold.union(changed) - self._telling:
+            entry = await self._disk.run(partial(self._ledger.round, command, number))
             # A command under way tells its own steps, when the flip is over.
             if entry is not None and entry.settled:
                 await self.announce(entry)

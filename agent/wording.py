@@ -144,6 +144,8 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"not the version that was judged: it gives {_got(d.get('variant'))}, and was left alone"
     ),
     events.FLAG_AMBIGUOUS: lambda d: f"it cannot be told whether the write landed: {d['detail']}",
+    events.FLAG_UNRESOLVED: lambda d: f"given up: {d['detail']}; {d['todo']}",
+    events.FLAG_NOT_WRITTEN: lambda d: f"the flag was not written, and will not be by this command: {d['detail']}",
     events.FLAG_CHANGED: lambda d: (
         f"changed outside flipback: {_given(d.get('was'), d.get('was_percent'))} before, "
         f"{_given(d.get('variant'), d.get('percent'))} since"

@@ -13,8 +13,9 @@ from agent.cli.person import Reason, confirm, user
 if TYPE_CHECKING:
     from agent.backends.contract import FlagState, Outcome
     from agent.config import Config
+    from agent.entry import Entry
     from agent.errors import FlipbackError
-    from agent.ledger import Entry, Ledger
+    from agent.ledger import Ledger
 
 
 @click.command("restore")

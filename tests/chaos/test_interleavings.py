@@ -21,12 +21,13 @@ from agent.automation import Automation
 from agent.backends.contract import FlagRef
 from agent.breaker import Limits
 from agent.commands import Command, sign
+from agent.disk import Disk
+from agent.entry import Entry
 from agent.errors import Transient
 from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
-from agent.ledger import Entry, Ledger
-from agent.telling import Disk
+from agent.ledger import Ledger
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.test_executor import KEY, MANAGED, command
 

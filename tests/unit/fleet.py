@@ -11,9 +11,10 @@ from agent.backends.contract import FlagRef
 from agent.breaker import Limits
 from agent.commands import Cause, Command, sign
 from agent.events import Event, from_kafka, to_kafka
-from agent.executor import ExecutionResult, Executor
+from agent.executor import Executor
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
+from agent.result import ExecutionResult
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.test_executor import KEY, command
 
@@ -63,7 +64,7 @@ class Fleet:
             budget_s=budget_s,
         )
 
-    def reborn(self) -> Fleet:
+    def reborn(self, budget_s: float = 2.0) -> Fleet:
         """The next process on the same disk, to which the flags' states have been published."""
         return Fleet(
             self.directory,
@@ -73,6 +74,7 @@ class Fleet:
             backends=self.backends,
             watch=self.watch,
             now=self.now,
+            budget_s=budget_s,
         )
 
     async def _emit(self, event: Event) -> None:

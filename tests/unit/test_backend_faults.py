@@ -20,10 +20,11 @@ from agent.backends.contract import Cas, Outcome
 from agent.breaker import Limits
 from agent.commands import issue, sign
 from agent.events import Event
-from agent.executor import ExecutionResult, Executor
+from agent.executor import Executor
 from agent.fakes.faults import parse
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
+from agent.result import ExecutionResult
 from tests.places import PLACES, REF, Place
 from tests.places import place as at_place
 from tests.unit.test_executor import EVIDENCE, KEY

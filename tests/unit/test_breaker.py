@@ -263,6 +263,54 @@ def test_a_halt_that_a_crash_cut_short_was_never_made(tmp_path: Path) -> None:
     assert halt.data["reason"] == "third"
 
 
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize("ahead", [10.0, DAY])
+async def test_a_resumption_noted_by_a_clock_that_was_ahead_lets_no_more_through_than_the_limit(
+    tmp_path: Path, ahead: float
+) -> None:
+    fleet = Fleet(tmp_path, 10, 1)
+    halt(fleet)
+    fleet.now += ahead
+    resume(fleet)
+    fleet.now -= ahead
+    for name in fleet.names:
+        fleet.now += 0.5
+        await fleet.flip(name)
+    assert len(fleet.written) == 1
+
+
+async def test_a_flip_noted_by_a_clock_that_was_ahead_counts_for_the_time_that_is_set_and_no_longer(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 4, 2)
+    fleet.now += 7 * DAY
+    await fleet.flip("f0")
+    fleet.now -= 7 * DAY
+    assert not await halted(fleet, "f1")
+    fleet.now += WITHIN + 1
+    assert not await halted(fleet, "f2")
+    # To the next process it is as of now once more.
+    assert await halted(fleet.reborn(), "f3")
+
+
+async def test_a_write_that_was_given_up_counts_for_the_time_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path, 2, 1)
+    fleet.backends["f0"].faults["apply"] = [Fault.DROP_AFTER]
+    fleet.backends["f0"].faults["verify"] = [Permission("403")] * 100
+    raw = sign(fleet.command("f0"), KEY)
+    await fleet.executor.execute(raw)
+    monkeypatch.setattr("agent.doubt.GIVE_UP_S", 0.0)
+    assert (await fleet.executor.execute(raw)).final
+    assert await halted(fleet, "f1")
+    fleet.now += WITHIN + 1
+    resume(fleet)
+    assert not await halted(fleet, "f1")
+
+
 GROUP = {"f0": ["f1", "f2"]}
 
 

@@ -11,7 +11,7 @@ from agent import events
 from agent.backends.contract import Outcome
 from agent.commands import BY_HAND, Cause, Command, Reason, incident_id, sign, verify
 from agent.errors import Permission, Transient
-from agent.executor import ExecutionResult
+from agent.result import ExecutionResult
 from tests.unit.fleet import Fleet
 from tests.unit.test_executor import KEY, command
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.backends.contract import FlagState, Snapshot
 from agent.commands import Command, Evidence, issue
+from agent.entry import Entry
 from agent.errors import LedgerError
 from agent.events import (
     FLAG_AMBIGUOUS,
@@ -20,7 +21,7 @@ from agent.events import (
     FLAG_WRITTEN,
     Event,
 )
-from agent.ledger import Entry, Ledger
+from agent.ledger import Ledger
 
 EVIDENCE = Evidence(
     metric="error_rate",
@@ -133,17 +134,17 @@ def test_a_command_is_settled_when_it_is_known_what_became_of_it(tmp_path: Path,
     assert entry.settled is settled
 
 
-def test_the_last_flip_of_a_flag_outlives_the_process(tmp_path: Path) -> None:
+def test_the_flips_of_a_flag_outlive_the_process(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    assert ledger.last_flip("production", "f") is None
+    assert ledger.flips("production", "f") == []
     entry = opened(ledger)
-    assert ledger.last_flip("production", "f") is None
+    assert ledger.flips("production", "f") == []
     ledger.append(entry, event(FLAG_WRITTEN, 20.0))
     other, _ = ledger.open(command("slow"), b"", SNAPSHOT, [event(FLAG_SNAPSHOT)])
     ledger.append(other, event(FLAG_WRITTEN, 10.0))
-    assert ledger.last_flip("production", "f") == 20.0
-    assert Ledger(tmp_path).last_flip("production", "f") == 20.0
-    assert Ledger(tmp_path).last_flip("staging", "f") is None
+    assert ledger.flips("production", "f") == [10.0, 20.0]
+    assert Ledger(tmp_path).flips("production", "f") == [10.0, 20.0]
+    assert Ledger(tmp_path).flips("staging", "f") == []
 
 
 def test_a_damaged_entry_is_named_and_hides_no_other(tmp_path: Path) -> None:

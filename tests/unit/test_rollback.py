@@ -22,11 +22,12 @@ from agent.config import Config
 from agent.config_load import load
 from agent.errors import Transient
 from agent.events import Event
-from agent.executor import ExecutionResult, Executor
+from agent.executor import Executor
 from agent.flip import Flip
 from agent.flips import make_backends, make_executor, open_ledger, watch_from
 from agent.keys import PrivateKey
 from agent.ledger import Ledger
+from agent.result import ExecutionResult
 from agent.rollback import order
 from tests.unit.test_executor import command
 
@@ -346,6 +347,8 @@ async def fire_group(home: Home, executor: Executor) -> str:
             issued_at=time.time(),
             cause=None if flag.flag == cause.flag else cause,
         )
-        assert (await executor._execute(made, b"")).outcome is Outcome.APPLIED
+        decided = await executor.again(made, b"")
+        await decided.tell()
+        assert decided.result.outcome is Outcome.APPLIED
         incident = made.incident
     return incident

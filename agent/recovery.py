@@ -1,0 +1,47 @@
+"""What a start finds unfinished in the ledger: what has certainly come to nothing, and what must be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent import audit, events
+from agent.allowlist import AllowList, stale
+from agent.entry import Entry
+from agent.ledger import Ledger
+
+
+class Recovery:
+    """Settles what needs no word of a backend. Calls block on the disk; LedgerError where it fails."""
+
+    def __init__(self, ledger: Ledger, allowed: AllowList) -> None:
+        self._ledger = ledger
+        self._allowed = allowed
+
+    def settle(self, entries: Iterable[Entry], now: float) -> list[list[Entry]]:
+        """Settle the entries that can be; returns those that cannot, a list a backend, in the order to look at them.
+
+        What is still valid comes first, then the newest: an old one waits for nothing.
+        """
+        left: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if not entry.settled and not self._settle(entry, now):
+                left.setdefault(entry.command.backend, []).append(entry)
+        for of_one in left.values():
+            of_one.sort(key=lambda entry: -entry.command.expires_at)
+        return list(left.values())
+
+    def _settle(self, entry: Entry, now: float) -> bool:
+        command = entry.command
+        unknown = self._allowed.refusal(command)
+        refusal = unknown or stale(command, now)
+        if entry.unwritten and refusal is not None:
+            self._end(entry, events.FLAG_NOT_WRITTEN, {"detail": refusal.detail}, now)
+            return True
+        if unknown is not None:
+            todo = "look at the flag: this configuration cannot, and nobody knows whether it was written"
+            self._end(entry, events.FLAG_UNRESOLVED, {"detail": unknown.detail, "todo": todo}, now)
+            return True
+        return False
+
+    def _end(self, entry: Entry, kind: str, data: dict[str, str], now: float) -> None:
+        self._ledger.append(entry, audit.entry_step(entry, kind, data, now))

@@ -1,0 +1,32 @@
+"""What became of a command, for whoever gave it to the executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.backends.contract import Outcome
+from agent.commands import Command, Reason, Rejection
+from agent.flag_state import FlagStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """What became of a command. `status` is the flag as it was last read, where it was.
+
+    `final` is False where nothing was decided: the same command may be executed again until it expires. `retry_at` is
+    the first moment (Unix seconds) at which the same command, issued anew, can succeed; None where nobody can say.
+    """
+
+    outcome: Outcome
+    detail: str
+    reason: Reason | None = None
+    command: Command | None = None
+    status: FlagStatus | None = None
+    final: bool = True
+    retry_at: float | None = None
+
+
+def rejected(
+    command: Command, refusal: Rejection, *, final: bool = True, retry_at: float | None = None
+) -> ExecutionResult:
+    return ExecutionResult(Outcome.REJECTED, refusal.detail, refusal.reason, command, final=final, retry_at=retry_at)
