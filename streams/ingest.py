@@ -71,7 +71,7 @@ class Ingest:
     ) -> None:
         self._owner = owner
         self._positions = positions
-        self._partitions = partitions
+        self._partitions = dict(partitions)
         self._partials_partitions = partials_partitions
         self._decoder = decoder
         self._interner = interner
@@ -84,6 +84,10 @@ class Ingest:
     def assign(self, sources: Mapping[Source, int]) -> None:
         """Begin anew with the given source partitions; every assignment starts from what was committed."""
         self._owned = {source: self._begin(source) for source in sources}
+
+    def resized(self, topic: str, partitions: int) -> None:
+        """A telemetry topic has another number of partitions: monitors are to hear of each of them."""
+        self._partitions[topic] = partitions
 
     def revoke(self) -> None:
         """Forget all source partitions: after this nothing is sent or committed for them."""

@@ -110,7 +110,16 @@ class IngestRole:
             value, headers = record
             await self.app.producer.send(self._topics.rejected, None, value, None, None, headers)
 
+    def _resize(self) -> None:
+        """Take over the numbers of partitions that the consumer's metadata have; none are there of a missing topic."""
+        for topic in self._reading.batched:
+            partitions = self.app.consumer.topic_partitions(topic)
+            if partitions:
+                self.ingest.resized(topic, partitions)
+
     async def _flush(self) -> None:
         while not self.app.should_stop:
+            if self.assigned:
+                self._resize()
             await self.ingest.flush()
             await asyncio.sleep(_TICK)
