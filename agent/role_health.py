@@ -20,13 +20,17 @@ Roles = Mapping[Role, IngestRole | MonitorRole | ExecutorRole]
 _NOT_LIVE = "is its telemetry read in time? see `flipback status`"
 
 
-def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[str]) -> RoleHealth:
-    """The state of a role, which is not ready where it has `problems`."""
+def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[str], *, covered: bool) -> RoleHealth:
+    """The state of a role, which is not ready where it has `problems`.
+
+    `covered` says that each of its partitions is read by some process: a standby is ready only then.
+    """
     # Without a partition Faust never comes to the start of reading; who stands by is as ready as it gets.
     standby = role.app.unassigned
-    ready, detail = role.assigned or standby, "reading" if role.assigned else "waiting for partitions"
+    ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
     if standby:
-        detail = "standing by: other processes have all partitions"
+        ready = covered
+        detail = "standing by: other processes have all partitions" if covered else "waiting for partitions"
     if isinstance(role, MonitorRole) and ready and not standby:
         found = [f"{one.what}: {one.why}" for one in not_live(role)]
         detail = shortened(found, "; ") or f"live, {len(role.shards)} partitions"
@@ -50,15 +54,18 @@ def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
             yield Obstacle(what=f"partials/{partition}", why=condition.detail, do=_NOT_LIVE)
 
 
-def obstacles_of(roles: Roles, flips: Flips | None, unwritten: Sequence[str]) -> list[Obstacle]:
+def obstacles_of(
+    roles: Roles, flips: Flips | None, unwritten: Sequence[str], unread: Mapping[Role, Sequence[str]]
+) -> list[Obstacle]:
     """What keeps this process from its part in a flip; a halt is told apart (`Flips.halt`). `unwritten` is what the
-    brokers do not take.
+    brokers do not take, `unread` what keeps each role from reading.
     """
     found = [Obstacle(what="events", why=why) for why in unwritten]
     for name, role in roles.items():
         if not (role.assigned or role.app.unassigned):
             found.append(Obstacle(what=name, why="waiting for partitions", do="wait for some seconds"))
         found += [Obstacle(what=name, why=why, do="is a broker up?") for why in unheard(role)]
+        found += [Obstacle(what=name, why=why) for why in unread.get(name, ())]
         if isinstance(role, MonitorRole):
             found += not_live(role)
     if flips is not None:

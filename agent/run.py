@@ -8,7 +8,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 
 from agent import aftermath
 from agent.aftermath import AftermathWatch
@@ -32,6 +32,7 @@ from agent.publisher import Publisher
 from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
+from agent.topic_watch import TopicWatch
 from agent.topics import wanted
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
@@ -48,6 +49,7 @@ from streams.log import read_topic
 from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.outbox import Record
+from streams.slices import Source
 from streams.topics import Topics, create, describe
 from streams.transport import App
 from streams.watch import watch_list
@@ -119,7 +121,8 @@ class Worker:
         if "monitor" in self.roles:
             self._tables[self.topics.healthy] = self._remember
         self._at_end: set[str] = set()
-        self._liveness: dict[str, Liveness] = {}
+        self._liveness: dict[Role, Liveness] = {}
+        self._topic_watch: TopicWatch | None = None
         self._recovered = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -161,8 +164,17 @@ class Worker:
                 if self.flips is not None:
                     self._begin("watching flags", self._watch_flags(self.flips), stack)
                     self._begin("checking backends", self._check_flips(self.flips), stack)
-                self._liveness = {name: Liveness(app, name) for name, app in apps.items()}
+                self._liveness = {role: Liveness(app, role, self._owned(role)) for role, app in apps.items()}
+                groups = {role: app.conf.id for role, app in apps.items()}
+                self._topic_watch = TopicWatch(
+                    self.config, groups, self.connection.client, self.publisher.event, self._liveness
+                )
+                self._begin("looking at topics", self._topic_watch.run(), stack)
                 yield
+
+    def _owned(self, role: Role) -> Callable[[], Iterable[Source]] | None:
+        made = self.ingest if role == "ingest" else self.monitor if role == "monitor" else None
+        return None if made is None else made.owned
 
     def _begin(self, name: str, work: Coroutine[None, None, None], stack: contextlib.AsyncExitStack) -> None:
         """Start work that lasts as long as the process; `watch` tells when it fails."""
@@ -347,19 +359,36 @@ class Worker:
 
     def health(self) -> dict[str, RoleHealth]:
         """The state of each role, for people and probes."""
-        return {name: health_of(role, self._problems_of(name)) for name, role in self._roles_here().items()}
+        return {
+            name: health_of(role, self._problems_of(name), covered=self._covered(name))
+            for name, role in self._roles_here().items()
+        }
 
     def _problems_of(self, role: Role) -> list[str]:
         """What keeps a role from its work, although it reads or stands by."""
-        problems = self.publisher.problems() if role != "ingest" else []
+        problems = self._unread(role)
+        if role != "ingest":
+            problems += self.publisher.problems()
         if role == "executor" and self.flips is not None:
             problems += self.flips.unreadable() or self.flips.problems or []
         return problems
 
+    def _unread(self, role: Role) -> list[str]:
+        """What keeps a role from reading what it should, or from knowing the time of it."""
+        doubt = self.clock.now().doubt
+        problems = [] if self._topic_watch is None else self._topic_watch.problems.of(role, time.monotonic())
+        return [*problems, doubt] if doubt else problems
+
+    def _covered(self, role: Role) -> bool:
+        """Do other processes have all partitions of the role, where this one has none?"""
+        return self._topic_watch is not None and self._topic_watch.problems.covered(role)
+
     def _said(self) -> Said:
         """What this process tells the others of itself."""
+        roles = self._roles_here()
+        unread = {role: self._unread(role) for role in roles}
         return Said(
-            obstacles_of(self._roles_here(), self.flips, self.publisher.problems()),
+            obstacles_of(roles, self.flips, self.publisher.problems(), unread),
             None if self.flips is None else self.flips.halt,
             telemetry_of(self.ingest, [telemetry.topic for telemetry in self.config.telemetry]),
         )
@@ -386,6 +415,9 @@ class Worker:
                 stuck = liveness.stuck(time.monotonic())
                 if stuck is not None:
                     raise RoleFailed(f"{stuck}; the process ends so that it is started anew")
+            unread = self._topic_watch and self._topic_watch.problems.hopeless(time.monotonic())
+            if unread:
+                raise RoleFailed(f"{unread}; the process ends so that it is started anew")
             await asyncio.sleep(0.5)
 
 

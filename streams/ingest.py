@@ -126,6 +126,10 @@ class Ingest:
         owned = self._owned.get(source)
         return owned.committable if owned else None
 
+    def owned(self) -> set[Source]:
+        """The source partitions that are worked on."""
+        return set(self._owned)
+
     def watermarks(self) -> dict[Source, float | None]:
         return {source: owned.watermark for source, owned in self._owned.items()}
 

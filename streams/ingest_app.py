@@ -86,6 +86,9 @@ class IngestRole:
         self.app.agent(topic, name="ingest")(self._take)
         self.app.task(self._flush)
 
+    def owned(self) -> set[Source]:
+        return self.ingest.owned()
+
     async def _assigned(self, offsets: Mapping[Source, int]) -> None:
         self.ingest.assign(offsets)
         self.assigned = True

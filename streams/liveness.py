@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from streams.condition import shortened
 from streams.slices import Source
 from streams.transport import App
 
@@ -32,12 +34,21 @@ def assigned(app: App) -> list[Source] | None:
     return None if given is None else sorted(Source(tp.topic, tp.partition) for tp in given)
 
 
-class Liveness:
-    """Watches the reading positions of one app; `name` stands in the message. Times are monotonic seconds."""
+UNOWNED_AFTER = 10.0
+"""Seconds after which an assigned partition is one that nobody works on; a seek takes less than one."""
 
-    def __init__(self, app: App, name: str) -> None:
+
+class Liveness:
+    """Watches the reading of one app; `name` stands in the message. Times are monotonic seconds.
+
+    `owned` tells the partitions that the role works on, where it keeps something of each.
+    """
+
+    def __init__(self, app: App, name: str, owned: Callable[[], Iterable[Source]] | None = None) -> None:
         self._app = app
         self._name = name
+        self._owned = owned
+        self._unowned_at: float | None = None
         self._seen: dict[object, int | None] = {}
         self._moved_at: float | None = None
 
@@ -52,8 +63,29 @@ class Liveness:
                 behind[f"{tp.topic}/{tp.partition}"] = highwater - read - 1
         return behind
 
+    def unowned(self, now: float) -> str | None:
+        """Which assigned partitions the role does not work on, where that lasts: what comes from them is dropped."""
+        if self._owned is None:
+            return None
+        consumer: Any = self._app.consumer
+        left = {Source(tp.topic, tp.partition) for tp in consumer.assignment()} - set(self._owned())
+        # Without the brokers' word the group gives and takes nothing.
+        if not left or silence(self._app, now) is not None:
+            self._unowned_at = None
+            return None
+        if self._unowned_at is None:
+            self._unowned_at = now
+        since = now - self._unowned_at
+        if since < UNOWNED_AFTER:
+            return None
+        names = shortened([f"{source.topic}/{source.partition}" for source in sorted(left)])
+        return f"{self._name}: {names} is assigned to this process, which has not worked on it for {since:.0f} s"
+
     def stuck(self, now: float) -> str | None:
         """Why the process should end; None while all is well. To be asked about once a second."""
+        unowned = self.unowned(now)
+        if unowned is not None and self._unowned_at is not None and now - self._unowned_at >= STUCK_AFTER:
+            return unowned
         consumer: Any = self._app.consumer
         positions = dict(consumer._read_offset)
         waiting = self.waiting()

@@ -123,6 +123,10 @@ class MonitorRole:
         self.app.agent(topic, name="monitor")(self._take)
         self.app.timer(interval=1.0)(self._tick)
 
+    def owned(self) -> set[Source]:
+        """The partitions that are judged."""
+        return {Source(self._topics.partials, partition) for partition in self.shards}
+
     async def _assigned(self, offsets: Mapping[Source, int]) -> None:
         """Make a shard for each partition given to this process; what it knew of them is in the log."""
         # A command needs the flags' states and the incidents so far; they are read before the first partial.

@@ -126,7 +126,7 @@ async def create(specs: Iterable[TopicSpec], *, replication: int, connection: di
     cannot be reached.
     """
     wanted = list(specs)
-    async with _admin(connection) as admin:
+    async with administrator(connection) as admin:
         existing = set(await admin.list_topics())
         missing = [spec for spec in wanted if spec.name not in existing]
         if missing:
@@ -149,7 +149,7 @@ async def create(specs: Iterable[TopicSpec], *, replication: int, connection: di
 async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
     """How many partitions each of the topics has; TopicError when one is missing."""
     wanted = list(names)
-    async with _admin(connection) as admin:
+    async with administrator(connection) as admin:
         missing = sorted(set(wanted) - set(await admin.list_topics()))
         if missing:
             raise TopicError(f"no topic {', '.join(missing)}; create it with `flipback topics create`")
@@ -159,17 +159,20 @@ async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str
 async def present(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
     """How many partitions each of the topics has that there are."""
     wanted = list(names)
-    async with _admin(connection) as admin:
+    async with administrator(connection) as admin:
         there = set(await admin.list_topics())
         return await _partitions(admin, [name for name in wanted if name in there])
 
 
 @asynccontextmanager
-async def _admin(connection: dict[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+async def administrator(
+    connection: dict[str, Any], *, within: float | None = TIMEOUT
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for administrative requests; TopicError where they fail, or take longer than `within` seconds in all."""
     servers = ", ".join(connection["bootstrap_servers"])
     admin = AIOKafkaAdminClient(**connection)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(within):
             await admin.start()
             yield admin
     except (KafkaError, TimeoutError, OSError) as error:

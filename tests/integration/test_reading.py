@@ -159,6 +159,29 @@ async def test_partitions_that_are_added_are_counted_without_a_restart(
                 traffic.end()
 
 
+async def test_the_topic_of_partials_is_missed_announced_and_made_anew(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    async with running(kafka, topic_prefix, tmp_path) as deployment:
+        await deployment.ready(deployment.start())
+        async with telemetry(kafka, deployment.telemetry) as source:
+            traffic, since = Traffic(source), time.time()
+            try:
+                await exact_for(deployment, source, since, seconds=3, within=60)
+                async with admin(kafka) as client:
+                    await client.delete_topics([deployment.topics.partials])
+                deleted = time.time()
+                async with asyncio.timeout(60):
+                    while not any(
+                        row["subject"] == deployment.topics.partials for row in logged(deployment, "flipback.inability")
+                    ):
+                        await asyncio.sleep(0.2)
+                await exact_for(deployment, source, deleted, seconds=3, within=90)
+            finally:
+                traffic.end()
+        assert deployment.workers[0].poll() is None
+
+
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_of_kafka_is_read(kafka: str, topic_prefix: str, tmp_path: Path, codec: str) -> None:
     async with running(kafka, topic_prefix, tmp_path) as deployment:
