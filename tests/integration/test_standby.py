@@ -180,6 +180,8 @@ async def test_a_restart_goes_on_with_what_was_held_from_the_checkpoint(
         log = (tmp_path / "worker-1.log").read_bytes().splitlines()
         (assigned,) = [line for line in map(json.loads, log) if line["event"] == "monitor.assigned"]
         assert (assigned["partitions"], assigned["checkpoints"]) == (4, 4)
+        # The flip waits for no event.
+        await told(deployment, trigger_type("firing"))
         firing = [e.time for e in await deployment.events() if e.type == trigger_type("firing")]
         assert firing == [pending.time + 25]
     finally:
