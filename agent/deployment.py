@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from agent.armed import Arming, View, arming, wanted
+from agent.armed import Arming, arming
+from agent.armed_view import View, wanted
 from agent.automation import Automation, words
 from agent.config import Config
 from agent.errors import LedgerError

@@ -13,7 +13,7 @@ import msgspec
 
 from agent import backends
 from agent.armed import shadow_obstacle
-from agent.armed import wanted as rules_of
+from agent.armed_view import wanted as rules_of
 from agent.automation import FILE_NAME, Automation, words
 from agent.backends.contract import FlagBackend, FlagRef, Health
 from agent.config import Config, Flag

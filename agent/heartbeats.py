@@ -6,6 +6,7 @@ or allowed by one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -152,7 +153,8 @@ class Members:
         self._beats: dict[str, Heartbeat] = {}
         self._seen: dict[str, float] = {}
         self._ahead: dict[str, float] = {}
-        self.begun = monotonic()
+        self._heard: dict[Role, float] = {}
+        self._begun = monotonic()
         self.caught_up = False
         """Has all been read that was there at the beginning?"""
         self.unreadable = 0
@@ -170,11 +172,19 @@ class Members:
         self._beats[beat.id] = beat
         self._seen[beat.id] = self._monotonic() - max(0.0, age)
         self._ahead[beat.id] = max(0.0, -age)
+        for role in beat.roles:
+            self._heard[role] = max(self._heard.get(role, -math.inf), self._seen[beat.id])
 
     def all(self) -> list[Member]:
         """Every process, those that are away too, by id."""
         now = self._monotonic()
         return [Member(self._beats[name], now - self._seen[name], self._ahead[name]) for name in sorted(self._beats)]
+
+    def unheard(self, role: Role) -> float:
+        """For how many seconds nobody with a role has been heard of, those that took their leave too; since the
+        beginning where nobody ever was.
+        """
+        return self._monotonic() - max(self._heard.get(role, -math.inf), self._begun)
 
     def _forget(self, name: str) -> None:
         for table in (self._beats, self._seen, self._ahead):

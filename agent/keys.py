@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -77,8 +80,10 @@ def generate(directory: Path) -> tuple[Path, Path]:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(private, pem, 0o600)
-        _write_new(public, PublicKey(key.public_key()).pem(), 0o644)
+        # Both are whole before either has its name: a disk that fills up leaves nothing that a later start trips over.
+        with _written(private, pem, 0o600) as new, _written(public, PublicKey(key.public_key()).pem(), 0o644) as other:
+            private.hardlink_to(new)
+            public.hardlink_to(other)
     except OSError as error:
         raise KeyFileError(f"cannot write keys into {directory}: {error.strerror}") from error
     return private, public
@@ -120,10 +125,19 @@ def load_public(path: Path) -> PublicKey:
     return PublicKey(key)
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        file.write(content)
+@contextmanager
+def _written(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+    """A file beside `path` with this content, on the disk; in the end its name is taken away again."""
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        yield new
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _unreadable(path: Path, error: OSError) -> KeyFileError:

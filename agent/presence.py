@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from agent.armed import Arming, FlagKey, View, arming, names, wanted
+from agent.armed import Arming, arming
+from agent.armed_group import of_group
+from agent.armed_view import FlagKey, View, names, wanted
 from agent.config import Config
 from agent.config_load import managed_hash, rules_hash
-from agent.heart import Heart
+from agent.events import Event
+from agent.heart import LOOK_EVERY, Heart
 from agent.heartbeats import Heartbeat, Members, Obstacle, Part, Role, TelemetryCount, reads_of
 from agent.keys import load_private, load_public
 from agent.logs import log_event
+from agent.verdicts import group_event
+from agent.watchdog import Watchdog
 from streams.app import send_within
 from streams.liveness import assigned
 from streams.log import read_topic
@@ -110,19 +115,27 @@ class Presence:
 
     def arming(self) -> Arming:
         """Would a flip happen now, as far as this process knows?"""
+        return arming(self._wanted, self._view())
+
+    def _view(self) -> View:
         said, members = self._said(), self.members
         halt = [] if said.halted is None else [Obstacle(what="automation", why=said.halted)]
-        return arming(
-            self._wanted,
-            View(
-                members=members.all() if members.caught_up else None,
-                partitions=self._partitions,
-                ages=self._ages(),
-                local=[*halt, *said.obstacles],
-                own=self.id,
-                started_at=self._fixed.started_at,
-            ),
+        return View(
+            members=members.all() if members.caught_up else None,
+            partitions=self._partitions,
+            ages=self._ages(),
+            local=[*halt, *said.obstacles],
+            own=self.id,
+            started_at=self._fixed.started_at,
         )
+
+    async def watch(self, announce: Callable[[Event], object]) -> None:
+        """Announce who is missing or does not fit, and when that is over. Until cancelled."""
+        watchdog = Watchdog(self.id, self.members)
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            for news in watchdog.look(of_group(self._wanted, self._view()), time.monotonic()):
+                announce(group_event(news.what, news.reason, begun=news.begun, at=time.time()))
 
     async def follow(self) -> None:
         """Keep the table up to its topic. A topic that cannot be read ends nothing: then all others look away."""

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 
 from agent import aftermath
 from agent.aftermath import AftermathWatch
-from agent.armed import Arming, FlagKey
+from agent.armed import Arming
+from agent.armed_view import FlagKey
 from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
@@ -26,7 +27,7 @@ from agent.incidents import Known
 from agent.kafka import connection as connect
 from agent.keys import load_private
 from agent.logs import log_event
-from agent.own_keys import make_keys, makes_keys
+from agent.own_keys import ensure_keys
 from agent.presence import Presence, Said
 from agent.publisher import Publisher
 from agent.ramp import Ramps
@@ -130,8 +131,7 @@ class Worker:
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
         partitions = await self._topics_ready()
-        if makes_keys(self.config, self.roles):
-            make_keys(self.config)
+        await ensure_keys(self.config, self.roles)
         self._make_roles(partitions)
         presence = self.presence = Presence(
             self.config,
@@ -161,6 +161,8 @@ class Worker:
                 self._begin("reading heartbeats", presence.follow(), stack)
                 stack.push_async_callback(presence.heart.leave)
                 self._begin("publishing heartbeats", presence.heart.run(), stack)
+                if "monitor" in self.roles or "executor" in self.roles:
+                    self._begin("watching the others", presence.watch(self.publisher.event), stack)
                 if self.flips is not None:
                     self._begin("watching flags", self._watch_flags(self.flips), stack)
                     self._begin("checking backends", self._check_flips(self.flips), stack)

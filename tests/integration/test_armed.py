@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiokafka import AIOKafkaProducer
 
+from agent.events import INABILITY
 from tests.telemetry import telemetry
 from tests.worker import Deployment
 
@@ -88,12 +90,14 @@ async def readyz(deployment: Deployment, number: int = 0) -> tuple[int, dict[str
         return answer.status, await answer.json()
 
 
-async def ready(deployment: Deployment, wanted: int, number: int = 0, within: float = 60) -> dict[str, Any]:
-    """What `/readyz` says, once it answers with this status."""
-    code, body = 0, dict[str, Any]()
+async def probed(
+    deployment: Deployment, wanted: int, naming: str | None = None, number: int = 0, within: float = 60
+) -> dict[str, Any]:
+    """What `/readyz` says, once it answers with this status, and with this obstacle where one is named."""
+    code, body = 0, dict[str, Any](obstacles=[])
     try:
         async with asyncio.timeout(within):
-            while code != wanted:
+            while code != wanted or (naming is not None and naming not in whats(body)):
                 code, body = await readyz(deployment, number)
                 await asyncio.sleep(0.2)
     except TimeoutError:
@@ -115,7 +119,7 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
             assert (code, out.splitlines()[0]) == (0, "ARMED")
             code, out = await called(deployment, "doctor")
             assert (code, out.splitlines()[-1]) == (0, "ARMED"), out
-            assert (await ready(deployment, 200))["armed"]
+            assert (await probed(deployment, 200))["armed"]
 
             assert (await called(deployment, "halt", "--reason", "the database"))[0] == 0
             code, out = await called(deployment, "status")
@@ -125,18 +129,200 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
             code, out = await called(deployment, "doctor")
             assert code == 4
             assert out.splitlines()[-1].startswith("NOT ARMED: automation")
-            assert "automation" in whats(await ready(deployment, 503))
+            await probed(deployment, 503, "automation")
 
             assert (await called(deployment, "resume", "--reason", "it is back"))[0] == 0
             await until(deployment, lambda body: body["armed"])
-            await ready(deployment, 200)
+            await probed(deployment, 200)
 
             flags = deployment.flag_file.read_text()
             deployment.flag_file.unlink()
             body = await until(deployment, lambda body: not body["armed"])
             assert "executor" in whats(body)
-            assert "executor" in whats(await ready(deployment, 503))
+            await probed(deployment, 503, "executor")
             deployment.flag_file.write_text(flags)
             await until(deployment, lambda body: body["armed"])
+    finally:
+        deployment.close()
+
+
+def twin(deployment: Deployment, name: str, **settings: Any) -> Deployment:
+    """The same configuration in a directory of its own, on the same flag file."""
+    directory = deployment.directory / name
+    directory.mkdir()
+    backends = {"files": {"kind": "flagd-file", "path": str(deployment.flag_file)}}
+    return Deployment(
+        directory,
+        deployment.kafka,
+        deployment.prefix,
+        deployment.flags,
+        settings={"backends": backends, **settings},
+    )
+
+
+async def ended(worker: subprocess.Popen[bytes]) -> int:
+    async with asyncio.timeout(60):
+        while (code := worker.poll()) is None:
+            await asyncio.sleep(0.1)
+    return code
+
+
+async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_it_fits(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await first.create_topics()
+    second = twin(first, "second")
+    try:
+        await first.ready(first.start())
+        await probed(first, 200)
+        refused = second.start()
+        assert await ended(refused) == 3
+        said = (second.directory / "worker-0.log").read_text()
+        assert "Replicas need the same keys" in said
+        assert not (second.directory / ".flipback" / "flipback.key").exists()
+
+        made = tmp_path / ".flipback"
+        keys = {"signing_key": str(made / "flipback.key"), "public_keys": [str(made / "flipback.pub")]}
+        third = twin(first, "third", keys=keys)
+        await third.ready(third.start())
+        async with traffic(first):
+            body = await until(first, lambda body: body["armed"])
+            assert len([process for process in body["processes"] if process["alive"]]) == 2
+            for deployment in (first, third):
+                await probed(deployment, 200)
+                assert (await status(deployment))[0] == 0
+        third.close()
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody_is_ready(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await first.create_topics()
+    second = twin(first, "second")
+    try:
+        # As both would be that start at the same moment, or were started long ago.
+        for deployment in (first, second):
+            directory = str(deployment.directory / ".flipback")
+            generated = deployment.flipback("keys", "generate", "--dir", directory)
+            assert await asyncio.to_thread(subprocess.call, generated) == 0
+        await first.ready(first.start())
+        await second.ready(second.start())
+        for deployment in (first, second):
+            await probed(deployment, 503, "keys")
+            body = await until(deployment, lambda body: "keys" in whats(body))
+            assert not body["armed"]
+            code, out = await called(deployment, "doctor")
+            assert code == 1
+            assert "NOT ARMED: keys" in out
+        async with asyncio.timeout(30):
+            while not any(event.subject == "keys" for event in await first.events()):
+                await asyncio.sleep(0.2)
+        (told,) = [event for event in await first.events() if event.subject == "keys"]
+        assert (told.type, told.data["state"]) == (INABILITY, "begun")
+        assert "give all processes the same keys" in told.data["reason"]
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_another_team_on_the_same_prefix_is_seen_by_both(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await first.create_topics()
+    (tmp_path / "others").mkdir()
+    other = Deployment(
+        tmp_path / "others", kafka, topic_prefix, [{**FLAG, "flag": "theirs"}], settings={"state_dir": "../.flipback"}
+    )
+    try:
+        await first.ready(first.start())
+        await probed(first, 200)
+        await other.ready(other.start())
+        for deployment in (first, other):
+            body = await probed(deployment, 503, "configuration")
+            assert any("no flag in common" in obstacle["why"] for obstacle in body["obstacles"])
+            await until(deployment, lambda body: "configuration" in whats(body))
+        async with asyncio.timeout(30):
+            while not any(event.subject == "configuration" for event in await first.events()):
+                await asyncio.sleep(0.2)
+    finally:
+        first.close()
+        other.close()
+
+
+async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_incident(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    keys = {"signing_key": "keys/flipback.key", "public_keys": ["keys/flipback.pub"]}
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG], settings={"keys": keys})
+    await deployment.create_topics()
+    try:
+        generated = deployment.flipback("keys", "generate", "--dir", str(tmp_path / "keys"))
+        assert await asyncio.to_thread(subprocess.call, generated) == 0
+        await deployment.ready(deployment.start("--roles", "ingest,monitor"))
+        await probed(deployment, 503, "executor")
+        executor = deployment.start("--roles", "executor")
+        await deployment.ready(executor)
+        async with traffic(deployment):
+            await until(deployment, lambda body: body["armed"])
+            deployment.kill(executor)
+            body = await until(deployment, lambda body: "executor" in whats(body), within=60)
+            (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
+            assert "no executor is alive" in reason
+            await probed(deployment, 503, "executor")
+            async with asyncio.timeout(30):
+                while not (told := [e for e in await deployment.events() if e.subject == "executor"]):
+                    await asyncio.sleep(0.2)
+            assert "rollback --direct" in told[-1].data["reason"]
+            await deployment.ready(deployment.start("--roles", "executor"))
+            await until(deployment, lambda body: body["armed"])
+            async with asyncio.timeout(30):
+                while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
+                    "begun",
+                    "ended",
+                ]:
+                    await asyncio.sleep(0.2)
+    finally:
+        deployment.close()
+
+
+async def test_in_shadow_mode_it_is_ready_and_not_armed(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG], settings={"mode": "shadow"})
+    await deployment.create_topics()
+    try:
+        await deployment.ready(deployment.start())
+        async with traffic(deployment):
+            body = await until(deployment, lambda body: whats(body) == {"shadow"})
+            assert not body["armed"]
+            assert not (await probed(deployment, 200))["armed"]
+            code, out = await called(deployment, "doctor")
+            assert code == 1
+            assert "NOT ARMED: shadow: mode: shadow" in out
+    finally:
+        deployment.close()
+
+
+async def test_rejected_telemetry_disarms_with_the_reason_and_an_example(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await deployment.create_topics()
+    try:
+        await deployment.ready(deployment.start())
+        producer = AIOKafkaProducer(bootstrap_servers=kafka)
+        await producer.start()
+        try:
+            for number in range(100):
+                value = b'{"ts": "yesterday", "service": "cart"}'
+                await producer.send_and_wait(deployment.telemetry, value, partition=number % 8)
+        finally:
+            await producer.stop()
+        body = await until(deployment, lambda body: any("100 of 100" in o["why"] for o in body["obstacles"]), 60)
+        (why,) = [o["why"] for o in body["obstacles"] if "100 of 100" in o["why"]]
+        assert "yesterday" in why
+        await probed(deployment, 503)
     finally:
         deployment.close()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.armed import SHOWN, Arming, View, Wanted, arming
+from agent.armed import SHOWN, Arming, arming
+from agent.armed_view import View, Wanted
 from agent.heartbeats import AWAY_AFTER, Heartbeat, Member, Obstacle, TelemetryCount
 
 NOW = 1_700_000_000.0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -94,3 +96,19 @@ def test_a_private_key_is_not_taken_for_a_public_one(tmp_path: Path) -> None:
     public_file.chmod(0o600)
     with pytest.raises(KeyFileError):
         load_private(public_file)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start, with room again, makes its keys."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(KeyFileError, match="No space left"):
+            generate(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    private_file, public_file = generate(tmp_path)
+    assert load_private(private_file).id == load_public(public_file).id
+    assert sorted(tmp_path.iterdir()) == [private_file, public_file]

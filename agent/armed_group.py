@@ -1,0 +1,113 @@
+"""What keeps a deployment from acting although each process by itself is well: who is missing, who does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from agent.armed_view import View, Wanted
+from agent.heartbeats import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, alive
+from streams.condition import shortened
+
+
+def of_group(wanted: Wanted, view: View) -> list[Obstacle]:
+    """The obstacles that no process has by itself: who is missing, and who does not fit with the others."""
+    members = view.members or ()
+    living = alive(members)
+    if not living:
+        return []
+    found = [*of_roles(members), *of_keys(living), *of_configurations(wanted, view, living)]
+    absent = {one.what for one in found}
+    return found + [one for role, one in of_partitions(wanted, view, living) if role not in absent]
+
+
+def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
+    """Each role needs somebody, and the executor one who acts."""
+    todo: dict[Role, str] = {
+        "executor": "nothing can be flipped: start one (flipback run --roles executor), and until then turn flags off "
+        "by hand, or with `flipback rollback --direct`",
+        "monitor": "nothing is judged: start one (flipback run --roles monitor)",
+        "ingest": "no telemetry is read: start one (flipback run --roles ingest)",
+    }
+    for role, do in todo.items():
+        there = alive(members, role)
+        if not there:
+            last = last_heard([member for member in members if role in member.beat.roles])
+            yield Obstacle(what=role, why=f"no {role} is alive{last}", do=do)
+        elif role == "executor" and all(member.beat.roles[role] != "active" for member in there):
+            names = shortened([member.beat.name for member in there])
+            yield Obstacle(what=role, why=f"no executor is active, {names} wait", do="it takes over within seconds")
+
+
+def last_heard(members: Sequence[Member]) -> str:
+    if not members:
+        return ""
+    newest = min(members, key=lambda member: member.age)
+    if newest.ahead > MAX_AHEAD:
+        return f": the clock of {newest.beat.name} is {newest.ahead:.0f} s ahead of this one"
+    return f": {newest.beat.name} was last heard of {newest.age:.0f} s ago, {AWAY_AFTER:.0f} s are allowed"
+
+
+def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Every executor, a standby too, must obey every monitor: any of them may be the one that acts next."""
+    for monitor in alive(living, "monitor"):
+        key = monitor.beat.signs
+        deaf = [member for member in alive(living, "executor") if key is None or key not in member.beat.accepts]
+        if deaf:
+            names = shortened([f"{one.beat.name} ({one.beat.roles['executor']})" for one in deaf])
+            accepted = shortened(sorted({key for one in deaf for key in one.beat.accepts})) or "none"
+            yield Obstacle(
+                what="keys",
+                why=f"the monitor {monitor.beat.name} signs with key {key}, which the executor {names} refuses: "
+                f"accepted are {accepted}",
+                do="give all processes the same keys (`flipback keys generate` once, the files to each, named under "
+                "`keys`) and restart them; processes that share no flags need a `kafka.prefix` each",
+            )
+
+
+def of_configurations(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Processes under one prefix share partitions, so all must have the same rules and flags."""
+    for member in living:
+        beat = member.beat
+        if member.beat.id == view.own or (beat.rules == wanted.rules and beat.managed == wanted.managed):
+            continue
+        what = "triggers" if beat.rules != wanted.rules else "managed flags"
+        foreign = bool(beat.flags) and not wanted.names.intersection(beat.flags)
+        whose = "this file" if view.own is None else "this process"
+        hashes = f"rules {beat.rules[:12]}, here {wanted.rules[:12]}" if what == "triggers" else "the same rules"
+        older = view.started_at is not None and beat.started_at < view.started_at
+        yield Obstacle(
+            what="configuration",
+            why=f"{beat.name} has other {what} than {whose} under the same prefix ({hashes})"
+            + (", and no flag in common" if foreign else ""),
+            do="give each team a `kafka.prefix` of its own"
+            if foreign
+            else "restart what is older than the file; other teams need a `kafka.prefix` of their own",
+            # Else an update would wait for the old processes, and they for it.
+            waits=older and not foreign,
+        )
+
+
+def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[tuple[Role, Obstacle]]:
+    """Every partition of telemetry and partials needs a reader; the role that lacks one, and why."""
+    topics: list[tuple[str, Role]] = [(wanted.partials, "monitor")]
+    topics += [(topic, "ingest") for topic in wanted.telemetry]
+    if view.partitions is None:
+        unknown = "the partitions of the topics are not known"
+        yield "monitor", Obstacle(what="topics", why=unknown, do="is a broker up?")
+        return
+    for topic, role in topics:
+        if topic not in view.partitions:
+            todo = "flipback topics create -c FILE, then restart"
+            yield role, Obstacle(what=topic, why="there is no such topic", do=todo)
+            continue
+        read = {p for member in alive(living, role) for p in member.beat.reads.get(topic, ())}
+        left = [f"{topic}/{p}" for p in range(view.partitions[topic]) if p not in read]
+        if left:
+            yield (
+                role,
+                Obstacle(
+                    what=topic,
+                    why=f"no {role} reads {shortened(left)}",
+                    do="after a rebalance wait for some seconds; else restart the processes of this role",
+                ),
+            )
