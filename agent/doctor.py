@@ -1,4 +1,7 @@
-"""`flipback doctor`: would a flip work now, and if not, what is missing. Reads and dry runs only, never a write."""
+"""`flipback doctor`: would a flip work now, and if not, what is missing.
+
+No flag is written: there are reads, dry runs, and a file that is written to the ledger's disk and removed.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from agent.flips import LEDGER
 from agent.heartbeats import Obstacle, alive
 from agent.kafka import connection
 from agent.keys import load_private, load_public
+from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
 from agent.topics import wanted
 from streams.condition import shortened
@@ -147,12 +151,20 @@ def _state(config: Config) -> Finding:
     if problem is None:
         files = [state_dir / FILE_NAME, state_dir / f".{FILE_NAME}.lock", *(state_dir / LEDGER).glob("*.jsonl")]
         bad = next((path for path in files if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK)), None)
-        problem = None if bad is None else f"{bad} cannot be read and written by this user"
+        problem = _probed(state_dir) if bad is None else f"{bad} cannot be read and written by this user"
     if problem is not None:
-        todo = "without its ledger the executor flips nothing; give the user the right or name another state_dir"
-        return Finding(what="state_dir", ok=False, detail=f"{problem}; {todo}")
+        return Finding(what="state_dir", ok=False, detail=f"{problem}; {TODO}")
     known = "can be used" if state_dir.is_dir() else "is not there yet and can be made"
     return Finding(what="state_dir", ok=True, detail=f"{state_dir} {known}")
+
+
+def _probed(state_dir: Path) -> str | None:
+    """Why the disk would not take an entry: rights do not tell of a full disk, or of one without hard links."""
+    try:
+        probe_state(state_dir / LEDGER)
+    except LedgerError as error:
+        return str(error)
+    return None
 
 
 def _directory(path: Path) -> str | None:

@@ -82,8 +82,13 @@ def generate(directory: Path) -> tuple[Path, Path]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Both are whole before either has its name: a disk that fills up leaves nothing that a later start trips over.
         with _written(private, pem, 0o600) as new, _written(public, PublicKey(key.public_key()).pem(), 0o644) as other:
-            private.hardlink_to(new)
+            # The private key last: where it is, its public half is too.
             public.hardlink_to(other)
+            try:
+                private.hardlink_to(new)
+            except OSError:
+                public.unlink()
+                raise
     except OSError as error:
         raise KeyFileError(f"cannot write keys into {directory}: {error.strerror}") from error
     return private, public
@@ -100,6 +105,8 @@ def load_private(path: Path) -> PrivateKey:
             pem = file.read()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not pem:
+        raise KeyFileError(f"{path} is empty: a full disk may have cut it short; remove it, and make the pair anew")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
