@@ -94,8 +94,7 @@ def _of_members(wanted: Wanted, view: View, members: Sequence[Member]) -> Iterat
     yield from _halts(view, living)
     yield from of_keys(living)
     yield from of_configurations(wanted, view, living)
-    for _, obstacle in of_partitions(wanted, view, living):
-        yield obstacle
+    yield from of_partitions(wanted, view, living)
     for member in living:
         if member.beat.id != view.own:
             for one in member.beat.obstacles:

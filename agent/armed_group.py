@@ -10,14 +10,12 @@ from streams.condition import shortened
 
 
 def of_group(wanted: Wanted, view: View) -> list[Obstacle]:
-    """The obstacles that no process has by itself: who is missing, and who does not fit with the others."""
+    """The obstacles that are announced for all: who is missing, and who does not fit with the others."""
     members = view.members or ()
     living = alive(members)
     if not living:
         return []
-    found = [*of_roles(members), *of_keys(living), *of_configurations(wanted, view, living)]
-    absent = {one.what for one in found}
-    return found + [one for role, one in of_partitions(wanted, view, living) if role not in absent]
+    return [*of_roles(members), *of_keys(living), *of_configurations(wanted, view, living)]
 
 
 def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
@@ -87,27 +85,24 @@ def of_configurations(wanted: Wanted, view: View, living: Sequence[Member]) -> I
         )
 
 
-def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[tuple[Role, Obstacle]]:
-    """Every partition of telemetry and partials needs a reader; the role that lacks one, and why."""
+def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Every partition of telemetry and partials needs a reader."""
     topics: list[tuple[str, Role]] = [(wanted.partials, "monitor")]
     topics += [(topic, "ingest") for topic in wanted.telemetry]
     if view.partitions is None:
         unknown = "the partitions of the topics are not known"
-        yield "monitor", Obstacle(what="topics", why=unknown, do="is a broker up?")
+        yield Obstacle(what="topics", why=unknown, do="is a broker up?")
         return
     for topic, role in topics:
         if topic not in view.partitions:
             todo = "flipback topics create -c FILE, then restart"
-            yield role, Obstacle(what=topic, why="there is no such topic", do=todo)
+            yield Obstacle(what=topic, why="there is no such topic", do=todo)
             continue
         read = {p for member in alive(living, role) for p in member.beat.reads.get(topic, ())}
         left = [f"{topic}/{p}" for p in range(view.partitions[topic]) if p not in read]
         if left:
-            yield (
-                role,
-                Obstacle(
-                    what=topic,
-                    why=f"no {role} reads {shortened(left)}",
-                    do="after a rebalance wait for some seconds; else restart the processes of this role",
-                ),
+            yield Obstacle(
+                what=topic,
+                why=f"no {role} reads {shortened(left)}",
+                do="after a rebalance wait for some seconds; else restart the processes of this role",
             )

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
+from agent.by_hand import ByHand, by_hand
 from agent.config import Config
+from agent.errors import MalformedEvent
+from agent.events import Event, from_kafka
 from agent.flag_state import FlagStatus
-from agent.incidents import Aftermath, Incident, Known
+from agent.incidents import Aftermath, CommandResult, Incident, Known
 from agent.kafka import connection
 from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
@@ -20,14 +26,21 @@ RECENT = 10.0
 
 STALE_AFTER = 5.0
 
+ORDERS_WITHIN = 7 * 86_400.0
+"""Seconds of the audit log in which orders of people are looked for."""
+
 
 @dataclass(slots=True)
 class Status:
-    """`shards` has the newest health record of each partials partition; `aftermaths` are by incident and service."""
+    """`shards` has the newest health record of each partials partition; `aftermaths` are by incident and service,
+    `results` by incident; `orders` of people are the newest first.
+    """
 
     flags: list[FlagStatus]
     incidents: list[Incident]
     aftermaths: list[Aftermath] = field(default_factory=list)
+    results: dict[str, CommandResult] = field(default_factory=dict)
+    orders: list[ByHand] = field(default_factory=list)
     shards: dict[int, Health] = field(default_factory=dict)
     partitions: int = 0
     at: float = 0.0
@@ -64,12 +77,14 @@ async def read_status(config: Config) -> Status:
     """Read the newest state from the topics; TopicError where they are not there."""
     topics, client = Topics(config.kafka.prefix), connection(config).client
     known = Known()
-    partitions = await describe([topics.health, topics.incidents, topics.flags], client)
+    now = time.time()
+    partitions = await describe([topics.health, topics.incidents, topics.flags, topics.events], client)
 
-    incidents, flags, health = await asyncio.gather(
+    incidents, flags, health, audit = await asyncio.gather(
         read_to_end(topics.incidents, client),
         read_to_end(topics.flags, client),
-        read_to_end(topics.health, client, since=time.time() - RECENT),
+        read_to_end(topics.health, client, since=now - RECENT),
+        read_to_end(topics.events, client, since=now - ORDERS_WITHIN),
     )
     for record in incidents:
         known.incident(record.value)
@@ -80,7 +95,15 @@ async def read_status(config: Config) -> Status:
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.commanded_at, reverse=True),
         aftermaths=list(known.aftermaths.values()),
+        results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
+        orders=by_hand(_events(audit)),
         shards={frame.partition: frame for frame in frames},
         partitions=partitions[topics.health],
         at=time.time(),
     )
+
+
+def _events(records: Iterable[Any]) -> Iterator[Event]:
+    for record in records:
+        with suppress(MalformedEvent):
+            yield from_kafka(record.value, record.headers)

@@ -8,15 +8,10 @@ from typing import NamedTuple
 from agent.heartbeats import AWAY_AFTER, Member, Members, Obstacle, Role, alive
 
 _ROLES: dict[str, Role] = {"executor": "executor", "monitor": "monitor", "ingest": "ingest"}
-
-_AT_ONCE = frozenset({"keys", "configuration"})
-"""What does not pass by itself. All else may be a restart or a rebalance."""
+"""A role that is missing may be a restart. What else there is does not pass by itself."""
 
 _SETTLED = 3.0
 """Seconds for the heartbeats of a process that ends or begins."""
-
-_LASTING = 15.0
-"""Seconds after which a partition without a reader is announced; a rebalance takes six."""
 
 
 class News(NamedTuple):
@@ -65,12 +60,9 @@ class Watchdog:
         return first_of(self._members.all(), self._own) == self._own
 
     def _due(self, what: str, now: float) -> bool:
-        lasted = now - self._since[what]
-        if what in _AT_ONCE:
-            return lasted >= _SETTLED
-        role = _ROLES.get(what)
+        lasted, role = now - self._since[what], _ROLES.get(what)
         if role is None:
-            return lasted >= _LASTING
+            return lasted >= _SETTLED
         return lasted >= AWAY_AFTER or self._members.unheard(role) >= AWAY_AFTER
 
 

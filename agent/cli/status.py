@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.by_hand import ByHand, restores
+from agent.commands import BY_HAND
+
 if TYPE_CHECKING:
     from agent.armed import Arming
     from agent.heartbeats import Member
-    from agent.incidents import Aftermath, Incident
+    from agent.incidents import Aftermath, CommandResult, Incident
+    from agent.status import Status
 
 SHOWN_INCIDENTS = 10
 SHOWN_PROCESSES = 20
@@ -34,7 +38,7 @@ def command(path: Path, as_json: bool) -> int:
 
     from agent.config_load import load, rules_hash
     from agent.deployment import look
-    from agent.status import Status, read_status
+    from agent.status import read_status
     from streams.errors import TopicError
 
     config = load(path)
@@ -62,6 +66,8 @@ def command(path: Path, as_json: bool) -> int:
             "flags": status.flags,
             "triggers": status.triggers,
             "incidents": shown,
+            "results": [status.results[incident.id] for incident in shown if incident.id in status.results],
+            "orders": status.orders[:SHOWN_INCIDENTS],
             "aftermaths": [said for incident in shown for said in status.after(incident)],
         }
         click.echo(msgspec.json.encode(body))
@@ -87,13 +93,43 @@ def command(path: Path, as_json: bool) -> int:
             f"  {trigger.state:8} {trigger.flag}/{trigger.trigger}  {trigger.scope}  value {value}, threshold {limit}, "
             f"{trigger.samples} samples  {trigger.reason}".rstrip()
         )
-    click.echo("incidents" if status.incidents else "incidents  none")
-    for incident in shown:
-        at = datetime.fromtimestamp(incident.commanded_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        said = "".join(f"  {text}" for text in after_flip(incident, status.after(incident)))
-        name = f"{incident.environment}/{incident.flag}/{incident.trigger}"
-        click.echo(f"  {at}  {name}  {incident.outcome}{said}  {incident.id}")
+    found = sorted(listed(status), reverse=True)[:SHOWN_INCIDENTS]
+    click.echo("incidents" if found else "incidents  none")
+    for at, line in found:
+        click.echo(f"  {datetime.fromtimestamp(at, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}  {line}")
     return exit_status
+
+
+def listed(status: Status) -> Iterator[tuple[float, str]]:
+    """Incidents of triggers and rollbacks by hand, each with its time and what came of it; the id is the last word."""
+    restored = restores(status.orders)
+    for incident in status.incidents:
+        words = [f"{incident.environment}/{incident.flag}/{incident.trigger}"]
+        words.append(outcome(incident, status.results.get(incident.id)))
+        words += after_flip(incident, status.after(incident))
+        words += _restored(restored.get((incident.id, incident.flag)))
+        yield incident.commanded_at, "  ".join([*words, incident.id])
+    for order in status.orders:
+        if order.what == "rollback":
+            reason = f": {order.reason!r}" if order.reason else ""
+            words = [f"{order.environment}/{order.flag}/{BY_HAND}", f"{order.outcome}, by {order.by}{reason}"]
+            words += _restored(restored.get((order.incident, order.flag)))
+            yield order.at, "  ".join([*words, order.incident])
+
+
+def _restored(order: ByHand | None) -> Iterator[str]:
+    if order is not None:
+        yield f"put back by {order.by}" + (f": {order.reason!r}" if order.reason else "")
+
+
+def outcome(incident: Incident, result: CommandResult | None) -> str:
+    """What became of an incident's command, as far as an executor has told."""
+    if incident.outcome != "commanded" or result is None or result.outcome == "duplicate":
+        return incident.outcome
+    if result.outcome in ("applied", "already"):
+        return {"applied": "turned back", "already": "was safe already"}[result.outcome]
+    reason = f" {result.reason}" if result.reason else ""
+    return f"NOT TURNED BACK, {result.outcome}{reason}" + (f": {result.detail}" if result.detail else "")
 
 
 def _process(member: Member, rules: str) -> str:

@@ -124,11 +124,11 @@ def test_who_does_not_see_itself_alive_announces_all_the_same() -> None:
 
 
 def test_what_has_passed_before_it_was_announced_has_no_end() -> None:
-    members = Members()
-    watchdog = Watchdog("own", members)
-    obstacle = Obstacle(what="requests", why="no ingest reads requests/0")
+    watchdog = Watchdog("own", Members())
+    obstacle = Obstacle(what="keys", why="the monitor signs with another key")
     assert watchdog.look([obstacle], 0.0) == []
-    assert watchdog.look([], 5.0) == []
-    assert watchdog.look([obstacle], 10.0) == []
-    ((what, begun, _),) = watchdog.look([obstacle], 25.0)
-    assert (what, begun) == ("requests", True)
+    assert watchdog.look([], 2.0) == []
+    assert watchdog.look([obstacle], 4.0) == []
+    assert watchdog.look([obstacle], 6.9) == []
+    ((what, begun, _),) = watchdog.look([obstacle], 7.0)
+    assert (what, begun) == ("keys", True)
