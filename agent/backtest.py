@@ -16,11 +16,15 @@ import msgspec
 
 from agent.config import Config
 from agent.errors import ConfigError
-from agent.replay import Change, Evaluated, replay
+from agent.recorded import lost, unmatched
+from agent.replay import Change, Evaluated, Hindered, replay, text
 from agent.yaml_text import read_yaml
 from detectors.grammar import format_condition
 from detectors.spec import TriggerSpec
 from streams.settings import Format
+
+MOST_NOTES = 20
+"""Firings without a command that are noted."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,12 +81,17 @@ class TriggerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backtest(msgspec.Struct, frozen=True, kw_only=True):
-    """`begin` and `end` are the first and the last evaluation."""
+    """`begin` and `end` are the first and the last evaluation.
+
+    `notes` says what is not in the figures: triggers that fired and nothing would have been commanded, samples that did
+    not count, names that no sample had.
+    """
 
     begin: float
     end: float
     faults: list[Fault]
     triggers: list[TriggerReport]
+    notes: list[str] = []
 
 
 def read_labels(path: Path) -> list[Fault]:
@@ -112,16 +121,26 @@ def backtest(
     specs = config.trigger_specs()
     changes: dict[tuple[str, str], list[Change]] = {(spec.flag, spec.name): [] for spec in specs}
     begin = end = None
-    _, lines = replay(config, files, format, evaluations=True)
+    run, lines = replay(config, files, format, evaluations=True)
+    hindered: list[str] = []
     for line in lines:
         if isinstance(line, Change):
             changes[line.flag, line.trigger].append(line)
+        elif isinstance(line, Hindered):
+            hindered.append(text(line))
         elif isinstance(line, Evaluated):
             begin = line.time if begin is None else begin
             end = line.time
     if begin is None or end is None:
         raise ConfigError("the recordings hold nothing that could be evaluated")
+    more = [f"and {len(hindered) - MOST_NOTES} more without a command"] if len(hindered) > MOST_NOTES else []
     return Backtest(
+        notes=[
+            *hindered[:MOST_NOTES],
+            *more,
+            *lost(run.tally.counts),
+            *unmatched(specs, run.tally.counts),
+        ],
         begin=begin,
         end=end,
         faults=list(faults),

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.config import Config
 from agent.recordings import read
+from agent.rehearsal import Hindrance, Rehearsal
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams.evidence import Evidence
@@ -47,7 +48,10 @@ class Evaluated(msgspec.Struct, tag_field="type", tag="evaluation", frozen=True)
 
 
 class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
-    """The command that would have been sent; after it the flag is safe, and nothing more is sent for it."""
+    """The command that would have been sent; after it the flag is safe, and nothing more is sent for it.
+
+    `shadow`: in shadow mode, so that it would only have been told, and the flag stays as it is.
+    """
 
     time: int
     trigger: str
@@ -58,6 +62,17 @@ class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
     threshold: float
     samples: int
     sources: int
+    shadow: bool = False
+
+
+class Hindered(msgspec.Struct, tag_field="type", tag="hindered", frozen=True):
+    """A trigger fired and nothing would have been commanded, for `reason`; once a firing and kind of reason."""
+
+    time: int
+    trigger: str
+    flag: str
+    environment: str
+    reason: str
 
 
 class Drifted(msgspec.Struct, tag_field="type", tag="drift", frozen=True):
@@ -71,7 +86,7 @@ class Drifted(msgspec.Struct, tag_field="type", tag="drift", frozen=True):
     before: float
 
 
-Line = Change | Evaluated | Commanded | Drifted
+Line = Change | Evaluated | Commanded | Hindered | Drifted
 
 
 def replay(
@@ -90,22 +105,17 @@ def replay(
         names=[str(path) for path in files],
         habits=config.habits(),
     )
-    return run, lines(run, specs, evaluations=evaluations)
+    return run, lines(run, config, evaluations=evaluations)
 
 
-def lines(run: Replay, specs: Sequence[TriggerSpec], *, evaluations: bool) -> Iterator[Line]:
-    """Changes, then commands, then evaluations of each second, in the order of the triggers."""
-    safe: set[tuple[str, str]] = set()
+def lines(run: Replay, config: Config, *, evaluations: bool) -> Iterator[Line]:
+    """Changes, then commands and why there are none, then evaluations of each second, in the order of the triggers."""
+    specs, rehearsal = config.trigger_specs(), Rehearsal(config)
     for second in run.seconds():
         for spec, change in second.transitions:
             yield _change(spec, change)
-        for evidence in second.firing:
-            spec = evidence.spec
-            key = spec.environment, spec.flag
-            if spec.action != "rollback" or spec.shadow or key in safe or evidence.obstacle is not None:
-                continue
-            safe.add(key)
-            yield _command(evidence)
+        for found in rehearsal.judge(second):
+            yield _hindered(found) if isinstance(found, Hindrance) else _command(found)
         for habit, drift in second.drifts:
             name = f"{habit.environment}/{habit.service}"
             residual, before = round(drift.residual, 3), round(drift.before, 3)
@@ -123,11 +133,14 @@ def text(line: Line) -> str:
             numbers = f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples}"
             return f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {shown}  {numbers}  {line.reason}".rstrip()
         case Commanded():
+            does = "SHADOW would set" if line.shadow else "COMMAND set"
             return (
-                f"{clock}  {line.flag}/{line.trigger}  COMMAND set {line.environment}/{line.flag} to {line.target}  "
+                f"{clock}  {line.flag}/{line.trigger}  {does} {line.environment}/{line.flag} to {line.target}  "
                 f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples} "
                 f"sources={line.sources}"
             )
+        case Hindered():
+            return f"{clock}  {line.flag}/{line.trigger}  NO COMMAND  {line.reason}"
         case Drifted():
             way = "worse" if line.worse else "better"
             return f"{clock}  {line.service}  {line.metric} drifts, {way}  {line.before:.3g} -> {line.residual:.3g}"
@@ -165,6 +178,14 @@ def _command(evidence: Evidence) -> Commanded:
         threshold=evidence.threshold,
         samples=evidence.samples,
         sources=evidence.sources,
+        shadow=spec.shadow,
+    )
+
+
+def _hindered(found: Hindrance) -> Hindered:
+    spec = found.evidence.spec
+    return Hindered(
+        time=found.evidence.t, trigger=spec.name, flag=spec.flag, environment=spec.environment, reason=found.reason
     )
 
 

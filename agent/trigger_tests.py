@@ -34,7 +34,8 @@ import msgspec
 from agent.config import Config
 from agent.config_load import load
 from agent.errors import ConfigError
-from agent.replay import Evaluated, lines
+from agent.recorded import unmatched
+from agent.replay import Evaluated, Hindered, lines
 from agent.series_notation import COUNTS, parse_series, parse_values
 from agent.yaml_text import read_yaml
 from detectors.grammar import parse_span
@@ -81,10 +82,14 @@ class CaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A test and what was against it, a sentence each; empty where it passed."""
+    """A test and what was against it, a sentence each; empty where it passed.
+
+    `notes` are firings after which nothing would be commanded, and names that no series has.
+    """
 
     name: str
     failures: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def run(path: Path) -> Iterator[Result]:
@@ -102,12 +107,14 @@ def run(path: Path) -> Iterator[Result]:
     for number, test in enumerate(file.tests):
         name = test.name or f"test {number + 1}"
         try:
-            yield Result(name, tuple(_against(config, test)))
+            notes: list[str] = []
+            yield Result(name, tuple(_against(config, test, notes)), tuple(notes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {name}: {error}") from None
 
 
-def _against(config: Config, test: Case) -> Iterator[str]:
+def _against(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
+    """What is against a test; `notes` gets what else is to be known of it."""
     interval = _seconds(test.interval, "interval")
     ends = [_seconds(wanted.eval_time, "eval_time") for wanted in test.trigger_test]
     records = list(_records(test.input_series, interval, max(ends, default=0)))
@@ -120,11 +127,14 @@ def _against(config: Config, test: Case) -> Iterator[str]:
         max_lateness=config.max_lateness,
         evaluate_every=int(config.evaluate_every),
     )
-    said = {
-        (line.flag, line.trigger, line.time - START): line
-        for line in lines(run, specs, evaluations=True)
-        if isinstance(line, Evaluated)
-    }
+    said: dict[tuple[str, str, int], Evaluated] = {}
+    for line in lines(run, config, evaluations=True):
+        if isinstance(line, Evaluated):
+            said[line.flag, line.trigger, line.time - START] = line
+        elif isinstance(line, Hindered):
+            notes.append(f"{line.flag}/{line.trigger} fires at {line.time - START} s without a command: {line.reason}")
+    wanted_specs = [spec for spec in specs if any(spec.name == one.trigger for one in test.trigger_test)]
+    notes += unmatched(wanted_specs, run.tally.counts)
     for wanted, at in zip(test.trigger_test, ends, strict=True):
         yield from _compare(wanted, at, [s.flag for s in specs if s.name == wanted.trigger], said)
 

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from detectors.cells import Cells
+import numpy as np
+
+from detectors.cells import COUNTS, Cells, Int, Scope
 from detectors.spec import TriggerSpec
 from streams.decode import Decoder
 from streams.habits import Habit
@@ -43,11 +45,22 @@ class _Tape:
 
 @dataclass(slots=True)
 class Tally:
-    """What a replay has read: records, what was rejected by kind, and the first reasons."""
+    """What a replay has read: records, what was rejected by kind, and the first reasons.
+
+    `counts` has the sums of every scope, a column each of detectors.cells.COUNTS.
+    """
 
     records: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: list[str] = field(default_factory=list)
+    counts: dict[Scope, Int] = field(default_factory=dict)
+
+    def add(self, cells: Cells) -> None:
+        sums = np.zeros((len(cells.scopes), len(COUNTS)), dtype=np.int64)
+        np.add.at(sums, cells.scope, cells.counts)
+        for scope, row in zip(cells.scopes, sums, strict=True):
+            if row.any():
+                self.counts[scope] = self.counts.get(scope, 0) + row
 
 
 class Replay:
@@ -134,6 +147,7 @@ class Replay:
     def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[Second]:
         """Send what was closed through the partials' wire format into the shard."""
         tape.mark = mark
+        self.tally.add(cells)
         told = tape.reducer.take_told()
         yield from self.shard.take(
             encode(

@@ -65,6 +65,8 @@ def command(
         from agent.timeline import page
 
         plot.write_text(page(found))
+    for note in found.notes:
+        click.echo(f"flipback: note: {note}", err=True)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:

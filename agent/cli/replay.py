@@ -30,14 +30,16 @@ def command(
     """Run recorded telemetry through the triggers of a configuration and print what they would have done.
 
     FILES are recordings, gzip or not, a record a line. Several are read side by side by their time. Prints each change
-    of a verdict and each command that would have been sent; a tally of what was read goes to stderr. Exit
-    status 1 where nothing was counted.
+    of a verdict, each command that would have been sent and, where none would be although a trigger fires, why; a
+    tally of what was read goes to stderr, with samples that did not count and names that none had. Exit status 1 where
+    nothing was counted, or nothing of a service that is watched.
     """
     from typing import cast
 
     import msgspec
 
     from agent.config_load import load
+    from agent.recorded import lost, matches_nothing, unmatched
     from agent.replay import replay, text
     from streams.settings import Format
 
@@ -61,4 +63,9 @@ def command(
     silent = run.silent()
     for name in silent:
         sys.stderr.write(f"{name}: nothing in it was counted; is it a recording in the format that --format names?\n")
-    return 1 if len(silent) == len(files) else 0
+    specs = config.trigger_specs()
+    if len(silent) == len(files):
+        return 1
+    for note in [*lost(tally.counts), *unmatched(specs, tally.counts)]:
+        sys.stderr.write(f"flipback: warning: {note}\n")
+    return 1 if matches_nothing(specs, tally.counts) else 0

@@ -33,12 +33,14 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
         for result in run(path):
             results.setdefault(path, []).append(result)
             if as_json:
-                line = {"file": str(path), "test": result.name, "failures": result.failures}
+                line = {"file": str(path), "test": result.name, "failures": result.failures, "notes": result.notes}
                 click.echo(msgspec.json.encode(line))
                 continue
             click.echo(f"  {'FAILED' if result.failures else 'ok    '} {result.name}")
             for failure in result.failures:
                 click.echo(f"         {failure}")
+            for note in result.notes:
+                click.echo(f"         note: {note}")
     if junit is not None:
         junit.write_bytes(_junit(results))
     failed = sum(bool(result.failures) for found in results.values() for result in found)

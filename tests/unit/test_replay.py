@@ -75,7 +75,7 @@ def output(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
         evaluate_every=1,
         batch=batch,
     )
-    return [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)]
+    return [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)]
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -154,7 +154,7 @@ def test_bad_records_are_tallied_and_cost_only_themselves(tmp_path: Path) -> Non
     run = Replay(
         [good[:100] + bad + good[100:]], specs, format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1
     )
-    assert [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)] == output(
+    assert [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)] == output(
         config_file(tmp_path, CONFIG), [good], 2000
     )
     assert sum(run.tally.rejected.values()) == len(bad)
@@ -200,7 +200,7 @@ def judged(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
     loaded = load(config)
     specs = loaded.trigger_specs()
     run = Replay(sources, specs, format="counters", max_scopes=100, max_lateness=2.0, evaluate_every=1, batch=batch)
-    return [msgspec.json.encode(line) for line in lines(run, specs, evaluations=True)]
+    return [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -1,0 +1,68 @@
+"""What a recording held of what a configuration watches: names that nothing matched, and samples that did not count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+
+from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Int, Scope
+from detectors.evaluation import MOST_LATE
+from detectors.spec import TriggerSpec
+
+SHOWN = 5
+"""Names that a sentence lists."""
+
+Counts = Mapping[Scope, Int]
+"""The sums of a recording: the columns of detectors.cells.COUNTS of each scope."""
+
+
+def unmatched(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
+    """A sentence for each name of a trigger that no sample had: a service, a flag of it, a variant of that."""
+    services = {f"{scope.environment}/{scope.service}": scope for scope in counts if not scope.flag}
+    said = set[str]()
+    for spec in specs:
+        service = f"{spec.environment}/{spec.service}"
+        if service not in services:
+            said.add(f"no sample is of {service}, which flag {spec.flag!r} watches; {_instead(service, services)}")
+            continue
+        if spec.condition.variant is None:
+            continue
+        variants = {scope.variant for scope in counts if scope[:3] == (spec.environment, spec.service, spec.flag)}
+        if not variants:
+            said.add(f"no sample of {service} carries flag {spec.flag!r}, by which trigger {spec.name!r} judges")
+        elif spec.condition.variant not in variants:
+            said.add(
+                f"no sample of {service} has variant {spec.condition.variant!r} of flag {spec.flag!r}, which trigger "
+                f"{spec.name!r} judges; {_instead(spec.condition.variant, variants)}"
+            )
+    yield from sorted(said)
+
+
+def matches_nothing(specs: Sequence[TriggerSpec], counts: Counts) -> bool:
+    """Has the recording nothing of any service that is watched?"""
+    return not any(Scope(spec.environment, spec.service) in counts for spec in specs)
+
+
+def lost(counts: Counts) -> Iterator[str]:
+    """A sentence for each service of which samples did not count, or did not tell how their requests ended."""
+    for scope, row in sorted(counts.items()):
+        if scope.flag:
+            continue
+        requests, late, rejected, untold = (int(row[column]) for column in (REQUESTS, LATE, REJECTED, NO_OUTCOME))
+        parts = [f"{late:,} came late" if late else "", f"{rejected:,} were rejected" if rejected else ""]
+        parts.append(f"{untold:,} do not say how the request ended" if untold else "")
+        if any(parts):
+            total = requests + late + rejected
+            share = 100 * max(late + rejected, untold) / total
+            unknown = f"; more than {MOST_LATE} % at a time leaves verdicts unknown" if share > MOST_LATE else ""
+            yield f"{scope}: of {total:,} samples {', '.join(part for part in parts if part)}{unknown}"
+
+
+def _instead(name: str, seen: Collection[str]) -> str:
+    names = list(seen)
+    near = get_close_matches(name, names, n=SHOWN)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    shown = ", ".join(sorted(names)[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"there are {shown}{more}" if names else "there is none at all"
