@@ -18,6 +18,7 @@ from agent.background import Background
 from agent.breaker import Limits
 from agent.commands import Command
 from agent.config import Config, Flag
+from agent.config_load import rules_hash
 from agent.contest import Contests
 from agent.errors import BackendError, LedgerError
 from agent.events import Event
@@ -32,6 +33,7 @@ from agent.looking import Looking
 from agent.result import ExecutionResult
 from agent.results import Results
 from agent.retries import Retries
+from agent.skew import Skew
 
 LEDGER = "ledger"
 """The directory of the ledger, in the state directory: there as soon as an executor has started once."""
@@ -144,6 +146,7 @@ class Flips:
         """What would stop a flip by the last check; None before the first."""
         self.halt: str | None = None
         """Why nothing is done without a person, if so; one of `problems`."""
+        self.skew = Skew(rules_hash(config))
         self._background = Background()
         self._emit = emit
         ledger = open_ledger(config)
@@ -180,6 +183,8 @@ class Flips:
     def _take(self, decided: Decided, raw: bytes) -> ExecutionResult:
         """Publish a result and its events, later."""
         result = decided.result
+        if result.command is not None:
+            self.skew.note(result.command)
         if result.command is not None or self._results.admits_untrusted():
             log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
             self.later(partial(self._results.publish, raw, result, time.time()))

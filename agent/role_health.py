@@ -69,6 +69,7 @@ def obstacles_of(
         if isinstance(role, MonitorRole):
             found += not_live(role)
     if flips is not None:
+        found += flips.skew.obstacles()
         found += [Obstacle(what="executor", why=why) for why in flips.unreadable()]
         if flips.problems is None:
             found.append(Obstacle(what="executor", why="the flags have not been looked at yet", do="wait some seconds"))

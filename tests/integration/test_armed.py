@@ -25,14 +25,15 @@ FLAG = {
 
 
 @contextlib.asynccontextmanager
-async def traffic(deployment: Deployment) -> AsyncIterator[None]:
-    """Healthy requests to all partitions, 50 a second."""
+async def traffic(deployment: Deployment, *, on: int = 200) -> AsyncIterator[None]:
+    """Requests to all partitions, 50 a second; those with the variant `on` get this status."""
     async with telemetry(deployment.kafka, deployment.telemetry) as source:
 
         async def send() -> None:
             while True:
                 for variant in ("on", "off"):
-                    await source.send(source.sent // 2 % 8, "cart", status=200, flags={"bad": variant})
+                    answer = on if variant == "on" else 200
+                    await source.send(source.sent // 2 % 8, "cart", status=answer, flags={"bad": variant})
                 await asyncio.sleep(0.04)
 
         task = asyncio.create_task(send())
@@ -225,6 +226,34 @@ async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody
         (told,) = [event for event in await first.events() if event.subject == "keys"]
         assert (told.type, told.data["state"]) == (INABILITY, "begun")
         assert "give all processes the same keys" in told.data["reason"]
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_a_command_that_the_executor_refuses_stands_in_its_incident(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    await first.create_topics()
+    second = twin(first, "second")
+    try:
+        for deployment in (first, second):
+            directory = str(deployment.directory / ".flipback")
+            generated = deployment.flipback("keys", "generate", "--dir", directory)
+            assert await asyncio.to_thread(subprocess.call, generated) == 0
+        await second.ready(second.start("--roles", "executor"))
+        await first.ready(first.start("--roles", "ingest,monitor"))
+        async with traffic(first, on=500):
+            async with asyncio.timeout(90):
+                while "NOT TURNED BACK" not in (said := (await called(first, "status"))[1]):
+                    await asyncio.sleep(0.5)
+        (line,) = [line for line in said.splitlines() if "NOT TURNED BACK" in line]
+        assert "production/bad/errors  NOT TURNED BACK, rejected unknown-key: signed with key" in line
+        incident = line.split()[-1]
+        for what in (incident, "bad"):
+            code, said = await called(first, "explain", what)
+            assert (code, "unknown-key" in said) == (0, True), said
     finally:
         first.close()
         second.close()
