@@ -15,6 +15,7 @@ from agent.config import Config, fast_by_default
 from agent.config_load import check, load, render, rules_hash
 from agent.config_schema import schema
 from agent.errors import ConfigError
+from agent.slips import slip
 from detectors.grammar import format_condition, format_seconds
 from detectors.spec import TriggerSpec
 from streams.settings import Seconds, WholeSeconds
@@ -47,7 +48,10 @@ def check_command(file: Path, rate: float | None, no_files: bool, as_json: bool)
         found: dict[str, Any] = {"file": str(file), "ok": config is not None, "problems": problems}
         if config is not None:
             rates = _rates(config, rate)
-            triggers = [_described(s, rates.get((s.environment, s.service))) for s in config.trigger_specs()]
+            triggers = [
+                {**_described(spec, rates.get((spec.environment, spec.service))), "note": note}
+                for spec, note in zip(config.trigger_specs(), _notes(config, rates), strict=True)
+            ]
             found |= {"rules_hash": rules_hash(config), "triggers": triggers}
         click.echo(msgspec.json.encode(found))
         return ConfigError.exit_code if config is None else 0
@@ -151,7 +155,7 @@ def _print(file: Path, config: Config, rate: float | None) -> None:
     specs, rates = config.trigger_specs(), _rates(config, rate)
     click.echo(f"{file}: ok, rules {rules_hash(config)[:12]}")
     before = None
-    for spec in specs:
+    for spec, note in zip(specs, _notes(config, rates), strict=True):
         place = (spec.environment, spec.service, spec.flag)
         if place != before:
             click.echo(f"{spec.environment}/{spec.service}: {spec.flag}, safe {spec.safe_variant!r}")
@@ -163,6 +167,21 @@ def _print(file: Path, config: Config, rate: float | None) -> None:
         fast = f", fast: a false alarm in {format_seconds(spec.false_alarms)} at most" if spec.fast else ""
         needed = _samples(spec, rates.get((spec.environment, spec.service)))
         click.echo(f"      {needed}, unknown_grace {grace}{baseline}{fast}")
+        if note is not None:
+            click.echo(f"      note: {note}")
+
+
+def _notes(config: Config, rates: dict[tuple[str, str], float]) -> list[str | None]:
+    """What each trigger's limit was probably meant to be, in the order of `trigger_specs`."""
+    written = {
+        (flag.environment, flag.service, flag.flag, trigger.name): trigger.when
+        for flag in config.flags
+        for trigger in flag.triggers
+    }
+    return [
+        slip(written[s.environment, s.service, s.flag, s.name], s, rates.get((s.environment, s.service)))
+        for s in config.trigger_specs()
+    ]
 
 
 def _described(spec: TriggerSpec, rate: float | None) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def test_a_program_gets_the_triggers_as_json(capsys: pytest.CaptureFixture[str])
         "shadow": False,
         "safe": "off",
         "control": None,
+        "note": None,
     }
 
 
