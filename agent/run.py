@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 
 from agent import aftermath
@@ -18,6 +19,7 @@ from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
+from agent.elsewhere import Elsewhere, watched_services
 from agent.errors import FlipbackError
 from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
@@ -251,6 +253,13 @@ class Worker:
                 bake=self.config.after_flip.bake,
                 limit=Limit(self.config.automation.most(len(flags)), self.config.automation.within),
                 evaluate_every=self.config.evaluate_every,
+                elsewhere=Elsewhere(
+                    watched_services(self.specs),
+                    self.known,
+                    self.publisher.ill,
+                    by=str(uuid.uuid4()),
+                    place=lambda: min(self.monitor.shards, default=0) if self.monitor is not None else 0,
+                ),
             ),
         )
 
@@ -266,6 +275,7 @@ class Worker:
         async def judged(second: Second) -> None:
             if not second.muted:
                 self._ramps.judged(second.time, second.observer.services)
+                commander.well()
             await after.judged(second)
 
         return Handlers(
