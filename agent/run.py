@@ -225,6 +225,8 @@ class Worker:
                 catching_up_after=config.catching_up_after,
                 handlers=self._handlers(),
                 outbox=self.publisher.outbox,
+                clock=self.clock,
+                max_lateness=config.max_lateness,
                 ready=self._tables_read,
             )
         if "executor" in self.roles:
@@ -289,7 +291,7 @@ class Worker:
     def _judged(self) -> Judged:
         if self.monitor is None:
             return Judged({}, -math.inf)
-        return Judged(self.monitor.watched(), self.monitor.judged_until(time.time()))
+        return Judged(self.monitor.watched(), self.monitor.judged_until())
 
     def apps(self) -> dict[Role, App]:
         return {name: role.app for name, role in self._roles_here().items()}
