@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 
-from agent import aftermath
+from agent import aftermath, topics
 from agent.aftermath import AftermathWatch
 from agent.armed import Arming
 from agent.armed_view import FlagKey
@@ -36,7 +36,6 @@ from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.topic_watch import TopicWatch
-from agent.topics import wanted
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
@@ -53,7 +52,7 @@ from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.outbox import Record
 from streams.slices import Source
-from streams.topics import Topics, create, describe
+from streams.topics import Topics
 from streams.transport import App
 from streams.watch import watch_list
 
@@ -132,7 +131,7 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
-        partitions = await self._topics_ready()
+        partitions = await topics.ready(self.config, self.connection.client)
         await ensure_keys(self.config, self.roles)
         self._make_roles(partitions)
         presence = self.presence = Presence(
@@ -184,16 +183,6 @@ class Worker:
         """Start work that lasts as long as the process; `watch` tells when it fails."""
         self._tasks[name] = asyncio.create_task(work, name=name)
         stack.push_async_callback(_cancel, self._tasks[name])
-
-    async def _topics_ready(self) -> dict[str, int]:
-        config = self.config
-        specs = wanted(config)
-        if not config.kafka.create_topics:
-            return await describe([spec.name for spec in specs], self.connection.client)
-        made = await create(specs, replication=config.kafka.replication, connection=self.connection.client)
-        if made.created:
-            log_event(_logger, "topics.created", topics=list(made.created))
-        return made.partitions
 
     def _make_roles(self, partitions: Mapping[str, int]) -> None:
         config, lookback = self.config, longest_lookback(self.specs)
