@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.incidents import Bake, Effect, Incident
-from detectors.evaluation import MOST_LATE
+from detectors.missing import MOST_MISSING
 from streams.observer import Exposure, Measurement, Requests
 
 LEFT = 20
@@ -65,7 +65,7 @@ def exposure_after(before: Exposure, now: Requests) -> After | None:
     share = before.others * total / before.requests if before.requests else np.zeros(len(n))
     expected = np.minimum(before.others * n, share)
     # Many requests of a variant that nobody had before are enough too.
-    told = (n >= LAST_SECONDS) & (np.maximum(expected, seen) >= ENOUGH) & (100 * late <= MOST_LATE * (total + late))
+    told = (n >= LAST_SECONDS) & (np.maximum(expected, seen) >= ENOUGH) & (100 * late <= MOST_MISSING * (total + late))
     found = np.flatnonzero(told)
     if not len(found):
         return None
@@ -100,7 +100,7 @@ def effect(before: Exposure | None, now: Requests, *, elapsed: float, limit: flo
     requests, late = int(now.requests.sum()), int(now.late.sum())
     if requests == 0:
         return EffectVerdict("unknown", None, "the service is silent")
-    if 100 * late > MOST_LATE * (requests + late):
+    if 100 * late > MOST_MISSING * (requests + late):
         return EffectVerdict("unknown", None, f"of {requests + late} samples {late} came too late to be counted")
     return EffectVerdict(
         "unknown", None, f"too little traffic: {ENOUGH} requests of other variants are not expected in a minute"
@@ -117,7 +117,7 @@ def bake(incident: Incident, now: Measurement, min_samples: int) -> Bake | None:
         return None
     greater = incident.op == ">"
     breach = now.value > threshold if greater else now.value < threshold
-    late = 100 * now.late > MOST_LATE * (now.requests + now.late)
+    late = 100 * now.late > MOST_MISSING * (now.requests + now.late)
     if late or now.samples < min_samples or (now.samples == 0 and not breach):
         return None
     if not breach:

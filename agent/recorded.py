@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Int, Scope
-from detectors.evaluation import MOST_LATE
+from detectors.missing import MOST_MISSING
 from detectors.spec import TriggerSpec
 
 SHOWN = 5
@@ -54,7 +54,7 @@ def lost(counts: Counts) -> Iterator[str]:
         if any(parts):
             total = requests + late + rejected
             share = 100 * max(late + rejected, untold) / total
-            unknown = f"; more than {MOST_LATE} % at a time leaves verdicts unknown" if share > MOST_LATE else ""
+            unknown = f"; more than {MOST_MISSING} % at a time leaves verdicts unknown" if share > MOST_MISSING else ""
             yield f"{scope}: of {total:,} samples {', '.join(part for part in parts if part)}{unknown}"
 
 

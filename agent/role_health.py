@@ -47,7 +47,9 @@ def unheard(role: IngestRole | MonitorRole | ExecutorRole) -> list[str]:
 
 def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
     """The partitions of a monitor whose verdicts are not live."""
-    for partition, condition in sorted(monitor.conditions().items()):
+    now = time.time()
+    for partition, shard in sorted(monitor.shards.items()):
+        condition = shard.condition(now)
         if condition.status != "live":
             yield Obstacle(what=f"partials/{partition}", why=condition.detail, do=_NOT_LIVE)
 

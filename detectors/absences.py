@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from detectors.absence import Absence, AbsenceConfig
 from detectors.bad_counts import BadCounts
-from detectors.cells import LATE, REQUESTS
-from detectors.evaluation import MOST_LATE, Doubt
+from detectors.cells import REQUESTS
+from detectors.doubts import Doubt
+from detectors.missing import Missing, missing_of
 from detectors.seconds import Int
 from detectors.spec import MIN_SAMPLES, TriggerSpec
 from detectors.state import BEFORE, Arrays, named, part, taken
@@ -67,6 +68,9 @@ class Absences:
             for rows in (np.flatnonzero(gammas == gamma),)
         ]
         self.bound = np.log(gammas)
+        self.slots = np.array([store.slot(spec.scope) for _, spec, _ in chosen], dtype=np.int64)
+        self.over = np.array([spec.condition.over for _, spec, _ in chosen], dtype=np.int64)
+        self._elsewhere: Int | None = None
         self._set_share = np.full(n, np.nan)
         self._seen = np.zeros((2, n))
         self.absent = np.zeros(n, dtype=np.bool_)
@@ -84,20 +88,28 @@ class Absences:
         return np.where(np.isnan(self._set_share) | (own == 0), cautious, self._set_share)
 
     @property
+    def missing(self) -> Missing:
+        """What is missing in the windows of both arms, each (n,)."""
+        if not len(self.at):
+            return Missing(*np.zeros((5, 0), dtype=np.int64))
+        sums = self._over.sums
+        both = missing_of(lambda column: sums[column][self._rows].sum(axis=0), outcome=False)
+        return both if self._elsewhere is None else both._replace(elsewhere=self._elsewhere)
+
+    @property
     def doubt(self) -> NDArray[np.int8]:
         """Values of `detectors.evaluation.Doubt`."""
         if not len(self.at):
             return np.zeros(0, dtype=np.int8)
         own, control = self._rows
-        late, total = (self._over.sums[columns][self._rows].sum(axis=0) for columns in (LATE, REQUESTS))
         return np.select(
             [
                 (own < 0) | (control < 0),
-                100 * late > MOST_LATE * (total + late),
+                self.missing.much,
                 self.share == 0,
                 self._over.sums[REQUESTS][control] == 0,
             ],
-            [Doubt.NOT_KEPT, Doubt.LATE, Doubt.NO_SHARE, Doubt.SILENT],
+            [Doubt.NOT_KEPT, Doubt.MISSING, Doubt.NO_SHARE, Doubt.SILENT],
             Doubt.NONE,
         ).astype(np.int8)
 
@@ -136,16 +148,24 @@ class Absences:
         self._seen, self.absent, self.evidence = own["seen"], own["absent"], own["evidence"]
         self.missed, self.since = own["missed"], own["since"]
 
-    def see(self, second: int, *, begin: Int) -> None:
-        """Take in the newest second; what happened before the second `begin` is no evidence."""
+    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None) -> None:
+        """Take in the newest second; what happened before the second `begin` is no evidence. `elsewhere` (n,) could not
+        be read and may have been the variant's: while there are any, none is absent."""
         if self._own is None or self._control is None:
             return
+        self._elsewhere = elsewhere
         (_, own), (_, control) = self._own.read(), self._control.read()
+        missing = self._own.missing()
+        if missing is not None:
+            # Who sends what comes late, or cannot be counted, is not silent. Of the control that is no evidence.
+            own = own + missing.late + missing.rejected
         own[begin > second] = control[begin > second] = 0
         share = self.share
         for rows, detector in self._detectors:
             self.absent[rows] = detector.update(second, own[rows], control[rows], share[rows])
             self.evidence[rows] = detector.evidence
+        if elsewhere is not None:
+            self.absent &= elsewhere == 0
         heard = own > 0
         # What the control had in seconds without the variant counts once the variant is back, and not before.
         missed = self.missed + control

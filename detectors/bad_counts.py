@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
-from detectors.evaluation import MOST_LATE
+from detectors.by_instance import by_instance, samples_of, sum_by_row
+from detectors.cells import ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.histogram import BINS, first_bin_above
+from detectors.missing import Missing, asks_outcome, missing_of
 from detectors.overdue import limit_of, measure_of
 from detectors.ratios import RATIO, Ratio
 from detectors.seconds import Int
@@ -30,7 +31,9 @@ class BadCounts:
     def __init__(self, store: WindowStore, wanted: Sequence[tuple[TriggerSpec, Scope]]) -> None:
         self._window = store.window(1)
         self.rows = np.array([store.row(scope, 1) for _, scope in wanted], dtype=np.int64)
+        self._slots = np.array([store.slot(scope) for _, scope in wanted], dtype=np.int64)
         metrics = [spec.condition.metric for spec, _ in wanted]
+        self._outcome = np.array([asks_outcome(metric) for metric in metrics], dtype=bool)
         self._groups: list[tuple[Metric, Int]] = [
             (metric, np.array([i for i, own in enumerate(metrics) if own == metric], dtype=np.int64))
             for metric in dict.fromkeys(metrics)
@@ -60,10 +63,7 @@ class BadCounts:
         self._first = bins
 
     def read(self) -> tuple[Int, Int]:
-        """Return bad and all requests (n,) of the newest second; none of a second of which too much came late.
-
-        All are those of which the metric knows whether they are bad.
-        """
+        """Return bad and all requests (n,) of the newest second, of which the metric knows whether they are bad."""
         bad, whole = np.zeros(len(self.rows), dtype=np.int64), np.zeros(len(self.rows), dtype=np.int64)
         sums = self._window.sums
         for metric, at in self._groups:
@@ -77,18 +77,49 @@ class BadCounts:
             overdue = sums[column][self.rows[at]]
             bad[at] = np.maximum(bad[at] + overdue, 0)
             whole[at] = np.maximum(whole[at] + overdue, bad[at])
-        nothing = self._nothing()
-        bad[nothing] = whole[nothing] = 0
+        bad[self.rows < 0] = whole[self.rows < 0] = 0
         return bad, whole
 
     def requests(self) -> Int:
-        """Return all requests (n,) of the newest second, however they ended; none where `read` gives none."""
+        """Return all requests (n,) of the newest second, however they ended."""
         requests: Int = self._window.sums[REQUESTS][self.rows]
-        requests[self._nothing()] = 0
+        requests[self.rows < 0] = 0
         return requests
 
-    def _nothing(self) -> NDArray[np.bool_]:
+    def missing(self) -> Missing | None:
+        """Return what is missing in the newest second (each (n,)); None where that is nothing at all."""
         sums = self._window.sums
-        late = sums[LATE][self.rows]
-        nothing: NDArray[np.bool_] = (self.rows < 0) | (100 * late > MOST_LATE * (sums[REQUESTS][self.rows] + late))
-        return nothing
+        if not any(sums[column].any() for column in (LATE, REJECTED, NO_OUTCOME)):
+            return None
+        found = missing_of(lambda column: np.where(self.rows < 0, 0, sums[column][self.rows]), outcome=True)
+        return found._replace(no_outcome=np.where(self._outcome, found.no_outcome, 0))
+
+    def judged(self, at: Int) -> tuple[Int, Int, Int]:
+        """Return the bad requests at least and at most, and all, of the newest second of the rows `at` (r,), of the
+        instances of which no more is missing than may be overlooked; none where they have not half of all samples.
+
+        Of a latency it is not known whose the bad ones are.
+        """
+        bad, whole = self.read()
+        slots = self._slots[at]
+        found = by_instance(self._window.seconds_kept, np.unique(slots[slots >= 0]))
+        place = np.searchsorted(np.unique(slots[slots >= 0]), slots)
+        least, most, all_ = (np.zeros(len(at), dtype=np.int64) for _ in range(3))
+        for outcome in (False, True):
+            left_out = missing_of(lambda column: found.counts[:, column], outcome=outcome).much
+            rest = sum_by_row(found.counts * ~left_out[:, np.newaxis], found.starts)
+            total = sum_by_row(found.counts, found.starts)
+            enough = 2 * samples_of(rest) >= samples_of(total)
+            for metric, rows in self._groups:
+                here = np.flatnonzero(np.isin(at, rows) & (self._outcome[at] == outcome) & (slots >= 0))
+                here = here[enough[place[here]]]
+                counts = rest[place[here]]
+                if metric != "latency_quantile":
+                    least[here], all_[here] = _COLUMNS[metric].bad(counts.T.__getitem__)
+                    most[here] = least[here]
+                    continue
+                timed = counts[:, LATENCY_COUNT]
+                out = np.maximum(whole[at[here]] - timed, 0)
+                least[here], most[here] = np.maximum(bad[at[here]] - out, 0), np.minimum(bad[at[here]], timed)
+                all_[here] = timed
+        return least, most, all_

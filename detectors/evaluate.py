@@ -7,38 +7,28 @@ the comparison of a variant with its control. The two do not touch each other: w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.absences import Absences
-from detectors.cells import LATE, REQUESTS, Scope
-from detectors.evaluation import MOST_LATE, Bool, Doubt, Evaluation, Float, Gathered, Measured, Tier
+from detectors.doubts import Doubt, Words
+from detectors.elsewhere import Elsewhere
+from detectors.evaluation import Bool, Evaluation, Float, Gathered, Measured, Tier
 from detectors.fast import Day, Fast
-from detectors.metrics import compute
+from detectors.looks import Looks
 from detectors.overdue import limit_of, measure_of
+from detectors.partly import Partly
 from detectors.proofs import Proofs
+from detectors.readings import Readings
 from detectors.seconds import Int
-from detectors.spec import Metric, TriggerSpec
+from detectors.spec import TriggerSpec
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers import FALSE, NEVER, TRUE, UNKNOWN, State, Triggers
 from detectors.windows import Want, WindowStore
 
-
-class _Group(NamedTuple):
-    """Triggers whose value is computed together: the same windows, one metric.
-
-    `at` (r,) numbers them, `rows` (k, r) are those of the windows, one line a window.
-    """
-
-    windows: tuple[int, ...]
-    metric: Metric
-    measure: str | None
-    limit_ms: float | None
-    at: Int
-    rows: Int
-    quantile: Float
+_HEARD = (int(Doubt.NONE), int(Doubt.FEW_SAMPLES), int(Doubt.MISSING))
 
 
 def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -79,10 +69,15 @@ class Evaluator:
         self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
-        counted = [(i, s) for i, s in enumerate(specs) if s.condition.metric != "absence"]
-        self._own = _groups(store, [(i, s, s.scope) for i, s in counted])
-        self._control = _groups(store, [(i, s, scope) for i, s in counted if (scope := s.control_scope) is not None])
+        self._looks = Looks(store)
+        self._words = Words(specs, store, self._looks)
+        counted = [s.condition.metric != "absence" for s in specs]
+        own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
+        control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
+        self._own, self._control = (Readings(specs, scopes, store, self._looks) for scopes in (own, control))
+        self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
+        self._elsewhere = Elsewhere(specs, store)
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
         self._state = np.full(n, State.UNKNOWN, dtype=np.int8)
@@ -103,6 +98,11 @@ class Evaluator:
         for compared in (self._proofs, self._absences):
             compared.begin(changed[compared.at])
             compared.set_share(own[compared.at], share)
+
+    def set_elsewhere(self, samples: Int | None, where: str = "") -> None:
+        """Of the samples of the last minute so many (n,) that may have been a trigger's were rejected, and not even
+        their service could be read; None where they are no more than may be overlooked. `where` is for people."""
+        self._elsewhere.topics, self._words.elsewhere = samples, where
 
     def learnt(self) -> dict[int, Day]:
         """See `detectors.fast.Fast.learnt`."""
@@ -161,9 +161,12 @@ class Evaluator:
         self._seen, second = self._store.end, self._store.end - 1
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
-        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at])
+        elsewhere = self._elsewhere.samples()
+        of_fast = None if elsewhere is None else elsewhere[at]
+        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=of_fast)
         for compared in (self._proofs, self._absences):
-            compared.see(second, begin=self._begin[compared.at])
+            of_compared = None if elsewhere is None else elsewhere[compared.at]
+            compared.see(second, begin=self._begin[compared.at], elsewhere=of_compared)
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
@@ -175,18 +178,22 @@ class Evaluator:
         if t <= self._triggers.time:
             raise ValueError(f"evaluation at {t} is not later than the last one at {self._triggers.time}")
         self.see()
-        own, control = self._measure(self._own), self._measure(self._control)
+        self._looks.begin(t)
+        self._words.begin()
+        elsewhere = self._elsewhere.samples()
+        own, control = self._own.measure(elsewhere), self._control.measure(elsewhere)
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
         # Nothing is greater or less than nan, and where it stands there is a doubt.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)
         self._compare(own, control, threshold, breach)
         known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
+        self._partly.settle(own, control, threshold, breach, truth)
         held = self._triggers.step(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)
         fast[self._fast.at] = self._fast.alarm
-        # Evidence needs no more samples than it has; but of silence, or of what came late, nothing is said.
-        heard = (own.samples > 0) & ((own.doubt == Doubt.NONE) | (own.doubt == Doubt.FEW_SAMPLES))
+        # Evidence needs no more samples than it has, and what is missing speaks against it; of silence nothing is said.
+        heard = (own.samples > 0) & np.isin(own.doubt, _HEARD)
         fast &= heard
         self._heard_at[heard] = t
         silent = t - self._heard_at > self._grace
@@ -199,7 +206,18 @@ class Evaluator:
         tier[fast] = Tier.FAST
         since = self._triggers.since.copy()
         return Evaluation(
-            t, self._specs, state, previous, truth == TRUE, tier, own, control, threshold, since, self._gathered()
+            t,
+            self._specs,
+            state,
+            previous,
+            truth == TRUE,
+            tier,
+            own,
+            control,
+            threshold,
+            since,
+            self._gathered(),
+            self._words,
         )
 
     def _joined(self, t: int, held: NDArray[np.int8], fast: Bool) -> NDArray[np.int8]:
@@ -219,13 +237,17 @@ class Evaluator:
         proofs, absences = self._proofs, self._absences
         at = proofs.at
         breach[at] = proofs.proven
-        undoubted = (own.doubt[at] == Doubt.NONE) & (control.doubt[at] == Doubt.NONE)
+        undoubted = (own.doubt[at] <= Doubt.MISSING) & (control.doubt[at] <= Doubt.MISSING)
+        undoubted &= (own.doubt[at] != Doubt.NOT_KEPT) & (control.doubt[at] != Doubt.NOT_KEPT)
         own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
         control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
         at = absences.at
         own.value[at], own.samples[at] = absences.evidence, absences.missed
         threshold[at], breach[at] = absences.bound, absences.absent
         own.doubt[at] = absences.doubt
+        own.slots[at], own.window[at] = absences.slots, absences.over
+        for noted, count in zip(own.missing, absences.missing, strict=True):
+            noted[at] = count
 
     def _gathered(self) -> Gathered:
         n = len(self._specs)
@@ -235,62 +257,3 @@ class Evaluator:
             found.evidence[by.at], found.bound[by.at], found.since[by.at] = by.evidence, by.bound, by.since
         found.null[self._fast.at] = self._fast.r0
         return found
-
-    def _measure(self, groups: Sequence[_Group]) -> Measured:
-        n = len(self._specs)
-        value, late = np.full(n, np.nan), np.zeros(n)
-        samples, doubt, window = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int8), np.zeros(n, dtype=np.int64)
-        for group in groups:
-            for seconds in group.windows[1:]:
-                # Summed each time, not first when a night's little traffic asks for all of them at once.
-                self._store.window(seconds).settle()
-            wanting = np.arange(len(group.at))
-            for number, seconds in enumerate(group.windows):
-                at, rows = group.at[wanting], group.rows[number][wanting]
-                found, count = compute(
-                    self._store,
-                    seconds,
-                    group.metric,
-                    rows,
-                    quantile=group.quantile[wanting],
-                    measure=group.measure,
-                    limit_ms=group.limit_ms,
-                )
-                kept = np.flatnonzero(rows >= 0)
-                sums = self._store.window(seconds).sums
-                behind = np.zeros(len(rows), dtype=np.int64)
-                total = behind.copy()
-                behind[kept] = sums[LATE][rows[kept]]
-                total[kept] = sums[REQUESTS][rows[kept]] + behind[kept]
-                few = count < self._min_samples[at]
-                value[at], samples[at], window[at] = found, count, seconds
-                late[at] = 100 * behind / np.maximum(total, 1)
-                # Of several the least is said, so it is written last.
-                why = np.where(np.isnan(found), np.int8(Doubt.NO_VALUE), np.int8(Doubt.NONE))
-                why[few] = Doubt.FEW_SAMPLES
-                why[100 * behind > MOST_LATE * total] = Doubt.LATE
-                why[rows < 0] = Doubt.NOT_KEPT
-                doubt[at] = why
-                # Not of silence: a longer window would go on telling of what was before it.
-                wanting = wanting[few & (count > 0)]
-                if not len(wanting):
-                    break
-        return Measured(value, samples, late, doubt, window)
-
-
-def _groups(store: WindowStore, wanted: Sequence[tuple[int, TriggerSpec, Scope]]) -> list[_Group]:
-    found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float]]] = {}
-    for i, spec, scope in wanted:
-        condition = spec.condition
-        key = spec.windows, condition.metric, condition.measure, limit_of(spec)
-        rows = [store.row(scope, seconds) for seconds in spec.windows]
-        found.setdefault(key, []).append((i, rows, condition.quantile or 0.5))
-    return [
-        _Group(
-            *key,
-            at=np.array([i for i, _, _ in own], dtype=np.int64),
-            rows=np.array([rows for _, rows, _ in own], dtype=np.int64).T,
-            quantile=np.array([q for _, _, q in own], dtype=np.float64),
-        )
-        for key, own in found.items()
-    ]

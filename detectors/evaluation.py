@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.doubts import Doubt, Words
+from detectors.missing import Missing, asks_outcome
 from detectors.seconds import Int
 from detectors.spec import TriggerSpec, percent
 from detectors.triggers import State
@@ -20,37 +22,11 @@ from detectors.units import compared
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-MOST_LATE = 1
-"""Percent of a window's samples that may come late; above it nothing is said of the window (DESIGN section 4)."""
-
-
-class Doubt(IntEnum):
-    """Why nothing is said of a window; where several are true, the least."""
-
-    NONE = 0
-    NOT_KEPT = 1
-    LATE = 2
-    FEW_SAMPLES = 3
-    NO_VALUE = 4
-    MISMATCH = 5
-    NO_LIMIT = 6
-    NO_SHARE = 7
-    SILENT = 8
-
-
 # An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
-_FEW_SAMPLES, _LATE, _NO_VALUE = int(Doubt.FEW_SAMPLES), int(Doubt.LATE), int(Doubt.NO_VALUE)
+_FEW_SAMPLES, _MISSING, _NONE = int(Doubt.FEW_SAMPLES), int(Doubt.MISSING), int(Doubt.NONE)
+_ONE_INSTANCE = int(Doubt.ONE_INSTANCE)
 _OK, _FIRING, _UNKNOWN = int(State.OK), int(State.FIRING), int(State.UNKNOWN)
 _STATES = tuple(state.name.lower() for state in State)
-
-_WORDS = {
-    int(Doubt.NOT_KEPT): "scope not kept: there are more than max_scopes",
-    int(Doubt.NO_VALUE): "no value: nothing to divide by",
-    int(Doubt.MISMATCH): "sample ratio mismatch: requests are not shared as the flag's percentage says",
-    int(Doubt.NO_LIMIT): "too few timed requests to take {label} of",
-    int(Doubt.NO_SHARE): "too few requests of the variant seen to know its share",
-    int(Doubt.SILENT): "no request of the control in {over} s either",
-}
 
 
 class Tier(IntEnum):
@@ -89,26 +65,20 @@ class Row(NamedTuple):
 class Measured:
     """What the windows of one scope for each trigger show; arrays have shape (triggers,).
 
-    `value` is nan where there is none, `late` the share of late samples in percent, `doubt` holds values of `Doubt`,
-    `window` the seconds of the window that was looked at.
+    `value` is nan where there is none, `doubt` holds values of `Doubt`, `window` the seconds of the window that was
+    looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that is
+    too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
+    `slots` are those of the scopes in the store, -1 where there is none.
     """
 
     value: Float
     samples: Int
-    late: Float
     doubt: NDArray[np.int8]
     window: Int
-
-    def doubts(self, i: int, spec: TriggerSpec) -> str:
-        """Why nothing is said of the window of trigger `i`, empty where something is."""
-        doubt = int(self.doubt[i])
-        if doubt == _FEW_SAMPLES:
-            return f"samples {self.samples[i]} < min_samples {spec.min_samples}"
-        if doubt == _LATE:
-            return f"late {self.late[i]:.4g} % > {MOST_LATE} %"
-        if doubt == _NO_VALUE and spec.condition.metric == "throughput":
-            return "nothing seen yet, or not watched for the whole window"
-        return _WORDS.get(doubt, "").format(label=spec.condition.label, over=spec.condition.over)
+    requests: Int
+    missing: Missing
+    judged: Bool
+    slots: Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +115,7 @@ class Evaluation:
     threshold: Float
     first_true_at: Int
     gathered: Gathered
+    words: Words
 
     @property
     def value(self) -> Float:
@@ -176,23 +147,62 @@ class Evaluation:
     def rows(self) -> Iterator[Row]:
         """Every trigger in order, for people to read."""
         numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
+        judged = (self.own.judged | self.control.judged).tolist()
         for i, (state, value, threshold, samples) in enumerate(zip(*numbers, strict=True)):
             yield Row(
                 _STATES[state],
                 None if isnan(value) else value,
                 None if isnan(threshold) else threshold,
                 samples,
-                "" if state == _OK else self.reason(i),
+                "" if state == _OK and not judged[i] else self.reason(i),
             )
 
     def reason(self, i: int) -> str:
-        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok."""
+        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok.
+
+        Who is left out, or what is missing although it fires, is said behind that.
+        """
+        if int(self.state[i]) == _UNKNOWN:
+            return self._doubt(i, self.own) or f"control: {self._doubt(i, self.control)}"
+        return "; ".join(part for part in (self._arithmetic(i), self._apart(i)) if part)
+
+    def _doubt(self, i: int, side: Measured) -> str:
+        """Why nothing is said of the window of trigger `i`, empty where something is."""
+        spec, doubt = self.specs[i], int(side.doubt[i])
+        if doubt == _NONE:
+            return ""
+        if doubt == _MISSING:
+            outcome = asks_outcome(spec.condition.metric)
+            return self.words.missing(
+                i, side.missing, slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome
+            )
+        if doubt == _ONE_INSTANCE:
+            return self.words.one_instance(i)
+        if doubt == _FEW_SAMPLES and side.samples[i]:
+            # Nearly all of those that are unknown.
+            return f"samples {side.samples[i]} < min_samples {spec.min_samples}"
+        scope = spec.scope if side is self.own else spec.control_scope or spec.scope
+        return self.words.other(doubt, spec, scope, int(side.samples[i]), int(side.requests[i]))
+
+    def _apart(self, i: int) -> str:
+        """Who is left out of what was judged, or what is missing in it."""
+        said = []
+        for prefix, side in (("", self.own), ("control: ", self.control)):
+            if side.judged[i]:
+                said.append(f"{prefix}left out: {self._left_out(i, side)}")
+            elif side.doubt[i] == _MISSING:
+                said.append(f"{prefix}even if what is missing was well: {self._doubt(i, side)}")
+        return "; ".join(said)
+
+    def _left_out(self, i: int, side: Measured) -> str:
+        outcome = asks_outcome(self.specs[i].condition.metric)
+        return self.words.left_out(slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome)
+
+    def _arithmetic(self, i: int) -> str:
         spec, state = self.specs[i], int(self.state[i])
         condition = spec.condition
         if state == _OK:
             return ""
-        if state == _UNKNOWN:
-            return self.own.doubts(i, spec) or f"control: {self.control.doubts(i, spec)}"
         if self.tier[i] in (Tier.FAST, Tier.PROOF):
             return self._gathered(i)
         if state == _FIRING and self.tier[i] == Tier.NONE:

@@ -2,6 +2,12 @@
 
 The statistic of `detectors.sequential` on the bad requests of each second. Its null rate r0 is what the service has
 shown on its worse healthy minutes (`detectors.healthy_rate`), never less than the trigger's own limit.
+
+What is missing in a second, because it came late, was rejected or does not say how it ended, is taken for as many
+healthy requests. The e-value falls with each healthy request and rises with each bad one, so that evidence is never
+more than it would be if all were known, whatever is missing and however much: an alarm that it reaches all the same is
+one. The rate of healthy minutes is learnt only of seconds of which no more than 1 % is missing: of others it would be
+too low, and the alarms of the next day too many.
 """
 
 from __future__ import annotations
@@ -71,12 +77,18 @@ class Fast:
         self.r0 = self.healthy.rate(self._limit)
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
-    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int) -> None:
+    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int, elsewhere: Int | None = None) -> None:
         """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
-        second `begin` is no evidence."""
+        second `begin` is no evidence. `elsewhere` (n,) were rejected in the last minute and may have been anybody's."""
         if self._counts is None:
             return
-        bad, whole = self._counts.read()
+        bad, known = self._counts.read()
+        whole, clear = known, np.ones(len(known), dtype=np.bool_)
+        missing = self._counts.missing()
+        if missing is not None:
+            whole, clear = known + missing.lost, ~missing.much
+        if elsewhere is not None:
+            whole, clear = whole - (-elsewhere // MINUTE), clear & (elsewhere == 0)
         early = begin > second
         told = np.where(early, 0, whole)
         starts = (told > 0) & (self.evidence <= 0)
@@ -87,7 +99,8 @@ class Fast:
             self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
             self.evidence[rows] = tier.evidence
         fresh = second >= self._counted_until
-        self.healthy.update(second, bad * fresh, whole * fresh, pending=pending, firing=firing | self.alarm)
+        fresh &= clear
+        self.healthy.update(second, bad * fresh, known * fresh, pending=pending, firing=firing | self.alarm)
 
     def learnt(self) -> dict[int, Day]:
         """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""

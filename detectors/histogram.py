@@ -163,14 +163,34 @@ def _quantile_of_some(
     counts: NDArray[np.integer[Any]], octaves: NDArray[np.integer[Any]], rows: NDArray[np.int64], q: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     coarse = _cumulative(octaves[rows])
-    totals = coarse[-1]
-    wanted = rank(q, totals)
+    return _at_rank(counts, coarse, rows, rank(q, coarse[-1]))
+
+
+def value_at_rank(
+    counts: NDArray[np.integer[Any]],
+    octaves: NDArray[np.integer[Any]],
+    rows: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the value in milliseconds that is number `ranks` (r,), from 1, of the chosen rows (r,), nan in empty ones.
+
+    `counts`, `octaves` and `rows` are those of `quantile_by_octave`. A rank beyond the last one is that of the last.
+    """
+    return _at_rank(counts, _cumulative(octaves[rows]), rows, ranks.copy())
+
+
+def _at_rank(
+    counts: NDArray[np.integer[Any]],
+    coarse: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+) -> NDArray[np.float64]:
     octave = _first_reaching(coarse, wanted)
     below = coarse[octave - 1, np.arange(len(rows))]
     wanted -= np.where(octave > 0, below, 0)
     fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave])
     step = _first_reaching(fine, wanted)
-    return np.where(totals > 0, _MIDPOINTS[octave * BINS_PER_OCTAVE + step], np.nan)
+    return np.where(coarse[-1] > 0, _MIDPOINTS[octave * BINS_PER_OCTAVE + step], np.nan)
 
 
 def _cumulative(groups: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

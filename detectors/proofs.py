@@ -9,6 +9,12 @@ steady stage, but would call each raise of the percentage a proof.
 A latency is bad above the control's own quantile, frozen when a stage begins: a limit that moved with the control would
 count the past with one measure and the present with another.
 
+Of a second of which too much is missing in an arm, those instances count in both arms of which no more is missing than
+may be overlooked, if they have half of the arm's samples; else the second is no evidence. Which instances these are
+does not depend on how requests ended, so that the share among them is as good as that of all. To take what is missing
+for healthy in one arm and for bad in the other would be safe too, but an outage of the brokers, which is all late,
+would then speak against the proof for as long as the version lasts.
+
     Hoeffding: Probability inequalities for sums of bounded random variables. JASA 58 (1963).
 """
 
@@ -75,14 +81,23 @@ class Proofs:
         self.since[rows] = BEFORE
         self.open[rows] = self._quantile[rows] > 0
 
-    def see(self, second: int, *, begin: Int) -> None:
-        """Take in the newest second; what happened before the second `begin` is no evidence."""
+    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None) -> None:
+        """Take in the newest second; what happened before the second `begin` is no evidence. Nor is anything while
+        requests that may have been anybody's could not be read, `elsewhere` (n,)."""
         if self._own is None or self._control is None:
             return
         self._freeze()
         own_bad, own = self._own.read()
         control_bad, control = self._control.read()
         nothing = (begin > second) | self.open
+        lost = [missing.much for side in (self._own, self._control) if (missing := side.missing()) is not None]
+        if lost:
+            at = np.flatnonzero(np.logical_or.reduce(lost))
+            own_bad[at], _, own[at] = self._own.judged(at)
+            _, control_bad[at], control[at] = self._control.judged(at)
+            nothing[at] |= (own[at] == 0) | (control[at] == 0)
+        if elsewhere is not None:
+            nothing |= elsewhere > 0
         for counts in (own_bad, own, control_bad, control):
             counts[nothing] = 0
         both = (own > 0) & (control > 0)
@@ -95,7 +110,8 @@ class Proofs:
             wanted = np.where(known, self._set_share, 0.5)
             # How the requests are shared does not depend on how many of them say how they ended.
             shared = np.stack([self._own.requests(), self._control.requests()])
-            seen = np.where(known & ~nothing, shared, 0)
+            unsure = np.logical_or.reduce([nothing, *lost])
+            seen = np.where(known & ~unsure, shared, 0)
             self.mismatch = self._ratio.update(second, seen, np.stack([wanted, 1 - wanted]))
 
     def memory(self) -> Arrays:

@@ -51,6 +51,15 @@ class Slots(Generic[K]):
         slot = self._slots.get(key, -1)
         return None if slot < 0 or self._seen[slot] == NEVER else int(self._seen[slot])
 
+    def seen_at(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the second in which the key of each slot was last seen, NEVER where it never was."""
+        result: NDArray[np.int64] = self._seen[slots]
+        return result
+
+    def recall(self, slots: NDArray[np.int64], seen_at: NDArray[np.int64]) -> None:
+        """Know again when the keys of slots (s,) were last seen; what was seen since stays."""
+        self._seen[slots] = np.maximum(self._seen[slots], seen_at)
+
     def key(self, slot: int) -> K:
         """Return the key that has a slot. Raises KeyError when nobody has."""
         key = self._keys[slot] if 0 <= slot < len(self._keys) else None
@@ -129,3 +138,21 @@ class Slots(Generic[K]):
                 del self._slots[key]
                 self._keys[slot] = None
                 self._free.append(slot)
+
+
+def present(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return the values of an index array into a table of `size` entries, ascending."""
+    mask = np.zeros(size, dtype=bool)
+    mask[index] = True
+    return np.flatnonzero(mask)
+
+
+def used_of(table: tuple[K, ...], used: NDArray[np.int64]) -> Sequence[K]:
+    return table if len(used) == len(table) else [table[i] for i in used.tolist()]
+
+
+def looked_up(index: NDArray[np.int64], used: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Translate an index array, given the slots of the entries it uses."""
+    table = np.full(int(used[-1]) + 1 if len(used) else 0, -1, dtype=np.int64)
+    table[used] = slots
+    return table[index]

@@ -14,16 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.by_instance import MAX_INSTANCES, counts_of, instances_of
 from detectors.by_second import BySecond
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, REQUESTS, Cells, Scope
-from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave
+from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
 from detectors.seconds import Int, Second, collect
-from detectors.slots import K, Slots
+from detectors.slots import Slots, looked_up, present, used_of
 from detectors.state import Arrays
-
-MAX_INSTANCES = 65_536
-"""Instances kept by name; who invents a new name each second must not fill the memory."""
-
 
 DISPLAY = 60
 """Seconds for which every scope that is seen is kept, to be shown and compared."""
@@ -91,6 +88,16 @@ class Window:
             result[known] = quantile_by_octave(bins, octaves, rows[known], each)
         return result
 
+    def at_rank(self, rows: Int, ranks: Int) -> NDArray[np.float64]:
+        """Return the latency in milliseconds that is number `ranks` (r,), from 1, of each row; nan as in `quantile`."""
+        totals = self.sums[LATENCY_COUNT][rows]
+        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
+        result = np.full(len(rows), np.nan)
+        if len(known):
+            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
+            result[known] = value_at_rank(bins, octaves, rows[known], np.maximum(ranks[known], 1))
+        return result
+
     def histogram(self, row: int) -> Int:
         """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
         self.settle()
@@ -110,31 +117,14 @@ class Window:
         return result
 
     def counts(self, slot: int, since: int = 0) -> Int:
-        """Return the counts (len(COUNTS),) of a slot of the seconds from `since` on. Reads the log."""
+        """See `detectors.by_instance.counts_of`. Reads the log."""
         self.settle()
-        found = np.zeros(len(COUNTS), dtype=np.int64)
-        for second in self._log:
-            if second.second >= since:
-                at = np.flatnonzero(second.rows == slot)
-                found += [int(column[at].sum()) for column in second.columns[: len(COUNTS)]]
-        return found
+        return counts_of(self._log, slot, since)
 
     def instances(self, slot: int, since: int = 0) -> dict[int, Int]:
-        """Return the counts (len(COUNTS),) of a slot by number of the instance, of the seconds from `since` on.
-
-        Reads the whole log: for rare use.
-        """
+        """See `detectors.by_instance.instances_of`. Reads the whole log: for rare use."""
         self.settle()
-        found: dict[int, Int] = {}
-        for second in self._log:
-            if second.second < since:
-                continue
-            at = np.flatnonzero(second.instance_rows == slot)
-            if len(at):
-                counts = np.stack([column[at].astype(np.int64) for column in second.instance_columns], axis=1)
-                for instance, values in zip(second.instance_ids[at].tolist(), counts, strict=True):
-                    found[instance] = found[instance] + values if instance in found else values
-        return found
+        return instances_of(self._log, slot, since)
 
     @property
     def nbytes(self) -> int:
@@ -204,6 +194,7 @@ class WindowStore:
         self.end: int | None = None
         """All windows hold [end - w, end); None before the first second."""
         self.display = display
+        self.max_scopes = max_scopes
         self._start: int | None = None
         self._scopes: Slots[Scope] = Slots(max_scopes, (want.scope for want in wants))
         self._instances: Slots[str] = Slots(MAX_INSTANCES)
@@ -255,8 +246,8 @@ class WindowStore:
         """
         if not len(cells):
             return {}
-        scopes = self._scopes.of(cells.scopes, _present(cells.scope, len(cells.scopes)))
-        names = self._instances.of(cells.instances, _present(cells.instance_id, len(cells.instances)))
+        scopes = self._scopes.of(cells.scopes, present(cells.scope, len(cells.scopes)))
+        names = self._instances.of(cells.instances, present(cells.instance_id, len(cells.instances)))
         if scopes is None or names is None:
             return {}
         found = collect([cells], [scopes[cells.scope]], [names[cells.instance_id]], self._measures)
@@ -277,23 +268,23 @@ class WindowStore:
             window.add(committed if window.seconds == self.display else asked)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
-        scopes = [_present(cells.scope, len(cells.scopes)) for cells in blocks]
-        names = [_present(cells.instance_id, len(cells.instances)) for cells in blocks]
+        scopes = [present(cells.scope, len(cells.scopes)) for cells in blocks]
+        names = [present(cells.instance_id, len(cells.instances)) for cells in blocks]
         # A scope is gone from the display window, the only one that tracks it, before its slot can be another's.
         scope_slots = self._scopes.assign(
-            [_chosen(cells.scopes, used) for cells, used in zip(blocks, scopes, strict=True)],
+            [used_of(cells.scopes, used) for cells, used in zip(blocks, scopes, strict=True)],
             second,
             second + 1 - self.display,
         )
         instance_slots = self._instances.assign(
-            [_chosen(cells.instances, used) for cells, used in zip(blocks, names, strict=True)],
+            [used_of(cells.instances, used) for cells, used in zip(blocks, names, strict=True)],
             second,
             second + 1 - self._longest,
         )
         (committed,) = collect(
             blocks,
-            [_looked_up(c.scope, u, s) for c, u, s in zip(blocks, scopes, scope_slots, strict=True)],
-            [_looked_up(c.instance_id, u, s) for c, u, s in zip(blocks, names, instance_slots, strict=True)],
+            [looked_up(c.scope, u, s) for c, u, s in zip(blocks, scopes, scope_slots, strict=True)],
+            [looked_up(c.instance_id, u, s) for c, u, s in zip(blocks, names, instance_slots, strict=True)],
             self._measures,
         )
         return committed
@@ -306,14 +297,29 @@ class WindowStore:
         """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
         return self._windows[seconds].row(self._scopes.get(scope))
 
+    def slot(self, scope: Scope) -> int:
+        """Return the scope's slot, -1 when it has none. It is for ever for a scope that was wanted."""
+        return self._scopes.get(scope)
+
+    def seen_at(self, slots: Int) -> Int:
+        """Return the newest second in which each slot (s,) had cells, `detectors.slots.NEVER` where it never had."""
+        return self._scopes.seen_at(slots)
+
+    def instance(self, number: int) -> str:
+        """Return the name of an instance that some window holds."""
+        return self._instances.key(number)
+
     def memory(self) -> Arrays:
-        """What of the wanted scopes outlives every window: who has ever had a second, by the window's length."""
-        return {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
+        """What of the wanted scopes outlives every window: who has ever had a second, by the window's length, and when
+        last."""
+        seen = {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
+        return seen | {"newest": self.seen_at(np.flatnonzero(self._asked >= 0))}
 
     def recall(self, memory: Mapping[str, NDArray[Any]]) -> None:
         """Know again what `memory` gave; what was seen since stays seen."""
         for seconds, window in self._windows.items():
             window.seen[self._wanted(window)] |= memory[str(seconds)]
+        self._scopes.recall(np.flatnonzero(self._asked >= 0), memory["newest"])
 
     def _wanted(self, window: Window) -> Int:
         """The rows of the wanted scopes, which stand for ever."""
@@ -369,21 +375,3 @@ class WindowStore:
         """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
         window, slot = self._windows[seconds], self._scopes.get(scope)
         return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
-
-
-def _present(index: Int, size: int) -> Int:
-    """Return the values of an index array into a table of `size` entries, ascending."""
-    mask = np.zeros(size, dtype=bool)
-    mask[index] = True
-    return np.flatnonzero(mask)
-
-
-def _chosen(table: tuple[K, ...], used: Int) -> Sequence[K]:
-    return table if len(used) == len(table) else [table[i] for i in used.tolist()]
-
-
-def _looked_up(index: Int, used: Int, slots: Int) -> Int:
-    """Translate an index array, given the slots of the entries it uses."""
-    table = np.full(int(used[-1]) + 1 if len(used) else 0, -1, dtype=np.int64)
-    table[used] = slots
-    return table[index]

@@ -29,10 +29,6 @@ class CheckpointError(StreamsError):
     pass
 
 
-class ClockError(StreamsError):
-    """Something was judged by a clock that was wrong."""
-
-
 class TopicError(StreamsError):
     pass
 

@@ -81,11 +81,7 @@ class Scan:
 
             return self.members(start, take)
 
-        try:
-            walk(at)
-        except RecursionError:
-            # As deep as a decoder goes, and deeper than this walk does.
-            return None
+        walk(at)
         return min(found, key=lambda one: one[1], default=None)
 
     def line(self, at: int) -> int:

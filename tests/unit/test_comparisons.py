@@ -65,8 +65,9 @@ def test_a_raise_of_the_percentage_is_no_proof() -> None:
 
 def test_without_requests_of_one_arm_nothing_is_known() -> None:
     bench = Bench(proof())
-    assert both(bench, 1, None, counts(90, 1))[0].reason(0) == "samples 0 < min_samples 1"
-    assert both(Bench(proof()), 1, counts(9, 9), None)[0].reason(0) == "control: samples 0 < min_samples 1"
+    assert both(bench, 1, None, counts(90, 1))[0].reason(0) == "never seen: variants of 'new' that were seen are 'off'"
+    reason = both(Bench(proof()), 1, counts(9, 9), None)[0].reason(0)
+    assert reason == "control: never seen: variants of 'new' that were seen are 'on'"
 
 
 def test_a_new_version_of_the_flag_is_a_new_stage() -> None:
@@ -210,7 +211,20 @@ def test_where_the_percentage_is_known_it_is_the_share_once_the_variant_was_seen
 def test_too_much_that_came_late_makes_absence_unknown() -> None:
     bench = Bench(ABSENCE)
     both(bench, 60, counts(10), counts(90))
-    assert state(both(bench, 3, None, counts(90, late=9))[-1]) == "UNKNOWN"
+    assert state(both(bench, 3, counts(0, late=30), counts(90))[-1]) == "UNKNOWN"
+
+
+def test_what_the_control_sends_late_does_not_hide_an_absence() -> None:
+    bench = Bench(ABSENCE)
+    both(bench, 60, counts(10), counts(90))
+    assert state(both(bench, 3, None, counts(90, late=9))[-1]) == "FIRING"
+
+
+def test_a_variant_whose_samples_are_all_rejected_is_not_absent() -> None:
+    bench = Bench(ABSENCE)
+    both(bench, 60, counts(10), counts(90))
+    found = both(bench, 30, counts(0, rejected=10), counts(90))[-1]
+    assert (state(found), found.reason(0)) == ("UNKNOWN", "rejected 10 % > 1 %")
 
 
 def test_absence_alarms_as_seldom_as_it_says() -> None:

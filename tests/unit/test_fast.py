@@ -101,12 +101,26 @@ def test_silence_is_unknown_and_after_the_grace_the_evidence_is_forgotten() -> N
     assert states(back) == "ooo"
 
 
-def test_a_second_of_which_too_much_came_late_is_no_evidence() -> None:
+def test_what_came_late_counts_as_well_and_does_not_keep_a_gross_failure_from_alarming() -> None:
     bench = Bench(fast("error_rate > 2% over 10s for 2m"))
     found = run(bench, *[GOOD] * 30, *[counts(50, 25, late=5)] * 5)
-    # Of the first, 5 of 505 in the window are late: not more than one per cent.
-    assert states(found)[-5:] == "puuuu"
-    assert not any(one.gathered.evidence[0] > 0 for one in found)
+    assert states(found)[-5:] == "fffff"
+    known = run(Bench(fast("error_rate > 2% over 10s for 2m")), *[GOOD] * 30, counts(55, 25))
+    assert found[30].gathered.evidence[0] == known[30].gathered.evidence[0]
+
+
+def test_a_service_that_is_nearly_all_late_never_alarms() -> None:
+    bench = Bench(fast("error_rate > 2% over 10s for 2m"))
+    found = run(bench, *[GOOD] * 30, *[counts(5, 5, late=100)] * 20)
+    assert not any(one.gathered.evidence[0] > 5 for one in found[30:])
+
+
+def test_no_healthy_rate_is_learnt_of_seconds_of_which_too_much_is_missing() -> None:
+    clear, late = (Bench(fast("error_rate > 2% over 10s for 2m")) for _ in range(2))
+    run(clear, *[counts(50, 1)] * 7200)
+    run(late, *[counts(50, 1, late=1)] * 7200)
+    assert clear.evaluator.learnt()[0].hours
+    assert not late.evaluator.learnt()[0].hours
 
 
 def test_what_fired_fast_is_kept_as_long_as_it_says() -> None:

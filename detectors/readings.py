@@ -1,0 +1,214 @@
+"""The value, the samples and the doubts of every trigger, from the windows of one scope each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
+from detectors.doubts import Doubt
+from detectors.evaluation import Float, Measured
+from detectors.looks import Looks
+from detectors.metrics import compute
+from detectors.missing import Bool, Missing, asks_outcome, bounds, missing_of, quantile_bounds
+from detectors.overdue import limit_of, measure_of
+from detectors.ratios import RATIO
+from detectors.seconds import Int
+from detectors.spec import Metric, TriggerSpec
+from detectors.windows import DISPLAY, Window, WindowStore
+
+Doubts = NDArray[np.int8]
+
+_BY_INSTANCE = {*RATIO, "latency_mean", "latency_quantile"}
+"""The metrics of which an instance's part can be taken away: of a throughput every instance is a part, and measures are
+not kept by instance."""
+
+
+class _Group(NamedTuple):
+    """Triggers whose value is computed together: the same windows, one metric.
+
+    `at` (r,) numbers them, `rows` (k, r) are those of the windows, one line a window.
+    """
+
+    windows: tuple[int, ...]
+    metric: Metric
+    measure: str | None
+    limit_ms: float | None
+    at: Int
+    rows: Int
+    quantile: Float
+
+
+class Partial(NamedTuple):
+    """What can be said of windows of which too much is missing; every array is (p,).
+
+    `low` and `high` are the least and the greatest value that the metric may have. Where `judged` they are of the
+    instances that can be judged, which have `samples`; else of all, with whatever the missing samples were.
+    """
+
+    low: Float
+    high: Float
+    judged: Bool
+    samples: Int
+
+
+class Readings:
+    """Reads the windows of `scopes`, one for each of `specs` where it is not None."""
+
+    def __init__(
+        self, specs: Sequence[TriggerSpec], scopes: Sequence[Scope | None], store: WindowStore, looks: Looks
+    ) -> None:
+        self._store = store
+        self._looks = looks
+        self._n = len(specs)
+        self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
+        self._groups = _groups(store, specs, scopes)
+        self._group = np.full(self._n, -1, dtype=np.int64)
+        for number, group in enumerate(self._groups):
+            self._group[group.at] = number
+        self._place = np.zeros(self._n, dtype=np.int64)
+        for group in self._groups:
+            self._place[group.at] = np.arange(len(group.at))
+        self.slots = np.array([-1 if scope is None else store.slot(scope) for scope in scopes], dtype=np.int64)
+
+    def measure(self, elsewhere: Int | None) -> Measured:
+        """Read the windows as they are. `elsewhere` (n,) are the samples of the last minute that were rejected and may
+        have been anybody's, where they are more than may be overlooked."""
+        n = self._n
+        measured = Measured(
+            value=np.full(n, np.nan),
+            samples=np.zeros(n, dtype=np.int64),
+            doubt=np.zeros(n, dtype=np.int8),
+            window=np.zeros(n, dtype=np.int64),
+            requests=np.zeros(n, dtype=np.int64),
+            missing=Missing(*np.zeros((5, n), dtype=np.int64)),
+            judged=np.zeros(n, dtype=bool),
+            slots=self.slots.copy(),
+        )
+        for group in self._groups:
+            for seconds in group.windows[1:]:
+                # Summed each time, not first when a night's little traffic asks for all of them at once.
+                self._store.window(seconds).settle()
+            wanting = np.arange(len(group.at))
+            for number, seconds in enumerate(group.windows):
+                at, rows = group.at[wanting], group.rows[number][wanting]
+                found, count = compute(
+                    self._store,
+                    seconds,
+                    group.metric,
+                    rows,
+                    quantile=group.quantile[wanting],
+                    measure=group.measure,
+                    limit_ms=group.limit_ms,
+                )
+                window = self._store.window(seconds)
+                few = count < self._min_samples[at]
+                measured.value[at], measured.samples[at], measured.window[at] = found, count, seconds
+                # Of several the least is said, so it is written last.
+                why = np.where(np.isnan(found), np.int8(Doubt.NO_VALUE), np.int8(Doubt.NONE))
+                why[few] = Doubt.FEW_SAMPLES
+                empty = np.flatnonzero((count == 0) & (rows >= 0))
+                measured.requests[at[empty]] = window.sums[REQUESTS][rows[empty]]
+                self._note_missing(measured, window, group, at, rows, elsewhere, why)
+                why[rows < 0] = Doubt.NOT_KEPT
+                measured.doubt[at] = why
+                # Not of silence: a longer window would go on telling of what was before it.
+                wanting = wanting[few & (count > 0)]
+                if not len(wanting):
+                    break
+        return measured
+
+    def partial(self, measured: Measured, at: Int) -> Partial:
+        """What can be said of the triggers `at` (p,), whose windows lack too much."""
+        p = len(at)
+        found = Partial(np.full(p, np.nan), np.full(p, np.nan), np.zeros(p, dtype=bool), measured.samples[at].copy())
+        which = self._group[at]
+        for number in np.unique(which[which >= 0]).tolist():
+            group = self._groups[number]
+            for seconds in np.unique(measured.window[at[which == number]]).tolist():
+                here = np.flatnonzero((which == number) & (measured.window[at] == seconds))
+                self._bound(found, group, seconds, here, at[here], measured)
+        return found
+
+    def _bound(self, found: Partial, group: _Group, seconds: int, here: Int, at: Int, measured: Measured) -> None:
+        """Put in the bounds of the triggers `at` (q,), of one group and window, which are `here` (q,) in `found`."""
+        window = self._store.window(seconds)
+        rows = group.rows[group.windows.index(seconds)][self._place[at]]
+        counts, missing = window.sums[: len(COUNTS)][:, rows].T, measured.missing.lost[at]
+        judged = np.zeros(len(at), dtype=bool)
+        rest = counts
+        if group.metric in _BY_INSTANCE:
+            looked = self._looks.judged(seconds, self.slots[at], outcome=asks_outcome(group.metric))
+            samples = _samples(group.metric, looked.counts)
+            # What may have been anybody's is missing in all of them.
+            judged = looked.enough & (samples >= self._min_samples[at]) & (measured.missing.elsewhere[at] == 0)
+            found.samples[here] = np.where(judged, samples, found.samples[here])
+            rest = np.where(judged[:, np.newaxis], looked.counts, counts)
+        found.judged[here] = judged
+        missing = np.where(judged, 0, missing)
+        if group.metric == "latency_quantile":
+            found.low[here], found.high[here] = quantile_bounds(
+                window,
+                rows,
+                group.quantile[self._place[at]],
+                missing=missing,
+                left_out=counts[:, LATENCY_COUNT] - rest[:, LATENCY_COUNT],
+                overdue=self._overdue(group, window, rows),
+            )
+        else:
+            found.low[here], found.high[here] = bounds(group.metric, rest, missing, seconds)
+
+    def _overdue(self, group: _Group, window: Window, rows: Int) -> Int | None:
+        if group.limit_ms is None:
+            return None
+        overdue: Int = window.sums[self._store.measure_columns(measure_of(group.limit_ms))[1]][rows]
+        return overdue
+
+    def _note_missing(
+        self, measured: Measured, window: Window, group: _Group, at: Int, rows: Int, elsewhere: Int | None, why: Doubts
+    ) -> None:
+        """Note where too much is missing in the windows of the triggers `at` (q,)."""
+        outcome = asks_outcome(group.metric)
+        columns = (LATE, REJECTED, NO_OUTCOME) if outcome else (LATE, REJECTED)
+        sums = window.sums
+        # Nearly always there is nothing, and to know that is cheaper than to look at every row.
+        if elsewhere is None and not any(sums[column].any() for column in columns):
+            return
+        kept = np.flatnonzero(rows >= 0)
+        other = 0 if elsewhere is None else -(-elsewhere[at[kept]] * max(window.seconds, DISPLAY) // DISPLAY)
+        missing = missing_of(lambda column: sums[column][rows[kept]], outcome=outcome, elsewhere=other)
+        much = missing.much | (missing.elsewhere > 0)
+        why[kept[much]] = Doubt.MISSING
+        for noted, count in zip(measured.missing, missing, strict=True):
+            noted[at[kept]] = np.where(much, count, 0)
+
+
+def _samples(metric: Metric, counts: Int) -> Int:
+    """The samples of a metric in counts (q, len(COUNTS))."""
+    if metric in RATIO:
+        return RATIO[metric].of(lambda column: counts[:, column])[1]
+    result: Int = counts[:, LATENCY_COUNT]
+    return result
+
+
+def _groups(store: WindowStore, specs: Sequence[TriggerSpec], scopes: Sequence[Scope | None]) -> list[_Group]:
+    found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float]]] = {}
+    for i, (spec, scope) in enumerate(zip(specs, scopes, strict=True)):
+        if scope is None:
+            continue
+        condition = spec.condition
+        key = spec.windows, condition.metric, condition.measure, limit_of(spec)
+        rows = [store.row(scope, seconds) for seconds in spec.windows]
+        found.setdefault(key, []).append((i, rows, condition.quantile or 0.5))
+    return [
+        _Group(
+            *key,
+            at=np.array([i for i, _, _ in own], dtype=np.int64),
+            rows=np.array([rows for _, rows, _ in own], dtype=np.int64).T,
+            quantile=np.array([q for _, _, q in own], dtype=np.float64),
+        )
+        for key, own in found.items()
+    ]
