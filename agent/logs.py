@@ -21,6 +21,8 @@ from typing import Any, TextIO
 
 import msgspec
 
+from agent.library_levels import sane
+
 LIBRARY = "library"
 REPEAT_INTERVAL = 10.0
 """Seconds in which equal lines are written once: with its broker down, aiokafka writes 120 error lines a second."""
@@ -58,6 +60,7 @@ def configure(
     handler = LineHandler(stream)
     colour = stream.isatty() and "NO_COLOR" not in os.environ
     handler.setFormatter(JsonFormatter() if as_json else HumanFormatter(words, colour=colour))
+    handler.addFilter(sane)
     root.addHandler(handler)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))

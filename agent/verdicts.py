@@ -24,6 +24,8 @@ _EFFECT_TYPES = {
     "ineffective": events.FLAG_INEFFECTIVE,
     "unknown": events.FLAG_EFFECT_UNKNOWN,
 }
+_MENDED = "every managed flag can be turned back"
+_LIVE = "verdicts are live"
 _BAKE_TYPES = {"recovered": events.FLAG_RECOVERED, "unknown": events.FLAG_RECOVERY_UNKNOWN}
 
 
@@ -71,7 +73,7 @@ def inability_event(topic: str, partition: int, condition: Condition, *, begun: 
     return Event(
         type=events.INABILITY,
         subject=f"{topic}/{partition}",
-        data={"state": "begun" if begun else "ended", "status": condition.status, "reason": condition.detail},
+        data={"state": "begun" if begun else "ended", "status": condition.status, "reason": condition.detail or _LIVE},
         id=events.event_id("inability", topic, str(partition), str(begun), str(at)),
         time=at,
     )
@@ -82,7 +84,7 @@ def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
     return Event(
         type=events.INABILITY,
         subject=topic,
-        data={"state": "begun" if problems else "ended", "status": "unable", "reason": "; ".join(problems)},
+        data={"state": "begun" if problems else "ended", "status": "unable", "reason": "; ".join(problems) or _MENDED},
         id=events.event_id("unable", topic, *problems, str(at)),
         time=at,
     )

@@ -122,6 +122,27 @@ def _with(head: str, rest: object) -> str:
     return f"{head}: {rest}" if rest else head
 
 
+def _inability(data: Mapping[str, Any]) -> str:
+    """A standing one has a state: it says what would happen, and by its end that it no longer does."""
+    reason = data.get("reason")
+    if data.get("state") == "ended":
+        return _with("able again", reason)
+    if data.get("state") != "begun":
+        return _with("nothing was done", reason or "no reason given")
+    head = _STANDING.get(str(data.get("status")), "unable")
+    return _with(head, reason or "no reason given")
+
+
+_STANDING = {
+    "unable": "a flip would fail",
+    "not-armed": "a flip would fail",
+    "unknown": "nothing can be judged",
+    "catching_up": "nothing can be judged",
+    "outage": "nothing was done",
+    "unwritable": "not published",
+}
+
+
 class _Told(dict[str, Any]):
     """Data of an event; what another version did not write down is not known, and no reason to fail."""
 
@@ -164,5 +185,5 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     events.AUTOMATION_HALTED: lambda d: f"halted by {d['by']}: {d['reason'] or 'no reason given'}; {d['todo']}",
     events.AUTOMATION_RESUMED: lambda d: f"resumed by {d['by']}: {d['reason'] or 'no reason given'}",
-    events.INABILITY: lambda d: f"nothing was done: {d['reason']}",
+    events.INABILITY: _inability,
 }
