@@ -59,8 +59,12 @@ def problem(incident: Incident, status: FlagStatus, result: CommandResult | None
         return None
     gives = "gives different variants" if status.variant is None else repr(status.variant)
     late = f"flag still {gives} {UNSEEN_AFTER:.0f} s after the command"
-    if result is None or not _answers(incident, result):
+    if result is None:
         return Problem("unseen", f"{late}, and no executor has answered: is one running?")
+    if not _answers(incident, result):
+        # An executor that has done a command before need not say so again.
+        answer = f"an earlier sending was answered with {result.outcome}: {result.detail}"
+        return Problem(f"unseen {result.outcome}", f"{late}, and no executor has answered this one; {answer}")
     return Problem(f"unseen {result.outcome}", f"{late}; the executor's answer was {result.outcome}: {result.detail}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Int, Scope
 from detectors.missing import MOST_MISSING
 from detectors.spec import TriggerSpec
+from streams.health import TriggerHealth
 
 SHOWN = 5
 """Names that a sentence lists."""
@@ -36,6 +37,17 @@ def unmatched(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
                 f"{spec.name!r} judges; {_instead(spec.condition.variant, variants)}"
             )
     yield from sorted(said)
+
+
+def never_judged(triggers: Iterable[TriggerHealth], judged: Collection[tuple[str, str]]) -> Iterator[str]:
+    """A sentence for each trigger that was unknown from the beginning to the end, which nothing else shows.
+
+    `triggers` are the last verdicts, `judged` the (flag, trigger) of those that were anything else once.
+    """
+    for last in triggers:
+        if last.state == "unknown" and (last.flag, last.trigger) not in judged:
+            why = last.reason or "nothing was evaluated"
+            yield f"{last.flag}/{last.trigger} was unknown from beginning to end: {why}"
 
 
 def matches_nothing(specs: Sequence[TriggerSpec], counts: Counts) -> bool:

@@ -31,22 +31,24 @@ def command(
 
     FILES are recordings, gzip or not, a record a line. Several are read side by side by their time. Prints each change
     of a verdict, each command that would have been sent and, where none would be although a trigger fires, why; a
-    tally of what was read goes to stderr, with samples that did not count and names that none had. Exit status 1 where
-    nothing was counted, or nothing of a service that is watched.
+    tally of what was read goes to stderr, with samples that did not count, names that none had and triggers that could
+    never judge. Exit status 1 where nothing was counted, or nothing of a service that is watched.
     """
     from typing import cast
 
     import msgspec
 
     from agent.config_load import load
-    from agent.recorded import lost, matches_nothing, unmatched
-    from agent.replay import replay, text
+    from agent.recorded import lost, matches_nothing, never_judged, unmatched
+    from agent.replay import Change, replay, text
     from streams.settings import Format
 
     config = load(path)
     run, lines = replay(config, files, cast(Format, format or config.telemetry[0].format), evaluations=evaluations)
-    started, first = time.monotonic(), None
+    started, first, judged = time.monotonic(), None, set()
     for line in lines:
+        if isinstance(line, Change):
+            judged.add((line.flag, line.trigger))
         if at_speed is not None:
             first = line.time if first is None else first
             time.sleep(max(0.0, (line.time - first) / at_speed - (time.monotonic() - started)))
@@ -66,6 +68,7 @@ def command(
     specs = config.trigger_specs()
     if len(silent) == len(files):
         return 1
-    for note in [*lost(tally.counts), *unmatched(specs, tally.counts)]:
+    notes = [*lost(tally.counts), *unmatched(specs, tally.counts), *never_judged(run.shard.triggers(), judged)]
+    for note in notes:
         sys.stderr.write(f"flipback: warning: {note}\n")
     return 1 if matches_nothing(specs, tally.counts) else 0

@@ -9,8 +9,10 @@ import pytest
 
 from agent.commands import Reason
 from agent.events import INABILITY
+from agent.explain import explain
 from agent.follow_up import RESEND_MARGIN, RETRY_MARGIN, UNSEEN_AFTER, failed
 from agent.incidents import CommandResult, Incident, encode
+from agent.wording import sentence
 from tests.unit.test_commander import LIFETIME, Bench, T, evidence, group, spec, status
 
 SENT_AT = T + 2.0
@@ -114,7 +116,8 @@ async def test_a_refusal_is_announced_at_once_with_its_reason_in_its_incident(re
         ({"outcome": "ambiguous", "detail": "no answer"}, "ambiguous: no answer"),
         ({"outcome": "applied"}, "applied"),
         ({"reason": None, "detail": "flags.json: there is no such file"}, "there is no such file"),
-        ({"sent": "of an earlier sending"}, "no executor has answered"),
+        ({"sent": "earlier", "outcome": "conflict"}, "no executor has answered this one"),
+        ({"sent": "earlier", "outcome": "conflict", "detail": "edited"}, "answered with conflict: edited"),
     ],
 )
 async def test_after_30_s_a_person_hears_what_the_executor_answered(told: dict[str, Any] | None, words: str) -> None:
@@ -128,6 +131,16 @@ async def test_after_30_s_a_person_hears_what_the_executor_answered(told: dict[s
     (event,) = bench.of("event")
     assert event.data["reason"].startswith("flag still 'on' 30 s after the command")
     assert words in event.data["reason"]
+
+
+async def test_a_command_that_no_executor_can_verify_is_explained_in_its_incident() -> None:
+    bench = Bench()
+    incident = await commanded(bench)
+    answer(bench, incident, command="", reason=Reason.UNKNOWN_KEY, detail="signed with key 4f, accepted are 8a")
+    await fire(bench, 1.0)
+    found = explain(bench.of("event"), incident.id)
+    assert (found.subject, found.incident) == ("production/new", incident.id)
+    assert any("signed with key 4f" in sentence(event) for event in found.events)
 
 
 async def test_a_flag_that_gives_different_variants_is_said_so() -> None:

@@ -139,6 +139,16 @@ def test_a_replay_tells_of_samples_that_do_not_say_how_they_ended(
     assert "of 300 samples 300 do not say how the request ended" in capsys.readouterr().err
 
 
+def test_a_replay_names_triggers_that_could_never_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = "{name: slow, when: latency_p95 > 45s over 10s, min_samples: 20}"
+    config = config_file(tmp_path, flags("shop", trigger=f"{TRIGGER}, {slow}"))
+    path = write(tmp_path / "r.jsonl", samples(30, "shop", bad=lambda s, name: False))
+    assert cli("replay", "-c", str(config), str(path)) == 0
+    said = capsys.readouterr().err
+    assert "warning: f0/slow was unknown from beginning to end: " in said
+    assert "f0/errors was unknown" not in said
+
+
 def test_a_trigger_of_a_variant_or_a_flag_that_no_sample_carries_is_named(tmp_path: Path) -> None:
     trigger = TRIGGER.replace("error_rate", "error_rate@onn")
     config = load(config_file(tmp_path, flags("shop", trigger=trigger)))
