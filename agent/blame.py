@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent import turns
+from agent.elsewhere import Elsewhere
 from agent.flag_state import FlagStatus
 from agent.incidents import Known
 from agent.turns import FlagKey, Limit
@@ -76,7 +77,7 @@ def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[st
 class Judged(NamedTuple):
     """What a process judges: its flags with the services of each, and the evaluation that all live shards have had."""
 
-    flags: Mapping[FlagKey, Iterable[str]]
+    flags: Mapping[FlagKey, Collection[str]]
     until: float
 
 
@@ -85,7 +86,8 @@ class Blame:
 
     `judged` tells what that is, `evaluate_every` how often; `window` is how long ago a change may be to be blamed,
     `bake` how long a service gets after a flag was turned back before the next is, and how long one flag waits for
-    another that is not turned back, in seconds. `limit` is how many flags may be.
+    another that is not turned back, in seconds. `limit` is how many flags may be. `elsewhere` knows what other monitors
+    judge, None where there are none.
     """
 
     def __init__(
@@ -96,11 +98,13 @@ class Blame:
         bake: float,
         limit: Limit,
         evaluate_every: float = 1.0,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._judge = judged
         self._window = window
         self._bake = bake
         self._limit = limit
+        self._elsewhere = elsewhere
         self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
         self._judged = Judged({}, -math.inf)
         self._services = 0
@@ -115,17 +119,28 @@ class Blame:
         What is pending is ill too: of an outage of everything some trigger is the first to have held.
         """
         self._judged = self._judge()
-        self._services = len({service for watching in self._judged.flags.values() for service in watching})
+        watched = self._judged.flags if self._elsewhere is None else self._elsewhere.watched
+        self._services = len({service for watching in watched.values() for service in watching})
         self._ill |= dict.fromkeys(ill, now)
         for evidence in evidences:
             if evidence.spec.action == "rollback":
                 key = evidence.spec.environment, evidence.spec.flag
                 self._seen[key] = now, evidence
                 self._ill[key] = now
-        self._ill = {key: at for key, at in self._ill.items() if now - at <= self._at_once}
+        self._forget(now)
         self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= self._at_once}
         self._chosen = {key: at for key, at in self._chosen.items() if key in self._seen}
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
+
+    def well(self, now: float) -> None:
+        """An evaluation of a shard is over, in which perhaps nothing was ill: other monitors hear what no longer is."""
+        if self._ill:
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        self._ill = {key: at for key, at in self._ill.items() if now - at <= self._at_once}
+        if self._elsewhere is not None:
+            self._elsewhere.tell(self._ill, self._judged.flags, now)
 
     def early(self, evidence: Evidence) -> bool:
         """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.
@@ -145,6 +160,9 @@ class Blame:
         # A service that is ill although its flag is safe already tells of that flag, not of what all share.
         ill = {key for key in self._ill if key not in flags or not flags[key].safe}
         outage = infrastructure(ill, self._judged.flags)
+        if outage is None and self._elsewhere is not None:
+            others = {key for key in self._elsewhere.ill(now) if key not in flags or not flags[key].safe}
+            outage = infrastructure(ill | others, self._elsewhere.watched)
         if outage is not None:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec

@@ -77,6 +77,10 @@ class Commander:
         # In turn, the last of an outage would wait for the broker's word on all before.
         await asyncio.gather(*map(self._fired, evidences))
 
+    def well(self) -> None:
+        """A second of a shard is over, in which perhaps nothing was ill."""
+        self._blame.well(self._clock())
+
     async def _fired(self, evidence: Evidence) -> None:
         spec = evidence.spec
         if spec.action != "rollback":

@@ -28,7 +28,7 @@ from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
-from agent.topics import wanted
+from agent.topics import there, wanted
 from streams.condition import shortened
 from streams.errors import StreamsError
 from streams.topics import describe
@@ -198,9 +198,9 @@ async def _brokers(config: Config) -> Finding:
     try:
         async with asyncio.timeout(2 * BUDGET_S):
             client = connection(config).client
+            await there(config, client)
             if config.kafka.create_topics:
-                # Those that are missing are made at the start; that a broker answers is all that can be asked.
-                await describe([], client)
+                # flipback's own that are missing are made at the start.
                 return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start), local=False)
             await describe(names, client)
     except (ConfigError, StreamsError) as error:
@@ -208,8 +208,8 @@ async def _brokers(config: Config) -> Finding:
     except TimeoutError:
         detail = f"no answer from {', '.join(config.kafka.brokers)} in {2 * BUDGET_S:.0f} s"
         return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start), local=False)
-    there = f"answers, {len(names)} topics are there"
-    return Finding(what="kafka", ok=True, detail=there, took_ms=_since(start), local=False)
+    answer = f"answers, {len(names)} topics are there"
+    return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
 
 
 async def _deployment(config: Config, known: Collection[str]) -> AsyncIterator[Finding]:

@@ -271,6 +271,8 @@ class Flips:
             return [f"backend {name}: no answer within {2 * _CHECK_BUDGET:g} s"]
         except BackendError as error:
             return [f"backend {name}: {error}"]
+        except Exception as error:
+            return [f"backend {name}: an error of flipback: {error!r}"[:500]]
         return [f"backend {name}: {problem}" for problem in health.problems]
 
     def unreadable(self) -> list[str]:

@@ -97,9 +97,26 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
         return f"result/{self.command or self.sent[:2]}".encode()
 
 
+class Ill(msgspec.Struct, frozen=True, kw_only=True):
+    """The flags (environment, flag) that are ill in what a monitor judges, at `at` by its clock.
+
+    `by` is the process, `place` its first partition of the partials: who takes that over replaces the record.
+    """
+
+    by: str
+    place: int
+    at: float
+    flags: list[tuple[str, str]]
+
+    @property
+    def key(self) -> bytes:
+        return f"ill/{self.place}".encode()
+
+
 _incident = msgspec.json.Decoder(Incident)
 _aftermath = msgspec.json.Decoder(Aftermath)
 _result = msgspec.json.Decoder(CommandResult)
+_ill = msgspec.json.Decoder(Ill)
 _status = msgspec.json.Decoder(FlagStatus)
 encode = msgspec.json.Encoder().encode
 
@@ -116,11 +133,15 @@ class Known:
         self.untrusted: dict[str, CommandResult] = {}
         """Results of bytes that no accepted key had signed, by their SHA-256; the newest 256."""
         self.flags: dict[tuple[str, str], FlagStatus] = {}
+        self.ill: dict[int, Ill] = {}
+        """What is ill in each monitor, by its place."""
         self.unreadable = 0
 
     def incident(self, value: bytes | None) -> None:
-        """Take in a record of the incidents topic: an incident, a command's result, or what was said after its flip."""
-        for decoder in (_incident, _aftermath, _result):
+        """Take in a record of the incidents topic: an incident, a command's result, what was said after its flip, or
+        what is ill in another monitor.
+        """
+        for decoder in (_incident, _aftermath, _result, _ill):
             try:
                 record = decoder.decode(value or b"")
             except msgspec.MsgspecError:
@@ -129,6 +150,8 @@ class Known:
                 self.incidents[record.id] = record
             elif isinstance(record, CommandResult):
                 self.result(record)
+            elif isinstance(record, Ill):
+                self.ill[record.place] = record
             else:
                 self._aftermath(record)
             return

@@ -72,6 +72,12 @@ class Looking:
             except BackendError as error:
                 self.failing[ref] = str(error)
                 continue
+            except Exception as error:
+                # Not to be, and no reason to stop looking at the other flags: it is this backend's problem.
+                if ref not in self.failing:
+                    log_event(_logger, "look.failed", level=logging.ERROR, backend=self._name, error=repr(error)[:500])
+                self.failing[ref] = f"an error of flipback in backend {self._name}: {error!r}"[:500]
+                continue
             self.failing.pop(ref, None)
             await seen(status)
 

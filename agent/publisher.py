@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from agent import events, incidents
 from agent.events import Event, to_kafka
 from agent.flag_state import FlagStatus
-from agent.incidents import Aftermath, CommandResult, Incident
+from agent.incidents import Aftermath, CommandResult, Ill, Incident
 from agent.logs import log_event
 from agent.severity import importance, level
 from streams.outbox import Outbox, Record, Stall
@@ -57,6 +57,10 @@ class Publisher:
         """
         key = record.id.encode() if isinstance(record, Incident) else record.key
         self.outbox.put(Record(self._topics.incidents, incidents.encode(record), key))
+
+    def ill(self, record: Ill) -> None:
+        """Queue what is ill here for the other monitors."""
+        self.outbox.put(Record(self._topics.incidents, incidents.encode(record), record.key))
 
     def said(self, event: Event, said: Aftermath) -> None:
         """Publish what is said of a flip, and, once that is written, that it was said."""

@@ -47,9 +47,7 @@ def unheard(role: IngestRole | MonitorRole | ExecutorRole) -> list[str]:
 
 def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
     """The partitions of a monitor whose verdicts are not live."""
-    now = time.time()
-    for partition, shard in sorted(monitor.shards.items()):
-        condition = shard.condition(now)
+    for partition, condition in sorted(monitor.conditions().items()):
         if condition.status != "live":
             yield Obstacle(what=f"partials/{partition}", why=condition.detail, do=_NOT_LIVE)
 

@@ -8,9 +8,10 @@ import gc
 import logging
 import math
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 
-from agent import aftermath
+from agent import aftermath, topics
 from agent.aftermath import AftermathWatch
 from agent.armed import Arming
 from agent.armed_view import FlagKey
@@ -18,6 +19,7 @@ from agent.blame import Blame, Judged
 from agent.commander import Commander, Outputs
 from agent.config import Config
 from agent.config_load import rules_hash
+from agent.elsewhere import Elsewhere, watched_services
 from agent.errors import FlipbackError
 from agent.flag_changes import change_of
 from agent.flag_state import FlagStatus
@@ -34,7 +36,6 @@ from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.topic_watch import TopicWatch
-from agent.topics import wanted
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
@@ -51,7 +52,7 @@ from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.outbox import Record
 from streams.slices import Source
-from streams.topics import Topics, create, describe
+from streams.topics import Topics
 from streams.transport import App
 from streams.watch import watch_list
 
@@ -130,7 +131,7 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
-        partitions = await self._topics_ready()
+        partitions = await topics.ready(self.config, self.connection.client)
         await ensure_keys(self.config, self.roles)
         self._make_roles(partitions)
         presence = self.presence = Presence(
@@ -183,16 +184,6 @@ class Worker:
         self._tasks[name] = asyncio.create_task(work, name=name)
         stack.push_async_callback(_cancel, self._tasks[name])
 
-    async def _topics_ready(self) -> dict[str, int]:
-        config = self.config
-        specs = wanted(config)
-        if not config.kafka.create_topics:
-            return await describe([spec.name for spec in specs], self.connection.client)
-        made = await create(specs, replication=config.kafka.replication, connection=self.connection.client)
-        if made.created:
-            log_event(_logger, "topics.created", topics=list(made.created))
-        return made.partitions
-
     def _make_roles(self, partitions: Mapping[str, int]) -> None:
         config, lookback = self.config, longest_lookback(self.specs)
         after_flip = aftermath.lookback(config.flags, config.after_flip)
@@ -223,6 +214,8 @@ class Worker:
                 catching_up_after=config.catching_up_after,
                 handlers=self._handlers(),
                 outbox=self.publisher.outbox,
+                clock=self.clock,
+                max_lateness=config.max_lateness,
                 ready=self._tables_read,
             )
         if "executor" in self.roles:
@@ -251,6 +244,13 @@ class Worker:
                 bake=self.config.after_flip.bake,
                 limit=Limit(self.config.automation.most(len(flags)), self.config.automation.within),
                 evaluate_every=self.config.evaluate_every,
+                elsewhere=Elsewhere(
+                    watched_services(self.specs),
+                    self.known,
+                    self.publisher.ill,
+                    by=str(uuid.uuid4()),
+                    place=lambda: min(self.monitor.shards, default=0) if self.monitor is not None else 0,
+                ),
             ),
         )
 
@@ -266,6 +266,7 @@ class Worker:
         async def judged(second: Second) -> None:
             if not second.muted:
                 self._ramps.judged(second.time, second.observer.services)
+                commander.well()
             await after.judged(second)
 
         return Handlers(
@@ -279,7 +280,7 @@ class Worker:
     def _judged(self) -> Judged:
         if self.monitor is None:
             return Judged({}, -math.inf)
-        return Judged(self.monitor.watched(), self.monitor.judged_until(time.time()))
+        return Judged(self.monitor.watched(), self.monitor.judged_until())
 
     def apps(self) -> dict[Role, App]:
         return {name: role.app for name, role in self._roles_here().items()}

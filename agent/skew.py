@@ -34,14 +34,8 @@ class Skew:
         if command.by_hand or command.rules_hash == self._rules:
             return
         self._other, self._at = command.rules_hash, self._monotonic()
-        log_event(
-            _logger,
-            "command.other-rules",
-            level=logging.WARNING,
-            command=command.id,
-            rules=command.rules_hash,
-            here=self._rules,
-        )
+        said = {"command": command.id, "rules": command.rules_hash, "here": self._rules}
+        log_event(_logger, "command.other-rules", level=logging.WARNING, **said)
 
     def obstacles(self) -> list[Obstacle]:
         if self._other is None or self._monotonic() - self._at > SHOWN_FOR:

@@ -163,7 +163,8 @@ class TopicWatch:
             seen = await look(client, topics, list(groups.values()))
         now = time.monotonic()
         idle = {role: reason for role, one in self._liveness.items() if (reason := one.unowned(now)) is not None}
-        self.problems.observe(seen, now, idle)
+        own = {source for one in self._liveness.values() for source in one.reads(now)}
+        self.problems.observe(seen.without(own), now, idle)
         for subject, reason in self.problems.due(now):
             self._announce(unread_event(subject, reason, at=time.time()))
         # An administrator who makes a topic anew gets the time for it.

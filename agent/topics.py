@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+from agent.backends.shown import nearest
 from agent.config import Config
+from agent.logs import log_event
 from detectors.spec import longest_lookback
-from streams.topics import Topics, TopicSpec
+from streams.errors import TopicError
+from streams.topics import Topics, TopicSpec, create, describe, there_are
 
 TELEMETRY_PARTITIONS = 8
 """Partitions of a telemetry topic that nobody has created yet."""
 
 _DAY_MS = 86_400_000
 
+_logger = logging.getLogger(__name__)
+
+
+def own(config: Config) -> list[TopicSpec]:
+    """flipback's own topics."""
+    return Topics(config.kafka.prefix).specs(config.kafka.partials_partitions, longest_lookback(config.trigger_specs()))
+
 
 def wanted(config: Config) -> list[TopicSpec]:
     """flipback's own topics, then the telemetry topics."""
-    own = Topics(config.kafka.prefix).specs(config.kafka.partials_partitions, longest_lookback(config.trigger_specs()))
-    return own + [TopicSpec(t.topic, TELEMETRY_PARTITIONS, _DAY_MS, "samples") for t in config.telemetry]
+    return own(config) + [TopicSpec(t.topic, TELEMETRY_PARTITIONS, _DAY_MS, "samples") for t in config.telemetry]
+
+
+async def ready(config: Config, connection: dict[str, Any]) -> dict[str, int]:
+    """Make flipback's own topics that are missing, where the configuration allows it; the partitions of all.
+
+    TopicError where a topic is missing. One of telemetry is not made: a name that nobody writes to is a slip more
+    often than a topic before its first sample, and would be silent for ever.
+    """
+    await there(config, connection)
+    if config.kafka.create_topics:
+        made = await create(own(config), replication=config.kafka.replication, connection=connection)
+        if made.created:
+            log_event(_logger, "topics.created", topics=list(made.created))
+    return await describe([spec.name for spec in wanted(config)], connection)
+
+
+async def there(config: Config, connection: dict[str, Any]) -> None:
+    """Raises TopicError where there is no telemetry topic of a name, with the names that are like it."""
+    names = await there_are(connection)
+    for telemetry in config.telemetry:
+        if telemetry.topic not in names:
+            others = {name for name in names if not name.startswith((f"{config.kafka.prefix}.", "__"))}
+            are = f"there are {nearest(telemetry.topic, others)}" if others else "there is none of another name"
+            raise TopicError(
+                f"no telemetry topic {telemetry.topic!r}; {are}. If the name is right and nothing has written to it "
+                "yet, create it with `flipback topics create`"
+            )

@@ -42,6 +42,11 @@ class Now(NamedTuple):
         return self.time - (self.monotonic - monotonic)
 
 
+def instant(time: float) -> Now:
+    """The Unix time `time` where nothing is in doubt, as in recordings."""
+    return Now(time, time, time)
+
+
 class Clock:
     """The time of one process; for the event loop's thread only.
 

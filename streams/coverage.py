@@ -6,7 +6,7 @@ or the group may have lost its assignment. The brokers know which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,13 @@ class Look(NamedTuple):
 
     missing: tuple[str, ...]
     unread: Mapping[str, tuple[Source, ...]]
+
+    def without(self, own: Collection[Source]) -> Look:
+        """The same, less the partitions that this process itself reads: not every broker shows the members of a group
+        (the demo's shows none).
+        """
+        unread = {name: tuple(s for s in sources if s not in own) for name, sources in self.unread.items()}
+        return Look(self.missing, unread)
 
 
 async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> Look:

@@ -15,9 +15,10 @@ import numpy as np
 
 from detectors.cells import Int
 from streams.decode_columnar import decode_columnar
-from streams.decode_columns import Columns, Float, Reject, Rejects, joined
+from streams.decode_columns import Columns, Float, Reject, Rejects, cleaned, joined
 from streams.decode_counters import CounterBases
 from streams.decode_json import JsonRun
+from streams.faults import Fault
 from streams.intern import Interner, Table
 from streams.sample import MAX_TIME, MIN_TIME
 from streams.settings import Format
@@ -35,9 +36,10 @@ CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of one slice: its good ones as columns, numbered by `table`, and the records that have bad ones.
+    """The samples of one slice as columns, numbered by `table`, and the records that have bad ones.
 
-    `offsets` are those of the slice. `columns.ts` is clamped already, `clamped` says how many samples were.
+    `offsets` are those of the slice. `columns.ts` is clamped already, `clamped` says how many samples were. `faults`
+    say what is wrong with samples; `unread` counts those of which nobody knows whose they are.
     """
 
     source: Source
@@ -46,6 +48,8 @@ class Batch:
     table: Table
     rejects: list[Reject]
     clamped: int
+    faults: list[Fault]
+    unread: int
 
 
 class Decoder:
@@ -79,10 +83,10 @@ class Decoder:
         parts = [
             self._counters(slice, first, stop, stamps, table, rejects)
             if form == "counters"
-            else self._run(form, first, slice.values[first:stop], table, rejects)
+            else self._run(form, first, slice.values[first:stop], stamps, table, rejects)
             for form, first, stop in self._runs(slice)
         ]
-        columns, clamped = _clamp(joined(parts), stamps)
+        columns, clamped = _clamp(cleaned(joined(parts), table, rejects.faults), stamps)
         return Batch(
             source=slice.source,
             offsets=np.array(slice.offsets, dtype=np.int64),
@@ -90,6 +94,8 @@ class Decoder:
             table=table,
             rejects=rejects.entries(slice.source, slice.offsets) if rejects else [],
             clamped=clamped,
+            faults=rejects.faults.entries() if rejects.faults else [],
+            unread=rejects.unread,
         )
 
     def _runs(self, slice: Slice) -> Iterator[tuple[Format, int, int]]:
@@ -109,10 +115,18 @@ class Decoder:
             indices = list(run)
             yield form, indices[0], indices[-1] + 1
 
-    def _run(self, form: Format, first: int, values: Sequence[bytes | None], table: Table, rejects: Rejects) -> Columns:
+    def _run(
+        self,
+        form: Format,
+        first: int,
+        values: Sequence[bytes | None],
+        stamps: Float,
+        table: Table,
+        rejects: Rejects,
+    ) -> Columns:
         if form == "columnar":
-            return decode_columnar(first, values, self._interner, table, rejects)
-        run = JsonRun(first, values, rejects)
+            return decode_columnar(first, values, stamps, self._interner, table, rejects)
+        run = JsonRun(first, values, stamps, rejects)
         if form == "json":
             run.objects()
         elif form == "json-array":

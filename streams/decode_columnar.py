@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Final
 
 import msgspec
@@ -11,10 +12,16 @@ from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
 from detectors.cells import Int
+from detectors.unreadable import unreadable
 from streams.columnar import PLAIN_VERSION, VERSION, Kind, MeasureColumn, Profile
-from streams.decode_columns import MISIDENTIFIED, NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
-from streams.intern import INVALID, Interner, ProfileKey, Table
+from streams.decode_columns import NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
+from streams.faults import Why, shown
+from streams.hints import recognised, time_fault
+from streams.intern import Interner, Table
+from streams.json_rows import MISIDENTIFIED
+from streams.profiles import INVALID
 from streams.sample import (
+    CACHES,
     LOOKUPS,
     MAX_ID,
     MAX_LATENCY_MS,
@@ -26,6 +33,7 @@ from streams.sample import (
     MIN_TIME,
     OUTCOMES,
     STARTED_KIND,
+    UNREADABLE,
     Kinds,
 )
 
@@ -54,7 +62,7 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
     weight: bytes
     measures: Annotated[list[MeasureColumn], Meta(max_length=_LONGEST_LIST)]
     id_rows: bytes = b""
-    ids: Annotated[list[str], Meta(max_length=_MOST_IDS)] = msgspec.field(default_factory=list)
+    ids: Annotated[list[object], Meta(max_length=_MOST_IDS)] = msgspec.field(default_factory=list)
     started: bytes = b""
 
 
@@ -65,6 +73,17 @@ _instances: Final = msgspec.msgpack.Decoder(Annotated[list[str], Meta(max_length
 _kinds: Final = msgspec.msgpack.Decoder(Annotated[list[Kind], Meta(max_length=_LONGEST_LIST)]).decode
 _kind_numbers: Final = Kinds()
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4"}
+_profile: Final = msgspec.msgpack.Decoder(Profile).decode
+_entries: Final = msgspec.msgpack.Decoder(Annotated[list[Raw], Meta(max_length=_LONGEST_LIST)]).decode
+_NO_STATUS, _NO_OUTCOME, _NO_CACHE = 1 << 10, 1 << 11, 1 << 12
+_KIND: Final = _NO_STATUS - 1
+_KIND_FAULTS: Final = (
+    (_NO_STATUS, Why("status", f"must be a whole number from 0 to {MAX_STATUS}")),
+    (_NO_OUTCOME, Why("outcome", f"must be one of {', '.join(OUTCOMES)}")),
+    (_NO_CACHE, Why("cache", f"must be one of {', '.join(CACHES)}")),
+)
+_LATENCY: Final = Why("latency_ms", f"must be milliseconds from 0 to {MAX_LATENCY_MS:,.0f} (an hour)")
+_MEASURE: Final = Why("measures", f"must be numbers of at most {MAX_MEASURE:g} in size")
 _FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -73,30 +92,42 @@ class _Damaged(ValueError):
 
 
 def decode_columnar(
-    first: int, values: Sequence[bytes | None], interner: Interner, table: Table, rejects: Rejects
+    first: int, values: Sequence[bytes | None], stamps: Float, interner: Interner, table: Table, rejects: Rejects
 ) -> Columns:
-    """Decode consecutive records of a slice, of which the first is number `first` there."""
+    """Decode consecutive records of a slice, of which the first is number `first` there.
+
+    `stamps` are the times of the records of the slice, infinite where they have none.
+    """
     parts = []
     for index, value in enumerate(values, first):
         if value is None:
-            rejects.add(index, "empty", "the record has no value")
+            rejects.add(index, "empty", Why("record", "has no value"))
         elif len(value) > MAX_RECORD_BYTES:
-            rejects.add(index, "oversized", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
+            why = Why("record", f"must have {MAX_RECORD_BYTES:,} bytes at most", f"{len(value):,}")
+            rejects.add(index, "oversized", why)
         else:
             try:
-                parts.append(_columns(index, _read(value), interner, table))
+                parts.append(_columns(index, _read(value), interner, table, rejects))
             except _FAULTS as error:
-                rejects.add(index, "malformed", str(error))
+                said = recognised(value)
+                why = Why("record", said or f"is no columnar batch: {error}")
+                rejects.add(index, "malformed", why)
     columns = joined(parts)
-    good = _good(columns)
-    if good.all():
+    bad = _bad(columns)
+    if not bad.any():
         return columns
-    for index in np.unique(columns.record[~good]).tolist():
-        start, stop = np.searchsorted(columns.record, (index, index + 1))
-        bad = np.flatnonzero(~good[start:stop])
-        reason = _reason(columns, int(start), int(bad[0]), values[index - first] or b"", table)
-        rejects.add(index, "invalid", reason, int(bad[0]), len(bad))
-    return columns.where(good)
+    starts = np.searchsorted(columns.record, columns.record)
+    # Where the time is no time, that of the record tells when the sample came.
+    timeless = ~_timely(columns.ts)
+    at = np.where(timeless, stamps[columns.record], columns.ts)
+    lost = bad & ((columns.profile == INVALID) | ~np.isfinite(at))
+    for index in np.unique(columns.record[bad]).tolist():
+        own = np.flatnonzero(bad & (columns.record == index))
+        unread = int(np.count_nonzero(lost[own]))
+        why = _why(columns, int(own[0]))
+        rejects.add(index, "invalid", why, int(own[0] - starts[own[0]]), len(own), unread=unread)
+    columns = replace(columns, ts=at).where(~lost)
+    return columns.without_requests(bad[~lost], table)
 
 
 def _read(value: bytes) -> _Batch:
@@ -118,54 +149,123 @@ def _check_version(version: int) -> None:
         raise _Damaged(f"version {version}, expected {PLAIN_VERSION} or {VERSION}") from None
 
 
-def _columns(index: int, batch: _Batch, interner: Interner, table: Table) -> Columns:
-    """The samples as they are: what may not be counted has a number INVALID or a value out of its bounds."""
-    n = batch.n
+def _columns(index: int, batch: _Batch, interner: Interner, table: Table, rejects: Rejects) -> Columns:
+    """The samples without the fields that cannot be read; what may not be counted is out of bounds or INVALID."""
+    n, faults = batch.n, rejects.faults
     rows, numbers, measured = _measures(n, batch.measures, interner)
     id_row, ids = _ids(n, batch)
     kind = _looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), _numbers_of_kinds))
     if batch.started:
-        starts = id_row[np.frombuffer(batch.started, dtype=np.uint8) != 0]
-        kind[starts] = np.where(kind[starts] == INVALID, INVALID, STARTED_KIND)
-    return Columns(
+        kind[id_row[np.frombuffer(batch.started, dtype=np.uint8) != 0]] = STARTED_KIND
+    misnamed = _misnamed(ids)
+    if misnamed.any():
+        faults.add("dropped", Why("id", f"must be a text of 1 to {MAX_ID} characters"), int(misnamed.sum()))
+        id_row, ids = id_row[~misnamed], ids[~misnamed]
+    latency_ms = _latencies(n, batch.latency_ms, batch.timed)
+    untimed = np.flatnonzero((latency_ms < 0) | (latency_ms > MAX_LATENCY_MS))
+    if len(untimed):
+        faults.add("dropped", _LATENCY, len(untimed))
+        latency_ms = latency_ms.copy()
+        latency_ms[untimed] = np.nan
+    strange = ~(np.abs(measured) <= MAX_MEASURE)
+    unmeasured = _unmeasured(rows[strange], numbers[strange], interner) if strange.any() else None
+    if unmeasured is not None:
+        faults.add("dropped", _MEASURE, int(strange.sum()))
+        rows, numbers, measured = rows[~strange], numbers[~strange], measured[~strange]
+    columns = Columns(
         record=np.full(n, index, dtype=np.int64),
         ts=np.frombuffer(batch.ts, dtype="<f8"),
         profile=_looked_up("profile", n, batch.profile, table.listed(b"p", bytes(batch.profiles), _profile_numbers)),
         instance=_looked_up(
             "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), _instance_numbers)
         ),
-        kind=kind,
+        kind=kind & _KIND,
         n=_weights(n, batch.weight),
-        latency_ms=_latencies(n, batch.latency_ms, batch.timed),
+        latency_ms=latency_ms,
         measure_row=rows,
         measure_id=numbers,
         measure_value=measured,
         id_row=id_row,
         ids=ids,
     )
+    for bit, why in _KIND_FAULTS:
+        at = np.flatnonzero(kind & bit)
+        if len(at):
+            faults.add("dropped", why, len(at))
+            if bit == _NO_CACHE:
+                columns = columns.with_measure(at, interner.unreadable[unreadable("cache")])
+    columns = columns.with_measure(untimed, interner.unreadable[unreadable("latency")])
+    return columns if unmeasured is None else columns.with_measure(*unmeasured)
 
 
-def _profile_keys(raw: bytes) -> list[ProfileKey]:
-    return [(profile.environment, profile.service, bytes(profile.flags)) for profile in _profiles(raw)]
+def _unmeasured(rows: Int, numbers: Int, interner: Interner) -> tuple[Int, Int]:
+    """Rows of measures under watch whose values cannot be read, and the measures that count them."""
+    names = interner.measures.names
+    counted = {
+        number: interner.unreadable.get(unreadable("measure", names[number])) if number >= 0 else None
+        for number in np.unique(numbers).tolist()
+    }
+    kept = np.array([counted[number] is not None for number in numbers.tolist()], dtype=bool)
+    return rows[kept], np.array([counted[number] for number in numbers[kept].tolist()], dtype=np.int64)
 
 
 def _profile_numbers(raw: bytes, table: Table) -> list[int]:
-    return [table.msgpack[key] for key in _profile_keys(raw)]
+    try:
+        profiles = _profiles(raw)
+    except msgspec.ValidationError:
+        profiles = [_profile_or_none(entry) for entry in _entries(raw)]
+    return [
+        INVALID if profile is None else table.msgpack[profile.environment, profile.service, bytes(profile.flags)]
+        for profile in profiles
+    ]
+
+
+def _profile_or_none(entry: Raw) -> Profile | None:
+    try:
+        return _profile(entry)
+    except msgspec.ValidationError:
+        return None
 
 
 def _instance_numbers(raw: bytes, table: Table) -> list[int]:
-    return [table.instances[name] for name in _instances(raw) or [""]]
+    try:
+        return [table.instances[name] for name in _instances(raw) or [""]]
+    except msgspec.ValidationError:
+        names = [msgspec.msgpack.decode(entry) for entry in _entries(raw)]
+        return [table.instances[name] if isinstance(name, str) else INVALID for name in names]
 
 
 def _numbers_of_kinds(raw: bytes, table: Table) -> list[int]:
-    return [_kind_number(kind) for kind in _kinds(raw)] or [_kind_numbers[None, None, None, None]]
+    try:
+        kinds = _kinds(raw)
+    except msgspec.ValidationError:
+        kinds = [_loose_kind(msgspec.msgpack.decode(entry)) for entry in _entries(raw)]
+    return [_kind_number(kind) for kind in kinds] or [_kind_numbers[None, None, None, None]]
+
+
+def _loose_kind(entry: object) -> Kind:
+    if not isinstance(entry, list) or len(entry) < 3:
+        raise _Damaged(f"a kind is {shown(entry)}, expected [status, outcome, cache]")
+    status, outcome, cache = entry[:3]
+    return Kind(
+        status if status is None or (isinstance(status, int) and not isinstance(status, bool)) else -1,
+        outcome if outcome is None or isinstance(outcome, str) else UNREADABLE,
+        cache if cache is None or isinstance(cache, str) else UNREADABLE,
+    )
 
 
 def _kind_number(kind: Kind) -> int:
-    known = kind.outcome is None or kind.outcome in OUTCOMES
-    if not known or kind.cache not in LOOKUPS or not 0 <= (kind.status or 0) <= MAX_STATUS:
-        return INVALID
-    return _kind_numbers[kind.status, kind.outcome, kind.cache, None]
+    """The number of a kind without what cannot be read of it, and a bit for each such field."""
+    bits, status, outcome, cache = 0, kind.status, kind.outcome, kind.cache
+    if status is not None and not 0 <= status <= MAX_STATUS:
+        bits, status = bits | _NO_STATUS, None
+    if outcome is not None and outcome not in OUTCOMES:
+        bits, outcome = bits | _NO_OUTCOME, UNREADABLE
+    if cache is not None and cache not in LOOKUPS:
+        cache = cache.lower()
+        if cache not in CACHES:
+            bits, cache = bits | _NO_CACHE, None
+    return _kind_numbers[status, outcome, cache, None] | bits
 
 
 def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
@@ -219,7 +319,7 @@ def _ids(n: int, batch: _Batch) -> tuple[Int, Text]:
     if int(rows[-1]) >= n or not (rows[1:] > rows[:-1]).all():
         raise _Damaged(f"rows of ids do not ascend, or pass the {n} samples")
     ids = np.empty(len(rows), dtype=object)
-    ids[:] = batch.ids
+    ids[:] = [name if isinstance(name, str) else None for name in batch.ids]
     return rows, ids
 
 
@@ -248,49 +348,30 @@ def _measures(n: int, columns: Sequence[MeasureColumn], interner: Interner) -> t
     return row[order], np.concatenate(numbers)[order], np.concatenate(values)[order]
 
 
-def _good(columns: Columns) -> NDArray[np.bool_]:
-    # Comparisons with nan are false: a time that is none fails, a latency that is none must not.
-    good = (columns.ts >= MIN_TIME) & (columns.ts <= MAX_TIME)
-    good &= (columns.n >= 1) & (columns.n <= MAX_N)
-    good &= (columns.profile | columns.instance | columns.kind) >= 0
-    good &= ~((columns.latency_ms < 0) | (columns.latency_ms > MAX_LATENCY_MS))
-    bad = ~(np.abs(columns.measure_value) <= MAX_MEASURE) | (columns.measure_id == INVALID)
-    good[columns.measure_row[bad]] = False
-    if len(columns.ids):
-        good &= ~columns.misidentified
-        good[columns.id_row[_misnamed(columns.ids)]] = False
-    return good
+def _timely(ts: Float) -> NDArray[np.bool_]:
+    # Comparisons with nan are false: a time that is none fails.
+    timely: NDArray[np.bool_] = (ts >= MIN_TIME) & (ts <= MAX_TIME)
+    return timely
+
+
+def _bad(columns: Columns) -> NDArray[np.bool_]:
+    bad: NDArray[np.bool_] = ~_timely(columns.ts) | (columns.n < 1) | (columns.n > MAX_N) | (columns.profile == INVALID)
+    return bad | columns.misidentified
 
 
 def _misnamed(ids: Text) -> NDArray[np.bool_]:
-    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-    return (lengths < 1) | (lengths > MAX_ID)
+    if not len(ids):
+        return np.zeros(0, dtype=bool)
+    return np.array([not isinstance(name, str) or not 1 <= len(name) <= MAX_ID for name in ids], dtype=bool)
 
 
-def _reason(columns: Columns, start: int, row: int, value: bytes, table: Table) -> str:
-    """What is wrong with row `row` of a record whose samples begin at `start`: the first thing that is."""
-    sample = start + row
-    ts, n, latency = float(columns.ts[sample]), int(columns.n[sample]), float(columns.latency_ms[sample])
+def _why(columns: Columns, row: int) -> Why:
+    """What is wrong with a bad sample: the first thing that is."""
+    ts, n = float(columns.ts[row]), int(columns.n[row])
+    if columns.profile[row] == INVALID:
+        return Why("service", "or environment must be a text of 1 to 256 characters that print")
     if not MIN_TIME <= ts <= MAX_TIME:
-        return f"ts {ts} is not between {MIN_TIME} and {MAX_TIME}"
+        return time_fault(ts)
     if not 1 <= n <= MAX_N:
-        return f"n {n} is not between 1 and {MAX_N}"
-    if latency < 0 or latency > MAX_LATENCY_MS:
-        return f"latency_ms is not a number between 0 and {MAX_LATENCY_MS:.0f}"
-    if columns.misidentified[sample]:
-        return MISIDENTIFIED
-    if (_misnamed(columns.ids) & (columns.id_row == sample)).any():
-        return f"id must have 1 to {MAX_ID} characters"
-    batch = _read(value)
-    if columns.profile[sample] == INVALID:
-        return table.msgpack.explain(_profile_keys(bytes(batch.profiles))[_index(batch.profile, row, batch.n)])
-    if columns.instance[sample] == INVALID:
-        return table.instances.explain(_instances(batch.instances)[_index(batch.instance, row, batch.n)])
-    if columns.kind[sample] == INVALID:
-        kind = _kinds(batch.kinds)[_index(batch.kind, row, batch.n)]
-        return f"status {kind.status}, outcome {kind.outcome!r} or cache {kind.cache!r} is not a value of the field"
-    return f"a measure is not a number between {-MAX_MEASURE:.0f} and {MAX_MEASURE:.0f}, or its name is not fit"
-
-
-def _index(raw: bytes, row: int, n: int) -> int:
-    return int(np.frombuffer(raw, dtype=_WIDTHS[len(raw) // n])[row]) if raw else 0
+        return Why("n", f"must be a whole number from 1 to {MAX_N:,}", shown(n))
+    return MISIDENTIFIED

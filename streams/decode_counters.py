@@ -14,20 +14,28 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from streams.decode_columns import NO_COLUMNS, Columns, Float, RejectKind, Rejects
-from streams.intern import INVALID, LONGEST_KEPT, Table
+from streams.faults import Why, shown
+from streams.hints import recognised, time_fault
+from streams.intern import Table
+from streams.json_rows import is_number, whose
+from streams.lenient import loose
+from streams.profiles import INVALID, LONGEST_KEPT
 from streams.sample import (
     DEFAULT_ENVIRONMENT,
     HIT_KIND,
     MAX_RECORD_BYTES,
+    MAX_TIME,
+    MIN_TIME,
     MISS_KIND,
     NO_OUTCOME_KIND,
+    REJECTED_KIND,
     Instance,
     Name,
     Time,
@@ -66,7 +74,7 @@ class Snapshot(msgspec.Struct):
     counters: Counters
     environment: Name | None = DEFAULT_ENVIRONMENT
     instance: Instance | None = None
-    flags: dict[Name, Name] | None = None
+    flags: object = None
 
 
 _decode: Final = msgspec.json.Decoder(Snapshot).decode
@@ -95,9 +103,10 @@ class _Base:
 class _NotCounted(Exception):
     """A snapshot is rejected."""
 
-    def __init__(self, kind: RejectKind, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, kind: RejectKind, why: Why) -> None:
+        super().__init__(str(why))
         self.kind = kind
+        self.why = why
 
 
 class CounterBases:
@@ -124,14 +133,19 @@ class CounterBases:
         rows: list[tuple[int, float, int, int, int, int]] = []
         for record in records:
             try:
-                snapshot = _read(values[record])
+                snapshot = _read(values[record], rejects)
                 key, profile, instance = _names(snapshot, table)
                 # The time it will count at, as `decode` sees to for all samples.
                 stamp = float(stamps[record])
                 ts = snapshot.ts if snapshot.ts <= stamp + MAX_AHEAD else stamp
                 rise, told = self._rise(key, ts, offsets[record], snapshot.counters)
             except _NotCounted as error:
-                rejects.add(record, error.kind, str(error))
+                # Nothing is missing of what is past: the rise of the later snapshot holds it.
+                past = error.kind == "past"
+                found = None if past else _attributed(values[record], float(stamps[record]), table)
+                rejects.add(record, error.kind, error.why, unread=int(found is None and not past))
+                if found is not None:
+                    rows.append((record, *found, REJECTED_KIND, 1))
                 continue
             rows += [(record, snapshot.ts, profile, instance, kind, n) for kind, n in _kinds(rise, told) if n]
         if not rows:
@@ -179,7 +193,8 @@ class CounterBases:
         if -MAX_GAP <= gap <= 0:
             if gap == 0 and totals == base.totals:
                 return None, told
-            raise _NotCounted("past", f"{-gap:.3f} s older than the last snapshot of its series, or of the same time")
+            said = "is older than the last snapshot of its series, or of the same time with other totals"
+            raise _NotCounted("past", Why("ts", said, shown(ts)))
         # A process counts all or nothing anew. One by one, errors that have passed their old total would be missed.
         fell = any(now < before for now, before in zip(totals, base.totals, strict=True))
         before = (0, 0, 0, 0, 0, 0) if fell else base.totals
@@ -197,40 +212,85 @@ class CounterBases:
         """See that there is a place for one more series; those that fell silent give theirs."""
         while len(self._bases) >= MAX_SERIES:
             if ts - next(iter(self._bases.values())).ts <= MAX_GAP:
-                raise _NotCounted("overflow", f"more than {MAX_SERIES} series in one partition; use more partitions")
+                said = f"is of another series than the {MAX_SERIES:,} of its partition: use more partitions"
+                raise _NotCounted("overflow", Why("record", said))
             self._bases.popitem(last=False)
 
 
-def _read(value: bytes | None) -> Snapshot:
+def _read(value: bytes | None, rejects: Rejects) -> Snapshot:
     if value is None:
-        raise _NotCounted("empty", "the record has no value")
+        raise _NotCounted("empty", Why("record", "has no value"))
     if len(value) > MAX_RECORD_BYTES:
-        raise _NotCounted("oversized", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
+        raise _NotCounted(
+            "oversized", Why("record", f"must have {MAX_RECORD_BYTES:,} bytes at most", f"{len(value):,}")
+        )
     try:
         snapshot = _decode(value)
     except msgspec.ValidationError as error:
-        raise _NotCounted("invalid", str(error)) from None
+        raise _NotCounted("invalid", _why(value, error)) from None
     # RecursionError: thousands of nested arrays in a field nobody asked for.
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _NotCounted("malformed", str(error)) from None
+    except (ValueError, RecursionError):
+        said = recognised(value) or "is no JSON"
+        raise _NotCounted("malformed", Why("record", said, shown(value[:60]))) from None
     if snapshot.counters.cache_lookups is None and snapshot.counters.cache_hits is not None:
-        raise _NotCounted("invalid", "cache_hits without cache_lookups: every lookup would seem a hit")
+        # Every lookup would seem a hit.
+        rejects.faults.add("dropped", Why("counters.cache_hits", "needs cache_lookups too"))
+        snapshot.counters.cache_hits = None
     return snapshot
 
 
+def _why(value: bytes, error: msgspec.ValidationError) -> Why:
+    try:
+        given = loose(value)
+    except (ValueError, RecursionError):
+        # The strict reader stops at the first wrong value, before what is no JSON.
+        return Why("record", "is no JSON", shown(value[:60]))
+    looks = recognised(given)
+    if looks is not None:
+        return Why("record", looks)
+    if isinstance(given, dict):
+        unknown = whose(given)
+        if unknown is not None:
+            return unknown
+        if not is_number(given.get("ts"), MIN_TIME, MAX_TIME):
+            return time_fault(given.get("ts"))
+    return Why("record", str(error))
+
+
+def _attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float, int, int] | None:
+    """Time, profile and instance of a snapshot that cannot be counted; None where nobody knows whose it is."""
+    if value is None or len(value) > MAX_RECORD_BYTES:
+        return None
+    try:
+        given = loose(value)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict) or whose(given) is not None:
+        return None
+    ts: Any = given.get("ts")
+    instance = given.get("instance")
+    at = float(ts) if is_number(ts, MIN_TIME, MAX_TIME) else stamp
+    profile = table.json[given.get("environment"), given["service"], b""]
+    number = table.instances[instance] if isinstance(instance, str) else INVALID
+    return (at, profile, number) if math.isfinite(at) else None
+
+
 def _names(snapshot: Snapshot, table: Table) -> tuple[_Key, int, int]:
-    """The key of the series, its profile and its instance."""
+    """The key of the series, its profile and its instance.
+
+    The key has the flags as they are sent, also where they cannot be read: of two series with other values of a flag
+    the totals must not be taken for those of one.
+    """
     environment = DEFAULT_ENVIRONMENT if snapshot.environment is None else snapshot.environment
     # Sorted: the same flags in another order are the same series.
     flags = _encode(snapshot.flags) if snapshot.flags else b""
     if len(flags) > LONGEST_KEPT:
-        raise _NotCounted("invalid", f"the flags of a series take {len(flags)} bytes, at most {LONGEST_KEPT} are kept")
+        raise _NotCounted("invalid", Why("flags", f"must take {LONGEST_KEPT:,} bytes at most", f"{len(flags):,}"))
     profile = table.json[environment, snapshot.service, flags]
-    if profile == INVALID:
-        raise _NotCounted("invalid", table.json.explain((environment, snapshot.service, flags)))
     instance = table.instances[snapshot.instance]
-    if instance == INVALID:
-        raise _NotCounted("invalid", table.instances.explain(snapshot.instance or ""))
+    if profile == INVALID or instance == INVALID:
+        what = "instance" if profile != INVALID else "service"
+        raise _NotCounted("invalid", Why(what, "must have characters that print"))
     return (environment, snapshot.service, snapshot.instance or "", flags), profile, instance
 
 

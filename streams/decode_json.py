@@ -16,57 +16,14 @@ import numpy as np
 from msgspec import Raw
 
 from detectors.cells import Int
-from streams.decode_columns import (
-    MISIDENTIFIED,
-    NO_COLUMNS,
-    NO_IDS,
-    NO_MEASURES,
-    Columns,
-    Float,
-    RejectKind,
-    Rejects,
-    Text,
-)
-from streams.intern import INVALID, Interner, Measures, Table
-from streams.sample import (
-    DEFAULT_ENVIRONMENT,
-    MAX_RECORD_BYTES,
-    Cache,
-    Id,
-    Instance,
-    Kinds,
-    Latency,
-    Measure,
-    Multiplicity,
-    Name,
-    Outcome,
-    Phase,
-    Route,
-    Status,
-    Time,
-)
-
-_NO_FLAGS: Final = Raw()
-
-
-class Row(msgspec.Struct, gc=False):
-    """`sample.Sample` with flags left encoded: their bytes are looked up, which spares a dict a sample."""
-
-    ts: Time
-    service: Name
-    environment: Name | None = DEFAULT_ENVIRONMENT
-    route: Route | None = None
-    instance: Instance | None = None
-    status: Status | None = None
-    outcome: Outcome | None = None
-    latency_ms: Latency | None = None
-    cache: Cache | None = None
-    flags: Raw = _NO_FLAGS
-    measures: dict[str, Measure] | None = None
-    n: Multiplicity | None = 1
-    kind: Phase | None = "completed"
-    id: Id | None = None
-
+from streams.decode_columns import NO_COLUMNS, NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text
+from streams.faults import Why, shown
+from streams.hints import look_alikes, recognised
+from streams.intern import Interner, Measures, Table
+from streams.json_rows import MISIDENTIFIED, Row, mend
+from streams.lenient import loose
+from streams.profiles import INVALID
+from streams.sample import HIT_KIND, MAX_RECORD_BYTES, NO_OUTCOME_KIND, Kinds
 
 _row: Final[Callable[[bytes | Raw], Row]] = msgspec.json.Decoder(Row).decode
 _rows: Final = msgspec.json.Decoder(list[Row]).decode
@@ -75,6 +32,10 @@ _kinds: Final = Kinds()
 
 # RecursionError: thousands of nested arrays in a field nobody asked for.
 _FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+_LONGEST_LOOK: Final = 1 << 16
+"""Bytes of a record that is looked at for other names of what it does not say."""
+_SHOWN: Final = 60
+"""Bytes of a record that are shown where it cannot be read."""
 _WHOLE: Final = -1
 """Row number of a sample that is a record of its own."""
 
@@ -82,11 +43,15 @@ _WHOLE: Final = -1
 class JsonRun:
     """The samples of consecutive records of a slice; `first` is the index of the first of them there."""
 
-    def __init__(self, first: int, values: Sequence[bytes | None], rejects: Rejects) -> None:
+    def __init__(self, first: int, values: Sequence[bytes | None], stamps: Float, rejects: Rejects) -> None:
+        """`stamps` are the times of the records of the slice, infinite where they have none."""
         self._first = first
         self._given = values
+        self._stamps = stamps
         self._rejects = rejects
         self._samples: list[Row] = []
+        # Number of each sample of which fields were left out, and the names of the measures that count them.
+        self._unread: list[tuple[int, str]] = []
         # Record and row of every sample; empty as long as every record was one good sample.
         self._record: list[int] = []
         self._row: list[int] = []
@@ -98,14 +63,14 @@ class JsonRun:
     def objects(self) -> None:
         """Take records of one object each; one that is an array after all is taken as such."""
         done = 0
-        for index, error in _failures(self._samples, self._values):
+        for index in _failures(self._samples, self._values):
             self._place(range(done, index))
             done = index + 1
             if self._readable(index):
                 if self._values[index].lstrip()[:1] == b"[":
                     self._array(index)
                 else:
-                    self._rejects.add(self._first + index, _kind(error), str(error))
+                    self._mend(index, self._values[index])
         if done:
             self._place(range(done, len(self._values)))
 
@@ -147,52 +112,109 @@ class JsonRun:
             id_row=id_row,
             ids=ids,
         )
+        for name in dict.fromkeys(name for _, name in self._unread):
+            number = interner.unreadable.get(name)
+            if number is not None:
+                rows = np.array([row for row, unread in self._unread if unread == name], dtype=np.int64)
+                columns = columns.with_measure(rows, number)
+        self._hint(columns)
         misidentified = columns.misidentified
-        good = (columns.profile != INVALID) & (columns.instance != INVALID) & ~misidentified
-        good[columns.measure_row[columns.measure_id == INVALID]] = False
+        if misidentified.any():
+            for index in np.flatnonzero(misidentified).tolist():
+                self._rejects.add(int(columns.record[index]), "invalid", MISIDENTIFIED, self._row_of(index), unread=0)
+            columns = columns.without_requests(misidentified, table)
+        good = columns.profile != INVALID
+        if good.all():
+            return columns
         for index in np.flatnonzero(~good).tolist():
-            if columns.profile[index] == INVALID:
-                reason = table.json.explain(keys[index])
-            elif columns.instance[index] == INVALID:
-                reason = table.instances.explain(instances[index] or "")
-            elif misidentified[index]:
-                reason = MISIDENTIFIED
-            else:
-                reason = interner.measures.explain(samples[index].measures or {})
-            row = self._row[index] if self._row else _WHOLE
-            self._rejects.add(int(columns.record[index]), "invalid", reason, None if row == _WHOLE else row)
+            why = Why("record", table.json.explain(keys[index]))
+            self._rejects.add(int(columns.record[index]), "invalid", why, self._row_of(index))
         return columns.where(good)
+
+    def _hint(self, columns: Columns) -> None:
+        """Look at the first sample that does not say how it ended: has it other names for what it lacks?"""
+        silent = np.flatnonzero((columns.kind >= NO_OUTCOME_KIND) & (columns.kind < HIT_KIND))
+        if not len(silent):
+            return
+        value = self._values[int(columns.record[silent[0]]) - self._first]
+        if len(value) > _LONGEST_LOOK:
+            return
+        for why in look_alikes(value, self._row_of(int(silent[0])) or 0):
+            self._rejects.faults.add("missing", why, len(silent))
+
+    def _row_of(self, index: int) -> int | None:
+        row = self._row[index] if self._row else _WHOLE
+        return None if row == _WHOLE else row
+
+    def _mend(self, index: int, value: bytes | Raw, row: int = _WHOLE) -> None:
+        try:
+            given = loose(value)
+        except (ValueError, RecursionError):
+            why = Why("record", recognised(bytes(value)) or "is no JSON", shown(bytes(value)[:_SHOWN]))
+            self._rejects.add(self._first + index, "malformed", why, None if row == _WHOLE else row)
+        else:
+            self._mend_object(index, given, row)
+
+    def _mend_object(self, index: int, given: object, row: int) -> None:
+        """Take a sample that cannot be decoded as it is: what is left of it, or a rejected one."""
+        mended = mend(given, float(self._stamps[self._first + index]))
+        if mended.rejected is not None:
+            place, unread = None if row == _WHOLE else row, int(mended.row is None)
+            self._rejects.add(self._first + index, "invalid", mended.rejected, place, unread=unread)
+        for why in mended.dropped:
+            self._rejects.faults.add("dropped", why)
+        if mended.row is not None:
+            self._unread += [(len(self._samples), name) for name in mended.unread]
+            self._samples.append(mended.row)
+            self._record.append(self._first + index)
+            self._row.append(row)
 
     def _readable(self, index: int) -> bool:
         given = self._given[index]
         if given is None:
-            self._rejects.add(self._first + index, "empty", "the record has no value")
+            self._rejects.add(self._first + index, "empty", Why("record", "has no value"))
         elif len(given) > MAX_RECORD_BYTES:
-            reason = f"{len(given)} bytes, at most {MAX_RECORD_BYTES} are read"
-            self._rejects.add(self._first + index, "oversized", reason)
+            why = Why("record", f"must have {MAX_RECORD_BYTES:,} bytes at most", f"{len(given):,}")
+            self._rejects.add(self._first + index, "oversized", why)
         else:
             return True
         return False
 
     def _array(self, index: int) -> None:
+        value = self._values[index]
         try:
-            rows = _rows(self._values[index])
+            rows = _rows(value)
         except _FAULTS:
             try:
-                self._rows(index, _raws(self._values[index]))
-            except _FAULTS as error:
-                self._rejects.add(self._first + index, _kind(error), str(error))
+                self._rows(index, _raws(value))
+            except _FAULTS:
+                self._loose_array(index, value)
         else:
             self._samples.extend(rows)
             self._place_rows(index, range(len(rows)))
 
+    def _loose_array(self, index: int, value: bytes) -> None:
+        """Take an array that is none by the letter, such as one with NaN in it."""
+        try:
+            given = loose(value)
+        except (ValueError, RecursionError):
+            why = Why("record", recognised(value) or "is no JSON", shown(value[:_SHOWN]))
+            self._rejects.add(self._first + index, "malformed", why)
+            return
+        if not isinstance(given, list):
+            why = Why("record", recognised(given) or "must be an array of objects", shown(given))
+            self._rejects.add(self._first + index, "invalid", why)
+            return
+        for row, one in enumerate(given):
+            self._mend_object(index, one, row)
+
     def _rows(self, index: int, rows: Sequence[bytes | Raw]) -> None:
         done = 0
-        for row, error in _failures(self._samples, rows):
+        for row in _failures(self._samples, rows):
             self._place_rows(index, range(done, row))
             done = row + 1
             if bytes(rows[row]).strip():
-                self._rejects.add(self._first + index, _kind(error), str(error), row)
+                self._mend(index, rows[row], row)
         self._place_rows(index, range(done, len(rows)))
 
     def _place(self, records: range) -> None:
@@ -204,8 +226,8 @@ class JsonRun:
         self._row.extend(rows)
 
 
-def _failures(samples: list[Row], values: Iterable[bytes | Raw]) -> Iterator[tuple[int, Exception]]:
-    """Append the samples that the values hold; yield index and error of each value that holds none."""
+def _failures(samples: list[Row], values: Iterable[bytes | Raw]) -> Iterator[int]:
+    """Append the samples that the values hold; yield the index of each value that holds none."""
     rest = iter(values)
     index = 0
     while True:
@@ -213,14 +235,10 @@ def _failures(samples: list[Row], values: Iterable[bytes | Raw]) -> Iterator[tup
         try:
             samples.extend(map(_row, rest))
             return
-        except _FAULTS as error:
+        except _FAULTS:
             index += len(samples) - before
-            yield index, error
+            yield index
             index += 1
-
-
-def _kind(error: Exception) -> RejectKind:
-    return "invalid" if isinstance(error, msgspec.ValidationError) else "malformed"
 
 
 def _counts(n: list[int | None]) -> Int:

@@ -29,6 +29,10 @@ class CheckpointError(StreamsError):
     pass
 
 
+class ClockError(StreamsError):
+    """Something was judged by a clock that was wrong."""
+
+
 class TopicError(StreamsError):
     pass
 

@@ -17,23 +17,15 @@ import numpy as np
 
 from detectors.cells import Int, Scope
 from detectors.overdue import above_ms, measure_of
-from streams.sample import DEFAULT_ENVIRONMENT, MAX_NAME, Name
+from detectors.unreadable import unreadable
+from streams.lenient import check_name, loose
+from streams.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, Unread
 
-INVALID: Final = -1
-"""Number of what may not be counted; ask `explain` for the reason."""
 NO_INSTANCE: Final = 0
 MAX_MEASURES: Final = 256
 """Measure names kept in one process, beside those under watch."""
-TABLE_ENTRIES: Final = 1 << 15
-TABLE_BYTES: Final = 1 << 24
-LONGEST_KEPT: Final = 4096
-"""Bytes of a flag map up to which its reading is remembered; longer ones are read anew every time."""
 LONGEST_LIST: Final = 1 << 16
-"""The same for a list of a columnar batch."""
-OVERFULL: Final = 4
-"""A table is replaced between slices. What one slice adds past so many times its size is not remembered."""
-
-Flags = dict[str, str]
+"""Bytes of a list of a columnar batch up to which it is remembered."""
 
 
 class Limit(NamedTuple):
@@ -45,10 +37,6 @@ class Limit(NamedTuple):
     seconds: float
     above_ms: float
     measure: int
-
-
-ProfileKey = tuple[str | None, str, bytes]
-"""Environment (None for the default), service, flag map as it was encoded (empty for none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +81,16 @@ class Interner:
         self.watch = watch
         self.scopes: list[Scope] = list(watch.scopes)
         limits = sorted({limit for limits in watch.limits.values() for limit in limits})
-        self.measures = Measures(watch.measures, [measure_of(limit) for limit in limits])
+        flags = sorted(set().union(*watch.flags.values()))
+        missing = [
+            unreadable("latency"),
+            unreadable("cache"),
+            *(unreadable("variant", flag) for flag in flags),
+            *(unreadable("measure", measure) for measure in sorted(watch.measures)),
+        ]
+        self.measures = Measures(watch.measures, [*map(measure_of, limits), *missing])
+        self.unreadable = {name: self.measures.names.index(name) for name in missing}
+        """The numbers of the measures that count fields nobody could read, by name."""
         number = {limit: self.measures.names.index(measure_of(limit)) for limit in limits}
         self.limits = {
             scope_id: tuple(Limit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
@@ -130,11 +127,11 @@ class Table:
     """
 
     def __init__(self, interner: Interner) -> None:
-        self._size = _Size()
-        self._profiles = _Profiles(interner)
+        self._size = Size()
+        self._profiles = Profiles(interner)
         self._lists: dict[bytes, Int] = {}
-        self.json = FlagMaps(self._profiles, self._size, msgspec.json.Decoder(dict[Name, Name] | None).decode)
-        self.msgpack = FlagMaps(self._profiles, self._size, msgspec.msgpack.Decoder(dict[Name, Name] | None).decode)
+        self.json = FlagMaps(self._profiles, self._size, loose)
+        self.msgpack = FlagMaps(self._profiles, self._size, msgspec.msgpack.decode)
         self.instances = Instances(self._size)
 
     @property
@@ -158,6 +155,15 @@ class Table:
         """The scope numbers of a profile; that of its service is the first, unless it has no place."""
         return self._profiles.scopes[profile]
 
+    def whole(self, profile: int) -> int:
+        """The profile of the same service without any flag."""
+        return self._profiles.whole(profile)
+
+    @property
+    def unread(self) -> Mapping[int, tuple[Unread, ...]]:
+        """The profiles of samples in which variants cannot be read."""
+        return self._profiles.unread
+
     def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
         """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
         key = kind + encoded
@@ -170,101 +176,10 @@ class Table:
         return found
 
 
-class _Size:
-    """How much a table holds."""
-
-    __slots__ = ("bytes", "entries")
-
-    def __init__(self) -> None:
-        self.entries = 0
-        self.bytes = 0
-
-    def grow(self, size: int) -> None:
-        self.entries += 1
-        self.bytes += size
-
-    def reached(self, times: int) -> bool:
-        return self.entries >= times * TABLE_ENTRIES or self.bytes >= times * TABLE_BYTES
-
-
-class _Profiles:
-    """Numbers of profiles: what samples of the same scopes share, that is environment, service and watched variants.
-
-    A profile is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags.
-    """
-
-    def __init__(self, interner: Interner) -> None:
-        self._interner = interner
-        self._ids: dict[tuple[int, tuple[int, ...]], int] = {}
-        self.scopes: list[tuple[int, ...]] = []
-        self._missing: list[int] = []
-        self._expansion: tuple[Int, Int, Int] | None = None
-
-    def number(self, environment: str, service: str, flags: Flags) -> int:
-        """Number of the profile of a sample; ValueError with the reason when a name is not fit to be kept."""
-        check_name("environment", environment)
-        check_name("service", service)
-        for flag, variant in flags.items():
-            check_name("flag", flag)
-            check_name("variant", variant)
-        watched = self._interner.watch.flags.get((environment, service), frozenset()) & flags.keys()
-        scopes = [Scope(environment, service), *(Scope(environment, service, f, flags[f]) for f in sorted(watched))]
-        numbers = [self._interner.scope_id(scope) for scope in scopes]
-        key = numbers.count(INVALID), tuple(number for number in numbers if number != INVALID)
-        found = self._ids.get(key)
-        if found is None:
-            self._ids[key] = found = len(self.scopes)
-            self._missing.append(key[0])
-            self.scopes.append(key[1])
-        return found
-
-    def expansion(self) -> tuple[Int, Int, Int]:
-        known = self._expansion
-        if known is None or len(known[2]) != len(self.scopes):
-            sizes = np.fromiter(map(len, self.scopes), dtype=np.int64, count=len(self.scopes))
-            starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
-            scopes = np.array([scope for profile in self.scopes for scope in profile], dtype=np.int64)
-            self._expansion = known = (starts, scopes, np.array(self._missing, dtype=np.int64))
-        return known
-
-
-class FlagMaps(dict[ProfileKey, int]):
-    """Profile numbers by the flag map as encoded: a map already met costs one look-up, without being read."""
-
-    def __init__(self, profiles: _Profiles, size: _Size, parse: Callable[[bytes], Flags | None]) -> None:
-        super().__init__()
-        self._profiles = profiles
-        self._size = size
-        self._parse = parse
-
-    def __missing__(self, key: ProfileKey) -> int:
-        try:
-            found = self._resolve(key)
-        except (ValueError, RecursionError):
-            found = INVALID
-        if len(key[2]) <= LONGEST_KEPT and not self._size.reached(OVERFULL):
-            self._size.grow(len(key[1]) + len(key[2]))
-            self[key] = found
-        return found
-
-    def explain(self, key: ProfileKey) -> str:
-        """Why the number of `key` is INVALID."""
-        try:
-            self._resolve(key)
-        except (ValueError, RecursionError) as error:
-            return str(error).replace("`$", "`$.flags")
-        raise LookupError(f"{key} is not invalid")
-
-    def _resolve(self, key: ProfileKey) -> int:
-        environment, service, encoded = key
-        flags = (self._parse(encoded) or {}) if encoded else {}
-        return self._profiles.number(DEFAULT_ENVIRONMENT if environment is None else environment, service, flags)
-
-
 class Instances(dict[str | None, int]):
     """Instance numbers; `names[number]` is the name, "" for none and for those an overfull table has no place for."""
 
-    def __init__(self, size: _Size) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
         self._size = size
         self.names = [""]
@@ -280,14 +195,6 @@ class Instances(dict[str | None, int]):
         self[name] = number = len(self.names)
         self.names.append(name)
         return number
-
-    def explain(self, name: str) -> str:
-        """Why the number of `name` is INVALID."""
-        try:
-            check_name("instance", name)
-        except ValueError as error:
-            return str(error)
-        raise LookupError(f"instance {name!r} is not invalid")
 
 
 class Measures(dict[str, int]):
@@ -314,20 +221,3 @@ class Measures(dict[str, int]):
         self[name] = number = len(self.names)
         self.names.append(name)
         return number
-
-    def explain(self, names: Iterable[str]) -> str:
-        """Why the number of one of `names` is INVALID."""
-        for name in names:
-            try:
-                check_name("measure", name)
-            except ValueError as error:
-                return str(error)
-        raise LookupError("no measure is invalid")
-
-
-def check_name(what: str, name: str) -> None:
-    """Raise ValueError unless the name is 1 to MAX_NAME printable characters: names end up on terminals and in logs."""
-    if not 1 <= len(name) <= MAX_NAME:
-        raise ValueError(f"{what} must have 1 to {MAX_NAME} characters, not {len(name)}")
-    if not name.isprintable():
-        raise ValueError(f"{what} {name!r} has characters that do not print")

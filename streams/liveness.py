@@ -63,6 +63,10 @@ class Liveness:
                 behind[f"{tp.topic}/{tp.partition}"] = highwater - read - 1
         return behind
 
+    def reads(self, now: float) -> set[Source]:
+        """The partitions that this process reads; none while no broker answers."""
+        return set() if silence(self._app, now) is not None else set(assigned(self._app) or ())
+
     def unowned(self, now: float) -> str | None:
         """Which assigned partitions the role does not work on, where that lasts: what comes from them is dropped."""
         if self._owned is None:

@@ -19,18 +19,25 @@ import numpy as np
 
 from detectors.cells import Cells, Int
 from streams.partials import Batch, Partial, Word, empty, select
+from streams.room import MOST_BYTES, kept_from, nbytes
 from streams.slices import Source
 from streams.unread import UnreadLog
 
+AHEAD = 5.0
+"""Seconds that a watermark may be ahead of the reader's clock. Nobody can know everything before a time that is yet to
+come: taken for true, it would make all that comes until then too late."""
+
 _TABLES = ("scopes", "instances", "measures")
+_ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in _TABLES)
 _NEVER, _FAR = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
 class _SourceState:
-    """`final` is the first second that is still open.
+    """`final` is the first second that is still open. `heard_at` is in monotonic seconds.
 
+    `ahead` is a watermark that was not believed, until a later one is. `caught_up` says that nothing waited to be read.
     `whole_from` is the first second of which everything was read, where reading began in the middle of the log.
     """
 
@@ -39,17 +46,24 @@ class _SourceState:
     whole_from: int | None = None
     watermark: float | None = None
     final: int = _NEVER
+    ahead: float | None = None
+    caught_up: bool = True
 
 
 class Merge:
     """Merges the partials of one partials partition.
 
-    `topics` are the telemetry topics that must be heard of before anything is known. Times are Unix seconds;
-    `heard_at` is the reader's clock when a record was read.
+    `topics` are the telemetry topics that must be heard of before anything is known. Times are Unix seconds; but
+    `heard_at`, when a record was read, is of the monotonic clock. No watermark is believed that is more than `AHEAD`
+    seconds later than `latest`, by the reader's clock.
     """
 
-    def __init__(self, topics: Iterable[str], *, from_start: bool = True) -> None:
-        """`from_start` says that the first record added is the first of the log."""
+    def __init__(self, topics: Iterable[str], *, from_start: bool = True, most_bytes: int = MOST_BYTES) -> None:
+        """`from_start` says that the first record added is the first of the log; `most_bytes` may wait to be taken."""
+        self._most_bytes = most_bytes
+        self._ready_bytes = 0
+        self.lost_until: int | None = None
+        """The first second of which nothing was given up; None where nothing ever was."""
         self._topics = frozenset(topics)
         self._from_start = from_start
         self._partitions: dict[str, int] = {}
@@ -61,9 +75,9 @@ class Merge:
         self.overflow = 0
         self.unread = UnreadLog()
 
-    def add(self, partial: Partial, cells: Cells, heard_at: float) -> None:
+    def add(self, partial: Partial, cells: Cells, heard_at: float, latest: float = math.inf) -> None:
         """Take in one record; records of a source arrive in the order of the log."""
-        self.add_all(Batch([Word.of(partial)], cells, np.zeros(len(cells), dtype=np.int64)), heard_at)
+        self.add_all(Batch([Word.of(partial)], cells, np.zeros(len(cells), dtype=np.int64)), heard_at, latest)
 
     def expects(self, word: Word) -> bool:
         """Does the record come from who was heard before, so that from whom to hear stays as it is?"""
@@ -71,7 +85,7 @@ class Merge:
         known = word.source in self._sources and word.partitions <= self._partitions[topic]
         return known or topic not in self._topics
 
-    def add_all(self, batch: Batch, heard_at: float) -> list[float]:
+    def add_all(self, batch: Batch, heard_at: float, latest: float = math.inf) -> list[float]:
         """Take in records, of each source in the order of the log; returns the watermarks that they led to, rising.
 
         All cells are sorted out at once, as if each record had come alone: `opens` is, for each record, the first
@@ -93,12 +107,16 @@ class Merge:
             state.heard_at = max(state.heard_at, heard_at)
             self.overflow += word.overflow
             number[i], opens[i] = state.number, state.final
-            if word.watermark is not None and (state.watermark is None or word.watermark > state.watermark):
-                final = math.floor(word.watermark)
+            state.caught_up = word.caught_up
+            if word.watermark is not None:
+                state.ahead = word.watermark if word.watermark > latest + AHEAD else None
+            believed = None if state.ahead is not None else word.watermark
+            if believed is not None and (state.watermark is None or believed > state.watermark):
+                final = math.floor(believed)
                 if state.watermark is None and not self._from_start:
                     # Cells of earlier seconds may be in records before those that were read.
                     state.whole_from = final
-                state.watermark, state.final = word.watermark, max(state.final, final)
+                state.watermark, state.final = believed, max(state.final, final)
                 mark = self.watermark
                 if mark is not None and (not marks or mark > marks[-1]):
                     marks.append(mark)
@@ -106,6 +124,11 @@ class Merge:
                 self.unread.add(word.source, state.final, word.received, word.rejected)
         if len(batch.cells) or len(self._open[1]):
             self._sort_out(batch, number, opens)
+        if self._ready_bytes + nbytes(self._open[0]) > self._most_bytes:
+            first = self.first()
+            # What is complete is taken next, which makes room.
+            if not marks or first is None or first >= math.floor(marks[-1]):
+                self._give_up()
         return marks
 
     def _sort_out(self, batch: Batch, number: Int, opens: Int) -> None:
@@ -123,9 +146,26 @@ class Merge:
             whole = len(kept) == len(cells)
             final = kept[closed[kept]]
             self._ready.append(cells if whole and len(final) == len(cells) else select(cells, final))
+            self._ready_bytes += nbytes(self._ready[-1])
             kept = kept[~closed[kept]]
             cells, source = (select(cells, kept), source[kept]) if len(kept) else (empty(), _NO_ROWS)
         self._open = cells, source
+
+    def _give_up(self) -> None:
+        """Give up the oldest seconds: all that is known of them, and all that would come."""
+        open_, source = self._open
+        # What was said again of an open second stands twice until it is final.
+        kept = _highest_offsets(open_, source) if len(source) else source
+        ready, open_, source = join(self._ready or [empty()]), select(open_, kept), source[kept]
+        first = kept_from([ready, open_], self._most_bytes)
+        if first is not None:
+            self.lost_until = first if self.lost_until is None else max(self.lost_until, first)
+            for state in self._sources.values():
+                state.final = max(state.final, first)
+            ready = select(ready, np.flatnonzero(ready.second >= first))
+            rows = np.flatnonzero(open_.second >= first)
+            open_, source = select(open_, rows), source[rows]
+        self._ready, self._ready_bytes, self._open = [ready] if len(ready) else [], nbytes(ready), (open_, source)
 
     def missing(self) -> list[str]:
         """Topics and source partitions nothing was heard of, as text; empty when all have spoken."""
@@ -138,7 +178,7 @@ class Merge:
         return self._unheard
 
     def silent(self, now: float, after: float) -> list[str]:
-        """Source partitions whose owner has said nothing for longer than `after` seconds."""
+        """Source partitions whose owner has said nothing for longer than `after` seconds; `now` is monotonic."""
         late = (source for source, state in self._sources.items() if now - state.heard_at > after)
         return [f"{source.topic}/{source.partition}" for source in sorted(late)]
 
@@ -150,9 +190,21 @@ class Merge:
         marks = [state.watermark for state in self._sources.values()]
         return None if None in marks else min(mark for mark in marks if mark is not None)
 
-    def lagging(self, behind: float) -> list[str]:
-        """Source partitions whose watermark is before the given time."""
-        marks = ((source, state.watermark) for source, state in self._sources.items())
+    def ahead(self, latest: float) -> dict[str, float]:
+        """Source partitions that cannot be believed, and by how many seconds their watermark is later than `latest`."""
+        found = {}
+        for source, state in sorted(self._sources.items(), key=lambda item: item[0]):
+            mark = state.ahead if state.ahead is not None else state.watermark
+            if mark is not None and mark > latest + AHEAD:
+                found[f"{source.topic}/{source.partition}"] = mark - latest
+        return found
+
+    def lagging(self, behind: float, *, caught_up: bool = True) -> list[str]:
+        """Source partitions whose watermark is before the given time; without `caught_up` only those that have more to
+        read.
+        """
+        states = ((source, state) for source, state in self._sources.items() if caught_up or not state.caught_up)
+        marks = ((source, state.watermark) for source, state in states)
         return [f"{s.topic}/{s.partition}" for s, mark in sorted(marks) if mark is None or mark < behind]
 
     @property
@@ -169,9 +221,10 @@ class Merge:
         cells = join(self._ready or [empty()])
         later = np.flatnonzero(cells.second >= before)
         if not len(later):
-            self._ready = []
+            self._ready, self._ready_bytes = [], 0
             return cells
         self._ready = [select(cells, later)]
+        self._ready_bytes = nbytes(self._ready[0])
         return select(cells, np.flatnonzero(cells.second < before))
 
 
@@ -181,7 +234,7 @@ def join(blocks: Sequence[Cells]) -> Cells:
     if len(blocks) == 1:
         return blocks[0]
     tables: dict[str, defaultdict[Any, int]] = {name: defaultdict(count().__next__) for name in _TABLES}
-    parts: dict[str, list[Int]] = {f.name: [] for f in fields(Cells) if f.name not in _TABLES}
+    parts: dict[str, list[Int]] = {name: [] for name in _ARRAYS}
     rows = 0
     for block in blocks:
         number = {

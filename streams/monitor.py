@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -24,20 +24,20 @@ from detectors.state import BEFORE
 from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.checkpoint import Checkpoint
-from streams.condition import Condition, shortened
+from streams.clock import Now, instant
+from streams.condition import Condition
 from streams.drift import Drift
 from streams.evidence import Evidence, Gather, fresh_wants
+from streams.freshness import LIVE, Limits, ahead_of, condition, judged
 from streams.habits import Habit, Habits, habit_wants
 from streams.health import Health, TriggerHealth, health
 from streams.learnt import Learnt, days, learnt
 from streams.merge import Merge, by_second
 from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
+from streams.room import MOST_BYTES
 
 _logger = logging.getLogger(__name__)
-
-SILENT_AFTER = 10.0
-"""Seconds after which a source partition's owner counts as silent; it speaks every second."""
 
 SKIPPED_AFTER = 3600
 """Seconds of silence, beyond what triggers look back, that are gone through one by one."""
@@ -85,7 +85,7 @@ class Shard:
     `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
     silence. `checkpoint` is what the triggers had gathered earlier; seconds up to it fill the windows and are not
     evaluated. `from_start` says that reading begins where the log does, not somewhere in it. `evaluate_every` is in
-    seconds, `catching_up_after` how old a second may be to be acted upon.
+    seconds, `catching_up_after` how old a second may be to be acted upon, `max_lateness` how late samples may come.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class Shard:
         from_start: bool,
         checkpoint: Checkpoint | None = None,
         habits: Sequence[Habit] = (),
+        max_lateness: float = 2.0,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
-        self.merge = Merge(topics, from_start=from_start)
-        wanted = [*wants(specs), *fresh_wants(specs), *flip_wants(specs), *habit_wants(habits)]
-        self.store = WindowStore(wanted, max_scopes=max_scopes, measures=measures(specs))
-        self._evaluator = Evaluator(specs, self.store)
-        self.observer = Observer(self._specs, self.store)
-        self._gather = Gather(self._specs, self.store, self.observer)
-        self._habits = Habits(habits, self.store) if habits else None
+        self.merge = Merge(topics, from_start=from_start, most_bytes=most_bytes)
+        self._watched = tuple(habits)
+        self._max_scopes = max_scopes
+        self._flags: dict[tuple[str, str], tuple[int, float | None]] = {}
+        self._make_windows()
         self._evaluate_every = evaluate_every
-        self._catching_up_after = catching_up_after
+        self._limits = Limits.of(catching_up_after, max_lateness)
         self._published = published
         self._checkpoint = checkpoint
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
@@ -121,25 +121,25 @@ class Shard:
         self._safe: set[tuple[str, str]] = set()
         self.verdicts: Evaluation | None = None
 
+    def _make_windows(self) -> None:
+        wanted = [*wants(self._specs), *fresh_wants(self._specs), *flip_wants(self._specs), *habit_wants(self._watched)]
+        self.store = WindowStore(wanted, max_scopes=self._max_scopes, measures=measures(self._specs))
+        self._evaluator = Evaluator(self._specs, self.store)
+        self.observer = Observer(self._specs, self.store)
+        self._gather = Gather(self._specs, self.store, self.observer)
+        self._habits = Habits(self._watched, self.store) if self._watched else None
+
     @property
     def time(self) -> int | None:
         """The end of the last second whose buckets are in the windows."""
         return self._next
 
-    def condition(self, now: float) -> Condition:
-        """May the shard act at `now` (Unix seconds)?"""
-        missing = self.merge.missing()
-        if missing:
-            return Condition("unknown", f"nothing heard yet of {shortened(missing)}")
-        silent = self.merge.silent(now, SILENT_AFTER)
-        if silent:
-            return Condition("unknown", f"no ingest has spoken for {shortened(silent)} for {SILENT_AFTER:.0f} s")
-        mark = self.merge.watermark
-        if mark is None or now - mark > self._catching_up_after:
-            behind = "not known yet" if mark is None else f"{now - mark:.0f} s behind"
-            waiting = shortened(self.merge.lagging(now - self._catching_up_after))
-            return Condition("catching_up", f"watermark {behind}: waiting for {waiting}")
-        return Condition("live", "")
+    def condition(self, now: Now) -> Condition:
+        """May the shard act at `now`?"""
+        if (ahead := ahead_of(self._next, now)) > 0:
+            # Only what was judged while the clock was wrong can be; the process is started anew for it.
+            return Condition("unknown", f"judged {ahead:.0f} s ahead of this machine's clock, which was wrong then")
+        return condition(self.merge, self._limits, now)
 
     def learnt(self) -> Iterator[Learnt]:
         """What the triggers have learnt of their healthy rates, to be remembered."""
@@ -168,6 +168,7 @@ class Shard:
         """
         (self._safe.add if safe else self._safe.discard)((environment, flag))
         begin = BEFORE if changed_at is None else math.ceil(changed_at)
+        self._flags[environment, flag] = begin, share
         self._evaluator.begin(environment, flag, begin, share=share)
 
     def take(self, raw: bytes, now: float | None) -> Iterator[Second]:
@@ -178,10 +179,13 @@ class Shard:
         batch, errors = decode_all([raw])
         if errors:
             raise errors[0]
-        yield from self.take_all(batch, now)
+        yield from self.take_all(batch, None if now is None else partial(instant, now))
 
-    def take_all(self, batch: Batch, now: float | None) -> Iterator[Second]:
-        """Take in partials that were read together: the seconds are those that each, taken alone, would complete."""
+    def take_all(self, batch: Batch, clock: Callable[[], Now] | None) -> Iterator[Second]:
+        """Take in partials that were read together: the seconds are those that each, taken alone, would complete.
+
+        The clock is asked for each second that is judged: whoever takes one may wait long before it asks for the next.
+        """
         start = 0
         while start < len(batch.words):
             end = start + 1
@@ -190,18 +194,20 @@ class Shard:
             if self._next is not None and self.merge.expects(batch.words[start]):
                 while end < len(batch.words) and self.merge.expects(batch.words[end]):
                     end += 1
-            marks = self.merge.add_all(batch.part(start, end), now or 0.0)
-            yield from self._advance(marks, now)
+            now = None if clock is None else clock()
+            heard_at, latest = (0.0, math.inf) if now is None else (now.monotonic, now.latest)
+            marks = self.merge.add_all(batch.part(start, end), heard_at, latest)
+            yield from self._advance(marks, clock)
             start = end
 
-    def _advance(self, marks: Sequence[float], now: float | None) -> Iterator[Second]:
+    def _advance(self, marks: Sequence[float], clock: Callable[[], Now] | None) -> Iterator[Second]:
         """Yield the seconds that are complete at each of the watermarks, which rise, and not yet evaluated."""
         if not marks:
             return
         finals = [math.floor(mark) for mark in marks]
         if self._next is None:
             first = self.merge.first()
-            if now is None and (first is None or first >= finals[0]):
+            if clock is None and (first is None or first >= finals[0]):
                 return
             # Silence is judged too: without a sample the verdicts begin with the watermark.
             begin = finals[0] if first is None else min(first, finals[0])
@@ -209,12 +215,14 @@ class Shard:
             self._next = begin if whole is None else max(begin, whole)
         taken: _Taken | None = None
         for final in finals:
-            if now is not None:
+            if clock is not None:
                 # A sample of last year at the start of the log, or an outage of days: at 0.2 ms a second and shard, a
                 # year is two hours in which nothing is judged. No trigger looks back that far.
                 self._next = max(self._next, final - self._kept)
             if final <= self._next:
                 continue
+            if self.merge.lost_until is not None and self._next < self.merge.lost_until < final:
+                self._begin_at(self.merge.lost_until)
             if taken is None:
                 taken = _Taken(self.merge.take(finals[-1]))
                 prepared = self.store.prepared(taken.cells) if finals[-1] - self._next > 1 else {}
@@ -231,7 +239,19 @@ class Shard:
                     continue
                 self._evaluator.see()
                 if due:
-                    yield self._evaluate(self._next, taken, now)
+                    superseded = self._next + self._evaluate_every <= finals[-1]
+                    yield self._evaluate(self._next, taken, None if clock is None else clock(), superseded)
+
+    def _begin_at(self, second: int) -> None:
+        """Begin anew with this second: what lies before it was given up, and no window may look across."""
+        fields = {"partition": self.partition, "from": self._next, "until": second}
+        _logger.error("monitor.seconds-lost", extra={"fields": fields})
+        learnt = list(self.learnt())
+        self._make_windows()
+        self.recall(learnt)
+        for (environment, flag), (begin, share) in self._flags.items():
+            self._evaluator.begin(environment, flag, begin, share=share)
+        self._next, self._checkpoint, self._stale, self.verdicts = second, None, set(), None
 
     def _remembered(self, t: int) -> bool:
         """Is what the triggers gathered of the second that ends at `t` in the checkpoint? With its last, take it in."""
@@ -249,12 +269,10 @@ class Shard:
             self._stale = set(checkpoint.stale)
         return True
 
-    def _evaluate(self, t: int, taken: _Taken, now: float | None) -> Second:
-        condition = Condition("live", "") if now is None else self.condition(now)
-        now = t if now is None else now
-        if condition.status == "live" and now - t > self._catching_up_after:
-            # The last of a backlog: the watermark has come to the present, the second that it closes is old.
-            condition = Condition("catching_up", f"judged {now - t:.0f} s after its end")
+    def _evaluate(self, t: int, taken: _Taken, now: Now | None, superseded: bool) -> Second:
+        condition, at = LIVE, float(t)
+        if now is not None:
+            condition, at = judged(self.condition(now), self._limits, t, superseded=superseded, now=now), now.time
         muted = condition.status != "live"
         result = self._evaluator.evaluate(t)
         self.verdicts = result
@@ -267,12 +285,13 @@ class Shard:
                 self._stale.discard(change.trigger)
         known = self._published is not None and t <= self._published
         transitions = [] if known else [(self._specs[change.trigger], change) for change in result.transitions]
-        firing = [] if muted else list(self._firing(t, result, now))
+        # Of seconds that are complete together the last one says how it is.
+        firing = [] if muted or (superseded and now is not None) else list(self._firing(t, result, at))
         frame = None
         if not known:
             cells = next(iter(taken.of(t - 1)), None)
             frame = health(
-                t, self.partition, cells, self.triggers(), at=now, status=condition.status, detail=condition.detail
+                t, self.partition, cells, self.triggers(), at=at, status=condition.status, detail=condition.detail
             )
         ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
@@ -315,7 +334,7 @@ class Shard:
             for spec, row in zip(self._specs, self.verdicts.rows(), strict=True)
         ]
 
-    def unknown_health(self, now: float) -> Health:
+    def unknown_health(self, now: Now) -> Health:
         """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
         condition = self.condition(now)
         triggers = [
@@ -326,7 +345,7 @@ class Shard:
             self.partition,
             None,
             triggers,
-            at=now,
+            at=now.time,
             status=condition.status,
             detail=condition.detail,
         )

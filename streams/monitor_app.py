@@ -9,24 +9,30 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from aiokafka.errors import KafkaError
+
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
 from streams import checkpoint
 from streams.announcements import Announcements
 from streams.app import new_app
 from streams.checkpoint import Checkpoint
+from streams.clock import Clock, Now
 from streams.condition import Condition
 from streams.connection import Connection
 from streams.drift import Drift
-from streams.errors import CheckpointError
+from streams.errors import CheckpointError, ClockError
+from streams.freshness import ahead_of
 from streams.habits import Habit
-from streams.health import Health, decoder, encoder
+from streams.health import Health, encoder
 from streams.learnt import EVERY, Key, Learnt, decode, encode
 from streams.log import last_records
 from streams.memory import keep_freed_memory
+from streams.merge import AHEAD
 from streams.monitor import Second, Shard
 from streams.outbox import Outbox, Record
 from streams.partials import decode_all, partition_of
+from streams.published import newest_judged
 from streams.reading import Delivery, Reading
 from streams.slices import Source
 from streams.topics import Topics
@@ -43,6 +49,12 @@ take as long in one process; the other work would double that."""
 _FETCH = 4 << 20
 """Bytes of a partition's partials in one fetch, which are taken in at once: 300 records of 2,000 scopes."""
 _BUFFERED_SLICES = 8
+
+_MOST_WAITING, _LEAST_WAITING = 256 << 20, 16 << 20
+"""Bytes of cells that wait in all shards for sources that hold them up, and in each at least."""
+
+_AHEAD_FOR = 15.0
+_RECALL_WITHIN = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -79,6 +91,8 @@ class MonitorRole:
         catching_up_after: float,
         handlers: Handlers,
         outbox: Outbox,
+        clock: Clock,
+        max_lateness: float,
         ready: asyncio.Event,
     ) -> None:
         keep_freed_memory()
@@ -93,6 +107,9 @@ class MonitorRole:
         self._catching_up_after = catching_up_after
         self._handlers = handlers
         self._outbox = outbox
+        self._clock = clock
+        self._max_lateness = max_lateness
+        self._ahead_since: float | None = None
         self._ready = ready
         self._reading = Reading(
             batched=frozenset({topics.partials}),
@@ -143,6 +160,8 @@ class MonitorRole:
                 from_start=offset == 0,
                 checkpoint=self._checkpoints.get(source.partition),
                 habits=[h for h in self._habits if self._partition_of(h) == source.partition],
+                max_lateness=self._max_lateness,
+                most_bytes=max(_LEAST_WAITING, _MOST_WAITING // len(offsets)),
             )
             for source, offset in offsets.items()
         }
@@ -179,8 +198,14 @@ class MonitorRole:
                 found.setdefault(flag, []).extend(services)
         return found
 
-    def judged_until(self, now: float) -> float:
+    def conditions(self) -> dict[int, Condition]:
+        """Whether each partition of this process may be acted upon now."""
+        now = self._clock.now()
+        return {partition: shard.condition(now) for partition, shard in self.shards.items()}
+
+    def judged_until(self) -> float:
         """The end of the last second that every live shard has been judged at; infinite where none is live."""
+        now = self._clock.now()
         ends = [shard.time for shard in self.shards.values() if shard.condition(now).status == "live"]
         return min((end for end in ends if end is not None), default=math.inf)
 
@@ -210,25 +235,39 @@ class MonitorRole:
         Not from now: after an outage the seconds before it are needed to judge those that come next. Runs in Faust's
         consumer thread; what it leaves in `_published` and `_checkpoints` is read after it has ended.
         """
-        partitions = [source.partition for source in sources]
-        wanted = [Source(topic, p) for p in partitions for topic in (self._topics.health, self._topics.checkpoints)]
-        records = await last_records(wanted, self._connection.client)
+        wanted = [
+            Source(topic, source.partition)
+            for source in sources
+            for topic in (self._topics.health, self._topics.checkpoints)
+        ]
+        try:
+            async with asyncio.timeout(_RECALL_WITHIN):
+                records = await last_records(wanted, self._connection.client)
+        except (TimeoutError, KafkaError) as error:
+            # Without them more is told twice; without a monitor nothing is judged.
+            _logger.warning("monitor.recall-failed", extra={"fields": {"error": repr(error)}})
+            records = {}
         self._published, self._checkpoints = {}, {}
-        since: dict[Source, float | None] = {}
-        for source in sources:
-            p = source.partition
-            health = records[Source(self._topics.health, p)]
-            published = self._published[p] = decoder.decode(health).time or None if health else None
-            since[source] = None
-            if published is not None:
-                since[source] = published - self._lookback
-                found = self._fitting(p, records[Source(self._topics.checkpoints, p)])
-                # The two are written together. A later one than the health record would leave seconds out of that
-                # topic; of one that is much older the writing had failed, and more would be read again than without.
-                if found is not None and found.time <= published <= found.time + _CHECKPOINT_BEHIND:
-                    self._checkpoints[p] = found
-                    since[source] = found.time - self._window_lookback
-        return since
+        return {source: self._since_of(source.partition, records, time.time()) for source in sources}
+
+    def _since_of(self, partition: int, records: Mapping[Source, bytes | None], now: float) -> float | None:
+        health = records.get(Source(self._topics.health, partition))
+        published, wrong = newest_judged(health, now + AHEAD)
+        self._published[partition] = published
+        if published is None:
+            if not wrong and records:
+                return None
+            if wrong:
+                fields = {"partition": partition, "error": wrong}
+                _logger.warning("health.unreadable", extra={"fields": fields})
+            return now - self._lookback
+        found = self._fitting(partition, records.get(Source(self._topics.checkpoints, partition)))
+        # The two are written together. A later one than the health record would leave seconds out of that topic; of one
+        # that is much older the writing had failed, and more would be read again than without.
+        if found is not None and found.time <= published <= found.time + _CHECKPOINT_BEHIND:
+            self._checkpoints[partition] = found
+            return found.time - self._window_lookback
+        return published - self._lookback
 
     def _fitting(self, partition: int, record: bytes | None) -> Checkpoint | None:
         """The checkpoint of a record, if it is of the triggers of today."""
@@ -271,7 +310,7 @@ class MonitorRole:
         for error in errors:
             self.partial_errors += 1
             _logger.error("partial.unreadable", extra={"fields": {"error": str(error)}})
-        seconds = shard.take_all(batch, time.time())
+        seconds = shard.take_all(batch, self._clock.now)
         while True:
             async with self._turn:
                 second = next(seconds, None)
@@ -330,11 +369,24 @@ class MonitorRole:
 
     async def _tick(self) -> None:
         """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""
-        now = time.time()
+        now = self._clock.now()
+        await self._end_if_ahead(now)
         for partition, shard in self.shards.items():
             condition = shard.condition(now)
             if condition.status != "live":
                 self._send_health(partition, shard.unknown_health(now))
-            change = self._announcements.observe(partition, condition, now)
+            change = self._announcements.observe(partition, condition, now.monotonic)
             if change is not None:
                 self._handlers.inability(partition, condition, change == "begun")
+
+    async def _end_if_ahead(self, now: Now) -> None:
+        """End the process where seconds were judged that are yet to come, by a clock that was wrong then: who begins
+        anew reads the log by the right one. Not at once, lest it is now that the clock is wrong.
+        """
+        ahead = max((ahead_of(shard.time, now) for shard in self.shards.values()), default=0.0)
+        if ahead == 0.0:
+            self._ahead_since = None
+            return
+        self._ahead_since = self._ahead_since or now.monotonic
+        if now.monotonic - self._ahead_since >= _AHEAD_FOR:
+            await self.app.crash(ClockError(f"seconds were judged up to {ahead:.0f} s ahead of this machine's clock"))

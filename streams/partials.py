@@ -94,10 +94,11 @@ class Word(NamedTuple):
     overflow: int
     received: int = 0
     rejected: int = 0
+    caught_up: bool = True
 
     @classmethod
     def of(cls, partial: Partial) -> Word:
-        told = partial.overflow, partial.received, partial.rejected
+        told = partial.overflow, partial.received, partial.rejected, partial.caught_up
         return cls(partial.source, partial.partitions, partial.watermark, *told)
 
 

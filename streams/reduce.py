@@ -20,16 +20,18 @@ from detectors.cells import Cells, Int
 from streams.blocks import Block, combine, finished, renumber
 from streams.decode import Batch
 from streams.decode_columns import Columns, Float, Reject, Rejects
+from streams.faults import Why
 from streams.fold import Rows, fold, stacked
 from streams.in_flight import InFlight, summed_up
 from streams.intern import Interner, Measures, Table
 from streams.partials import empty
-from streams.sample import LATE_KIND, STARTED_KIND
+from streams.sample import LATE_KIND, REJECTED_KIND, STARTED_KIND
 from streams.slices import Source
 from streams.sums import dense
 
 MAX_FUTURE: Final = 60.0
 """Seconds a sample may be ahead of the clock before it is rejected."""
+AHEAD: Final = Why("ts", f"is more than {MAX_FUTURE:.0f} s ahead of the clock")
 MAX_INSTANCES: Final = 256
 """Instances kept apart in a cell; of more the first by name are, the others count as the instance ""."""
 
@@ -43,8 +45,8 @@ _FEW_NAMES: Final = 4096
 class Stats:
     """What a reducer has seen. Counted are records, samples (`rejected` by kind), and for the rest requests.
 
-    `overflow` had a scope without a place, `unkept_measures` are values of measures without one, `forgotten` were given
-    up while they ran.
+    `unread` are those of the rejected samples of which nobody knows whose they are. `overflow` had a scope without a
+    place, `unkept_measures` are values of measures without one, `forgotten` were given up while they ran.
     """
 
     records: int = 0
@@ -55,6 +57,7 @@ class Stats:
     unkept_measures: int = 0
     forgotten: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
 
 
 class Told(NamedTuple):
@@ -100,28 +103,35 @@ class Reducer:
 
     def take_told(self) -> Told:
         """What there was since the last call."""
-        before, rejected = self._told, self.stats.rejected.total()
-        self._told = now = Told(self.stats.overflow, self.stats.samples + rejected, rejected)
+        before, stats = self._told, self.stats
+        self._told = now = Told(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
         return Told(*(after - then for after, then in zip(now, before, strict=True)))
 
     def add(self, batch: Batch, now: float) -> list[Reject]:
         """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
 
-        Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`.
+        Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`, and
+        count as rejected now.
         """
         stats, columns = self.stats, batch.columns
         stats.records += len(batch.offsets)
         stats.clamped += batch.clamped
         for reject in batch.rejects:
             stats.rejected[reject.kind] += reject.rows
+        stats.unread += batch.unread
         if len(batch.offsets):
             self._next_offset = int(batch.offsets[-1]) + 1
         ahead = columns.ts > now + MAX_FUTURE
-        rejects = self._future(batch, ahead, now) if ahead.any() else []
-        columns = columns.where(~ahead)
+        rejects: list[Reject] = []
+        if ahead.any():
+            rejects = self._future(batch, ahead & (columns.kind != REJECTED_KIND), now)
+            columns = columns.without_requests(ahead, batch.table)
+            # Their time is none; that of the samples before them is near it, also where the partition is read late.
+            before = self._newest_before(columns.ts, columns.kind == REJECTED_KIND, now)
+            columns = replace(columns, ts=np.where(ahead, np.where(before > 0, before, now), columns.ts))
         if not len(columns):
             return rejects
-        stats.samples += len(columns)
+        stats.samples += int(np.count_nonzero(columns.kind != REJECTED_KIND))
 
         if self._table is not batch.table:
             self._fold()
@@ -129,7 +139,7 @@ class Reducer:
         # Times are positive, so this is their floor.
         second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
-        open_from = self._open_from(columns.ts, now)
+        open_from = self._open_from(columns.ts, columns.kind == REJECTED_KIND, now)
         if len(columns.ids):
             ended = columns.kind != STARTED_KIND
             if len(self._in_flight) or not ended.all():
@@ -146,10 +156,11 @@ class Reducer:
             self._note_first(second, offset)
         else:
             late = second + 1 <= open_from
-            stats.late += int(np.count_nonzero(late))
+            requests = late & (kind != REJECTED_KIND)
+            stats.late += int(np.count_nonzero(requests))
             self._note_first(second[~late], offset[~late])
             second = np.where(late, open_from, second).astype(np.int64)
-            kind = np.where(late, LATE_KIND, kind)
+            kind = np.where(requests, LATE_KIND, kind)
             latency_ms = np.where(late, np.nan, latency_ms)
             kept &= ~late[columns.measure_row]
         rows = Rows(
@@ -220,14 +231,25 @@ class Reducer:
                     latency_ms[row] = least
         return latency_ms
 
-    def _open_from(self, ts: Float, now: float) -> Float | None:
-        """The first open second when each sample comes, None if none of them can be late; moves `newest` on."""
-        before, after = self._newest, max(self._newest, min(float(ts.max()), now))
+    def _newest_before(self, ts: Float, rejected: NDArray[np.bool_], now: float, first: float | None = None) -> Float:
+        """The newest time before each sample, -inf before the first; `first` is that before all of them."""
+        told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
+        newest = np.concatenate(([self._newest if first is None else first], np.minimum(told[:-1], now)))
+        before: Float = np.maximum.accumulate(newest)
+        return before
+
+    def _open_from(self, ts: Float, rejected: NDArray[np.bool_], now: float) -> Float | None:
+        """The first open second when each sample comes, None if none of them can be late; moves `newest` on.
+
+        What is rejected moves it not: its time may be wrong.
+        """
+        told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
+        before, after = self._newest, max(self._newest, min(float(told.max()), now))
         self._newest = after
         # Most batches span less than the lateness: then one look at the earliest is enough.
         if math.floor(ts.min()) + 1 > max(after - self._max_lateness, self._closed):
             return None
-        newest = np.maximum.accumulate(np.concatenate(([before], np.minimum(ts[:-1], now))))
+        newest = self._newest_before(ts, rejected, now, before)
         return np.floor(np.maximum(newest - self._max_lateness, self._closed))
 
     def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
@@ -235,8 +257,8 @@ class Reducer:
         records = batch.columns.record[ahead]
         seconds = batch.columns.ts[ahead] - now
         for record, first, rows in zip(*np.unique(records, return_index=True, return_counts=True), strict=True):
-            reason = f"{seconds[first]:.0f} s ahead of the clock, at most {MAX_FUTURE:.0f} s are accepted"
-            rejects.add(int(record), "future", reason, rows=int(rows))
+            why = AHEAD._replace(example=f"{seconds[first]:.0f} s")
+            rejects.add(int(record), "future", why, rows=int(rows), unread=0)
         self.stats.rejected["future"] += len(records)
         return rejects.entries(self._source, batch.offsets.tolist())
 

@@ -6,7 +6,7 @@ below, so that the same samples give the same cells whatever carried them.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import numpy as np
@@ -54,9 +54,26 @@ Multiplicity = Annotated[int, Meta(ge=1, le=MAX_N)]
 Outcome = Literal["ok", "error", "timeout", "unavailable"]
 Cache = Literal["hit", "miss", "bypass"]
 Phase = Literal["completed", "started"]
+Spelling = Literal["hit", "miss", "bypass", "HIT", "MISS", "BYPASS", "Hit", "Miss", "Bypass", "", "-"]
+"""How a cache result is written by others, such as nginx."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "error", "timeout", "unavailable")
-LOOKUPS: Final[dict[str | None, int]] = {None: 0, "bypass": 0, "hit": 1, "miss": 2}
+CACHES: Final[tuple[Cache, ...]] = ("hit", "miss", "bypass")
+NO_RESULT: Final = ("", "-")
+"""How others write that the cache was not asked."""
+LOOKUPS: Final[dict[str | None, int]] = {
+    None: 0,
+    **dict.fromkeys(NO_RESULT, 0),
+    **{
+        spelt: number
+        for cache, number in (("hit", 1), ("miss", 2), ("bypass", 0))
+        for spelt in (cache, cache.upper(), cache.title())
+    },
+}
+UNREADABLE: Final = "unreadable"
+"""Stands for an outcome that the sample tells and nobody can read. A failure by status is one all the same."""
+REJECTED_PHASE: Final = "rejected"
+"""The phase of a sample that does not count as a request; no sample can say so itself."""
 
 
 class Sample(msgspec.Struct, omit_defaults=True):
@@ -83,7 +100,10 @@ class Sample(msgspec.Struct, omit_defaults=True):
     id: Id | None = None
 
 
-def _outcome_of(status: int) -> Outcome:
+def _outcome_of(status: int) -> Outcome | None:
+    if not 100 <= status <= 599:
+        # Clients and proxies write 0 where no answer came.
+        return None
     if status in (408, 504):
         return "timeout"
     if status in (502, 503):
@@ -91,11 +111,13 @@ def _outcome_of(status: int) -> Outcome:
     return "error" if 500 <= status <= 599 else "ok"
 
 
-OUTCOME_OF_STATUS: Final[Int] = np.array([OUTCOMES.index(_outcome_of(status)) for status in range(MAX_STATUS + 1)])
-"""Index into OUTCOMES by status, shape (1000,)."""
-
 NO_OUTCOME_KIND: Final = len(OUTCOMES) * 3
 """The kind of a request that nobody knows the outcome of, without a lookup; a hit and a miss follow."""
+KIND_OF_STATUS: Final = tuple(
+    NO_OUTCOME_KIND if outcome is None else OUTCOMES.index(outcome) * 3
+    for outcome in map(_outcome_of, range(MAX_STATUS + 1))
+)
+"""The kind of a request without a lookup by its status."""
 HIT_KIND: Final = NO_OUTCOME_KIND + 3
 """The kind of a cache hit counted apart from requests."""
 MISS_KIND: Final = HIT_KIND + 1
@@ -133,18 +155,23 @@ KIND_COUNTS: Final[Int] = _kind_counts()
 class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):
     """The kind of (status, outcome, cache, phase). Filled as they are met.
 
-    It is STARTED_KIND for a request that started, else 3 * outcome + (0 no lookup, 1 hit, 2 miss), where the outcome
-    is NO_OUTCOME_KIND / 3 when the sample does not say it.
+    It is STARTED_KIND for a request that started, REJECTED_KIND for what counts as none, else 3 * outcome + (0 no
+    lookup, 1 hit, 2 miss), where the outcome is NO_OUTCOME_KIND / 3 when the sample does not say it.
     """
 
-    def __missing__(self, key: tuple[int | None, Outcome | None, str | None, Phase | None]) -> int:
-        status, outcome, cache, phase = key
-        if phase == "started":
-            self[key] = STARTED_KIND
-            return STARTED_KIND
-        if outcome is not None:
-            ended = OUTCOMES.index(outcome) * 3
-        else:
-            ended = NO_OUTCOME_KIND if status is None else int(OUTCOME_OF_STATUS[status]) * 3
-        self[key] = kind = ended + LOOKUPS[cache]
+    def __missing__(self, key: tuple[int | None, str | None, str | None, str | None]) -> int:
+        self[key] = kind = _kind(*key)
         return kind
+
+
+def _kind(status: int | None, outcome: str | None, cache: str | None, phase: str | None) -> int:
+    if phase == REJECTED_PHASE:
+        return REJECTED_KIND
+    if phase == "started":
+        return STARTED_KIND
+    ended = NO_OUTCOME_KIND if status is None else KIND_OF_STATUS[status]
+    if outcome == UNREADABLE:
+        ended = ended or NO_OUTCOME_KIND
+    elif outcome is not None:
+        ended = OUTCOMES.index(cast("Outcome", outcome)) * 3
+    return ended + LOOKUPS[cache]

@@ -156,6 +156,12 @@ async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str
         return await _partitions(admin, wanted)
 
 
+async def there_are(connection: dict[str, Any]) -> set[str]:
+    """The names of all topics that the brokers show."""
+    async with administrator(connection) as admin:
+        return set(await admin.list_topics())
+
+
 async def present(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
     """How many partitions each of the topics has that there are."""
     wanted = list(names)

@@ -16,6 +16,7 @@ from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
 from detectors.histogram import bins
 from streams.columnar import encode
 from streams.decode import Decoder
+from streams.faults import Faults
 from streams.intern import Interner, WatchList
 from streams.reduce import Reducer
 from streams.sample import Sample
@@ -199,14 +200,20 @@ class Stage:
         self.offset = 0
         self.rejects: dict[int, str] = {}
         self.reasons: dict[int, str] = {}
+        self.faults = Faults()
 
     def take(self, values: Sequence[bytes | None], *, now: float = math.inf, timestamp: int = -1) -> None:
         offsets = list(range(self.offset, self.offset + len(values)))
         self.offset += len(values)
         batch = self.decoder.decode(Slice(Source(TOPIC, 0), list(values), offsets, [timestamp] * len(values), {}))
+        self.faults.add_all(batch.faults)
         for reject in batch.rejects + self.reducer.add(batch, now):
             self.rejects[reject.offset] = reject.kind
             self.reasons[reject.offset] = reject.reason
+
+    def dropped(self) -> dict[str, int]:
+        """Samples that count without a field, by its name."""
+        return {fault.field: fault.samples for fault in self.faults.entries() if fault.kind == "dropped"}
 
     def close(self, watermark: float = T0 + 10.0) -> Buckets:
         return buckets_of([self.reducer.close(watermark)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
@@ -176,9 +176,11 @@ def _error_of(what: str, error: Any) -> BackendError:
 
 def _retry_after(error: Any) -> float | None:
     """Seconds that a RetryInfo (google.rpc) asks to wait, None without one."""
-    status = rpc_status.from_call(error)
     info = RetryInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            return float(info.retry_delay.ToTimedelta().total_seconds())
+    # The details are bytes of the server's, and protobuf has errors of its own for what it cannot read.
+    with suppress(Exception):
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            if detail.Unpack(info):
+                return max(0.0, float(info.retry_delay.ToTimedelta().total_seconds()))
     return None

@@ -43,7 +43,11 @@ def definition(document: Any) -> Definition:
     for name in WRITTEN:
         if name in document.fields and not _is_json(document.fields[name]):
             raise Invalid(f"{document.name}: the field {name} holds what JSON does not have, and could not be restored")
-    return {name: plain(document.fields[name]) for name in MEMBERS if name in document.fields}
+    try:
+        return {name: plain(document.fields[name]) for name in MEMBERS if name in document.fields}
+    except ValueError:
+        # A time that is none: protobuf cannot write it as text.
+        raise Invalid(f"{document.name}: a field holds a value that cannot be read") from None
 
 
 def raw(definition: Definition) -> str:

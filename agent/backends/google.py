@@ -133,6 +133,8 @@ def _refresh(credentials: Any) -> None:
         raise kind("Google refused a new token for these credentials; is the account enabled, the key valid?") from None
     except TransportError:
         raise Transient("Google's token service cannot be reached") from None
+    except Exception as error:
+        raise Transient(f"Google's token service gives no token that can be read ({type(error).__name__})") from None
 
 
 def _left(credentials: Any) -> float:

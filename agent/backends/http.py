@@ -31,6 +31,8 @@ from agent.errors import (
 
 Headers = Mapping[str, str]
 
+_LONGEST_WAIT_S = 366 * 86400.0
+"""Of a Retry-After: no flip waits for so long, and nothing overflows on the way."""
 _MOST_SHOWN = 300
 """Characters of a server's message that go into an error."""
 
@@ -112,7 +114,7 @@ class Http:
                 headers |= await self.authorization(deadline, renew)
                 request = self.session().request(method, url, data=body, headers=headers, allow_redirects=False)
                 async with request as response:
-                    return Answer(response.status, response.headers.copy(), await response.read())
+                    return Answer(response.status, _text_only(response), await response.read())
         except TimeoutError:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
@@ -122,6 +124,20 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             # The class alone: a message of the library may quote the address, and that may hold a key.
             raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
+        except BackendError:
+            raise
+        except Exception as error:
+            # Such as an answer that the library cannot take apart: what was sent may have been done.
+            raise Transient(f"{self._name}: no answer to {method} could be read ({type(error).__name__})") from None
+
+
+def _text_only(response: aiohttp.ClientResponse) -> Headers:
+    """Those that are text. aiohttp keeps other bytes as halves of characters, which can neither be stored nor sent."""
+    found = response.headers.copy()
+    for name in set(found):
+        if any("\ud800" <= character <= "\udfff" for content in found.getall(name) for character in name + content):
+            found.popall(name)
+    return found
 
 
 def error_of(name: str, answer: Answer) -> BackendError:
@@ -151,12 +167,14 @@ def error_of(name: str, answer: Answer) -> BackendError:
 def retry_after(headers: Headers) -> float | None:
     """Seconds that `Retry-After` asks to wait (RFC 9110, section 10.2.3), None where it says nothing."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
+    # Other scripts have digits too, and float() takes many of them.
+    if value.isascii() and value.isdigit():
+        return min(float(value), _LONGEST_WAIT_S)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        wait = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
+    return min(max(0.0, wait), _LONGEST_WAIT_S)
 
 
 def _message(answer: Answer) -> str:

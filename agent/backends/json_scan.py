@@ -81,7 +81,11 @@ class Scan:
 
             return self.members(start, take)
 
-        walk(at)
+        try:
+            walk(at)
+        except RecursionError:
+            # As deep as a decoder goes, and deeper than this walk does.
+            return None
         return min(found, key=lambda one: one[1], default=None)
 
     def line(self, at: int) -> int:

@@ -33,13 +33,31 @@ class Edit(NamedTuple):
 
 
 def parse(text: str) -> Any:
-    """The value of a text. Raises Invalid, also where a name stands twice in one object."""
+    """The value of a text. Raises Invalid, also where a name stands twice in one object, or it is nested too deeply."""
     try:
-        return _decoder.decode(text)
+        value = _decoder.decode(text)
     except RecursionError as error:
         raise Invalid("JSON nested too deeply") from error
     except ValueError as error:
         raise Invalid(f"as JSON: {error}") from error
+    if too_deep(value):
+        raise Invalid("JSON nested too deeply")
+    return value
+
+
+def too_deep(value: object) -> bool:
+    """Is a value nested so deeply that what walks through it could fail? Flag systems hold 32 levels at most."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def members(text: str, at: int) -> Iterator[Member]:
@@ -129,6 +147,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DEEPEST = 100
 BLANKS = " \t\n\r"
 _WHITE = re.compile(f"[{BLANKS}]*")
 _STRING_OR_WHITE = re.compile(rf'("(?:[^"\\]|\\.)*")|[{BLANKS}]+')

@@ -6,7 +6,7 @@ which is one: it would undo what others have published since.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -14,7 +14,8 @@ import msgspec
 from agent.backends.address import emulator_address
 from agent.backends.google import GoogleToken
 from agent.backends.http import Answer, Headers, Http, error_of
-from agent.backends.remote_config_template import Template
+from agent.backends.json_answer import decoded
+from agent.backends.remote_config_template import Template, number_of
 from agent.backends.settings import RemoteConfig
 from agent.errors import Invalid, Permission
 
@@ -43,6 +44,15 @@ class Copy(NamedTuple):
 class Version(NamedTuple):
     number: int
     description: str
+
+
+class _Version(msgspec.Struct):
+    number: str | int = msgspec.field(name="versionNumber")
+    description: str = ""
+
+
+class _Versions(msgspec.Struct):
+    versions: list[_Version] = []
 
 
 class Api:
@@ -80,10 +90,12 @@ class Api:
     async def versions(self, most: int = _MOST_VERSIONS, *, deadline: float) -> list[Version]:
         """The last versions, newest first; 300 are kept."""
         answer = await self._request("GET", f":listVersions?pageSize={most}", deadline)
+        wrong = f"{_NAME}: the list of versions cannot be read"
+        found: _Versions = decoded(answer.body, _Versions, wrong)
         try:
-            return [_version(version) for version in msgspec.json.decode(answer.body).get("versions", [])]
-        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError):
-            raise Invalid(f"{_NAME}: the list of versions cannot be read") from None
+            return [Version(number_of(version.number), version.description) for version in found.versions]
+        except ValueError:
+            raise Invalid(f"{wrong}: a version has no number") from None
 
     async def close(self) -> None:
         await self._http.close()
@@ -117,7 +129,3 @@ class Api:
 
 async def _owner(deadline: float, renew: bool) -> Headers:
     return {"Authorization": "Bearer owner"}
-
-
-def _version(value: dict[str, Any]) -> Version:
-    return Version(int(value["versionNumber"]), str(value.get("description", "")))

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from agent.backends.contract import FlagState
+from agent.backends.flag_definition import is_text
 from agent.backends.json_text import Edit, compact, edited, elements, members, parse, with_members
+from agent.backends.shown import listed, shown
 from agent.errors import Invalid, Unsupported
 
 _MOST_CONDITION = 100
@@ -113,7 +115,7 @@ def percent_to(
     named = conditional_values(parameter)
     if len(named) > 1:
         raise Unsupported(
-            f"parameter {name!r} has the conditions {', '.join(map(repr, named))}, which a percentage would not respect"
+            f"parameter {name!r} has the conditions {listed(named)}, which a percentage would not respect"
         )
     used = next(iter(named), _cut(f"flipback_{name}", _MOST_CONDITION))
     found = condition(used)
@@ -161,7 +163,7 @@ def _values(parameter: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if "defaultValue" in parameter:
         yield "default value", parameter["defaultValue"]
     for name, value in conditional_values(parameter).items():
-        yield f"value under condition {name!r}", value
+        yield f"value under condition {shown(name)}", value
 
 
 def _type(parameter: Mapping[str, Any]) -> str:
@@ -173,7 +175,8 @@ def _variant(parameter: Mapping[str, Any], value: Any) -> str | None:
     """What a value says; None for one that is not plain."""
     match value:
         case {"value": str(text)} if len(value) == 1:
-            return _ON_OFF.get(text.lower(), text) if _type(parameter) == "BOOLEAN" else text
+            said = _ON_OFF.get(text.lower(), text) if _type(parameter) == "BOOLEAN" else text
+            return said if is_text(said) else None
     return None
 
 
@@ -190,7 +193,7 @@ def _value(parameter: Mapping[str, Any], target: str) -> dict[str, str]:
             case {"value": str()} | {"useInAppDefault": bool()} if len(value) == 1:
                 continue
             case dict():
-                kinds = ", ".join(sorted(value.keys() - {"value", "useInAppDefault"})) or "mixture"
+                kinds = listed(sorted(value.keys() - {"value", "useInAppDefault"}) or ["mixture"])
             case _:
                 kinds = type(value).__name__
         raise Unsupported(
@@ -210,7 +213,7 @@ def _value(parameter: Mapping[str, Any], target: str) -> dict[str, str]:
         except Invalid as error:
             raise Invalid(f"{target!r} is no value of a JSON parameter: {error}") from error
     if kind not in ("STRING", "NUMBER", "JSON"):
-        raise Unsupported(f"the parameter is of type {kind}, which flipback does not know")
+        raise Unsupported(f"the parameter is of type {shown(kind)}, which flipback does not know")
     return {"value": target}
 
 

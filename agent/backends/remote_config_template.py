@@ -16,6 +16,7 @@ from agent.errors import Invalid, NotFound, Unsupported
 
 MOST_DESCRIPTION = 1024
 """Characters that the description of a version may have."""
+_LONGEST_NUMBER = 19
 
 
 class Template:
@@ -44,13 +45,16 @@ class Template:
     @property
     def number(self) -> int:
         """The number of the version, which rises with every publication; 0 where nothing was published yet."""
-        number = self._value.get("version", {}).get("versionNumber", "0")
-        return int(number) if str(number).isdigit() else 0
+        try:
+            return number_of(self._value.get("version", {}).get("versionNumber", 0))
+        except ValueError:
+            return 0
 
     @property
     def description(self) -> str:
         """What its publisher said of this version."""
-        return str(self._value.get("version", {}).get("description", ""))
+        said = self._value.get("version", {}).get("description", "")
+        return said if isinstance(said, str) else ""
 
     def definition(self, parameter: str) -> Definition:
         """Raises NotFound where there is no such parameter, Invalid where there are two or it is no object."""
@@ -178,6 +182,14 @@ class Template:
                 for member in members(self.text, group.value_start):
                     if member.name == "parameters" and self.text[member.value_start] == "{":
                         yield member.value_start
+
+
+def number_of(number: object) -> int:
+    """The number of a version, an int64 that Google writes as text. Raises ValueError where it is none."""
+    text = str(number) if isinstance(number, int) else number
+    if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
+        raise ValueError("no number of a version")
+    return int(text)
 
 
 def _maps(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ from agent.backends.contract import (
 )
 from agent.backends.google import GoogleToken, refuse_emulators
 from agent.backends.http import Answer, Headers, Http, error_of
+from agent.backends.json_answer import decoded
 from agent.backends.rtdb_node import Node, check_key, content, kept, node, state, version
 from agent.backends.rtdb_stream import Stream
 from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, Unsupported
@@ -195,12 +196,8 @@ class RealtimeDatabase:
 
     async def _get(self, ref: FlagRef, deadline: float) -> Node:
         answer = await self._request("GET", ref, deadline, headers={"X-Firebase-ETag": "true"})
-        try:
-            value = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Invalid(
-                f"{self._name} answers with something that is no JSON; is `url` that of a database?"
-            ) from None
+        wrong = f"{self._name} answers with something that is no JSON of a flag; is `url` that of a database?"
+        value: Any = decoded(answer.body, Any, wrong)
         if value is None:
             raise NotFound(f"{self._name} has no flag {ref.flag!r} at /{'/'.join(self._path)}")
         etag = answer.headers.get("ETag")

@@ -188,7 +188,7 @@ def _changed(event: ServerEvent) -> frozenset[str] | None:
         return frozenset()
     try:
         value = msgspec.json.decode(event.data, type=_Change)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     first = value.path.strip("/").partition("/")[0]
     if first:

@@ -25,7 +25,7 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.unleash_api import Admin
-from agent.backends.unleash_state import OFF, ON, Definition, decode
+from agent.backends.unleash_state import OFF, ON, Definition, by_id, decode, parameters
 from agent.errors import BackendError, Invalid, Timeout, Transient, Unsent, Unsupported
 
 _AT_ONCE = 4
@@ -96,8 +96,7 @@ class Unleash:
             return _conflict(found, expect)
         if found.dependencies != wanted.dependencies:
             raise Unsupported(f"the parents of flag {ref.flag!r} were changed; put them back in Unleash")
-        now = {strategy["id"]: strategy for strategy in found.strategies}
-        before = {strategy["id"]: strategy for strategy in wanted.strategies}
+        now, before = by_id(found.strategies), by_id(wanted.strategies)
         if not before.keys() <= now.keys():
             raise Unsupported(f"a strategy of flag {ref.flag!r} was deleted, and cannot come back with its id")
         # In an order in which the flag never gives more than before or after.
@@ -136,9 +135,9 @@ class Unleash:
         if found.rollout is None:
             await self._admin.add_rollout(ref.flag, share, deadline)
         elif found.share != percent:
-            parameters = {**found.rollout.get("parameters", {}), "rollout": share}
-            wanted = {**found.rollout, "parameters": parameters}
-            await self._admin.patch_strategy(ref.flag, found.rollout["id"], found.rollout, wanted, deadline)
+            ((name, old),) = by_id([found.rollout]).items()
+            wanted = {**old, "parameters": {**parameters(old), "rollout": share}}
+            await self._admin.patch_strategy(ref.flag, name, old, wanted, deadline)
         if not found.enabled:
             await self._admin.switch(ref.flag, ON, deadline)
         return WriteResult(Outcome.APPLIED, await self.read(ref, deadline=deadline))

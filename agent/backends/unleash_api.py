@@ -15,9 +15,11 @@ import msgspec
 from agent.backends import settings as config
 from agent.backends.address import checked_url
 from agent.backends.http import Headers, Http
+from agent.backends.json_answer import decoded
 from agent.backends.secret_file import read_secret
+from agent.backends.shown import listed
 from agent.backends.unleash_state import ROLLOUT, Definition, Strategy
-from agent.errors import Invalid, NotFound, Permission
+from agent.errors import NotFound, Permission
 
 SWITCH = "UPDATE_FEATURE_ENVIRONMENT"
 """The permission that a flip needs."""
@@ -88,7 +90,7 @@ class Admin:
                 )
         raise NotFound(
             f"Unleash's project {self._project!r} has no environment {self._environment!r}; it has "
-            f"{', '.join(environment.name for environment in feature.environments) or 'none'}"
+            f"{listed([environment.name for environment in feature.environments])}"
         )
 
     async def latest_event(self, flag: str, deadline: float) -> str:
@@ -190,8 +192,4 @@ def _quoted(name: str) -> str:
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        # The error alone, which quotes no value: of /user the answer holds the token.
-        raise Invalid(f"Unleash: the answer is not what its admin API gives: {error}") from None
+    return decoded(body, kind, "Unleash: the answer is not what its admin API gives")

@@ -7,12 +7,13 @@ says so. https://docs.getunleash.io/reference/activation-strategies
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from agent.backends.contract import FlagState
-from agent.errors import Unsupported
+from agent.errors import Invalid, Unsupported
 
 ON, OFF = "on", "off"
 ROLLOUT = "flexibleRollout"
@@ -58,9 +59,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         if strategy.get("name") != ROLLOUT:
             return None
         try:
-            return float(strategy.get("parameters", {}).get("rollout"))
-        except (TypeError, ValueError):
+            share = float(parameters(strategy).get("rollout", ""))
+        except (TypeError, ValueError, OverflowError):
             return None
+        return share if 0 <= share <= 100 else None
 
     def state(self) -> FlagState:
         """A rollout at 100 is everyone's `on` and no percentage: it is what Unleash itself gives a flag at first."""
@@ -84,6 +86,23 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
                 "rollout at 100 % without constraints, segments and variants; change them in Unleash"
             )
         return self.with_enabled(target == ON)
+
+
+def by_id(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
+    """Strategies by their ids. Raises Invalid where one has none, so that it could not be changed or put back."""
+    found = {}
+    for strategy in strategies:
+        name = strategy.get("id")
+        if not isinstance(name, str) or not name:
+            raise Invalid("Unleash gives a strategy without an id, which could not be put back")
+        found[name] = strategy
+    return found
+
+
+def parameters(strategy: Strategy) -> dict[str, Any]:
+    """The parameters of a strategy, empty where they are of another kind."""
+    found = strategy.get("parameters")
+    return found if isinstance(found, dict) else {}
 
 
 def decode(raw: str) -> Definition:

@@ -33,7 +33,9 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.http import Answer, Headers, Http, error_of, retry_after
+from agent.backends.json_answer import decoded
 from agent.backends.secret_file import read_secret
+from agent.backends.shown import listed
 from agent.errors import (
     BackendError,
     Conflict,
@@ -48,6 +50,7 @@ from agent.errors import (
 
 _REPLAYED = "Idempotent-Replayed"
 """The header of an answer, `true` where the operation had been carried out before."""
+_NO_STATE = "the webhook: the answer is no state of a flag, see docs/webhook.md"
 _ANY = frozenset(range(200, 600))
 _AT_ONCE = 8
 """Flags that a health check reads at the same time."""
@@ -177,11 +180,11 @@ class Webhook:
 
     def _found(self, answer: Answer) -> _Found:
         """The flag in an answer. Raises Invalid where it is none."""
+        value: dict[str, Any] = decoded(answer.body, dict[str, Any], _NO_STATE)
         try:
-            value = msgspec.json.decode(answer.body, type=dict[str, Any])
             told = msgspec.convert(value, _State)
-        except msgspec.MsgspecError as error:
-            raise Invalid(f"the webhook: the answer is no state of a flag, see docs/webhook.md: {error}") from None
+        except msgspec.ValidationError as error:
+            raise Invalid(f"{_NO_STATE}: {error}") from None
         etag: str | None = answer.headers.get("ETag")
         # If-Match compares strongly (RFC 9110, section 13.1.1): a weak ETag never matches.
         if etag is not None and etag.startswith("W/"):
@@ -280,7 +283,7 @@ def _as_ordered(state: FlagState, as_set: FlagState) -> bool:
 def _check_variants(ref: FlagRef, found: _Found, *variants: str) -> None:
     for variant in variants:
         if found.variants is not None and variant not in found.variants:
-            raise Invalid(f"flag {ref.flag!r} has the variants {', '.join(found.variants)}, and not {variant!r}")
+            raise Invalid(f"flag {ref.flag!r} has the variants {listed(found.variants)}, and not {variant!r}")
 
 
 def _check_time(deadline: float) -> None:

@@ -29,6 +29,7 @@ from agent.logs import configure, log_event
 from agent.topics import wanted
 from streams.errors import StreamsError
 from streams.topic_removal import remove
+from streams.topics import create
 
 START_TIMEOUT = 30.0
 """Seconds for each process to answer; two idle cores take five for all."""
@@ -129,6 +130,8 @@ class _Play:
             broker = await self._begin("broker", broker_command(port))
             await broker.answers(lambda: listens("127.0.0.1", port), START_TIMEOUT)
             story.end(waiting, f"answers on {scene.brokers}")
+        config = load_config(scene.config)
+        await create(wanted(config), replication=config.kafka.replication, connection=scene.connection)
         run = [sys.executable, "-c", _FLIPBACK, "run", "-c", str(scene.config), "--log-json"]
         flipback = await self._begin("flipback", run)
         shops = []

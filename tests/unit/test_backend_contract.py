@@ -106,6 +106,15 @@ async def test_an_edit_to_another_flag_does_not_stop_a_write(place: Place, backe
     assert await apply(backend, version) is Outcome.APPLIED
 
 
+async def test_an_edit_to_another_flag_is_no_reason_to_leave_this_one_alone(place: Place, backend: FlagBackend) -> None:
+    snap = await snapshot(backend)
+    await place.edit_other_flag()
+    found = await backend.verify(snap, "off", op_id=OP, deadline=soon())
+    assert found.verdict in (Verdict.UNTOUCHED, Verdict.AS_BEFORE)
+    assert await apply(backend, snap.state.version) is Outcome.APPLIED
+    assert (await backend.verify(snap, "off", op_id=OP, deadline=soon())).verdict is Verdict.LANDED
+
+
 async def test_a_target_that_the_flag_does_not_have_is_invalid(place: Place, backend: FlagBackend) -> None:
     version, before = (await snapshot(backend)).state.version, await place.content()
     with pytest.raises(Invalid):

@@ -20,6 +20,7 @@ from detectors.spec import TriggerSpec, longest_window
 from detectors.triggers import State
 from detectors.windows import WindowStore
 from streams.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
+from streams.clock import instant
 from streams.errors import CheckpointError
 from streams.monitor import Second, Shard
 from tests.cells import Bucket, cells
@@ -179,7 +180,7 @@ def test_what_is_said_while_the_windows_fill_is_no_older_than_what_was_said_befo
     target = shard(kept, published=T + 100, from_start=False)
     live(target, [GOOD] * 60, begin=40)
     assert target.time == T + 60
-    assert target.unknown_health(T + 300.0).time == T + 100
+    assert target.unknown_health(instant(T + 300.0)).time == T + 100
 
 
 def test_a_trigger_that_fired_on_what_was_too_old_is_still_known_to_have() -> None:

@@ -24,7 +24,7 @@ from agent.config_load import load
 from agent.config_schema import schema
 from agent.flag_state import FlagStatus
 from agent.heartbeats import Heartbeat, Obstacle, TelemetryCount
-from agent.incidents import Aftermath, CommandResult, Incident
+from agent.incidents import Aftermath, CommandResult, Ill, Incident
 from agent.replay import Change, Evaluated, Line, replay
 from agent.starter import Names, config_text
 from agent.trigger_tests import run as run_tests
@@ -223,7 +223,7 @@ def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
 
 RECORDS = [
     Command, CommandResult, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health, Heartbeat, Obstacle,
-    TelemetryCount,
+    TelemetryCount, Ill,
 ]  # fmt: skip
 
 

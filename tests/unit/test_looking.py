@@ -196,6 +196,30 @@ async def test_what_would_stop_a_flip_is_heard_of_all_backends_although_one_hang
     await watched.flips.close()
 
 
+async def test_an_error_that_no_backend_should_raise_is_that_backends_problem_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = Slow(0.01), Slow(0.01)
+
+    async def fails(*_: object, **__: object) -> FlagState:
+        raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "of an endpoint")
+
+    watched = Watched(tmp_path, monkeypatch, broken, sound)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "read", fails)
+        patch.setattr(broken, "health", fails)
+        async with watched.running():
+            await watched.until(lambda: sound.calls.count("read") >= 3 and bool(watched.flips.unreadable()))
+            (problem,) = watched.flips.unreadable()
+            assert "production/a: an error of flipback in backend a" in problem
+            assert "of an endpoint" in problem
+            found = await watched.flips.check()
+            assert any("backend a: an error of flipback: UnicodeDecodeError" in one for one in found)
+            patch.undo()
+            await watched.until(lambda: watched.flips.unreadable() == [])
+    await watched.flips.close()
+
+
 async def test_a_halt_is_among_what_would_stop_a_flip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(tmp_path, monkeypatch, FakeBackend(), FakeBackend())
     assert await watched.flips.check() == []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import UnknownTopicOrPartitionError
 
+import streams.monitor_app
+from streams.clock import Clock, Now
 from streams.connection import Connection
 from streams.monitor_app import Handlers, MonitorRole
 from streams.outbox import Outbox
@@ -36,7 +40,7 @@ class Shard:
         self.fails = fails
         self.taken = 0
 
-    def take_all(self, batch: object, now: float) -> Iterator[object]:
+    def take_all(self, batch: object, clock: object) -> Iterator[object]:
         self.taken += 1
         if self.fails:
             raise RuntimeError("no second can be made of it")
@@ -58,6 +62,8 @@ def role(*shards: Shard) -> MonitorRole:
         catching_up_after=15.0,
         handlers=Handlers(firing=nothing, transition=published, inability=published, drift=published, judged=nothing),
         outbox=Outbox(nothing),
+        clock=Clock(),
+        max_lateness=2.0,
         ready=asyncio.Event(),
     )
     made.shards = dict(enumerate(shards))  # type: ignore[arg-type]
@@ -98,3 +104,72 @@ async def test_slices_of_every_shard_are_judged() -> None:
     await made._take(Stream(0, 1, 0, 0, 1))
     assert [shard.taken for shard in shards] == [3, 2]
     assert not made.app.crashed
+
+
+def since(
+    made: MonitorRole, monkeypatch: pytest.MonkeyPatch, health: bytes | None, checkpoint: bytes | None = None
+) -> Any:
+    async def last(sources: list[Source], client: object) -> dict[Source, bytes | None]:
+        return {source: health if source.topic.endswith("health") else None for source in sources}
+
+    monkeypatch.setattr(streams.monitor_app, "last_records", last)
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    return asyncio.run(made._since([SOURCE]))[SOURCE]
+
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (b'{"version":9,"moment":1}', "it cannot be read: "),
+        (b"\xff", "it cannot be read: "),
+        (b'{"time":1700000600}', "its time is 595 s ahead of this machine's clock"),
+    ],
+)
+def test_a_health_record_that_is_of_no_use_keeps_no_monitor_from_starting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, record: bytes, words: str
+) -> None:
+    made = role(Shard(False))
+    assert since(made, monkeypatch, record) == NOW - 70
+    assert made._published == {0: None}
+    (logged,) = caplog.records
+    assert logged.getMessage() == "health.unreadable"
+    assert words in logged.__dict__["fields"]["error"]
+
+
+def test_of_a_health_record_of_another_version_its_time_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = role(Shard(False))
+    assert since(made, monkeypatch, b'{"version":2,"time":1699999990,"shapes":{}}') == 1_699_999_990 - 70
+    assert made._published == {0: 1_699_999_990}
+
+
+def test_where_nothing_was_ever_published_the_whole_log_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert since(role(Shard(False)), monkeypatch, None) is None
+
+
+def test_topics_that_cannot_be_read_keep_no_monitor_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(sources: list[Source], client: object) -> dict[Source, bytes | None]:
+        raise UnknownTopicOrPartitionError
+
+    made = role(Shard(False))
+    monkeypatch.setattr(streams.monitor_app, "last_records", gone)
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert asyncio.run(made._since([SOURCE])) == {SOURCE: NOW - 70}
+
+
+async def test_seconds_that_were_judged_by_a_clock_ahead_end_the_process_when_it_stays_so() -> None:
+    made = role(Shard(False))
+    made.shards[0] = SimpleNamespace(time=NOW + 600)  # type: ignore[assignment]
+    now = Now(NOW, NOW, 100.0)
+    await made._end_if_ahead(now)
+    await made._end_if_ahead(now._replace(monotonic=114.0))
+    # For a moment the clock is right again.
+    await made._end_if_ahead(Now(NOW + 600, NOW + 600, 114.5))
+    await made._end_if_ahead(now._replace(monotonic=116.0))
+    await made._end_if_ahead(now._replace(monotonic=130.0))
+    before = made.app.crashed
+    await made._end_if_ahead(now._replace(monotonic=131.0))
+    assert (before, made.app.crashed) == (False, True)
+    assert "600 s ahead of this machine's clock" in str(made.app.crash_reason)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.cells import Scope
-from streams import intern, reduce
+from detectors.cells import LATE, REJECTED, REQUESTS, Scope
+from streams import profiles, reduce
 from streams.decode_columns import RejectKind
 from streams.sample import Sample
 from tests.samples import T0, Buckets, Stage, buckets_of, count, records_of, samples
@@ -25,30 +25,35 @@ MAX_LATENESS = 2.0
 
 @dataclass
 class Model:
-    """Rules of docs and design, a sample at a time; cells are (requests, late, last offset) by service and second."""
+    """Rules of docs and design, a sample at a time.
+
+    Cells are (requests, late, last offset, rejected) by service and second.
+    """
 
     newest: float = -math.inf
     closed: float = -math.inf
     offset: int = 0
-    open: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    open: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0]))
     first: dict[int, int] = field(default_factory=dict)
     rejected: Counter[RejectKind] = field(default_factory=Counter)
 
     def take(self, sample: Sample, now: float) -> None:
         offset, self.offset = self.offset, self.offset + 1
-        if sample.ts > now + 60:
-            self.rejected["future"] += 1
-            return
         bound = max(self.newest - MAX_LATENESS, self.closed)
-        self.newest = max(self.newest, min(sample.ts, now))
-        second = math.floor(sample.ts)
+        rejected, ts = sample.ts > now + 60, sample.ts
+        if rejected:
+            self.rejected["future"] += 1
+            ts = now if self.newest == -math.inf else self.newest
+        else:
+            self.newest = max(self.newest, min(ts, now))
+        second = math.floor(ts)
         late = second + 1 <= bound
         if late:
             second = math.floor(bound)
         else:
             self.first.setdefault(second, offset)
         cell = self.open[sample.service, second]
-        cell[1 if late else 0] += sample.n or 1
+        cell[3 if rejected else 1 if late else 0] += sample.n or 1
         cell[2] = offset
 
     def close(self, watermark: float) -> dict[tuple[str, int], list[int]]:
@@ -96,9 +101,10 @@ def test_any_order_of_samples_clocks_and_closings_is_as_the_rules_say(
             cells = stage.reducer.close(T0 + boundary + 0.5)
             got = {
                 (cells.scopes[cells.scope[i]].service, int(cells.second[i])): [
-                    int(cells.counts[i, 0]),
-                    int(cells.counts[i, 8]),
+                    int(cells.counts[i, REQUESTS]),
+                    int(cells.counts[i, LATE]),
                     int(cells.offset[i]),
+                    int(cells.counts[i, REJECTED]),
                 ]
                 for i in range(len(cells))
             }
@@ -111,7 +117,7 @@ def test_any_order_of_samples_clocks_and_closings_is_as_the_rules_say(
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that happens at a size happens after a few samples."""
-    monkeypatch.setattr(intern, "TABLE_ENTRIES", 3)
+    monkeypatch.setattr(profiles, "TABLE_ENTRIES", 3)
     monkeypatch.setattr(reduce, "_FOLD_AT", 4)
     monkeypatch.setattr(reduce, "_MOST_BLOCKS", 1)
     monkeypatch.setattr(reduce, "_FEW_NAMES", 0)
@@ -157,7 +163,7 @@ def test_which_instances_are_kept_apart_does_not_depend_on_their_order(monkeypat
 def test_what_one_slice_adds_past_all_bounds_is_counted_without_being_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(intern, "TABLE_ENTRIES", 10)
+    monkeypatch.setattr(profiles, "TABLE_ENTRIES", 10)
     stage = Stage("json")
     given_samples = [Sample(ts=T0 + 0.5, service="cart", flags={"f": f"v{i}"}, instance=f"i{i}") for i in range(500)]
     stage.take(records_of(given_samples, "json"))
@@ -169,7 +175,7 @@ def test_what_one_slice_adds_past_all_bounds_is_counted_without_being_remembered
 
 
 def test_a_full_table_is_freed_when_the_next_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intern, "TABLE_ENTRIES", 10)
+    monkeypatch.setattr(profiles, "TABLE_ENTRIES", 10)
     stage = Stage("json")
     gc.disable()
     try:

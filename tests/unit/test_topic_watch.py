@@ -127,3 +127,9 @@ async def test_the_brokers_word_on_topics_and_members_is_read() -> None:
 async def test_a_group_that_cannot_be_described_is_no_group_without_members() -> None:
     with pytest.raises(GroupCoordinatorNotAvailableError):
         await look(Admin(error=15), ["requests", PARTIALS], [INGEST])
+
+
+def test_what_this_process_reads_is_read_although_the_broker_shows_no_member() -> None:
+    seen = Look((), {"flipback-executor": (Source("flipback.commands", 0), Source("flipback.commands", 1))})
+    left = seen.without({Source("flipback.commands", 0)})
+    assert left == Look((), {"flipback-executor": (Source("flipback.commands", 1),)})

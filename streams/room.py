@@ -1,0 +1,38 @@
+"""How much may wait for a source that holds up all others, and what goes when that is more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from detectors.cells import Cells
+
+MOST_BYTES = 64 << 20
+"""Bytes of cells that wait: 200 scopes of four instances for five minutes. What waits longer is given up, and those
+seconds stay unknown."""
+
+_FREE = 0.25
+_ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in ("scopes", "instances", "measures"))
+
+
+def nbytes(cells: Cells) -> int:
+    """Bytes of a block's arrays; its names are in other tables too."""
+    return sum(getattr(cells, name).nbytes for name in _ARRAYS)
+
+
+def kept_from(blocks: Sequence[Cells], most_bytes: int) -> int | None:
+    """The second before which all goes, so that a quarter of the room is free; None where it is free already.
+
+    The newest second stays, however large it is: what is complete must go on.
+    """
+    second = np.concatenate([block.second for block in blocks])
+    sizes = [nbytes(block) / max(len(block), 1) for block in blocks]
+    order = np.argsort(second)
+    size = np.repeat(sizes, [len(block) for block in blocks])[order].cumsum()
+    over = float(size[-1]) - (1 - _FREE) * most_bytes if len(size) else 0.0
+    if over <= 0:
+        return None
+    last = int(second[order[int(np.searchsorted(size, over))]])
+    return min(last + 1, int(second.max()))
