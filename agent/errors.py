@@ -25,6 +25,9 @@ Messages say what, where, what was expected and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FlipbackError(Exception):
     """Root of the agent's errors; the command line ends with `exit_code`."""
@@ -106,3 +109,14 @@ class Invalid(BackendError):
 
 class Unsupported(BackendError):
     pass
+
+
+@contextmanager
+def nothing_sent() -> Iterator[None]:
+    """Of what an operation asks before it writes: what fails has written nothing, and says so as Unsent."""
+    try:
+        yield
+    except Unsent:
+        raise
+    except (Transient, Timeout) as error:
+        raise Unsent(f"{error}; nothing was written") from error

@@ -49,7 +49,7 @@ from agent.backends.firestore_document import (
 )
 from agent.backends.firestore_listen import follow
 from agent.backends.google import GoogleToken, refuse_emulators
-from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout
+from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, nothing_sent
 
 _THREADS = 8
 """Calls at one time; each ends by its own deadline, so none is ever held for longer."""
@@ -57,6 +57,8 @@ _PAUSES_S = (0.0, 0.01, 0.03)
 """Before a write whose document somebody touched is tried once more on the same definition."""
 _TRY_WRITING_EVERY_S = 600.0
 """Of the dry run, once it has gone well: health is asked every ten seconds."""
+
+_EARLIER_S = 0.05
 
 T = TypeVar("T")
 
@@ -206,13 +208,18 @@ class Firestore:
     ) -> WriteResult:
         """Write the edited definition and the record `entry`, unless that is there already.
 
+        It gives up a little before the deadline, so that what failed is known when nobody waits any more.
+
         Without an entry the record is named by the copy that is replaced as well: an operation of a person may put
         back one definition several times, and none on one copy twice.
         """
         refusal = ""
+        deadline -= min(_EARLIER_S, max(0.0, deadline - time.monotonic()) / 10)
         for pause in _PAUSES_S:
             time.sleep(pause)
-            copy = self._find(ref, entry, deadline, metadata)
+            # A commit is followed by another read only where it was refused.
+            with nothing_sent():
+                copy = self._find(ref, entry, deadline, metadata)
             old, found = copy.definition, state(copy.definition)
             if copy.done:
                 return WriteResult(Outcome.DUPLICATE, found, f"{self._operations}/{entry} is on record")

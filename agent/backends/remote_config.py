@@ -28,9 +28,9 @@ from agent.backends.contract import (
 )
 from agent.backends.google import refuse_emulators
 from agent.backends.remote_config_api import Api, Copy, Version
-from agent.backends.remote_config_parameter import Definition, all_to, parameter_name, percent_to, state
+from agent.backends.remote_config_parameter import Definition, all_to, doubt, parameter_name, percent_to, state
 from agent.backends.remote_config_template import MOST_DESCRIPTION, Template
-from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported
+from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported, nothing_sent
 
 _ATTEMPTS = 5
 """How often a publication is begun anew because somebody else published meanwhile."""
@@ -118,12 +118,15 @@ class RemoteConfig:
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
         copy = await self._current(deadline)
         problems = self._meetings(wanted)
-        definitions = {}
+        definitions, doubts = {}, []
         for ref, target in dict.fromkeys(wanted):
             name = self._name(ref)
             try:
-                definitions[name] = new = all_to(copy.template.definition(name), target)
+                old = copy.template.definition(name)
+                definitions[name] = new = all_to(old, target)
                 said = state(new).variant
+                if (unknown := doubt(old, target)) is not None:
+                    doubts.append(f"flag {ref.flag!r}: {unknown}")
                 if said != target:
                     problems.append(f"flag {ref.flag!r}: {target!r} is read back as {said!r}; write {said} instead")
             except BackendError as error:
@@ -136,7 +139,7 @@ class RemoteConfig:
             problems.append(f"a dry run was refused: {error}{self._doubt}")
         except BackendError as error:
             problems.append(f"a dry run was refused: {error}")
-        return Health(tuple(problems))
+        return Health(tuple(problems), tuple(doubts))
 
     async def close(self) -> None:
         await self._api.close()
@@ -195,7 +198,9 @@ class RemoteConfig:
         name = self._name(ref)
         description = f"flipback {operation}: {what}"[:MOST_DESCRIPTION]
         for attempt in range(_ATTEMPTS):
-            copy, versions = await self._look(deadline)
+            # A publication is followed by another look only where it was refused.
+            with nothing_sent():
+                copy, versions = await self._look(deadline)
             old = copy.template.definition(name)
             new = edit(copy.template, old)
             done = _done(versions, operation)

@@ -30,6 +30,8 @@ _PERCENT = re.compile(
 )
 """The share from the front: who is in it stays in it when the number rises. The seed says who is in front."""
 
+_PAIRS = [("true", "false"), ("on", "off"), ("1", "0"), ("yes", "no"), ("enabled", "disabled"), ("enable", "disable")]
+_STYLES = (str.lower, str.upper, str.title)
 _BOOLEANS = {"on": "true", "off": "false", "true": "true", "false": "false"}
 _ON_OFF = {"true": "on", "false": "off"}
 
@@ -133,6 +135,27 @@ def percent_to(
         found = compact(with_members(found, {"expression": f"{match[1]}{number}"}))
     wanted = {} if _alike(parameter, named.get(used), chosen) else {used: chosen}
     return Definition(_with_values(definition.parameter, parameter, others, wanted), (found,))
+
+
+def doubt(definition: Definition, target: str) -> str | None:
+    """Why a flip to `target` may give applications a text that they do not know; None where that cannot be seen.
+
+    Any text is a value of a STRING parameter, and a typo in the configuration as well.
+    """
+    parameter = parse(definition.parameter)
+    if _type(parameter) != "STRING":
+        return None
+    used = sorted({said for _, value in _values(parameter) if (said := _variant(parameter, value)) is not None})
+    # The safe one of two need not be in use: where all get "true", "false" is none of the values.
+    opposites = {
+        style(word) for pair in _PAIRS for style in _STYLES for word in pair if used and {*used} <= {*map(style, pair)}
+    }
+    if not used or target in used or target in opposites:
+        return None
+    return (
+        f"{shown(target)} is none of the values that the STRING parameter has now ({listed(used)}), and a flip gives "
+        "it to every application; is it what they take for safe?"
+    )
 
 
 def conditional_values(parameter: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,18 @@ from agent.backends.http import Answer, Headers, Http, error_of
 from agent.backends.json_answer import decoded
 from agent.backends.rtdb_node import Node, check_key, content, kept, node, state, version
 from agent.backends.rtdb_stream import Stream
-from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, Unsupported
+from agent.errors import (
+    Auth,
+    BackendError,
+    ConfigError,
+    Conflict,
+    Invalid,
+    NotFound,
+    Permission,
+    Timeout,
+    Unsupported,
+    nothing_sent,
+)
 from agent.logs import log_event
 
 log = logging.getLogger(__name__)
@@ -164,7 +175,9 @@ class RealtimeDatabase:
         """Write the edited definition if the version is `expect`; with `once` an operation is not done again."""
         sent = False
         for _ in range(_ATTEMPTS):
-            found = await self._get(ref, deadline)
+            # A write is followed by another read only where it was refused.
+            with nothing_sent():
+                found = await self._get(ref, deadline)
             now = state(found.definition)
             # After a refused write too: the connection may have been lost and the request sent twice below us.
             if found.operation == operation and (once or sent):

@@ -26,7 +26,7 @@ from agent.backends.contract import (
 )
 from agent.backends.unleash_api import Admin
 from agent.backends.unleash_state import OFF, ON, Definition, by_id, decode, parameters
-from agent.errors import BackendError, Invalid, Timeout, Transient, Unsent, Unsupported
+from agent.errors import BackendError, Invalid, Timeout, Unsupported, nothing_sent
 
 _AT_ONCE = 4
 """Flags that a health check reads at the same time."""
@@ -160,10 +160,8 @@ class Unleash:
     async def _before_write(self, ref: FlagRef, deadline: float) -> Definition:
         """The definition, read by an operation that has written nothing yet, and says so if that fails."""
         _check_time(deadline)
-        try:
+        with nothing_sent():
             return await self._admin.definition(ref.flag, deadline)
-        except (Transient, Timeout) as error:
-            raise Unsent(f"{error}; nothing was written") from error
 
     async def _obstacle(self, ref: FlagRef, target: str, turns: asyncio.Semaphore, deadline: float) -> str | None:
         """What would stop this flag's flip."""

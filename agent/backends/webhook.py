@@ -44,8 +44,8 @@ from agent.errors import (
     Throttled,
     Timeout,
     Transient,
-    Unsent,
     Unsupported,
+    nothing_sent,
 )
 
 _REPLAYED = "Idempotent-Replayed"
@@ -197,10 +197,8 @@ class Webhook:
     async def _before_write(self, ref: FlagRef, deadline: float) -> _Found:
         """The flag, read by an operation that has written nothing yet, and says so if that fails."""
         _check_time(deadline)
-        try:
+        with nothing_sent():
             return await self._find(ref, deadline)
-        except (Transient, Timeout) as error:
-            raise Unsent(f"{error}; nothing was written") from error
 
     async def _write(
         self,

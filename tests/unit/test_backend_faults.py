@@ -7,6 +7,8 @@ is over the same command ends with the flag safe. The names of the cases are the
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from agent.automation import Automation
 from agent.backends.contract import Cas, Outcome
 from agent.breaker import Limits
 from agent.commands import issue, sign
+from agent.errors import Unsent
 from agent.events import Event
 from agent.executor import Executor
 from agent.fakes.faults import parse
@@ -171,6 +174,19 @@ async def test_a_read_back_that_shows_what_was_before_is_asked_again(desk: Desk)
     result = await desk.execute(raw)
     assert result.outcome in (APPLIED, AMBIGUOUS)
     assert await desk.place.writes() == 1
+
+
+@pytest.mark.parametrize("fault", ["read:status=503,times=0", "read:drop,times=0", "read:hang,times=0"])
+async def test_a_write_that_fails_at_what_it_asks_first_says_that_nothing_was_written(desk: Desk, fault: str) -> None:
+    backend = desk.place.backend
+    snapshot = await backend.snapshot(REF, deadline=time.monotonic() + 5)
+    order(desk, fault)
+    # Ambiguous is what a person is woken for, and true of a write only that may have been sent.
+    with pytest.raises(Unsent):
+        await backend.apply(
+            REF, "off", expect=snapshot.state.version, op_id=str(uuid.uuid4()), deadline=time.monotonic() + 1
+        )
+    assert await desk.place.writes() == 0
 
 
 async def test_a_persons_change_during_an_outage_is_left_alone(desk: Desk) -> None:

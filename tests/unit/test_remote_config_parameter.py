@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.remote_config_parameter import Definition, all_to, parameter_name, percent_to, state
+from agent.backends.remote_config_parameter import Definition, all_to, doubt, parameter_name, percent_to, state
 from agent.errors import Invalid, Unsupported
 
 TENTH = {"name": "tenth", "expression": "percent('salt') <= 10", "tagColor": "BLUE"}
@@ -209,3 +209,28 @@ def test_the_version_covers_the_conditions_that_the_parameter_names() -> None:
 
 def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "doubted"),
+    [
+        (["true"], "false", False),
+        (["True"], "False", False),
+        (["on"], "off", False),
+        (["1"], "0", False),
+        (["true", "false"], "off", True),
+        (["true"], "flase", True),
+        (["true"], "False", True),
+        (["blue", "red"], "red", False),
+        (["blue", "red"], "green", True),
+    ],
+)
+def test_a_text_that_a_string_parameter_has_nowhere_is_a_doubt(values: list[str], target: str, doubted: bool) -> None:
+    conditional = {f"c{number}": {"value": text} for number, text in enumerate(values[1:])}
+    parameter = {"defaultValue": {"value": values[0]}, "conditionalValues": conditional, "valueType": "STRING"}
+    found = doubt(Definition(json.dumps(parameter)), target)
+    assert (found is not None) == doubted
+    if found is not None:
+        assert repr(target) in found
+        assert repr(values[0]) in found
+    assert doubt(Definition(json.dumps({**parameter, "valueType": "JSON"})), target) is None
