@@ -26,11 +26,7 @@ from agent.backends.contract import (
 )
 from agent.backends.unleash_api import Admin
 from agent.backends.unleash_state import OFF, ON, Definition, by_id, decode, parameters
-<<<<<<< HEAD
 from agent.errors import BackendError, Invalid, Timeout, Unsupported, nothing_sent
-=======
-from agent.errors import BackendError, Invalid, Timeout, Transient, Unsent, Unsupported
->>>>>>> 6192a3ff08df908a049f2c242d3d3965267203ef
 
 _AT_ONCE = 4
 """Flags that a health check reads at the same time."""
