@@ -329,7 +329,7 @@ class Worker:
         if self.flips is not None:
             await self._recovered.wait()
             for status in await self.flips.execute(raw):
-                await self._publish(status)
+                self._seen(status)
 
     async def _watch_flags(self, flips: Flips) -> None:
         """Publish the state of every managed flag, at once when it changes."""
@@ -349,10 +349,13 @@ class Worker:
 
     async def _publish(self, status: FlagStatus) -> None:
         change = change_of(self.known.flags.get((status.environment, status.flag)), status)
-        self.known.see(status)
-        self.publisher.flag(status)
+        self._seen(status)
         if change is not None:
             self.publisher.event(change)
+
+    def _seen(self, status: FlagStatus) -> None:
+        self.known.see(status)
+        self.publisher.flag(status)
 
     async def ready(self) -> None:
         """Return when every role reads its topics."""

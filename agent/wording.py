@@ -168,7 +168,7 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     events.FLAG_UNRESOLVED: lambda d: f"given up: {d['detail']}; {d['todo']}",
     events.FLAG_NOT_WRITTEN: lambda d: f"the flag was not written, and will not be by this command: {d['detail']}",
     events.FLAG_CHANGED: lambda d: (
-        f"changed outside flipback: {_given(d.get('was'), d.get('was_percent'))} before, "
+        f"changed in the flag system: {_given(d.get('was'), d.get('was_percent'))} before, "
         f"{_given(d.get('variant'), d.get('percent'))} since"
     ),
     events.FLAG_RESTORED: lambda d: f"put back by {d['by']}: {d.get('reason') or 'no reason given'}",

@@ -63,10 +63,10 @@ def _lines(found: Explanation, path: Path, at: float) -> list[str]:
     if found.evidence is not None:
         lines += ["evidence", *(f"  {line}" for line in evidence_lines(found.evidence))]
     lines += ["what happened", *_timeline(found.events, found.subject, begin)]
-    if found.since or found.folded:
+    if found.since:
         lines += ["since then", *_timeline(found.since, found.subject, begin)]
     if found.folded:
-        lines.append(f"  and {found.folded} changes of verdicts between ok and unknown; --json has them all")
+        lines.append(f"later changes of verdicts between ok and unknown: {found.folded}")
     known = None if now is None else now.incident
     # Where the flag's state is not known, each flip is offered; restore itself refuses what was changed since.
     offered = [name for name, wrote in found.incidents.items() if wrote and name != known]

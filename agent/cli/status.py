@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.heartbeats import Member
     from agent.incidents import Aftermath, CommandResult, Incident
     from agent.status import Status
+    from streams.health import TriggerHealth
 
 SHOWN_INCIDENTS = 10
 SHOWN_PROCESSES = 20
@@ -86,18 +87,26 @@ def command(path: Path, as_json: bool) -> int:
         state = "safe" if flag.safe else "in use"
         click.echo(f"  {flag.environment}/{flag.flag}: {flag.variant or 'mixed'} ({state}), version {flag.version}")
     click.echo("triggers")
+    metrics = {(spec.flag, spec.name): spec.condition.label for spec in config.trigger_specs()}
     for trigger in status.triggers:
-        value = "-" if trigger.value is None else f"{trigger.value:.6g}"
-        limit = "-" if trigger.threshold is None else f"{trigger.threshold:.6g}"
-        click.echo(
-            f"  {trigger.state:8} {trigger.flag}/{trigger.trigger}  {trigger.scope}  value {value}, threshold {limit}, "
-            f"{trigger.samples} samples  {trigger.reason}".rstrip()
-        )
+        click.echo(f"  {_trigger(trigger, metrics.get((trigger.flag, trigger.trigger), ''))}")
     found = sorted(listed(status), reverse=True)[:SHOWN_INCIDENTS]
     click.echo("incidents" if found else "incidents  none")
     for at, line in found:
         click.echo(f"  {datetime.fromtimestamp(at, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}  {line}")
     return exit_status
+
+
+def _trigger(trigger: TriggerHealth, metric: str) -> str:
+    """A trigger in a line, its numbers in the unit of `metric`, which is empty where the file does not know it."""
+    from detectors.units import shown
+
+    value = "-" if trigger.value is None else shown(metric, trigger.value)
+    limit = "-" if trigger.threshold is None else shown(metric, trigger.threshold)
+    return (
+        f"{trigger.state:8} {trigger.flag}/{trigger.trigger}  {trigger.scope}  value {value}, threshold {limit}, "
+        f"{trigger.samples} samples  {trigger.reason}".rstrip()
+    )
 
 
 def listed(status: Status) -> Iterator[tuple[float, str]]:

@@ -209,7 +209,7 @@ def test_a_change_by_a_person_stands_in_the_timeline_and_outdates_the_flip() -> 
     found = explain([turned_on, *LOG, again], SUBJECT, [state(version="g3-v", variant=None, percent=50.0, safe=False)])
     assert [event.id for event in found.events if event.type == events.FLAG_CHANGED] == [turned_on.id]
     assert again in found.since
-    assert sentence(again) == "changed outside flipback: 'off' before, 50 % since"
+    assert sentence(again) == "changed in the flag system: 'off' before, 50 % since"
     assert found.now is not None
     assert (found.now.since, found.now.by, found.now.restorable) == (4000.0, OUTSIDE, False)
 
