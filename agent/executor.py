@@ -36,9 +36,10 @@ from agent.keys import PublicKey
 from agent.ledger import Ledger
 from agent.ledger_probe import LedgerProbe
 from agent.logs import log_event
-from agent.recovery import Recovery
-from agent.result import ExecutionResult, rejected
+from agent.recovery import Recovery, carry_on
+from agent.result import Decided, ExecutionResult, rejected
 from agent.telling import Teller
+from agent.untrusted import Untrusted
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,6 @@ class _Examined(NamedTuple):
 
     snapshot: Snapshot
     steps: list[tuple[str, dict[str, Any]]]
-
-
-class Decided(NamedTuple):
-    """A result, and what publishes it: to be awaited once, by whoever has the time."""
-
-    result: ExecutionResult
-    tell: Callable[[], Awaitable[None]]
 
 
 class Executor:
@@ -91,6 +85,7 @@ class Executor:
         self._budget_s = budget_s
         self._locks: defaultdict[FlagRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._finishing = asyncio.Lock()
+        self._untrusted = Untrusted()
         # Neither a step of the ledger nor one call to a backend may take more than a fifth of the whole.
         self._disk = Disk(budget_s / 5)
         self._automation = automation
@@ -110,16 +105,29 @@ class Executor:
         Returns when its events have been told, or could not be.
         """
         decided = await self.decide(raw)
-        await decided.tell()
+        if decided.tell is not None:
+            await decided.tell()
         return decided.result
 
     async def decide(self, raw: bytes) -> Decided:
         """As `execute`, but returns as soon as the flag has its state: nothing has been told."""
         checked = verify(raw, self._publics)
-        if isinstance(checked, Rejection):
-            result = ExecutionResult(Outcome.REJECTED, checked.detail, checked.reason)
-            return Decided(result, partial(self._teller.untrusted, raw, checked, self._now()))
-        return await self.again(checked, raw)
+        if isinstance(checked, Command):
+            return await self.again(checked, raw)
+        return self.refuse(raw) or Decided(ExecutionResult(Outcome.REJECTED, checked.detail, checked.reason), None)
+
+    def trusts(self, raw: bytes) -> bool:
+        """Has an accepted key signed these bytes?"""
+        return isinstance(verify(raw, self._publics), Command)
+
+    def refuse(self, raw: bytes) -> Decided | None:
+        """Refuse bytes that no accepted key has signed; None where they are to be counted only."""
+        suppressed = self._untrusted.admit()
+        refusal = None if suppressed is None else verify(raw, self._publics)
+        if suppressed is None or not isinstance(refusal, Rejection):
+            return None
+        result = ExecutionResult(Outcome.REJECTED, refusal.detail, refusal.reason)
+        return Decided(result, partial(self._teller.untrusted, raw, refusal, self._now(), suppressed))
 
     async def again(self, command: Command, raw: bytes) -> Decided:
         """Carry out a command whose signature was checked before; a person's key for the occasion may be gone."""
@@ -141,19 +149,9 @@ class Executor:
         entries = await self._disk.run(lambda: list(self._ledger.entries()))
         self._groups.recover(entries, self._now())
         left = await self._disk.run(partial(self._recovery.settle, entries, self._now()))
-        found = await asyncio.gather(*(self._carry_on(of_one) for of_one in left))
+        found = await asyncio.gather(*(carry_on(of_one, self.again) for of_one in left))
         await self.tell_pending()
         return [command for commands in found for command in commands]
-
-    async def _carry_on(self, entries: list[Entry]) -> list[tuple[Command, bytes]]:
-        undecided = []
-        for entry in entries:
-            command, raw = entry.command, entry.opened.raw
-            decided = await self.again(command, raw)
-            await decided.tell()
-            if not decided.result.final:
-                undecided.append((command, raw))
-        return undecided
 
     async def tell_pending(self) -> None:
         """Tell what could not be told before, or what another process has added to the ledger, such as a restore.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from agent import backends
@@ -22,15 +22,17 @@ from agent.config_load import rules_hash
 from agent.contest import Contests
 from agent.errors import BackendError, LedgerError
 from agent.events import Event
-from agent.executor import Decided, Executor
+from agent.executor import Executor
 from agent.flag_state import FlagStatus, FlagWatch
+from agent.generations import watch_from
 from agent.incidents import CommandResult
 from agent.keys import PublicKey, load_public
 from agent.ledger import Ledger
 from agent.ledger_probe import TODO as LEDGER_TODO
 from agent.logs import log_event
 from agent.looking import Looking
-from agent.result import ExecutionResult
+from agent.replays import Replays
+from agent.result import Decided, ExecutionResult
 from agent.results import Results
 from agent.retries import Retries
 from agent.skew import Skew
@@ -75,31 +77,6 @@ def managed(flag: Flag) -> ManagedFlag:
 
 def open_ledger(config: Config) -> Ledger:
     return Ledger(config.state_dir / LEDGER)
-
-
-def watch_from(ledger: Ledger) -> FlagWatch:
-    """Go on from the generations that the ledger has seen.
-
-    If the flags topic is lost, generations would begin anew, and a command on the first of them would be taken for the
-    one that was carried out then.
-    """
-    watch = FlagWatch()
-    for entry in ledger.entries():
-        for event in entry.events:
-            version, variant = event.data.get("flag_version"), event.data.get("variant")
-            if isinstance(version, str):
-                watch.prime(
-                    FlagStatus(
-                        flag=entry.command.flag,
-                        environment=entry.command.environment,
-                        version=version,
-                        variant=variant,
-                        safe=variant == entry.command.target,
-                        at=event.time,
-                        changed_at=event.time,
-                    )
-                )
-    return watch
 
 
 def make_executor(
@@ -153,6 +130,7 @@ class Flips:
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
         self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
+        self._replays = Replays()
         self._retries = Retries(self._again)
         self._results = Results(result)
         self._contests = Contests(self._executor.flips)
@@ -166,13 +144,20 @@ class Flips:
         """Go on from the state that an earlier process published."""
         self._watch.prime(status)
 
+    def trusts(self, raw: bytes) -> bool:
+        """Has an accepted key signed these bytes?"""
+        return self._executor.trusts(raw)
+
     async def execute(self, raw: bytes) -> list[FlagStatus]:
         """Carry out a command; returns the flags' states that are to be published, when the flag has its state.
 
         Where nothing could be decided it is tried again, beside the commands that follow, until it is or has expired: a
         backend that is away must not hold up the flags of another.
         """
+        if self._replays.known(raw):
+            return []
         result = self._take(await self._executor.decide(raw), raw)
+        self._replays.note(raw, result)
         if not result.final and result.command is not None:
             self._retries.add(result.command, raw)
         return [] if result.status is None else self._news(result.status)
@@ -180,15 +165,22 @@ class Flips:
     async def _again(self, command: Command, raw: bytes) -> ExecutionResult:
         return self._take(await self._executor.again(command, raw), raw)
 
+    def refuse(self, raws: Sequence[bytes]) -> None:
+        """Refuse bytes that no accepted key has signed. All are counted, one a second is published."""
+        for raw in raws:
+            decided = self._executor.refuse(raw)
+            if decided is not None:
+                self._take(decided, raw)
+
     def _take(self, decided: Decided, raw: bytes) -> ExecutionResult:
         """Publish a result and its events, later."""
         result = decided.result
         if result.command is not None:
             self.skew.note(result.command)
-        if result.command is not None or self._results.admits_untrusted():
+        if decided.tell is not None:
             log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
             self.later(partial(self._results.publish, raw, result, time.time()))
-        self.later(decided.tell)
+            self.later(decided.tell)
         return result
 
     def later(self, work: Callable[[], Awaitable[None]]) -> None:

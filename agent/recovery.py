@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from agent import audit, events
 from agent.allowlist import AllowList, stale
+from agent.commands import Command
 from agent.entry import Entry
 from agent.ledger import Ledger
+from agent.result import Decided
 
 
 class Recovery:
@@ -45,3 +47,18 @@ class Recovery:
 
     def _end(self, entry: Entry, kind: str, data: dict[str, str], now: float) -> None:
         self._ledger.append(entry, audit.entry_step(entry, kind, data, now))
+
+
+async def carry_on(
+    entries: Iterable[Entry], again: Callable[[Command, bytes], Awaitable[Decided]]
+) -> list[tuple[Command, bytes]]:
+    """Carry on with entries, one after the other; returns the commands of which it is not known yet what became."""
+    undecided = []
+    for entry in entries:
+        command, raw = entry.command, entry.opened.raw
+        decided = await again(command, raw)
+        if decided.tell is not None:
+            await decided.tell()
+        if not decided.result.final:
+            undecided.append((command, raw))
+    return undecided

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.backends.contract import Outcome
 from agent.commands import Command, Reason, Rejection
@@ -24,6 +26,13 @@ class ExecutionResult:
     status: FlagStatus | None = None
     final: bool = True
     retry_at: float | None = None
+
+
+class Decided(NamedTuple):
+    """A result, and what publishes it: to be awaited once, by whoever has the time. None: it is counted only."""
+
+    result: ExecutionResult
+    tell: Callable[[], Awaitable[None]] | None
 
 
 def rejected(

@@ -8,7 +8,6 @@ from agent import audit
 from agent.backends.contract import Outcome
 from agent.incidents import MAX_DETAIL, CommandResult
 from agent.result import ExecutionResult
-from agent.untrusted import Untrusted
 
 _COMMANDS = 1000
 """Commands whose last result is remembered."""
@@ -19,12 +18,7 @@ class Results:
 
     def __init__(self, send: Callable[[CommandResult], Awaitable[None]] | None) -> None:
         self._send = send
-        self._untrusted = Untrusted()
         self._last: dict[str, tuple[str, Outcome, str | None, str]] = {}
-
-    def admits_untrusted(self) -> bool:
-        """May one more result of bytes that no known key has signed be published?"""
-        return self._untrusted.admit() is not None
 
     async def publish(self, raw: bytes, result: ExecutionResult, at: float) -> None:
         """Publish what became of the command that came as `raw`; `at` is Unix seconds."""

@@ -22,7 +22,8 @@ from agent.config_load import rules_hash
 from agent.errors import BackendError, FlipbackError, MalformedEvent
 from agent.events import Event, from_kafka
 from agent.flag_state import FlagStatus
-from agent.flips import make_backends, make_executor, open_ledger, watch_from
+from agent.flips import make_backends, make_executor, open_ledger
+from agent.generations import watch_from
 from agent.incidents import Known
 from agent.kafka import connection
 from agent.keys import PrivateKey, load_private

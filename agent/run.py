@@ -221,7 +221,12 @@ class Worker:
         if "executor" in self.roles:
             self.flips = Flips(config, emit=self.publisher.event, result=self.publisher.incident)
             self.executor = ExecutorRole(
-                self.connection, self.topics, lookback=config.command.expires, execute=self._execute
+                self.connection,
+                self.topics,
+                lookback=config.command.expires,
+                signed=self.flips.trusts,
+                execute=self._execute,
+                refuse=self.flips.refuse,
             )
 
     def _handlers(self) -> Handlers:

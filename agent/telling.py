@@ -16,7 +16,6 @@ from agent.errors import LedgerError
 from agent.events import COMMAND_REJECTED, INABILITY, Event
 from agent.ledger import Ledger
 from agent.logs import log_event
-from agent.untrusted import Untrusted
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,6 @@ class Teller:
         self._untold: set[tuple[str, int]] = set()
         self._automation_lock = asyncio.Lock()
         self._problems: dict[str, set[str]] = {}
-        self._untrusted = Untrusted()
 
     async def tell(self, event: Event) -> bool:
         """Tell one event; False where that failed."""
@@ -62,11 +60,9 @@ class Teller:
         data = {"reason": refusal.reason, "detail": refusal.detail}
         await self.tell(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
 
-    async def untrusted(self, raw: bytes, refusal: Rejection, at: float) -> None:
-        """Tell that bytes were refused which no known key has signed; most of a flood are counted only."""
-        suppressed = self._untrusted.admit()
-        if suppressed is not None:
-            await self.tell(audit.refusal(raw, refusal, at, suppressed))
+    async def untrusted(self, raw: bytes, refusal: Rejection, at: float, suppressed: int) -> None:
+        """Tell that bytes were refused which no known key has signed, after `suppressed` of which nothing is told."""
+        await self.tell(audit.refusal(raw, refusal, at, suppressed))
 
     async def unable(self, command: Command, problem: str, at: float) -> None:
         """Tell that a command cannot be carried out now; whoever tries again every second is told of once."""

@@ -24,7 +24,8 @@ from agent.errors import Transient
 from agent.events import Event
 from agent.executor import Executor
 from agent.flip import Flip
-from agent.flips import make_backends, make_executor, open_ledger, watch_from
+from agent.flips import make_backends, make_executor, open_ledger
+from agent.generations import watch_from
 from agent.keys import PrivateKey
 from agent.ledger import Ledger
 from agent.result import ExecutionResult
@@ -348,6 +349,7 @@ async def fire_group(home: Home, executor: Executor) -> str:
             cause=None if flag.flag == cause.flag else cause,
         )
         decided = await executor.again(made, b"")
+        assert decided.tell is not None
         await decided.tell()
         assert decided.result.outcome is Outcome.APPLIED
         incident = made.incident

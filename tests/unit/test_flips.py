@@ -1,0 +1,166 @@
+"""What the executor's process makes of commands: none waits for what is said of it, and the monitor hears of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import events
+from agent.commands import Command, Reason, issue, sign
+from agent.config_load import load
+from agent.entry import Entry
+from agent.errors import LedgerError
+from agent.events import Event
+from agent.flips import Flips
+from agent.incidents import CommandResult
+from agent.keys import generate, load_private
+from agent.ledger import Ledger
+from agent.untrusted import BURST
+from tests.unit.test_cli_flip import CONFIG
+from tests.unit.test_executor import EVIDENCE
+from tests.unit.test_ledger_disk import FLAGS
+
+
+class House:
+    """`Flips` over a flagd file; `told` and `results` are what it has published."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "flipback.yaml").write_text(CONFIG)
+        self.file = directory / "flags.json"
+        self.file.write_text(FLAGS)
+        self.config = load(directory / "flipback.yaml")
+        private, _ = generate(self.config.state_dir)
+        self.key = load_private(private)
+        self.told: list[Event] = []
+        self.results: list[CommandResult] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.flips = Flips(self.config, self._emit, self._result)
+
+    async def _emit(self, event: Event) -> None:
+        await self.open.wait()
+        self.told.append(event)
+
+    async def _result(self, result: CommandResult) -> None:
+        self.results.append(result)
+
+    async def command(self, **changes: Any) -> Command:
+        (flag,) = self.config.flags
+        status = await self.flips._executor.look(flag.flag, flag.environment)
+        words: dict[str, Any] = {
+            "flag": flag.flag,
+            "environment": flag.environment,
+            "service": flag.service,
+            "backend": flag.backend,
+            "target": flag.safe,
+            "trigger": "errors",
+            "flag_version": status.version,
+            "issued_at": time.time(),
+            "rules_hash": "r",
+            "evidence": EVIDENCE,
+        }
+        return issue(**{**words, **changes})
+
+    async def execute(self, made: Command) -> bytes:
+        raw = sign(made, self.key)
+        await self.flips.execute(raw)
+        return raw
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path)
+    yield made
+    await made.flips.close()
+
+
+async def test_no_command_waits_for_the_audit_log(house: House) -> None:
+    house.open.clear()
+    for trigger in ("errors", "slow", "third"):
+        await house.execute(await house.command(trigger=trigger))
+    assert '"defaultVariant": "off"' in house.file.read_text()
+    assert house.told == []
+    house.open.set()
+    await house.until(lambda: [event.type for event in house.told].count(events.FLAG_ALREADY) == 2)
+
+
+async def test_the_monitor_hears_of_a_refusal_and_when_to_try_again(house: House) -> None:
+    await house.execute(await house.command())
+    house.file.write_text(FLAGS)
+    made = await house.command()
+    await house.execute(made)
+    await house.until(lambda: len(house.results) == 2)
+    applied, refused = house.results
+    assert (applied.outcome, applied.retry_at) == ("applied", None)
+    assert (refused.outcome, refused.reason, refused.command) == ("rejected", Reason.COOLDOWN, made.id)
+    assert refused.retry_at is not None
+    assert 0 < refused.retry_at - time.time() <= house.config.command.cooldown
+
+
+async def test_of_a_flood_of_garbage_few_are_published_and_all_are_counted(house: House) -> None:
+    house.flips.refuse([b"garbage %d" % n for n in range(5000)])
+    await house.until(lambda: len(house.results) >= BURST)
+    await asyncio.sleep(0)
+    assert len(house.told) == len(house.results) <= BURST + 5
+    assert house.flips._executor._untrusted.count == 5000
+
+
+async def test_the_next_refusal_after_a_flood_says_how_many_were_not_published(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.flips.refuse([b"garbage %d" % n for n in range(1000)])
+    await house.until(lambda: len(house.told) >= BURST)
+    published = len(house.told)
+    bucket = house.flips._executor._untrusted
+    monkeypatch.setattr(bucket, "_monotonic", lambda: time.monotonic() + 60.0)
+    house.flips.refuse([b"one more"])
+    await house.until(lambda: len(house.told) > published)
+    assert house.told[-1].data["suppressed"] == 1000 - published
+
+
+async def test_copies_of_an_old_command_are_answered_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = await house.execute(await house.command())
+    looked: list[str] = []
+    get = Ledger.get
+
+    def counted(ledger: Ledger, name: str) -> Entry | None:
+        looked.append(name)
+        return get(ledger, name)
+
+    monkeypatch.setattr(Ledger, "get", counted)
+    for _ in range(100):
+        await house.flips.execute(raw)
+    assert len(looked) == 1
+    await house.until(lambda: bool(house.told) and house.told[-1].type == events.COMMAND_REJECTED)
+    assert [event.data["reason"] for event in house.told if event.type == events.COMMAND_REJECTED] == ["duplicate"]
+
+
+async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    recover = house.flips._executor.recover
+
+    async def fail_first() -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise LedgerError("the disk of the ledger did not answer within 1 s")
+        return await recover()
+
+    monkeypatch.setattr(house.flips._executor, "recover", fail_first)
+    monkeypatch.setattr("agent.flips.RECOVER_EVERY", 0.01)
+    house.flips.recover()
+    # Commands are carried out meanwhile.
+    await house.execute(await house.command())
+    assert '"defaultVariant": "off"' in house.file.read_text()
+    await house.until(lambda: len(tried) == 2)
