@@ -41,6 +41,7 @@ AUTOMATION_RESUMED: Final = "flipback.automation.resumed"
 DRIFT_WORSE: Final = "flipback.drift.worse"
 DRIFT_BETTER: Final = "flipback.drift.better"
 INABILITY: Final = "flipback.inability"
+TELEMETRY_REJECTED: Final = "flipback.telemetry.rejected"
 
 AUTOMATION: Final = "automation"
 """The subject of what concerns no single flag: halts, and an outage of everything."""

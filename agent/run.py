@@ -35,6 +35,7 @@ from agent.publisher import Publisher
 from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
+from agent.telemetry_watch import TelemetryWatch
 from agent.topic_watch import TopicWatch
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
@@ -164,6 +165,9 @@ class Worker:
                 self._begin("publishing heartbeats", presence.heart.run(), stack)
                 if "monitor" in self.roles or "executor" in self.roles:
                     self._begin("watching the others", presence.watch(self.publisher.event), stack)
+                if self.ingest is not None:
+                    counted = self.ingest.ingest.counts.telemetry
+                    self._begin("watching telemetry", TelemetryWatch().run(counted, self.publisher.event), stack)
                 if self.flips is not None:
                     self._begin("watching flags", self._watch_flags(self.flips), stack)
                     self._begin("checking backends", self._check_flips(self.flips), stack)

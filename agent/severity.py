@@ -27,6 +27,7 @@ _WARNING = frozenset(
         events.FLAG_NOT_RECOVERED,
         events.FLAG_EFFECT_UNKNOWN,
         events.FLAG_RECOVERY_UNKNOWN,
+        events.TELEMETRY_REJECTED,
     }
 )
 """A person should look."""

@@ -13,15 +13,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from detectors.cells import Cells
 from streams.clock import Clock, Now
 from streams.decode import Decoder
 from streams.decode_columns import Reject
+from streams.faults import Fault
 from streams.intern import Interner
 from streams.partials import VERSION, Partial, encode, pack, split
 from streams.reading import Delivery, Position
-from streams.reduce import Reducer
+from streams.reduce import AHEAD, Reducer
+from streams.sample import HIT_KIND, NO_OUTCOME_KIND, REJECTED_KIND
 from streams.slices import Source
 from streams.telemetry_counts import TelemetryCounts
 
@@ -117,8 +120,14 @@ class Ingest:
         batch = self._decoder.decode(delivery.slice)
         ahead = owned.reducer.add(batch, self._clock.now().latest)
         owned.processed = delivery.after
-        counted = len(batch.columns.ts) - sum(reject.rows for reject in ahead)
-        self.counts.add(delivery.slice, counted, rejects := batch.rejects + ahead)
+        too_early = sum(reject.rows for reject in ahead)
+        kind = batch.columns.kind
+        counted = int(np.count_nonzero(kind != REJECTED_KIND)) - too_early
+        no_outcome = int(np.count_nonzero((kind >= NO_OUTCOME_KIND) & (kind < HIT_KIND)))
+        faults = batch.faults
+        if too_early:
+            faults = [*faults, Fault("rejected", AHEAD.field, AHEAD.said, too_early, ahead[0].reason)]
+        self.counts.add(delivery.slice, counted, rejects := batch.rejects + ahead, faults, no_outcome)
         return rejects
 
     def committable(self, source: Source) -> int | None:

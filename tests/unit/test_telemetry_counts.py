@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
+from agent.severity import level
+from agent.telemetry_watch import TelemetryWatch
 from streams.decode_columns import Reject
+from streams.faults import Fault, FaultKind
 from streams.slices import Slice, Source
-from streams.telemetry_counts import MAX_EXAMPLE, MAX_REASON, NOTHING, WITHIN, Count, TelemetryCounts
+from streams.telemetry_counts import MAX_EXAMPLE, MAX_REASON, NOTHING, WITHIN, Count, Telemetry, TelemetryCounts
 
 SOURCE = Source("requests", 3)
 
@@ -37,3 +42,50 @@ def test_the_newest_rejected_record_is_the_example_and_harms_no_terminal() -> No
     assert (len(found.reason), len(found.example)) == (MAX_REASON, MAX_EXAMPLE)
     assert found.example.startswith("\\x1b[2Jxxx")
     assert found.example.isprintable()
+
+
+def fault(kind: FaultKind, field: str, samples: int = 1) -> Fault:
+    return Fault(kind, field, "is wrong", samples, "7")
+
+
+def test_faults_of_the_last_minute_are_told_the_most_frequent_first() -> None:
+    now = 100.0
+    counts = TelemetryCounts(lambda: now)
+    counts.add(slice_of(b"{}"), 1, [], [fault("dropped", "latency_ms")], no_outcome=1)
+    now += 30
+    counts.add(slice_of(b"{}"), 1, [reject(10)], [fault("rejected", "ts", 5), fault("dropped", "latency_ms")])
+    (told,) = counts.telemetry()
+    assert told == Telemetry(
+        topic="requests",
+        received=3,
+        rejected=1,
+        no_outcome=1,
+        faults=(fault("rejected", "ts", 5), fault("dropped", "latency_ms", 2)),
+    )
+    now += WITHIN - 29
+    (told,) = counts.telemetry()
+    assert (told.no_outcome, told.faults[1]) == (0, fault("dropped", "latency_ms"))
+
+
+def test_a_topic_is_told_at_once_and_then_once_a_minute_while_it_is_faulty() -> None:
+    watch, bad = TelemetryWatch(), telemetry_of(fault("rejected", "ts"))
+    assert [event.subject for event in watch.events([bad], now=5.0, at=1e9)] == ["requests"]
+    assert watch.events([bad], now=5.0 + WITHIN - 1, at=1e9) == []
+    assert len(watch.events([bad], now=5.0 + WITHIN, at=1e9)) == 1
+
+
+def test_what_often_means_something_else_is_no_reason_to_tell() -> None:
+    assert TelemetryWatch().events([telemetry_of(fault("dropped", "id"))], now=5.0, at=1e9) == []
+    assert TelemetryWatch().events([telemetry_of()], now=5.0, at=1e9) == []
+
+
+def test_the_event_warns_and_says_what_is_wrong_with_an_example() -> None:
+    (event,) = TelemetryWatch().events([telemetry_of(fault("rejected", "ts", 1950))], now=5.0, at=1e9)
+    assert event.type == "flipback.telemetry.rejected"
+    assert level(event) == logging.WARNING
+    assert event.data["reason"] == "ts: is wrong, such as 7 (1,950 samples, rejected)"
+    assert (event.data["received"], event.data["rejected"]) == (2000, 1950)
+
+
+def telemetry_of(*faults: Fault) -> Telemetry:
+    return Telemetry(topic="requests", received=2000, rejected=1950, no_outcome=0, faults=faults)
