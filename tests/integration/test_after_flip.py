@@ -117,9 +117,9 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
             subprocess.run, deployment.flipback("status", "-c", str(deployment.config)), capture_output=True, text=True
         )
         (line,) = [line for line in shown.stdout.splitlines() if "production/obeyed/errors" in line]
-        assert "commanded  effective  recovered" in line
+        assert "turned back  effective  recovered" in line
         (line,) = [line for line in shown.stdout.splitlines() if "production/ignored/errors" in line]
-        assert f"commanded  ineffective  not recovered: {failed['verdict']}  " in line
+        assert f"turned back  ineffective  not recovered: {failed['verdict']}  " in line
     finally:
         deployment.close()
 
