@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import MalformedEvent
+from streams.errors import UNREADABLE
 
 COMMAND_RECEIVED: Final = "flipback.command.received"
 COMMAND_REJECTED: Final = "flipback.command.rejected"
@@ -113,7 +114,7 @@ def from_kafka(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Eve
         )
     except KeyError as error:
         raise MalformedEvent(f"the event has no header {error.args[0]}") from error
-    except (ValueError, msgspec.MsgspecError) as error:
+    except UNREADABLE as error:
         raise MalformedEvent(f"the event cannot be read: {error}") from error
 
 

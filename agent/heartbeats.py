@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from streams.errors import UNREADABLE
+
 EVERY = 10.0
 """Seconds between two heartbeats of a process whose state does not change; a change is published within a second."""
 
@@ -121,7 +123,7 @@ def decode(value: bytes) -> Heartbeat | None:
         return None
     try:
         return _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

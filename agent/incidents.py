@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from agent.flag_state import FlagStatus, newest
+from streams.errors import UNREADABLE
 from streams.observer import Exposure
 
 Outcome = Literal["commanded", "shadow"]
@@ -144,7 +145,7 @@ class Known:
         for decoder in (_incident, _aftermath, _result, _ill):
             try:
                 record = decoder.decode(value or b"")
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 continue
             if isinstance(record, Incident):
                 self.incidents[record.id] = record
@@ -186,7 +187,7 @@ class Known:
         """Take in a record of the flags topic and return what it says, as it was published."""
         try:
             status = _status.decode(value or b"")
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.unreadable += 1
             return None
         self.see(status)

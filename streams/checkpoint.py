@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from detectors.spec import TriggerSpec
 from detectors.state import Arrays
-from streams.errors import CheckpointError
+from streams.errors import UNREADABLE, CheckpointError
 
 EVERY = 10
 """Seconds of event time between two checkpoints of a shard."""
@@ -85,7 +85,7 @@ def decode(value: bytes) -> Checkpoint:
     try:
         record = _decoder.decode(_inflated(value))
         memory = {name: _unpacked(packed) for name, packed in record.memory.items()}
-    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+    except (*UNREADABLE, zlib.error) as error:
         raise CheckpointError(f"a checkpoint of {len(value)} bytes cannot be read: {error}") from error
     return Checkpoint(of=record.of, time=record.time, stale=record.stale, memory=memory)
 

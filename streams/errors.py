@@ -4,6 +4,7 @@ StreamsError
 ├── LayoutError           a columnar batch does not have its layout
 ├── PartialError          a record of the partials topic cannot be read
 ├── CheckpointError       a checkpoint cannot be read, or is too large to be written
+├── ClockError            something was judged by a clock that was wrong
 ├── TopicError            a topic cannot be created or described
 └── DriftUnavailable      drift is to be detected, but the library for it is not installed
 
@@ -11,6 +12,14 @@ Messages say what, where, what was expected and what to do.
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What msgspec raises for bytes of others; RecursionError where they nest a thousand deep, in fields that nobody knows
+too."""
 
 
 class StreamsError(Exception):

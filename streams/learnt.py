@@ -12,6 +12,7 @@ import msgspec
 
 from detectors.fast import Day
 from detectors.spec import TriggerSpec
+from streams.errors import UNREADABLE
 
 EVERY = 600
 """Seconds of event time between two records of a trigger: what a restart may lose is little of a day."""
@@ -48,7 +49,7 @@ def decode(value: bytes | None) -> Learnt | None:
     """What a record says; None where it is none."""
     try:
         return _decoder.decode(value or b"")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

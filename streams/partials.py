@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from detectors.cells import COUNTS, Cells, Int, Scope
-from streams.errors import PartialError
+from streams.errors import UNREADABLE, PartialError
 from streams.slices import Source
 
 VERSION = 2
@@ -71,7 +71,7 @@ class Partial(msgspec.Struct, array_like=True, frozen=True):
 
 K = TypeVar("K", tuple[str, str, str, str], str)
 
-_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError)
+_DAMAGE = (*UNREADABLE, TypeError, OverflowError)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Partial)
 

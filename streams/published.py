@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from streams.errors import UNREADABLE
 
 
 class _Judged(msgspec.Struct, frozen=True):
     """What every version of a health record has."""
 
-    time: int
+    time: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 _decoder = msgspec.json.Decoder(_Judged)
@@ -24,7 +28,7 @@ def newest_judged(record: bytes | None, latest: float) -> tuple[int | None, str]
         return None, ""
     try:
         time = _decoder.decode(record).time
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return None, f"it cannot be read: {error}"
     if time > latest:
         return None, f"its time is {time - latest:.0f} s ahead of this machine's clock"
