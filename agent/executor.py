@@ -187,10 +187,6 @@ class Executor:
                     break
             return self._watch.observe(ref, state, safe=managed.safe, at=self._now())
 
-    async def flips(self, ref: FlagRef) -> list[float]:
-        """When flipback wrote the flag, in Unix seconds, oldest first. Raises LedgerError."""
-        return await self._disk.run(lambda: self._ledger.flips(ref.environment, ref.flag))
-
     def close(self) -> None:
         self._disk.close()
 

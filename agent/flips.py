@@ -19,7 +19,6 @@ from agent.breaker import Limits
 from agent.commands import Command
 from agent.config import Config, Flag
 from agent.config_load import rules_hash
-from agent.contest import Contests
 from agent.errors import BackendError, LedgerError
 from agent.events import Event
 from agent.executor import Executor
@@ -125,7 +124,6 @@ class Flips:
         """Why nothing is done without a person, if so; one of `problems`."""
         self.skew = Skew(rules_hash(config))
         self._background = Background()
-        self._emit = emit
         ledger = open_ledger(config)
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
@@ -133,7 +131,6 @@ class Flips:
         self._replays = Replays()
         self._retries = Retries(self._again)
         self._results = Results(result)
-        self._contests = Contests(self._executor.flips)
         self._looking = {
             name: Looking(name, backend, refs, self._executor.look)
             for name, backend in self._backends.items()
@@ -209,21 +206,11 @@ class Flips:
         async def seen(status: FlagStatus) -> None:
             for news in self._news(status):
                 await publish(news)
-            await self._contest(status)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell())
             for looking in self._looking.values():
                 group.create_task(looking.run(seen))
-
-    async def _contest(self, status: FlagStatus) -> None:
-        try:
-            event = await self._contests.seen(status)
-        except LedgerError as error:
-            log_event(_logger, "ledger.failed", level=logging.ERROR, step="contest", error=str(error))
-            return
-        if event is not None:
-            self.later(partial(self._emit, event))
 
     async def _tell(self) -> None:
         while True:
