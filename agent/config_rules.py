@@ -20,6 +20,7 @@ from detectors.errors import GrammarError, SpecError
 from detectors.grammar import format_seconds
 from detectors.spec import LONGEST, RATIOS, Condition, TriggerSpec
 from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
+from streams.sources import pattern_of
 
 _FLIP_BUDGET = 5
 """Seconds a flip may take in all; a command that expires sooner could be right and still never be carried out."""
@@ -113,6 +114,11 @@ def _telemetry(telemetry: Iterable[TelemetrySettings], prefix: str, note: Note) 
     seen: dict[str, int] = {}
     for index, source in _right(telemetry):
         path, topic = f"telemetry[{index}].topic", source.topic
+        if source.source is not WRONG:
+            try:
+                pattern_of(source.source)
+            except ValueError as error:
+                note(f"telemetry[{index}].source", f"is {error}", "write instance, partition, or such as ([^/]+)/")
         if topic is WRONG:
             continue
         if topic in seen:

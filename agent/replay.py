@@ -18,6 +18,7 @@ from streams.evidence import Evidence
 from streams.monitor import Second
 from streams.replay import BATCH, Replay
 from streams.settings import Format
+from streams.sources import INSTANCE
 
 
 class Change(msgspec.Struct, tag_field="type", tag="change", frozen=True):
@@ -104,8 +105,15 @@ def replay(
         batch=batch,
         names=[str(path) for path in files],
         habits=config.habits(),
+        source=_source(config),
     )
     return run, lines(run, config, evaluations=evaluations)
+
+
+def _source(config: Config) -> str:
+    """What counts as one source where all topics agree on it; else an instance."""
+    rules = {telemetry.source for telemetry in config.telemetry}
+    return rules.pop() if len(rules) == 1 else INSTANCE
 
 
 def lines(run: Replay, config: Config, *, evaluations: bool) -> Iterator[Line]:

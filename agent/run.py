@@ -196,6 +196,7 @@ class Worker:
                 self.connection,
                 self.topics,
                 formats={t.topic: t.format for t in config.telemetry},
+                sources={t.topic: t.source for t in config.telemetry},
                 watch=watch_list(self.specs, self.habits),
                 max_scopes=config.max_scopes,
                 max_lateness=config.max_lateness,

@@ -23,6 +23,7 @@ from streams.intern import Interner, Table
 from streams.sample import MAX_TIME, MIN_TIME
 from streams.settings import Format
 from streams.slices import MAX_AHEAD, Slice, Source
+from streams.sources import INSTANCE, SourceRule
 
 CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
     b"application/json": "json",
@@ -58,8 +59,12 @@ class Decoder:
     Slices of a source partition are given in their order: snapshots of counters count by what came before them.
     """
 
-    def __init__(self, formats: Mapping[str, Format], interner: Interner) -> None:
+    def __init__(
+        self, formats: Mapping[str, Format], interner: Interner, sources: Mapping[str, str] | None = None
+    ) -> None:
+        """`sources` says of topics what counts as one source (streams.sources); else that is the instance."""
         self._formats = formats
+        self._sources = {topic: SourceRule(rule) for topic, rule in (sources or {}).items() if rule != INSTANCE}
         self._interner = interner
         self._bases: dict[Source, CounterBases] = {}
 
@@ -87,6 +92,9 @@ class Decoder:
             for form, first, stop in self._runs(slice)
         ]
         columns, clamped = _clamp(cleaned(joined(parts), table, rejects.faults), stamps)
+        rule = self._sources.get(slice.source.topic)
+        if rule is not None:
+            columns = replace(columns, instance=rule.numbered(columns.instance, slice.source, table))
         return Batch(
             source=slice.source,
             offsets=np.array(slice.offsets, dtype=np.int64),

@@ -39,8 +39,9 @@ of days is not gone through before the present."""
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
-    `formats` maps a telemetry topic to its format, `partitions` any topic to its number of partitions; `watch` is what
-    triggers need. Reading begins with what is younger than `lookback` seconds, and than `COUNTED`.
+    `formats` maps a telemetry topic to its format, `sources` to what counts as one source there, `partitions` any topic
+    to its number of partitions; `watch` is what triggers need. Reading begins with what is younger than `lookback`
+    seconds, and than `COUNTED`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class IngestRole:
         topics: Topics,
         *,
         formats: Mapping[str, Format],
+        sources: Mapping[str, str] | None = None,
         watch: WatchList,
         max_scopes: int,
         max_lateness: float,
@@ -75,7 +77,7 @@ class IngestRole:
             positions=self._reading.positions,
             partitions=partitions,
             partials_partitions=partitions[topics.partials],
-            decoder=Decoder(formats, interner),
+            decoder=Decoder(formats, interner, sources),
             interner=interner,
             max_lateness=max_lateness,
             send=self._send,

@@ -25,6 +25,7 @@ from streams.partials import VERSION, Partial, encode, pack
 from streams.reduce import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source
+from streams.sources import INSTANCE
 from streams.watch import watch_list
 
 BATCH = 2000
@@ -78,9 +79,11 @@ class Replay:
         batch: int = BATCH,
         names: Sequence[str] = (),
         habits: Sequence[Habit] = (),
+        source: str = INSTANCE,
     ) -> None:
+        """`source` says what counts as one source of evidence (streams.sources)."""
         interner = Interner(watch_list(specs, habits), max_scopes)
-        self._decoder = Decoder({TOPIC: format}, interner)
+        self._decoder = Decoder({TOPIC: format}, interner, {TOPIC: source})
         self._tapes = [
             _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, max_lateness))
             for p, records in enumerate(recordings)

@@ -97,3 +97,14 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: Annotated[
         Format, Meta(description="How its records are written; the content-type header of a record outranks it.")
     ] = "json"
+    source: Annotated[
+        str,
+        Meta(
+            description="What counts as one source of evidence: `instance`, the sample's; `partition`, the topic's; or "
+            "a regular expression that matches the beginning of instances, whose one group is the source, such as "
+            "`([^/]+)/` for the host in host-1/worker-2.",
+            min_length=1,
+            max_length=200,
+            extra={"expected": "instance, partition, or a regular expression with one group"},
+        ),
+    ] = "instance"
