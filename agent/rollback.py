@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
-from agent.backends.contract import FlagBackend, FlagRef
+from agent.backends.contract import FlagBackend, FlagRef, Health
 from agent.commands import BY_HAND, Command, Evidence, issue, sign
 from agent.config import Config, Flag
 from agent.config_load import rules_hash
@@ -89,11 +89,11 @@ def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: st
 
 async def direct(
     config: Config, flags: Sequence[Flag], *, reason: str, by: str
-) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, tuple[str, ...]]]:
+) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, Health]]:
     """Make each flag safe from here, without Kafka and without a running agent; what stops one stops no other.
 
-    Yields each with what may keep applications from seeing it: what the flag system says against a flip, asked after
-    the write, which waits for no question. Raises ConfigError and LedgerError where nothing can be begun.
+    Yields each with what may keep applications from seeing it: what the flag system says against a flip, for which the
+    write does not wait. Raises ConfigError and LedgerError where nothing can be begun.
     """
     key = PrivateKey(Ed25519PrivateKey.generate())
     ledger = open_ledger(config)
@@ -101,25 +101,27 @@ async def direct(
     executor = make_executor(config, ledger, watch_from(ledger), backends, [key.public], emit=None)
     try:
         for flag in flags:
+            # Asked before the write, after which a hard link is not to be seen any more, and awaited after it.
+            against = asyncio.create_task(_against(backends[flag.backend], flag))
             try:
                 status = await executor.look(flag.flag, flag.environment)
             except BackendError as error:
-                yield flag, error, ()
+                against.cancel()
+                yield flag, error, Health(())
                 continue
             result = await executor.execute(sign(order(config, flag, status, reason=reason, by=by), key))
-            yield flag, result, await _against(backends[flag.backend], flag)
+            yield flag, result, await against
     finally:
         executor.close()
         await asyncio.gather(*(backend.close() for backend in backends.values()))
 
 
-async def _against(backend: FlagBackend, flag: Flag) -> tuple[str, ...]:
+async def _against(backend: FlagBackend, flag: Flag) -> Health:
     ref = FlagRef(flag.flag, flag.environment)
     try:
-        health = await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
+        return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
     except BackendError as error:
-        return (f"whether applications see it could not be asked: {error}",)
-    return (*health.problems, *health.doubts)
+        return Health((f"it could not be asked: {error}",))
 
 
 async def by_kafka(

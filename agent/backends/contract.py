@@ -2,7 +2,8 @@
 
 A write names the version that it expects and an operation id, and goes through only if the flag is still that one.
 Whether a write landed is asked by `verify`, never guessed: an answer may be lost, late or wrong. Deadlines are
-absolute, in seconds of `time.monotonic()`; an operation ends by its deadline, with Timeout if need be. Nothing retries.
+absolute, in seconds of `time.monotonic()`; an operation ends by its deadline, with Timeout if need be, or Unsent where
+a write came to nothing. Nothing retries.
 
 Errors are those under BackendError. Auth, Permission, NotFound, Invalid, Unsupported, Throttled, Conflict and Unsent
 say that nothing was written. After Failed a write may have landed, after Timeout and other Transients it may land yet.

@@ -92,9 +92,11 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
             todo = "look at the flag and try again"
             click.echo(f"flipback: {name}: {result.outcome}: {result.detail or 'not done'}; {todo}", err=True)
             status = _NOT_DONE
-        for doubt in against:
-            click.echo(f"flipback: {name}: LOOK whether applications see it: {doubt}", err=True)
+        for problem in against.problems:
+            click.echo(f"flipback: {name}: LOOK whether applications see it: {problem}", err=True)
             status = status or _MAYBE_UNSEEN
+        for doubt in against.doubts:
+            click.echo(f"flipback: {name}: to be looked at: {doubt}", err=True)
     return status
 
 

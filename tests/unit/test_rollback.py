@@ -145,6 +145,12 @@ def test_what_may_keep_applications_from_seeing_it_is_said_and_ends_with_a_statu
     assert "'somebody-elses'" in output.err
 
 
+def test_what_is_only_a_doubt_is_said_and_the_rollback_is_well(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.cart.with_name("second-name.json").hardlink_to(home.cart)
+    assert home.rollback("new-cart") == 0
+    assert "production/new-cart: to be looked at: " in capsys.readouterr().err
+
+
 def test_who_did_it_and_why_is_in_the_ledger_and_told_later_by_a_running_executor(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
