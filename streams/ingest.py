@@ -1,6 +1,6 @@
 """Stage 1: slices of source partitions in, partials out, and the offsets that may be committed.
 
-A source partition's watermark follows the newest sample while records wait to be read, and the clock once a fetch
+A source partition's watermark follows the samples while records wait to be read, and the clock once a fetch
 answer has shown that none do; DESIGN section 4. What is closed by it is sent to the partials partitions, and only
 when all of that is acknowledged may offsets be committed, up to the oldest record of a second still open.
 """

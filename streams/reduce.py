@@ -1,15 +1,16 @@
 """One source partition's samples to cells: which second a sample counts in, and which seconds are closed.
 
 What is in a cell depends on the order of the samples and on what `close` was told, never on how they were cut into
-batches. A sample is late when its second has ended at least `max_lateness` before the newest sample before it, or is
-closed; it is counted as late in the oldest second that is still open then. Starts of requests are followed in
-`in_flight`, and counted in nothing.
+batches. A sample is late when its second has ended at least `max_lateness` before the time that is reached
+(`progress`), or is closed; it is counted as late in the oldest second that is still open then. Starts of requests are
+followed in `in_flight`, and counted in nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -25,6 +26,7 @@ from streams.fold import Rows, fold, stacked
 from streams.in_flight import InFlight, summed_up
 from streams.intern import Interner, Measures, Table
 from streams.partials import empty
+from streams.progress import Progress
 from streams.sample import LATE_KIND, REJECTED_KIND, STARTED_KIND
 from streams.slices import Source
 from streams.sums import dense
@@ -76,7 +78,7 @@ class Reducer:
         self._source = source
         self._interner = interner
         self._max_lateness = max_lateness
-        self._newest = -math.inf
+        self._progress = Progress()
         self._closed: float = -math.inf
         self._next_offset: int | None = None
         self._first_offsets: dict[int, int] = {}
@@ -93,8 +95,13 @@ class Reducer:
 
     @property
     def newest(self) -> float | None:
+        """The time that the samples have reached, at most the clock's when they came; None before it is known."""
+        return self._progress.reached
+
+    @property
+    def last(self) -> float | None:
         """Time of the newest sample, at most the clock's when it came; None before the first."""
-        return None if self._newest == -math.inf else self._newest
+        return None if self._progress.newest == -math.inf else self._progress.newest
 
     @property
     def committable(self) -> int | None:
@@ -139,7 +146,7 @@ class Reducer:
         # Times are positive, so this is their floor.
         second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
-        open_from = self._open_from(columns.ts, columns.kind == REJECTED_KIND, now)
+        open_from = self._open_from(columns, batch.table.instances.names, now)
         if len(columns.ids):
             ended = columns.kind != STARTED_KIND
             if len(self._in_flight) or not ended.all():
@@ -231,26 +238,32 @@ class Reducer:
                     latency_ms[row] = least
         return latency_ms
 
-    def _newest_before(self, ts: Float, rejected: NDArray[np.bool_], now: float, first: float | None = None) -> Float:
-        """The newest time before each sample, -inf before the first; `first` is that before all of them."""
+    def _newest_before(self, ts: Float, rejected: NDArray[np.bool_], now: float) -> Float:
+        """The time of the newest sample before each sample, -inf before the first."""
         told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
-        newest = np.concatenate(([self._newest if first is None else first], np.minimum(told[:-1], now)))
+        newest = np.concatenate(([self._progress.newest], np.minimum(told[:-1], now)))
         before: Float = np.maximum.accumulate(newest)
         return before
 
-    def _open_from(self, ts: Float, rejected: NDArray[np.bool_], now: float) -> Float | None:
-        """The first open second when each sample comes, None if none of them can be late; moves `newest` on.
+    def _open_from(self, columns: Columns, names: Sequence[str], now: float) -> Float | None:
+        """The first open second when each sample comes, None if none of them can be late.
 
-        What is rejected moves it not: its time may be wrong.
+        What is rejected has no word in how far the samples have come: its time may be wrong.
         """
-        told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
-        before, after = self._newest, max(self._newest, min(float(told.max()), now))
-        self._newest = after
-        # Most batches span less than the lateness: then one look at the earliest is enough.
-        if math.floor(ts.min()) + 1 > max(after - self._max_lateness, self._closed):
-            return None
-        newest = self._newest_before(ts, rejected, now, before)
-        return np.floor(np.maximum(newest - self._max_lateness, self._closed))
+        ts, told = np.minimum(columns.ts, now), columns.kind != REJECTED_KIND
+        if told.all():
+            reached = self._progress.advance(ts, columns.instance, names, self._max_lateness)
+        else:
+            before = self._progress.reached
+            reached = np.full(len(ts) + 1, -math.inf if before is None else before)
+            if told.any():
+                # A lateness without a bound: of all rows it is asked what was reached.
+                found = self._progress.advance(ts[told], columns.instance[told], names, -math.inf)
+                reached[1 : np.count_nonzero(told) + 1] = found
+            reached = reached[np.cumsum(told)]
+        if reached is not None:
+            return np.floor(np.maximum(reached - self._max_lateness, self._closed))
+        return None if math.floor(columns.ts.min()) + 1 > self._closed else np.full(len(ts), self._closed)
 
     def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
         rejects = Rejects()

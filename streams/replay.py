@@ -117,15 +117,15 @@ class Replay:
                     if ended.ended:
                         mark = max(ended.mark, least)
                         yield from self._say(ended, ended.reducer.close(mark), mark)
-        newest = [tape.reducer.newest for tape in self._tapes if tape.reducer.newest is not None]
-        if newest:
-            end = math.floor(max(newest)) + 1
+        last = [tape.reducer.last for tape in self._tapes if tape.reducer.last is not None]
+        if last:
+            end = math.floor(max(last)) + 1
             for tape in self._tapes:
                 yield from self._say(tape, tape.reducer.close(end), end)
 
     def silent(self) -> list[str]:
         """The names of the recordings of which nothing has been counted so far."""
-        return [self._names[tape.source.partition] for tape in self._tapes if tape.reducer.newest is None]
+        return [self._names[tape.source.partition] for tape in self._tapes if tape.reducer.last is None]
 
     def _read(self, tape: _Tape) -> Iterator[Second]:
         values: list[bytes | None] = list(itertools.islice(tape.records, self._batch))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.cells import ERRORS, LATENCY_COUNT, REQUESTS, Scope
+from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
 from detectors.overdue import measure_of
 from streams import partials
 from streams.clock import Clock
@@ -337,6 +337,38 @@ async def test_the_cells_of_a_service_go_to_its_own_partials_partition() -> None
     for partition, value in bench.sent:
         for scope in decode(value)[1].scopes:
             assert partition == partition_of(scope.environment, scope.service, 7)
+
+
+@dataclass
+class Fleet(Log):
+    """Ten instances of a service by turns, one of which has a clock that is `ahead`, in its records' times too."""
+
+    ahead: float = 0.0
+
+    def value(self, offset: int) -> bytes:
+        ts = self.times[offset] + (self.ahead if offset % 10 == 0 else 0.0)
+        return json.dumps({"ts": ts, "service": "cart", "status": 200, "instance": f"i-{offset % 10}"}).encode()
+
+
+@pytest.mark.parametrize("ahead", [1.0, 3.0, 30.0, 55.0])
+async def test_one_instance_that_is_ahead_makes_no_sample_of_the_others_late_while_the_reader_is_behind(
+    ahead: float,
+) -> None:
+    bench = Bench(Fleet([T + n / 100 for n in range(3000)], ahead=ahead), partitions=1, now=T + 40)
+    bench.answer(T + 40, highwater=1_000_000)
+    for stop in range(200, 3001, 200):
+        bench.now += 0.05
+        bench.read(stop)
+        await bench.ingest.flush()
+    bench.now += 200
+    bench.answer(bench.now, highwater=3000)
+    await bench.ingest.flush()
+    blocks = [decode(value)[1] for _, value in bench.sent]
+    assert sum(int(cells.counts[:, LATE].sum()) for cells in blocks) == 0
+    assert sum(int(cells.counts[:, REQUESTS].sum()) for cells in blocks) == 3000
+    # Behind, it still comes on: not only when it has caught up.
+    marks = [mark for mark in bench.watermarks() if mark is not None]
+    assert T + 25 < marks[-2] <= T + 28.1
 
 
 class Stepped:
