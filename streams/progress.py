@@ -1,9 +1,9 @@
 """How far in time the samples of a partition have come, on which no single instance decides.
 
-Samples of one instance in a row are a run, `LONGEST` at most, which has a vote: its newest sample. The time that is
-reached is the one that more than half of the last `VOTES` runs have reached at some time. So it does not follow the few
-instances whose clocks are ahead, nor one that writes its samples a thousand at a time. A sample without an instance
-speaks for itself. What is reached depends on the order of the samples, never on how they were cut into batches.
+Samples of one instance in a row are a run, `LONGEST` at most, which has a vote: its newest sample. Votes are counted
+every `VOTES`: what more than half of those have reached is reached. So the time does not follow the few instances whose
+clocks are ahead, nor one that writes its samples a thousand at a time. A sample without an instance speaks for itself.
+What is reached depends on the order of the samples, never on how they were cut into batches.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.cells import Int
 from streams.decode_columns import Float
@@ -26,8 +27,7 @@ FEWEST: Final = 3
 """Votes before the first count: of two nobody knows which one is ahead."""
 
 _MEDIAN = (VOTES - 1) // 2
-_EVERY = 8
-"""Votes between two counts, once there are `VOTES`: a count costs as much as 20 samples."""
+_FIRST = np.zeros(1, dtype=np.int64)
 
 
 class Progress:
@@ -48,60 +48,85 @@ class Progress:
         """Unix seconds; None before it is known."""
         return None if self._reached == -math.inf else self._reached
 
-    def advance(self, ts: Float, instance: Int, names: Sequence[str], lateness: float) -> Float | None:
+    def advance(
+        self, ts: Float, instance: Int, names: Sequence[str], lateness: float, told: NDArray[np.bool_]
+    ) -> Float | None:
         """Take in the next samples: their times and the instance of each as an index into `names`, 0 for none.
 
-        Returns for each of them the time that was reached when it came; None where that is for none of them more than
-        `lateness` after the end of its second.
+        Only those that are `told` have a word. Returns for each sample the time that was reached when it came; None
+        where that is for none of them more than `lateness` after the end of its second.
         """
+        if told.all():
+            return self._advance(ts, instance, names, lateness)
+        reached = np.full(len(ts) + 1, self._reached)
+        if told.any():
+            reached[1 : np.count_nonzero(told) + 1] = self._advance(ts[told], instance[told], names, -math.inf)
+        return reached[np.cumsum(told)]
+
+    def _advance(self, ts: Float, instance: Int, names: Sequence[str], lateness: float) -> Float | None:
         self.newest = max(self.newest, float(ts.max()))
         goes_on = 0 < self._size < LONGEST and self._name == names[instance[0]]
         starts = _starts(instance, self._size if goes_on else 0)
-        peaks, of = np.maximum.reduceat(ts, starts), instance[starts]
+        peaks = np.maximum.reduceat(ts, starts)
+        named = instance[starts] != 0
         if goes_on:
             peaks[0] = max(peaks[0], self._peak)
         elif self._name:
-            peaks, of = np.append(self._peak, peaks), np.append(-1, of)
-        # Of each run, how many votes there were when it began.
-        votes = np.cumsum(of != 0) - (of != 0)
-        reached = self._count(peaks[:-1][of[:-1] != 0])[votes[-len(starts) :]]
+            peaks, named = np.append(self._peak, peaks), np.append(True, named)
+        all_named = bool(named.all())
+        before = self._reached
+        counts = self._count(peaks[:-1] if all_named else peaks[:-1][named[:-1]])
         self._name, self._peak = names[instance[-1]], float(peaks[-1])
         self._size = len(ts) - int(starts[-1]) + (self._size if goes_on and len(starts) == 1 else 0)
         alone = None
-        if not instance.all():
+        if not all_named:
             alone = np.maximum.accumulate(np.where(instance == 0, ts, -math.inf))
             self._reached = max(self._reached, float(alone[-1]))
         # Most batches span less than the lateness: then one look at the earliest is enough.
         if math.floor(ts.min()) + 1 > self._reached - lateness:
             return None
-        rows = np.repeat(reached, np.diff(np.append(starts, len(ts))))
+        reached = np.full(len(peaks) + 1, before)
+        for places, medians in counts:
+            reached[places] = medians
+        reached = np.maximum.accumulate(reached)
+        # Of each run, what was reached when it began; a vote that is a run of before lies ahead of them.
+        begun = reached[np.cumsum(named) - named][-len(starts) :]
+        rows = np.repeat(begun, np.diff(starts, append=len(ts)))
         return rows if alone is None else np.maximum(rows, alone)
 
-    def _count(self, votes: Float) -> Float:
-        """Take in votes; returns the time that is reached before the first of them and after each."""
-        known = np.concatenate((self._votes, votes))
-        numbers = np.arange(self._ended + 1, self._ended + len(votes) + 1)
-        reached = np.full(len(votes) + 1, self._reached)
-        due = np.flatnonzero((numbers >= VOTES) & (numbers % _EVERY == 0))
-        if len(due):
-            last = np.lib.stride_tricks.sliding_window_view(known, VOTES)[due + len(self._votes) + 1 - VOTES]
-            reached[due + 1] = np.partition(last, _MEDIAN, axis=1)[:, _MEDIAN]
-        for number in range(max(self._ended + 1, FEWEST), min(self._ended + len(votes), VOTES - 1) + 1):
-            reached[number - self._ended] = np.sort(known[:number])[(number - 1) // 2]
-        reached = np.maximum.accumulate(reached)
-        self._reached = float(reached[-1])
-        self._votes, self._ended = known[-VOTES:], self._ended + len(votes)
-        return reached
+    def _count(self, votes: Float) -> list[tuple[Int, Float]]:
+        """Take in votes; returns after how many of them they were counted, and the time that was reached then."""
+        known, ended = np.concatenate((self._votes, votes)), self._ended
+        counts: list[tuple[Int, Float]] = []
+        # Before the first `VOTES` are there, all there are.
+        early = range(max(ended + 1, FEWEST), min(ended + len(votes), VOTES - 1) + 1)
+        if early:
+            medians = np.array([np.sort(known[:number])[(number - 1) // 2] for number in early])
+            counts.append((np.array(early) - ended, medians))
+        whole = (ended + len(votes)) // VOTES - ended // VOTES
+        if whole:
+            begin = len(self._votes) - ended % VOTES
+            blocks = known[begin : begin + VOTES * whole].reshape(-1, VOTES)
+            places = np.arange(1, whole + 1) * VOTES - ended % VOTES
+            counts.append((places, np.partition(blocks, _MEDIAN, axis=1)[:, _MEDIAN]))
+        self._reached = max([self._reached, *(float(medians.max()) for _, medians in counts)])
+        self._votes, self._ended = known[-VOTES:], ended + len(votes)
+        return counts
 
 
 def _starts(instance: Int, carried: int) -> Int:
     """The first rows of the runs; the first run has `carried` samples already."""
-    starts = np.flatnonzero(np.concatenate(([True], instance[1:] != instance[:-1])))
-    lengths = np.diff(np.append(starts, len(instance)))
+    starts = np.flatnonzero(instance[1:] != instance[:-1]) + 1
+    starts = np.concatenate((_FIRST, starts))
+    lengths = np.diff(starts, append=len(instance))
     lengths[0] += carried
     if int(lengths.max()) <= LONGEST:
         return starts
-    begun = np.repeat(starts, np.diff(np.append(starts, len(instance))))
-    place = np.arange(len(instance)) - begun
-    place[begun == 0] += carried
-    return np.flatnonzero((place % LONGEST == 0) | (np.arange(len(instance)) == begun))
+    # Where each part of a run begins, counted from the run's first sample, which may have come before.
+    parts = (lengths - 1) // LONGEST + 1
+    number = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
+    begins = starts.copy()
+    begins[0] -= carried
+    rows = np.repeat(begins, parts) + number * LONGEST
+    # Of the first run only what begins here; its part under way goes on at row 0.
+    return np.unique(np.maximum(rows, 0)) if carried else rows

@@ -251,16 +251,7 @@ class Reducer:
         What is rejected has no word in how far the samples have come: its time may be wrong.
         """
         ts, told = np.minimum(columns.ts, now), columns.kind != REJECTED_KIND
-        if told.all():
-            reached = self._progress.advance(ts, columns.instance, names, self._max_lateness)
-        else:
-            before = self._progress.reached
-            reached = np.full(len(ts) + 1, -math.inf if before is None else before)
-            if told.any():
-                # A lateness without a bound: of all rows it is asked what was reached.
-                found = self._progress.advance(ts[told], columns.instance[told], names, -math.inf)
-                reached[1 : np.count_nonzero(told) + 1] = found
-            reached = reached[np.cumsum(told)]
+        reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, told)
         if reached is not None:
             return np.floor(np.maximum(reached - self._max_lateness, self._closed))
         return None if math.floor(columns.ts.min()) + 1 > self._closed else np.full(len(ts), self._closed)

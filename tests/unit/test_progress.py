@@ -39,13 +39,14 @@ class Model:
     def vote(self, peak: float) -> None:
         self.votes.append(peak)
         count = len(self.votes)
-        if count >= FEWEST and (count < VOTES or count % 8 == 0):
+        if count >= FEWEST and (count < VOTES or count % VOTES == 0):
             last = sorted(self.votes[-VOTES:])
             self.reached = max(self.reached, last[(len(last) - 1) // 2])
 
 
 def advance(progress: Progress, times: list[float], instances: list[int]) -> list[float] | None:
-    found = progress.advance(np.array(times), np.array(instances, dtype=np.int64), NAMES, LATENESS)
+    told = np.ones(len(times), dtype=bool)
+    found = progress.advance(np.array(times), np.array(instances, dtype=np.int64), NAMES, LATENESS, told)
     return None if found is None else found.tolist()
 
 
@@ -105,3 +106,19 @@ def test_an_instance_that_comes_first_and_is_ahead_decides_nothing() -> None:
     advance(progress, [500.0] * 10 + [1.0, 2.0, 3.0, 4.0], [1] * 10 + [2, 3, 2, 3])
     assert progress.reached is not None
     assert progress.reached <= 4.0
+
+
+def test_what_has_no_word_is_told_what_is_reached_and_changes_nothing() -> None:
+    rng = random.Random(3)
+    rows = [(rng.uniform(0, 60), rng.randrange(11), rng.random() < 0.7) for _ in range(300)]
+    whole, others = Progress(), Progress()
+    ts, instance, told = (np.array(column) for column in zip(*rows, strict=True))
+    found = whole.advance(ts, instance, NAMES, LATENESS, told)
+    expected = others.advance(ts[told], instance[told], NAMES, LATENESS, np.ones(int(told.sum()), dtype=bool))
+    assert found is not None
+    assert expected is not None
+    assert whole.reached == others.reached
+    assert found[told].tolist() == expected.tolist()
+    silent = Progress().advance(ts, instance, NAMES, LATENESS, np.zeros(len(ts), dtype=bool))
+    assert silent is not None
+    assert (silent == -math.inf).all()
