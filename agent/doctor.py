@@ -28,7 +28,7 @@ from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
-from agent.topics import there, wanted
+from agent.topics import lacking, there, wanted
 from streams.condition import shortened
 from streams.errors import StreamsError
 from streams.topics import describe
@@ -199,6 +199,8 @@ async def _brokers(config: Config) -> Finding:
         async with asyncio.timeout(2 * BUDGET_S):
             client = connection(config).client
             await there(config, client)
+            if lacks := await lacking(config, client):
+                return Finding(what="kafka", ok=False, detail="; ".join(lacks), took_ms=_since(start), local=False)
             if config.kafka.create_topics:
                 # flipback's own that are missing are made at the start.
                 return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start), local=False)

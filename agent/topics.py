@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from agent import aftermath
 from agent.backends.shown import nearest
 from agent.config import Config
 from agent.logs import log_event
 from detectors.spec import longest_lookback
 from streams.errors import TopicError
+from streams.topic_checks import shortfalls
 from streams.topics import Topics, TopicSpec, create, describe, there_are
 
 TELEMETRY_PARTITIONS = 8
@@ -41,7 +43,15 @@ async def ready(config: Config, connection: dict[str, Any]) -> dict[str, int]:
         made = await create(own(config), replication=config.kafka.replication, connection=connection)
         if made.created:
             log_event(_logger, "topics.created", topics=list(made.created))
+    for reason in await lacking(config, connection):
+        log_event(_logger, "topics.lacking", level=logging.WARNING, reason=reason)
     return await describe([spec.name for spec in wanted(config)], connection)
+
+
+async def lacking(config: Config, connection: dict[str, Any]) -> list[str]:
+    """What flipback's own topics that are there lack, such as a retention as long as triggers look back."""
+    lookback = max(longest_lookback(config.trigger_specs()), aftermath.lookback(config.flags, config.after_flip))
+    return await shortfalls(own(config), Topics(config.kafka.prefix), lookback, connection)
 
 
 async def there(config: Config, connection: dict[str, Any]) -> None:

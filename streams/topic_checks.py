@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
 
 from streams.topics import Topics, TopicSpec, administrator
+
+_TOLD_WITHIN = 3.0
 
 
 async def shortfalls(
@@ -24,12 +29,20 @@ async def shortfalls(
         if not names:
             return []
         described = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(names)}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-        settings: dict[str, dict[str, str]] = {}
-        for response in await admin.describe_configs(resources):
-            for _, _, _, name, entries in response.resources:
-                settings[name] = {entry[0]: entry[1] for entry in entries}
+        settings = await _settings(admin, names)
     return list(lacking(wanted, topics, lookback, described, settings))
+
+
+async def _settings(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
+    """The settings of the topics; none where a broker does not tell them."""
+    found: dict[str, dict[str, str]] = {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_TOLD_WITHIN):
+            for response in await admin.describe_configs(resources):
+                for _, _, _, name, entries in response.resources:
+                    found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
 
 
 def lacking(
@@ -48,10 +61,11 @@ def lacking(
         if name == topics.partials:
             # -1 keeps for ever.
             kept = int(given.get("retention.ms") or -1)
+            enough = max(spec.retention_ms or 0, int(1000 * lookback))
             if 0 <= kept < 1000 * lookback:
                 yield (
                     f"topic {name} keeps records for {kept / 1000:.0f} s, triggers look back {lookback:.0f} s: after a "
-                    f"start their windows would begin empty; set retention.ms to {spec.retention_ms}"
+                    f"start their windows would begin empty; set retention.ms to {enough}"
                 )
         least = partitions.get(topics.partials, 0)
         if name in (topics.health, topics.checkpoints) and partitions[name] < least:

@@ -25,13 +25,15 @@ def create(path: Path, as_json: bool) -> int:
     """Create the topics that are missing, telemetry topics too; those that exist are left as they are."""
     from agent.config_load import load
     from agent.kafka import connection
-    from agent.topics import wanted
+    from agent.topics import lacking, wanted
     from streams.topics import create as create_topics
 
     config = load(path)
     made = asyncio.run(
         create_topics(wanted(config), replication=config.kafka.replication, connection=connection(config).client)
     )
+    for reason in asyncio.run(lacking(config, connection(config).client)):
+        click.echo(f"warning: {reason}", err=True)
     if as_json:
         click.echo(json.dumps({"created": made.created, "existing": made.existing, "partitions": made.partitions}))
         return 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
@@ -479,6 +479,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("kind", [Log, CounterLog])
+@settings(deadline=None)  # a session of forty flushes takes as long as the machine is busy
 @given(
     gaps=st.lists(st.sampled_from([0.0, 0.1, 0.4, 1.1]), min_size=5, max_size=60),
     jitter=st.lists(st.floats(0, 0.9), min_size=60, max_size=60),
