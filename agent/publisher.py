@@ -18,6 +18,7 @@ from agent.flag_state import FlagStatus
 from agent.incidents import Aftermath, CommandResult, Ill, Incident
 from agent.logs import log_event
 from agent.severity import importance, level
+from agent.waiting import Waiting
 from streams.outbox import Outbox, Record, Stall
 from streams.topics import Topics
 
@@ -37,6 +38,7 @@ class Publisher:
         self._topics = topics
         compacted = (topics.incidents, topics.flags, topics.checkpoints, topics.healthy)
         self.outbox = Outbox(send, compacted)
+        self.commands = Waiting()
         self._announced: dict[str, int] = {}
 
     def event(self, event: Event) -> asyncio.Future[None]:
@@ -79,7 +81,11 @@ class Publisher:
 
     def problems(self) -> list[str]:
         """The topics that take no records, and what to do, one sentence each."""
-        return [_words(topic, stall) for topic, stall in self.outbox.stalls(STALLED_AFTER).items()]
+        return [self._words(topic, stall) for topic, stall in self._stalls().items()]
+
+    def _stalls(self) -> dict[str, Stall]:
+        stalls, commands = dict(self.outbox.stalls(STALLED_AFTER)), self.commands.stall(STALLED_AFTER)
+        return stalls if commands is None else {self._topics.commands: commands, **stalls}
 
     async def watch(self) -> None:
         """Announce when a topic begins to take no records, and when it takes them again. Until cancelled."""
@@ -89,25 +95,27 @@ class Publisher:
 
     def look(self) -> None:
         """Announce what changed since the last look."""
-        stalls = self.outbox.stalls(STALLED_AFTER)
+        stalls = self._stalls()
         for topic, stall in stalls.items():
             if topic not in self._announced:
                 self._announced[topic] = self.outbox.dropped(topic)
-                self.event(_inability(topic, begun=True, reason=_words(topic, stall)))
+                self.event(_inability(topic, begun=True, reason=self._words(topic, stall)))
         for topic in [*self._announced]:
             if topic not in stalls:
                 dropped = self.outbox.dropped(topic) - self._announced.pop(topic)
                 lost = f"; {dropped} records were dropped meanwhile, see the log" if dropped else ""
                 self.event(_inability(topic, begun=False, reason=f"{topic} takes records again{lost}"))
 
-
-def _words(topic: str, stall: Stall) -> str:
-    # The same as long as it lasts: a heartbeat is published when it changes.
-    error = f" ({stall.error[:_ERROR_LENGTH]})" if stall.error else ""
-    return (
-        f"{topic} takes no records: none was acknowledged for {STALLED_AFTER:.0f} s{error}; verdicts and flips go on "
-        "without it. Does the topic exist, may this process write to it, does its max.message.bytes allow 1 MB?"
-    )
+    def _words(self, topic: str, stall: Stall) -> str:
+        # The same as long as it lasts: a heartbeat is published when it changes.
+        error = f" ({stall.error[:_ERROR_LENGTH]})" if stall.error else ""
+        meaning = "verdicts and flips go on without it"
+        if topic == self._topics.commands:
+            meaning = "no flip can be ordered until it does, turn flags off by hand"
+        return (
+            f"{topic} takes no records: none was acknowledged for {STALLED_AFTER:.0f} s{error}; {meaning}. Does the "
+            "topic exist, may this process write to it, does its max.message.bytes allow 1 MB?"
+        )
 
 
 def _inability(topic: str, *, begun: bool, reason: str) -> Event:

@@ -307,7 +307,9 @@ class Worker:
         await app.producer.send_and_wait(topic, key, value, partition, None, list(headers))
 
     async def _command(self, key: bytes, value: bytes) -> None:
-        await send_until_acknowledged(self.apps()["monitor"], self.topics.commands, value, key=key)
+        app, commands = self.apps()["monitor"], self.publisher.commands
+        with commands.command():
+            await send_until_acknowledged(app, self.topics.commands, value, key=key, on_retry=commands.failed)
 
     def _flag(self, value: bytes | None) -> None:
         status = self.known.flag(value)

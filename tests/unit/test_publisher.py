@@ -129,3 +129,27 @@ def test_verdicts_are_given_up_before_flips_and_those_before_inabilities() -> No
     assert rank(trigger_type("firing")) == rank(FLAG_VERIFIED) == 1
     assert rank(INABILITY, state="begun") == 2
     assert rank("flipback.drift.worse") == 0
+
+
+async def test_a_command_that_no_broker_takes_is_an_inability_of_its_own_and_its_end_too(broker: Broker) -> None:
+    made, _ = publisher(broker)
+    now = [0.0]
+    made.commands._monotonic = lambda: now[0]
+    with made.commands.command():
+        now[0] += 1
+        with made.commands.command():
+            made.commands.failed(UnknownTopicOrPartitionError())
+        now[0] += STALLED_AFTER - 1.1
+        assert made.problems() == []
+        now[0] += 0.1
+        made.look()
+        (problem,) = made.problems()
+        assert problem.startswith("flipback.commands takes no records: none was acknowledged for 10 s (Unknown")
+        assert "no flip can be ordered until it does, turn flags off by hand" in problem
+    assert made.problems() == []
+    made.look()
+    await turns()
+    assert [(event.subject, event.data["state"]) for event in broker.events()] == [
+        ("flipback.commands", "begun"),
+        ("flipback.commands", "ended"),
+    ]
