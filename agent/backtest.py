@@ -16,7 +16,7 @@ import msgspec
 
 from agent.config import Config
 from agent.errors import ConfigError
-from agent.recorded import lost, unmatched
+from agent.recorded import lost, matches_nothing, unmatched
 from agent.replay import Change, Evaluated, Hindered, replay, text
 from agent.yaml_text import read_yaml
 from detectors.grammar import format_condition
@@ -84,7 +84,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     """`begin` and `end` are the first and the last evaluation.
 
     `notes` says what is not in the figures: triggers that fired and nothing would have been commanded, samples that did
-    not count, names that no sample had.
+    not count, names that no sample had. `matched` is false where no sample is of a service that is watched.
     """
 
     begin: float
@@ -92,6 +92,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[Fault]
     triggers: list[TriggerReport]
     notes: list[str] = []
+    matched: bool = True
 
 
 def read_labels(path: Path) -> list[Fault]:
@@ -141,6 +142,7 @@ def backtest(
             *lost(run.tally.counts),
             *unmatched(specs, run.tally.counts),
         ],
+        matched=not matches_nothing(specs, run.tally.counts),
         begin=begin,
         end=end,
         faults=list(faults),

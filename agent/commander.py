@@ -176,7 +176,7 @@ class Commander:
             detail = f"passed over: {why}; flag {spec.flag!r} of the same service is turned back in its place"
             version = self._known.flags[spec.environment, other.spec.flag].version
             await self._unable(other.spec, version, "passed over", detail)
-        undone = fight(incident, self._known.incidents.values())
+        undone = fight(incident, self._known.of_flag(spec.environment, spec.flag))
         if undone is not None:
             await self._unable(spec, status.version, "fight", undone, incident=incident.id)
 

@@ -16,14 +16,13 @@ WITHIN = 1800.0
 
 
 def fight(incident: Incident, incidents: Iterable[Incident]) -> str | None:
-    """What is to be said when `incident`, which was just commanded, is one of several flips that were each undone."""
+    """What is to be said when `incident`, which was just commanded, is one of several flips that were each undone.
+
+    `incidents` are those of its flag.
+    """
     commanded: dict[int, float] = {}
     for one in incidents:
-        if (
-            (one.environment, one.flag) == (incident.environment, incident.flag)
-            and one.outcome == "commanded"
-            and incident.commanded_at - one.commanded_at <= WITHIN
-        ):
+        if one.outcome == "commanded" and incident.commanded_at - one.commanded_at <= WITHIN:
             number = generation(one.flag_version)
             begun = one.commanded_at if one.begun_at is None else one.begun_at
             commanded[number] = min(begun, commanded.get(number, begun))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -137,6 +138,8 @@ class Known:
         self.ill: dict[int, Ill] = {}
         """What is ill in each monitor, by its place."""
         self.unreadable = 0
+        self._indexed = 0
+        self._by_place: dict[tuple[str, ...], list[str]] = {}
 
     def incident(self, value: bytes | None) -> None:
         """Take in a record of the incidents topic: an incident, a command's result, what was said after its flip, or
@@ -170,6 +173,24 @@ class Known:
         self.untrusted[record.sent] = record
         while len(self.untrusted) > _MOST_UNTRUSTED:
             del self.untrusted[next(iter(self.untrusted))]
+
+    def of_flag(self, environment: str, flag: str) -> Iterator[Incident]:
+        """The incidents of a flag, without a look at all there ever were."""
+        return self._at("flag", environment, flag)
+
+    def of_service(self, environment: str, service: str) -> Iterator[Incident]:
+        """The incidents of a service."""
+        return self._at("service", environment, service)
+
+    def _at(self, *place: str) -> Iterator[Incident]:
+        # Incidents are added and replaced, never taken away.
+        if self._indexed != len(self.incidents):
+            self._indexed = len(self.incidents)
+            self._by_place = {}
+            for one in self.incidents.values():
+                self._by_place.setdefault(("flag", one.environment, one.flag), []).append(one.id)
+                self._by_place.setdefault(("service", one.environment, one.service), []).append(one.id)
+        return (self.incidents[name] for name in self._by_place.get(place, ()))
 
     def result_of(self, incident: Incident) -> CommandResult | None:
         """The newest result of the incident's own command, whether or not its executor accepted the key."""

@@ -19,6 +19,10 @@ FlagKey = tuple[str, str]
 """Environment and flag."""
 
 
+LIMIT_MARGIN = 10.0
+"""Seconds added to the time in which flips count: the executor counts by its own clock, and one flip too many halts."""
+
+
 class Limit(NamedTuple):
     """At most `most` flags may be turned back within `within` seconds (automation in the configuration)."""
 
@@ -62,10 +66,8 @@ def given_up(key: FlagKey, version: str, known: Known, now: float, longest: floa
     `longest` is the longest time for which it is waited for, in seconds.
     """
     why = None
-    for incident in known.incidents.values():
-        if (incident.environment, incident.flag) == key and incident.flag_version == version:
-            if incident.outcome != "commanded":
-                continue
+    for incident in known.of_flag(*key):
+        if incident.flag_version == version and incident.outcome == "commanded":
             why = failed(incident, known.result_of(incident), now, longest)
             if why is None:
                 return None
@@ -82,20 +84,23 @@ def beyond_limit(
     """
     tried: dict[FlagKey, float] = {}
     others: set[FlagKey] = set()
-    for incident in known.incidents.values():
-        key = incident.environment, incident.flag
-        at = turned_back_at(incident, known.flags.get(key)) if incident.outcome == "commanded" else None
-        if at is None or now - at >= limit.within or key in group:
+    for key, status in known.flags.items():
+        # Most flags have been as they are for long; their incidents need not be looked at.
+        if not status.safe or key in group or now - (status.changed_at or now) >= limit.within + LIMIT_MARGIN:
             continue
-        if (incident.environment, incident.service) == (spec.environment, spec.service):
-            tried[key] = at
-        else:
-            others.add(key)
+        for incident in known.of_flag(*key):
+            at = turned_back_at(incident, status) if incident.outcome == "commanded" else None
+            if at is None or now - at >= limit.within + LIMIT_MARGIN:
+                continue
+            if (incident.environment, incident.service) == (spec.environment, spec.service):
+                tried[key] = at
+            else:
+                others.add(key)
     room = limit.most - len(others | set(group))
     if room < 0 or len(tried) <= room:
         return None
     # As many of the oldest must be past as there are too many.
-    due = sorted(tried.values())[len(tried) - room - 1] + limit.within
+    due = sorted(tried.values())[len(tried) - room - 1] + limit.within + LIMIT_MARGIN
     names = ", ".join(repr(name) for _, name in sorted(tried))
     clock = time.strftime("%H:%M:%SZ", time.gmtime(due))
     return (
@@ -107,10 +112,6 @@ def beyond_limit(
 
 
 def _of_service(spec: TriggerSpec, known: Known) -> Iterator[Incident]:
-    for incident in known.incidents.values():
-        if (
-            (incident.environment, incident.service) == (spec.environment, spec.service)
-            and incident.flag != spec.flag
-            and incident.outcome == "commanded"
-        ):
+    for incident in known.of_service(spec.environment, spec.service):
+        if incident.flag != spec.flag and incident.outcome == "commanded":
             yield incident

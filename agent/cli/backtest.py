@@ -45,7 +45,7 @@ def command(
 
     A label is `{at: TIME, until: TIME, name: TEXT, service: NAME}`, all but `at` optional; times are Unix seconds or
     ISO 8601. A trigger that begins to fire between `at` and `until` plus --within has seen the fault; any other
-    beginning is a false alarm.
+    beginning is a false alarm. Exit status 1 where no sample is of a service that is watched.
     """
     from typing import cast
 
@@ -71,7 +71,7 @@ def command(
         click.echo(msgspec.json.encode(found))
     else:
         click.echo("\n".join(_table(found)))
-    return 0
+    return 0 if found.matched else 1
 
 
 def _table(found: Backtest) -> list[str]:

@@ -96,3 +96,14 @@ def test_a_record_of_an_earlier_version_is_still_an_incident() -> None:
     known = Known()
     known.incident(msgspec.json.encode(old))
     assert known.incidents["i"] == incident()
+
+
+def test_the_incidents_of_a_flag_and_of_a_service_are_found_as_they_come_and_change() -> None:
+    known = Known()
+    for n in range(6):
+        known.incident(encode(incident(id=f"i{n}", flag=f"f{n % 2}", service=f"s{n % 3}")))
+        assert [one.id for one in known.of_flag("production", "f0")] == [f"i{k}" for k in range(0, n + 1, 2)]
+    assert [one.id for one in known.of_service("production", "s1")] == ["i1", "i4"]
+    known.incidents["i2"] = incident(id="i2", flag="f0", service="s2", outcome="shadow")
+    assert [one.outcome for one in known.of_flag("production", "f0")] == ["commanded", "shadow", "commanded"]
+    assert list(known.of_flag("staging", "f0")) == []

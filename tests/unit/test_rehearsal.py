@@ -175,6 +175,15 @@ def test_a_backtest_notes_what_its_figures_do_not_show(tmp_path: Path, capsys: p
     assert "note: " in printed.err
 
 
+def test_a_backtest_of_another_service_fails_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_file(tmp_path, flags("shops"))
+    path = write(tmp_path / "r.jsonl", samples(30, "shop", bad=lambda s, name: True))
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("[]")
+    assert cli("backtest", "-c", str(config), "--labels", str(labels), str(path)) == 1
+    assert "did you mean production/shop?" in capsys.readouterr().err
+
+
 def test_a_trigger_test_notes_a_firing_without_a_command_and_a_series_of_another_service(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
