@@ -23,7 +23,7 @@ from agent.breaker import Limits
 from agent.commands import Command, sign
 from agent.disk import Disk
 from agent.entry import Entry
-from agent.errors import Transient
+from agent.errors import Permission, Transient, Unsent
 from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
@@ -34,8 +34,8 @@ from tests.unit.test_executor import KEY, MANAGED, command
 REF = FlagRef(MANAGED.flag, MANAGED.environment)
 RUNS, CHUNKS = 1000, 4
 NOW = 1001.0
-SETTLED = {events.FLAG_VERIFIED, events.FLAG_ALREADY, events.FLAG_CONFLICT}
-STEPS = {"get", "open", "append", "announced", "snapshot", "apply", "verify", "read"}
+SETTLED = {events.FLAG_VERIFIED, events.FLAG_ALREADY, events.FLAG_CONFLICT, events.FLAG_NOT_WRITTEN}
+STEPS = {"get", "open", "append", "announced", "mark", "snapshot", "apply", "verify", "read"}
 
 
 class Crash(BaseException):
@@ -142,7 +142,9 @@ class World:
     async def trouble(self) -> None:
         await self.idle()
         operation = self.rng.choice(["snapshot", "apply", "apply", "verify"])
-        lost: list[Any] = [Transient("503"), Fault.DROP_AFTER] if operation == "apply" else [Transient("503")]
+        lost: list[Any] = [Transient("503")]
+        if operation == "apply":
+            lost += [Fault.DROP_AFTER, Permission("403"), Unsent("refused")]
         self.backend.faults[operation].append(self.rng.choice(lost))
 
     async def idle(self) -> None:

@@ -63,14 +63,14 @@ class Points:
         monkeypatch.setattr(target, name, coroutine if asyncio.iscoroutinefunction(original) else sync)
 
 
-STEPS = 2 * (len(["get", "open", "append", "append", "announced"]) + len(["snapshot", "apply", "verify"]) + len(DONE))
+STEPS = 2 * (len(["get", "open", "mark", "append", "append", "announced"]) + len(["snapshot", "apply", "verify"]) + len(DONE))
 
 
 async def die(desk: Desk, raw: bytes, fatal: int) -> bool:
     """Execute a command and die at the numbered place; False where there is no such place."""
     points = Points(fatal)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("get", "open", "append", "announced"):
+        for name in ("get", "open", "mark", "append", "announced"):
             points.around(desk.ledger, name, patch)
         for name in ("snapshot", "apply", "verify"):
             points.around(desk.backend, name, patch)
