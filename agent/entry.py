@@ -137,6 +137,15 @@ def encoded(part: Opened | Step | Announced | Writing) -> bytes:
     return msgspec.json.encode(part) + b"\n"
 
 
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into a LedgerError that names the file."""

@@ -18,7 +18,19 @@ from typing import Literal
 
 from agent.backends.contract import Snapshot
 from agent.commands import Command
-from agent.entry import SUFFIX, Announced, Entry, Opened, Step, Writing, append_line, disk_errors, encoded, read_entry
+from agent.entry import (
+    SUFFIX,
+    Announced,
+    Entry,
+    Opened,
+    Step,
+    Writing,
+    append_line,
+    disk_errors,
+    encoded,
+    read_entry,
+    sync_directory,
+)
 from agent.errors import LedgerError
 from agent.events import FLAG_WRITTEN, Event
 from agent.logs import log_event
@@ -128,11 +140,7 @@ class Ledger:
                 return read_entry(path, path.read_bytes()), False
             finally:
                 temporary.unlink()
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._directory)
         for event in events:
             self._note(command, event)
         return Entry(opened, list(events), round=number), True

@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from agent.entry import disk_errors
+from agent.entry import disk_errors, sync_directory
 
 TODO = "without its ledger the executor flips nothing: make room, give the user the right, or name another state_dir"
 
@@ -30,19 +30,9 @@ class LedgerProbe:
 
     def write(self) -> None:
         """Raises LedgerError where the disk fails. Blocks."""
-        path, linked = self._directory / self._name, self._directory / f"{self._name}.linked"
-        with disk_errors(path):
+        with disk_errors(self._directory):
             self._sweep()
-            try:
-                with path.open("wb") as file:
-                    file.write(bytes(_BYTES))
-                    file.flush()
-                    os.fsync(file.fileno())
-                linked.hardlink_to(path)
-                sync_directory(self._directory)
-            finally:
-                path.unlink(missing_ok=True)
-                linked.unlink(missing_ok=True)
+            _write(self._directory, self._name)
 
     def _sweep(self) -> None:
         """Take away what a crash of any process has left behind."""
@@ -68,15 +58,21 @@ def probe_state(directory: Path) -> None:
         there = next(place for place in directory.absolute().parents if os.path.lexists(place))
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=there))
         try:
-            LedgerProbe(made).write()
+            _write(made, _PREFIX)
         finally:
             made.rmdir()
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _write(directory: Path, name: str) -> None:
+    """Write, sync and link a file as an entry is, and take it away. Raises OSError."""
+    path, linked = directory / name, directory / f"{name}.linked"
     try:
-        os.fsync(descriptor)
+        with path.open("wb") as file:
+            file.write(bytes(_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        linked.hardlink_to(path)
+        sync_directory(directory)
     finally:
-        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        linked.unlink(missing_ok=True)

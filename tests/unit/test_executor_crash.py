@@ -63,7 +63,9 @@ class Points:
         monkeypatch.setattr(target, name, coroutine if asyncio.iscoroutinefunction(original) else sync)
 
 
-STEPS = 2 * (len(["get", "open", "mark", "append", "append", "announced"]) + len(["snapshot", "apply", "verify"]) + len(DONE))
+STEPS = 2 * (
+    len(["get", "open", "mark", "append", "append", "announced"]) + len(["snapshot", "apply", "verify"]) + len(DONE)
+)
 
 
 async def die(desk: Desk, raw: bytes, fatal: int) -> bool:
