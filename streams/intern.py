@@ -22,6 +22,8 @@ from streams.lenient import check_name, loose
 from streams.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, Unread
 
 NO_INSTANCE: Final = 0
+VARIANTS_KEPT: Final = 16
+"""Places kept free for the variants of each flag under watch, from half of those that are free at most."""
 MAX_MEASURES: Final = 256
 """Measure names kept in one process, beside those under watch."""
 LONGEST_LIST: Final = 1 << 16
@@ -100,6 +102,9 @@ class Interner:
         """The latency limits of a service by the number of its scope, ascending."""
         self._max_scopes = max(max_scopes, len(watch.scopes))
         self._scope_ids = {scope: index for index, scope in enumerate(watch.scopes)}
+        free = self._max_scopes - len(watch.scopes)
+        # Services that nobody watches, as short-lived names are, leave the others' variants their places.
+        self._others_left = free - min(free // 2, VARIANTS_KEPT * sum(map(len, watch.flags.values())))
         self._table = Table(self)
 
     def table(self) -> Table:
@@ -113,8 +118,10 @@ class Interner:
         found = self._scope_ids.get(scope)
         if found is not None:
             return found
-        if len(self.scopes) >= self._max_scopes:
+        watched = (scope.environment, scope.service) in self.watch.flags
+        if len(self.scopes) >= self._max_scopes or (not watched and not self._others_left):
             return INVALID
+        self._others_left -= not watched
         self._scope_ids[scope] = found = len(self.scopes)
         self.scopes.append(scope)
         return found

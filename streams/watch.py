@@ -17,6 +17,8 @@ def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[Habit] = ()) -> Wa
     """
     scopes = [scope for spec in specs for scope in (spec.scope, spec.control_scope) if scope is not None]
     flags = [spec.scope._replace(flag=spec.flag, variant="") for spec in specs]
+    # What a trigger of the whole service is compared with before anything is turned back.
+    safe = [spec.scope._replace(flag=spec.flag, variant=spec.safe_variant) for spec in specs]
     measures = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
     limits = [(spec.environment, spec.service, limit) for spec in specs if (limit := limit_of(spec)) is not None]
-    return WatchList.of([*scopes, *flags, *(habit.scope for habit in habits)], measures, limits)
+    return WatchList.of([*scopes, *flags, *safe, *(habit.scope for habit in habits)], measures, limits)

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from streams.intern import WatchList
+from detectors.grammar import parse
+from detectors.spec import TriggerSpec
+from streams.intern import VARIANTS_KEPT, WatchList
 from streams.sample import Sample
 from streams.sums import LIMIT
+from streams.watch import watch_list
 from tests.samples import T0, WATCH, Buckets, Stage, count, records_of, samples
 
 
@@ -147,8 +150,27 @@ def test_what_finds_no_room_is_counted_and_what_triggers_need_is_kept() -> None:
     scopes = {scope for scope, _ in stage.close()}
     assert {Scope("production", "cart"), Scope("production", "cart", "new", "on")} <= scopes
     assert len(scopes) <= len(WATCH.scopes) + 5
-    assert stage.reducer.take_told().overflow == 3000 - 5
+    # Two of the five free places are kept for more variants of the flags under watch.
+    assert stage.reducer.take_told().overflow == 3000 - 3
     assert stage.reducer.take_told().overflow == 0
+
+
+def test_services_that_nobody_watches_leave_room_for_variants_of_watched_flags() -> None:
+    trigger = TriggerSpec(
+        name="errors",
+        flag="new",
+        environment="production",
+        service="shop",
+        condition=parse("error_rate > 2% over 10s"),
+        safe_variant="off",
+        min_samples=30,
+    )
+    stage = Stage("json", watch=watch_list([trigger]), max_scopes=100)
+    stage.take([msgspec.json.encode(Sample(ts=T0 + 0.5, service=f"s{i}", status=200)) for i in range(3000)])
+    # The safe one has its place for ever: triggers of the whole service compare with it before they act.
+    variants = ["off", *(f"v{i}" for i in range(VARIANTS_KEPT))]
+    stage.take([at(0.5, flags={"new": variant}) for variant in variants])
+    assert {scope.variant for scope, _ in stage.close() if scope.service == "shop"} == {"", *variants}
 
 
 def test_names_invented_without_end_do_not_fill_the_memory() -> None:
