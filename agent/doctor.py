@@ -29,6 +29,7 @@ from agent.keys import load_private, load_public
 from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
 from agent.topics import lacking, there, wanted
+from agent.variants import unknown_variants
 from streams.condition import shortened
 from streams.errors import StreamsError
 from streams.topics import describe
@@ -104,6 +105,9 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncI
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
         yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
+        entries = [flag for flag in flags if FlagRef(flag.flag, flag.environment) == ref]
+        for slip in unknown_variants(entries, state.raw):
+            yield Finding(what=what, ok=False, detail=slip)
     found = await _dry_run(backend, distinct)
     for problem in found.problems:
         yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)

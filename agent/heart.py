@@ -36,9 +36,14 @@ class Heart:
     async def run(self) -> None:
         """Until cancelled. What could not be written is logged and tried again; meanwhile others see us away."""
         while True:
-            beat = self._about()
-            if time.monotonic() >= self._due or changed(self._last, beat):
-                await self._publish(beat)
+            try:
+                beat = self._about()
+            except Exception as error:
+                # Whatever fails in telling how it is must not end what turns flags back; others see this process away.
+                log_event(_logger, "heartbeat.failed", level=logging.ERROR, error=repr(error))
+            else:
+                if time.monotonic() >= self._due or changed(self._last, beat):
+                    await self._publish(beat)
             await asyncio.sleep(LOOK_EVERY)
 
     async def _publish(self, beat: Heartbeat) -> None:

@@ -134,7 +134,13 @@ class Presence:
         watchdog = Watchdog(self.id, self.members)
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            for news in watchdog.look(of_group(self._wanted, self._view()), time.monotonic()):
+            try:
+                found = watchdog.look(of_group(self._wanted, self._view()), time.monotonic())
+            except Exception as error:
+                # It must not end what turns flags back.
+                log_event(_logger, "watchdog.failed", level=logging.ERROR, error=repr(error))
+                continue
+            for news in found:
                 announce(group_event(news.what, news.reason, begun=news.begun, at=time.time()))
 
     async def follow(self) -> None:

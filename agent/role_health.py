@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from agent.armed_view import FlagKey
 from agent.flips import Flips
 from agent.heartbeats import Obstacle, Role, TelemetryCount
+from agent.unseen import unseen_by
 from agent.web import RoleHealth
 from streams.command_app import ExecutorRole
 from streams.condition import shortened
@@ -53,10 +55,14 @@ def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
 
 
 def obstacles_of(
-    roles: Roles, flips: Flips | None, unwritten: Sequence[str], unread: Mapping[Role, Sequence[str]]
+    roles: Roles,
+    flips: Flips | None,
+    unwritten: Sequence[str],
+    unread: Mapping[Role, Sequence[str]],
+    in_use: Collection[FlagKey],
 ) -> list[Obstacle]:
     """What keeps this process from its part in a flip; a halt is told apart (`Flips.halt`). `unwritten` is what the
-    brokers do not take, `unread` what keeps each role from reading.
+    brokers do not take, `unread` what keeps each role from reading, `in_use` the flags that are not safe.
     """
     found = [Obstacle(what="events", why=why) for why in unwritten]
     for name, role in roles.items():
@@ -66,6 +72,7 @@ def obstacles_of(
         found += [Obstacle(what=name, why=why) for why in unread.get(name, ())]
         if isinstance(role, MonitorRole):
             found += not_live(role)
+            found += unseen_by(role, in_use)
     if flips is not None:
         found += flips.skew.obstacles()
         found += [Obstacle(what="executor", why=why) for why in flips.unreadable()]

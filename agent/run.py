@@ -405,8 +405,9 @@ class Worker:
         """What this process tells the others of itself."""
         roles = self._roles_here()
         unread = {role: self._unread(role) for role in roles}
+        in_use = {name for name, status in self.known.flags.items() if not status.safe}
         return Said(
-            obstacles_of(roles, self.flips, self.publisher.problems(), unread),
+            obstacles_of(roles, self.flips, self.publisher.problems(), unread, in_use),
             None if self.flips is None else self.flips.halt,
             telemetry_of(self.ingest, [telemetry.topic for telemetry in self.config.telemetry]),
         )

@@ -44,6 +44,14 @@ async def unready(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
             await asyncio.sleep(0.2)
 
 
+async def both_ready(session: aiohttp.ClientSession, urls: list[str]) -> None:
+    """Wait until both workers are ready, each of which tells of the whole deployment."""
+    async with asyncio.timeout(60):
+        for url in urls:
+            while (await session.get(f"{url}/readyz")).status != 200:
+                await asyncio.sleep(0.2)
+
+
 @pytest.mark.parametrize("after", ["frozen", "thawed", "killed"])
 async def test_a_worker_without_a_broker_is_not_ready_and_ends_on_sigterm(
     kafka_node: KafkaNode, topic_prefix: str, tmp_path: Path, after: str
@@ -58,18 +66,13 @@ async def test_a_worker_without_a_broker_is_not_ready_and_ends_on_sigterm(
         await deployment.ready(workers[1])
         urls = [next(str(row["health"]) for row in lines(deployment, n) if row["event"] == "run.ready") for n in (0, 1)]
         async with aiohttp.ClientSession() as session:
-            for url in urls:
-                async with session.get(f"{url}/readyz") as answer:
-                    assert answer.status == 200
+            await both_ready(session, urls)
             kafka_node.freeze()
             assert set(await unready(session, urls[0])) == {"ingest", "monitor", "executor"}
             assert set(await unready(session, urls[1])) == {"executor"}
             if after == "thawed":
                 kafka_node.thaw()
-                async with asyncio.timeout(60):
-                    for url in urls:
-                        while (await session.get(f"{url}/readyz")).status != 200:
-                            await asyncio.sleep(0.2)
+                await both_ready(session, urls)
             if after == "killed":
                 kafka_node.kill()
         for worker in workers:

@@ -69,6 +69,27 @@ def test_a_doubt_is_named_and_is_no_failure(home: Path, capsys: pytest.CaptureFi
     assert "hard link" in doubt["detail"]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("error_rate > 2%", "error_rate@onn > 2%"),
+            "judges variant 'onn', which the flag does not have: it has 'off', 'on'",
+        ),
+        (('safe: "off"', 'safe: "off"\n    control: of'), "control is 'of', which the flag does not have"),
+    ],
+)
+def test_a_variant_that_the_flag_lacks_is_named_with_those_it_has(
+    home: Path, change: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "flipback.yaml").write_text(CONFIG.replace(*change))
+    status, found = examine(home, capsys, "--no-kafka")
+    assert status == 4
+    (bad,) = [finding for finding in found if not finding["ok"]]
+    assert bad["what"] == "files: production/new-checkout"
+    assert said in bad["detail"]
+
+
 def test_a_flag_system_that_cannot_be_read_is_named_and_the_others_are_looked_at(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

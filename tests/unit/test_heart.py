@@ -72,6 +72,22 @@ async def test_what_was_not_written_is_tried_again_and_the_task_goes_on() -> Non
     task.cancel()
 
 
+async def test_what_cannot_say_how_it_is_goes_on_all_the_same() -> None:
+    topic, asked = Topic(), 0
+
+    def about() -> Heartbeat:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise RuntimeError("no monitor")
+        return beat()
+
+    task = asyncio.create_task(Heart(about, topic.send).run())
+    await until(lambda: topic.records)
+    assert not task.done()
+    task.cancel()
+
+
 async def test_the_leave_is_a_record_without_a_value_and_only_of_who_was_there() -> None:
     topic = Topic()
     heart = Heart(beat, topic.send)

@@ -539,3 +539,18 @@ async def _session(log: Log, steps: list[str], data: st.DataObject) -> None:
     found, final = merged(sent, worker.partitions)
     assert found == log.exact(final)
     assert final == int(now + 60 - LATENESS)
+
+
+class Partly(Log):
+    """Every other sample has no time that can be read, but a service."""
+
+    def value(self, offset: int) -> bytes:
+        return b'{"ts": "yesterday", "service": "cart"}' if offset % 2 else super().value(offset)
+
+
+async def test_a_rejected_sample_counts_once_among_what_came_also_where_its_service_is_known() -> None:
+    bench = Bench(Partly([T, T, T, T, T, T]))
+    bench.read(6)
+    found = bench.ingest.counts.recent()["requests"]
+    assert (found.received, found.rejected) == (6, 3)
+    assert "yesterday" in found.example

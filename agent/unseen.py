@@ -1,0 +1,64 @@
+"""Flags in use that no trigger can turn back, because no sample is of what their triggers judge.
+
+A slip in the name of a service, flag or variant looks like that for ever; a service at rest, for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+from agent.armed_view import FlagKey
+from agent.heartbeats import Obstacle
+from agent.recorded import unmatched
+from detectors.cells import Scope
+from detectors.spec import TriggerSpec
+from detectors.windows import WindowStore
+from streams.condition import shortened
+from streams.monitor_app import MonitorRole
+
+
+def unseen(
+    readings: Iterable[tuple[TriggerSpec, int]], in_use: Collection[FlagKey], scopes: Callable[[], Collection[Scope]]
+) -> Iterator[Obstacle]:
+    """One obstacle for all flags `in_use` whose triggers have no sample in their windows, in one service each.
+
+    `readings` are the triggers with their samples, `scopes` finds those of which there are samples.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[TriggerSpec, int]]] = {}
+    for spec, samples in readings:
+        if spec.action == "rollback" and not spec.shadow and (spec.environment, spec.flag) in in_use:
+            groups.setdefault((spec.environment, spec.flag, spec.service), []).append((spec, samples))
+    silent = [group for group in groups.values() if not any(samples for _, samples in group)]
+    if not silent:
+        return
+    specs = [spec for group in silent for spec, _ in group]
+    counts: dict[Scope, Any] = dict.fromkeys(scopes())
+    sentences = list(unmatched(specs, counts))
+    names = shortened(sorted({f"{spec.environment}/{spec.flag} in {spec.service}" for spec in specs}))
+    yield Obstacle(
+        what="telemetry",
+        why=f"no sample came in the windows of the triggers of {names}" + "".join(f"; {one}" for one in sentences[:3]),
+        do="are the names right in the samples and in the file, and is the service at work?",
+        waits=True,
+    )
+
+
+def unseen_by(monitor: MonitorRole, in_use: Collection[FlagKey]) -> Iterator[Obstacle]:
+    """As `unseen`, of the partitions of a monitor that have been judged."""
+    shards = [shard for shard in monitor.shards.values() if shard.verdicts is not None]
+    readings = (
+        (spec, samples)
+        for verdicts in [shard.verdicts for shard in shards if shard.verdicts is not None]
+        for spec, samples in zip(verdicts.specs, verdicts.samples.tolist(), strict=True)
+    )
+    yield from unseen(readings, in_use, lambda: [scope for shard in shards for scope in _with_samples(shard.store)])
+
+
+def _with_samples(store: WindowStore) -> Iterator[Scope]:
+    """The scopes that have ever had a sample; those of triggers have a place without any."""
+    seen = store.window(store.display).seen
+    for scope in store.scopes():
+        row = store.row(scope, store.display)
+        if row >= 0 and seen[row]:
+            yield scope
