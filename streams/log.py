@@ -9,8 +9,11 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from streams.connection_errors import reason
+from streams.errors import TopicError
 from streams.slices import Source
 
 _LAST_WITHIN = 2.0
@@ -29,14 +32,19 @@ async def read_topic(
 ) -> AsyncGenerator[Read, None]:
     """Yield all records of a topic and then follow it for ever; to be closed by who leaves the loop (`aclosing`).
 
-    `since` (Unix seconds) skips what is older.
+    `since` (Unix seconds) skips what is older. TopicError where no broker can be reached at the beginning.
 
     The end is the high watermark of a fetch answer, which is right on every broker, not ListOffsets, which is not.
     """
     consumer = AIOKafkaConsumer(
         **connection, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=100
     )
-    await consumer.start()
+    try:
+        await consumer.start()
+    except (KafkaError, TimeoutError, OSError) as error:
+        await consumer.stop()
+        servers = ", ".join(connection["bootstrap_servers"])
+        raise TopicError(f"{topic} on {servers} cannot be read: {await reason(error, connection)}") from error
     try:
         known = consumer.partitions_for_topic(topic)
         while not known:

@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from streams.connection_errors import reason
 from streams.errors import TopicError
 
 TIMEOUT = 10.0
@@ -24,6 +25,6 @@ async def send(topic: str, records: Iterable[tuple[bytes, bytes]], connection: d
                 await producer.send_and_wait(topic, value, key=key)
     except (KafkaError, TimeoutError, OSError) as error:
         servers = ", ".join(connection["bootstrap_servers"])
-        raise TopicError(f"{topic} on {servers} took no record: {error!r}; is a broker up there?") from error
+        raise TopicError(f"{topic} on {servers} took no record: {await reason(error, connection)}") from error
     finally:
         await producer.stop()

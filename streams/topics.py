@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from streams.connection_errors import reason
 from streams.errors import TopicError
 
 _HOUR_MS = 3_600_000
@@ -182,7 +183,7 @@ async def administrator(
             await admin.start()
             yield admin
     except (KafkaError, TimeoutError, OSError) as error:
-        raise TopicError(f"no answer about topics from {servers}: {error!r}; is a broker up there?") from error
+        raise TopicError(f"no answer about topics from {servers}: {await reason(error, connection)}") from error
     finally:
         await admin.close()
 

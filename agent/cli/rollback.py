@@ -105,7 +105,9 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
 
     from agent import events
     from agent.commands import Reason
+    from agent.errors import FlipbackError
     from agent.rollback import FINAL, WAIT_S, by_kafka
+    from streams.errors import StreamsError
 
     done = {
         events.FLAG_VERIFIED: "rolled back",
@@ -127,6 +129,11 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     showing = asyncio.create_task(show_that_it_lasts())
     try:
         last = await by_kafka(config, flags, reason=reason, by=by, step=step)
+    except StreamsError as error:
+        raise FlipbackError(
+            f"{error}. Without Kafka: `flipback rollback {flags[0].flag} --direct`, where the executor's state "
+            "directory is"
+        ) from error
     finally:
         showing.cancel()
     statuses = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import stat
 from pathlib import Path
 
@@ -188,3 +189,17 @@ def test_a_backend_that_cannot_be_used_has_its_own_status(home: Path, capsys: py
     (home / "flags.json").unlink()
     assert run("restore", incident, "--config", str(home / "flipback.yaml"), "--yes") == 4
     assert "flags.json" in capsys.readouterr().err
+
+
+def test_a_rollback_that_cannot_reach_kafka_says_why_and_names_the_way_without_it(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = home / "flipback.yaml"
+    path.write_text(CONFIG.replace("127.0.0.1:9092", f"127.0.0.1:{port}"))
+    assert run("rollback", "new-checkout", "-c", str(path), "--reason", "game day", "--yes") == 1
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port}: nothing listens there" in said
+    assert "`flipback rollback new-checkout --direct`" in said
