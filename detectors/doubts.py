@@ -106,6 +106,10 @@ class Words:
         """Who is left out of a window that is judged without them."""
         return self._looks.words(seconds, slot, outcome=outcome)
 
+    def names_left_out(self, *, slot: int, seconds: int, outcome: bool) -> frozenset[str]:
+        """All of them."""
+        return frozenset(self._looks.left_out(seconds, slot, outcome=outcome))
+
     def other(self, doubt: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
         """Why there is a doubt of another kind."""
         metric = spec.condition.metric

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.absences import Absences
+from detectors.dominated import Dominated
 from detectors.doubts import Doubt, Words
 from detectors.elsewhere import Elsewhere
 from detectors.evaluation import Bool, Evaluation, Float, Gathered, Measured, Tier
@@ -75,6 +76,7 @@ class Evaluator:
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
         control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
         self._own, self._control = (Readings(specs, scopes, store, self._looks) for scopes in (own, control))
+        self._dominated = Dominated(specs, self._own.slots, store)
         self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
         self._elsewhere = Elsewhere(specs, store)
@@ -189,6 +191,9 @@ class Evaluator:
         known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
         self._partly.settle(own, control, threshold, breach, truth)
+        found = self._dominated.find(t, truth == FALSE, own.value, own.samples, threshold, own.window)
+        truth[found], own.doubt[found] = UNKNOWN, Doubt.ONE_INSTANCE
+        self._words.hidden = self._dominated.hidden
         held = self._triggers.step(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)
         fast[self._fast.at] = self._fast.alarm

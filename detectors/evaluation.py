@@ -130,6 +130,18 @@ class Evaluation:
         """Whose gathered evidence is half of what alarms, in nats."""
         return 2 * self.gathered.evidence >= self.gathered.bound
 
+    def left_out(self, i: int) -> frozenset[str]:
+        """The instances that are left out of what trigger `i` judges."""
+        if not self.own.judged[i]:
+            return frozenset()
+        outcome = asks_outcome(self.specs[i].condition.metric)
+        return self.words.names_left_out(slot=int(self.own.slots[i]), seconds=int(self.own.window[i]), outcome=outcome)
+
+    def taken_for_healthy(self, i: int) -> int:
+        """How many missing samples of trigger `i` are taken for healthy requests, as nobody knows what they were."""
+        lacking = int(self.own.doubt[i]) == _MISSING and not self.own.judged[i]
+        return int(self.own.missing.lost[i]) if lacking else 0
+
     def firing(self) -> list[int]:
         """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
         return np.flatnonzero((self.state == State.FIRING) & (self.tier != Tier.NONE)).tolist()

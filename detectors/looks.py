@@ -17,7 +17,7 @@ from detectors.by_instance import ByInstance, by_instance, samples_of, sum_by_ro
 from detectors.cells import COUNTS, LATE, NO_OUTCOME, REJECTED, REQUESTS
 from detectors.missing import missing_of
 from detectors.seconds import Int
-from detectors.slots import NEVER
+from detectors.triggers import NEVER
 from detectors.windows import Window, WindowStore
 
 ENTRIES: Final = 100_000

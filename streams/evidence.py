@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,15 +11,16 @@ from typing import Literal
 import numpy as np
 
 from detectors.blame import PROOF
-from detectors.cells import COUNTS, LATENCY_COUNT, LATENCY_US, REJECTED, REQUESTS, Int, Scope
+from detectors.cells import COUNTS, LATE, REQUESTS, Int, Scope
 from detectors.evaluation import Evaluation, Tier
 from detectors.metrics import compute
+from detectors.missing import asks_outcome, missing_of
 from detectors.overdue import limit_of
-from detectors.ratios import RATIO, Ratio
-from detectors.spec import MIN_SAMPLES, RATIOS, Metric, TriggerSpec
+from detectors.spec import MIN_SAMPLES, RATIOS, TriggerSpec
 from detectors.units import shown
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
+from streams.shares import breaches, heard, is_ratio, samples_of, single_source, value_of, without
 
 TierName = Literal["held", "fast", "proof"]
 
@@ -31,9 +32,6 @@ which half fail, the chance that none does is 3 %."""
 
 FRESH_SECONDS = 15
 """The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
-
-_PARTS: Mapping[Metric, Ratio] = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
-"""The metrics that are a ratio of counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +109,22 @@ class Gather:
         else:
             counts = self._store.counts(scope, over, begin)
         instances = self._store.instances(scope, over, begin)
+        left_out, healthy = result.left_out(row), 0
+        if tier != Tier.FAST:
+            counts = without(counts, instances, left_out)
+            instances = {name: own for name, own in instances.items() if name not in left_out}
+            healthy = result.taken_for_healthy(row)
         threshold, null = float(result.threshold[row]), _number(gathered.null[row])
         value, limit, least = float(result.value[row]), threshold, max(spec.least_samples, 1)
         if tier == Tier.FAST and null is not None:
-            value, limit, least = self._share(spec, counts, value), _as_metric(spec, null, threshold), FAST_LEAST
+            value = found if (found := value_of(spec, counts)) is not None else value
+            limit, least = _as_metric(spec, null, threshold), FAST_LEAST
             if self._early(spec, scope, counts, instances, t):
                 return None
         elif tier == Tier.PROOF:
             least = MIN_SAMPLES
         proof = self._observer.proof(spec)
-        newest = self._store.newest(scope)
+        newest = self._newest(scope)
         age = math.inf if newest is None else max(0.0, now - (newest + 1))
         of_control = spec.condition.relative == "control" and spec.condition.metric != "absence"
         return Evidence(
@@ -130,16 +134,16 @@ class Gather:
             value=value,
             threshold=threshold,
             control=threshold / spec.condition.value if of_control else None,
-            samples=int(result.samples[row]) if tier != Tier.FAST else _samples(spec, counts),
+            samples=int(result.samples[row]) if tier != Tier.FAST else samples_of(spec, counts),
             counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
-            sources=len([name for name, own in instances.items() if name and _heard(own)]) or 1,
+            sources=len([name for name, own in instances.items() if name and heard(own)]) or 1,
             instances=sorted(instances, key=lambda name: (-int(instances[name][REQUESTS]), name)),
             age=age,
             first_true_at=float(result.first_true_at[row] if tier != Tier.FAST else since),
-            fresh=spec.condition.metric == "absence" or self._fresh(spec, limit),
+            fresh=spec.condition.metric == "absence" or self._fresh(spec, limit, left_out, worst=healthy > 0),
             obstacle=_stale(age)
-            or _single_source(spec, counts, instances, limit, least)
-            or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None),
+            or single_source(spec, counts, instances, limit, least, healthy)
+            or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None, left_out),
             proof=proof,
             exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),
             variants=partial(self._observer.by_variant, spec.environment, spec.service, spec.flag, since=begin),
@@ -150,26 +154,46 @@ class Gather:
             since=None if tier == Tier.HELD else float(since),
         )
 
-    def _shared(self, spec: TriggerSpec, threshold: float, proof: float | None, begin: int | None) -> str | None:
+    def _newest(self, scope: Scope) -> int | None:
+        """The newest second in which something came in time: one that has late samples alone shows nothing new."""
+        newest, end = self._store.newest(scope), self._store.end or 0
+        if newest is None:
+            return None
+        since, rows = end - self._store.display, np.array([self._store.slot(scope)], dtype=np.int64)
+        requests, late = (self._store.by_second.read(rows, column, since, end)[:, 0] for column in (REQUESTS, LATE))
+        if newest < since or requests[newest - since] or not late[newest - since]:
+            return newest
+        in_time = np.flatnonzero(requests)
+        return since + int(in_time[-1]) if len(in_time) else since
+
+    def _shared(
+        self,
+        spec: TriggerSpec,
+        threshold: float,
+        proof: float | None,
+        begin: int | None,
+        left_out: Collection[str],
+    ) -> str | None:
         """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's.
 
         `begin` is the first second of a fast alarm's evidence: the control is judged by the same seconds, because its
-        window still shows what was before them.
+        window still shows what was before them. The instances `left_out` are left out of the control too.
         """
         if not spec.guard or spec.condition.variant is not None or (proof is not None and proof >= PROOF):
             return None
-        parts = _PARTS.get(spec.condition.metric)
-        if begin is not None and parts is not None:
+        if (begin is not None or left_out) and is_ratio(spec):
             control = Scope(spec.environment, spec.service, spec.flag, spec.safe_variant)
-            counts = self._store.counts(control, self._store.display, begin)
-            samples, least = _samples(spec, counts), FAST_LEAST
-            value = self._share(spec, counts, math.nan)
+            counts = self._store.counts(control, self._store.display, begin or 0)
+            if begin is None:
+                counts = without(counts, self._store.instances(control, self._store.display), left_out)
+            samples, least = samples_of(spec, counts), MIN_SAMPLES if begin is None else FAST_LEAST
+            value = found if (found := value_of(spec, counts)) is not None else math.nan
         else:
             measured = self._observer.control(spec)
             if measured is None:
                 return None
             value, samples, least = measured.value, measured.samples, MIN_SAMPLES
-        if samples < least or not _breaches(spec, value, threshold):
+        if samples < least or not breaches(spec, value, threshold):
             return None
         return (
             f"the control breaches too: {spec.condition.label}@{spec.safe_variant} is "
@@ -177,30 +201,28 @@ class Gather:
             "variants is no release's"
         )
 
-    def _share(self, spec: TriggerSpec, counts: Int, otherwise: float) -> float:
-        """The metric in the seconds of the evidence; of a latency that of the window."""
-        parts = _PARTS.get(spec.condition.metric)
-        if parts is None:
-            return otherwise
-        part, whole = parts.of(lambda column: int(counts[column]))
-        if not whole:
-            return otherwise
-        return 1 - part / whole if parts.inverse else part / whole
-
     def _early(self, spec: TriggerSpec, scope: Scope, counts: Int, instances: Mapping[str, Int], t: int) -> bool:
         """Has one instance most of the evidence's seconds to itself, and did others have requests a little earlier?"""
-        whole = _samples(spec, counts)
-        alone = [name for name, own in instances.items() if whole - _samples(spec, own) < FAST_LEAST]
+        whole = samples_of(spec, counts)
+        alone = [name for name, own in instances.items() if whole - samples_of(spec, own) < FAST_LEAST]
         if not alone:
             return False
         before = self._store.instances(scope, FRESH_SECONDS)
-        earlier = {name: _samples(spec, own) for name, own in before.items()}
+        earlier = {name: samples_of(spec, own) for name, own in before.items()}
         total = sum(earlier.values())
         return any(total - earlier[name] >= FAST_LEAST for name in alone if name in earlier)
 
-    def _fresh(self, spec: TriggerSpec, threshold: float) -> bool:
-        """Do the newest seconds breach by themselves? Asked of whatever samples they have."""
+    def _fresh(self, spec: TriggerSpec, threshold: float, left_out: Collection[str], *, worst: bool) -> bool:
+        """Do the newest seconds breach by themselves? Asked of whatever samples they have, without the instances
+        `left_out`; with what is missing taken for healthy where that is the `worst` case."""
         condition = spec.condition
+        if (left_out or worst) and is_ratio(spec):
+            counts = self._store.counts(spec.scope, FRESH_SECONDS)
+            counts = without(counts, self._store.instances(spec.scope, FRESH_SECONDS), left_out)
+            outcome = asks_outcome(condition.metric)
+            missing = missing_of(lambda column: counts[column : column + 1], outcome=outcome).lost if worst else [0]
+            found = value_of(spec, counts, int(missing[0]))
+            return found is not None and breaches(spec, found, threshold)
         rows = np.array([self._store.row(spec.scope, FRESH_SECONDS)], dtype=np.int64)
         value, samples = compute(
             self._store,
@@ -211,16 +233,7 @@ class Gather:
             measure=condition.measure,
             limit_ms=limit_of(spec),
         )
-        return bool(samples[0] or condition.metric == "throughput") and _breaches(spec, float(value[0]), threshold)
-
-
-def _heard(counts: Int) -> bool:
-    """Has an instance sent anything that counts? One whose samples are all rejected has shown nothing."""
-    return bool(counts[REQUESTS]) or not counts[REJECTED]
-
-
-def _breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
-    return value > threshold if spec.condition.op == ">" else value < threshold
+        return bool(samples[0] or condition.metric == "throughput") and breaches(spec, float(value[0]), threshold)
 
 
 def _stale(age: float) -> str | None:
@@ -233,38 +246,8 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _samples(spec: TriggerSpec, counts: Int) -> int:
-    """How many of the counts (len(COUNTS),) are samples of a metric of bad requests."""
-    parts = _PARTS.get(spec.condition.metric)
-    return int(counts[LATENCY_COUNT]) if parts is None else parts.of(lambda column: int(counts[column]))[1]
-
-
 def _as_metric(spec: TriggerSpec, bad: float, threshold: float) -> float:
     """A share of bad requests in the metric's own terms; of a latency the limit itself, above which they are bad."""
     if spec.condition.metric not in RATIOS:
         return threshold
     return bad if spec.condition.op == ">" else 1 - bad
-
-
-def _single_source(
-    spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float, least: int
-) -> str | None:
-    """Without which one instance would the others, having `least` samples, not breach?"""
-    parts = _PARTS.get(spec.condition.metric)
-    if parts is None or len(instances) < 2:
-        return None
-    scale = 1000 if parts.part == LATENCY_US else 1
-    for name, own in sorted(instances.items()):
-        others = counts - own
-        part, rest = parts.of(others.tolist().__getitem__)
-        if rest < least:
-            continue
-        share = part / (rest * scale)
-        value = 1 - share if parts.inverse else share
-        if not _breaches(spec, value, threshold):
-            kind = spec.condition.label
-            return (
-                f"only instance {name!r} breaches: {kind} of the others is {shown(kind, value)}, "
-                f"limit {shown(kind, threshold)}"
-            )
-    return None

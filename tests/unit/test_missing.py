@@ -319,3 +319,28 @@ def test_two_percent_late_do_not_disarm_a_service() -> None:
     states = [one(bench.see((SERVICE, counts(98, 20 * (i >= 10), late=2))))[0] for i in range(40)]
     assert states[:10] == ["unknown"] * 10
     assert states[-1] == "firing"
+
+
+def test_one_instance_that_outweighs_all_others_does_not_make_a_service_well() -> None:
+    bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
+    ill = {f"i-{n}": {"requests": 10, "errors": 3} for n in range(19)}
+    heavy = {"requests": 100_000}
+    said = [one(bench.see((SERVICE, service(**ill, **{"i-19": heavy})))) for _ in range(12)]
+    assert {state for state, _ in said} == {"unknown"}
+    assert said[-1][1] == "instance i-19 has 99.81 % of the weight; without it: 30 % > 2 %"
+    well = {name: {"requests": 10} for name in ill}
+    said = [one(bench.see((SERVICE, service(**well, **{"i-19": heavy})))) for _ in range(20)]
+    assert said[-1] == ("ok", "")
+
+
+def test_an_instance_that_is_rightly_the_busiest_changes_nothing() -> None:
+    bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
+    few = {f"i-{n}": {"requests": 100, "errors": 1} for n in range(3)}
+    said = [one(bench.see((SERVICE, service(**few, big={"requests": 1000, "errors": 5})))) for _ in range(12)]
+    assert set(said) == {("ok", "")}
+
+
+def test_of_two_instances_the_greater_one_decides() -> None:
+    bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
+    pair = service(small={"requests": 100, "errors": 50}, big={"requests": 10_000})
+    assert one(bench.see((SERVICE, pair)))[0] == "ok"

@@ -1,0 +1,126 @@
+"""Triggers that are well only because one instance outweighs all others.
+
+A sample may stand for up to a million requests. Of one instance that counts wrongly, 1 % of the traffic can weigh more
+than all the rest, and its health would be that of the service. So of a service with three instances or more, of which
+one has more than half of the weight, the others are asked: where they breach by themselves, with samples enough, nobody
+knows which of the two is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.by_instance import by_instance
+from detectors.cells import LATENCY_COUNT, LATENCY_US, REQUESTS
+from detectors.ratios import RATIO, Ratio
+from detectors.seconds import Int, Second
+from detectors.spec import TriggerSpec
+from detectors.triggers import NEVER
+from detectors.units import compared
+from detectors.windows import WindowStore
+
+EVERY: Final = 5
+"""Seconds after which a trigger is looked at again."""
+
+AT_ONCE: Final = 200
+"""Triggers looked at in one evaluation."""
+
+_LEAST_INSTANCES: Final = 3
+_NAME: Final = 60
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+_PARTS: Final = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
+
+
+class Dominated:
+    """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
+
+    def __init__(self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore) -> None:
+        self._specs = specs
+        self._slots = slots
+        self._store = store
+        self._last = np.full(store.max_scopes, NEVER, dtype=np.int64)
+        """The newest second in which one instance had more than half of a slot's weight."""
+        self._taken = NEVER
+        self._counts = np.array([s.condition.metric in _PARTS for s in specs], dtype=bool)
+        self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
+        self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
+        self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
+        self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
+        self.hidden: dict[int, str] = {}
+        """By number of the trigger: who hides what, for people."""
+
+    def find(self, t: int, well: Bool, value: Float, samples: Int, threshold: Float, window: Int) -> Int:
+        """Return the numbers of those among the triggers that are `well` at time t that are so because of one instance.
+
+        All are (n,): what each shows, of how many samples, compared with what, in a window of how many seconds. Of more
+        than `AT_ONCE` suspects those that were looked at longest ago come first.
+        """
+        self._take()
+        # Who has more than half in a window has it in one of its seconds too.
+        since = np.where(self._slots >= 0, self._last[self._slots], NEVER)
+        bad = np.where(self._ratio & ~self._greater, 1 - value, value)
+        limit = np.where(self._ratio & ~self._greater, 1 - threshold, threshold)
+        # The others cannot breach with fewer bad ones than that.
+        able = bad * samples > limit * self._min_samples
+        suspects = np.flatnonzero(well & self._counts & (since >= t - window) & able)
+        due = suspects[t - self._looked_at[suspects] >= EVERY]
+        due = due[np.argsort(self._looked_at[due], kind="stable")[:AT_ONCE]]
+        self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
+        for seconds in np.unique(window[due]).tolist():
+            self._look(due[window[due] == seconds], seconds, threshold)
+        self._looked_at[due] = t
+        return np.array(sorted(set(self.hidden) & set(suspects.tolist())), dtype=np.int64)
+
+    def _take(self) -> None:
+        """Take in the seconds since the last time."""
+        for second in self._store.window(self._store.display).seconds_kept:
+            if second.second > self._taken:
+                self._note(second)
+        self._taken = (self._store.end or 0) - 1
+
+    def _note(self, second: Second) -> None:
+        rows = second.instance_rows
+        if not len(rows):
+            return
+        starts = np.concatenate(([0], np.flatnonzero(rows[1:] != rows[:-1]) + 1))
+        requests = second.instance_columns[REQUESTS].astype(np.int64)
+        total, most = np.add.reduceat(requests, starts), np.maximum.reduceat(requests, starts)
+        self._last[rows[starts[2 * most > total]]] = second.second
+
+    def _look(self, at: Int, seconds: int, threshold: Float) -> None:
+        slots = np.unique(self._slots[at])
+        found = by_instance(self._store.window(seconds).seconds_kept, slots)
+        for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):
+            self.hidden.pop(i, None)
+            entries = slice(int(found.starts[place]), int(found.starts[place + 1]))
+            counts, numbers = found.counts[entries], found.instance[entries]
+            weight = counts[:, REQUESTS]
+            if len(counts) < _LEAST_INSTANCES or 2 * weight.max() <= weight.sum():
+                continue
+            first = int(weight.argmax())
+            others = _value(self._specs[i], counts.sum(axis=0) - counts[first])
+            limit, condition = float(threshold[i]), self._specs[i].condition
+            if others is None or others[1] < self._min_samples[i]:
+                continue
+            if others[0] > limit if condition.op == ">" else others[0] < limit:
+                share = 100 * int(weight[first]) / int(weight.sum())
+                name = self._store.instance(int(numbers[first]))[:_NAME] or "without a name"
+                said = compared(condition.label, others[0], condition.op, limit)
+                self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {said}"
+
+
+def _value(spec: TriggerSpec, counts: Int) -> tuple[float, int] | None:
+    """The metric of some counts (len(COUNTS),), and its samples; None without any."""
+    parts = _PARTS[spec.condition.metric]
+    part, whole = parts.of(counts.tolist().__getitem__)
+    if whole <= 0:
+        return None
+    share = part / (whole * (1000 if parts.part == LATENCY_US else 1))
+    return 1 - share if parts.inverse else share, whole

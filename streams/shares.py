@@ -1,0 +1,80 @@
+"""Metrics of counts, of a service and of its instances, for the few triggers of which evidence is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from detectors.cells import LATENCY_COUNT, LATENCY_US, REJECTED, REQUESTS, Int
+from detectors.ratios import RATIO, Ratio
+from detectors.spec import Metric, TriggerSpec
+from detectors.units import shown
+
+_PARTS: Final[Mapping[Metric, Ratio]] = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
+"""The metrics that are a ratio of counts."""
+
+
+def is_ratio(spec: TriggerSpec) -> bool:
+    """Is the metric a ratio of counts?"""
+    return spec.condition.metric in _PARTS
+
+
+def samples_of(spec: TriggerSpec, counts: Int) -> int:
+    """How many of the counts (len(COUNTS),) are samples of a metric of bad requests."""
+    parts = _PARTS.get(spec.condition.metric)
+    return int(counts[LATENCY_COUNT]) if parts is None else parts.of(lambda column: int(counts[column]))[1]
+
+
+def value_of(spec: TriggerSpec, counts: Int, healthy: int = 0) -> float | None:
+    """The metric of some counts (len(COUNTS),), with so many `healthy` requests besides; None where it has none."""
+    parts = _PARTS.get(spec.condition.metric)
+    if parts is None:
+        return None
+    part, whole = parts.of(counts.tolist().__getitem__)
+    if whole + healthy <= 0:
+        return None
+    share: float = (part + (healthy if parts.good else 0)) / (
+        (whole + healthy) * (1000 if parts.part == LATENCY_US else 1)
+    )
+    return 1 - share if parts.inverse else share
+
+
+def breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
+    return value > threshold if spec.condition.op == ">" else value < threshold
+
+
+def without(counts: Int, instances: Mapping[str, Int], names: Collection[str]) -> Int:
+    """The counts (len(COUNTS),) without those of some instances."""
+    rest = counts.copy()
+    for name in names:
+        if name in instances:
+            rest -= instances[name]
+    return rest
+
+
+def heard(counts: Int) -> bool:
+    """Has an instance sent anything that counts? One whose samples are all rejected has shown nothing."""
+    return bool(counts[REQUESTS]) or not counts[REJECTED]
+
+
+def single_source(
+    spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float, least: int, healthy: int = 0
+) -> str | None:
+    """Without which one instance would the others, having `least` samples, not breach?
+
+    `healthy` requests are taken for well that nobody has seen.
+    """
+    if not is_ratio(spec) or len(instances) < 2:
+        return None
+    for name, own in sorted(instances.items()):
+        others = counts - own
+        if samples_of(spec, others) < least:
+            continue
+        value = value_of(spec, others, healthy)
+        if value is not None and not breaches(spec, value, threshold):
+            kind = spec.condition.label
+            return (
+                f"only instance {name!r} breaches: {kind} of the others is {shown(kind, value)}, "
+                f"limit {shown(kind, threshold)}"
+            )
+    return None
