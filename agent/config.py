@@ -110,6 +110,9 @@ class Trigger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unknown_grace: Annotated[
         WholeSeconds | None, Meta(description="As `unknown_grace` of the whole file, for this trigger alone.")
     ] = None
+    unknown_alert: Annotated[
+        WholeSeconds | None, Meta(description="As `unknown_alert` of the whole file, for this trigger alone.")
+    ] = None
     keep_for: Annotated[
         WholeSeconds,
         Meta(description="How long a trigger that fired is shown firing after its condition was last true."),
@@ -230,6 +233,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         WholeSeconds,
         Meta(description="An unknown verdict pauses the timer of a trigger; after this long it clears it."),
     ] = whole_seconds(30)
+    unknown_alert: Annotated[
+        WholeSeconds,
+        Meta(description="A verdict of a flag in use that is unknown for so long is an inability."),
+    ] = whole_seconds(300)
     max_window: Annotated[
         WholeSeconds,
         Meta(description="A window with too few samples for `min_samples: auto` gives way to longer ones, up to this."),
@@ -290,6 +297,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 condition = trigger.when.condition
                 relative = condition.relative
                 least, grace, alarms = trigger.min_samples, trigger.unknown_grace, trigger.false_alarms
+                alert = trigger.unknown_alert
                 stored = baseline.value(flag.environment, flag.service, condition.label)
                 spec = TriggerSpec(
                     name=trigger.name,
@@ -300,6 +308,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     safe_variant=flag.safe,
                     min_samples=condition.default_min_samples if least == "auto" else least,
                     unknown_grace=int(self.unknown_grace if grace is None else grace),
+                    unknown_alert=int(self.unknown_alert if alert is None else alert),
                     keep_for=int(trigger.keep_for),
                     guard=trigger.guard == "control",
                     action=trigger.action,

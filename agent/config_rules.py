@@ -135,6 +135,9 @@ def _times(settings: Mapping[str, Any], note: Note) -> None:
         note("evaluate_every", "expected 1s at least", "statistics are kept by the second")
     if grace is not WRONG and grace > LONGEST:
         note("unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears a timer at once")
+    alert = settings["unknown_alert"]
+    if alert is not WRONG and alert > LONGEST:
+        note("unknown_alert", f"expected {format_seconds(LONGEST)} at most", "shorten it: meanwhile nobody knows")
     window, alarms = settings["max_window"], settings["false_alarms"]
     _longest(_Times(window, alarms), "", note)
     if not any(time is WRONG for time in (every, lateness, behind)) and behind <= lateness + every:
@@ -159,6 +162,9 @@ def _patience(trigger: Trigger, every: Any, path: str, note: Note) -> None:
     grace = trigger.unknown_grace
     if grace is not WRONG and grace is not None and grace > LONGEST:
         note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears the timer at once")
+    alert = trigger.unknown_alert
+    if alert is not WRONG and alert is not None and alert > LONGEST:
+        note(f"{path}.unknown_alert", f"expected {format_seconds(LONGEST)} at most", "shorten it")
     if trigger.keep_for is not WRONG and trigger.keep_for > LONGEST:
         note(f"{path}.keep_for", f"expected {format_seconds(LONGEST)} at most", "shorten it")
     _longest(trigger, path, note)

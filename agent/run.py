@@ -35,6 +35,7 @@ from agent.publisher import Publisher
 from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
+from agent.standing import standing_event
 from agent.telemetry_watch import TelemetryWatch
 from agent.topic_watch import TopicWatch
 from agent.turns import Limit
@@ -285,6 +286,7 @@ class Worker:
             inability=inability,
             drift=lambda habit, found: self.publisher.event(drift_event(habit, found)),
             judged=judged,
+            standing=lambda change: self.publisher.event(standing_event(change)),
         )
 
     def _judged(self) -> Judged:

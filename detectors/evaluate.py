@@ -191,7 +191,9 @@ class Evaluator:
         known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
         self._partly.settle(own, control, threshold, breach, truth)
-        found = self._dominated.find(t, truth == FALSE, own.value, own.samples, threshold, own.window)
+        # Of those of whom too much is missing, the instances were looked at already.
+        well = (truth == FALSE) & ~own.judged
+        found = self._dominated.find(t, well, own.value, own.samples, threshold, own.window)
         truth[found], own.doubt[found] = UNKNOWN, Doubt.ONE_INSTANCE
         self._words.hidden = self._dominated.hidden
         held = self._triggers.step(t, truth)

@@ -115,8 +115,9 @@ class TriggerSpec:
     """A trigger of one flag in one service and environment.
 
     `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
-    `unknown_grace` and `keep_for` are in seconds. `baseline` is the stored value of the condition's metric, in the
-    condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to a longer one.
+    `unknown_grace`, `unknown_alert` and `keep_for` are in seconds. `baseline` is the stored value of the condition's
+    metric, in the condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to
+    a longer one.
     `fast` lets `detectors.sequential` fire it too, with one false alarm in `false_alarms` seconds at most. Raises
     SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
     """
@@ -129,6 +130,7 @@ class TriggerSpec:
     safe_variant: str
     min_samples: int
     unknown_grace: int = 30
+    unknown_alert: int = 300
     keep_for: int = 0
     action: Action = "rollback"
     shadow: bool = False

@@ -5,7 +5,7 @@ Columns (`requests[i]` belongs to `scopes[i]`) because a row-wise record of 2,00
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,8 +19,12 @@ VERSION = 1
 QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
 
 
-class TriggerHealth(msgspec.Struct, frozen=True):
-    """A trigger's verdict at the end of the second; `value` is None where nothing can be said."""
+class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A trigger's verdict at the end of the second; `value` is None where nothing can be said.
+
+    `unknown_since` is the event time since when it is unknown while its flag is in use, None where it is not; `told`
+    says that an inability was announced for that.
+    """
 
     flag: str
     trigger: str
@@ -30,16 +34,20 @@ class TriggerHealth(msgspec.Struct, frozen=True):
     threshold: float | None
     samples: int
     reason: str
+    unknown_since: int | None = None
+    told: bool = False
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Second `[time - 1, time)` of a partials partition, published `at` (Unix seconds).
 
     A record whose status is not `live` and that has no scopes repeats the last evaluated `time`: nothing newer is
     known.
     `status` is `live`, `catching_up` (verdicts are computed, nothing is commanded) or `unknown`; `detail` says why.
     `counts` holds a list a name of `detectors.cells.COUNTS`, `latency` one a quantile, in milliseconds, null where
-    nothing was timed. `sources` counts the instances seen in each scope.
+    nothing was timed. `sources` counts the instances seen in each scope. `unread` holds, by telemetry topic, how many
+    samples of the last minute were received, and of how many of these not even the service could be read, where there
+    are any. `never_seen` are the scopes of triggers of which no sample was ever seen.
     """
 
     version: int
@@ -53,6 +61,8 @@ class Health(msgspec.Struct, frozen=True):
     latency: dict[str, list[float | None]]
     sources: list[int]
     triggers: list[TriggerHealth]
+    unread: dict[str, tuple[int, int]] = {}
+    never_seen: list[str] = []
 
 
 encoder = msgspec.json.Encoder()
@@ -68,12 +78,15 @@ def health(
     at: float,
     status: str,
     detail: str = "",
+    unread: Mapping[str, tuple[int, int]] | None = None,
+    never_seen: Sequence[str] = (),
 ) -> Health:
     """Describe the second before `time`; a scope that stands more than once in `cells` (one a source) is summed."""
     if cells is None or not len(cells):
         empty: dict[str, list[Any]] = {name: [] for name in QUANTILES}
         none: dict[str, list[int]] = {name: [] for name in COUNTS}
-        return Health(VERSION, time, at, partition, status, detail, [], none, empty, [], list(triggers))
+        told = list(triggers), dict(unread or {}), list(never_seen)
+        return Health(VERSION, time, at, partition, status, detail, [], none, empty, [], *told)
     present, row = np.unique(cells.scope, return_inverse=True)
     counts = np.zeros((len(present), len(COUNTS)), dtype=np.int64)
     np.add.at(counts, row, cells.counts)
@@ -95,6 +108,8 @@ def health(
         latency=latency,
         sources=sources.tolist(),
         triggers=list(triggers),
+        unread=dict(unread or {}),
+        never_seen=list(never_seen),
     )
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 
-from detectors.cells import Cells
+from detectors.cells import Cells, Int
 from detectors.errors import StateError
 from detectors.evaluate import Evaluator, measures, wants
 from detectors.evaluation import Evaluation, Transition
+from detectors.slots import NEVER
 from detectors.spec import TriggerSpec, longest_lookback
 from detectors.state import BEFORE
 from detectors.triggers import State
@@ -36,6 +37,8 @@ from streams.merge import Merge, by_second
 from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
 from streams.room import MOST_BYTES
+from streams.standing import Standing, StandingUnknown
+from streams.unattributed import LOOKED_BACK, Unattributed, by_topic
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Second:
     `ill` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet, or has half of
     the evidence that alarms; empty where muted. `muted` says that nothing may be commanded because of it. `drifts` are
     changes of habits, which nobody acts upon; none of muted seconds. `health` is None where it was published before.
+    `standing` are verdicts that stay unknown, or do so no more.
     `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
@@ -62,6 +66,7 @@ class Second:
     drifts: Sequence[tuple[Habit, Drift]]
     health: Health | None
     observer: Observer
+    standing: Sequence[Standing] = ()
 
 
 class _Taken:
@@ -83,9 +88,10 @@ class Shard:
     """One partials partition: its windows and the triggers of the services that meet in it.
 
     `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
-    silence. `checkpoint` is what the triggers had gathered earlier; seconds up to it fill the windows and are not
-    evaluated. `from_start` says that reading begins where the log does, not somewhere in it. `evaluate_every` is in
-    seconds, `catching_up_after` how old a second may be to be acted upon, `max_lateness` how late samples may come.
+    silence, and `told` is what that record told (`streams.published`). `checkpoint` is what the triggers had
+    gathered earlier; seconds up to it fill the windows and are not evaluated. `from_start` says that reading begins
+    where the log does, not somewhere in it. `evaluate_every` is in seconds, `catching_up_after` how old a second may be
+    to be acted upon, `max_lateness` how late samples may come.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class Shard:
         habits: Sequence[Habit] = (),
         max_lateness: float = 2.0,
         most_bytes: int = MOST_BYTES,
+        told: Mapping[tuple[str, str, str], tuple[int, bool]] | None = None,
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
@@ -115,6 +122,10 @@ class Shard:
         self._limits = Limits.of(catching_up_after, max_lateness)
         self._published = published
         self._checkpoint = checkpoint
+        self._standing = StandingUnknown(self._specs)
+        self._standing.recall(told or {})
+        self._slots = np.array([self.store.slot(spec.scope) for spec in specs], dtype=np.int64)
+        self._unattributed = Unattributed(self._specs, topics)
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
         self._next: int | None = None
         self._stale: set[int] = set()
@@ -167,6 +178,7 @@ class Shard:
         `safe` nothing is left to be done, and no evidence is put together for it.
         """
         (self._safe.add if safe else self._safe.discard)((environment, flag))
+        self._standing.flag(environment, flag, in_use=not safe)
         begin = BEFORE if changed_at is None else math.ceil(changed_at)
         self._flags[environment, flag] = begin, share
         self._evaluator.begin(environment, flag, begin, share=share)
@@ -186,6 +198,7 @@ class Shard:
 
         The clock is asked for each second that is judged: whoever takes one may wait long before it asks for the next.
         """
+        self._unattributed.note(batch)
         start = 0
         while start < len(batch.words):
             end = start + 1
@@ -274,6 +287,8 @@ class Shard:
         if now is not None:
             condition, at = judged(self.condition(now), self._limits, t, superseded=superseded, now=now), now.time
         muted = condition.status != "live"
+        unread = self.merge.unread.since(t - LOOKED_BACK)
+        self._evaluator.set_elsewhere(*self._unattributed.lost(unread))
         result = self._evaluator.evaluate(t)
         self.verdicts = result
         for change in result.transitions:
@@ -287,15 +302,39 @@ class Shard:
         transitions = [] if known else [(self._specs[change.trigger], change) for change in result.transitions]
         # Of seconds that are complete together the last one says how it is.
         firing = [] if muted or (superseded and now is not None) else list(self._firing(t, result, at))
+        standing = [] if known else self._stand(result, muted=muted or (superseded and now is not None))
         frame = None
         if not known:
             cells = next(iter(taken.of(t - 1)), None)
             frame = health(
-                t, self.partition, cells, self.triggers(), at=at, status=condition.status, detail=condition.detail
+                t,
+                self.partition,
+                cells,
+                self.triggers(),
+                at=at,
+                status=condition.status,
+                detail=condition.detail,
+                unread=by_topic(unread),
+                never_seen=self._never_seen(),
             )
         ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
-        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer)
+        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer, standing)
+
+    def _stand(self, result: Evaluation, *, muted: bool) -> list[Standing]:
+        """What is to be told of verdicts that stay unknown; of what nobody may act upon, later."""
+        self._standing.see(result, self._seen_at())
+        if muted:
+            self._standing.forget(result)
+            return []
+        return list(self._standing.changes(result))
+
+    def _seen_at(self) -> Int:
+        return np.where(self._slots >= 0, self.store.seen_at(self._slots), NEVER)
+
+    def _never_seen(self) -> list[str]:
+        never = np.flatnonzero(self._seen_at() == NEVER).tolist()
+        return sorted({str(self._specs[i].scope) for i in never})
 
     def _ill(self, result: Evaluation) -> Iterator[tuple[str, str]]:
         for row in np.flatnonzero(result.breach | result.suspected).tolist():
@@ -330,15 +369,37 @@ class Shard:
                 threshold=row.threshold,
                 samples=row.samples,
                 reason=row.reason,
+                unknown_since=None if since == BEFORE else since,
+                told=told,
             )
-            for spec, row in zip(self._specs, self.verdicts.rows(), strict=True)
+            for spec, row, since, told in zip(
+                self._specs,
+                self.verdicts.rows(),
+                self._standing.since.tolist(),
+                self._standing.told.tolist(),
+                strict=True,
+            )
         ]
 
     def unknown_health(self, now: Now) -> Health:
         """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
         condition = self.condition(now)
         triggers = [
-            TriggerHealth(s.flag, s.name, str(s.scope), "unknown", None, None, 0, condition.detail) for s in self._specs
+            TriggerHealth(
+                s.flag,
+                s.name,
+                str(s.scope),
+                "unknown",
+                None,
+                None,
+                0,
+                condition.detail,
+                None if since == BEFORE else since,
+                told,
+            )
+            for s, since, told in zip(
+                self._specs, self._standing.since.tolist(), self._standing.told.tolist(), strict=True
+            )
         ]
         return health(
             max(self._next or 0, self._published or 0),

@@ -32,9 +32,10 @@ from streams.merge import AHEAD
 from streams.monitor import Second, Shard
 from streams.outbox import Outbox, Record
 from streams.partials import decode_all, partition_of
-from streams.published import newest_judged
+from streams.published import newest_judged, told_before
 from streams.reading import Delivery, Reading
 from streams.slices import Source
+from streams.standing import Standing
 from streams.topics import Topics
 
 REPLAY_MARGIN = 10.0
@@ -70,6 +71,7 @@ class Handlers:
     inability: Callable[[int, Condition, bool], object]
     drift: Callable[[Habit, Drift], object]
     judged: Callable[[Second], Awaitable[None]]
+    standing: Callable[[Standing], asyncio.Future[None]]
 
 
 class MonitorRole:
@@ -121,6 +123,7 @@ class MonitorRole:
         self._lookback = lookback + REPLAY_MARGIN
         self._window_lookback = window_lookback + REPLAY_MARGIN
         self._published: dict[int, int | None] = {}
+        self._told: dict[int, dict[tuple[str, str, str], tuple[int, bool]]] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
         self._identities: dict[int, str] = {}
         self._too_large: set[int] = set()
@@ -159,6 +162,7 @@ class MonitorRole:
                 published=self._published.get(source.partition),
                 from_start=offset == 0,
                 checkpoint=self._checkpoints.get(source.partition),
+                told=self._told.get(source.partition),
                 habits=[h for h in self._habits if self._partition_of(h) == source.partition],
                 max_lateness=self._max_lateness,
                 most_bytes=max(_LEAST_WAITING, _MOST_WAITING // len(offsets)),
@@ -247,13 +251,14 @@ class MonitorRole:
             # Without them more is told twice; without a monitor nothing is judged.
             _logger.warning("monitor.recall-failed", extra={"fields": {"error": repr(error)}})
             records = {}
-        self._published, self._checkpoints = {}, {}
+        self._published, self._checkpoints, self._told = {}, {}, {}
         return {source: self._since_of(source.partition, records, time.time()) for source in sources}
 
     def _since_of(self, partition: int, records: Mapping[Source, bytes | None], now: float) -> float | None:
         health = records.get(Source(self._topics.health, partition))
         published, wrong = newest_judged(health, now + AHEAD)
         self._published[partition] = published
+        self._told[partition] = told_before(health) if published is not None else {}
         if published is None:
             if not wrong and records:
                 return None
@@ -322,6 +327,7 @@ class MonitorRole:
         if second.ill:
             await self._handlers.firing(second)
         told = [self._handlers.transition(spec, change) for spec, change in second.transitions]
+        told += map(self._handlers.standing, second.standing)
         for habit, drift in second.drifts:
             self._handlers.drift(habit, drift)
         await self._give_way(begin=bool(second.firing))

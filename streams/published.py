@@ -1,4 +1,4 @@
-"""Up to when a partition was judged by whoever had it before, as its newest health record says."""
+"""Up to when a partition was judged by whoever had it before, and what was told, as its newest health record says."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ class _Judged(msgspec.Struct, frozen=True):
     time: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
+class _Trigger(msgspec.Struct, frozen=True):
+    flag: str
+    trigger: str
+    scope: str
+    unknown_since: int | None = None
+    told: bool = False
+
+
+class _Triggers(msgspec.Struct, frozen=True):
+    triggers: list[_Trigger] = []
+
+
+_triggers = msgspec.json.Decoder(_Triggers)
 _decoder = msgspec.json.Decoder(_Judged)
 
 
@@ -33,3 +46,17 @@ def newest_judged(record: bytes | None, latest: float) -> tuple[int | None, str]
     if time > latest:
         return None, f"its time is {time - latest:.0f} s ahead of this machine's clock"
     return time or None, ""
+
+
+def told_before(record: bytes | None) -> dict[tuple[str, str, str], tuple[int, bool]]:
+    """By flag, trigger and scope: since when the verdict is unknown, and whether that was told; of a record that
+    `newest_judged` can use. Records of before say nothing of it."""
+    try:
+        found = _triggers.decode(record) if record else _Triggers()
+    except msgspec.MsgspecError:
+        return {}
+    return {
+        (one.flag, one.trigger, one.scope): (one.unknown_since, one.told)
+        for one in found.triggers
+        if one.unknown_since is not None
+    }

@@ -45,11 +45,11 @@ class UnreadLog:
             said.popleft()
 
     def since(self, second: int) -> Mapping[Source, Unread]:
-        """The sources with rejected samples after `second`, and what they received since."""
-        found = {}
+        """What all sources of the topics with rejected samples after `second` received since."""
         # Asked at every evaluation, and there are hardly ever any.
-        for source in [source for source, last in self._last_rejected.items() if last > second]:
+        topics = {source.topic for source, last in self._last_rejected.items() if last > second}
+        found = {}
+        for source in [source for source in self._said if source.topic in topics] if topics else ():
             recent = [(received, rejected) for at, received, rejected in self._said[source] if at > second]
-            received, rejected = (sum(column) for column in zip(*recent, strict=True))
-            found[source] = Unread(received, rejected)
+            found[source] = Unread(sum(received for received, _ in recent), sum(rejected for _, rejected in recent))
         return found

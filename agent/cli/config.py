@@ -95,6 +95,7 @@ def _filled(config: Config) -> Config:
                 fast=fast_by_default(trigger.when.condition) if trigger.fast is None else trigger.fast,
                 false_alarms=config.false_alarms if trigger.false_alarms is None else trigger.false_alarms,
                 unknown_grace=config.unknown_grace if trigger.unknown_grace is None else trigger.unknown_grace,
+                unknown_alert=config.unknown_alert if trigger.unknown_alert is None else trigger.unknown_alert,
             )
             for trigger in flag.triggers
         ]
@@ -166,7 +167,8 @@ def _print(file: Path, config: Config, rate: float | None) -> None:
         grace = format_seconds(spec.unknown_grace)
         fast = f", fast: a false alarm in {format_seconds(spec.false_alarms)} at most" if spec.fast else ""
         needed = _samples(spec, rates.get((spec.environment, spec.service)))
-        click.echo(f"      {needed}, unknown_grace {grace}{baseline}{fast}")
+        alert = format_seconds(spec.unknown_alert)
+        click.echo(f"      {needed}, unknown_grace {grace}, unknown_alert {alert}{baseline}{fast}")
         if note is not None:
             click.echo(f"      note: {note}")
 
@@ -199,6 +201,7 @@ def _described(spec: TriggerSpec, rate: float | None) -> dict[str, Any]:
         "fast": spec.fast,
         "false_alarms": spec.false_alarms,
         "unknown_grace": spec.unknown_grace,
+        "unknown_alert": spec.unknown_alert,
         "threshold": spec.threshold,
         "action": spec.action,
         "shadow": spec.shadow,

@@ -44,6 +44,17 @@ def error_rates(own: Counts, missing: int) -> tuple[float, float] | None:
     return own.get("errors", 0) / (told + missing), (own.get("errors", 0) + missing) / (told + missing)
 
 
+def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
+    """Do the others breach where one of three or more has most of the weight?"""
+    first = max(instances, key=lambda name: instances[name].get("requests", 0))
+    others = of(*(own for name, own in instances.items() if name != first))
+    weight = instances[first].get("requests", 0)
+    rates = error_rates(others, 0)
+    told = others.get("requests", 0) - others.get("no_outcome", 0)
+    outweighs = len(instances) >= 3 and weight > others.get("requests", 0)
+    return outweighs and rates is not None and told >= max(least, 1) and rates[0] > limit
+
+
 def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
     """The rule of `detectors.missing` for an error rate, read plainly."""
     whole = of(*instances.values())
@@ -53,7 +64,7 @@ def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
         rates = error_rates(whole, 0)
         if told < least or rates is None:
             return "unknown"
-        return "firing" if rates[0] > limit else "ok"
+        return "firing" if rates[0] > limit else "unknown" if hidden(instances, limit, least) else "ok"
     others = [own for own in instances.values() if 100 * share(own)[0] <= share(own)[1]]
     rest = of(*others)
     judged = rest.get("requests", 0) - rest.get("no_outcome", 0)

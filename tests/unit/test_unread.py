@@ -16,8 +16,8 @@ def test_samples_count_in_the_second_to_which_they_moved_the_watermark() -> None
     log.add(FIRST, 101, 50, 0)
     log.add(FIRST, 102, 50, 1)
     log.add(SECOND, 102, 70, 0)
-    assert log.since(99) == {FIRST: Unread(150, 6)}
-    assert log.since(100) == {FIRST: Unread(100, 1)}
+    assert log.since(99) == {FIRST: Unread(150, 6), SECOND: Unread(70, 0)}
+    assert log.since(100) == {FIRST: Unread(100, 1), SECOND: Unread(70, 0)}
     assert log.since(102) == {}
 
 

@@ -1,0 +1,141 @@
+"""Verdicts that stay unknown while a flag is in use, so that a person hears of it (promise P8).
+
+A flag is in use while its state is known and is not the safe one. A trigger of it that has been unknown for its
+`unknown_alert` is told of, once, until it is known again or the flag is safe. Sooner, because somebody is to be woken:
+
+- after 30 s where samples are late or rejected: that lasts until somebody mends it, and is the cheapest sabotage;
+- at once where it fires, has been held for a third of its `for` or has half of the evidence that alarms, and then its
+  data vanish: a release that breaks a service so far that nothing is measured any more would be turned back by nobody.
+
+All times are event time. What was told is in the health records, so that who takes over does not tell it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.doubts import Doubt
+from detectors.evaluation import Evaluation
+from detectors.spec import TriggerSpec
+from detectors.state import BEFORE
+from detectors.triggers import State
+
+MISSING_AFTER: Final = 30
+VANISHED_AFTER: Final = 10
+"""Seconds without a request after which the data of a trigger have vanished."""
+
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Triggers of one flag that are unknown for the same kind of reason since `since`, or are no more (not `begun`).
+
+    `reason` is that of the first of them.
+    """
+
+    environment: str
+    flag: str
+    triggers: Sequence[str]
+    service: str
+    begun: bool
+    since: int
+    t: int
+    kind: str
+    reason: str
+
+
+class StandingUnknown:
+    """The triggers `specs` (n,) of a shard; arrays have shape (n,)."""
+
+    def __init__(self, specs: Sequence[TriggerSpec]) -> None:
+        n = len(specs)
+        self._specs = specs
+        self._after = np.array([s.unknown_alert for s in specs], dtype=np.int64)
+        self._hold = np.array([s.condition.hold for s in specs], dtype=np.int64)
+        self._in_use = np.zeros(n, dtype=bool)
+        self.since = np.full(n, BEFORE, dtype=np.int64)
+        """Since when each is unknown while its flag is in use; BEFORE where it is not."""
+        self.told = np.zeros(n, dtype=bool)
+        self._near = np.zeros(n, dtype=bool)
+
+    def flag(self, environment: str, flag: str, *, in_use: bool) -> None:
+        """The state of a flag is known."""
+        for i, spec in enumerate(self._specs):
+            if (spec.environment, spec.flag) == (environment, flag):
+                self._in_use[i] = in_use
+
+    def recall(self, told: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
+        """Go on from what the last health record says by flag, trigger and scope: unknown since when, and told."""
+        for i, spec in enumerate(self._specs):
+            found = told.get((spec.flag, spec.name, str(spec.scope)))
+            if found is not None:
+                self.since[i], self.told[i] = found
+
+    def see(self, result: Evaluation, seen_at: Int) -> None:
+        """Take in an evaluation; `seen_at` (n,) is the newest second of each trigger's scope."""
+        unknown = result.state == State.UNKNOWN
+        standing = unknown & self._in_use
+        self.since[standing & (self.since == BEFORE)] = result.t
+        held = result.t - result.first_true_at
+        near = (result.state == State.FIRING) | ((result.state == State.PENDING) & (3 * held >= self._hold))
+        near |= result.suspected
+        # What it was near to when it was last known, and is no more once it is known again.
+        self._near = np.where(unknown, self._near & (self.since != BEFORE), near)
+        self._vanished = standing & self._near & (result.t - seen_at > VANISHED_AFTER)
+
+    def changes(self, result: Evaluation) -> Iterable[Standing]:
+        """What is to be told after `see`: what began by flag and kind of reason, and what ended."""
+        t = result.t
+        standing = (result.state == State.UNKNOWN) & self._in_use
+        ended = np.flatnonzero(self.told & ~standing)
+        yield from self._grouped(result, ended, begun=False)
+        self.told[ended] = False
+        self.since[~standing] = BEFORE
+        missing = (result.own.doubt == Doubt.MISSING) | (result.control.doubt == Doubt.MISSING)
+        after = np.where(missing, np.minimum(self._after, MISSING_AFTER), self._after)
+        due = standing & ~self.told & ((t - self.since >= after) | self._vanished)
+        begun = np.flatnonzero(due)
+        self.told[begun] = True
+        yield from self._grouped(result, begun, begun=True)
+
+    def forget(self, result: Evaluation) -> None:
+        """As `changes`, of a second of which nothing is told: what is unknown is told later."""
+        standing = (result.state == State.UNKNOWN) & self._in_use
+        self.since[~standing] = BEFORE
+
+    def _grouped(self, result: Evaluation, at: Int, *, begun: bool) -> Iterable[Standing]:
+        groups: dict[tuple[str, str, str, str, int], list[int]] = {}
+        for i in at.tolist():
+            spec = self._specs[i]
+            kind = self._kind(result, i) if begun else "known"
+            groups.setdefault((spec.environment, spec.flag, spec.service, kind, int(self.since[i])), []).append(i)
+        for (environment, flag, service, kind, since), numbers in groups.items():
+            safe = not self._in_use[numbers[0]]
+            ended = "the flag is safe" if safe else "the verdict is known again"
+            yield Standing(
+                environment=environment,
+                flag=flag,
+                triggers=[self._specs[i].name for i in numbers],
+                service=service,
+                begun=begun,
+                since=since,
+                t=result.t,
+                kind=kind,
+                reason=result.reason(numbers[0]) if begun else ended,
+            )
+
+    def _kind(self, result: Evaluation, i: int) -> str:
+        if self._vanished[i]:
+            return "vanished"
+        own, control = Doubt(int(result.own.doubt[i])), Doubt(int(result.control.doubt[i]))
+        doubt = own if own != Doubt.NONE else control
+        if doubt in (Doubt.FEW_SAMPLES, Doubt.NO_VALUE) and not result.own.samples[i]:
+            return "silent"
+        return doubt.name.lower()
