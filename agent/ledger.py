@@ -129,17 +129,18 @@ class Ledger:
         content = encoded(opened) + b"".join(encoded(Step(event=event)) for event in events)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with disk_errors(path):
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             try:
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
                 # Unlike a rename, a link does not take the place of what another process has put there.
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return read_entry(path, path.read_bytes()), False
             finally:
-                temporary.unlink()
+                # A disk that is full is not to be filled by attempts.
+                temporary.unlink(missing_ok=True)
             sync_directory(self._directory)
         for event in events:
             self._note(command, event)

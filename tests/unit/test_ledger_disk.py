@@ -95,6 +95,19 @@ def test_a_probe_fails_as_an_entry_would_and_leaves_nothing_behind(
     assert list(Ledger(tmp_path).entries()) == []
 
 
+@pytest.mark.parametrize(("operation", "number"), FAILURES)
+def test_an_entry_that_the_disk_does_not_take_leaves_nothing_behind(
+    tmp_path: Path, operation: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(operation, refuse(number))
+        with pytest.raises(LedgerError, match=os.strerror(number)):
+            opened(ledger)
+    assert list(tmp_path.iterdir()) == []
+    opened(ledger)
+
+
 def test_what_a_crash_left_of_a_probe_is_taken_away_later(tmp_path: Path) -> None:
     old, new = tmp_path / ".probe-old", tmp_path / ".probe-new"
     for path in (old, new):
