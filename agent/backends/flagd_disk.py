@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import BackendError, Invalid, NotFound, Permission, Transient, Unsent
@@ -57,7 +57,9 @@ def locked(path: Path, old: os.stat_result, deadline: float) -> Iterator[None]:
         lock = os.open(name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with errors(name, unsent=True):
-            _close_to_others(lock, old)
+            # A file system without rights, or one that gives root none, keeps no flip from being made.
+            with suppress(OSError):
+                _close_to_others(lock, old)
             while not taken(lock):
                 if time.monotonic() + _LOCK_POLL_S >= deadline:
                     raise Unsent(f"{path}: another writer holds the lock {name}; nothing was written")
@@ -143,11 +145,11 @@ def _make_like(descriptor: int, old: os.stat_result) -> None:
 
 
 def _close_to_others(lock: int, old: os.stat_result) -> None:
+    """Give the lock the owner of the file, and the right to open it to those alone who may write the file."""
     found, me = os.fstat(lock), os.geteuid()
-    if me not in (0, found.st_uid):
+    # What has another name somewhere is not touched: root would give away whatever somebody linked here.
+    if me not in (0, found.st_uid) or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         return
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        raise OSError(errno.EPERM, "the lock is no file of its own")
     if me == 0 and (found.st_uid, found.st_gid) != (old.st_uid, old.st_gid):
         # A person's rollback as root must not leave a lock behind that the agent cannot open.
         os.fchown(lock, old.st_uid, old.st_gid)

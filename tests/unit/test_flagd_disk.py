@@ -271,6 +271,29 @@ async def test_who_may_not_write_the_file_may_not_hold_its_lock(
     assert stat.S_IMODE(lock_of(path).stat().st_mode) == lock
 
 
+async def test_a_file_system_that_keeps_no_rights_keeps_no_flip_from_being_made(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_of(path).touch()
+    lock_of(path).chmod(0o644)
+
+    def refuse(descriptor: int, mode: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), lock_of(path).stat()):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    assert await flip(backend) is Outcome.APPLIED
+
+
+async def test_a_lock_that_is_a_link_to_another_file_leaves_its_rights_alone(backend: FlagdFile, path: Path) -> None:
+    other = path.with_name("other")
+    other.touch()
+    other.chmod(0o644)
+    lock_of(path).hardlink_to(other)
+    assert await flip(backend) is Outcome.APPLIED
+    assert stat.S_IMODE(other.stat().st_mode) == 0o644
+
+
 async def test_a_lock_that_cannot_be_opened_is_foreseen_and_named(backend: FlagdFile, path: Path) -> None:
     lock_of(path).symlink_to(path)
     (problem,) = await problems(backend)
