@@ -22,6 +22,7 @@ from agent.automation import Automation
 from agent.backends import flagd_disk, mounts, settings
 from agent.backends.contract import FlagRef, Outcome
 from agent.backends.flagd_file import FlagdFile
+from agent.backends.progress import Progress
 from agent.breaker import Limits
 from agent.commands import sign
 from agent.errors import Permission, Transient, Unsent
@@ -209,6 +210,28 @@ async def test_a_disk_that_hangs_before_the_rename_is_given_up_and_never_renames
     # A flip waits until the thread that hung has gone.
     assert await flip(backend) is Outcome.APPLIED
     assert "off" in path.read_text()
+
+
+def test_work_is_stopped_before_it_changes_anything_or_goes_through() -> None:
+    stopped = Progress(0.0)
+    assert stopped.stop()
+    with pytest.raises(Unsent, match="too late"):
+        stopped.commit("too late")
+    through = Progress(0.0)
+    through.commit("too late")
+    assert not through.stop()
+
+
+async def test_a_disk_that_has_room_only_until_it_is_written_is_foreseen(
+    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        # File systems that allocate late say so only here.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    (problem,) = await problems(backend)
+    assert "No space" in problem
 
 
 async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
