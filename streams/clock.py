@@ -72,7 +72,10 @@ class Clock:
     def acknowledged(self, at: float) -> None:
         """A broker stamped a record of ours with its own time `at` (Unix seconds) just now."""
         mono = self._monotonic()
-        self._broker = at - mono, mono
+        known = self._of_broker(mono)
+        # An acknowledgement that lay about, as while the process was stopped, is older than it looks.
+        if known is None or at - mono > known:
+            self._broker = at - mono, mono
 
     def now(self) -> Now:
         before = self._monotonic()

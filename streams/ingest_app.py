@@ -60,6 +60,7 @@ class IngestRole:
     ) -> None:
         keep_freed_memory()
         self._topics = topics
+        self._clock = clock
         self._reading = Reading(
             batched=frozenset(formats),
             lookback=dict.fromkeys(formats, max(lookback, COUNTED)),
@@ -96,7 +97,9 @@ class IngestRole:
         self.assigned = True
 
     async def _send(self, partition: int, value: bytes) -> None:
-        await send_until_acknowledged(self.app, self._topics.partials, value, partition=partition)
+        at = await send_until_acknowledged(self.app, self._topics.partials, value, partition=partition)
+        if at is not None:
+            self._clock.acknowledged(at)
 
     async def _take(self, stream: object) -> None:
         try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.app import send_until_acknowledged
 from streams.clock import DOUBTED, SETTLE, TOLERANCE, Clock
 
 T = 1_700_000_000.0
@@ -168,3 +171,22 @@ def test_with_record_times_that_are_right_the_time_is_never_far_ahead(steps: lis
         machine.clock.recorded(machine.true)
         # A step within the tolerance, or one too small to be told from the delay of producers, is followed.
         assert machine.clock.now().time <= machine.true + TOLERANCE * len(steps) + DOUBTED
+
+
+def test_an_acknowledgement_that_was_read_late_puts_the_clock_in_no_doubt() -> None:
+    machine = Machine()
+    machine.clock.acknowledged(machine.true)
+    machine.after(5)
+    machine.clock.acknowledged(machine.true - 4)
+    assert not machine.clock.now().doubt
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(1, 1_700_000_000.5), (0, None)])
+async def test_the_time_of_an_acknowledgement_is_the_brokers_only_where_it_stamps_the_records(
+    kind: int, expected: float | None
+) -> None:
+    async def send_and_wait(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(timestamp=1_700_000_000_500, timestamp_type=kind)
+
+    app: Any = SimpleNamespace(producer=SimpleNamespace(send_and_wait=send_and_wait))
+    assert await send_until_acknowledged(app, "t", b"") == expected
