@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from agent.commands import Command, Reason
 from agent.flag_state import FlagStatus, generation
 from agent.follow_up import UNSEEN_AFTER
-from agent.incidents import CommandResult, Incident, encode
-from agent.turns import Limit
+from agent.incidents import CommandResult, Incident, Known, encode
+from agent.turns import Limit, before, given_up
 from detectors.grammar import parse
 from tests.unit.test_commander import FLAG, Bench, T, evidence, spec, status
 
@@ -158,6 +159,7 @@ async def test_flags_that_are_tried_in_turn_keep_within_the_limit_and_a_person_h
     assert service.sent("guilty") == [2 + 600 + 10]
     (told,) = [reason for reason in service.told("guilty") if "automation.max_flips" in reason]
     assert "'last'" in told
+    assert f"next at {time.strftime('%H:%M:%SZ', time.gmtime(T + 2 + 600 + 10))}" in told
 
 
 async def test_flags_of_other_services_that_use_up_the_limit_are_for_the_halt_to_judge() -> None:
@@ -179,6 +181,50 @@ async def test_flags_of_other_services_that_use_up_the_limit_are_for_the_halt_to
     )
     await service.run(5)
     assert service.sent("guilty") == [2]
+
+
+def commanded(version: str = "g1-x", *, at: float = T - 40.0) -> Incident:
+    """An incident of another flag of the service, whose command led nowhere for 40 s."""
+    return Incident(
+        id=f"i-{version}",
+        environment="production",
+        flag="rival",
+        service="shop",
+        trigger="errors",
+        flag_version=version,
+        outcome="commanded",
+        command="c",
+        fired_at=at,
+        commanded_at=at,
+        expires_at=at + 60,
+    )
+
+
+def known_of(incident: Incident, version: str | None) -> Known:
+    known = Known()
+    known.incidents[incident.id] = incident
+    if version is not None:
+        known.see(msgspec.structs.replace(status(version), flag="rival"))
+    return known
+
+
+@pytest.mark.parametrize(("passed", "waits"), [(BAKE - 1.0, True), (float(BAKE), False)])
+def test_a_flag_whose_state_nobody_tells_any_more_is_waited_for_as_long_as_one_that_was_turned_back(
+    passed: float, waits: bool
+) -> None:
+    known = known_of(commanded(at=T - passed), None)
+    assert (before(spec(), known, float(T), float(BAKE)) is not None) is waits
+
+
+def test_a_command_on_a_version_that_somebody_changed_since_is_waited_for_no_longer() -> None:
+    just_now = commanded(at=T - 5.0)
+    assert before(spec(), known_of(just_now, "g1-x"), float(T), float(BAKE)) is not None
+    assert before(spec(), known_of(just_now, "g2-x"), float(T), float(BAKE)) is None
+
+
+def test_what_led_nowhere_on_an_earlier_version_says_nothing_of_this_one() -> None:
+    assert given_up(("production", "rival"), "g1-x", known_of(commanded(), "g1-x"), float(T), float(BAKE)) is not None
+    assert given_up(("production", "rival"), "g2-x", known_of(commanded(), "g2-x"), float(T), float(BAKE)) is None
 
 
 async def test_a_trigger_of_a_variant_waits_for_nobody() -> None:
