@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import MalformedEvent
-from streams.errors import UNREADABLE
+from streams.unreadable import UNREADABLE
 
 COMMAND_RECEIVED: Final = "flipback.command.received"
 COMMAND_REJECTED: Final = "flipback.command.rejected"

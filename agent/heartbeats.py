@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from streams.errors import UNREADABLE
+from streams.unreadable import UNREADABLE
 
 EVERY = 10.0
 """Seconds between two heartbeats of a process whose state does not change; a change is published within a second."""

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from agent.flag_state import FlagStatus, newest
-from streams.errors import UNREADABLE
 from streams.observer import Exposure
+from streams.unreadable import UNREADABLE
 
 Outcome = Literal["commanded", "shadow"]
 Effect = Literal["effective", "ineffective", "unknown"]

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from detectors.spec import TriggerSpec
 from detectors.state import Arrays
-from streams.errors import UNREADABLE, CheckpointError
+from streams.errors import CheckpointError
+from streams.unreadable import UNREADABLE
 
 EVERY = 10
 """Seconds of event time between two checkpoints of a shard."""

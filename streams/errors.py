@@ -13,14 +13,6 @@ Messages say what, where, what was expected and what to do.
 
 from __future__ import annotations
 
-from typing import Final
-
-import msgspec
-
-UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What msgspec raises for bytes of others; RecursionError where they nest a thousand deep, in fields that nobody knows
-too."""
-
 
 class StreamsError(Exception):
     """Root of the errors of streams."""

@@ -12,7 +12,7 @@ import msgspec
 
 from detectors.fast import Day
 from detectors.spec import TriggerSpec
-from streams.errors import UNREADABLE
+from streams.unreadable import UNREADABLE
 
 EVERY = 600
 """Seconds of event time between two records of a trigger: what a restart may lose is little of a day."""

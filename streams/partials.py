@@ -17,8 +17,9 @@ import msgspec
 import numpy as np
 
 from detectors.cells import COUNTS, Cells, Int, Scope
-from streams.errors import UNREADABLE, PartialError
+from streams.errors import PartialError
 from streams.slices import Source
+from streams.unreadable import UNREADABLE
 
 VERSION = 2
 NARROW: Final = {1: 9}

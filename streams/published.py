@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from streams.errors import UNREADABLE
+from streams.unreadable import UNREADABLE
 
 
 class _Judged(msgspec.Struct, frozen=True):

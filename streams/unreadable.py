@@ -1,0 +1,11 @@
+"""What reading bytes of others may raise. Apart from streams.errors, which the command line imports before anything."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What msgspec raises for bytes of others; RecursionError where they nest a thousand deep, in fields that nobody knows
+too."""
