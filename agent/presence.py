@@ -115,16 +115,17 @@ class Presence:
 
     def arming(self) -> Arming:
         """Would a flip happen now, as far as this process knows?"""
-        return arming(self._wanted, self._view())
-
-    def _view(self) -> View:
-        said, members = self._said(), self.members
+        said = self._said()
         halt = [] if said.halted is None else [Obstacle(what="automation", why=said.halted)]
+        return arming(self._wanted, self._view([*halt, *said.obstacles]))
+
+    def _view(self, local: Sequence[Obstacle] = ()) -> View:
+        members = self.members
         return View(
             members=members.all() if members.caught_up else None,
             partitions=self._partitions,
             ages=self._ages(),
-            local=[*halt, *said.obstacles],
+            local=local,
             own=self.id,
             started_at=self._fixed.started_at,
         )

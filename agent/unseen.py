@@ -46,13 +46,16 @@ def unseen(
 
 def unseen_by(monitor: MonitorRole, in_use: Collection[FlagKey]) -> Iterator[Obstacle]:
     """As `unseen`, of the partitions of a monitor that have been judged."""
-    shards = [shard for shard in monitor.shards.values() if shard.verdicts is not None]
+    # Every second: most shards have no trigger without samples, and a service is in one shard.
+    shards = [shard for shard in monitor.shards.values() if shard.verdicts and not shard.verdicts.samples.all()]
     readings = (
         (spec, samples)
         for verdicts in [shard.verdicts for shard in shards if shard.verdicts is not None]
         for spec, samples in zip(verdicts.specs, verdicts.samples.tolist(), strict=True)
     )
-    yield from unseen(readings, in_use, lambda: [scope for shard in shards for scope in _with_samples(shard.store)])
+    yield from unseen(
+        readings, in_use, lambda: [scope for shard in monitor.shards.values() for scope in _with_samples(shard.store)]
+    )
 
 
 def _with_samples(store: WindowStore) -> Iterator[Scope]:
