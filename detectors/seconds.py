@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import COUNTS, Cells
+from detectors.cells import COUNTS, LATENCY_US, Cells
 
 Int = NDArray[np.int64]
 Ints = NDArray[np.integer[Any]]
+
+MOST_COUNTED = 1 << 42
+MOST_SUMMED = 1 << 51
+"""Where the counts of a scope in a second stop, and its sums of latencies and measures: an hour of the latter fits in
+64 bits, and of the former a hundred times that. Cells stop at 2**53, of which 1,024 do not fit."""
 
 _SMALL = tuple((np.dtype(t), int(np.iinfo(t).max)) for t in (np.uint8, np.uint16, np.uint32))
 
@@ -86,6 +91,7 @@ def collect(
     (row_at, rows), values = _sum_by(
         (np.where(slot < 0, -1, at), slot), np.concatenate([_columns(cells, width, measures) for cells in blocks])
     )
+    values = _bounded(values)
     # A cell has a bin and an instance once at most, so only a scope that stands twice brings one twice.
     once = len(rows) == np.count_nonzero(slot >= 0)
 
@@ -104,6 +110,7 @@ def collect(
         distinct=once,
     )
 
+    instance_counts = _bounded(instance_counts)
     number = np.arange(len(seconds) + 1)
     row_ends, bin_ends, instance_ends = (np.searchsorted(of, number).tolist() for of in (row_at, bin_at, instance_at))
     found = []
@@ -125,6 +132,16 @@ def collect(
             )
         )
     return found
+
+
+def _bounded(values: Ints) -> Ints:
+    """Columns of counts and sums (n, k), none more than a window can add up."""
+    if not len(values) or (values.max() <= MOST_COUNTED and values.min() >= -MOST_COUNTED):
+        return values
+    most = np.full(values.shape[1], MOST_SUMMED, dtype=np.int64)
+    most[: len(COUNTS)] = MOST_COUNTED
+    most[LATENCY_US] = MOST_SUMMED
+    return np.clip(values.astype(np.int64), -most, most)
 
 
 def packed(values: Ints) -> Ints:

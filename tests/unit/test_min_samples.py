@@ -89,7 +89,7 @@ def test_silence_is_not_filled_with_what_was_before_it() -> None:
         bench.see((SERVICE, counts(20, 10)))
     silent = [one(bench.see()) for _ in range(6)]
     assert [state for state, _ in silent] == ["firing"] * 4 + ["unknown"] * 2
-    assert silent[-1][1] == "samples 0 < min_samples 30"
+    assert silent[-1][1].startswith("none since ")
 
 
 def test_a_quantile_is_that_of_its_widened_window() -> None:

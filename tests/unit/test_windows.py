@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.cells import COUNTS, MEASURE_SCALE, REQUESTS, Scope
+from detectors.cells import COUNTS, ERRORS, LATE, MEASURE_SCALE, REQUESTS, Scope
 from detectors.histogram import BINS, midpoints_ms, quantile
 from detectors.windows import Want, WindowStore
 from tests.cells import Bucket, cells
@@ -288,3 +288,20 @@ def test_newest_is_the_last_second_in_which_a_scope_had_cells() -> None:
     windows.advance(7, cells(7, (A, requests(1))))
     windows.advance(9, cells(9, (C, requests(1))))
     assert (windows.newest(A), windows.newest(B), windows.newest(C), windows.newest(D)) == (7, None, 9, None)
+
+
+def test_sums_of_cells_at_their_bound_do_not_wrap_in_the_longest_window() -> None:
+    scope = Scope("production", "shop")
+    store = WindowStore([Want(scope, 3600)], max_scopes=2, measures=["score"])
+    most = dict.fromkeys(COUNTS, 1 << 53)
+    huge = Bucket(most, instances={"a": most}, measures={"score": (1 << 53, -(2.0**53) / MEASURE_SCALE)})
+    for second in range(3700):
+        store.advance(second, cells(second, (scope, huge)))
+    sums = store.window(3600).sums[:, 0]
+    # Percentages are taken of counts: a hundred times as many must fit too.
+    assert (sums[: len(COUNTS)] > 0).all()
+    assert (100 * sums[[REQUESTS, ERRORS, LATE]] > 0).all()
+    assert sums[len(COUNTS) + 1] < 0
+    for second in range(3700, 3700 + 3600):
+        store.advance(second)
+    assert not store.window(3600).sums.any()
