@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from detectors.cells import Int
 from detectors.unreadable import unreadable
-from streams.columnar import PLAIN_VERSION, VERSION, Kind, MeasureColumn, Profile
+from streams.columnar import PLAIN_VERSION, VERSION, MeasureColumn
+from streams.columnar_lists import (
+    KIND,
+    KIND_FAULTS,
+    LONGEST_LIST,
+    NO_CACHE,
+    Damaged,
+    instance_numbers,
+    numbers_of_kinds,
+    profile_numbers,
+)
 from streams.decode_columns import NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
 from streams.faults import Why, shown
 from streams.hints import recognised, time_fault
@@ -21,24 +31,16 @@ from streams.intern import Interner, Table
 from streams.json_rows import MISIDENTIFIED
 from streams.profiles import INVALID
 from streams.sample import (
-    CACHES,
-    LOOKUPS,
     MAX_ID,
     MAX_LATENCY_MS,
     MAX_MEASURE,
     MAX_N,
     MAX_RECORD_BYTES,
-    MAX_STATUS,
     MAX_TIME,
     MIN_TIME,
-    OUTCOMES,
     STARTED_KIND,
-    UNREADABLE,
-    Kinds,
 )
 
-_LONGEST_LIST: Final = 1 << 16
-"""Entries of a list at most: a record of 4 MiB could hold a million, and they become Python objects."""
 _MOST_IDS: Final = MAX_RECORD_BYTES // 14
 """The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
 _UNTIMED_BAD: Final = -1.0
@@ -60,7 +62,7 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
     latency_ms: bytes
     timed: bytes
     weight: bytes
-    measures: Annotated[list[MeasureColumn], Meta(max_length=_LONGEST_LIST)]
+    measures: Annotated[list[MeasureColumn], Meta(max_length=LONGEST_LIST)]
     id_rows: bytes = b""
     ids: Annotated[list[object], Meta(max_length=_MOST_IDS)] = msgspec.field(default_factory=list)
     started: bytes = b""
@@ -68,27 +70,10 @@ class _Batch(msgspec.Struct, array_like=True, frozen=True):
 
 _batch: Final = msgspec.msgpack.Decoder(_Batch).decode
 _header: Final = msgspec.msgpack.Decoder(list[Raw]).decode
-_profiles: Final = msgspec.msgpack.Decoder(Annotated[list[Profile], Meta(max_length=_LONGEST_LIST)]).decode
-_instances: Final = msgspec.msgpack.Decoder(Annotated[list[str], Meta(max_length=_LONGEST_LIST)]).decode
-_kinds: Final = msgspec.msgpack.Decoder(Annotated[list[Kind], Meta(max_length=_LONGEST_LIST)]).decode
-_kind_numbers: Final = Kinds()
 _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4"}
-_profile: Final = msgspec.msgpack.Decoder(Profile).decode
-_entries: Final = msgspec.msgpack.Decoder(Annotated[list[Raw], Meta(max_length=_LONGEST_LIST)]).decode
-_NO_STATUS, _NO_OUTCOME, _NO_CACHE = 1 << 10, 1 << 11, 1 << 12
-_KIND: Final = _NO_STATUS - 1
-_KIND_FAULTS: Final = (
-    (_NO_STATUS, Why("status", f"must be a whole number from 0 to {MAX_STATUS}")),
-    (_NO_OUTCOME, Why("outcome", f"must be one of {', '.join(OUTCOMES)}")),
-    (_NO_CACHE, Why("cache", f"must be one of {', '.join(CACHES)}")),
-)
 _LATENCY: Final = Why("latency_ms", f"must be milliseconds from 0 to {MAX_LATENCY_MS:,.0f} (an hour)")
 _MEASURE: Final = Why("measures", f"must be numbers of at most {MAX_MEASURE:g} in size")
 _FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
-class _Damaged(ValueError):
-    """The parts of a batch do not fit together."""
 
 
 def decode_columnar(
@@ -140,13 +125,13 @@ def _read(value: bytes) -> _Batch:
         raise
     _check_version(batch.version)
     if batch.n < 0 or len(batch.ts) != 8 * batch.n:
-        raise _Damaged(f"ts has {len(batch.ts)} bytes, expected 8 for each of {batch.n} samples")
+        raise Damaged(f"ts has {len(batch.ts)} bytes, expected 8 for each of {batch.n} samples")
     return batch
 
 
 def _check_version(version: int) -> None:
     if version not in (PLAIN_VERSION, VERSION):
-        raise _Damaged(f"version {version}, expected {PLAIN_VERSION} or {VERSION}") from None
+        raise Damaged(f"version {version}, expected {PLAIN_VERSION} or {VERSION}") from None
 
 
 def _columns(index: int, batch: _Batch, interner: Interner, table: Table, rejects: Rejects) -> Columns:
@@ -154,7 +139,7 @@ def _columns(index: int, batch: _Batch, interner: Interner, table: Table, reject
     n, faults = batch.n, rejects.faults
     rows, numbers, measured = _measures(n, batch.measures, interner)
     id_row, ids = _ids(n, batch)
-    kind = _looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), _numbers_of_kinds))
+    kind = _looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), numbers_of_kinds))
     if batch.started:
         kind[id_row[np.frombuffer(batch.started, dtype=np.uint8) != 0]] = STARTED_KIND
     misnamed = _misnamed(ids)
@@ -175,11 +160,11 @@ def _columns(index: int, batch: _Batch, interner: Interner, table: Table, reject
     columns = Columns(
         record=np.full(n, index, dtype=np.int64),
         ts=np.frombuffer(batch.ts, dtype="<f8"),
-        profile=_looked_up("profile", n, batch.profile, table.listed(b"p", bytes(batch.profiles), _profile_numbers)),
+        profile=_looked_up("profile", n, batch.profile, table.listed(b"p", bytes(batch.profiles), profile_numbers)),
         instance=_looked_up(
-            "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), _instance_numbers)
+            "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), instance_numbers)
         ),
-        kind=kind & _KIND,
+        kind=kind & KIND,
         n=_weights(n, batch.weight),
         latency_ms=latency_ms,
         measure_row=rows,
@@ -188,11 +173,11 @@ def _columns(index: int, batch: _Batch, interner: Interner, table: Table, reject
         id_row=id_row,
         ids=ids,
     )
-    for bit, why in _KIND_FAULTS:
+    for bit, why in KIND_FAULTS:
         at = np.flatnonzero(kind & bit)
         if len(at):
             faults.add("dropped", why, len(at))
-            if bit == _NO_CACHE:
+            if bit == NO_CACHE:
                 columns = columns.with_measure(at, interner.unreadable[unreadable("cache")])
     columns = columns.with_measure(untimed, interner.unreadable[unreadable("latency")])
     return columns if unmeasured is None else columns.with_measure(*unmeasured)
@@ -209,86 +194,27 @@ def _unmeasured(rows: Int, numbers: Int, interner: Interner) -> tuple[Int, Int]:
     return rows[kept], np.array([counted[number] for number in numbers[kept].tolist()], dtype=np.int64)
 
 
-def _profile_numbers(raw: bytes, table: Table) -> list[int]:
-    try:
-        profiles = _profiles(raw)
-    except msgspec.ValidationError:
-        profiles = [_profile_or_none(entry) for entry in _entries(raw)]
-    return [
-        INVALID if profile is None else table.msgpack[profile.environment, profile.service, bytes(profile.flags)]
-        for profile in profiles
-    ]
-
-
-def _profile_or_none(entry: Raw) -> Profile | None:
-    try:
-        return _profile(entry)
-    except msgspec.ValidationError:
-        return None
-
-
-def _instance_numbers(raw: bytes, table: Table) -> list[int]:
-    try:
-        return [table.instances[name] for name in _instances(raw) or [""]]
-    except msgspec.ValidationError:
-        names = [msgspec.msgpack.decode(entry) for entry in _entries(raw)]
-        return [table.instances[name] if isinstance(name, str) else INVALID for name in names]
-
-
-def _numbers_of_kinds(raw: bytes, table: Table) -> list[int]:
-    try:
-        kinds = _kinds(raw)
-    except msgspec.ValidationError:
-        kinds = [_loose_kind(msgspec.msgpack.decode(entry)) for entry in _entries(raw)]
-    return [_kind_number(kind) for kind in kinds] or [_kind_numbers[None, None, None, None]]
-
-
-def _loose_kind(entry: object) -> Kind:
-    if not isinstance(entry, list) or len(entry) < 3:
-        raise _Damaged(f"a kind is {shown(entry)}, expected [status, outcome, cache]")
-    status, outcome, cache = entry[:3]
-    return Kind(
-        status if status is None or (isinstance(status, int) and not isinstance(status, bool)) else -1,
-        outcome if outcome is None or isinstance(outcome, str) else UNREADABLE,
-        cache if cache is None or isinstance(cache, str) else UNREADABLE,
-    )
-
-
-def _kind_number(kind: Kind) -> int:
-    """The number of a kind without what cannot be read of it, and a bit for each such field."""
-    bits, status, outcome, cache = 0, kind.status, kind.outcome, kind.cache
-    if status is not None and not 0 <= status <= MAX_STATUS:
-        bits, status = bits | _NO_STATUS, None
-    if outcome is not None and outcome not in OUTCOMES:
-        bits, outcome = bits | _NO_OUTCOME, UNREADABLE
-    if cache is not None and cache not in LOOKUPS:
-        cache = cache.lower()
-        if cache not in CACHES:
-            bits, cache = bits | _NO_CACHE, None
-    return _kind_numbers[status, outcome, cache, None] | bits
-
-
 def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
     """The numbers that a column of indices stands for."""
     if not raw:
         if not len(numbers) and n:
-            raise _Damaged(f"no {name} is listed, but there are samples")
+            raise Damaged(f"no {name} is listed, but there are samples")
         return np.full(n, numbers[0] if n else 0, dtype=np.int64)
     width = _WIDTHS.get(len(raw) // n if n else 0)
     if width is None or len(raw) % n:
-        raise _Damaged(f"{name} has {len(raw)} bytes, expected 1, 2 or 4 for each of {n} samples")
+        raise Damaged(f"{name} has {len(raw)} bytes, expected 1, 2 or 4 for each of {n} samples")
     indices = np.frombuffer(raw, dtype=width)
     try:
         return numbers.take(indices)
     except IndexError:
-        raise _Damaged(f"{name} has index {int(indices.max())}, but {len(numbers)} are listed") from None
+        raise Damaged(f"{name} has index {int(indices.max())}, but {len(numbers)} are listed") from None
 
 
 def _latencies(n: int, raw: bytes, timed: bytes) -> Float:
     if not raw and not timed:
         return np.full(n, np.nan)
     if len(raw) != 8 * n:
-        raise _Damaged(f"latency_ms has {len(raw)} bytes, expected none, or 8 for each of {n} samples")
+        raise Damaged(f"latency_ms has {len(raw)} bytes, expected none, or 8 for each of {n} samples")
     latency = np.frombuffer(raw, dtype="<f8")
     strange = np.isnan(latency)
     if strange.any():
@@ -296,7 +222,7 @@ def _latencies(n: int, raw: bytes, timed: bytes) -> Float:
     if not timed:
         return latency
     if len(timed) != n:
-        raise _Damaged(f"timed has {len(timed)} bytes, expected none, or 1 for each of {n} samples")
+        raise Damaged(f"timed has {len(timed)} bytes, expected none, or 1 for each of {n} samples")
     return np.where(np.frombuffer(timed, dtype=np.uint8) != 0, latency, np.nan)
 
 
@@ -304,7 +230,7 @@ def _weights(n: int, raw: bytes) -> Int:
     if not raw:
         return np.ones(n, dtype=np.int64)
     if len(raw) != 4 * n:
-        raise _Damaged(f"weight has {len(raw)} bytes, expected none, or 4 for each of {n} samples")
+        raise Damaged(f"weight has {len(raw)} bytes, expected none, or 4 for each of {n} samples")
     return np.frombuffer(raw, dtype="<u4").astype(np.int64)
 
 
@@ -314,10 +240,10 @@ def _ids(n: int, batch: _Batch) -> tuple[Int, Text]:
         return NO_IDS
     if len(batch.id_rows) != 4 * len(batch.ids) or len(batch.started) not in (0, len(batch.ids)):
         sizes = f"{len(batch.id_rows)} bytes of rows and {len(batch.started)} of started"
-        raise _Damaged(f"{len(batch.ids)} ids have {sizes}, expected 4 and 1 for each")
+        raise Damaged(f"{len(batch.ids)} ids have {sizes}, expected 4 and 1 for each")
     rows = np.frombuffer(batch.id_rows, dtype="<u4").astype(np.int64)
     if int(rows[-1]) >= n or not (rows[1:] > rows[:-1]).all():
-        raise _Damaged(f"rows of ids do not ascend, or pass the {n} samples")
+        raise Damaged(f"rows of ids do not ascend, or pass the {n} samples")
     ids = np.empty(len(rows), dtype=object)
     ids[:] = [name if isinstance(name, str) else None for name in batch.ids]
     return rows, ids
@@ -329,15 +255,15 @@ def _measures(n: int, columns: Sequence[MeasureColumn], interner: Interner) -> t
         return NO_MEASURES
     names = [column.name for column in columns]
     if len(set(names)) < len(names):
-        raise _Damaged("a measure is listed twice")
+        raise Damaged("a measure is listed twice")
     rows, numbers, values = [], [], []
     for column in columns:
         if len(column.rows) % 4 or len(column.values) != 2 * len(column.rows):
             sizes = f"{len(column.rows)} bytes of rows and {len(column.values)} of values"
-            raise _Damaged(f"measure {column.name!r} has {sizes}, expected 4 and 8 for each")
+            raise Damaged(f"measure {column.name!r} has {sizes}, expected 4 and 8 for each")
         row = np.frombuffer(column.rows, dtype="<u4").astype(np.int64)
         if len(row) and (int(row[-1]) >= n or not (row[1:] > row[:-1]).all()):
-            raise _Damaged(f"rows of measure {column.name!r} do not ascend, or pass the {n} samples")
+            raise Damaged(f"rows of measure {column.name!r} do not ascend, or pass the {n} samples")
         rows.append(row)
         numbers.append(np.full(len(row), interner.measures[column.name], dtype=np.int64))
         values.append(np.frombuffer(column.values, dtype="<f8"))

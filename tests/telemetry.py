@@ -68,6 +68,10 @@ def counted(frames: list[Health], column: str = "requests") -> dict[tuple[str, i
     seen: dict[tuple[str, int], int] = {}
     for frame in frames:
         for index, (_, service, flag, variant) in enumerate(frame.scopes):
+            if not frame.counts["requests"][index]:
+                # All that came was late or rejected.
+                assert frame.counts["late"][index] == 0
+                continue
             key = f"{service}/{flag}@{variant}" if flag else service, frame.time - 1
             value = frame.counts[column][index]
             assert seen.setdefault(key, value) == value, f"{key} was published as {seen[key]} and as {value}"

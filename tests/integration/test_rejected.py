@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
+from agent.events import TELEMETRY_REJECTED, Event, from_kafka
 from streams.log import read_to_end
 from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
@@ -97,6 +98,17 @@ async def send(kafka: str, topic: str, source: Telemetry, records: list[Bad]) ->
     return sent
 
 
+async def told(deployment: Deployment) -> Event:
+    """The first warning about the topic; waits until there is one."""
+    async with asyncio.timeout(30):
+        while True:
+            for record in await read_to_end(deployment.topics.events, deployment.client):
+                event = from_kafka(record.value, record.headers)
+                if event.type == TELEMETRY_REJECTED:
+                    return event
+            await asyncio.sleep(0.5)
+
+
 async def test_every_bad_record_is_put_aside_with_its_place_and_reason_and_every_good_one_counts(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -131,6 +143,10 @@ async def test_every_bad_record_is_put_aside_with_its_place_and_reason_and_every
             assert headers["reason"]
             assert int(headers["bytes"]) == len(bad.value or b"")
             assert (bad.value or b"").startswith(value or b"")
+        event = await told(deployment)
+        assert event.subject == deployment.telemetry
+        assert 0 < event.data["rejected"] < event.data["received"]
+        assert event.data["reason"]
         assert worker.poll() is None
     finally:
         deployment.close()
