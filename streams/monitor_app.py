@@ -332,14 +332,15 @@ class MonitorRole:
             self._handlers.drift(habit, drift)
         await self._give_way(begin=bool(second.firing))
         if second.health is not None:
-            # Who takes over does not publish anew what a health record stands for: its events go first.
-            self._send_health(shard.partition, second.health, told)
+            # Who takes over does not publish anew what a health record stands for: its events go first. Nor does it use
+            # a checkpoint that is later than the newest health record.
+            told = [self._send_health(shard.partition, second.health, told)]
         if not second.muted and second.time % EVERY < self._evaluate_every:
             for record in shard.learnt():
                 key = "/".join(record.key).encode()
                 self._outbox.put(Record(self._topics.healthy, encode(record), key, 0))
         if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
-            self._send_checkpoint(shard)
+            self._send_checkpoint(shard, told)
         # Last and one at a time, so that what is looked at after a flip never delays the next one.
         async with self._looking:
             await self._handlers.judged(second)
@@ -357,10 +358,12 @@ class MonitorRole:
         while (left := self._way_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
-    def _send_health(self, partition: int, frame: Health, after: Collection[asyncio.Future[None]] = ()) -> None:
-        self._outbox.put(Record(self._topics.health, encoder.encode(frame), partition=partition), after=after)
+    def _send_health(
+        self, partition: int, frame: Health, after: Collection[asyncio.Future[None]] = ()
+    ) -> asyncio.Future[None]:
+        return self._outbox.put(Record(self._topics.health, encoder.encode(frame), partition=partition), after=after)
 
-    def _send_checkpoint(self, shard: Shard) -> None:
+    def _send_checkpoint(self, shard: Shard, after: Collection[asyncio.Future[None]]) -> None:
         found = shard.checkpoint(self._identity(shard.partition))
         if found is None or shard.partition in self._too_large:
             return
@@ -371,7 +374,7 @@ class MonitorRole:
             _logger.warning("checkpoint.too-large", extra={"fields": {"error": str(error)}})
             return
         key = str(shard.partition).encode()
-        self._outbox.put(Record(self._topics.checkpoints, value, key, shard.partition))
+        self._outbox.put(Record(self._topics.checkpoints, value, key, shard.partition), after=after)
 
     async def _tick(self) -> None:
         """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""

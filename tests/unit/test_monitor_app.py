@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 import streams.monitor_app
+from streams import checkpoint
+from streams.checkpoint import Checkpoint
 from streams.clock import Clock, Now
 from streams.connection import Connection
+from streams.health import health
 from streams.monitor_app import Handlers, MonitorRole
-from streams.outbox import Outbox
+from streams.outbox import Outbox, Record
 from streams.reading import Delivery, Position
 from streams.slices import Slice, Source
 from streams.topics import Topics
@@ -180,3 +184,34 @@ async def test_seconds_that_were_judged_by_a_clock_ahead_end_the_process_when_it
     await made._end_if_ahead(now._replace(monotonic=131.0))
     assert (before, made.app.crashed) == (False, True)
     assert "600 s ahead of this machine's clock" in str(made.app.crash_reason)
+
+
+async def test_events_are_written_before_the_health_of_their_second_and_that_before_its_checkpoint() -> None:
+    written: list[str] = []
+
+    async def write(record: Record) -> None:
+        # The sooner a topic is in line here, the longer its broker takes.
+        for _ in range({"events": 30, "flipback.health": 20}.get(record.topic, 0)):
+            await asyncio.sleep(0)
+        written.append(record.topic)
+
+    made = role(Shard(False))
+    made._outbox = Outbox(write)
+    made._handlers = replace(made._handlers, transition=lambda *_: made._outbox.put(Record("events", b"")))
+    second = SimpleNamespace(
+        ill=frozenset(),
+        transitions=[(None, None)],
+        drifts=[],
+        firing=[],
+        health=FRAME,
+        muted=False,
+        time=checkpoint.EVERY,
+    )
+    shard = SimpleNamespace(partition=0, checkpoint=lambda of: CHECKPOINT, learnt=list)
+    await made._publish(shard, second)  # type: ignore[arg-type]
+    await made._outbox.flush(10)
+    assert written == ["events", "flipback.health", "flipback.checkpoints"]
+
+
+FRAME = health(10, 0, None, [], at=12.0, status="live")
+CHECKPOINT = Checkpoint(of="these", time=10, stale=(), memory={})
