@@ -202,6 +202,7 @@ async def test_events_are_written_before_the_health_of_their_second_and_that_bef
         ill=frozenset(),
         transitions=[(None, None)],
         drifts=[],
+        standing=[],
         firing=[],
         health=FRAME,
         muted=False,
