@@ -28,6 +28,7 @@ from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
+from agent.telemetry_look import Look, look_at_telemetry
 from agent.topics import lacking, there, wanted
 from agent.variants import unknown_variants
 from streams.condition import shortened
@@ -87,6 +88,8 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
         yield brokers
         if brokers.ok:
             known = {finding.what for finding in halts} | ({"shadow"} if shadow is not None else set())
+            async for finding in _telemetry(config):
+                yield finding
             async for finding in _deployment(config, known):
                 yield finding
 
@@ -216,6 +219,17 @@ async def _brokers(config: Config) -> Finding:
         return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start), local=False)
     answer = f"answers, {len(names)} topics are there"
     return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
+
+
+async def _telemetry(config: Config) -> AsyncIterator[Finding]:
+    """What the newest samples hold of what triggers judge."""
+    start = time.monotonic()
+    try:
+        looks = await look_at_telemetry(config)
+    except StreamsError as error:
+        looks = [Look("telemetry", False, str(error))]
+    for one in looks:
+        yield Finding(what=one.what, ok=one.ok, detail=one.detail, took_ms=_since(start), local=False)
 
 
 async def _deployment(config: Config, known: Collection[str]) -> AsyncIterator[Finding]:

@@ -94,23 +94,37 @@ def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bo
 async def last_records(sources: Iterable[Source], connection: dict[str, Any]) -> dict[Source, bytes | None]:
     """The value of each partition's newest record; None where it is empty. On a broker that states its end too low it
     is an older one."""
+    found = await tails(sources, connection, 1)
+    return {source: tail.records[-1].value if tail.records else None for source, tail in found.items()}
+
+
+class Tail(NamedTuple):
+    """The newest records of a partition in offset order; `ever` says whether it has ever had any."""
+
+    records: list[ConsumerRecord[bytes, bytes]]
+    ever: bool
+
+
+async def tails(sources: Iterable[Source], connection: dict[str, Any], most: int) -> dict[Source, Tail]:
+    """The newest records of each partition, at most `most`; fewer where they do not come in time."""
     consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, fetch_max_wait_ms=100)
     await consumer.start()
     try:
         tps = [TopicPartition(source.topic, source.partition) for source in sources]
-        found: dict[Source, bytes | None] = dict.fromkeys(Source(*tp) for tp in tps)
         consumer.assign(tps)
         begins, ends = await asyncio.gather(consumer.beginning_offsets(tps), consumer.end_offsets(tps))
+        found = {Source(*tp): Tail([], ends[tp] > 0) for tp in tps}
         unread = {tp for tp in tps if begins[tp] < ends[tp]}
         consumer.pause(*(set(tps) - unread))
         for tp in unread:
-            consumer.seek(tp, ends[tp] - 1)
+            consumer.seek(tp, max(begins[tp], ends[tp] - most))
         deadline = time.monotonic() + _LAST_WITHIN
         while unread and time.monotonic() < deadline:
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
-                if records:
-                    found[Source(*tp)] = records[-1].value
+                found[Source(*tp)].records.extend(records)
+                if records and records[-1].offset >= ends[tp] - 1:
                     unread.discard(tp)
-        return found
+                    consumer.pause(tp)
+        return {source: Tail(tail.records[-most:], tail.ever) for source, tail in found.items()}
     finally:
         await consumer.stop()
