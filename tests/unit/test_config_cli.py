@@ -37,11 +37,11 @@ def test_a_valid_file_is_shown_with_every_default_filled_in(capsys: pytest.Captu
     assert "flipback.yaml: ok, rules " in out
     assert "production/recommendations: new-recommendations, safe 'off'\n" in out
     assert "  errors: error_rate > 2% over 1m for 2m -> rollback\n" in out
-    fast = "unknown_grace 30s, fast: a false alarm in 30d at most\n"
+    fast = "unknown_grace 30s, unknown_alert 5m, fast: a false alarm in 30d at most\n"
     # The sample's baseline file says 0.2 %.
     assert f"      min_samples 400 (auto, windows up to 10m), {fast}" in out
     assert "  worse-than-off: error_rate@on > 3x control over 30s for 1m -> rollback (shadow)\n" in out
-    assert "min_samples 1400 (auto, windows up to 10m), unknown_grace 30s, baseline 812\n" in out
+    assert "min_samples 1400 (auto, windows up to 10m), unknown_grace 30s, unknown_alert 5m, baseline 812\n" in out
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,7 @@ def test_a_program_gets_the_triggers_as_json(capsys: pytest.CaptureFixture[str])
         "fast": True,
         "false_alarms": 2_592_000,
         "unknown_grace": 30,
+        "unknown_alert": 300,
         "threshold": 0.02,
         "action": "rollback",
         "shadow": False,
