@@ -19,7 +19,7 @@ LOOK_EVERY: Final = 5.0
 _DONE: Final[Mapping[FaultKind, str]] = {
     "rejected": "rejected",
     "dropped": "counted without it",
-    "missing": "that do not say how they ended",
+    "missing": "which lack it",
 }
 
 
@@ -33,7 +33,7 @@ def telemetry_event(telemetry: Telemetry, *, at: float) -> Event:
             "received": telemetry.received,
             "rejected": telemetry.rejected,
             "no_outcome": telemetry.no_outcome,
-            "reason": "; ".join(_told(fault) for fault in telemetry.faults[:2]),
+            "reason": "; ".join(told(fault) for fault in telemetry.faults[:2]),
             "faults": [fault._asdict() for fault in telemetry.faults],
         },
         id=event_id(telemetry.topic, events.TELEMETRY_REJECTED, repr(at)),
@@ -41,7 +41,8 @@ def telemetry_event(telemetry: Telemetry, *, at: float) -> Event:
     )
 
 
-def _told(fault: Fault) -> str:
+def told(fault: Fault) -> str:
+    """A fault in a line for people."""
     what = fault.said if fault.field == "record" else f"{fault.field}: {fault.said}"
     example = f", such as {fault.example}" if fault.example else ""
     return f"{what}{example} ({fault.samples:,} samples, {_DONE[fault.kind]})"

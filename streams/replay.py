@@ -18,6 +18,7 @@ import numpy as np
 from detectors.cells import COUNTS, Cells, Int, Scope
 from detectors.spec import TriggerSpec
 from streams.decode import Decoder
+from streams.faults import Faults
 from streams.habits import Habit
 from streams.intern import Interner
 from streams.monitor import Second, Shard
@@ -48,13 +49,15 @@ class _Tape:
 class Tally:
     """What a replay has read: records, what was rejected by kind, and the first reasons.
 
-    `counts` has the sums of every scope, a column each of detectors.cells.COUNTS.
+    `counts` has the sums of every scope, a column each of detectors.cells.COUNTS. `faults` are what was wrong with
+    samples that count all the same.
     """
 
     records: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: list[str] = field(default_factory=list)
     counts: dict[Scope, Int] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
 
     def add(self, cells: Cells) -> None:
         sums = np.zeros((len(cells.scopes), len(COUNTS)), dtype=np.int64)
@@ -136,6 +139,7 @@ class Replay:
         batch = self._decoder.decode(Slice(tape.source, values, offsets, [-1] * len(values), {}))
         tape.offset += len(values)
         self.tally.records += len(values)
+        self.tally.faults.add_all(fault for fault in batch.faults if fault.kind != "rejected")
         for reject in batch.rejects + tape.reducer.add(batch, math.inf):
             self.tally.rejected[reject.kind] += reject.rows
             if len(self.tally.reasons) < 10:

@@ -41,7 +41,9 @@ def command(
     from agent.config_load import load
     from agent.recorded import lost, matches_nothing, never_judged, unmatched
     from agent.replay import Change, replay, text
+    from agent.telemetry_watch import told
     from streams.settings import Format
+    from streams.telemetry_counts import MOST_FAULTS
 
     config = load(path)
     run, lines = replay(config, files, cast(Format, format or config.telemetry[0].format), evaluations=evaluations)
@@ -62,6 +64,8 @@ def command(
     )
     for reason in tally.reasons:
         sys.stderr.write(f"  {reason}\n")
+    for fault in tally.faults.entries()[:MOST_FAULTS]:
+        sys.stderr.write(f"flipback: warning: {told(fault)}\n")
     silent = run.silent()
     for name in silent:
         sys.stderr.write(f"{name}: nothing in it was counted; is it a recording in the format that --format names?\n")

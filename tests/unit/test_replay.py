@@ -231,3 +231,16 @@ def test_a_window_of_counters_holds_one_snapshot_more_or_less(tmp_path: Path) ->
         # Of each of the two processes with 100 requests/s.
         assert max(abs(value - 200) for value in settled) <= 200 * 5.2 / window
         assert max(abs(value - 200) for value in settled) >= 200 * 0.02
+
+
+def test_a_replay_names_what_is_wrong_with_samples_that_count_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    sample = {"ts": T0, "service": "recommendations", "status_code": 500, "latency_ms": -1}
+    write(path, [sample | {"ts": T0 + second} for second in range(9)])
+    run = Replay(
+        [read(path, "json")], [], format="json", max_scopes=9, max_lateness=2.0, evaluate_every=1, names=["requests"]
+    )
+    for _ in run.seconds():
+        pass
+    told = {(fault.kind, fault.field): fault.samples for fault in run.tally.faults.entries()}
+    assert told == {("missing", "status"): 9, ("dropped", "latency_ms"): 9}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from agent.severity import level
-from agent.telemetry_watch import TelemetryWatch
+from agent.telemetry_watch import TelemetryWatch, told
 from streams.decode_columns import Reject
 from streams.faults import Fault, FaultKind
 from streams.slices import Slice, Source
@@ -89,3 +89,9 @@ def test_the_event_warns_and_says_what_is_wrong_with_an_example() -> None:
 
 def telemetry_of(*faults: Fault) -> Telemetry:
     return Telemetry(topic="requests", received=2000, rejected=1950, no_outcome=0, faults=faults)
+
+
+def test_a_fault_is_a_line_for_people() -> None:
+    missing = Fault("missing", "status", "the sample has `status_code`, not `status`", 1600, "")
+    assert told(missing) == "status: the sample has `status_code`, not `status` (1,600 samples, which lack it)"
+    assert told(fault("dropped", "latency_ms")) == "latency_ms: is wrong, such as 7 (1 samples, counted without it)"
