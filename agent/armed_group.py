@@ -9,12 +9,15 @@ from agent.heartbeats import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, aliv
 from streams.condition import shortened
 
 
-def of_group(wanted: Wanted, view: View) -> list[Obstacle]:
-    """The obstacles that are announced for all: who is missing, and who does not fit with the others."""
+def of_group(wanted: Wanted, view: View) -> list[Obstacle] | None:
+    """The obstacles that are announced for all: who is missing, and who does not fit with the others.
+
+    None where nobody is seen alive, not even who looks: then no heartbeats are read, and nothing is known.
+    """
     members = view.members or ()
     living = alive(members)
     if not living:
-        return []
+        return None
     return [*of_roles(members), *of_keys(living), *of_configurations(wanted, view, living)]
 
 

@@ -1,7 +1,6 @@
 """Heartbeats: what each process of a deployment publishes of itself every ten seconds, and who is alive by that.
 
-They are not signed, and need not be: a heartbeat can only make a deployment NOT ARMED (agent.armed). No flip is caused
-or allowed by one.
+They are not signed. No flip is caused or allowed by one, but who can write the topic can hide that a process is away.
 """
 
 from __future__ import annotations

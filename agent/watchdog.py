@@ -36,8 +36,13 @@ class Watchdog:
         self._reasons: dict[str, str] = {}
         self._told: set[str] = set()
 
-    def look(self, obstacles: Sequence[Obstacle], now: float) -> list[News]:
-        """`obstacles` are those of the group (agent.armed.of_group), `now` is in monotonic seconds."""
+    def look(self, obstacles: Sequence[Obstacle] | None, now: float) -> list[News]:
+        """`obstacles` are those of `agent.armed_group.of_group`, `now` is in monotonic seconds.
+
+        While they are not known nothing begins and nothing is over.
+        """
+        if obstacles is None:
+            return []
         reasons: dict[str, list[str]] = {}
         for obstacle in obstacles:
             reasons.setdefault(obstacle.what, []).append(str(obstacle))

@@ -119,6 +119,22 @@ def test_one_of_the_living_announces_and_the_next_one_when_it_dies() -> None:
     assert second.told() == [("executor", True)]
 
 
+def test_what_was_announced_is_not_over_because_no_heartbeats_are_read() -> None:
+    group = Group(MONITOR, EXECUTOR)
+    group.seconds(10)
+    group.beating.remove(EXECUTOR)
+    group.seconds(40)
+    # The brokers are away, so that nobody is heard, then the monitor is heard again.
+    group.beating.remove(MONITOR)
+    group.seconds(60)
+    group.beating.append(MONITOR)
+    group.seconds(40)
+    assert group.told() == [("executor", True)]
+    group.beating.append(EXECUTOR)
+    group.seconds(5)
+    assert group.told() == [("executor", True), ("executor", False)]
+
+
 def test_who_does_not_see_itself_alive_announces_all_the_same() -> None:
     assert first_of([], "own") == "own"
 
