@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from agent.allowlist import CLOCK_SKEW_S
 from agent.backends.contract import FlagRef, FlagState
 
 FORGET_AFTER = 60.0
@@ -34,6 +35,17 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     changed_at: float | None = None
     percent: float | None = None
+
+
+def begun_by(status: FlagStatus, latest: float) -> FlagStatus:
+    """The status of a version that had begun at `latest`, in Unix seconds, if not before.
+
+    A beginning that is yet to come was noted by a clock that was wrong. All that a trigger gathers before it counts for
+    nothing, so to believe it would leave a bad flag on until that time.
+    """
+    if status.changed_at is None or status.changed_at <= latest + CLOCK_SKEW_S:
+        return status
+    return msgspec.structs.replace(status, changed_at=latest)
 
 
 def newest(known: FlagStatus | None, status: FlagStatus) -> FlagStatus:

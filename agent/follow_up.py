@@ -72,7 +72,9 @@ def turned_back_at(incident: Incident, status: FlagStatus | None) -> float | Non
     """Since when the flag is safe by the incident's flip; None where it is not, or another change followed."""
     if status is None or not status.safe or generation(status.version) != generation(incident.flag_version) + 1:
         return None
-    return status.changed_at if status.changed_at is not None else incident.commanded_at
+    begun = incident.commanded_at if incident.begun_at is None else incident.begun_at
+    # Not before its command, as an executor's clock that is behind has it: then the next flag would not wait at all.
+    return begun if status.changed_at is None else max(status.changed_at, begun)
 
 
 def failed(incident: Incident, result: CommandResult | None, now: float, longest: float) -> str | None:

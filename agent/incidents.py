@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from agent.flag_state import FlagStatus, newest
+from agent.flag_state import FlagStatus, begun_by, newest
 from streams.observer import Exposure
 from streams.unreadable import UNREADABLE
 
@@ -124,9 +125,13 @@ encode = msgspec.json.Encoder().encode
 
 
 class Known:
-    """The tables. What cannot be read is counted, never guessed."""
+    """The tables. What cannot be read is counted, never guessed.
 
-    def __init__(self) -> None:
+    `latest` is the time after which nothing can have happened yet, in Unix seconds.
+    """
+
+    def __init__(self, latest: Callable[[], float] = lambda: math.inf) -> None:
+        self._latest = latest
         self.incidents: dict[str, Incident] = {}
         self.aftermaths: dict[tuple[str, str], Aftermath] = {}
         """By incident and service."""
@@ -217,5 +222,5 @@ class Known:
     def see(self, status: FlagStatus) -> FlagStatus:
         """Take in a flag's state that was published, and return the one that holds."""
         key = status.environment, status.flag
-        self.flags[key] = newest(self.flags.get(key), status)
+        self.flags[key] = newest(self.flags.get(key), begun_by(status, self._latest()))
         return self.flags[key]

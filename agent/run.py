@@ -107,8 +107,8 @@ class Worker:
         self.habits = config.habits()
         self.topics = Topics(config.kafka.prefix)
         self.connection = connect(config)
-        self.known = Known()
         self.clock = Clock()
+        self.known = Known(lambda: self.clock.now().latest)
         self.publisher = Publisher(self.topics, self._write)
         self._ramps = Ramps(self.specs, self.publisher.event)
         self.ingest: IngestRole | None = None

@@ -417,3 +417,13 @@ def test_evidence_without_a_tier_is_of_a_condition_that_was_held() -> None:
     for name in ("tier", "evidence", "bound", "null_rate", "since"):
         del whole[name]
     assert msgspec.convert(whole, CommandEvidence) == for_command(evidence())
+
+
+async def test_a_flag_that_was_turned_on_by_a_clock_that_is_ahead_is_turned_back_all_the_same() -> None:
+    bench = Bench(known=Known(lambda: T + 2.0))
+    bench.see(status())
+    bench.see(status("g2-b", changed_at=T + 3600.0))
+    for second in range(T, T + 30):
+        bench.now = second + 2.0
+        await bench.commander.firing(second, [evidence(second, since=T - 20)])
+    assert [command.flag_version for command in bench.of("command")] == ["g2-b"]

@@ -197,3 +197,12 @@ async def test_a_standby_whose_read_is_overtaken_by_a_flip_reads_again(tmp_path:
     assert first.version == "g1-v-on"
     looked = await desk.executor.look("new-checkout", "production")
     assert (looked.version, looked.safe, looked.changed_at) == ("g2-v-off", True, 10.2)
+
+
+def test_a_beginning_that_is_yet_to_come_counts_as_now_and_stays_that() -> None:
+    now = [1000.0]
+    known = Known(lambda: now[0])
+    assert known.see(published("g1-on", 999.0, 1004.0)).changed_at == 1004.0
+    assert known.see(published("g2-on", 999.0, 4600.0)).changed_at == 1000.0
+    now[0] = 1030.0
+    assert known.see(published("g2-on", 1029.0, 4600.0)).changed_at == 1000.0

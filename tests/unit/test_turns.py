@@ -222,6 +222,14 @@ def test_a_command_on_a_version_that_somebody_changed_since_is_waited_for_no_lon
     assert before(spec(), known_of(just_now, "g2-x"), float(T), float(BAKE)) is None
 
 
+@pytest.mark.parametrize(("passed", "waits"), [(BAKE - 1.0, True), (float(BAKE), False)])
+def test_the_next_flag_waits_as_long_where_the_executors_clock_is_behind(passed: float, waits: bool) -> None:
+    known = known_of(commanded(at=T - passed), None)
+    flipped = status("g2-x", safe=True, changed_at=T - passed - 300.0)
+    known.see(msgspec.structs.replace(flipped, flag="rival"))
+    assert (before(spec(), known, float(T), float(BAKE)) is not None) is waits
+
+
 def test_what_led_nowhere_on_an_earlier_version_says_nothing_of_this_one() -> None:
     assert given_up(("production", "rival"), "g1-x", known_of(commanded(), "g1-x"), float(T), float(BAKE)) is not None
     assert given_up(("production", "rival"), "g2-x", known_of(commanded(), "g2-x"), float(T), float(BAKE)) is None
