@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from detectors.by_instance import by_instance
 from detectors.cells import LATENCY_COUNT, LATENCY_US, REQUESTS
+from detectors.evaluation import Measured
+from detectors.looks import Looks
+from detectors.missing import asks_outcome
 from detectors.ratios import RATIO, Ratio
 from detectors.seconds import Int, Second
 from detectors.spec import TriggerSpec
@@ -41,7 +44,8 @@ _PARTS: Final = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
 class Dominated:
     """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore) -> None:
+    def __init__(self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore, looks: Looks) -> None:
+        self._looks = looks
         self._specs = specs
         self._slots = slots
         self._store = store
@@ -56,12 +60,13 @@ class Dominated:
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
 
-    def find(self, t: int, well: Bool, value: Float, samples: Int, threshold: Float, window: Int) -> Int:
+    def find(self, t: int, well: Bool, own: Measured, threshold: Float) -> Int:
         """Return the numbers of those among the triggers that are `well` at time t that are so because of one instance.
 
-        All are (n,): what each shows, of how many samples, compared with what, in a window of how many seconds. Of more
-        than `AT_ONCE` suspects those that were looked at longest ago come first.
+        All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
+        more than `AT_ONCE` suspects those that were looked at longest ago come first.
         """
+        value, samples, window = own.value, own.samples, own.window
         self._take()
         # Who has more than half in a window has it in one of its seconds too.
         since = np.where(self._slots >= 0, self._last[self._slots], NEVER)
@@ -76,7 +81,7 @@ class Dominated:
         due = due[np.argsort(self._looked_at[due], kind="stable")[:AT_ONCE]]
         self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
         for seconds in np.unique(window[due]).tolist():
-            self._look(due[window[due] == seconds], seconds, threshold)
+            self._look(due[window[due] == seconds], seconds, threshold, own.judged)
         self._looked_at[due] = t
         return np.array(sorted(set(self.hidden) & set(suspects.tolist())), dtype=np.int64)
 
@@ -96,13 +101,16 @@ class Dominated:
         total, most = np.add.reduceat(requests, starts), np.maximum.reduceat(requests, starts)
         self._last[rows[starts[2 * most > total]]] = second.second
 
-    def _look(self, at: Int, seconds: int, threshold: Float) -> None:
+    def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])
         found = by_instance(self._store.window(seconds).seconds_kept, slots)
         for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):
             self.hidden.pop(i, None)
             entries = slice(int(found.starts[place]), int(found.starts[place + 1]))
             counts, numbers = found.counts[entries], found.instance[entries]
+            if judged[i]:
+                kept = ~np.isin(numbers, self._left_out(i, seconds))
+                counts, numbers = counts[kept], numbers[kept]
             weight = counts[:, REQUESTS]
             if len(counts) < _LEAST_INSTANCES or 2 * weight.max() <= weight.sum():
                 continue
@@ -116,6 +124,11 @@ class Dominated:
                 name = self._store.instance(int(numbers[first]))[:_NAME] or "without a name"
                 said = compared(condition.label, others[0], condition.op, limit)
                 self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {said}"
+
+    def _left_out(self, i: int, seconds: int) -> Int:
+        """The numbers of the instances that trigger `i` is judged without."""
+        outcome = asks_outcome(self._specs[i].condition.metric)
+        return self._looks.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)
 
 
 def _value(spec: TriggerSpec, counts: Int) -> tuple[float, int] | None:

@@ -76,7 +76,7 @@ class Evaluator:
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
         control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
         self._own, self._control = (Readings(specs, scopes, store, self._looks) for scopes in (own, control))
-        self._dominated = Dominated(specs, self._own.slots, store)
+        self._dominated = Dominated(specs, self._own.slots, store, self._looks)
         self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
         self._elsewhere = Elsewhere(specs, store)
@@ -191,10 +191,8 @@ class Evaluator:
         known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
         self._partly.settle(own, control, threshold, breach, truth)
-        # Of those of whom too much is missing, the instances were looked at already.
-        well = (truth == FALSE) & ~own.judged
-        found = self._dominated.find(t, well, own.value, own.samples, threshold, own.window)
-        truth[found], own.doubt[found] = UNKNOWN, Doubt.ONE_INSTANCE
+        found = self._dominated.find(t, truth == FALSE, own, threshold)
+        truth[found], own.doubt[found], own.judged[found] = UNKNOWN, Doubt.ONE_INSTANCE, False
         self._words.hidden = self._dominated.hidden
         held = self._triggers.step(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)

@@ -78,15 +78,27 @@ class Looks:
 
     def left_out(self, seconds: int, slot: int, *, outcome: bool) -> dict[str, Int]:
         """The counts (len(COUNTS),) by name of the instances left out, and known, the busiest first."""
+        entries = self._entries_left_out(seconds, slot, outcome=outcome)
+        if entries is None:
+            return {}
+        counts, numbers = entries
+        order = np.argsort(-(counts[:, REQUESTS] + counts[:, LATE] + counts[:, REJECTED]), kind="stable")
+        return {self._store.instance(int(numbers[i])): counts[i] for i in order.tolist()}
+
+    def numbers_left_out(self, seconds: int, slot: int, *, outcome: bool) -> Int:
+        """The numbers of the instances left out, and known."""
+        entries = self._entries_left_out(seconds, slot, outcome=outcome)
+        return np.zeros(0, dtype=np.int64) if entries is None else entries[1]
+
+    def _entries_left_out(self, seconds: int, slot: int, *, outcome: bool) -> tuple[Int, Int] | None:
+        """The counts (k, len(COUNTS)) and the numbers (k,) of the instances left out; None where nothing is known."""
         kept = self._kept.get(seconds)
         found = None if kept is None else kept.found.get(int(kept.at[slot]))
         if kept is None or found is None:
-            return {}
+            return None
         of = slice(*found.entries.starts[kept.place[slot] : kept.place[slot] + 2].tolist())
         out = found.left_out[int(outcome), of]
-        counts, numbers = found.entries.counts[of][out], found.entries.instance[of][out]
-        order = np.argsort(-(counts[:, REQUESTS] + counts[:, LATE] + counts[:, REJECTED]), kind="stable")
-        return {self._store.instance(int(numbers[i])): counts[i] for i in order.tolist()}
+        return found.entries.counts[of][out], found.entries.instance[of][out]
 
     def words(self, seconds: int, slot: int, *, outcome: bool) -> str:
         """Who is left out and why, for people: `instance pod-7 (100 % late)`; empty where nobody is known to be."""

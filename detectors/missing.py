@@ -5,9 +5,10 @@ it. Up to 1 % of a window is overlooked. Of more, two things can still be true:
 
 - The missing are those of some instances, and the others have `min_samples` and half of all samples: the others are
   judged, as if those instances were another service.
-- The condition is true even if every missing sample was of a healthy request: then it is true.
+- The condition is true even if every missing sample was of a healthy request: then it is true, also where the others
+  are well.
 
-Else nothing is said. In particular a window of which more is missing is never well, whatever the rest of it shows.
+Else nothing is said.
 """
 
 from __future__ import annotations

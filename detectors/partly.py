@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,19 @@ from detectors.readings import Partial, Readings
 from detectors.seconds import Int
 from detectors.spec import TriggerSpec
 from detectors.triggers import FALSE, TRUE, UNKNOWN
+
+
+class _Said(NamedTuple):
+    """Of some triggers (p,): what is said, of which value and threshold and of how many samples, and whether it is of
+    the instances that can be judged: of `mine`, the trigger's own, and of `theirs`, the control's.
+    """
+
+    said: NDArray[np.int8]
+    value: Float
+    threshold: Float
+    samples: Int
+    mine: Bool
+    theirs: Bool
 
 
 class Partly:
@@ -37,7 +51,29 @@ class Partly:
         at = np.flatnonzero(lacking & _known_or_missing(own) & _known_or_missing(control))
         if not len(at):
             return
-        mine, theirs = self._side(self._own, own, at), self._side(self._control, control, at)
+        found = self._said(own, control, at, breach, whole=False)
+        # That others are well says nothing of those left out: what they did send may breach whatever is missing.
+        doubtful = np.flatnonzero((found.said != TRUE) & (found.mine | found.theirs) & ~self._sequential[at])
+        if len(doubtful):
+            again = self._said(own, control, at[doubtful], breach, whole=True)
+            certain = again.said == TRUE
+            for column, of_all in zip(found, again, strict=True):
+                column[doubtful[certain]] = of_all[certain]
+        said, sequential = found.said, self._sequential[at]
+        truth[at], breach[at] = said, said == TRUE
+        told = said != UNKNOWN
+        numbers = at[told & ~sequential]
+        own.value[numbers] = found.value[told & ~sequential]
+        threshold[numbers] = found.threshold[told & ~sequential]
+        own.samples[at[told]] = np.where(sequential, own.samples[at], found.samples)[told]
+        own.judged[at], control.judged[at] = told & found.mine, told & found.theirs
+
+    def _said(self, own: Measured, control: Measured, at: Int, breach: Bool, *, whole: bool) -> _Said:
+        """What can be said of the triggers `at` (p,): of all that their windows have, if `whole`."""
+        mine, theirs = (
+            self._side(readings, measured, at, whole=whole)
+            for readings, measured in ((self._own, own), (self._control, control))
+        )
         greater, sequential = self._greater[at], self._sequential[at]
         # Least like a breach, and most like one: for `>` a low value of the variant and a high one of the control.
         least = np.where(greater, mine.low, mine.high), self._thresholds(at, np.where(greater, theirs.high, theirs.low))
@@ -49,24 +85,25 @@ class Partly:
         )
         judged = mine.judged & theirs.judged
         said = np.where(certain & (enough | judged), TRUE, np.where(judged & ~possible, FALSE, UNKNOWN)).astype(np.int8)
-        truth[at], breach[at] = said, said == TRUE
-        told = said != UNKNOWN
-        numbers = at[told & ~sequential]
-        own.value[numbers] = np.where(said == TRUE, least[0], most[0])[told & ~sequential]
-        threshold[numbers] = np.where(said == TRUE, least[1], most[1])[told & ~sequential]
-        own.samples[at[told]] = np.where(sequential, own.samples[at], mine.samples)[told]
-        own.judged[at] = told & mine.judged & (own.doubt[at] == Doubt.MISSING)
-        control.judged[at] = told & theirs.judged & (control.doubt[at] == Doubt.MISSING)
+        value, threshold = (np.where(said == TRUE, *pair) for pair in zip(least, most, strict=True))
+        return _Said(
+            said,
+            value,
+            threshold,
+            mine.samples,
+            mine.judged & (own.doubt[at] == Doubt.MISSING),
+            theirs.judged & (control.doubt[at] == Doubt.MISSING),
+        )
 
-    def _side(self, readings: Readings, measured: Measured, at: Int) -> Partial:
+    def _side(self, readings: Readings, measured: Measured, at: Int, *, whole: bool) -> Partial:
         """One side of the triggers `at` (p,); where nothing is missing its value is known, and all is judged."""
         value = measured.value[at]
         side = Partial(value.copy(), value.copy(), np.ones(len(at), dtype=bool), measured.samples[at].copy())
         lacking = np.flatnonzero(measured.doubt[at] == Doubt.MISSING)
         if len(lacking):
-            found = readings.partial(measured, at[lacking])
-            for whole, part in zip(side, found, strict=True):
-                whole[lacking] = part
+            found = readings.partial(measured, at[lacking], whole=whole)
+            for column, part in zip(side, found, strict=True):
+                column[lacking] = part
         return side
 
     def _thresholds(self, at: Int, control: Float) -> Float:

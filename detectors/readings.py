@@ -121,8 +121,11 @@ class Readings:
                     break
         return measured
 
-    def partial(self, measured: Measured, at: Int) -> Partial:
-        """What can be said of the triggers `at` (p,), whose windows lack too much."""
+    def partial(self, measured: Measured, at: Int, *, whole: bool = False) -> Partial:
+        """What can be said of the triggers `at` (p,), whose windows lack too much.
+
+        `whole`: of all that was sent, whoever can be judged.
+        """
         p = len(at)
         found = Partial(np.full(p, np.nan), np.full(p, np.nan), np.zeros(p, dtype=bool), measured.samples[at].copy())
         which = self._group[at]
@@ -130,17 +133,19 @@ class Readings:
             group = self._groups[number]
             for seconds in np.unique(measured.window[at[which == number]]).tolist():
                 here = np.flatnonzero((which == number) & (measured.window[at] == seconds))
-                self._bound(found, group, seconds, here, at[here], measured)
+                self._bound(found, group, seconds, here, at[here], measured, whole=whole)
         return found
 
-    def _bound(self, found: Partial, group: _Group, seconds: int, here: Int, at: Int, measured: Measured) -> None:
+    def _bound(
+        self, found: Partial, group: _Group, seconds: int, here: Int, at: Int, measured: Measured, *, whole: bool
+    ) -> None:
         """Put in the bounds of the triggers `at` (q,), of one group and window, which are `here` (q,) in `found`."""
         window = self._store.window(seconds)
         rows = group.rows[group.windows.index(seconds)][self._place[at]]
         counts, missing = window.sums[: len(COUNTS)][:, rows].T, measured.missing.lost[at]
         judged = np.zeros(len(at), dtype=bool)
         rest = counts
-        if group.metric in _BY_INSTANCE:
+        if group.metric in _BY_INSTANCE and not whole:
             looked = self._looks.judged(seconds, self.slots[at], outcome=asks_outcome(group.metric))
             samples = _samples(group.metric, looked.counts)
             # What may have been anybody's is missing in all of them.

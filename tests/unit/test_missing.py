@@ -65,15 +65,17 @@ def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
         if told < least or rates is None:
             return "unknown"
         return "firing" if rates[0] > limit else "unknown" if hidden(instances, limit, least) else "ok"
-    others = [own for own in instances.values() if 100 * share(own)[0] <= share(own)[1]]
-    rest = of(*others)
-    judged = rest.get("requests", 0) - rest.get("no_outcome", 0)
-    if 2 * share(rest)[1] >= total and judged >= max(least, 1):
+    worst = error_rates(whole, missing)
+    certain = worst is not None and worst[0] > limit and told >= least
+    judged = {name: own for name, own in instances.items() if 100 * share(own)[0] <= share(own)[1]}
+    rest = of(*judged.values())
+    known = rest.get("requests", 0) - rest.get("no_outcome", 0)
+    if 2 * share(rest)[1] >= total and known >= max(least, 1):
         rates = error_rates(rest, 0)
         assert rates is not None
-        return "firing" if rates[0] > limit else "ok"
-    rates = error_rates(whole, missing)
-    return "firing" if rates is not None and rates[0] > limit and told >= least else "unknown"
+        well = "unknown" if hidden(judged, limit, least) else "ok"
+        return "firing" if rates[0] > limit or certain else well
+    return "firing" if certain else "unknown"
 
 
 @st.composite
@@ -154,12 +156,12 @@ def test_a_quantile_says_nothing_that_the_missing_requests_could_refute(
         return
     known = [b for bins, _, _ in instances for b in bins]
     rest = [b for bins, late, _ in instances if not late for b in bins]
-    if 2 * len(rest) >= total and rest:
+    certain = bool(known) and breaches(known + [10] * late)
+    if 2 * len(rest) >= total and rest and not certain:
         # The others are judged, as far as it can be told which latencies are theirs.
         assert state in ("unknown", "firing" if breaches(rest) else "ok")
         return
-    well = [10] * late
-    assert state == ("firing" if known and breaches(known + well) else "unknown")
+    assert state == ("firing" if certain else "unknown")
 
 
 @pytest.mark.parametrize(
@@ -322,6 +324,21 @@ def test_one_late_instance_of_twenty_does_not_keep_a_trigger_from_firing() -> No
     assert states[10:60] == ["ok"] * 50
     assert "firing" in states
     assert states.index("firing") <= 60 + 125
+
+
+def test_what_the_late_ones_did_send_is_not_overlooked_because_the_others_are_well() -> None:
+    sick = {f"sick-{n}": {"requests": 10, "errors": 10, "late": 1} for n in range(8)}
+    well = {f"well-{n}": {"requests": 10} for n in range(12)}
+    state, reason = one(Bench(spec("error_rate > 2% over 1s", min_samples=30)).see((SERVICE, service(**sick, **well))))
+    assert state == "firing"
+    assert reason.startswith("38.46 % > 2 %; even if what is missing was well: late 3.846 % > 1 %")
+
+
+def test_one_that_outweighs_all_others_hides_nothing_where_somebody_is_late() -> None:
+    ill = {f"i-{n}": {"requests": 10, "errors": 3} for n in range(18)}
+    rows = service(**ill, big={"requests": 100_000}, slow={"requests": 0, "late": 5_000})
+    state, reason = one(Bench(spec("error_rate > 2% over 1s", min_samples=30)).see((SERVICE, rows)))
+    assert (state, reason) == ("unknown", "instance big has 99.82 % of the weight; without it: 30 % > 2 %")
 
 
 def test_two_percent_late_do_not_disarm_a_service() -> None:
