@@ -109,9 +109,10 @@ class Gather:
         else:
             counts = self._store.counts(scope, over, begin)
         instances = self._store.instances(scope, over, begin)
-        left_out, healthy = result.left_out(row), 0
+        left_out, healthy, apart = result.left_out(row), 0, None
         if tier != Tier.FAST:
-            counts = without(counts, instances, left_out)
+            whole, counts = counts, without(counts, instances, left_out)
+            apart = whole - counts if left_out else None
             instances = {name: own for name, own in instances.items() if name not in left_out}
             healthy = result.taken_for_healthy(row)
         threshold, null = float(result.threshold[row]), _number(gathered.null[row])
@@ -142,7 +143,7 @@ class Gather:
             first_true_at=float(result.first_true_at[row] if tier != Tier.FAST else since),
             fresh=spec.condition.metric == "absence" or self._fresh(spec, limit, left_out, worst=healthy > 0),
             obstacle=_stale(age)
-            or single_source(spec, counts, instances, limit, least, healthy)
+            or single_source(spec, counts, instances, limit, least, healthy=healthy, apart=apart)
             or self._shared(spec, limit, proof, begin if tier == Tier.FAST else None, left_out),
             proof=proof,
             exposure=partial(self._observer.exposure, spec.environment, spec.service, spec.flag),

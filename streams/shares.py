@@ -58,16 +58,26 @@ def heard(counts: Int) -> bool:
 
 
 def single_source(
-    spec: TriggerSpec, counts: Int, instances: Mapping[str, Int], threshold: float, least: int, healthy: int = 0
+    spec: TriggerSpec,
+    counts: Int,
+    instances: Mapping[str, Int],
+    threshold: float,
+    least: int,
+    *,
+    healthy: int = 0,
+    apart: Int | None = None,
 ) -> str | None:
     """Without which one instance would the others, having `least` samples, not breach?
 
-    `healthy` requests are taken for well that nobody has seen.
+    `healthy` requests are taken for well that nobody has seen. `apart` are the counts (len(COUNTS),) of instances that
+    were left out; they are asked too where the others are too few without them.
     """
-    if not is_ratio(spec) or len(instances) < 2:
+    if not is_ratio(spec) or (len(instances) < 2 and apart is None):
         return None
     for name, own in sorted(instances.items()):
         others = counts - own
+        if apart is not None and samples_of(spec, others) < least:
+            others = others + apart
         if samples_of(spec, others) < least:
             continue
         value = value_of(spec, others, healthy)

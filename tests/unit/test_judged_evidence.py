@@ -49,6 +49,17 @@ def test_an_instance_alone_in_the_judged_part_is_alone_whoever_is_late() -> None
     assert evidence.obstacle == "only instance 'sick' breaches: error_rate of the others is 0 %, limit 2 %"
 
 
+def test_who_is_left_out_of_two_is_asked_whether_the_other_one_is_alone() -> None:
+    sick = {"requests": 60, "errors": 30}
+    for errors, obstacle in (
+        (0, "only instance 'sick' breaches: error_rate of the others is 0 %, limit 2 %"),
+        (9, None),
+    ):
+        slow = {"requests": 40, "errors": errors, "late": 3}
+        evidence = last(feed(shard(RULE), 20, (SERVICE, {"sick": sick, "slow": slow})))
+        assert (evidence.sources, evidence.obstacle) == (1, obstacle)
+
+
 def test_in_the_worst_case_the_others_must_breach_too_with_all_that_is_missing_well() -> None:
     # Each is late with a tenth: 2 of 100 others' requests failed, which is no more than 2 % of what there was.
     mixed = {f"i-{n}": {"requests": 90, "errors": 2 + 30 * (n == 0), "late": 10} for n in range(3)}
