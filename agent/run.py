@@ -204,6 +204,7 @@ class Worker:
                 partitions=partitions,
                 lookback=lookback,
                 clock=self.clock,
+                publish=self.publisher.outbox.put,
             )
         if "monitor" in self.roles:
             self.monitor = MonitorRole(

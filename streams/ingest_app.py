@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from streams.app import new_app, send_until_acknowledged
 from streams.clock import Clock
@@ -15,6 +15,7 @@ from streams.decode_columns import Reject
 from streams.ingest import Ingest
 from streams.intern import Interner, WatchList
 from streams.memory import keep_freed_memory
+from streams.outbox import Record
 from streams.reading import Delivery, Reading
 from streams.rejected import RejectedLog
 from streams.settings import Format
@@ -41,7 +42,8 @@ class IngestRole:
 
     `formats` maps a telemetry topic to its format, `sources` to what counts as one source there, `partitions` any topic
     to its number of partitions; `watch` is what triggers need. Reading begins with what is younger than `lookback`
-    seconds, and than `COUNTED`.
+    seconds, and than `COUNTED`. `publish` takes what was rejected and returns at once: a rejected topic that is gone or
+    takes no records must not stop what can be counted.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class IngestRole:
         lookback: float,
         partitions: Mapping[str, int],
         clock: Clock,
+        publish: Callable[[Record], object],
     ) -> None:
         keep_freed_memory()
+        self._publish = publish
         self._topics = topics
         self._clock = clock
         self._reading = Reading(
@@ -106,17 +110,17 @@ class IngestRole:
             async for event in stream.events():  # type: ignore[attr-defined]
                 delivery: Delivery = event.value
                 for reject in self.ingest.take(delivery):
-                    await self._reject(delivery, reject)
+                    self._reject(delivery, reject)
         except Exception as error:
             # Faust would start the agent anew behind the slice that was lost; another process reads it again.
             await self.app.crash(error)
             raise
 
-    async def _reject(self, delivery: Delivery, reject: Reject) -> None:
+    def _reject(self, delivery: Delivery, reject: Reject) -> None:
         record = self.rejected.record(delivery.slice, reject, time.monotonic())
         if record is not None:
             value, headers = record
-            await self.app.producer.send(self._topics.rejected, None, value, None, None, headers)
+            self._publish(Record(self._topics.rejected, value, headers=headers))
 
     def _resize(self) -> None:
         """Take over the numbers of partitions that the consumer's metadata have; none are there of a missing topic."""

@@ -10,6 +10,7 @@ from streams.clock import Clock as Time
 from streams.connection import Connection
 from streams.decode_columns import Reject
 from streams.ingest_app import IngestRole
+from streams.outbox import Record
 from streams.reading import Delivery
 from streams.slices import Source
 from streams.topics import Topics
@@ -34,6 +35,7 @@ class Counter:
 
 async def work(task: Task) -> Result:
     """Read the topic to its end; the measure ends when all of it may be committed, its partials acknowledged."""
+    rejected: list[Record] = []
     role = IngestRole(
         Connection((task.kafka,)),
         Topics(task.prefix),
@@ -44,6 +46,7 @@ async def work(task: Task) -> Result:
         lookback=_LOOKBACK,
         partitions=task.partitions,
         clock=Time(),
+        publish=rejected.append,
     )
     counter = Counter(role)
     role.app.finalize()
