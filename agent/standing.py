@@ -10,9 +10,13 @@ from detectors.doubts import clock
 from streams.condition import shortened
 from streams.standing import Standing
 
+_MISSING: Final = (
+    "look at what is named: a wrong clock, a buffer or sidecar that holds samples back, a producer whose samples are "
+    "refused (flipback.rejected says why)"
+)
 _CHECKS: Final = {
-    "missing": "look at what is named: a wrong clock, a buffer or sidecar that holds samples back, a producer whose "
-    "samples are refused (flipback.rejected says why)",
+    "missing": _MISSING,
+    "left_out": f"what is named is not watched meanwhile: {_MISSING}",
     "vanished": "it was about to fire when its data ended: see whether {service} still runs; turn the flag back by "
     "hand with `flipback rollback {flag}` if the release broke it",
     "silent": "see whether {service} runs, sends telemetry and names the flag and its variants as the configuration "
@@ -30,6 +34,7 @@ def standing_event(found: Standing) -> Event:
     """The id follows from the triggers and since when they are unknown: told again after a restart it is the same."""
     state = "begun" if found.begun else "ended"
     names = shortened([repr(name) for name in found.triggers])
+    known = "unknown in part" if found.kind == "left_out" else "unknown"
     data = {
         "state": state,
         "status": "unknown" if found.begun else "known",
@@ -37,7 +42,7 @@ def standing_event(found: Standing) -> Event:
         "service": found.service,
         "trigger": found.triggers[0],
         "triggers": list(found.triggers),
-        "reason": f"{names} unknown since {clock(found.since)}: {found.reason}" if found.begun else found.reason,
+        "reason": f"{names} {known} since {clock(found.since)}: {found.reason}" if found.begun else found.reason,
     }
     if found.begun:
         data["check"] = _CHECKS.get(found.kind, _CHECK).format(service=found.service, flag=found.flag)

@@ -22,8 +22,8 @@ QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
 class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     """A trigger's verdict at the end of the second; `value` is None where nothing can be said.
 
-    `unknown_since` is the event time since when it is unknown while its flag is in use, None where it is not; `told`
-    says that an inability was announced for that.
+    `unknown_since` is the event time since when it is unknown, or ok without some instances, while its flag is in use,
+    None where it is not; `told` says that an inability was announced for that.
     """
 
     flag: str

@@ -7,6 +7,9 @@ A flag is in use while its state is known and is not the safe one. A trigger of 
 - at once where it fires, has been held for a third of its `for` or has half of the evidence that alarms, and then its
   data vanish: a release that breaks a service so far that nothing is measured any more would be turned back by nobody.
 
+A trigger that is ok without some instances (`detectors.missing`) says nothing of those, so that is told likewise, after
+`unknown_alert`.
+
 All times are event time. What was told is in the health records, so that who takes over does not tell it anew.
 """
 
@@ -35,7 +38,8 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Triggers of one flag that are unknown for the same kind of reason since `since`, or are no more (not `begun`).
+    """Triggers of one flag that are unknown, or in part, for the same kind of reason since `since`, or are no more (not
+    `begun`).
 
     `reason` is that of the first of them.
     """
@@ -61,7 +65,7 @@ class StandingUnknown:
         self._hold = np.array([s.condition.hold for s in specs], dtype=np.int64)
         self._in_use = np.zeros(n, dtype=bool)
         self.since = np.full(n, BEFORE, dtype=np.int64)
-        """Since when each is unknown while its flag is in use; BEFORE where it is not."""
+        """Since when each is unknown, or in part, while its flag is in use; BEFORE where it is not."""
         self.told = np.zeros(n, dtype=bool)
         self._near = np.zeros(n, dtype=bool)
 
@@ -81,25 +85,25 @@ class StandingUnknown:
     def see(self, result: Evaluation, seen_at: Int) -> None:
         """Take in an evaluation; `seen_at` (n,) is the newest second of each trigger's scope."""
         unknown = result.state == State.UNKNOWN
-        standing = unknown & self._in_use
+        standing = self._stands(result)
         self.since[standing & (self.since == BEFORE)] = result.t
         held = result.t - result.first_true_at
         near = (result.state == State.FIRING) | ((result.state == State.PENDING) & (3 * held >= self._hold))
         near |= result.suspected
         # What it was near to when it was last known, and is no more once it is known again.
         self._near = np.where(unknown, self._near & (self.since != BEFORE), near)
-        self._vanished = standing & self._near & (result.t - seen_at > VANISHED_AFTER)
+        self._vanished = unknown & standing & self._near & (result.t - seen_at > VANISHED_AFTER)
 
     def changes(self, result: Evaluation) -> Iterable[Standing]:
         """What is to be told after `see`: what began by flag and kind of reason, and what ended."""
         t = result.t
-        standing = (result.state == State.UNKNOWN) & self._in_use
+        standing = self._stands(result)
         ended = np.flatnonzero(self.told & ~standing)
         yield from self._grouped(result, ended, begun=False)
         self.told[ended] = False
         self.since[~standing] = BEFORE
         missing = (result.own.doubt == Doubt.MISSING) | (result.control.doubt == Doubt.MISSING)
-        after = np.where(missing, np.minimum(self._after, MISSING_AFTER), self._after)
+        after = np.where(missing & (result.state == State.UNKNOWN), np.minimum(self._after, MISSING_AFTER), self._after)
         due = standing & ~self.told & ((t - self.since >= after) | self._vanished)
         begun = np.flatnonzero(due)
         self.told[begun] = True
@@ -107,8 +111,13 @@ class StandingUnknown:
 
     def forget(self, result: Evaluation) -> None:
         """As `changes`, of a second of which nothing is told: what is unknown is told later."""
-        standing = (result.state == State.UNKNOWN) & self._in_use
-        self.since[~standing] = BEFORE
+        self.since[~self._stands(result)] = BEFORE
+
+    def _stands(self, result: Evaluation) -> Bool:
+        """Of what is in use, what is unknown, or ok without some instances."""
+        part = (result.state == State.OK) & (result.own.judged | result.control.judged)
+        standing: Bool = ((result.state == State.UNKNOWN) | part) & self._in_use
+        return standing
 
     def _grouped(self, result: Evaluation, at: Int, *, begun: bool) -> Iterable[Standing]:
         groups: dict[tuple[str, str, str, str, int], list[int]] = {}
@@ -134,6 +143,8 @@ class StandingUnknown:
     def _kind(self, result: Evaluation, i: int) -> str:
         if self._vanished[i]:
             return "vanished"
+        if result.state[i] == State.OK:
+            return "left_out"
         own, control = Doubt(int(result.own.doubt[i])), Doubt(int(result.control.doubt[i]))
         doubt = own if own != Doubt.NONE else control
         if doubt in (Doubt.FEW_SAMPLES, Doubt.NO_VALUE) and not result.own.samples[i]:

@@ -89,6 +89,19 @@ def test_late_samples_are_told_after_thirty_seconds_with_who_sends_them() -> Non
     assert told[0].t - told[0].since == 30
 
 
+def test_instances_that_stay_left_out_of_a_verdict_that_is_ok_are_told_and_their_return_too() -> None:
+    watched = Watched(rule(alert=60))
+    late = {"pod-1": {"requests": 60}, "pod-7": {"requests": 0, "late": 40}}
+    bucket = Bucket({"requests": 60, "late": 40}, instances=late)
+    assert watched.see(60, (SERVICE, bucket)) == []
+    (begun,) = watched.see(10, (SERVICE, bucket))
+    assert (begun.kind, begun.t - begun.since) == ("left_out", 60)
+    assert begun.reason == "left out: instance pod-7 (100 % late)"
+    assert standing_event(begun).data["reason"].startswith("'errors' unknown in part since ")
+    (ended,) = watched.see(20, GOOD)
+    assert (ended.begun, ended.reason) == (False, "the verdict is known again")
+
+
 def test_two_percent_late_are_told_while_nothing_breaches() -> None:
     told = Watched(rule(alert=300)).see(40, LATE)
     assert [(one.begun, one.kind, one.t - one.since) for one in told] == [(True, "missing", 30)]
