@@ -32,18 +32,25 @@ class ByInstance(NamedTuple):
 def by_instance(seconds: Iterable[Second], slots: Int) -> ByInstance:
     """Sum seconds by instance in some slots (r,), each given once.
 
-    An entry is an instance in a second. It costs about 0.1 us where its slot is asked for, else 3 ns.
+    An entry is an instance in a second, and costs about 0.1 us. Those of other slots cost nothing: the rows of a second
+    ascend, so each slot is found by bisection.
     """
-    size = int(slots.max()) + 1 if len(slots) else 0
-    number = np.full(size + 1, -1, dtype=np.int64)
-    number[slots] = np.arange(len(slots))
+    by_slot = np.argsort(slots)
+    ascending = slots[by_slot]
+    last = int(ascending[-1]) if len(slots) else 0
     keys, counts = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(COUNTS)), dtype=np.int64)]
     for second in seconds:
-        row = number[np.minimum(second.instance_rows, size)]
-        kept = np.flatnonzero(row >= 0)
-        if len(kept):
-            keys.append(row[kept] * MAX_INSTANCES + second.instance_ids[kept])
-            counts.append(np.stack([column[kept].astype(np.int64) for column in second.instance_columns], axis=1))
+        rows = second.instance_rows
+        # Of another type than the rows, the slots would be looked for in a copy of all rows.
+        narrow = rows.dtype if last <= np.iinfo(rows.dtype).max else np.int64
+        wanted = ascending.astype(narrow)
+        begin = np.searchsorted(rows, wanted, side="left")
+        length = np.searchsorted(rows, wanted, side="right") - begin
+        total = int(length.sum())
+        if total:
+            kept = np.repeat(begin - np.cumsum(length) + length, length) + np.arange(total)
+            keys.append(np.repeat(by_slot, length) * MAX_INSTANCES + second.instance_ids[kept])
+            counts.append(np.stack([column[kept] for column in second.instance_columns], axis=1, dtype=np.int64))
     key, values = np.concatenate(keys), np.concatenate(counts)
     # Each second is sorted already, and a stable sort merges what is.
     order = np.argsort(key, kind="stable")

@@ -27,10 +27,10 @@ from detectors.units import compared
 from detectors.windows import WindowStore
 
 EVERY: Final = 5
-"""Seconds after which a trigger is looked at again."""
+"""Seconds after which a trigger is looked at again: a part of them in each second, so that none costs more."""
 
-AT_ONCE: Final = 200
-"""Triggers looked at in one evaluation."""
+AT_ONCE: Final = 40
+"""Triggers whose instances are read in one second's part: they take 1 ms of 10,000 scopes."""
 
 _LEAST_INSTANCES: Final = 3
 _NAME: Final = 60
@@ -52,11 +52,13 @@ class Dominated:
         self._last = np.full(store.max_scopes, NEVER, dtype=np.int64)
         """The newest second in which one instance had more than half of a slot's weight."""
         self._taken = NEVER
-        self._counts = np.array([s.condition.metric in _PARTS for s in specs], dtype=bool)
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
         self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
+        counted = np.flatnonzero([s.condition.metric in _PARTS for s in specs])
+        self._turns = [counted[turn::EVERY] for turn in range(EVERY)]
+        self._time = NEVER
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
 
@@ -66,24 +68,32 @@ class Dominated:
         All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
         more than `AT_ONCE` suspects those that were looked at longest ago come first.
         """
-        value, samples, window = own.value, own.samples, own.window
         self._take()
-        # Who has more than half in a window has it in one of its seconds too.
-        since = np.where(self._slots >= 0, self._last[self._slots], NEVER)
-        bad = np.where(self._ratio & ~self._greater, 1 - value, value)
-        limit = np.where(self._ratio & ~self._greater, 1 - threshold, threshold)
-        # The others cannot breach with fewer bad ones than that.
-        able = bad * samples > limit * self._min_samples
-        suspects = np.flatnonzero(well & self._counts & (since >= t - window) & able)
-        due = suspects[t - self._looked_at[suspects] >= EVERY]
-        # A look reads the whole log of a window, 5 ms of 10,000 scopes: where many are suspects, not at every second.
-        due = due[:0] if len(due) > AT_ONCE and t % EVERY else due
-        due = due[np.argsort(self._looked_at[due], kind="stable")[:AT_ONCE]]
         self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
-        for seconds in np.unique(window[due]).tolist():
-            self._look(due[window[due] == seconds], seconds, threshold, own.judged)
+        for turn in {second % EVERY for second in range(max(self._time, t - EVERY) + 1, t + 1)}:
+            at = self._turns[turn]
+            self._look_at(at[well[at]], t, own, threshold)
+        self._time = t
+        return np.array(sorted(self.hidden), dtype=np.int64)
+
+    def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
+        """Look at the triggers with the numbers `at`, all of which are well."""
+        value, samples, limit, slots = own.value[at], own.samples[at], threshold[at], self._slots[at]
+        # Who has more than half in a window has it in one of its seconds too.
+        since = np.where(slots >= 0, self._last[slots], NEVER)
+        inverse = self._ratio[at] & ~self._greater[at]
+        bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
+        # The others cannot breach with fewer bad ones than that.
+        able = bad * samples > limit * self._min_samples[at]
+        suspect = (since >= t - own.window[at]) & able
+        if self.hidden:
+            for i in at[~suspect].tolist():
+                self.hidden.pop(i, None)
+        due = at[suspect]
+        due = due[np.argsort(self._looked_at[due], kind="stable")[:AT_ONCE]]
+        for seconds in np.unique(own.window[due]).tolist():
+            self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
         self._looked_at[due] = t
-        return np.array(sorted(set(self.hidden) & set(suspects.tolist())), dtype=np.int64)
 
     def _take(self) -> None:
         """Take in the seconds since the last time."""
