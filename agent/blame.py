@@ -128,8 +128,8 @@ class Blame:
                 self._seen[key] = now, evidence
                 self._ill[key] = now
         self._forget(now)
-        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if now - at <= self._at_once}
-        self._chosen = {key: at for key, at in self._chosen.items() if key in self._seen}
+        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if self._is_now(at, now)}
+        self._chosen = {key: min(at, now) for key, at in self._chosen.items() if key in self._seen}
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
     def well(self, now: float) -> None:
@@ -138,9 +138,13 @@ class Blame:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
-        self._ill = {key: at for key, at in self._ill.items() if now - at <= self._at_once}
+        self._ill = {key: at for key, at in self._ill.items() if self._is_now(at, now)}
         if self._elsewhere is not None:
             self._elsewhere.tell(self._ill, self._judged.flags, now)
+
+    def _is_now(self, at: float, now: float) -> bool:
+        # After a clock was set back by an hour, what was ill before would be so for an hour.
+        return abs(now - at) <= self._at_once
 
     def early(self, evidence: Evidence) -> bool:
         """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.

@@ -241,3 +241,12 @@ def test_the_comparison_changes_its_sign_with_the_sides_and_is_0_where_both_are_
     assert value is not None
     assert value == pytest.approx(-(worse(*other, *one) or 0.0), abs=1e-9)
     assert (value > 1e-9) == (one[0] * other[1] > other[0] * one[1]) or abs(value) < 1e-9
+
+
+def test_what_was_ill_before_the_clock_was_set_back_is_ill_no_longer() -> None:
+    made = blame(WATCHED)
+    flags = dict([status(f"f{n}") for n in range(5)])
+    made.observe([of(f"f{n}", service=f"s{n}") for n in range(5)], [], T, NOW + 3600)
+    guilty = of("f0", service="s0")
+    made.observe([guilty], [], T + 10, NOW)
+    assert made.objection(guilty, [], table(flags), NOW) is None
