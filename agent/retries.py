@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from agent.backends.contract import Outcome
@@ -16,9 +17,11 @@ LOOK_AT_MOST = 10.0
 """Seconds between read-backs of a write in doubt, at most; they double from `AGAIN_AFTER`. A read-back that goes on
 failing must not take the time of the flips that follow."""
 
+_logger = logging.getLogger(__name__)
+
 
 class Retries:
-    """Calls `attempt` again for each command that is added, until its result is final."""
+    """Calls `attempt` again for each command that is added, until its result is final. What it raises is logged."""
 
     def __init__(self, attempt: Callable[[Command, bytes], Awaitable[ExecutionResult]]) -> None:
         self._attempt = attempt
@@ -55,5 +58,9 @@ class Retries:
                 else:
                     doubtful = result.outcome is Outcome.AMBIGUOUS or result.reason is not None
                     pause = min(2 * pause, LOOK_AT_MOST) if doubtful else AGAIN_AFTER
+        except Exception as error:
+            # As in streams.orders, it counts as done; nobody else would hear of it.
+            fields = {"command": name, "error": repr(error)[:500]}
+            _logger.exception("command.failed", extra={"fields": fields})
         finally:
             del self._newest[name]

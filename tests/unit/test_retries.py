@@ -74,3 +74,17 @@ async def test_a_command_issued_anew_takes_the_place_of_the_one_that_is_tried(mo
     # One loop, not three.
     assert len(again._tasks) == 1
     again.close()
+
+
+async def test_an_attempt_that_raises_what_nobody_expected_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = Tries(monkeypatch)
+    again = Retries(tries.attempt)
+    again.add(command(), b"")
+    await tries.until(1)
+    await asyncio.gather(*again._tasks)
+    assert [record.message for record in caplog.records] == ["command.failed"]
+    again.add(command(), b"")
+    await tries.until(2)
+    again.close()
