@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.by_instance import by_instance
-from detectors.cells import LATENCY_COUNT, LATENCY_US, REQUESTS
+from detectors.cells import REQUESTS
 from detectors.evaluation import Measured
 from detectors.looks import Looks
 from detectors.missing import asks_outcome
-from detectors.ratios import RATIO, Ratio
+from detectors.ratios import PARTS, RATIO, value_of
 from detectors.seconds import Int, Second
 from detectors.spec import TriggerSpec
 from detectors.triggers import NEVER
@@ -38,8 +38,6 @@ _NAME: Final = 60
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-_PARTS: Final = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
-
 
 class Dominated:
     """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
@@ -56,7 +54,7 @@ class Dominated:
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
         self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
-        counted = np.flatnonzero([s.condition.metric in _PARTS for s in specs])
+        counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
         self._turns = [counted[turn::EVERY] for turn in range(EVERY)]
         self._time = NEVER
         self.hidden: dict[int, str] = {}
@@ -125,27 +123,18 @@ class Dominated:
             if len(counts) < _LEAST_INSTANCES or 2 * weight.max() <= weight.sum():
                 continue
             first = int(weight.argmax())
-            others = _value(self._specs[i], counts.sum(axis=0) - counts[first])
             limit, condition = float(threshold[i]), self._specs[i].condition
-            if others is None or others[1] < self._min_samples[i]:
+            rest = counts.sum(axis=0) - counts[first]
+            others, samples = value_of(condition.metric, rest), PARTS[condition.metric].of(rest.__getitem__)[1]
+            if others is None or samples < self._min_samples[i]:
                 continue
-            if others[0] > limit if condition.op == ">" else others[0] < limit:
+            if others > limit if condition.op == ">" else others < limit:
                 share = 100 * int(weight[first]) / int(weight.sum())
                 name = self._store.instance(int(numbers[first]))[:_NAME] or "without a name"
-                said = compared(condition.label, others[0], condition.op, limit)
+                said = compared(condition.label, others, condition.op, limit)
                 self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {said}"
 
     def _left_out(self, i: int, seconds: int) -> Int:
         """The numbers of the instances that trigger `i` is judged without."""
         outcome = asks_outcome(self._specs[i].condition.metric)
         return self._looks.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)
-
-
-def _value(spec: TriggerSpec, counts: Int) -> tuple[float, int] | None:
-    """The metric of some counts (len(COUNTS),), and its samples; None without any."""
-    parts = _PARTS[spec.condition.metric]
-    part, whole = parts.of(counts.tolist().__getitem__)
-    if whole <= 0:
-        return None
-    share = part / (whole * (1000 if parts.part == LATENCY_US else 1))
-    return 1 - share if parts.inverse else share, whole

@@ -13,6 +13,8 @@ from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
     ERRORS,
+    LATENCY_COUNT,
+    LATENCY_US,
     NO_OUTCOME,
     REQUESTS,
     TIMEOUTS,
@@ -58,3 +60,20 @@ RATIO: Final[Mapping[Metric, Ratio]] = {
     "cache_hit_rate": Ratio(CACHE_HITS, CACHE_LOOKUPS, good=True),
 }
 """Every metric of `detectors.spec.RATIOS`."""
+
+PARTS: Final[Mapping[Metric, Ratio]] = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
+"""Every metric that is one count divided by another."""
+
+
+def value_of(metric: Metric, counts: Int, healthy: int = 0) -> float | None:
+    """The metric of some counts (len(COUNTS),), with so many `healthy` requests besides; None where it has none."""
+    parts = PARTS.get(metric)
+    if parts is None:
+        return None
+    part, whole = parts.of(counts.tolist().__getitem__)
+    if whole + healthy <= 0:
+        return None
+    share: float = (part + (healthy if parts.good else 0)) / (
+        (whole + healthy) * (1000 if parts.part == LATENCY_US else 1)
+    )
+    return 1 - share if parts.inverse else share

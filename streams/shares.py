@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final
 
-from detectors.cells import LATENCY_COUNT, LATENCY_US, REJECTED, REQUESTS, Int
-from detectors.ratios import RATIO, Ratio
-from detectors.spec import Metric, TriggerSpec
+from detectors import ratios
+from detectors.cells import LATENCY_COUNT, REJECTED, REQUESTS, Int
+from detectors.ratios import PARTS
+from detectors.spec import TriggerSpec
 from detectors.units import shown
-
-_PARTS: Final[Mapping[Metric, Ratio]] = {**RATIO, "latency_mean": Ratio(LATENCY_US, LATENCY_COUNT)}
-"""The metrics that are a ratio of counts."""
 
 
 def is_ratio(spec: TriggerSpec) -> bool:
     """Is the metric a ratio of counts?"""
-    return spec.condition.metric in _PARTS
+    return spec.condition.metric in PARTS
 
 
 def samples_of(spec: TriggerSpec, counts: Int) -> int:
     """How many of the counts (len(COUNTS),) are samples of a metric of bad requests."""
-    parts = _PARTS.get(spec.condition.metric)
+    parts = PARTS.get(spec.condition.metric)
     return int(counts[LATENCY_COUNT]) if parts is None else parts.of(lambda column: int(counts[column]))[1]
 
 
 def value_of(spec: TriggerSpec, counts: Int, healthy: int = 0) -> float | None:
     """The metric of some counts (len(COUNTS),), with so many `healthy` requests besides; None where it has none."""
-    parts = _PARTS.get(spec.condition.metric)
-    if parts is None:
-        return None
-    part, whole = parts.of(counts.tolist().__getitem__)
-    if whole + healthy <= 0:
-        return None
-    share: float = (part + (healthy if parts.good else 0)) / (
-        (whole + healthy) * (1000 if parts.part == LATENCY_US else 1)
-    )
-    return 1 - share if parts.inverse else share
+    return ratios.value_of(spec.condition.metric, counts, healthy)
 
 
 def breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
