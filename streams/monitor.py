@@ -329,6 +329,10 @@ class Shard:
             return []
         return list(self._standing.changes(result))
 
+    def announced(self, found: Standing) -> None:
+        """What a second told of a verdict that stays unknown is in the audit log."""
+        self._standing.written(found)
+
     def _seen_at(self) -> Int:
         return np.where(self._slots >= 0, self.store.seen_at(self._slots), NEVER)
 
@@ -376,7 +380,7 @@ class Shard:
                 self._specs,
                 self.verdicts.rows(),
                 self._standing.since.tolist(),
-                self._standing.told.tolist(),
+                self._standing.announced.tolist(),
                 strict=True,
             )
         ]
@@ -398,7 +402,7 @@ class Shard:
                 told,
             )
             for s, since, told in zip(
-                self._specs, self._standing.since.tolist(), self._standing.told.tolist(), strict=True
+                self._specs, self._standing.since.tolist(), self._standing.announced.tolist(), strict=True
             )
         ]
         return health(

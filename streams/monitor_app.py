@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiokafka.errors import KafkaError
 
@@ -327,7 +328,9 @@ class MonitorRole:
         if second.ill:
             await self._handlers.firing(second)
         told = [self._handlers.transition(spec, change) for spec, change in second.transitions]
-        told += map(self._handlers.standing, second.standing)
+        for change in second.standing:
+            told.append(written := self._handlers.standing(change))
+            written.add_done_callback(partial(_announced, shard, change))
         for habit, drift in second.drifts:
             self._handlers.drift(habit, drift)
         await self._give_way(begin=bool(second.firing))
@@ -399,3 +402,9 @@ class MonitorRole:
         self._ahead_since = self._ahead_since or now.monotonic
         if now.monotonic - self._ahead_since >= _AHEAD_FOR:
             await self.app.crash(ClockError(f"seconds were judged up to {ahead:.0f} s ahead of this machine's clock"))
+
+
+def _announced(shard: Shard, change: Standing, written: asyncio.Future[None]) -> None:
+    """An event that was never written is told again by who takes over."""
+    if not written.cancelled() and written.exception() is None:
+        shard.announced(change)

@@ -67,6 +67,8 @@ class StandingUnknown:
         self.since = np.full(n, BEFORE, dtype=np.int64)
         """Since when each is unknown, or in part, while its flag is in use; BEFORE where it is not."""
         self.told = np.zeros(n, dtype=bool)
+        self.announced = np.zeros(n, dtype=bool)
+        """Of what was told, what is written: only that need not be told by who takes over."""
         self._near = np.zeros(n, dtype=bool)
 
     def flag(self, environment: str, flag: str, *, in_use: bool) -> None:
@@ -81,6 +83,7 @@ class StandingUnknown:
             found = told.get((spec.flag, spec.name, str(spec.scope)))
             if found is not None:
                 self.since[i], self.told[i] = found
+                self.announced[i] = self.told[i]
 
     def see(self, result: Evaluation, seen_at: Int) -> None:
         """Take in an evaluation; `seen_at` (n,) is the newest second of each trigger's scope."""
@@ -100,7 +103,7 @@ class StandingUnknown:
         standing = self._stands(result)
         ended = np.flatnonzero(self.told & ~standing)
         yield from self._grouped(result, ended, begun=False)
-        self.told[ended] = False
+        self.told[ended] = self.announced[ended] = False
         self.since[~standing] = BEFORE
         missing = (result.own.doubt == Doubt.MISSING) | (result.control.doubt == Doubt.MISSING)
         after = np.where(missing & (result.state == State.UNKNOWN), np.minimum(self._after, MISSING_AFTER), self._after)
@@ -108,6 +111,13 @@ class StandingUnknown:
         begun = np.flatnonzero(due)
         self.told[begun] = True
         yield from self._grouped(result, begun, begun=True)
+
+    def written(self, found: Standing) -> None:
+        """What was told is in the audit log."""
+        for i, spec in enumerate(self._specs):
+            own = (spec.environment, spec.flag, spec.service) == (found.environment, found.flag, found.service)
+            if own and spec.name in found.triggers and self.since[i] == found.since:
+                self.announced[i] = self.told[i] and found.begun
 
     def forget(self, result: Evaluation) -> None:
         """As `changes`, of a second of which nothing is told: what is unknown is told later."""

@@ -19,7 +19,7 @@ from streams.clock import Clock, Now
 from streams.connection import Connection
 from streams.health import health
 from streams.monitor_app import Handlers, MonitorRole
-from streams.outbox import Outbox, Record
+from streams.outbox import Outbox, OutboxError, Record
 from streams.reading import Delivery, Position
 from streams.slices import Slice, Source
 from streams.topics import Topics
@@ -216,3 +216,26 @@ async def test_events_are_written_before_the_health_of_their_second_and_that_bef
 
 FRAME = health(10, 0, None, [], at=12.0, status="live")
 CHECKPOINT = Checkpoint(of="these", time=10, stale=(), memory={})
+
+
+async def test_a_shard_hears_that_an_unknown_was_announced_when_that_is_written() -> None:
+    events: list[asyncio.Future[None]] = []
+    heard: list[object] = []
+    made = role()
+
+    def standing(_: object) -> asyncio.Future[None]:
+        events.append(published())
+        return events[-1]
+
+    made._handlers = replace(made._handlers, standing=standing)
+    shard = SimpleNamespace(partition=0, announced=heard.append, learnt=list)
+    changes = ["first", "second"]
+    second = SimpleNamespace(
+        time=1, muted=True, ill=(), firing=(), transitions=(), drifts=(), health=None, standing=changes
+    )
+    await made._publish(shard, second)  # type: ignore[arg-type]
+    assert heard == []
+    events[0].set_exception(OutboxError("dropped"))
+    events[1].set_result(None)
+    await asyncio.sleep(0)
+    assert heard == ["second"]

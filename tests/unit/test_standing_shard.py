@@ -41,11 +41,14 @@ def shard(
     return made
 
 
-def feed(target: Shard, begin: int, seconds: int, requests: int) -> list[Second]:
+def feed(target: Shard, begin: int, seconds: int, requests: int, *, written: bool = True) -> list[Second]:
     found: list[Second] = []
     for at in range(begin, begin + seconds):
         block = [second(at, requests, 0)] if requests else []
-        found += target.take(said(at + 1.0, *block), at + 3.0)
+        for one in target.take(said(at + 1.0, *block), at + 3.0):
+            found.append(one)
+            for change in one.standing if written else ():
+                target.announced(change)
     return found
 
 
@@ -68,6 +71,19 @@ def test_silence_is_announced_and_a_restart_announces_its_end_alone() -> None:
     again = feed(second_, T, 12, 10) + feed(second_, T + 12, 100, 0)
     assert begun(again) == []
     assert [is_begun for _, is_begun in begun(feed(second_, T + 112, 12, 10))] == [False]
+
+
+def test_an_announcement_that_was_never_written_is_made_by_who_takes_over() -> None:
+    first = shard()
+    seconds = feed(first, T, 12, 10, written=False) + feed(first, T + 12, 40, 0, written=False)
+    ((time, _),) = begun(seconds)
+    health = seconds[-1].health
+    assert health is not None
+    told = told_before(encoder.encode(health))
+    assert told == {TRIGGER: (T + time - 20, False)}
+    second_ = shard(published=T + 52, told=told)
+    again = feed(second_, T, 12, 10) + feed(second_, T + 12, 60, 0)
+    assert [is_begun for _, is_begun in begun(again)] == [True]
 
 
 def test_seconds_that_may_not_be_acted_upon_announce_nothing() -> None:
