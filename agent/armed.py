@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.armed_group import last_heard, of_configurations, of_keys, of_partitions, of_roles
+from agent.armed_group import CLOCKS, last_heard, of_clocks, of_configurations, of_keys, of_partitions, of_roles
 from agent.armed_view import FlagKey, View, Wanted
 from agent.heartbeats import Member, Obstacle, alive
 from streams.condition import shortened
@@ -93,11 +93,15 @@ def _of_members(wanted: Wanted, view: View, members: Sequence[Member]) -> Iterat
     yield from of_roles(members)
     yield from _halts(view, living)
     yield from of_keys(living)
+    yield from of_clocks(living, wanted.lifetime)
     yield from of_configurations(wanted, view, living)
     yield from of_partitions(wanted, view, living)
     for member in living:
         if member.beat.id != view.own:
             for one in member.beat.obstacles:
+                if one.what == CLOCKS and view.own is not None:
+                    # A process has measured that itself.
+                    continue
                 yield Obstacle(what=one.what, why=f"{one.why} ({member.beat.name})", do=one.do, waits=one.waits)
     yield from _telemetry(wanted, living)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agent.allowlist import CLOCK_SKEW_S
 from agent.armed_view import View, Wanted
 from agent.heartbeats import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, alive
 from streams.condition import shortened
@@ -18,7 +19,12 @@ def of_group(wanted: Wanted, view: View) -> list[Obstacle] | None:
     living = alive(members)
     if not living:
         return None
-    return [*of_roles(members), *of_keys(living), *of_configurations(wanted, view, living)]
+    return [
+        *of_roles(members),
+        *of_keys(living),
+        *of_clocks(living, wanted.lifetime),
+        *of_configurations(wanted, view, living),
+    ]
 
 
 def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
@@ -62,6 +68,27 @@ def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:
                 f"accepted are {accepted}",
                 do="give all processes the same keys (`flipback keys generate` once, the files to each, named under "
                 "`keys`) and restart them; processes that share no flags need a `kafka.prefix` each",
+            )
+
+
+CLOCKS = "clocks"
+
+
+def of_clocks(living: Sequence[Member], lifetime: float, own: str | None = None) -> Iterator[Obstacle]:
+    """An executor refuses a command of the future, and one that has expired by its clock: each, or the one `own`."""
+    for monitor in alive(living, "monitor"):
+        for executor in alive(living, "executor"):
+            if executor.clock is None or monitor.clock is None or (own is not None and executor.beat.id != own):
+                continue
+            ahead = executor.clock - monitor.clock
+            if -CLOCK_SKEW_S <= ahead < lifetime:
+                continue
+            yield Obstacle(
+                what=CLOCKS,
+                why=f"the clock of the executor {executor.beat.name} is {abs(ahead):.0f} s "
+                f"{'ahead of' if ahead > 0 else 'behind'} that of the monitor {monitor.beat.name}: it refuses its "
+                "commands",
+                do="see that both machines follow NTP",
             )
 
 

@@ -17,7 +17,7 @@ FlagKey = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a configuration asks for. `flags` are those that a trigger may turn back, and those that go with them;
-    `names` are all, as heartbeats have them.
+    `names` are all, as heartbeats have them; `lifetime` is how many seconds a command is valid.
     """
 
     rules: str
@@ -27,6 +27,7 @@ class Wanted:
     flags: frozenset[FlagKey]
     telemetry: tuple[str, ...]
     partials: str
+    lifetime: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +73,5 @@ def wanted(config: Config) -> Wanted:
         flags=frozenset(live | together),
         telemetry=tuple(topic.topic for topic in config.telemetry),
         partials=Topics(config.kafka.prefix).partials,
+        lifetime=config.command.expires,
     )

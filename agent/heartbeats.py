@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,6 +24,9 @@ AWAY_AFTER = 30.0
 
 MAX_AHEAD = 5.0
 """Seconds that a heartbeat may come from the future. A clock further ahead would keep a dead process alive as long."""
+
+MEASURED = 3
+"""Heartbeats by which a clock is measured."""
 
 MAX_TEXT = 500
 MAX_OBSTACLES = 20
@@ -128,11 +132,16 @@ def decode(value: bytes) -> Heartbeat | None:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process by its last heartbeat, and how many seconds ago that was; `ahead` is what its clock is in advance."""
+    """A process by its last heartbeat, and how many seconds ago that was; `ahead` is what its clock is in advance.
+
+    `clock` is the difference of its clock from the reader's monotonic one, None before that was measured: between two
+    processes it tells how far their clocks are apart.
+    """
 
     beat: Heartbeat
     age: float
     ahead: float = 0.0
+    clock: float | None = None
 
     @property
     def alive(self) -> bool:
@@ -154,6 +163,7 @@ class Members:
         self._beats: dict[str, Heartbeat] = {}
         self._seen: dict[str, float] = {}
         self._ahead: dict[str, float] = {}
+        self._clocks: dict[str, deque[float]] = {}
         self._heard: dict[Role, float] = {}
         self._begun = monotonic()
         self.caught_up = False
@@ -173,13 +183,23 @@ class Members:
         self._beats[beat.id] = beat
         self._seen[beat.id] = self._monotonic() - max(0.0, age)
         self._ahead[beat.id] = max(0.0, -age)
+        if self.caught_up:
+            self._clocks.setdefault(beat.id, deque(maxlen=MEASURED)).append(beat.at - self._monotonic())
         for role in beat.roles:
             self._heard[role] = max(self._heard.get(role, -math.inf), self._seen[beat.id])
 
     def all(self) -> list[Member]:
         """Every process, those that are away too, by id."""
         now = self._monotonic()
-        return [Member(self._beats[name], now - self._seen[name], self._ahead[name]) for name in sorted(self._beats)]
+        return [
+            Member(self._beats[name], now - self._seen[name], self._ahead[name], self._clock(name))
+            for name in sorted(self._beats)
+        ]
+
+    def _clock(self, name: str) -> float | None:
+        # A heartbeat that was long on its way makes a clock look behind, never ahead.
+        measured = self._clocks.get(name, ())
+        return max(measured) if len(measured) == MEASURED else None
 
     def unheard(self, role: Role) -> float:
         """For how many seconds nobody with a role has been heard of, those that took their leave too; since the
@@ -188,7 +208,7 @@ class Members:
         return self._monotonic() - max(self._heard.get(role, -math.inf), self._begun)
 
     def _forget(self, name: str) -> None:
-        for table in (self._beats, self._seen, self._ahead):
+        for table in (self._beats, self._seen, self._ahead, self._clocks):
             table.pop(name, None)
 
 

@@ -8,19 +8,19 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from agent.armed import Arming, arming
-from agent.armed_group import of_group
+from agent.armed_group import of_clocks, of_group
 from agent.armed_view import FlagKey, View, names, wanted
 from agent.config import Config
 from agent.config_load import managed_hash, rules_hash
 from agent.events import Event
 from agent.heart import LOOK_EVERY, Heart
-from agent.heartbeats import Heartbeat, Members, Obstacle, Part, Role, TelemetryCount, reads_of
+from agent.heartbeats import Heartbeat, Members, Obstacle, Part, Role, TelemetryCount, alive, reads_of
 from agent.keys import load_private, load_public
 from agent.logs import log_event
 from agent.verdicts import group_event
@@ -109,9 +109,13 @@ class Presence:
             flags=fixed.flags,
             reads=reads_of(source for sources in given.values() for source in sources or ()),
             halted=said.halted,
-            obstacles=list(said.obstacles),
+            obstacles=[*said.obstacles, *self._clocks()],
             telemetry=list(said.telemetry),
         )
+
+    def _clocks(self) -> Iterator[Obstacle]:
+        """What the clock of this executor keeps it from: whoever reads the heartbeats only once cannot measure it."""
+        return of_clocks(alive(self.members.all()), self._wanted.lifetime, self.id)
 
     def arming(self) -> Arming:
         """Would a flip happen now, as far as this process knows?"""

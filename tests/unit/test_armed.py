@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.armed import SHOWN, Arming, arming
+from agent.armed_group import of_clocks
 from agent.armed_view import View, Wanted
 from agent.heartbeats import AWAY_AFTER, Heartbeat, Member, Obstacle, TelemetryCount
 
@@ -263,3 +264,27 @@ def test_however_many_reasons_there_are_a_person_reads_twenty_lines() -> None:
     assert len(lines) == SHOWN + 1
     assert lines[-1].endswith(f"and {300 - SHOWN} more")
     assert max(map(len, lines)) < 1200
+
+
+@pytest.mark.parametrize(
+    ("ahead", "refused"), [(3600.0, "3600 s ahead of"), (59.0, ""), (-4.0, ""), (-30.0, "30 s behind")]
+)
+def test_an_executor_whose_clock_makes_it_refuse_commands_is_not_armed(ahead: float, refused: str) -> None:
+    monitor = beat("m", roles={"ingest": "active", "monitor": "active"})
+    executor = beat("e", roles={"executor": "active"})
+    found = said(WANTED, view(members=[Member(monitor, 1.0, clock=50.0), Member(executor, 1.0, clock=50.0 + ahead)]))
+    assert found.armed is (not refused)
+    assert [refused in str(one) for one in found.obstacles] == ([True] if refused else [])
+
+
+def test_what_an_executor_says_of_its_clock_is_for_those_who_cannot_measure_it() -> None:
+    told = Obstacle(what="clocks", why="the clock of the executor e is 3600 s ahead of that of the monitor m")
+    seen = view(beat("m"), beat("e", obstacles=[told]))
+    assert not said(WANTED, seen).armed
+    assert said(WANTED, replace(seen, own="m", started_at=NOW)).armed
+
+
+def test_an_executor_speaks_of_its_own_clock_alone() -> None:
+    members = [Member(beat(name), 1.0, clock=clock) for name, clock in (("a", 0.0), ("b", 300.0))]
+    assert ["executor b" in one.why for one in of_clocks(members, 60.0, "b")] == [True]
+    assert [("executor a" in one.why, "behind" in one.why) for one in of_clocks(members, 60.0, "a")] == [(True, True)]

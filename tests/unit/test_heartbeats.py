@@ -152,3 +152,17 @@ def test_only_news_are_published_before_their_time() -> None:
     assert changed(None, first)
     assert not changed(first, msgspec.structs.replace(first, at=NOW + 1, telemetry=[count]))
     assert changed(first, msgspec.structs.replace(first, at=NOW + 1, roles={"executor": "standby"}))
+
+
+def test_how_far_a_clock_is_off_is_measured_by_the_quickest_of_three_heartbeats() -> None:
+    clocks = Clocks()
+    members = clocks.members()
+    for late in (4.0, 0.2, 9.0):
+        assert members.all() == [] or members.all()[0].clock is None
+        members.take(b"a", encode(beat(at=clocks.wall + 3600.0 - late)))
+        clocks.pass_by(10)
+    (member,) = members.all()
+    assert member.clock == pytest.approx(clocks.wall - clocks.run + 3599.8)
+    # The reader's own clock has no part in it.
+    clocks.wall += 500.0
+    assert members.all()[0].clock == member.clock
