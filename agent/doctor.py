@@ -88,9 +88,9 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
         yield brokers
         if brokers.ok:
             known = {finding.what for finding in halts} | ({"shadow"} if shadow is not None else set())
-            async for finding in _telemetry(config):
-                yield finding
             async for finding in _deployment(config, known):
+                yield finding
+            async for finding in _telemetry(config):
                 yield finding
 
 

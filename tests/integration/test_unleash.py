@@ -158,7 +158,7 @@ async def test_an_archived_flag_is_not_found_and_announced(place: UnleashPlace) 
 async def test_an_environment_that_is_not_there_is_named(place: UnleashPlace) -> None:
     backend = Unleash(settings.Unleash(url=place.url, environment="prod", token_file=place.token_file))
     try:
-        with pytest.raises(NotFound, match="no environment 'prod'; it has development, production"):
+        with pytest.raises(NotFound, match="no environment 'prod'; it has 'development', 'production'"):
             await backend.read(REF, deadline=soon())
     finally:
         await backend.close()

@@ -56,7 +56,8 @@ class Mutant(NamedTuple):
 TRIGGERS = ("Triggers", "detectors.triggers", "detectors.evaluate")
 EVALUATOR = ("Evaluator", "detectors.evaluate", "streams.monitor")
 WINDOWS = ("WindowStore", "detectors.windows", "streams.monitor")
-METRICS = ("compute", "detectors.metrics", "detectors.evaluate")
+READINGS = ("Readings", "detectors.readings", "detectors.evaluate")
+METRICS = ("compute", "detectors.metrics", "detectors.readings")
 
 MUTANTS = {
     "fires one evaluation late": Mutant(*TRIGGERS, "- self.since >= self.hold", "- self.since > self.hold"),
@@ -78,14 +79,14 @@ MUTANTS = {
         *TRIGGERS, "begins_keeping = over &", "begins_keeping = (truth == FALSE) &"
     ),
     "equal is a breach": Mutant(*EVALUATOR, "own.value > threshold", "own.value >= threshold"),
-    "one sample too many is wanted": Mutant(*EVALUATOR, "count < self._min_samples", "count <= self._min_samples"),
-    "one sample too few is enough": Mutant(*EVALUATOR, "count < self._min_samples", "count + 1 < self._min_samples"),
+    "one sample too many is wanted": Mutant(*READINGS, "count < self._min_samples", "count <= self._min_samples"),
+    "one sample too few is enough": Mutant(*READINGS, "count < self._min_samples", "count + 1 < self._min_samples"),
     "the window is a second too long": Mutant(*WINDOWS, "end - window.seconds)\n", "end - window.seconds - 1)\n"),
     "the window is a second too short": Mutant(*WINDOWS, "end - window.seconds)\n", "end - window.seconds + 1)\n"),
     "errors are compared with the good ones": Mutant(
         *METRICS,
-        "_share(reading.sums(ERRORS), reading.sums(REQUESTS))",
-        "_share(reading.sums(ERRORS), reading.sums(REQUESTS) - reading.sums(ERRORS))",
+        "_share(whole - part if ratio.inverse else part, whole)",
+        "_share(whole - part if ratio.inverse else part, whole - part)",
     ),
 }
 
