@@ -13,12 +13,14 @@ from typing import NoReturn
 
 import pytest
 
-from tests.kafka import KafkaNode, KafkaUnavailable
+from tests.clock import Clock, library
+from tests.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
 from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
 
 UNTESTED = {
     "kafka": "delivery, recovery and flips on a real Apache Kafka",
     "unleash": "the flag backend on a real Unleash",
+    "faketime": "steps of the wall clock",
 }
 """What is not tested where a system is missing, by the marker of its tests."""
 
@@ -30,8 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a real system, so that `-m kafka` and `-m "not kafka"` are always right."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if {"kafka", "kafka_node"} & fixtures:
+        if {"kafka", "kafka_node", "kafka_cluster"} & fixtures:
             item.add_marker("kafka")
+        if "clock" in fixtures:
+            item.add_marker("faketime")
         places = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if "unleash" in fixtures or any(isinstance(place, str) and place == "unleash" for place in places):
             item.add_marker("unleash")
@@ -56,6 +60,20 @@ def kafka_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kafka
         yield node
 
 
+@pytest.fixture
+def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaCluster]:
+    """Three nodes of Apache Kafka of one test's own."""
+    cluster = KafkaCluster(tmp_path / "cluster")
+    try:
+        cluster.start()
+        yield cluster
+    except KafkaUnavailable as error:
+        _skip(request, "kafka", str(error))
+    finally:
+        cluster.kill()
+        shutil.rmtree(tmp_path / "cluster", ignore_errors=True)
+
+
 @contextmanager
 def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode]:
     node = KafkaNode(directory)
@@ -71,6 +89,15 @@ def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode
         shutil.rmtree(directory / "data", ignore_errors=True)
         if request.session.testsfailed > failures_before:
             request.config.stash[_log] = str(node.log)
+
+
+@pytest.fixture
+def clock(request: pytest.FixtureRequest, tmp_path: Path) -> Clock:
+    """A wall clock to be stepped, for the processes that a test starts with it."""
+    found = library()
+    if found is None:
+        _skip(request, "faketime", "libfaketime is not installed")
+    return Clock(found, tmp_path / "clock")
 
 
 @pytest.fixture(scope="session")

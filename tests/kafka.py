@@ -1,7 +1,7 @@
-"""One Apache Kafka node (KRaft) on loopback for the tests, from the jars that Maven brings.
+"""Apache Kafka nodes (KRaft) on loopback for the tests, from the jars that Maven brings: one alone, or three.
 
 `KafkaNode(directory).start()` formats its storage at first, so a node that was killed starts again with its data.
-The node dies with the process that started it, however that one ends.
+A node dies with the process that started it, however that one ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,8 +28,8 @@ START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
 
 CONFIGURATION = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+node.id={node}
+{quorum}
 listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
 controller.listener.names=CONTROLLER
@@ -35,10 +38,10 @@ log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=4
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
+offsets.topic.replication.factor={replication}
+transaction.state.log.replication.factor={replication}
 transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=2000
@@ -51,13 +54,24 @@ class KafkaUnavailable(Exception):
     """This machine cannot run Apache Kafka; the message says what is missing."""
 
 
-class KafkaNode:
-    """A node that keeps its storage, configuration and log in `directory`."""
+@dataclass(frozen=True)
+class Member:
+    """What a node of a cluster is: its number, the controllers' ports by number, and the id of the cluster."""
 
-    def __init__(self, directory: Path) -> None:
+    node: int
+    controllers: Mapping[int, int]
+    cluster: str
+
+
+class KafkaNode:
+    """A node that keeps its storage, configuration and log in `directory`: alone, or a member of a cluster."""
+
+    def __init__(self, directory: Path, member: Member | None = None) -> None:
         self.directory = directory
         self.log = directory / "kafka.log"
-        self._broker, self._controller = free_ports(2)
+        self._member = member
+        (self._broker,) = free_ports(1)
+        self._controller = free_ports(1)[0] if member is None else member.controllers[member.node]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,7 +87,14 @@ class KafkaNode:
         if not data.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             configuration.write_text(
-                CONFIGURATION.format(broker=self._broker, controller=self._controller, data=data.absolute())
+                CONFIGURATION.format(
+                    node=1 if self._member is None else self._member.node,
+                    quorum=self._quorum(),
+                    replication=1 if self._member is None else len(self._member.controllers),
+                    broker=self._broker,
+                    controller=self._controller,
+                    data=data.absolute(),
+                )
             )
             self._format(jars, configuration)
         offset = self.log.stat().st_size if self.log.exists() else 0
@@ -102,12 +123,17 @@ class KafkaNode:
         (server,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "java"]
         return server
 
+    def _quorum(self) -> str:
+        if self._member is None:
+            return f"controller.quorum.bootstrap.servers=127.0.0.1:{self._controller}"
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in self._member.controllers.items())
+        return f"controller.quorum.voters={voters}"
+
     def _format(self, jars: Path, configuration: Path) -> None:
-        # A fixed first byte, so that the first letter is no dash, which the tool would take for an option.
-        cluster = base64.urlsafe_b64encode(bytes([0x40]) + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
-        tool = [*_java(jars), "kafka.tools.StorageTool"]
+        tool = [*_java(jars), "kafka.tools.StorageTool", "format", "-c", str(configuration)]
+        alone = ["--standalone", "-t", _cluster_id()]
         done = subprocess.run(
-            [*tool, "format", "--standalone", "-t", cluster, "-c", str(configuration)],
+            [*tool, *(alone if self._member is None else ["-t", self._member.cluster])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -132,6 +158,34 @@ class KafkaNode:
             time.sleep(0.05)
         self.kill()
         raise RuntimeError(f"Kafka did not start; the end of {self.log}:\n{self.log.read_text()[-2000:]}")
+
+
+class KafkaCluster:
+    """Three nodes, each broker and controller; topics are on all of them where their replication says so."""
+
+    def __init__(self, directory: Path) -> None:
+        controllers = dict(zip((1, 2, 3), free_ports(3), strict=True))
+        cluster = _cluster_id()
+        self.nodes = [KafkaNode(directory / f"node-{n}", Member(n, controllers, cluster)) for n in controllers]
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(node.bootstrap for node in self.nodes)
+
+    def start(self) -> None:
+        """Start all nodes; what one says only when most of them are there is waited for beside the others."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            for started in [pool.submit(node.start) for node in self.nodes]:
+                started.result()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _cluster_id() -> str:
+    # A fixed first byte, so that the first letter is no dash, which the tool would take for an option.
+    return base64.urlsafe_b64encode(bytes([0x40]) + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
 
 
 def _java(jars: Path) -> list[str]:

@@ -44,7 +44,8 @@ class Telemetry:
         self.sent += 1
         for scope in (service, *(f"{service}/{f}@{v}" for f, v in fields.get("flags", {}).items())):
             self.exact[scope, math.floor(at)] += 1
-            self.errors[scope, math.floor(at)] += fields.get("status", 200) >= 500
+            status = fields.get("status", 200)
+            self.errors[scope, math.floor(at)] += isinstance(status, int) and status >= 500
 
     async def flush(self) -> None:
         """Wait until all that was sent is acknowledged."""
@@ -55,7 +56,7 @@ class Telemetry:
 
 @asynccontextmanager
 async def telemetry(kafka: str, topic: str) -> AsyncIterator[Telemetry]:
-    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=5)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.split(","), linger_ms=5)
     await producer.start()
     try:
         yield Telemetry(producer, topic)

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Deployment:
     settings: dict[str, Any] = field(default_factory=dict)
     partitions: int = 8
     session_timeout: str = "2s"
+    replication: int = 1
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Deployment:
         config = {
             "apiVersion": "flipback/v1",
             "kafka": {
-                "brokers": [self.kafka],
+                "brokers": self.kafka.split(","),
                 "prefix": self.prefix,
                 "session_timeout": self.session_timeout,
                 "partials_partitions": 4,
@@ -84,20 +85,20 @@ class Deployment:
 
     @property
     def client(self) -> dict[str, Any]:
-        return {"bootstrap_servers": [self.kafka]}
+        return {"bootstrap_servers": self.kafka.split(",")}
 
     async def create_topics(self) -> None:
         specs = [*self.topics.specs(4, 600), TopicSpec(self.telemetry, self.partitions, _DAY_MS, "samples")]
-        await create(specs, replication=1, connection=self.client)
+        await create(specs, replication=self.replication, connection=self.client)
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start a worker; its log is worker-N.log."""
+    def start(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a worker, with `environment` beside this process's own; its log is worker-N.log."""
         with (self.directory / f"worker-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [*_COMMAND, "run", "-c", str(self.config), "--log-json", *options],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             )
         self.workers.append(worker)
         return worker

@@ -79,8 +79,12 @@ async def _backlog(deployment: Deployment, *, known: bool) -> None:
             assert received == []
             if known:
                 # What is read of the backlog, its last 5 min, was judged, or its silence would prove nothing.
-                old = [frame for frame in await deployment.health() if frame.time < newest and frame.triggers]
-                assert sum(frame.triggers[0].state == "firing" for frame in old) > 200
+                async with asyncio.timeout(60):
+                    while True:
+                        old = [frame for frame in await deployment.health() if frame.time < newest and frame.triggers]
+                        if sum(frame.triggers[0].state == "firing" for frame in old) > 200:
+                            break
+                        await asyncio.sleep(0.5)
                 assert {frame.status for frame in old} == {"catching_up"}
             await asyncio.gather(live(source, time.time() + 15, status=500), deployment.flipped("bad"))
         (command,) = [event.data["command"] for event in await deployment.events() if event.type == COMMAND_RECEIVED]

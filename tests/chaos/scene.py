@@ -1,0 +1,151 @@
+"""A service under load with a fault to switch on, the flag file under watch, and exact counts of what was sent.
+
+A scene knows what it sent and what it wrote into the flag file; what else changes there, flipback did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.events import Event
+from tests.telemetry import Telemetry, telemetry
+from tests.worker import Deployment
+
+FLAG, SERVICE = "new", "shop"
+TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 6s for 6s", "min_samples": 30, "fast": False}
+ENTRY = {"flag": FLAG, "service": SERVICE, "triggers": [TRIGGER]}
+INSTANCES = 10
+
+
+class Witness:
+    """Reads a flag file every 10 ms and keeps each of its states: (time, default variant of each flag)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.states: list[tuple[float, dict[str, str]]] = []
+
+    async def watch(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                flags = json.loads(self._path.read_text())["flags"]
+                state = {name: str(flag["defaultVariant"]) for name, flag in flags.items()}
+                if not self.states or self.states[-1][1] != state:
+                    self.states.append((time.time(), state))
+            await asyncio.sleep(0.01)
+
+    def changes(self, flag: str) -> list[str]:
+        """The variants that a flag had, one after the other; the first is that of the beginning."""
+        return [variant for variant, _ in itertools.groupby(state[flag] for _, state in self.states if flag in state)]
+
+
+@dataclass
+class Traffic:
+    """Requests of both variants from INSTANCES instances, spread over all partitions with nil keys.
+
+    `failing` is the share of the requests with the new variant that fail, in `services`; `shape` may change a sample's
+    fields, given the number of its instance, or return None for a sample that is not sent. What it changes is sent
+    outside of the exact counts where it has `ts` of another time.
+    """
+
+    source: Telemetry
+    services: Iterable[tuple[str, str]] = ((SERVICE, FLAG),)
+    partitions: int = 8
+    rate: float = 100.0
+    failing: float = 0.0
+    shape: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda instance, fields: fields
+    _number: int = field(default=0, init=False)
+
+    async def run(self) -> None:
+        begun, sent = time.monotonic(), 0
+        while True:
+            due = int((time.monotonic() - begun) * self.rate)
+            for number in range(sent, due):
+                await self._send(number)
+            sent = due
+            await asyncio.sleep(0.01)
+
+    async def _send(self, number: int) -> None:
+        for service, flag in self.services:
+            variant = "on" if number % 2 else "off"
+            # Every tenth of the variant's requests in turn, so that each second has the same share.
+            fails = variant == "on" and (number // 2 * 7919) % 100 < 100 * self.failing
+            instance = number // 2 % INSTANCES
+            fields = {"status": 500 if fails else 200, "flags": {flag: variant}, "instance": f"i-{instance}"}
+            await self.source.send(number % self.partitions, service, **self.shape(instance, fields))
+
+
+@dataclass
+class Scene:
+    """A deployment with its traffic and the witness of its flag file."""
+
+    deployment: Deployment
+    traffic: Traffic
+    witness: Witness
+
+    async def well(self, within: float = 60) -> None:
+        """Wait until every trigger has been judged and is ok."""
+        await self.saw(lambda event: event.type == "flipback.trigger.ok", within)
+
+    async def saw(self, wanted: Callable[[Event], bool], within: float = 60) -> Event:
+        """Wait for an event of the audit log."""
+        async with asyncio.timeout(within):
+            while True:
+                for event in await self.deployment.events():
+                    if wanted(event):
+                        return event
+                await asyncio.sleep(0.2)
+
+    async def flipped(self, flag: str = FLAG, within: float = 60) -> None:
+        """Wait until the witness has seen the flag turned off."""
+        async with asyncio.timeout(within):
+            while self.witness.changes(flag)[-1:] != ["off"]:
+                await asyncio.sleep(0.02)
+
+    async def inabilities(self) -> list[Event]:
+        """What was announced as an inability and has begun."""
+        return [
+            event
+            for event in await self.deployment.events()
+            if event.type == "flipback.inability" and event.data.get("state") != "ended"
+        ]
+
+
+@contextlib.asynccontextmanager
+async def scene(
+    directory: Path,
+    kafka: str,
+    prefix: str,
+    entries: Iterable[dict[str, Any]] = (ENTRY,),
+    *,
+    replication: int = 1,
+    **settings: Any,
+) -> AsyncIterator[Scene]:
+    """A deployment with its topics, traffic that is well, and the witness; no worker is started."""
+    entries = list(entries)
+    deployment = Deployment(directory, kafka, prefix, entries, settings=settings, replication=replication)
+    await deployment.create_topics()
+    services = [(entry["service"], entry["flag"]) for entry in entries]
+    witness = Witness(deployment.flag_file)
+    try:
+        async with telemetry(kafka, deployment.telemetry) as source:
+            traffic = Traffic(source, services, deployment.partitions)
+            tasks = [asyncio.create_task(traffic.run()), asyncio.create_task(witness.watch())]
+            try:
+                yield Scene(deployment, traffic, witness)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                for task in tasks:
+                    if not task.cancelled() and task.exception() is not None:
+                        raise RuntimeError("the traffic or the witness of a scene failed") from task.exception()
+    finally:
+        deployment.close()

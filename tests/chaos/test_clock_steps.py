@@ -1,0 +1,43 @@
+"""The wall clock of flipback's own machine steps, ahead and back: counting goes on, and a fault is still turned off."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.scene import FLAG, scene
+from tests.clock import Clock
+
+
+@pytest.mark.parametrize("seconds", [600, -600])
+async def test_a_clock_that_is_wrong_for_two_seconds_costs_no_more_than_some_seconds(
+    kafka: str, topic_prefix: str, tmp_path: Path, clock: Clock, seconds: int
+) -> None:
+    async with scene(tmp_path, kafka, topic_prefix) as it:
+        worker = it.deployment.start(environment=clock.environment)
+        await it.deployment.ready(worker)
+        await it.well()
+        clock.step(seconds)
+        await asyncio.sleep(2)
+        clock.step(0)
+        it.traffic.failing = 0.8
+        await it.flipped()
+        assert it.witness.changes(FLAG) == ["on", "off"]
+
+
+async def test_while_the_clock_is_wrong_verdicts_are_not_live_and_nothing_is_turned_back(
+    kafka: str, topic_prefix: str, tmp_path: Path, clock: Clock
+) -> None:
+    async with scene(tmp_path, kafka, topic_prefix) as it:
+        worker = it.deployment.start(environment=clock.environment)
+        await it.deployment.ready(worker)
+        await it.well()
+        clock.step(-600)
+        event = await it.saw(lambda event: event.type == "flipback.inability")
+        assert event.data["reason"]
+        assert it.witness.changes(FLAG) == ["on"]
+        clock.step(0)
+        it.traffic.failing = 0.8
+        await it.flipped()
