@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ class Partly:
         if len(doubtful):
             again = self._said(own, control, at[doubtful], breach, whole=True)
             certain = again.said == TRUE
-            for column, of_all in zip(found, again, strict=True):
+            columns: Iterable[tuple[NDArray[Any], NDArray[Any]]] = zip(found, again, strict=True)
+            for column, of_all in columns:
                 column[doubtful[certain]] = of_all[certain]
         said, sequential = found.said, self._sequential[at]
         truth[at], breach[at] = said, said == TRUE
