@@ -12,6 +12,7 @@ from agent.events import Event
 from agent.flag_now import FlagNow
 from detectors.cells import COUNTS
 from detectors.units import shown
+from detectors.windows import DISPLAY
 
 _PREFIX = "flipback."
 
@@ -54,7 +55,9 @@ def evidence_lines(seen: Evidence) -> Iterator[str]:
 
 
 def _by_variant(seen: Evidence) -> Iterator[str]:
-    """Requests and failures of each variant of the flag."""
+    """Requests and failures of each variant of the flag, which are counted over a minute at most."""
+    if seen.variants and seen.window[1] - seen.window[0] > DISPLAY:
+        yield f"  in the last {DISPLAY} s of them:"
     for variant, counts in seen.variants.items():
         yield f"  {variant}: {_counts(counts)}"
 

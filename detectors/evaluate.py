@@ -183,7 +183,7 @@ class Evaluator:
         self._looks.begin(t)
         self._words.begin()
         elsewhere = self._elsewhere.samples()
-        own, control = self._own.measure(elsewhere), self._control.measure(elsewhere)
+        own, control = (readings.measure(elsewhere, self._begin) for readings in (self._own, self._control))
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
         # Nothing is greater or less than nan, and where it stands there is a doubt.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)

@@ -74,10 +74,14 @@ class Readings:
             self._place[group.at] = np.arange(len(group.at))
         self.slots = np.array([-1 if scope is None else store.slot(scope) for scope in scopes], dtype=np.int64)
 
-    def measure(self, elsewhere: Int | None) -> Measured:
+    def measure(self, elsewhere: Int | None, begin: Int) -> Measured:
         """Read the windows as they are. `elsewhere` (n,) are the samples of the last minute that were rejected and may
-        have been anybody's, where they are more than may be overlooked."""
-        n = self._n
+        have been anybody's, where they are more than may be overlooked.
+
+        `begin` (n,) is the first second of the flag's version. A window is made longer for want of samples only as far
+        as that: what an earlier version did would be held against this one for as long as the longest window.
+        """
+        n, end = self._n, self._store.end or 0
         measured = Measured(
             value=np.full(n, np.nan),
             samples=np.zeros(n, dtype=np.int64),
@@ -117,6 +121,8 @@ class Readings:
                 measured.doubt[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
                 wanting = wanting[few & (count > 0)]
+                if number + 1 < len(group.windows):
+                    wanting = wanting[begin[group.at[wanting]] <= end - group.windows[number + 1]]
                 if not len(wanting):
                     break
         return measured

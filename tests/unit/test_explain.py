@@ -253,6 +253,8 @@ def test_the_evidence_shows_every_variant_so_that_one_sees_which_failed() -> Non
     text = list(evidence_lines(msgspec.structs.replace(MADE.evidence, variants=counts)))
     assert "  on: 2,000 requests, 206 errors" in text
     assert "  off: 2,010 requests, mean latency 0.012 ms" in text
+    longer = msgspec.structs.replace(MADE.evidence, variants=counts, window=(1000.0, 1160.0))
+    assert "  in the last 60 s of them:" in list(evidence_lines(longer))
 
 
 def test_of_a_flag_the_incidents_are_named_that_can_be_restored(

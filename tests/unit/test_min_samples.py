@@ -83,6 +83,27 @@ def test_a_window_with_too_few_samples_gives_way_to_the_shortest_that_has_enough
     assert (busy.own.window[0], one(busy)) == (5, ("ok", ""))
 
 
+def test_a_longer_window_does_not_reach_back_before_the_flags_version() -> None:
+    """A fault of the version before, mended and put back, would turn the new version back for as long as it lasts."""
+    bench = Bench(replace(spec("error_rate > 10% over 5s for 5s", min_samples=100), max_window=40))
+    for _ in range(20):
+        bench.see((SERVICE, counts(10, 5)))
+    bench.evaluator.begin("production", "new", bench.second)
+    found = [bench.see((SERVICE, counts(10))) for _ in range(30)]
+    assert {one(e)[0] for e in found[5:9]} == {"unknown"}
+    # Of its own seconds there are enough from the tenth on.
+    assert {one(e) for e in found[9:]} == {("ok", "")}
+    assert all(e.own.window[0] <= n + 1 for n, e in enumerate(found) if n >= 5)
+
+
+def test_another_flags_version_shortens_no_window() -> None:
+    bench = Bench(replace(spec("error_rate > 10% over 5s", min_samples=100), max_window=40))
+    for _ in range(20):
+        bench.see((SERVICE, counts(10, 2)))
+    bench.evaluator.begin("production", "another", bench.second)
+    assert one(bench.see((SERVICE, counts(10, 2)))) == ("firing", "20 % > 10 % over 10 s")
+
+
 def test_silence_is_not_filled_with_what_was_before_it() -> None:
     bench = Bench(replace(spec("error_rate > 10% over 5s", min_samples=30), max_window=60))
     for _ in range(30):
