@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := $(if $(KAFKA),--kafka $(KAFKA))
 
-.PHONY: install demo test test-live check bench bench-detect lock
+.PHONY: install demo test test-live check bench bench-detect mutants lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -55,8 +55,17 @@ bench: install
 bench-detect: install
 	@$(BIN)/python -m tests.bench.detect $(ARGS)
 
+# Breaks the safety core in some thousand ways and runs the unit tests on each: an hour on two cores. In an environment
+# of its own, because the tool needs an older pytest. ARGS="agent.commands*" for some of them.
+mutants:
+	@test -e .venv-mutants/.installed || { $(PYTHON) -m venv .venv-mutants && \
+	  .venv-mutants/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-mutants.txt && \
+	  touch .venv-mutants/.installed; }
+	@.venv-mutants/bin/python -m tests.mutants $(ARGS)
+
 # The pins anew from pyproject.toml; needs `uv` on the PATH. The development pins contain the runtime pins.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 lock:
 	$(LOCK) $(ARGS) pyproject.toml -o requirements.txt
 	$(LOCK) $(ARGS) --extra dev --extra demo --extra drift -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(LOCK) $(ARGS) --extra dev --extra demo --extra drift --extra mutants pyproject.toml -o requirements-mutants.txt

@@ -130,8 +130,6 @@ def _inability(data: Mapping[str, Any]) -> str:
     reason = data.get("reason")
     if data.get("state") == "ended":
         return _with("able again", reason)
-    if data.get("status") == events.NOTICE:
-        return _with("note", reason or "no reason given")
     if data.get("state") != "begun":
         return _with("nothing was done", reason or "no reason given")
     head = _STANDING.get(str(data.get("status")), "unable")
@@ -142,7 +140,6 @@ _STANDING = {
     "unable": "a flip would fail",
     "not-armed": "a flip would fail",
     "unknown": "nothing can be judged",
-    "unknown in part": "not all can be judged",
     "catching_up": "nothing can be judged",
     "outage": "nothing was done",
     "unwritable": "not published",

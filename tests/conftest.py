@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.clock import Clock, library
 from tests.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
 from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
+
+# No test depends on how busy the machine is: an example of 200 ms is no failure beside a broker and seven other tests.
+settings.register_profile("flipback", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("flipback")
 
 UNTESTED = {
     "kafka": "delivery, recovery and flips on a real Apache Kafka",

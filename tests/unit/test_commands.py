@@ -123,6 +123,23 @@ def test_an_oversized_command_is_refused_before_anything_is_read() -> None:
     assert refused(RAW[:76] + b" " * MAX_BYTES) is Reason.OVERSIZED
 
 
+def test_a_command_of_the_very_largest_size_is_signed_and_obeyed() -> None:
+    """The bound is the same at both ends: what is signed is accepted."""
+    small = sign(command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x": 1})), KEY)
+    largest = command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x" * (1 + MAX_BYTES - len(small)): 1}))
+    raw = sign(largest, KEY)
+    assert len(raw) == MAX_BYTES
+    assert verify(raw, PUBLICS) == largest
+    with pytest.raises(ValueError, match="at most"):
+        sign(command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x" * (2 + MAX_BYTES - len(small)): 1})), KEY)
+
+
+def test_a_head_without_a_payload_is_judged_by_its_key() -> None:
+    head = b"FBC1" + bytes(8) + bytes(64)
+    assert refused(head) is Reason.UNKNOWN_KEY
+    assert refused(head[:-1]) is Reason.MALFORMED
+
+
 def test_an_oversized_command_is_not_signed() -> None:
     with pytest.raises(ValueError, match="65536"):
         sign(command(rules_hash="x" * MAX_BYTES), KEY)

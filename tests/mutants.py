@@ -1,0 +1,124 @@
+"""`make mutants`: breaks the safety core in thousands of small ways and counts the breaks that the unit tests see.
+
+mutmut makes the mutants and runs the tests that reach each (`[tool.mutmut]` of pyproject.toml names the modules). This
+counts by module. A survivor is left out of the count where it changes no more than the text of a message, or where
+`mutants-equivalent.toml` names it with the reason why it behaves like the original. Exit status 1 below LEAST.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+LEAST = 0.95
+"""Share of the mutants that the tests must see."""
+
+EQUIVALENT = Path(__file__).with_name("mutants-equivalent.toml")
+_STRING = re.compile(r"""[rbf]*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_SEEN = frozenset({"killed", "timeout", "suspicious", "segfault", "caught by type check"})
+
+
+class Mutant(NamedTuple):
+    """`function` is `module.function` or `module.Class.function`; `removed` and `added` are the lines of the change."""
+
+    function: str
+    status: str
+    removed: str
+    added: str
+
+    @property
+    def module(self) -> str:
+        return ".".join(self.function.split(".")[:2])
+
+    @property
+    def change(self) -> str:
+        return f"{self.removed} -> {self.added}"
+
+
+def only_words(mutant: Mutant) -> bool:
+    """Does it change nothing but the text between quotes?"""
+    return _STRING.sub('""', mutant.removed) == _STRING.sub('""', mutant.added)
+
+
+def equivalents() -> set[tuple[str, str]]:
+    """The function and change of each mutant that is known to behave like the original."""
+    entries = tomllib.loads(EQUIVALENT.read_text())["equivalent"]
+    return {(entry["function"], entry["change"]) for entry in entries}
+
+
+def table(found: Iterable[Mutant], known: set[tuple[str, str]]) -> tuple[list[str], list[Mutant], float]:
+    """Return the lines to print, the mutants that no test sees, and the share of those that one does."""
+    counts: dict[str, Counter[str]] = {}
+    unseen: list[Mutant] = []
+    for mutant in found:
+        kind = "seen"
+        if mutant.status not in _SEEN:
+            kind = "words" if only_words(mutant) else "unseen"
+            kind = "equivalent" if (mutant.function, mutant.change) in known else kind
+        counts.setdefault(mutant.module, Counter())[kind] += 1
+        if kind == "unseen":
+            unseen.append(mutant)
+    lines = [f"{'module':28} {'seen':>6} {'unseen':>7} {'equivalent':>11} {'words':>6} {'score':>7}"]
+    for module, own in sorted(counts.items()):
+        lines.append(_line(module, own))
+    whole = sum(counts.values(), Counter())
+    lines.append(_line("all", whole))
+    return lines, unseen, _score(whole)
+
+
+def _score(own: Counter[str]) -> float:
+    counted = own["seen"] + own["unseen"]
+    return own["seen"] / counted if counted else 0.0
+
+
+def _line(module: str, own: Counter[str]) -> str:
+    numbers = f"{own['seen']:6} {own['unseen']:7} {own['equivalent']:11} {own['words']:6}"
+    return f"{module:28} {numbers} {_score(own):7.1%}"
+
+
+def _mutmut(*arguments: str) -> str:
+    program = Path(sys.executable).with_name("mutmut")
+    return subprocess.run([str(program), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _results() -> Iterable[Mutant]:
+    for line in _mutmut("results", "--all", "true").splitlines():
+        name, _, status = line.strip().partition(": ")
+        if "__mutmut_" not in name or status == "not checked":
+            continue
+        function = _readable(name)
+        if status in _SEEN:
+            yield Mutant(function, status, "", "")
+            continue
+        diff = [line for line in _mutmut("show", name).splitlines() if not line.startswith(("---", "+++", "@@"))]
+        removed, added = (" ".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in "-+")
+        yield Mutant(function, status, removed, added)
+
+
+def _readable(name: str) -> str:
+    """`agent.ledger.xǁLedgerǁopen__mutmut_3` is of `agent.ledger.Ledger.open`."""
+    module, _, rest = name.rpartition("__mutmut_")[0].rpartition(".")
+    parts = rest.split("ǁ") if "ǁ" in rest else [rest.removeprefix("x_")]
+    return ".".join([module, *(part for part in parts if part != "x")])
+
+
+def main(names: list[str]) -> int:
+    """Run the mutants, or those of `names` (patterns of mutmut); print the table and what is unseen."""
+    run = [str(Path(sys.executable).with_name("mutmut")), "run", *names]
+    subprocess.run(run, check=True)
+    lines, unseen, score = table(_results(), equivalents())
+    for mutant in unseen:
+        sys.stdout.write(f"unseen: {mutant.function}\n  - {mutant.removed}\n  + {mutant.added}\n")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(f"score {score:.1%}, at least {LEAST:.0%}\n")
+    return 0 if score >= LEAST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
