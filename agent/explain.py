@@ -96,17 +96,24 @@ async def read_audit(config: Config) -> AuditLog:
     return AuditLog(_sorted(found.values()), list(known.flags.values()))
 
 
-def explain(log: Sequence[Event], what: str, flags: Iterable[FlagStatus] = ()) -> Explanation:
+def explain(
+    log: Sequence[Event], what: str, flags: Iterable[FlagStatus] = (), local: Sequence[Event] = ()
+) -> Explanation:
     """Explain an incident by its id, or a flag ("flag" or "environment/flag"): its newest flip, or its newest trouble.
 
-    `flags` are the states that executors have published. Raises NothingKnown.
+    `flags` are the states that executors have published, `local` the steps that the ledger of this machine has and the
+    audit log may lack. Raises NothingKnown.
     """
-    log = list(without_own_changes(log))
+    published = {event.id for event in log}
+    added = [event for event in local if event.id not in published]
+    log = list(without_own_changes([*log, *added]))
+    only_here = {event.id for event in added}
     states = {events.subject_of(status.environment, status.flag): status for status in flags}
     own = [event for event in log if event.data.get("incident") == what]
     if own:
         found = _incident(log, own, what)
-        return _with_now(found, log, states.get(found.subject))
+        now = flag_now(log, found.subject, states.get(found.subject), only_here)
+        return msgspec.structs.replace(found, now=now)
     known = {event.subject for event in log}.union(states)
     subjects = {subject for subject in known if what in (subject, subject.partition("/")[2])}
     if not subjects:
@@ -116,11 +123,8 @@ def explain(log: Sequence[Event], what: str, flags: Iterable[FlagStatus] = ()) -
     if len(subjects) > 1:
         raise NothingKnown(f"{what!r} is in several environments: name one of {', '.join(sorted(subjects))}")
     subject = subjects.pop()
-    return _with_now(_flag(log, subject), log, states.get(subject))
-
-
-def _with_now(found: Explanation, log: Sequence[Event], status: FlagStatus | None) -> Explanation:
-    return msgspec.structs.replace(found, now=flag_now(log, found.subject, status))
+    now = flag_now(log, subject, states.get(subject), only_here)
+    return msgspec.structs.replace(_flag(log, subject, now), now=now)
 
 
 def _incident(log: Sequence[Event], own: Sequence[Event], incident: str) -> Explanation:
@@ -140,19 +144,33 @@ def _incident(log: Sequence[Event], own: Sequence[Event], incident: str) -> Expl
     return Explanation(subject=subject, incident=incident, evidence=_evidence(own), events=_sorted(found))
 
 
-def _flag(log: Sequence[Event], subject: str) -> Explanation:
-    """The newest flip whole, and what came after it; the newest trouble where there was no flip."""
+def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanation:
+    """The flip that made the flag what it is `now`, else the newest, whole, and what came after it; the newest trouble
+    where there was no flip.
+    """
     of = [event for event in log if event.subject == subject]
     commands = [event for event in of if event.type == events.COMMAND_RECEIVED]
     if not commands:
         return _trouble(log, of, subject)
-    newest = str(max(commands, key=lambda event: event.time).data["incident"])
-    found = _incident(log, [event for event in log if event.data.get("incident") == newest], newest)
+    flip = _telling(commands, of, now)
+    found = _incident(log, [event for event in log if event.data.get("incident") == flip], flip)
     end, seen = found.events[-1].time, {event.id for event in found.events}
     shared = [event for event in log if event.subject == events.AUTOMATION]
     later = [event for event in [*of, *shared] if event.time >= end and event.id not in seen]
     listed = [event for event in later if event.type not in _MINOR]
     return msgspec.structs.replace(found, subject=subject, since=_sorted(listed), folded=len(later) - len(listed))
+
+
+def _telling(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
+    """The incident that tells most of a flag: that which set it as it is, else the newest that wrote, else the newest.
+
+    A later command that found the flag safe already did nothing.
+    """
+    names = [str(event.data["incident"]) for event in sorted(commands, key=lambda event: event.time)]
+    if now is not None and now.incident in names:
+        return now.incident
+    wrote = {str(event.data.get("incident")) for event in of if event.type == events.FLAG_WRITTEN}
+    return next((name for name in reversed(names) if name in wrote), names[-1])
 
 
 def _trouble(log: Sequence[Event], of: Sequence[Event], subject: str) -> Explanation:

@@ -1,8 +1,12 @@
-"""What a flag is now, since when, by whom and why: the newest event that set it, held against its published state."""
+"""What a flag is now, since when, by whom and why: the newest event that set it, held against its published state.
+
+A person's flip without Kafka stands in a ledger alone until an executor publishes it, and is newer than what is
+published.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +28,7 @@ class FlagNow(msgspec.Struct, frozen=True, kw_only=True):
     `variant` is None where subjects get different ones, `percent` (0 to 100) then is the share that gets the first.
     `since` is None where nobody has changed the flag since flipback first read it, and so are `by` and `reason`.
     `incident` names the flip that set it; it can be undone where `restorable`: nobody has changed the flag since.
+    `unpublished`: all this is known by the ledger of this machine alone.
     """
 
     variant: str | None
@@ -35,23 +40,29 @@ class FlagNow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     incident: str | None = None
     restorable: bool = False
+    unpublished: bool = False
 
 
-def flag_now(log: Iterable[Event], subject: str, status: FlagStatus | None) -> FlagNow | None:
-    """Return what the flag `subject` ("environment/flag") is now; None where no executor has published its state.
+def flag_now(
+    log: Iterable[Event], subject: str, status: FlagStatus | None, unpublished: Collection[str] = ()
+) -> FlagNow | None:
+    """Return what the flag `subject` ("environment/flag") is now; None where nothing tells.
 
-    `log` is the audit log, in any order.
+    `log` is the audit log, in any order; the ids `unpublished` are of events that the local ledger adds to it.
     """
-    if status is None:
-        return None
-    found = FlagNow(variant=status.variant, percent=status.percent, safe=status.safe, read_at=status.at)
     of = [event for event in log if event.subject == subject]
     # Of two steps of one time the later in the log is the later step.
     setters = sorted((event for event in of if event.type in _SETS), key=lambda event: event.time)
     newest = setters[-1] if setters else None
-    if newest is None or _is_older(newest, status):
-        since = status.changed_at
-        return found if since is None else msgspec.structs.replace(found, since=since, by=OUTSIDE)
+    if newest is not None and newest.id in unpublished and (status is None or newest.time > status.at):
+        found = _left_by(newest)
+    elif status is None:
+        return None
+    else:
+        found = FlagNow(variant=status.variant, percent=status.percent, safe=status.safe, read_at=status.at)
+        if newest is None or _is_older(newest, status):
+            since = status.changed_at
+            return found if since is None else msgspec.structs.replace(found, since=since, by=OUTSIDE)
     if newest.type == events.FLAG_CHANGED:
         return msgspec.structs.replace(found, since=newest.time, by=OUTSIDE)
     if newest.type == events.FLAG_RESTORED:
@@ -68,6 +79,14 @@ def flag_now(log: Iterable[Event], subject: str, status: FlagStatus | None) -> F
     return msgspec.structs.replace(
         found, since=newest.time, by=by, reason=reason, incident=incident, restorable=written
     )
+
+
+def _left_by(event: Event) -> FlagNow:
+    """The flag as a step of a flip or a restore left it."""
+    target = event.data.get("target")
+    # A write that was not read back is known by what it was to write.
+    variant = event.data.get("variant", target)
+    return FlagNow(variant=variant, percent=None, safe=variant == target, read_at=event.time, unpublished=True)
 
 
 def _is_older(event: Event, status: FlagStatus) -> bool:

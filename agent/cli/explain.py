@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -26,29 +27,43 @@ def command(what: str, path: Path, as_json: bool) -> int:
     """Show what a flag is now, since when and by whom; then an incident from beginning to end, with its evidence.
 
     For a FLAG (or ENVIRONMENT/FLAG) that is its newest flip, and what came after; without a flip its newest trouble,
-    and why nothing was done. Reads the audit log in Kafka; needs no running process.
+    and why nothing was done. Reads the audit log in Kafka, and the ledger in the state directory where there is one;
+    needs no running process. Without Kafka it shows what the ledger holds, and ends with 1.
     """
     import asyncio
 
     import msgspec
 
     from agent.config_load import load
-    from agent.explain import explain, read_audit
+    from agent.explain import NothingKnown, explain, read_audit
+    from agent.local_ledger import local_events
+    from streams.errors import StreamsError
 
-    log = asyncio.run(read_audit(load(path)))
-    found = explain(log.events, what, log.flags)
-    if as_json:
-        click.echo(msgspec.json.encode(found))
-    else:
-        click.echo("\n".join(_lines(found, path, time.time())))
+    def show(found: Explanation, *, alone: bool = False) -> None:
+        if as_json:
+            click.echo(msgspec.json.encode(found))
+        else:
+            click.echo("\n".join(_lines(found, path, time.time(), alone=alone)))
+
+    config = load(path)
+    local = local_events(config)
+    try:
+        log = asyncio.run(read_audit(config))
+    except StreamsError:
+        with contextlib.suppress(NothingKnown):
+            found = explain([], what, (), local.events)
+            click.echo("flipback: Kafka could not be read: this is of the ledger of this machine alone", err=True)
+            show(found, alone=True)
+        raise
+    show(explain(log.events, what, log.flags, local.pending))
     return 0
 
 
-def _lines(found: Explanation, path: Path, at: float) -> list[str]:
+def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[str]:
     from agent.wording import evidence_lines, flag_line
 
     undo = {name: f"flipback restore {name} -c {shlex.quote(str(path))} --reason ..." for name in found.incidents}
-    lines = [] if found.now is None else [f"{found.subject} {flag_line(found.now, at)}"]
+    lines = [] if found.now is None else [f"{found.subject} {flag_line(found.now, at, alone=alone)}"]
     now = found.now
     if now is not None and now.incident is not None:
         lines.append(f"  by incident {now.incident}")

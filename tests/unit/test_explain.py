@@ -16,7 +16,7 @@ from agent.flag_now import OUTSIDE
 from agent.flag_state import FlagStatus
 from agent.wording import evidence_lines, flag_line, sentence
 from detectors.triggers import State
-from tests.unit.test_cli_flip import CONFIG, run
+from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 from tests.unit.test_executor import command
 
 MADE = command()
@@ -275,6 +275,72 @@ def test_of_a_flag_the_incidents_are_named_that_can_be_restored(
     assert [line for line in output.splitlines() if "flipback restore" in line] == [
         f"put it back with: flipback restore {MADE.incident} -c {tmp_path / 'flipback.yaml'} --reason ..."
     ]
+
+
+ALREADY = msgspec.structs.replace(MADE, incident="later", id="later")
+LATER = [
+    audit.step(ALREADY, events.COMMAND_RECEIVED, {"command": msgspec.to_builtins(ALREADY)}, "0", 1500.0),
+    audit.step(ALREADY, events.FLAG_ALREADY, {}, "0", 1500.1),
+]
+
+
+def test_the_body_tells_the_flip_of_the_first_line_and_not_a_later_command_that_did_nothing() -> None:
+    found = explain([*LOG, *LATER], SUBJECT, [STATUS])
+    assert found.now is not None
+    assert (found.now.incident, found.incident) == (MADE.incident, MADE.incident)
+    assert LATER[1] in found.since
+    # Where somebody has turned the flag on again, the newest flip that wrote.
+    again = change(4000.0, STATUS, state(version="g3-w", variant="on", safe=False))
+    found = explain([*LOG, *LATER, again], SUBJECT, [state(version="g3-w", variant="on", safe=False)])
+    assert found.incident == MADE.incident
+    assert explain(LATER, SUBJECT).incident == "later"
+
+
+OLD = state(version="g7-v", variant=None, safe=False, at=990.0, changed_at=None)
+
+
+def test_a_flip_that_only_the_ledger_of_this_machine_has_is_what_the_flag_is_now() -> None:
+    for log, local in (([], INCIDENT), (INCIDENT[:1], INCIDENT[1:]), ([], INCIDENT[:3])):
+        found = explain(log, SUBJECT, [OLD], local)
+        assert found.now is not None
+        line = flag_line(found.now, 1010.0)
+        assert line.startswith("gives 'off' (safe) since 00:16:42Z")
+        assert line.endswith("trigger errors, by the ledger of this machine; no executor has published it yet")
+        assert found.incident == MADE.incident
+    # A state that was read later knows of it.
+    now = explain([], SUBJECT, [STATUS], INCIDENT).now
+    assert now is not None
+    assert (now.unpublished, now.read_at) == (False, STATUS.at)
+
+
+def test_a_state_that_nobody_has_read_for_a_minute_is_shown_with_its_time() -> None:
+    now = explain([], SUBJECT, [OLD]).now
+    assert now is not None
+    assert flag_line(now, 1049.0) == "gives different variants (in use), unchanged since flipback first read it"
+    assert flag_line(now, 1051.0).endswith("; as of 00:16:30Z, no executor has read it since")
+
+
+def test_without_kafka_the_ledger_of_this_machine_tells_its_story(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "flipback.yaml"
+    path.write_text(CONFIG.replace("9092", "1"))
+    (tmp_path / "flags.json").write_text(FLAGS)
+    assert run("rollback", "new-checkout", "--direct", "--reason", "calls", "--yes", "-c", str(path)) == 0
+    capsys.readouterr()
+    assert run("explain", "new-checkout", "-c", str(path)) == 1
+    output, errors = capsys.readouterr()
+    assert "gives 'off' (safe) since " in output.splitlines()[0]
+    assert output.splitlines()[0].endswith("'calls', by the ledger of this machine")
+    assert "what happened" in output
+    assert "Kafka could not be read" in errors
+    assert "127.0.0.1:1" in errors
+
+
+def test_explaining_makes_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "flipback.yaml").write_text(CONFIG.replace("9092", "1"))
+    assert run("explain", "new-checkout", "-c", str(tmp_path / "flipback.yaml")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["flipback.yaml"]
 
 
 def test_without_kafka_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
