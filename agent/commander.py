@@ -175,10 +175,10 @@ class Commander:
         for other, why in self._blame.passed_over(evidence, self._known, now) if earlier is None else ():
             detail = f"passed over: {why}; flag {spec.flag!r} of the same service is turned back in its place"
             version = self._known.flags[spec.environment, other.spec.flag].version
-            await self._unable(other.spec, version, "passed over", detail)
+            await self._unable(other.spec, version, "passed over", detail, notice=True)
         undone = fight(incident, self._known.of_flag(spec.environment, spec.flag))
         if undone is not None:
-            await self._unable(spec, status.version, "fight", undone, incident=incident.id)
+            await self._unable(spec, status.version, "fight", undone, incident=incident.id, notice=True)
 
     def _issue(
         self, evidence: Evidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
@@ -201,11 +201,18 @@ class Commander:
         )
 
     async def _unable(
-        self, spec: TriggerSpec, version: str, kind: str, detail: str, *, incident: str | None = None
+        self,
+        spec: TriggerSpec,
+        version: str,
+        kind: str,
+        detail: str,
+        *,
+        incident: str | None = None,
+        notice: bool = False,
     ) -> None:
         """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed.
 
-        `incident` is the one that was commanded, where there is one.
+        `incident` is the one that was commanded, where there is one. A `notice` stops no flip.
         """
         key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, kind)
         if key in self._announced:
@@ -220,6 +227,7 @@ class Commander:
                     "flag_version": version,
                     "reason": detail,
                     **({} if incident is None else {"incident": incident}),
+                    **({"status": events.NOTICE} if notice else {}),
                 },
                 id=key,
                 time=self._clock(),

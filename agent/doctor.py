@@ -68,6 +68,7 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
     halts = list(_automation(config)) if state.ok else []
     for finding in [*_keys(config), state, *halts]:
         yield finding
+    safe = set[FlagRef]()
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
         try:
@@ -76,7 +77,7 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
             yield Finding(what=f"backend {name}", ok=False, detail=str(error))
             continue
         try:
-            async for finding in _backend(name, backend, flags):
+            async for finding in _backend(name, backend, flags, safe):
                 yield finding
         finally:
             await backend.close()
@@ -90,12 +91,14 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
             known = {finding.what for finding in halts} | ({"shadow"} if shadow is not None else set())
             async for finding in _deployment(config, known):
                 yield finding
-            async for finding in _telemetry(config):
+            async for finding in _telemetry(config, safe):
                 yield finding
 
 
-async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncIterator[Finding]:
-    """A read of each flag, then a dry run of all flips."""
+async def _backend(
+    name: str, backend: FlagBackend, flags: list[Flag], are_safe: set[FlagRef]
+) -> AsyncIterator[Finding]:
+    """A read of each flag, then a dry run of all flips. Flags that give the safe variant are added to `are_safe`."""
     distinct = list({FlagRef(flag.flag, flag.environment): flag.safe for flag in flags}.items())
     for ref, safe in distinct:
         what, start = f"{name}: {ref.environment}/{ref.flag}", time.monotonic()
@@ -104,6 +107,8 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag]) -> AsyncI
         except BackendError as error:
             yield Finding(what=what, ok=False, detail=str(error), took_ms=_since(start))
             continue
+        if state.variant == safe:
+            are_safe.add(ref)
         given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
@@ -221,11 +226,11 @@ async def _brokers(config: Config) -> Finding:
     return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
 
 
-async def _telemetry(config: Config) -> AsyncIterator[Finding]:
+async def _telemetry(config: Config, safe: Collection[FlagRef]) -> AsyncIterator[Finding]:
     """What the newest samples hold of what triggers judge."""
     start = time.monotonic()
     try:
-        looks = await look_at_telemetry(config)
+        looks = await look_at_telemetry(config, safe)
     except StreamsError as error:
         looks = [Look("telemetry", False, str(error))]
     for one in looks:

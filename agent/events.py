@@ -44,6 +44,9 @@ DRIFT_BETTER: Final = "flipback.drift.better"
 INABILITY: Final = "flipback.inability"
 TELEMETRY_REJECTED: Final = "flipback.telemetry.rejected"
 
+NOTICE: Final = "notice"
+"""The status of an inability that stopped no flip: what was to be done was done, and a person should know of it."""
+
 AUTOMATION: Final = "automation"
 """The subject of what concerns no single flag: halts, and an outage of everything."""
 

@@ -37,7 +37,7 @@ def standing_event(found: Standing) -> Event:
     known = "unknown in part" if found.kind == "left_out" else "unknown"
     data = {
         "state": state,
-        "status": "unknown" if found.begun else "known",
+        "status": known if found.begun else "known",
         "flag": found.flag,
         "service": found.service,
         "trigger": found.triggers[0],

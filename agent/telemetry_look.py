@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from agent.backends.contract import FlagRef
 from agent.config import Config
 from agent.kafka import connection
 from agent.recorded import Counts, lost, unmatched
@@ -28,6 +30,8 @@ NEWEST = 1000
 MOST_REJECTED = 1
 """Percent of the samples that may be rejected: above it verdicts are unknown."""
 
+_EVERY = "every service, flag and variant of a trigger"
+
 
 class Look(NamedTuple):
     """What was found of a topic, or of all of them together; `ok` where nothing keeps triggers from judging."""
@@ -37,18 +41,24 @@ class Look(NamedTuple):
     detail: str
 
 
-async def look_at_telemetry(config: Config) -> list[Look]:
-    """Read the newest records of every telemetry topic. Raises StreamsError where the brokers or a topic are away."""
+async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[Look]:
+    """Read the newest records of every telemetry topic. Raises StreamsError where the brokers or a topic are away.
+
+    `safe` are the flags that give the safe variant now.
+    """
     client = connection(config).client
     partitions = await describe([one.topic for one in config.telemetry], client)
     sources = [Source(topic, p) for topic, number in partitions.items() for p in range(number)]
     least = min(partitions.values())
     found = await tails(sources, client, max(1, math.ceil(NEWEST / least)))
-    return list(judge(config, found, time.time()))
+    return list(judge(config, found, time.time(), safe))
 
 
-def judge(config: Config, found: Mapping[Source, Tail], now: float) -> Iterator[Look]:
-    """Say what the tails of the telemetry's partitions hold; `now` in Unix seconds."""
+def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collection[FlagRef] = ()) -> Iterator[Look]:
+    """Say what the tails of the telemetry's partitions hold; `now` in Unix seconds.
+
+    A flag that is safe gives no other variant: that samples lack it is shown, and stops nothing.
+    """
     specs = config.trigger_specs()
     interner = Interner(watch_list(specs, config.habits()), config.max_scopes)
     decoder = Decoder({one.topic: one.format for one in config.telemetry}, interner)
@@ -65,11 +75,23 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float) -> Iterator[
             whole.counts[scope] = whole.counts.get(scope, 0) + row
     if not whole.counts:
         return
-    problems = [*unmatched(specs, whole.counts), *_without_field(specs, whole.counts), *lost(whole.counts)]
+    names = list(unmatched([_as_it_is(spec, safe) for spec in specs], whole.counts))
+    for name in unmatched(specs, whole.counts):
+        if name not in names:
+            yield Look("samples", True, f"{name} (the flag is safe now)")
+    problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
     for problem in problems:
         yield Look("samples", False, problem)
     if not problems:
-        yield Look("samples", True, f"every service, flag and variant of a trigger is in the newest {NEWEST:,} records")
+        whose = "every service of a trigger, and every variant of a flag in use," if safe else _EVERY
+        yield Look("samples", True, f"{whose} is in the newest {NEWEST:,} records")
+
+
+def _as_it_is(spec: TriggerSpec, safe: Collection[FlagRef]) -> TriggerSpec:
+    """The trigger without the variant that it judges, where its flag gives the safe one."""
+    if FlagRef(spec.flag, spec.environment) not in safe:
+        return spec
+    return replace(spec, condition=replace(spec.condition, variant=None))
 
 
 def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally: Tally) -> None:

@@ -202,6 +202,8 @@ async def test_the_third_flip_of_a_flag_that_somebody_turns_on_again_is_told_as_
     (event,) = third.of("event")
     assert event.type == INABILITY
     assert "flip 3 of the flag within 2 min" in event.data["reason"]
+    # The third flip was done all the same.
+    assert sentence(event).startswith("note: this is flip 3")
 
 
 async def test_flips_far_apart_and_changes_that_undo_no_flip_are_no_fight() -> None:

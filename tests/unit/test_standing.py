@@ -8,6 +8,7 @@ import pytest
 
 from agent.severity import level
 from agent.standing import standing_event
+from agent.wording import sentence
 from detectors.cells import Scope
 from detectors.spec import TriggerSpec
 from streams.standing import Standing, StandingUnknown
@@ -98,6 +99,7 @@ def test_instances_that_stay_left_out_of_a_verdict_that_is_ok_are_told_and_their
     assert (begun.kind, begun.t - begun.since) == ("left_out", 60)
     assert begun.reason == "left out: instance pod-7 (100 % late)"
     assert standing_event(begun).data["reason"].startswith("'errors' unknown in part since ")
+    assert sentence(standing_event(begun)).startswith("not all can be judged: ")
     (ended,) = watched.see(20, GOOD)
     assert (ended.begun, ended.reason) == (False, "the verdict is known again")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import ConsumerRecord
 
+from agent.backends.contract import FlagRef
 from agent.config_load import load
 from agent.telemetry_look import Look, judge
 from streams.log import Tail
@@ -27,14 +28,19 @@ def record(offset: int, value: dict[str, Any] | bytes, headers: tuple[tuple[str,
 
 
 def looked(
-    tmp_path: Path, *values: dict[str, Any] | bytes, when: str = "", now: float = NOW, ever: bool = True
+    tmp_path: Path,
+    *values: dict[str, Any] | bytes,
+    when: str = "",
+    now: float = NOW,
+    ever: bool = True,
+    safe: bool = False,
 ) -> list[Look]:
     text = CONFIG.replace(TRIGGERS, f"when: {when}, fast: false}}") if when else CONFIG
     path = tmp_path / "flipback.yaml"
     path.write_text(text)
     records = [record(n, value) for n, value in enumerate(values)]
     tails = {Source("requests", 0): Tail(records, ever), Source("requests", 1): Tail([], ever=False)}
-    return list(judge(load(path), tails, now))
+    return list(judge(load(path), tails, now, {FlagRef("new-checkout", "production")} if safe else ()))
 
 
 def bad(found: list[Look]) -> str:
@@ -67,6 +73,25 @@ def test_what_no_sample_has_is_named_with_what_is_like_it(
 ) -> None:
     found = bad(looked(tmp_path, *[{**FIELDS, **change}] * 20, when=when))
     assert re.search(said, found), found
+
+
+@pytest.mark.parametrize("flags", [{"new-checkout": "off"}, {}])
+def test_after_a_flip_nobody_has_the_variant_any_more_and_that_is_no_problem(
+    tmp_path: Path, flags: dict[str, str]
+) -> None:
+    samples = [{**FIELDS, "flags": flags}] * 20
+    assert bad(looked(tmp_path, *samples, when="error_rate@on > 2% for 2m"))
+    found = looked(tmp_path, *samples, when="error_rate@on > 2% for 2m", safe=True)
+    assert not bad(found)
+    # A slip in a name is still to be seen.
+    assert any("'new-checkout'" in look.detail and "safe now" in look.detail for look in found)
+
+
+def test_what_a_safe_flag_cannot_explain_stays_a_problem(tmp_path: Path) -> None:
+    when = "error_rate@on > 2% for 2m"
+    assert "no sample is of production/shop" in bad(looked(tmp_path, {**FIELDS, "service": "x"}, when=when, safe=True))
+    untold = [{**FIELDS, "status": None}] * 20
+    assert "do not say how" in bad(looked(tmp_path, *untold, when=when, safe=True))
 
 
 def test_rejected_samples_are_said_with_their_share_and_an_example(tmp_path: Path) -> None:
