@@ -97,15 +97,34 @@ def _given(variant: object, percent: object) -> str:
     return _got(variant)
 
 
-def flag_line(now: FlagNow, at: float) -> str:
-    """The state of a flag at a time (Unix seconds): what it gives, since when, by whom and why."""
+STALE_S = 60.0
+"""Seconds after which the state of a flag is old: an executor that runs publishes it every 30 s."""
+
+
+def flag_line(now: FlagNow, at: float, *, alone: bool = False) -> str:
+    """The state of a flag at a time (Unix seconds): what it gives, since when, by whom and why, and who says so.
+
+    `alone`: nobody could look whether it is published.
+    """
     state = "safe" if now.safe else "in use"
-    head = f"gives {_given(now.variant, now.percent)} ({state})"
+    told = f"gives {_given(now.variant, now.percent)} ({state})"
     if now.since is None:
-        return f"{head}, unchanged since flipback first read it"
-    clock = datetime.fromtimestamp(now.since, UTC).strftime("%H:%M:%SZ")
-    reason = f": {now.reason}" if now.reason else ""
-    return f"{head} since {clock} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
+        told += ", unchanged since flipback first read it"
+    else:
+        reason = f": {now.reason}" if now.reason else ""
+        told += f" since {_clock(now.since, at)} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
+    if now.unpublished:
+        told += ", by the ledger of this machine"
+        return told if alone else f"{told}; no executor has published it yet"
+    if at - now.read_at > STALE_S:
+        told += f"; as of {_clock(now.read_at, at)}, no executor has read it since"
+    return told
+
+
+def _clock(moment: float, at: float) -> str:
+    """A time of day; with its date where that is a day ago or more."""
+    shape = "%H:%M:%SZ" if at - moment < 86_400 else "%Y-%m-%dT%H:%M:%SZ"
+    return datetime.fromtimestamp(moment, UTC).strftime(shape)
 
 
 def _ago(seconds: float) -> str:
