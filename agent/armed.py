@@ -118,6 +118,7 @@ def _telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:
     for topic in wanted.telemetry:
         of = [count for count in counts if count.topic == topic]
         received, rejected = sum(count.received for count in of), sum(count.rejected for count in of)
+        untold = sum(count.no_outcome for count in of)
         worst = max(of, key=lambda count: count.rejected, default=None)
         if worst is None or received <= 0:
             yield Obstacle(
@@ -133,6 +134,13 @@ def _telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:
                 why=f"{topic}: {rejected:,} of {received:,} samples of the last minute were rejected: "
                 f"{worst.reason or 'see the rejected topic'}{example}",
                 do="mend the producer",
+            )
+        elif wanted.outcomes and untold > REJECTED_MOST * received:
+            yield Obstacle(
+                what=topic,
+                why=f"{topic}: {untold:,} of {received:,} samples of the last minute do not say how the request ended",
+                do="send `status` as a number, or `outcome`; `flipback doctor` shows what comes instead",
+                waits=True,
             )
 
 

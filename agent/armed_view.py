@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agent.config import Config
 from agent.config_load import managed_hash, rules_hash
 from agent.heartbeats import Member, Obstacle
+from detectors.missing import asks_outcome
 from streams.topics import Topics
 
 FlagKey = tuple[str, str]
@@ -17,7 +18,8 @@ FlagKey = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a configuration asks for. `flags` are those that a trigger may turn back, and those that go with them;
-    `names` are all, as heartbeats have them; `lifetime` is how many seconds a command is valid.
+    `names` are all, as heartbeats have them; `lifetime` is how many seconds a command is valid; `outcomes` says that
+    some trigger asks how requests ended.
     """
 
     rules: str
@@ -28,6 +30,7 @@ class Wanted:
     telemetry: tuple[str, ...]
     partials: str
     lifetime: float = 60.0
+    outcomes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +77,5 @@ def wanted(config: Config) -> Wanted:
         telemetry=tuple(topic.topic for topic in config.telemetry),
         partials=Topics(config.kafka.prefix).partials,
         lifetime=config.command.expires,
+        outcomes=any(asks_outcome(spec.condition.metric) for spec in specs if not spec.shadow),
     )

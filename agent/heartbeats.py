@@ -64,7 +64,7 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
 
 class TelemetryCount(msgspec.Struct, frozen=True, kw_only=True):
     """Samples of a topic in the last minute: those that came, those that were rejected, why the newest was, and its
-    beginning.
+    beginning; and requests that do not say how they ended.
     """
 
     topic: Name
@@ -72,6 +72,7 @@ class TelemetryCount(msgspec.Struct, frozen=True, kw_only=True):
     rejected: Annotated[int, msgspec.Meta(ge=0)]
     reason: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
     example: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
+    no_outcome: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

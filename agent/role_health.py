@@ -72,7 +72,7 @@ def obstacles_of(
         found += [Obstacle(what=name, why=why) for why in unread.get(name, ())]
         if isinstance(role, MonitorRole):
             found += not_live(role)
-            found += unseen_by(role, in_use)
+            found += unseen_by(list(role.shards.values()), in_use)
     if flips is not None:
         found += flips.skew.obstacles()
         found += [Obstacle(what="executor", why=why) for why in flips.unreadable()]

@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from agent.armed_view import FlagKey
+from agent.blind import blind, unjudged
 from agent.heartbeats import Obstacle
 from agent.recorded import unmatched
 from detectors.cells import Scope
 from detectors.spec import TriggerSpec
 from detectors.windows import WindowStore
 from streams.condition import shortened
-from streams.monitor_app import MonitorRole
+from streams.monitor import Shard
 
 
 def unseen(
@@ -25,14 +26,9 @@ def unseen(
 
     `readings` are the triggers with their samples, `scopes` finds those of which there are samples.
     """
-    groups: dict[tuple[str, str, str], list[tuple[TriggerSpec, int]]] = {}
-    for spec, samples in readings:
-        if spec.action == "rollback" and not spec.shadow and (spec.environment, spec.flag) in in_use:
-            groups.setdefault((spec.environment, spec.flag, spec.service), []).append((spec, samples))
-    silent = [group for group in groups.values() if not any(samples for _, samples in group)]
-    if not silent:
+    specs = silent(readings, in_use)
+    if not specs:
         return
-    specs = [spec for group in silent for spec, _ in group]
     counts: dict[Scope, Any] = dict.fromkeys(scopes())
     sentences = list(unmatched(specs, counts))
     names = shortened(sorted({f"{spec.environment}/{spec.flag} in {spec.service}" for spec in specs}))
@@ -44,18 +40,28 @@ def unseen(
     )
 
 
-def unseen_by(monitor: MonitorRole, in_use: Collection[FlagKey]) -> Iterator[Obstacle]:
-    """As `unseen`, of the partitions of a monitor that have been judged."""
+def silent(readings: Iterable[tuple[TriggerSpec, int]], in_use: Collection[FlagKey]) -> list[TriggerSpec]:
+    """The rollback triggers of flags in use of which none in the same service has a sample."""
+    groups: dict[tuple[str, str, str], list[tuple[TriggerSpec, int]]] = {}
+    for spec, samples in readings:
+        if spec.action == "rollback" and not spec.shadow and (spec.environment, spec.flag) in in_use:
+            groups.setdefault((spec.environment, spec.flag, spec.service), []).append((spec, samples))
+    return [spec for group in groups.values() if not any(samples for _, samples in group) for spec, _ in group]
+
+
+def unseen_by(shards: Collection[Shard], in_use: Collection[FlagKey]) -> Iterator[Obstacle]:
+    """As `unseen`, of the shards of a monitor that have been judged; and which triggers are blind though others see."""
     # Every second: most shards have no trigger without samples, and a service is in one shard.
-    shards = [shard for shard in monitor.shards.values() if shard.verdicts and not shard.verdicts.samples.all()]
-    readings = (
+    judged = [shard.verdicts for shard in shards if shard.verdicts and not shard.verdicts.samples.all()]
+    readings = [
         (spec, samples)
-        for verdicts in [shard.verdicts for shard in shards if shard.verdicts is not None]
+        for verdicts in judged
         for spec, samples in zip(verdicts.specs, verdicts.samples.tolist(), strict=True)
-    )
-    yield from unseen(
-        readings, in_use, lambda: [scope for shard in monitor.shards.values() for scope in _with_samples(shard.store)]
-    )
+    ]
+    yield from unseen(readings, in_use, lambda: [scope for shard in shards for scope in _with_samples(shard.store)])
+    of_none = {(spec.environment, spec.flag, spec.service) for spec in silent(readings, in_use)}
+    found = (one for shard in shards for one in blind(shard))
+    yield from unjudged((one for one in found if (one.spec.environment, one.spec.flag) in in_use), of_none)
 
 
 def _with_samples(store: WindowStore) -> Iterator[Scope]:

@@ -122,8 +122,8 @@ class Shard:
         self._limits = Limits.of(catching_up_after, max_lateness)
         self._published = published
         self._checkpoint = checkpoint
-        self._standing = StandingUnknown(self._specs)
-        self._standing.recall(told or {})
+        self.standing = StandingUnknown(self._specs)
+        self.standing.recall(told or {})
         self._slots = np.array([self.store.slot(spec.scope) for spec in specs], dtype=np.int64)
         self._unattributed = Unattributed(self._specs, topics)
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER
@@ -178,7 +178,7 @@ class Shard:
         `safe` nothing is left to be done, and no evidence is put together for it.
         """
         (self._safe.add if safe else self._safe.discard)((environment, flag))
-        self._standing.flag(environment, flag, in_use=not safe)
+        self.standing.flag(environment, flag, in_use=not safe)
         begin = BEFORE if changed_at is None else math.ceil(changed_at)
         self._flags[environment, flag] = begin, share
         self._evaluator.begin(environment, flag, begin, share=share)
@@ -323,15 +323,15 @@ class Shard:
 
     def _stand(self, result: Evaluation, *, muted: bool) -> list[Standing]:
         """What is to be told of verdicts that stay unknown; of what nobody may act upon, later."""
-        self._standing.see(result, self._seen_at())
+        self.standing.see(result, self._seen_at())
         if muted:
-            self._standing.forget(result)
+            self.standing.forget(result)
             return []
-        return list(self._standing.changes(result))
+        return list(self.standing.changes(result))
 
     def announced(self, found: Standing) -> None:
         """What a second told of a verdict that stays unknown is in the audit log."""
-        self._standing.written(found)
+        self.standing.written(found)
 
     def _seen_at(self) -> Int:
         return np.where(self._slots >= 0, self.store.seen_at(self._slots), NEVER)
@@ -379,8 +379,8 @@ class Shard:
             for spec, row, since, told in zip(
                 self._specs,
                 self.verdicts.rows(),
-                self._standing.since.tolist(),
-                self._standing.announced.tolist(),
+                self.standing.since.tolist(),
+                self.standing.announced.tolist(),
                 strict=True,
             )
         ]
@@ -402,7 +402,7 @@ class Shard:
                 told,
             )
             for s, since, told in zip(
-                self._specs, self._standing.since.tolist(), self._standing.announced.tolist(), strict=True
+                self._specs, self.standing.since.tolist(), self.standing.announced.tolist(), strict=True
             )
         ]
         return health(

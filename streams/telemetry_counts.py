@@ -46,12 +46,15 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(NamedTuple):
-    """Samples that came, those that were rejected among them, why the newest was, and the beginning of its record."""
+    """Samples that came, those that were rejected among them, why the newest was, and the beginning of its record; and
+    requests that do not say how they ended.
+    """
 
     received: int
     rejected: int
     reason: str
     example: str
+    no_outcome: int = 0
 
 
 NOTHING = Count(0, 0, "", "")
@@ -63,6 +66,11 @@ class _Topic:
     faults: deque[tuple[int, Faults]] = field(default_factory=deque)
     reason: str = ""
     example: str = ""
+
+    def sums(self) -> tuple[int, int, int]:
+        """Samples received and rejected, and requests without an outcome."""
+        received, rejected, no_outcome = (sum(second[column] for second in self.seconds) for column in (1, 2, 3))
+        return received, rejected, no_outcome
 
 
 class TelemetryCounts:
@@ -109,9 +117,9 @@ class TelemetryCounts:
         found = {}
         for name, topic in self._topics.items():
             self._forget(topic)
-            received, rejected = (sum(second[column] for second in topic.seconds) for column in (1, 2))
+            received, rejected, no_outcome = topic.sums()
             told = (topic.reason, topic.example) if rejected else ("", "")
-            found[name] = Count(received, rejected, *told)
+            found[name] = Count(received, rejected, *told, no_outcome)
         return found
 
     def telemetry(self) -> list[Telemetry]:
@@ -119,7 +127,7 @@ class TelemetryCounts:
         found = []
         for name, topic in self._topics.items():
             self._forget(topic)
-            received, rejected, no_outcome = (sum(second[column] for second in topic.seconds) for column in (1, 2, 3))
+            received, rejected, no_outcome = topic.sums()
             faults = Faults()
             for _, own in topic.faults:
                 faults.add_all(own.entries())

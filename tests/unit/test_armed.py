@@ -76,6 +76,12 @@ def test_where_all_is_known_and_well_it_is_armed(seen: View) -> None:
     assert list(said(WANTED, seen).lines()) == ["ARMED"]
 
 
+def test_outcomes_that_no_trigger_asks_for_may_be_missing() -> None:
+    counts = [TelemetryCount(topic="requests", received=1000, rejected=0, no_outcome=1000)]
+    assert said(replace(WANTED, outcomes=False), view(beat(telemetry=counts))).armed
+    assert said(WANTED, view(beat(telemetry=counts))).ready
+
+
 def ahead(seconds: float) -> View:
     return view(members=[Member(beat(), 0.0, ahead=seconds)])
 
@@ -146,6 +152,12 @@ CASES: dict[str, tuple[Wanted, View, str, str]] = {
         view(beat(telemetry=[TelemetryCount(topic="requests", received=1000, rejected=11, reason="ts in ms")])),
         "requests",
         "11 of 1,000 samples of the last minute were rejected: ts in ms",
+    ),
+    "outcomes missing": (
+        WANTED,
+        view(beat(telemetry=[TelemetryCount(topic="requests", received=1000, rejected=0, no_outcome=11)])),
+        "requests",
+        "11 of 1,000 samples of the last minute do not say how the request ended",
     ),
     "no telemetry": (
         WANTED,
