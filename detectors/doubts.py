@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 
 from detectors.cells import LATE, Scope
+from detectors.elsewhere import over_window
 from detectors.looks import Looks
 from detectors.missing import MOST_MISSING, Missing
+from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.windows import WindowStore
 
@@ -67,8 +69,10 @@ class Words:
         self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
         self.hidden: dict[int, str] = {}
         """By number of the trigger: the instance that hides a breach of the others, for people."""
-        self.elsewhere = ""
-        """Where samples were rejected that may have been anybody's, for people."""
+        self.topics: Int | None = None
+        """Rejected samples of the last minute (triggers,) that may have been anybody's; None where none are."""
+        self.topics_of: Callable[[int], str] = _nowhere
+        """Where those of a trigger were rejected, for people."""
 
     def begin(self) -> None:
         """An evaluation begins: what was put into words is of the one before."""
@@ -80,11 +84,15 @@ class Words:
         told = self._told.get(key)
         if told is None:
             # Triggers of one window share it: after an outage it is asked of all of them.
-            told = self._told[key] = self._lost(i, missing) + self._who(slot, seconds, outcome=outcome)
+            told = self._told[key] = self._lost(i, missing, seconds) + self._who(slot, seconds, outcome=outcome)
         return told
 
-    def _lost(self, i: int, missing: Missing) -> str:
+    def _lost(self, i: int, missing: Missing, seconds: int) -> str:
+        """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
         late, rejected, unknown, elsewhere, total = (int(column[i]) for column in missing)
+        anybodys = min(elsewhere, 0 if self.topics is None else int(over_window(self.topics[i : i + 1], seconds)[0]))
+        if 100 * (late + rejected + unknown + elsewhere - anybodys) > MOST_MISSING * (total - anybodys):
+            elsewhere, total, anybodys = elsewhere - anybodys, total - anybodys, 0
         shares = [(late, "late"), (rejected + elsewhere, "rejected")]
         said = [f"{word} {_percent(count, total)}" for count, word in shares if count]
         if unknown:
@@ -94,9 +102,8 @@ class Words:
             told += f": {_percent(late + rejected + unknown + elsewhere, total)} missing"
         if not unknown or len(said) > 1:
             told += f" > {MOST_MISSING} %"
-        if elsewhere and self.elsewhere:
-            told += f" ({self.elsewhere})"
-        return told
+        where = self.topics_of(i) if anybodys else ""
+        return f"{told} ({where})" if where else told
 
     def one_instance(self, i: int) -> str:
         """Which instance hides that the others of trigger `i` would breach."""
@@ -175,6 +182,10 @@ class Words:
             seconds, at = np.nonzero(self._store.by_second.read(rows, LATE, end - display, end))
             self._late = dict(zip(rows[at].tolist(), (seconds + (end - display + 1)).tolist(), strict=True))
         return self._late
+
+
+def _nowhere(_: int) -> str:
+    return ""
 
 
 def clock(t: int) -> str:

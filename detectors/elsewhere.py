@@ -14,7 +14,7 @@ from detectors.cells import REJECTED, Scope
 from detectors.missing import MOST_MISSING, missing_of
 from detectors.seconds import Int
 from detectors.spec import TriggerSpec
-from detectors.windows import WindowStore
+from detectors.windows import DISPLAY, WindowStore
 
 
 class Elsewhere:
@@ -67,3 +67,9 @@ class Elsewhere:
                 np.array([number for _, number in found], dtype=np.int64),
             )
         return self._variants[1:]
+
+
+def over_window(samples: Int, seconds: int) -> Int:
+    """How many of a window are taken for rejected where so many of the last minute were; never less than those."""
+    found: Int = -(-samples * max(seconds, DISPLAY) // DISPLAY)
+    return found

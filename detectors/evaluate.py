@@ -6,7 +6,7 @@ the comparison of a variant with its control. The two do not touch each other: w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,10 +101,13 @@ class Evaluator:
             compared.begin(changed[compared.at])
             compared.set_share(own[compared.at], share)
 
-    def set_elsewhere(self, samples: Int | None, where: str = "") -> None:
+    def set_elsewhere(self, samples: Int | None, where: Callable[[int], str] | None = None) -> None:
         """Of the samples of the last minute so many (n,) that may have been a trigger's were rejected, and not even
-        their service could be read; None where they are no more than may be overlooked. `where` is for people."""
-        self._elsewhere.topics, self._words.elsewhere = samples, where
+        their service could be read; None where they are no more than may be overlooked. `where` returns, for people,
+        of which topics those of a trigger are."""
+        self._elsewhere.topics = self._words.topics = samples
+        if where is not None:
+            self._words.topics_of = where
 
     def learnt(self) -> dict[int, Day]:
         """See `detectors.fast.Fast.learnt`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.doubts import Doubt
+from detectors.elsewhere import over_window
 from detectors.evaluation import Float, Measured
 from detectors.looks import Looks
 from detectors.metrics import compute
@@ -18,7 +19,7 @@ from detectors.overdue import limit_of, measure_of
 from detectors.ratios import RATIO
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
-from detectors.windows import DISPLAY, Window, WindowStore
+from detectors.windows import Window, WindowStore
 
 Doubts = NDArray[np.int8]
 
@@ -189,7 +190,7 @@ class Readings:
         if elsewhere is None and not any(sums[column].any() for column in columns):
             return
         kept = np.flatnonzero(rows >= 0)
-        other = 0 if elsewhere is None else -(-elsewhere[at[kept]] * max(window.seconds, DISPLAY) // DISPLAY)
+        other = 0 if elsewhere is None else over_window(elsewhere[at[kept]], window.seconds)
         missing = missing_of(lambda column: sums[column][rows[kept]], outcome=outcome, elsewhere=other)
         much = missing.much | (missing.elsewhere > 0)
         why[kept[much]] = Doubt.MISSING

@@ -288,7 +288,8 @@ class Shard:
             condition, at = judged(self.condition(now), self._limits, t, superseded=superseded, now=now), now.time
         muted = condition.status != "live"
         unread = self.merge.unread.since(t - LOOKED_BACK)
-        self._evaluator.set_elsewhere(*self._unattributed.lost(unread))
+        lost = self._unattributed.lost(unread)
+        self._evaluator.set_elsewhere(lost.samples, lost.where)
         result = self._evaluator.evaluate(t)
         self.verdicts = result
         for change in result.transitions:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from detectors.cells import Int
-from detectors.missing import MOST_MISSING
+from detectors.missing import MOST_MISSING, Bool
 from detectors.spec import TriggerSpec
 from streams.partials import Batch
 from streams.slices import Source
@@ -22,10 +22,21 @@ LOOKED_BACK: Final = 60
 
 
 class Lost(NamedTuple):
-    """`samples` (triggers,) that may have been a trigger's; None where there are none. `where` is for people."""
+    """`samples` (triggers,) that may have been a trigger's; None where there are none.
+
+    `shares` are words for each topic that rejected too many, `mine` (topics, triggers) says whose services it has.
+    """
 
     samples: Int | None
-    where: str
+    shares: tuple[str, ...] = ()
+    mine: Bool | None = None
+
+    def where(self, trigger: int) -> str:
+        """Which topics rejected those of a trigger, for people."""
+        if self.mine is None:
+            return ""
+        shares = [share for share, mine in zip(self.shares, self.mine[:, trigger], strict=True) if mine]
+        return f"{', '.join(shares)}, of any service" if shares else ""
 
 
 class Unattributed:
@@ -59,10 +70,11 @@ class Unattributed:
                 rejected[source.topic] += found.rejected
         much = [topic for topic in self._topics if 100 * rejected[topic] > MOST_MISSING * received[topic]]
         if not much or not len(self._of):
-            return Lost(None, "")
-        services = sum(self._served[self._topics[topic]] * rejected[topic] for topic in much)
+            return Lost(None)
+        served = self._served[[self._topics[topic] for topic in much]]
+        services = served.T @ np.array([rejected[topic] for topic in much], dtype=np.int64)
         shares = (f"{100 * rejected[topic] / max(received[topic], 1):.3g} % of topic {topic}" for topic in much)
-        return Lost(np.asarray(services, dtype=np.int64)[self._of], f"{', '.join(shares)}, of any service")
+        return Lost(services[self._of], tuple(shares), served[:, self._of])
 
 
 def by_topic(unread: Mapping[Source, Unread]) -> dict[str, tuple[int, int]]:

@@ -131,7 +131,7 @@ def test_what_may_have_been_anybodys_counts_above_one_percent_of_its_topic() -> 
     lost = one.lost({first: Unread(1000, 30), second_: Unread(1000, 10)})
     assert lost.samples is not None
     assert lost.samples.tolist() == [40, 40]
-    assert lost.where == "2 % of topic requests, of any service"
+    assert lost.where(1) == "2 % of topic requests, of any service"
 
 
 def test_of_several_topics_only_the_services_of_the_one_are_missing_something() -> None:
@@ -149,3 +149,5 @@ def test_of_several_topics_only_the_services_of_the_one_are_missing_something() 
     lost = target._unattributed.lost({Source("requests", 0): Unread(100, 50), Source("others", 0): Unread(100, 90)})
     assert lost.samples is not None
     assert lost.samples.tolist() == [50, 0]
+    # Of the other topic shop has no samples, so what that rejected is not shop's.
+    assert [lost.where(0), lost.where(1)] == ["50 % of topic requests, of any service", ""]
