@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from agent.allowlist import CLOCK_SKEW_S
 from agent.armed_view import View, Wanted
+from agent.backends.shown import nearest
 from agent.heartbeats import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, alive
 from streams.condition import shortened
 
@@ -125,8 +126,9 @@ def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Itera
         return
     for topic, role in topics:
         if topic not in view.partitions:
-            todo = "flipback topics create -c FILE, then restart"
-            yield Obstacle(what=topic, why="there is no such topic", do=todo)
+            own = f"{wanted.partials.rpartition('.')[0]}."
+            others = {name for name in view.partitions if not name.startswith(own)}.difference(wanted.telemetry)
+            yield _missing(topic, role, sorted(others))
             continue
         read = {p for member in alive(living, role) for p in member.beat.reads.get(topic, ())}
         left = [f"{topic}/{p}" for p in range(view.partitions[topic]) if p not in read]
@@ -136,3 +138,15 @@ def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Itera
                 why=f"no {role} reads {shortened(left)}",
                 do="after a rebalance wait for some seconds; else restart the processes of this role",
             )
+
+
+def _missing(topic: str, role: Role, others: Sequence[str]) -> Obstacle:
+    """A topic that is not there. A name of telemetry is a slip more often than right."""
+    if role != "ingest":
+        return Obstacle(what=topic, why="there is no such topic", do="flipback topics create -c FILE, then restart")
+    are = f"; there are {nearest(topic, others)}" if others else ""
+    return Obstacle(
+        what=topic,
+        why=f"there is no such topic{are}",
+        do="correct the name; or, if it is right, create it, and it is read within about 10 s",
+    )

@@ -13,9 +13,10 @@ from agent.errors import LedgerError
 from agent.heartbeats import Member, Members, Obstacle
 from agent.kafka import connection
 from agent.status import Status
+from agent.topics import foreign
 from streams.errors import TopicError
 from streams.log import read_to_end
-from streams.topics import Topics, present
+from streams.topics import Topics, present, there_are
 
 _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
 
@@ -42,7 +43,11 @@ async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -
     topics = [Topics(config.kafka.prefix).partials, *(telemetry.topic for telemetry in config.telemetry)]
     try:
         async with asyncio.timeout(READ_WITHIN):
-            members, partitions = await asyncio.gather(read_members(config), present(topics, connection(config).client))
+            client = connection(config).client
+            members, partitions = await asyncio.gather(read_members(config), present(topics, client))
+            if len(partitions) < len(set(topics)):
+                # By the names of the others a slip is seen; how many partitions those have nobody asks.
+                partitions = {**dict.fromkeys(foreign(config, await there_are(client)), 0), **partitions}
     except TimeoutError as error:
         raise TopicError(
             f"the heartbeats could not be read within {READ_WITHIN:.0f} s; is a broker up there?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from agent import aftermath
@@ -59,9 +60,14 @@ async def there(config: Config, connection: dict[str, Any]) -> None:
     names = await there_are(connection)
     for telemetry in config.telemetry:
         if telemetry.topic not in names:
-            others = {name for name in names if not name.startswith((f"{config.kafka.prefix}.", "__"))}
+            others = foreign(config, names)
             are = f"there are {nearest(telemetry.topic, others)}" if others else "there is none of another name"
             raise TopicError(
                 f"no telemetry topic {telemetry.topic!r}; {are}. If the name is right and nothing has written to it "
                 "yet, create it with `flipback topics create`"
             )
+
+
+def foreign(config: Config, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are neither flipback's own nor Kafka's."""
+    return {name for name in names if not name.startswith((f"{config.kafka.prefix}.", "__"))}

@@ -98,25 +98,27 @@ def _told(entry: Entry, result: tuple[Outcome, FlagState] | FlipbackError) -> Fl
 
 def _summary(entry: Entry) -> str:
     from agent.restore import orders
+    from agent.wording import sentence
+    from detectors.units import shown
 
     made, seen = entry.command, entry.command.evidence
     before = _words(entry.opened.snapshot.state)
-    moment = datetime.fromtimestamp(entry.events[-1].time, UTC).isoformat(timespec="seconds")
+    moment = datetime.fromtimestamp(entry.events[-1].time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     why = (
         "by hand, " + "; then ".join(f"{by}: {reason}" for by, reason in orders(entry))
         if made.by_hand
-        else f"{made.trigger}: {seen.metric} of {seen.scope} was {seen.value:g}, limit {seen.op} {seen.threshold:g}, "
-        f"{seen.samples} samples"
+        else f"{made.trigger}: {seen.metric} of {seen.scope} was {shown(seen.metric, seen.value)}, "
+        f"limit {seen.op} {shown(seen.metric, seen.threshold)}, {seen.samples:,} samples"
     )
     return (
         f"incident {made.incident}\n"
         f"  {made.environment}/{made.flag} of {made.service}: {before} -> {made.target!r}\n"
         f"  {why}\n"
-        f"  last step {entry.events[-1].type} at {moment}"
+        f"  last at {moment}: {sentence(entry.events[-1])}"
     )
 
 
 def _words(state: FlagState) -> str:
     if state.variant is not None:
         return repr(state.variant)
-    return "by its own rules" if state.percent is None else f"at {state.percent:g} %"
+    return "different variants, as its rules say" if state.percent is None else f"at {state.percent:g} %"

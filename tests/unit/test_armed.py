@@ -300,3 +300,13 @@ def test_an_executor_speaks_of_its_own_clock_alone() -> None:
     members = [Member(beat(name), 1.0, clock=clock) for name, clock in (("a", 0.0), ("b", 300.0))]
     assert ["executor b" in one.why for one in of_clocks(members, 60.0, "b")] == [True]
     assert [("executor a" in one.why, "behind" in one.why) for one in of_clocks(members, 60.0, "a")] == [(True, True)]
+
+
+def test_a_telemetry_topic_that_is_not_there_is_named_with_those_that_are_like_it() -> None:
+    seen = view(partitions={"flipback.partials": 2, "request": 0})
+    (obstacle,) = (one for one in said(WANTED, seen).obstacles if one.what == "requests")
+    assert obstacle.why.startswith("there is no such topic; there are ")
+    assert "request" in obstacle.why.partition("there are ")[2]
+    assert "read within about 10 s" in obstacle.do
+    # To create it would make the slip real.
+    assert "topics create" not in obstacle.do

@@ -122,7 +122,9 @@ def test_restore_puts_the_flag_back_and_says_so(home: Path, capsys: pytest.Captu
     assert run(*arguments) == 0
     assert (home / "flags.json").read_text() == FLAGS
     output = capsys.readouterr().out
-    assert "error_rate" in output
+    assert "errors: error_rate of production/shop was 20 %, limit > 2 %, 100 samples" in output
+    assert "read back: 'off' for everyone" in output
+    assert "flipback.flag" not in output
     assert "restored: production/new-checkout is 'on'" in output
     assert run(*arguments) == 0
     assert "as it was already" in capsys.readouterr().out
