@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import doctor
+from agent.backends.contract import FlagRef
+from agent.config import Config
 from agent.config_load import load
+from agent.doctor import Finding
 from agent.flips import open_ledger
+from agent.telemetry_look import Look
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 
 
@@ -179,3 +185,31 @@ def test_a_missing_right_on_the_ledger_is_found_without_a_write(
     (bad,) = [finding for finding in found if not finding["ok"] and finding["what"] == "state_dir"]
     assert str(where) in bad["detail"]
     assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("variant", "safe"), [("on", set()), ("off", {FlagRef("new-checkout", "production")})])
+async def test_telemetry_is_looked_at_with_the_flags_that_are_safe_now(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variant: str, safe: set[FlagRef]
+) -> None:
+    asked: list[set[FlagRef]] = []
+
+    async def brokers(_: Config) -> Finding:
+        return Finding(what="kafka", ok=True, detail="answers")
+
+    async def deployment(*_: object) -> AsyncIterator[Finding]:
+        for finding in ():
+            yield finding
+
+    async def telemetry(_: Config, are_safe: set[FlagRef]) -> list[Look]:
+        asked.append(set(are_safe))
+        return []
+
+    monkeypatch.setattr("agent.doctor._brokers", brokers)
+    monkeypatch.setattr("agent.doctor._deployment", deployment)
+    monkeypatch.setattr("agent.doctor.look_at_telemetry", telemetry)
+    flags = json.loads(FLAGS)
+    flags["flags"]["new-checkout"]["defaultVariant"] = variant
+    (home / "flags.json").write_text(json.dumps(flags))
+    async for _ in doctor.examine(load(home / "flipback.yaml")):
+        pass
+    assert asked == [safe]
