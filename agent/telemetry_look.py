@@ -14,6 +14,7 @@ from agent.config import Config
 from agent.kafka import connection
 from agent.recorded import Counts, lost, unmatched
 from detectors.cells import CACHE_LOOKUPS, LATENCY_COUNT, REQUESTS, Scope
+from detectors.missing import MOST_MISSING
 from detectors.spec import LATENCIES, TriggerSpec
 from streams.decode import Decoder
 from streams.intern import Interner
@@ -26,9 +27,6 @@ from streams.watch import watch_list
 
 NEWEST = 1000
 """Records of a topic that are looked at."""
-
-MOST_REJECTED = 1
-"""Percent of the samples that may be rejected: above it verdicts are unknown."""
 
 _EVERY = "every service, flag and variant of a trigger"
 
@@ -130,7 +128,7 @@ def _of_topic(topic: str, tally: Tally, newest: float, now: float, config: Confi
     detail = f"{requests:,} requests in the newest {tally.records:,} records, the newest {age:.0f} s old"
     if rejected:
         detail += f"; {rejected:,} samples rejected ({share:.3g} %), {tally.reasons[0]}"
-    return Look(what, share <= MOST_REJECTED, detail)
+    return Look(what, share <= MOST_MISSING, detail)
 
 
 def _without_field(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
