@@ -60,6 +60,7 @@ bench-detect: install
 mutants:
 	@test -e .venv-mutants/.installed || { $(PYTHON) -m venv .venv-mutants && \
 	  .venv-mutants/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-mutants.txt && \
+	  .venv-mutants/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . && \
 	  touch .venv-mutants/.installed; }
 	@.venv-mutants/bin/python -m tests.mutants $(ARGS)
 
