@@ -33,6 +33,7 @@ from agent.looking import Looking
 from agent.replays import Replays
 from agent.result import Decided, ExecutionResult
 from agent.results import Results
+from agent.resumption import Refused
 from agent.retries import Retries
 from agent.skew import Skew
 
@@ -46,7 +47,8 @@ REPEAT_EVERY = 30.0
 """Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
 
 TELL_EVERY = 1.0
-"""Seconds between looks for events that were not told, or that another process has left in the ledger."""
+"""Seconds between looks for events that were not told, or that another process has left in the ledger, and for a
+resumption."""
 
 RECOVER_EVERY = 1.0
 """Seconds between attempts to read the ledger at the start."""
@@ -131,6 +133,7 @@ class Flips:
         self._replays = Replays()
         self._retries = Retries(self._again)
         self._results = Results(result)
+        self._refused = Refused()
         self._looking = {
             name: Looking(name, backend, refs, self._executor.look)
             for name, backend in self._backends.items()
@@ -174,6 +177,7 @@ class Flips:
         result = decided.result
         if result.command is not None:
             self.skew.note(result.command)
+            self._refused.note(raw, result)
         if decided.tell is not None:
             log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
             self.later(partial(self._results.publish, raw, result, time.time()))
@@ -216,9 +220,17 @@ class Flips:
         while True:
             try:
                 await self._executor.tell_pending()
+                await self._tell_resumed()
             except LedgerError as error:
                 log_event(_logger, "ledger.failed", level=logging.ERROR, error=str(error))
             await asyncio.sleep(TELL_EVERY)
+
+    async def _tell_resumed(self) -> None:
+        """Let the monitor send again what a halt has refused, as soon as a person has resumed."""
+        if self._refused and await self._executor.halted() is None:
+            now = time.time()
+            for raw, result in self._refused.resumed(now):
+                self.later(partial(self._results.publish, raw, result, now))
 
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""

@@ -50,10 +50,11 @@ def problem(incident: Incident, status: FlagStatus, result: CommandResult | None
         if result.retry_at is not None:
             return None
         if result.reason is not None and result.reason not in _PASSING:
+            when = "`flipback resume`" if result.reason == Reason.HALTED else "it has expired"
             return Problem(
                 f"refused {result.reason}",
                 f"the command was refused, {result.reason}: {result.detail}; turn the flag off by hand meanwhile: the "
-                "command is sent again after it has expired",
+                f"command is sent again after {when}",
             )
     if now - incident.commanded_at <= UNSEEN_AFTER:
         return None

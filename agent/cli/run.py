@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.logs import configure
+from agent.logs import configure, log_event
 
 if TYPE_CHECKING:
+    import asyncio
+
     from agent.heartbeats import Role
+
+_logger = logging.getLogger(__name__)
 
 ROLE_NAMES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 
@@ -26,7 +33,7 @@ ROLE_NAMES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 )
 @click.option("--log-json/--log-text", default=None, help="Logs as JSON lines; the default off a terminal.")
 def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> int:
-    """Watch telemetry and flip flags, until SIGTERM or Ctrl-C.
+    """Watch telemetry and flip flags, until SIGTERM or Ctrl-C. SIGHUP reloads nothing: it is logged.
 
     All roles run in this process unless --roles names some: `ingest` reduces telemetry, `monitor` evaluates triggers
     and signs commands, `executor` carries them out. Start more of any role for more capacity, or as standby.
@@ -59,11 +66,29 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, stop)
+        _on_hangup(loop, lambda: end(stop), path)
         await run(config, chosen, stop, ending=ending)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
     return 0
+
+
+def _on_hangup(loop: asyncio.AbstractEventLoop, end: Callable[[], None], path: Path) -> None:
+    """Handle SIGHUP, which by default kills the process, in the middle of a flip too.
+
+    A closed terminal sends it: the process ends as at SIGTERM. Without a terminal somebody expects a reload: the
+    process logs that there is none and goes on, because an end would leave nothing running where the new file is wrong.
+    Under `nohup` it stays ignored.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+
+    def go_on() -> None:
+        todo = f"the configuration is read at the start only: `flipback config check {path}`, then restart the process"
+        log_event(_logger, "run.not-reloaded", level=logging.WARNING, signal="SIGHUP", todo=todo)
+
+    loop.add_signal_handler(signal.SIGHUP, end if sys.stderr.isatty() else go_on)
 
 
 def _words(event: str, fields: dict[str, Any]) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from agent import events
+from agent.audit import digest
+from agent.automation import Automation
 from agent.commands import Command, Reason, issue, sign
 from agent.config_load import load
 from agent.entry import Entry
@@ -105,6 +107,29 @@ async def test_the_monitor_hears_of_a_refusal_and_when_to_try_again(house: House
     assert (refused.outcome, refused.reason, refused.command) == ("rejected", Reason.COOLDOWN, made.id)
     assert refused.retry_at is not None
     assert 0 < refused.retry_at - time.time() <= house.config.command.cooldown
+
+
+async def test_the_monitor_hears_of_a_resumption_for_each_command_that_the_halt_refused(house: House) -> None:
+    switch = Automation(house.config.state_dir)
+    with switch.locked():
+        switch.halt("maintenance", by="ann", at=time.time())
+    made = await house.command()
+    raw = await house.execute(made)
+    watching = asyncio.create_task(house.flips.watch(lambda _: asyncio.sleep(0)))
+    try:
+        await house.until(lambda: any(event.type == events.AUTOMATION_HALTED for event in house.told))
+        assert [(one.reason, one.retry_at) for one in house.results] == [(Reason.HALTED, None)]
+        with switch.locked():
+            switch.resume("it is over", by="ann", at=time.time())
+        await house.until(lambda: len(house.results) == 2)
+    finally:
+        watching.cancel()
+    answer = house.results[1]
+    assert (answer.command, answer.sent, answer.reason) == (made.id, digest(raw), Reason.HALTED)
+    assert answer.retry_at is not None
+    assert answer.retry_at <= answer.at
+    # Once: what is sent again gets an answer of its own.
+    assert not house.flips._refused
 
 
 async def test_of_a_flood_of_garbage_few_are_published_and_all_are_counted(house: House) -> None:

@@ -12,6 +12,7 @@ from agent.events import INABILITY
 from agent.explain import explain
 from agent.follow_up import RESEND_MARGIN, RETRY_MARGIN, UNSEEN_AFTER, failed
 from agent.incidents import CommandResult, Incident, encode
+from agent.resumption import RESUMED
 from agent.wording import sentence
 from tests.unit.test_commander import LIFETIME, Bench, T, evidence, group, spec, status
 
@@ -242,3 +243,21 @@ async def test_a_halt_is_waited_for_as_long_as_an_executor_answers_with_it() -> 
     again = msgspec.structs.replace(incident, commanded_at=SENT_AT + 65, sent="of the second")
     assert failed(again, result, SENT_AT + 66, 120.0) is None
     assert failed(again, result, SENT_AT + 65 + UNSEEN_AFTER + 1, 120.0) is not None
+
+
+async def test_what_a_halt_refused_is_sent_again_at_the_resumption_and_a_person_hears_of_no_new_trouble() -> None:
+    bench = Bench()
+    incident = await commanded(bench)
+    answer(bench, incident, reason=Reason.HALTED, detail="halted by ann")
+    await fire(bench, 20.0)
+    (told,) = bench.of("event")
+    assert "sent again after `flipback resume`" in told.data["reason"]
+    # The executor's clock is an hour ahead.
+    answer(bench, incident, reason=Reason.HALTED, detail=RESUMED, at=bench.now + 3600, retry_at=bench.now + 3600)
+    await fire(bench, 20.1)
+    first, second = bench.of("command")
+    assert first.id == second.id
+    assert len(bench.of("event")) == 1
+    # The answer to the first sending says nothing of the second.
+    await fire(bench, 40.0)
+    assert len(bench.of("command")) == 2
