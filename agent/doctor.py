@@ -26,6 +26,7 @@ from agent.flips import LEDGER
 from agent.heartbeats import Obstacle, alive
 from agent.kafka import connection
 from agent.keys import load_private, load_public
+from agent.ledger_identity import separate_ledgers
 from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
 from agent.telemetry_look import Look, look_at_telemetry
@@ -248,6 +249,9 @@ async def _deployment(config: Config, known: Collection[str]) -> AsyncIterator[F
     living = shortened([member.beat.name for member in alive(members)])
     if living:
         yield Finding(what="processes", ok=True, detail=f"alive: {living}", took_ms=_since(start), local=False)
+    separate = separate_ledgers(members)
+    if separate is not None:
+        yield Finding(what="executors: to be looked at", ok=True, detail=separate, local=False)
     for obstacle in arming.obstacles:
         if obstacle.what not in known:
             yield _finding(obstacle)

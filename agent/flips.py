@@ -27,6 +27,7 @@ from agent.generations import watch_from
 from agent.incidents import CommandResult
 from agent.keys import PublicKey, load_public
 from agent.ledger import Ledger
+from agent.ledger_identity import identity
 from agent.ledger_probe import TODO as LEDGER_TODO
 from agent.logs import log_event
 from agent.looking import Looking
@@ -127,6 +128,8 @@ class Flips:
         self.skew = Skew(rules_hash(config))
         self._background = Background()
         ledger = open_ledger(config)
+        self.ledger = identity(ledger.directory)
+        """The id of the ledger, None where the disk gives none."""
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
         self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)

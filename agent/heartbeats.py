@@ -81,8 +81,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     `roles` has the part that it plays in each of its roles, `reads` the partitions it has of each topic. `rules` and
     `managed` are hashes of the triggers and of the managed flags (agent.config_load). `signs` is the id of the key with
     which its monitor signs, `accepts` are those that its executor obeys. `flags` are the managed flags, each
-    "environment/flag", or none where they are too many to tell. `halted` is why its executor turns back
-    nothing by itself, if so.
+    "environment/flag", or none where they are too many to tell. `ledger` is the id of its executor's ledger, and
+    `halted` is why its executor turns back nothing by itself, if so.
     """
 
     id: Name
@@ -99,6 +99,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     accepts: Annotated[list[Name], msgspec.Meta(max_length=100)] = []
     flags: list[Name] = []
     reads: dict[str, list[int]] = {}
+    ledger: Name | None = None
     halted: str | None = None
     obstacles: Annotated[list[Obstacle], msgspec.Meta(max_length=MAX_OBSTACLES)] = []
     telemetry: Annotated[list[TelemetryCount], msgspec.Meta(max_length=1000)] = []

@@ -22,6 +22,7 @@ from agent.events import Event
 from agent.heart import LOOK_EVERY, Heart
 from agent.heartbeats import Heartbeat, Members, Obstacle, Part, Role, TelemetryCount, alive, reads_of
 from agent.keys import load_private, load_public
+from agent.ledger_identity import separate_ledgers
 from agent.logs import log_event
 from agent.verdicts import group_event
 from agent.watchdog import Watchdog
@@ -50,6 +51,7 @@ class Presence:
     """Publishes what this process is, and keeps the table of all. Raises ConfigError where a key cannot be used.
 
     `partitions` is how many each topic has, `ages` how many seconds ago each flag was read, None while that is unknown.
+    `ledger` is the id of this executor's ledger.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Presence:
         said: Callable[[], Said],
         partitions: Mapping[str, int],
         ages: Callable[[], Mapping[FlagKey, float] | None],
+        ledger: str | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self.members = Members()
@@ -87,7 +90,9 @@ class Presence:
             signs=load_private(config.signing_key).id if "monitor" in roles else None,
             flags=names(config),
             accepts=[load_public(path).id for path in config.public_keys] if "executor" in roles else [],
+            ledger=ledger,
         )
+        self._separate: str | None = None
         self.heart = Heart(self.beat, self._send)
 
     def beat(self) -> Heartbeat:
@@ -107,6 +112,7 @@ class Presence:
             signs=fixed.signs,
             accepts=fixed.accepts,
             flags=fixed.flags,
+            ledger=fixed.ledger,
             reads=reads_of(source for sources in given.values() for source in sources or ()),
             halted=said.halted,
             obstacles=[*said.obstacles, *self._clocks()],
@@ -141,12 +147,19 @@ class Presence:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 found = watchdog.look(of_group(self._wanted, self._view()), time.monotonic())
+                self._compare_ledgers()
             except Exception as error:
                 # It must not end what turns flags back.
                 log_event(_logger, "watchdog.failed", level=logging.ERROR, error=repr(error))
                 continue
             for news in found:
                 announce(group_event(news.what, news.reason, begun=news.begun, at=time.time()))
+
+    def _compare_ledgers(self) -> None:
+        """Log that executors have separate ledgers, once while it is so."""
+        before, self._separate = self._separate, separate_ledgers(self.members.all())
+        if self._separate is not None and before is None:
+            log_event(_logger, "ledgers.separate", level=logging.WARNING, reason=self._separate)
 
     async def follow(self) -> None:
         """Keep the table up to its topic. A topic that cannot be read ends nothing: then all others look away."""

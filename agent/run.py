@@ -144,6 +144,7 @@ class Worker:
             said=self._said,
             partitions=partitions,
             ages=self._ages,
+            ledger=None if self.flips is None else self.flips.ledger,
         )
         async with contextlib.AsyncExitStack() as stack:
             with ending:

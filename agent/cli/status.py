@@ -39,6 +39,7 @@ def command(path: Path, as_json: bool) -> int:
 
     from agent.config_load import load, rules_hash
     from agent.deployment import look
+    from agent.ledger_identity import separate_ledgers
     from agent.status import read_status
     from streams.errors import TopicError
 
@@ -55,11 +56,13 @@ def command(path: Path, as_json: bool) -> int:
         click.echo(msgspec.json.encode(unread) if as_json else f"NOT ARMED: {error}")
         return 1
     problems, shown = status.problems, status.incidents[:SHOWN_INCIDENTS]
+    separate = separate_ledgers(members)
     exit_status, rules = 0 if arming.armed else 1, rules_hash(config)
     if as_json:
         body = {
             "armed": arming.armed,
             "obstacles": arming.obstacles,
+            "notes": [] if separate is None else [separate],
             "rules": rules,
             "processes": [{**msgspec.to_builtins(member.beat), "alive": member.alive} for member in members],
             "live": not problems,
@@ -75,6 +78,8 @@ def command(path: Path, as_json: bool) -> int:
         return exit_status
     for line in arming.lines():
         click.echo(line)
+    if separate is not None:
+        click.echo(f"note: {separate}")
     click.echo(f"rules     {rules[:12]} in this file")
     click.echo("processes" if members else "processes  none")
     for member in sorted(members, key=lambda member: member.age)[:SHOWN_PROCESSES]:

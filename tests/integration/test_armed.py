@@ -192,7 +192,10 @@ async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_
             assert len([process for process in body["processes"] if process["alive"]]) == 2
             for deployment in (first, third):
                 await probed(deployment, 200)
-                assert (await status(deployment))[0] == 0
+                code, body = await status(deployment)
+                assert code == 0
+                # Their state directories differ.
+                assert "separate ledgers" in body["notes"][0]
         third.close()
     finally:
         first.close()

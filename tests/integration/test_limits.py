@@ -31,7 +31,7 @@ async def traffic(source: Telemetry, stop: asyncio.Event, failing: set[str]) -> 
 async def test_a_group_is_turned_back_and_the_next_flag_waits_for_a_person(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    limits = {"automation": {"max_flips": 2, "max_share": 1}, "command": {"expires": "10s"}}
+    limits = {"automation": {"max_flips": 2, "max_share": 1}, "command": {"expires": "120s"}}
     deployment = Deployment(tmp_path, kafka, topic_prefix, FLAGS, settings=limits)
     await deployment.create_topics()
     stop, failing = asyncio.Event(), {"cart"}
@@ -55,6 +55,7 @@ async def test_a_group_is_turned_back_and_the_next_flag_waits_for_a_person(
             assert any("halted by flipback" in event.data["reason"] for event in inability)
 
             assert (await flipback(deployment, "resume"))[0] == 0
+            # Long before the refused command has expired.
             await deployment.flipped("search")
             stop.set()
     finally:
