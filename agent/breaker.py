@@ -80,8 +80,9 @@ class Breaker:
         if halt is not None:
             return automation.words(halt)
         counted = self._counted(entries, now, since)
-        wanted = self._unsafe(command) | {_ref(command)}
-        if len(counted | wanted) <= self.limits.most:
+        wanted = self._unsafe(command)
+        # What is safe already costs nothing: a person may have been faster than the second attempt at a write.
+        if not wanted or len(counted | wanted) <= self.limits.most:
             return None
         names = [f"{ref.environment}/{ref.flag}" for ref in sorted(counted)]
         more = ", ".join(f"{ref.environment}/{ref.flag}" for ref in sorted(wanted))
@@ -104,9 +105,9 @@ class Breaker:
         return found
 
     def _unsafe(self, command: Command) -> set[FlagRef]:
-        """The flags of the command's group, but for those that are known to be safe."""
+        """The flags of the command's group, its own among them, but for those that are known to be safe."""
         origin = FlagRef(command.origin.flag, command.environment)
-        group = {origin, *self.together.get(origin, ())}
+        group = {_ref(command), origin, *self.together.get(origin, ())}
         return {ref for ref in group if (status := self.watch.current(ref)) is None or not status.safe}
 
     def _of_others(self, entry: Entry, command: Command) -> bool:

@@ -78,6 +78,11 @@ def turned_back_at(incident: Incident, status: FlagStatus | None) -> float | Non
     return begun if status.changed_at is None else max(status.changed_at, begun)
 
 
+def may_have_flipped(result: CommandResult | None) -> bool:
+    """May a command have changed its flag, by its newest result? So it may have where none has come."""
+    return result is None or result.outcome not in ("already", "conflict", "rejected")
+
+
 def failed(incident: Incident, result: CommandResult | None, now: float, longest: float) -> str | None:
     """Why nobody waits any longer for the flag of a commanded incident to become safe; None while it is waited for.
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from agent.follow_up import failed, turned_back_at
+from agent.follow_up import failed, may_have_flipped, turned_back_at
 from agent.incidents import Incident, Known
 from detectors.spec import TriggerSpec
 
@@ -80,7 +80,8 @@ def beyond_limit(
     """Why one more flag of the service waits: those tried before it use up the limit; None where they do not.
 
     `group` are the flags that would be turned back with it. Flags of other services that use up the limit are no reason
-    to wait: many services ill at once are what the halt is for.
+    to wait: many services ill at once are what the halt is for. A flag that a person made safe before its command came
+    does not count, as it does not for the executor.
     """
     tried: dict[FlagKey, float] = {}
     others: set[FlagKey] = set()
@@ -90,6 +91,8 @@ def beyond_limit(
             continue
         for incident in known.of_flag(*key):
             at = turned_back_at(incident, status) if incident.outcome == "commanded" else None
+            if not may_have_flipped(known.result_of(incident)):
+                continue
             if at is None or now - at >= limit.within + LIMIT_MARGIN:
                 continue
             if (incident.environment, incident.service) == (spec.environment, spec.service):

@@ -173,6 +173,39 @@ async def test_a_flag_that_could_not_be_written_holds_no_place_and_is_counted_wh
     assert fleet.written == ["f1"]
 
 
+async def test_a_flag_that_a_person_made_safe_before_the_second_attempt_costs_nothing_and_halts_nothing(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 2, 1)
+    raw = sign(fleet.command("f0"), KEY)
+    fleet.backends["f0"].faults["apply"] = [Permission("403")]
+    assert not (await fleet.executor.execute(raw)).final
+    assert (await fleet.flip("f1")).outcome is Outcome.APPLIED
+    fleet.backends["f0"].edit("off")
+    await fleet.executor.look("f0", "production")
+    assert (await fleet.executor.execute(raw)).outcome is Outcome.ALREADY
+    assert fleet.automation.halted() is None
+    assert fleet.written == ["f1"]
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+async def test_a_write_that_a_crash_left_without_a_record_counts_before_and_after_it_is_found(
+    tmp_path: Path, recovered: bool
+) -> None:
+    fleet = Fleet(tmp_path, 2, 1)
+    fleet.backends["f0"].faults["apply"] = [Fault.HANG_AFTER]
+    flip = asyncio.create_task(fleet.flip("f0"))
+    while not fleet.written:
+        await asyncio.sleep(0)
+    flip.cancel()
+    await asyncio.wait([flip])
+    reborn = fleet.reborn()
+    if recovered:
+        await reborn.executor.recover()
+        assert len(reborn.of(events.FLAG_WRITTEN)) == 1
+    assert await halted(reborn, "f1")
+
+
 async def test_a_write_of_which_nobody_knows_counts(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 2, 1)
     fleet.backends["f0"].faults["apply"] = [Fault.LIE]

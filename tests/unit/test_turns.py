@@ -25,7 +25,7 @@ BAKE = 120
 @dataclass
 class Service:
     """Flags of one service whose triggers fire while `guilty` is on; `answers` is what becomes of a flag's commands:
-    "obeys", silence, or fields of a result."""
+    "obeys", "late" where a person made the flag safe before it, silence, or fields of a result."""
 
     answers: dict[str, Any]
     guilty: str = ""
@@ -68,11 +68,12 @@ class Service:
 
     def _answer(self, command: Command) -> None:
         answer = self.answers[command.flag]
-        if answer == "obeys":
+        if answer in ("obeys", "late"):
             self._change(command.flag, variant="off", safe=True)
-        elif answer is not None:
+        fields = {"outcome": "already"} if answer == "late" else answer
+        if isinstance(fields, dict):
             incident = self.bench.known.incidents[command.incident]
-            told = {"outcome": "rejected", "at": self.bench.now, "command": command.id, "sent": incident.sent, **answer}
+            told = {"outcome": "rejected", "at": self.bench.now, "command": command.id, "sent": incident.sent, **fields}
             self.bench.known.incident(encode(CommandResult(**told)))
 
     def sent(self, name: str) -> list[int]:
@@ -160,6 +161,12 @@ async def test_flags_that_are_tried_in_turn_keep_within_the_limit_and_a_person_h
     (told,) = [reason for reason in service.told("guilty") if "automation.max_flips" in reason]
     assert "'last'" in told
     assert f"next at {time.strftime('%H:%M:%SZ', time.gmtime(T + 2 + 600 + 10))}" in told
+
+
+async def test_a_flag_that_a_person_turned_off_before_its_command_came_uses_up_no_limit() -> None:
+    service = Service({"guilty": "obeys", "last": "late"}, guilty="guilty", limit=Limit(1, 600.0))
+    await service.run(300)
+    assert service.sent("guilty") == [2 + BAKE]
 
 
 async def test_flags_of_other_services_that_use_up_the_limit_are_for_the_halt_to_judge() -> None:
