@@ -17,8 +17,13 @@ Counts = Mapping[Scope, Int]
 """The sums of a recording: the columns of detectors.cells.COUNTS of each scope."""
 
 
-def unmatched(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
-    """A sentence for each name of a trigger that no sample had: a service, a flag of it, a variant of that."""
+def unmatched(
+    specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tuple[str, str]] = ()
+) -> Iterator[str]:
+    """A sentence for each name of a trigger that no sample had: a service, a flag of it, a variant of that.
+
+    Flags in `safe`, each (flag, environment), give one variant to all: the others are not asked for.
+    """
     services = {f"{scope.environment}/{scope.service}": scope for scope in counts if not scope.flag}
     said = set[str]()
     for spec in specs:
@@ -26,7 +31,7 @@ def unmatched(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
         if service not in services:
             said.add(f"no sample is of {service}, which flag {spec.flag!r} watches; {_instead(service, services)}")
             continue
-        if spec.condition.variant is None:
+        if spec.condition.variant is None or (spec.flag, spec.environment) in safe:
             continue
         variants = {scope.variant for scope in counts if scope[:3] == (spec.environment, spec.service, spec.flag)}
         if not variants:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -73,7 +72,7 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
             whole.counts[scope] = whole.counts.get(scope, 0) + row
     if not whole.counts:
         return
-    names = list(unmatched([_as_it_is(spec, safe) for spec in specs], whole.counts))
+    names = list(unmatched(specs, whole.counts, safe))
     for name in unmatched(specs, whole.counts):
         if name not in names:
             yield Look("samples", True, f"{name} (the flag is safe now)")
@@ -83,13 +82,6 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
     if not problems:
         whose = "every service of a trigger, and every variant of a flag in use," if safe else _EVERY
         yield Look("samples", True, f"{whose} is in the newest {NEWEST:,} records")
-
-
-def _as_it_is(spec: TriggerSpec, safe: Collection[FlagRef]) -> TriggerSpec:
-    """The trigger without the variant that it judges, where its flag gives the safe one."""
-    if FlagRef(spec.flag, spec.environment) not in safe:
-        return spec
-    return replace(spec, condition=replace(spec.condition, variant=None))
 
 
 def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally: Tally) -> None:

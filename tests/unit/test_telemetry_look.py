@@ -75,13 +75,14 @@ def test_what_no_sample_has_is_named_with_what_is_like_it(
     assert re.search(said, found), found
 
 
+@pytest.mark.parametrize("when", ["error_rate@on > 2% for 2m", "error_rate@on > control"])
 @pytest.mark.parametrize("flags", [{"new-checkout": "off"}, {}])
 def test_after_a_flip_nobody_has_the_variant_any_more_and_that_is_no_problem(
-    tmp_path: Path, flags: dict[str, str]
+    tmp_path: Path, flags: dict[str, str], when: str
 ) -> None:
     samples = [{**FIELDS, "flags": flags}] * 20
-    assert bad(looked(tmp_path, *samples, when="error_rate@on > 2% for 2m"))
-    found = looked(tmp_path, *samples, when="error_rate@on > 2% for 2m", safe=True)
+    assert bad(looked(tmp_path, *samples, when=when))
+    found = looked(tmp_path, *samples, when=when, safe=True)
     assert not bad(found)
     # A slip in a name is still to be seen.
     assert any("'new-checkout'" in look.detail and "safe now" in look.detail for look in found)
