@@ -50,6 +50,9 @@ class Arming:
             yield f"  ! and {len(others) - SHOWN + 1} more"
 
 
+VERDICTS = "verdicts"
+
+
 def arming(wanted: Wanted, view: View) -> Arming:
     """Everything that keeps a flip from happening."""
     shadow = shadow_obstacle(wanted)
@@ -61,7 +64,8 @@ def arming(wanted: Wanted, view: View) -> Arming:
         found += _of_members(wanted, view, view.members)
     found += view.local
     updating = any(one.what == "configuration" and one.waits for one in found)
-    found += _of_flags(wanted, view.ages, updating=updating)
+    if view.members is None or alive(view.members, "executor"):
+        found += _of_flags(wanted, view.ages, updating=updating)
     return Arming(tuple(obstacle.bounded() for obstacle in found))
 
 
@@ -99,11 +103,11 @@ def _of_members(wanted: Wanted, view: View, members: Sequence[Member]) -> Iterat
     for member in living:
         if member.beat.id != view.own:
             for one in member.beat.obstacles:
-                if one.what == CLOCKS and view.own is not None:
-                    # A process has measured that itself.
+                if one.what == (VERDICTS if view.own is None else CLOCKS):
+                    # A process has measured clocks itself; who looks from outside has read newer health records.
                     continue
                 yield Obstacle(what=one.what, why=f"{one.why} ({member.beat.name})", do=one.do, waits=one.waits)
-    yield from _telemetry(wanted, living)
+    yield from of_telemetry(wanted, living)
 
 
 def _halts(view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
@@ -112,7 +116,7 @@ def _halts(view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
             yield Obstacle(what="automation", why=f"{member.beat.halted} ({member.beat.name})")
 
 
-def _telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:
+def of_telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:
     """Without readable samples nothing is judged."""
     counts = [count for member in living for count in member.beat.telemetry]
     for topic in wanted.telemetry:

@@ -52,7 +52,7 @@ def last_heard(members: Sequence[Member]) -> str:
     newest = min(members, key=lambda member: member.age)
     if newest.ahead > MAX_AHEAD:
         return f": the clock of {newest.beat.name} is {newest.ahead:.0f} s ahead of this one"
-    return f": {newest.beat.name} was last heard of {newest.age:.0f} s ago, {AWAY_AFTER:.0f} s are allowed"
+    return f": {newest.beat.name} was last heard {newest.age:.0f} s ago, {AWAY_AFTER:.0f} s are allowed"
 
 
 def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from agent.armed import Arming, arming
+from agent.armed import VERDICTS, Arming, arming
 from agent.armed_view import View, wanted
 from agent.automation import Automation, words
 from agent.config import Config
 from agent.errors import LedgerError
-from agent.heartbeats import Member, Members, Obstacle
+from agent.heartbeats import Member, Members, Obstacle, alive
 from agent.kafka import connection
 from agent.status import Status
 from agent.topics import foreign
@@ -54,7 +54,10 @@ async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -
         ) from error
     told = {member.beat.halted for member in members or ()}
     halts = [halt for halt in halt_here(config) if halt.bounded().why not in told]
-    judging = [Obstacle(what="verdicts", why=problem, do=_NOT_LIVE) for problem in status.problems]
+    judging = [Obstacle(what=VERDICTS, why=problem, do=_NOT_LIVE) for problem in status.problems]
+    if members is not None and not alive(members, "monitor"):
+        # That no monitor is alive is an obstacle by itself.
+        judging = []
     seen = View(
         members=members,
         partitions=partitions,

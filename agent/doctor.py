@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from agent import backends
-from agent.armed import shadow_obstacle
+from agent.armed import of_telemetry, shadow_obstacle
 from agent.armed_view import wanted as rules_of
 from agent.automation import FILE_NAME, Automation, words
 from agent.backends.contract import FlagBackend, FlagRef, Health
@@ -23,7 +24,7 @@ from agent.config import Config, Flag
 from agent.deployment import look
 from agent.errors import BackendError, ConfigError, LedgerError
 from agent.flips import LEDGER
-from agent.heartbeats import Obstacle, alive
+from agent.heartbeats import Member, Obstacle, alive
 from agent.kafka import connection
 from agent.keys import load_private, load_public
 from agent.ledger_identity import separate_ledgers
@@ -54,6 +55,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = True
 
 
+@dataclass(slots=True)
+class _Known:
+    """What has been found so far, so that each cause is said once. `halt` and `shadow` are obstacles by their `what`;
+    `local` are the words for what is wrong on this machine, `topics` those whose samples are bad; `safe` flags give the
+    safe variant.
+    """
+
+    whats: set[str] = field(default_factory=set)
+    local: set[str] = field(default_factory=set)
+    topics: set[str] = field(default_factory=set)
+    safe: set[FlagRef] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     problems: tuple[str, ...]
@@ -65,11 +79,13 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
     """Look at keys, flags, brokers and the processes that run, each as it is found. What only brokers can tell is left
     out where `kafka` is False.
     """
+    known = _Known()
     state = _state(config)
     halts = list(_automation(config)) if state.ok else []
+    known.whats |= {finding.what for finding in halts}
+    known.local |= {finding.detail for finding in [state, *halts] if not finding.ok}
     for finding in [*_keys(config), state, *halts]:
         yield finding
-    safe = set[FlagRef]()
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
         try:
@@ -78,38 +94,38 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
             yield Finding(what=f"backend {name}", ok=False, detail=str(error))
             continue
         try:
-            async for finding in _backend(name, backend, flags, safe):
+            async for finding in _backend(name, backend, flags, known):
                 yield finding
         finally:
             await backend.close()
     shadow = shadow_obstacle(rules_of(config))
     if shadow is not None:
+        known.whats.add(shadow.what)
         yield _finding(shadow)
     if kafka:
         brokers = await _brokers(config)
         yield brokers
         if brokers.ok:
-            known = {finding.what for finding in halts} | ({"shadow"} if shadow is not None else set())
+            looks = [finding async for finding in _telemetry(config, known)]
             async for finding in _deployment(config, known):
                 yield finding
-            async for finding in _telemetry(config, safe):
+            for finding in looks:
                 yield finding
 
 
-async def _backend(
-    name: str, backend: FlagBackend, flags: list[Flag], are_safe: set[FlagRef]
-) -> AsyncIterator[Finding]:
-    """A read of each flag, then a dry run of all flips. Flags that give the safe variant are added to `are_safe`."""
+async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _Known) -> AsyncIterator[Finding]:
+    """A read of each flag, then a dry run of all flips. What keeps several flags from being read is one finding."""
     distinct = list({FlagRef(flag.flag, flag.environment): flag.safe for flag in flags}.items())
+    unread: dict[str, list[str]] = {}
     for ref, safe in distinct:
         what, start = f"{name}: {ref.environment}/{ref.flag}", time.monotonic()
         try:
             state = await backend.read(ref, deadline=start + BUDGET_S)
         except BackendError as error:
-            yield Finding(what=what, ok=False, detail=str(error), took_ms=_since(start))
+            unread.setdefault(str(error), []).append(f"{ref.environment}/{ref.flag}")
             continue
         if state.variant == safe:
-            are_safe.add(ref)
+            known.safe.add(ref)
         given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
@@ -117,12 +133,16 @@ async def _backend(
         entries = [flag for flag in flags if FlagRef(flag.flag, flag.environment) == ref]
         for slip in unknown_variants(entries, state.raw):
             yield Finding(what=what, ok=False, detail=slip)
+    for problem, names in unread.items():
+        yield Finding(what=f"{name}: {shortened(names)}", ok=False, detail=problem)
     found = await _dry_run(backend, distinct)
+    known.local |= {*unread, *found.problems}
     for problem in found.problems:
-        yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
+        if problem not in unread:
+            yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
     for doubt in found.doubts:
         yield Finding(what=f"{name}: to be looked at", ok=True, detail=doubt)
-    if not found.problems:
+    if not found.problems and not unread:
         flips = "1 flip" if len(distinct) == 1 else f"{len(distinct)} flips"
         yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
 
@@ -227,34 +247,46 @@ async def _brokers(config: Config) -> Finding:
     return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
 
 
-async def _telemetry(config: Config, safe: Collection[FlagRef]) -> AsyncIterator[Finding]:
+async def _telemetry(config: Config, known: _Known) -> AsyncIterator[Finding]:
     """What the newest samples hold of what triggers judge."""
     start = time.monotonic()
     try:
-        looks = await look_at_telemetry(config, safe)
+        looks = await look_at_telemetry(config, known.safe)
     except StreamsError as error:
         looks = [Look("telemetry", False, str(error))]
     for one in looks:
+        if not one.ok and one.topic is not None:
+            known.topics.add(one.topic)
         yield Finding(what=one.what, ok=one.ok, detail=one.detail, took_ms=_since(start), local=False)
 
 
-async def _deployment(config: Config, known: Collection[str]) -> AsyncIterator[Finding]:
-    """What the running processes say, which is what `flipback status` goes by, but for obstacles that are `known`."""
+async def _deployment(config: Config, known: _Known) -> AsyncIterator[Finding]:
+    """What the running processes say, which is what `flipback status` goes by, but for what is `known`."""
     start = time.monotonic()
     try:
         arming, members = await look(config, await read_status(config))
     except StreamsError as error:
         yield Finding(what="processes", ok=False, detail=str(error), took_ms=_since(start), local=False)
         return
-    living = shortened([member.beat.name for member in alive(members)])
+    living = alive(members)
     if living:
-        yield Finding(what="processes", ok=True, detail=f"alive: {living}", took_ms=_since(start), local=False)
+        names = [f"{one.beat.name}, last heard {one.age:.0f} s ago" if one.quiet else one.beat.name for one in living]
+        yield Finding(
+            what="processes", ok=True, detail=f"alive: {shortened(names)}", took_ms=_since(start), local=False
+        )
     separate = separate_ledgers(members)
     if separate is not None:
         yield Finding(what="executors: to be looked at", ok=True, detail=separate, local=False)
+    samples = {one.bounded() for one in of_telemetry(rules_of(config), living) if one.what in known.topics}
     for obstacle in arming.obstacles:
-        if obstacle.what not in known:
+        if obstacle.what not in known.whats and obstacle not in samples and not _same_here(obstacle, living, known):
             yield _finding(obstacle)
+
+
+def _same_here(obstacle: Obstacle, living: Collection[Member], known: _Known) -> bool:
+    """Does a process of this machine say what was found here? Another machine has disks and rights of its own."""
+    here = [one.beat.name for one in living if one.beat.host == socket.gethostname()]
+    return any(f"({name})" in obstacle.why for name in here) and any(words in obstacle.why for words in known.local)
 
 
 def _finding(obstacle: Obstacle) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from agent import backends
@@ -271,11 +271,21 @@ class Flips:
 
     def unreadable(self) -> list[str]:
         """Managed flags that could not be read when last looked at, and why."""
+        return sorted(f"{ref.environment}/{ref.flag}: {error}" for _, ref, error in self._failing())
+
+    def unread(self) -> list[str]:
+        """The same without those whose reason is one of `problems`, which holds for all flags of the backend."""
+        known = set(self.problems or ())
         return sorted(
             f"{ref.environment}/{ref.flag}: {error}"
-            for looking in self._looking.values()
-            for ref, error in looking.failing.items()
+            for name, ref, error in self._failing()
+            if f"backend {name}: {error}" not in known
         )
+
+    def _failing(self) -> Iterator[tuple[str, FlagRef, str]]:
+        for name, looking in self._looking.items():
+            for ref, error in looking.failing.items():
+                yield name, ref, error
 
     def _news(self, status: FlagStatus) -> list[FlagStatus]:
         ref = FlagRef(status.flag, status.environment)

@@ -19,8 +19,18 @@ from streams.unreadable import UNREADABLE
 EVERY = 10.0
 """Seconds between two heartbeats of a process whose state does not change; a change is published within a second."""
 
-AWAY_AFTER = 30.0
-"""Seconds without a heartbeat after which a process counts as away: two may be lost."""
+QUIET_AFTER = EVERY + 3.0
+"""Seconds without a heartbeat after which a person is shown its age: one that is due is looked for once a second
+(agent.heart), and brokers that are well take it within one.
+"""
+
+AWAY_AFTER = 25.0
+"""Seconds without a heartbeat after which a process counts as away: two are missing, with 5 s for a slow machine.
+
+A write that the brokers did not take is given up after `EVERY` and tried again within a second: one that fails is made
+up for at 21 s. Where two fail, no command has come to an executor for 20 s either. Less would announce a process that
+was held up for once, more would show ARMED for longer with nobody there; a missing process is to be announced in 30 s.
+"""
 
 MAX_AHEAD = 5.0
 """Seconds that a heartbeat may come from the future. A clock further ahead would keep a dead process alive as long."""
@@ -148,6 +158,11 @@ class Member:
     @property
     def alive(self) -> bool:
         return self.age <= AWAY_AFTER and self.ahead <= MAX_AHEAD
+
+    @property
+    def quiet(self) -> bool:
+        """Is it alive by rule alone, its next heartbeat overdue?"""
+        return self.alive and self.age > QUIET_AFTER
 
 
 class Members:

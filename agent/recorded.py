@@ -17,9 +17,7 @@ Counts = Mapping[Scope, Int]
 """The sums of a recording: the columns of detectors.cells.COUNTS of each scope."""
 
 
-def unmatched(
-    specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tuple[str, str]] = ()
-) -> Iterator[str]:
+def unmatched(specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tuple[str, str]] = ()) -> Iterator[str]:
     """A sentence for each name of a trigger that no sample had: a service, a flag of it, a variant of that.
 
     Flags in `safe`, each (flag, environment), give one variant to all: the others are not asked for.

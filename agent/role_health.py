@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from agent.armed import VERDICTS
 from agent.armed_view import FlagKey
 from agent.flips import Flips
 from agent.heartbeats import Obstacle, Role, TelemetryCount
+from agent.status import by_reason
 from agent.unseen import unseen_by
 from agent.web import RoleHealth
 from streams.command_app import ExecutorRole
@@ -34,8 +36,7 @@ def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[
         ready = covered
         detail = "standing by: other processes have all partitions" if covered else "waiting for partitions"
     if isinstance(role, MonitorRole) and ready and not standby:
-        found = [f"{one.what}: {one.why}" for one in not_live(role)]
-        detail = shortened(found, "; ") or f"live, {len(role.shards)} partitions"
+        detail = shortened([one.why for one in not_live(role)], "; ") or f"live, {len(role.shards)} partitions"
     found = [*unheard(role), *problems]
     if found:
         ready, detail = False, "; ".join(found)
@@ -49,9 +50,9 @@ def unheard(role: IngestRole | MonitorRole | ExecutorRole) -> list[str]:
 
 def not_live(monitor: MonitorRole) -> Iterator[Obstacle]:
     """The partitions of a monitor whose verdicts are not live."""
-    for partition, condition in sorted(monitor.conditions().items()):
-        if condition.status != "live":
-            yield Obstacle(what=f"partials/{partition}", why=condition.detail, do=_NOT_LIVE)
+    found = {p: condition.detail for p, condition in monitor.conditions().items() if condition.status != "live"}
+    for why in by_reason(found):
+        yield Obstacle(what=VERDICTS, why=why, do=_NOT_LIVE)
 
 
 def obstacles_of(
@@ -75,7 +76,7 @@ def obstacles_of(
             found += unseen_by(list(role.shards.values()), in_use)
     if flips is not None:
         found += flips.skew.obstacles()
-        found += [Obstacle(what="executor", why=why) for why in flips.unreadable()]
+        found += [Obstacle(what="executor", why=why) for why in flips.unread()]
         if flips.problems is None:
             found.append(Obstacle(what="executor", why="the flags have not been looked at yet", do="wait some seconds"))
         else:

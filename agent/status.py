@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from agent.events import Event, from_kafka
 from agent.flag_state import FlagStatus
 from agent.incidents import Aftermath, CommandResult, Incident, Known
 from agent.kafka import connection
+from streams.condition import shortened
 from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
 from streams.log import read_to_end
@@ -58,19 +60,37 @@ class Status:
         )
 
     @property
+    def unjudged(self) -> list[int]:
+        """The partitions of which no monitor has lately published verdicts."""
+        return [p for p in range(self.partitions) if p not in self.shards]
+
+    @property
     def problems(self) -> list[str]:
         """Why verdicts are not live, one line a reason; empty when all are."""
-        found = [
-            f"partials/{p}: no monitor has written health for {RECENT:.0f} s"
-            for p in range(self.partitions)
-            if p not in self.shards
-        ]
+        found = dict.fromkeys(self.unjudged, f"no monitor has published verdicts for {RECENT:.0f} s")
         for partition, shard in sorted(self.shards.items()):
             if shard.status != "live":
-                found.append(f"partials/{partition}: {shard.status}: {shard.detail}")
+                found[partition] = shard.detail or shard.status
             elif self.at - shard.at > STALE_AFTER:
-                found.append(f"partials/{partition}: last evaluated {self.at - shard.at:.0f} s ago")
-        return found
+                found[partition] = f"the last verdict is {self.at - shard.at:.0f} s old"
+        return by_reason(found)
+
+    @property
+    def evidence_until(self) -> int | None:
+        """Event time, in Unix seconds, up to which everything has been judged; None where some partition has not."""
+        if self.unjudged or not self.shards:
+            return None
+        return min(shard.time for shard in self.shards.values())
+
+
+def by_reason(found: Mapping[int, str]) -> list[str]:
+    """One line for all partitions of `flipback.partials` that have the same reason, but for its numbers."""
+    alike: dict[str, list[int]] = {}
+    for partition, reason in sorted(found.items()):
+        alike.setdefault(re.sub(r"\d+", "", reason), []).append(partition)
+    return [
+        f"{shortened([f'partials/{p}' for p in partitions])}: {found[partitions[0]]}" for partitions in alike.values()
+    ]
 
 
 async def read_status(config: Config) -> Status:

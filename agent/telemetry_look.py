@@ -36,6 +36,7 @@ class Look(NamedTuple):
     what: str
     ok: bool
     detail: str
+    topic: str | None = None
 
 
 async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[Look]:
@@ -109,18 +110,18 @@ def _of_topic(topic: str, tally: Tally, newest: float, now: float, config: Confi
     """Is something written to the topic, lately, and can it be read?"""
     what = f"telemetry {topic}"
     if not tally.records:
-        return Look(what, False, "no record is left of it" if ever else "nobody has ever written to it")
+        return Look(what, False, "no record is left of it" if ever else "nobody has ever written to it", topic)
     age = max(0.0, now - newest)
     if age > float(config.unknown_alert):
         since = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Look(what, False, f"none since {since}")
+        return Look(what, False, f"none since {since}", topic)
     requests = sum(int(row[REQUESTS]) for scope, row in tally.counts.items() if not scope.flag)
     rejected = tally.rejected.total()
     share = 100 * rejected / max(requests + rejected, 1)
     detail = f"{requests:,} requests in the newest {tally.records:,} records, the newest {age:.0f} s old"
     if rejected:
         detail += f"; {rejected:,} samples rejected ({share:.3g} %), {tally.reasons[0]}"
-    return Look(what, share <= MOST_MISSING, detail)
+    return Look(what, share <= MOST_MISSING, detail, topic)
 
 
 def _without_field(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:

@@ -42,16 +42,17 @@ def condition(merge: Merge, limits: Limits, now: Now) -> Condition:
     if ahead := merge.ahead(now.latest):
         by = f"{max(ahead.values()):.0f} s ahead of this machine's clock"
         todo = "that of the monitor or that of ingest is wrong; see that both machines follow NTP"
-        return Condition("unknown", f"the watermark of {shortened([*ahead])} is {by}: {todo}")
+        return Condition("unknown", f"what ingest says of {shortened([*ahead])} is {by}: {todo}")
     if now.doubt:
         return Condition("unknown", now.doubt)
     mark = merge.watermark
     if mark is None or now.time - mark > limits.most:
-        behind = "not known yet" if mark is None else f"{now.time - mark:.0f} s behind"
+        known = "no evidence yet" if mark is None else f"the evidence is {now.time - mark:.0f} s old"
         waiting = shortened(merge.lagging(now.time - limits.most))
-        return Condition("catching_up", f"watermark {behind}: waiting for {waiting}{_given_up(merge)}")
+        return Condition("catching_up", f"{known}: waiting for {waiting}{_given_up(merge)}")
     if backlog := merge.lagging(now.time - limits.backlog, caught_up=False):
-        return Condition("catching_up", f"watermark {now.time - mark:.0f} s behind: more waits in {shortened(backlog)}")
+        waits = f"more waits to be read in {shortened(backlog)}"
+        return Condition("catching_up", f"the evidence is {now.time - mark:.0f} s old: {waits}")
     return LIVE
 
 

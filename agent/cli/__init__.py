@@ -6,6 +6,7 @@ None for 0.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -62,6 +63,9 @@ Exit status:
 """
 
 
+_NOWHERE = logging.NullHandler()
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and line of help, and imports one only to call it."""
 
@@ -93,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
+    # Of a broker that does not answer the client logs what the command's own message says too. `run` logs all of it.
+    logging.getLogger("aiokafka").addHandler(_NOWHERE)
     try:
         # Not standalone: click would turn an interrupt into status 1 and drop the status that a command returns.
         result: Any = group.main(arguments, prog_name="flipback", standalone_mode=False)

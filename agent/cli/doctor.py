@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--no-kafka", is_flag=True, help="Leave the brokers out.")
 def command(path: Path, as_json: bool, no_kafka: bool) -> int:
     """Look at keys and the ledger, read every flag, try every flip as a dry run, ask the brokers and the processes that
-    run. Changes nothing. The last line is ARMED, or NOT ARMED with the first reason.
+    run. Changes nothing. The last line is ARMED, or NOT ARMED and which of the lines before say why.
 
     Exit status 4 where a flip would fail: a flag system that does not answer, a right or a flag that is missing, a
     ledger that cannot be written, a halt; 1 where only the brokers do not answer, or what runs would not flip: no
@@ -50,9 +50,12 @@ def command(path: Path, as_json: bool, no_kafka: bool) -> int:
 
 
 def _verdict(bad: Sequence[Finding], looked_at: int, *, kafka: bool) -> str:
+    """The last line. What is wrong stands above it in full, and is not said twice."""
+    from streams.condition import shortened
+
     if bad:
-        more = f" ({len(bad)} of {looked_at} are not well)" if len(bad) > 1 else ""
-        return f"NOT ARMED: {bad[0].what}: {bad[0].detail}{more}"
+        names = shortened(list(dict.fromkeys(finding.what for finding in bad)))
+        return f"NOT ARMED: {names}: see BAD above, {len(bad)} of {looked_at}"
     return "ARMED" if kafka else "a flip would work from here; whether it is ARMED only the brokers can tell"
 
 

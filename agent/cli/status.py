@@ -57,16 +57,21 @@ def command(path: Path, as_json: bool) -> int:
         return 1
     problems, shown = status.problems, status.incidents[:SHOWN_INCIDENTS]
     separate = separate_ledgers(members)
+    notes = [*(overdue(one) for one in members if one.quiet), *([] if separate is None else [separate])]
     exit_status, rules = 0 if arming.armed else 1, rules_hash(config)
     if as_json:
         body = {
             "armed": arming.armed,
             "obstacles": arming.obstacles,
-            "notes": [] if separate is None else [separate],
+            "notes": notes,
             "rules": rules,
-            "processes": [{**msgspec.to_builtins(member.beat), "alive": member.alive} for member in members],
+            "processes": [
+                {**msgspec.to_builtins(one.beat), "alive": one.alive, "heard_s_ago": round(one.age, 1)}
+                for one in members
+            ],
             "live": not problems,
             "problems": problems,
+            "evidence_until": status.evidence_until,
             "flags": status.flags,
             "triggers": status.triggers,
             "incidents": shown,
@@ -78,15 +83,16 @@ def command(path: Path, as_json: bool) -> int:
         return exit_status
     for line in arming.lines():
         click.echo(line)
-    if separate is not None:
-        click.echo(f"note: {separate}")
+    for note in notes:
+        click.echo(f"note: {note}")
     click.echo(f"rules     {rules[:12]} in this file")
     click.echo("processes" if members else "processes  none")
     for member in sorted(members, key=lambda member: member.age)[:SHOWN_PROCESSES]:
         click.echo(f"  {_process(member, rules)}")
-    click.echo("verdicts  " + ("live" if not problems else "NOT LIVE"))
+    click.echo(f"verdicts  {verdicts(status)}")
     for problem in problems:
-        click.echo(f"  ! {problem}")
+        if not any(problem in one.why for one in arming.obstacles):
+            click.echo(f"  ! {problem}")
     click.echo("flags")
     for flag in status.flags:
         state = "safe" if flag.safe else "in use"
@@ -100,6 +106,26 @@ def command(path: Path, as_json: bool) -> int:
     for at, line in found:
         click.echo(f"  {datetime.fromtimestamp(at, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}  {line}")
     return exit_status
+
+
+def verdicts(status: Status) -> str:
+    """Are the verdicts live, and up to when everything has been judged."""
+    live, until = "NOT LIVE" if status.problems else "live", status.evidence_until
+    if until is None:
+        return live
+    clock = datetime.fromtimestamp(until, UTC).strftime("%H:%M:%S")
+    return f"{live}, evidence up to {clock}Z, {max(0.0, status.at - until):.0f} s ago"
+
+
+def overdue(member: Member) -> str:
+    """The age of heartbeats that should have come: until it counts as away, the process may be dead already."""
+    from agent.heartbeats import AWAY_AFTER, EVERY
+
+    roles = ", ".join(member.beat.roles)
+    return (
+        f"{roles}: {member.beat.name} last heard {member.age:.0f} s ago, expected every {EVERY:.0f} s; "
+        f"NOT ARMED after {AWAY_AFTER:.0f} s if nobody else has the role"
+    )
 
 
 def _trigger(trigger: TriggerHealth, metric: str) -> str:
@@ -151,7 +177,9 @@ def _process(member: Member, rules: str) -> str:
     beat = member.beat
     roles = ", ".join(f"{role} {part}" for role, part in beat.roles.items())
     same = "these rules" if beat.rules == rules else f"other rules: {beat.rules[:12]}"
-    state = "alive" if member.alive else f"AWAY, last heard of {member.age:.0f} s ago"
+    state = "alive" if member.alive else "AWAY"
+    if member.quiet or not member.alive:
+        state += f", last heard {member.age:.0f} s ago"
     return f"{beat.name}: {state}; {roles}; {same}; flipback {beat.version}"
 
 

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 from agent import doctor
+from agent.armed import Arming, of_telemetry
+from agent.armed_view import wanted
 from agent.backends.contract import FlagRef
 from agent.config import Config
 from agent.config_load import load
 from agent.doctor import Finding
 from agent.flips import open_ledger
+from agent.heartbeats import QUIET_AFTER, Member, Obstacle, TelemetryCount
 from agent.telemetry_look import Look
+from tests.unit.test_armed import beat
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 
 
@@ -107,7 +111,7 @@ def test_a_flag_system_that_cannot_be_read_is_named_and_the_others_are_looked_at
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 4
     bad = [finding["what"] for finding in found if not finding["ok"]]
-    assert bad == ["gone: production/other", "gone: dry run"]
+    assert bad == ["gone: production/other"]
     assert any(finding["ok"] for finding in found if finding["what"].startswith("files"))
 
 
@@ -141,9 +145,9 @@ def test_in_shadow_mode_it_does_not_say_that_a_flip_would_happen(
     of_trigger = CONFIG.replace("when: ", "mode: shadow, when: ")
     (home / "flipback.yaml").write_text(f"{CONFIG}{top}\n" if top == "mode: shadow" else of_trigger)
     assert run("doctor", "-c", str(home / "flipback.yaml"), "--no-kafka") == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("NOT ARMED: shadow: ")
-    assert "nothing is commanded" in last
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == f"NOT ARMED: shadow: see BAD above, 1 of {len(lines)}"
+    assert "nothing is commanded" in lines[-1]
 
 
 def test_a_halt_is_named_because_no_flip_would_be_made_by_itself(
@@ -212,3 +216,80 @@ async def test_telemetry_is_looked_at_with_the_flags_that_are_safe_now(
     async for _ in doctor.examine(load(home / "flipback.yaml")):
         pass
     assert asked == [safe]
+
+
+def obstacle(why: str) -> Obstacle:
+    return Obstacle(what="executor", why=why)
+
+
+@pytest.mark.parametrize(
+    ("host", "says", "again"),
+    [
+        ("here", "backend files: {}", False),
+        # Another machine has another file, and a cause of its own.
+        ("elsewhere", "backend files: {}", True),
+        ("here", "backend files: the disk is full", True),
+    ],
+)
+async def test_what_was_found_here_is_not_said_again_for_a_process_of_this_machine(
+    home: Path, monkeypatch: pytest.MonkeyPatch, host: str, says: str, again: bool
+) -> None:
+    (home / "flags.json").unlink()
+    cause = f"{home / 'flags.json'}: there is no such file"
+    monkeypatch.setattr("agent.doctor.socket.gethostname", lambda: "here")
+    member = Member(beat("x", host=host), 1.0)
+    why = f"{says.format(cause)} ({member.beat.name})"
+    found = await with_processes(home, monkeypatch, [member], [obstacle(why)], [])
+    assert ([finding.detail for finding in found if finding.what == "executor"] == [why]) == again
+    # Nor by the read of the flag, and by the dry run.
+    assert [finding.what for finding in found if finding.detail == cause] == ["files: production/new-checkout"]
+
+
+async def test_samples_that_were_found_bad_in_the_topic_are_no_obstacle_besides(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = TelemetryCount(topic="requests", received=100, rejected=50, reason="Expected `float`")
+    member = Member(beat("x", telemetry=[count]), 1.0)
+    same = [one.bounded() for one in of_telemetry(wanted(load(home / "flipback.yaml")), [member])]
+    unread = Obstacle(what="requests", why="no ingest reads requests/1")
+    looks = [Look("telemetry requests", False, "50 samples rejected (50 %)", "requests")]
+    found = await with_processes(home, monkeypatch, [member], [*same, unread], looks)
+    assert [finding.detail for finding in found if not finding.ok] == [unread.why, looks[0].detail]
+    well = [Look("telemetry requests", True, "well", "requests")]
+    found = await with_processes(home, monkeypatch, [member], same, well)
+    assert ["50 of 100" in finding.detail for finding in found if not finding.ok] == [True]
+
+
+async def test_a_process_of_which_a_heartbeat_is_overdue_stands_there_with_its_age(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [Member(beat("x"), QUIET_AFTER + 4), Member(beat("y"), QUIET_AFTER)]
+    (line,) = [one for one in await with_processes(home, monkeypatch, members, [], []) if one.what == "processes"]
+    assert line.detail == "alive: x (pid 7), last heard 17 s ago, y (pid 7)"
+
+
+async def with_processes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, members: list[Member], obstacles: list[Obstacle], looks: list[Look]
+) -> list[Finding]:
+    """What the doctor finds where brokers would say this of the processes and of the telemetry."""
+
+    async def brokers(_: Config) -> Finding:
+        return Finding(what="kafka", ok=True, detail="answers", local=False)
+
+    async def status(_: Config) -> None:
+        return None
+
+    async def look(*_: object) -> tuple[Arming, list[Member]]:
+        return Arming(tuple(obstacles)), members
+
+    async def telemetry(*_: object) -> list[Look]:
+        return looks
+
+    for name, stub in {
+        "_brokers": brokers,
+        "read_status": status,
+        "look": look,
+        "look_at_telemetry": telemetry,
+    }.items():
+        monkeypatch.setattr(f"agent.doctor.{name}", stub)
+    return [finding async for finding in doctor.examine(load(home / "flipback.yaml"))]

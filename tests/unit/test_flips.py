@@ -189,3 +189,18 @@ async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
     await house.execute(await house.command())
     assert '"defaultVariant": "off"' in house.file.read_text()
     await house.until(lambda: len(tried) == 2)
+
+
+async def test_a_file_that_is_gone_is_one_cause_for_the_backend_and_for_its_flags(house: House) -> None:
+    async def publish(_: object) -> None: ...
+
+    house.file.unlink()
+    watching = asyncio.create_task(house.flips.watch(publish))
+    try:
+        await house.until(lambda: bool(house.flips.unreadable()))
+        assert len(house.flips.unread()) == 1
+        assert await house.flips.check() == [f"backend files: {house.file}: there is no such file"]
+        assert house.flips.unread() == []
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

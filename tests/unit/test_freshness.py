@@ -81,7 +81,7 @@ def test_while_more_waits_to_be_read_nothing_older_than_five_seconds_is_acted_up
         assert bool(found.firing) == (status == "live")
         condition = target.condition(instant(at + 1 + lag))
         assert condition.status == status
-    assert condition.detail == "watermark 5 s behind: more waits in requests/0"
+    assert condition.detail == "the evidence is 5 s old: more waits to be read in requests/0"
     # All is read, and it is of the same age: it is all that there is.
     (found,) = take_at(target, T + 33.0, said(T + 23.0, second(T + 22, *BAD)))
     assert found.firing
@@ -94,7 +94,7 @@ def test_a_watermark_of_the_future_is_not_believed_and_is_named_until_one_is() -
     assert take_at(target, now, said(now + 600.0, second(T + 10, *BAD))) == []
     condition = target.condition(instant(now))
     assert condition.status == "unknown"
-    assert condition.detail.startswith("the watermark of requests/0 is 600 s ahead of this machine's clock: ")
+    assert condition.detail.startswith("what ingest says of requests/0 is 600 s ahead of this machine's clock: ")
     # What was said with it, and what comes later, counts.
     fired = []
     for at in range(T + 11, T + 20):

@@ -98,7 +98,7 @@ def test_a_second_without_traffic_has_no_scopes_and_still_its_verdicts() -> None
 def test_a_record_is_plain_json_and_reads_back_as_it_was() -> None:
     block = cells(T, (SHOP, timed([5.0, 7.0], errors=1)), (CART, Bucket({"requests": 2})))
     verdict = TriggerHealth("new", "errors", str(SHOP), "firing", 0.5, 0.02, 2, "0.5 > 0.02")
-    frame = health(T + 1, 2, block, [verdict], at=T + 3.0, status="catching_up", detail="watermark 20 s behind")
+    frame = health(T + 1, 2, block, [verdict], at=T + 3.0, status="catching_up", detail="the evidence is 20 s old")
     raw = encoder.encode(frame)
     assert decoder.decode(raw) == frame
     plain = json.loads(raw)

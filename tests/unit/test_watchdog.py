@@ -11,6 +11,9 @@ from agent.watchdog import News, Watchdog, first_of
 from tests.unit.test_armed import WANTED, beat, view
 from tests.unit.test_heartbeats import Clocks
 
+PROMISED = 30.0
+"""Seconds within which an inability to act is announced (promise P3)."""
+
 MONITOR = beat("a", roles={"ingest": "active", "monitor": "active"}, accepts=[])
 SECOND = beat("b", roles={"ingest": "active", "monitor": "active"}, accepts=[])
 EXECUTOR = beat("e", roles={"executor": "active"}, signs=None)
@@ -46,7 +49,7 @@ def test_where_all_are_there_nothing_is_announced() -> None:
     assert group.news == []
 
 
-def test_an_executor_that_is_killed_is_announced_once_when_it_has_been_silent_for_30_s_and_its_return_too() -> None:
+def test_an_executor_that_is_killed_is_announced_once_within_30_s_and_its_return_too() -> None:
     group = Group(MONITOR, EXECUTOR)
     group.seconds(10)
     silent = group.clocks.run
@@ -56,7 +59,7 @@ def test_an_executor_that_is_killed_is_announced_once_when_it_has_been_silent_fo
     assert (news.what, news.begun) == ("executor", True)
     assert "no executor is alive" in news.reason
     assert "start one" in news.reason
-    assert at - silent <= AWAY_AFTER + 1
+    assert AWAY_AFTER <= at - silent <= PROMISED
     # Who comes back may be the first by its id.
     group.beating.append(msgspec.structs.replace(EXECUTOR, id="0"))
     group.seconds(5)
@@ -73,10 +76,10 @@ def test_the_end_of_a_process_that_takes_its_leave_is_announced_as_soon() -> Non
     assert group.news == []
     group.seconds(20)
     ((at, _),) = group.news
-    assert at - left <= AWAY_AFTER + 1
+    assert at - left <= PROMISED
 
 
-def test_a_restart_within_30_s_is_no_news() -> None:
+def test_a_restart_within_25_s_is_no_news() -> None:
     group = Group(MONITOR, EXECUTOR)
     group.seconds(10)
     group.beating.remove(EXECUTOR)
