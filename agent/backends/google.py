@@ -126,13 +126,18 @@ def _refresh(credentials: Any) -> None:
     from google.auth.exceptions import RefreshError, TransportError
     from google.auth.transport.requests import Request
 
+    from agent.backends.bounded_session import MOST_BYTES, AnswerTooLarge, BoundedSession
+
     try:
-        credentials.refresh(Request())
+        with BoundedSession() as session:
+            credentials.refresh(Request(session))
     except RefreshError as error:
         kind = Transient if getattr(error, "retryable", False) else Auth
         raise kind("Google refused a new token for these credentials; is the account enabled, the key valid?") from None
-    except TransportError:
-        raise Transient("Google's token service cannot be reached") from None
+    except TransportError as error:
+        large = isinstance(error.__cause__, AnswerTooLarge)
+        what = f"gave an answer of more than {MOST_BYTES:,} bytes" if large else "cannot be reached"
+        raise Transient(f"Google's token service {what}") from None
     except Exception as error:
         raise Transient(f"Google's token service gives no token that can be read ({type(error).__name__})") from None
 

@@ -35,6 +35,12 @@ _LONGEST_WAIT_S = 366 * 86400.0
 """Of a Retry-After: no flip waits for so long, and nothing overflows on the way."""
 _MOST_SHOWN = 300
 """Characters of a server's message that go into an error."""
+MOST_BYTES = 16 * 2**20
+"""Of an answer, unpacked. The largest that is needed is a whole template of Remote Config: a million characters of
+values, which take 6 MB where each is escaped, with 3,000 parameters and 2,000 conditions
+(https://firebase.google.com/docs/remote-config/quotas-limits)."""
+_MOST_OF_ERROR = 64 * 2**10
+"""Bytes that are read of an answer which becomes an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,11 @@ class Http:
 
         Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
         Timeout where there was no answer in time, Transient where the connection broke: a write may have landed then.
-        Unsent where no connection came about; Failed where the server itself said that it failed (500, 503).
+        Unsent where no connection came about; Failed where the server itself said that it failed (500, 503). An answer
+        of more than `MOST_BYTES` is Invalid to a GET, Transient after a write, which may have landed.
         """
         for renew in (False, True):
-            answer = await self._once(method, url, body, dict(headers or {}), renew, deadline)
+            answer = await self._once(method, url, body, dict(headers or {}), renew, deadline, expected)
             if answer.status != 401 or self._authorize is None:
                 break
         if answer.status < 300 or answer.status in expected:
@@ -104,7 +111,14 @@ class Http:
             self._session = None
 
     async def _once(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], renew: bool, deadline: float
+        self,
+        method: str,
+        url: str,
+        sent: bytes | None,
+        headers: dict[str, str],
+        renew: bool,
+        deadline: float,
+        expected: frozenset[int],
     ) -> Answer:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -112,9 +126,14 @@ class Http:
         try:
             async with asyncio.timeout(left):
                 headers |= await self.authorization(deadline, renew)
-                request = self.session().request(method, url, data=body, headers=headers, allow_redirects=False)
+                request = self.session().request(method, url, data=sent, headers=headers, allow_redirects=False)
                 async with request as response:
-                    return Answer(response.status, _text_only(response), await response.read())
+                    taken = response.status < 300 or response.status in expected
+                    body = await read_at_most(response, MOST_BYTES if taken else _MOST_OF_ERROR)
+                    if taken and len(body) > MOST_BYTES:
+                        kind = Invalid if method == "GET" else Transient
+                        raise kind(f"{self._name}: the answer to {method} has more than {MOST_BYTES:,} bytes")
+                    return Answer(response.status, _text_only(response), body)
         except TimeoutError:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
@@ -129,6 +148,17 @@ class Http:
         except Exception as error:
             # Such as an answer that the library cannot take apart: what was sent may have been done.
             raise Transient(f"{self._name}: no answer to {method} could be read ({type(error).__name__})") from None
+
+
+async def read_at_most(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of an answer; of one that is longer than `most` bytes a little more than those."""
+    found = bytearray()
+    async for piece in response.content.iter_any():
+        found += piece
+        if len(found) > most:
+            response.close()
+            break
+    return bytes(found)
 
 
 def _text_only(response: aiohttp.ClientResponse) -> Headers:

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from agent.backends.http import Answer, Http
+from agent.backends.http import MOST_BYTES, Answer, Http, read_at_most
 from agent.errors import BackendError, Invalid, Permission, Transient
 from agent.logs import log_event
 
@@ -34,8 +34,10 @@ _STEADY_S = 30.0
 _WAIT_S = (0.25, 5.0)
 """The first and the longest wait before another connection."""
 _MOST_REDIRECTS = 5
-_MOST_BYTES = 256 * 2**20
-"""Of one event: the largest answer that the database gives."""
+_MOST_BYTES = MOST_BYTES
+"""Of one event. The first holds all flags; where they take more, changes are found by reading each flag in turn."""
+
+_MOST_OF_REFUSAL = 64 * 2**10
 
 Told = Callable[[frozenset[str] | None], None]
 """Is given the keys of the children that changed; None where any may have."""
@@ -152,7 +154,8 @@ class Stream:
                 if response.status == 200:
                     return response
                 try:
-                    answer = Answer(response.status, response.headers.copy(), await response.read())
+                    body = await read_at_most(response, _MOST_OF_REFUSAL)
+                    answer = Answer(response.status, response.headers.copy(), body)
                 finally:
                     response.close()
                 if answer.status != 401:
