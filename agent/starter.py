@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.backends.address import is_loopback
 from agent.errors import FlipbackError
 
 CONFIG_NAME = "flipback.yaml"
@@ -14,7 +15,7 @@ FLAGS_NAME = "flags.json"
 
 _CONFIG = """\
 apiVersion: flipback/v1
-kafka: {{brokers: [{brokers}]}}
+kafka: {{brokers: [{brokers}]{security}
 telemetry:
   - {{topic: {topic}, format: json}}        # the topic that the samples come in; flipback does not create it
 backends:
@@ -42,12 +43,19 @@ class Names(NamedTuple):
     service: str = "recommendations"
     flag: str = "new-recommendations"
     topic: str = "requests"
-    brokers: str = "127.0.0.1:9092"
+    brokers: tuple[str, ...] = ("127.0.0.1:9092",)
+    """Each HOST:PORT."""
+
+
+_TLS = ", security: {}}    # TLS; `{allow_plaintext: true}` where the network between is trusted"
 
 
 def config_text(names: Names) -> str:
-    """Return the configuration."""
-    return _CONFIG.format(**names._asdict(), flags=FLAGS_NAME)
+    """Return the configuration. It speaks TLS to brokers off loopback: what is not safe needs a person's edit."""
+    brokers = ", ".join(f'"{one}"' if one.startswith("[") else one for one in names.brokers)
+    local = all(is_loopback(one.rpartition(":")[0].strip("[]")) for one in names.brokers)
+    words = {**names._asdict(), "brokers": brokers, "security": "}" if local else _TLS}
+    return _CONFIG.format(**words, flags=FLAGS_NAME)
 
 
 def flags_text(names: Names) -> str:

@@ -73,7 +73,8 @@ class HealthServer:
             await runner.cleanup()
             raise FlipbackError(
                 f"the health server cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
-                "choose another address or port"
+                "does another flipback run here? Choose another `port` under `web` in the configuration; 0 takes any "
+                "that is free"
             ) from error
         self._runner = runner
         log_event(_logger, "health.listening", url=self.url)

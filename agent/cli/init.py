@@ -21,6 +21,28 @@ class _Plain(click.ParamType):
         return value
 
 
+# A host of digits alone would make a number of YAML's of it all.
+_BROKER = re.compile(r"([A-Za-z0-9_-]*[A-Za-z.][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+class _Brokers(click.ParamType):
+    """One or more HOST:PORT, with commas between."""
+
+    name = "brokers"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = tuple(one.strip() for one in value.split(","))
+        for one in found:
+            match = _BROKER.fullmatch(one)
+            if match is None or not 0 < int(match[2]) < 65536:
+                self.fail(f"{one!r}: expected HOST:PORT, such as 127.0.0.1:9092", param)
+        return found
+
+
 @click.command("init")
 @click.argument("directory", default=Path(), type=click.Path(path_type=Path, file_okay=False))
 @click.option("--service", default="recommendations", show_default=True, type=_Plain(), help="The service to watch.")
@@ -28,14 +50,22 @@ class _Plain(click.ParamType):
     "--flag", default="new-recommendations", show_default=True, type=_Plain(), help="The flag of its release."
 )
 @click.option("--topic", default="requests", show_default=True, type=_Plain(), help="The topic of its samples.")
-def command(directory: Path, service: str, flag: str, topic: str) -> int:
+@click.option(
+    "--brokers",
+    default="127.0.0.1:9092",
+    show_default=True,
+    type=_Brokers(),
+    metavar="HOST:PORT,...",
+    help="Where Kafka listens.",
+)
+def command(directory: Path, service: str, flag: str, topic: str, brokers: tuple[str, ...]) -> int:
     """Write a commented flipback.yaml and a flags.json for flagd into DIRECTORY, to begin with.
 
     Nothing is overwritten. The first hour with them is in docs/first-hour.md.
     """
     from agent.starter import CONFIG_NAME, Names, write
 
-    for path in write(directory, Names(service=service, flag=flag, topic=topic)):
+    for path in write(directory, Names(service=service, flag=flag, topic=topic, brokers=brokers)):
         click.echo(f"written: {path}")
     config = directory / CONFIG_NAME
     click.echo("next:")

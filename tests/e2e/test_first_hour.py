@@ -68,11 +68,11 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
     prefix, config = topic_prefix.rstrip("."), ("-c", "flipback.yaml")
     topic = f"{prefix}-requests"
     shop = Shell(tmp_path / "shop")
-    assert await Shell(tmp_path).flipback("init", "shop", "--topic", topic) == (0, output := _written(shop.directory))
-    assert output
+    made = await Shell(tmp_path).flipback("init", "shop", "--topic", topic, "--brokers", kafka)
+    assert made == (0, _written(shop.directory))
     path = shop.directory / "flipback.yaml"
     kafka_line = f"kafka: {{brokers: [{kafka}], prefix: {prefix}, partials_partitions: 2}}\nweb: {{port: 0}}"
-    path.write_text(path.read_text().replace("kafka: {brokers: [127.0.0.1:9092]}", kafka_line))
+    path.write_text(path.read_text().replace(f"kafka: {{brokers: [{kafka}]}}", kafka_line))
     (shop.directory / "produce.py").write_text(producer.replace('"requests"', repr(topic)))
     assert (await shop.flipback("topics", "create", *config))[0] == 0
     flags = shop.directory / "flags.json"
@@ -102,6 +102,8 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
         reason = ("--reason", "customers call", "--yes")
         assert (await shop.flipback("rollback", FLAG, *config, *reason))[0] == 0
         assert json.loads(flags.read_text())["flags"][FLAG]["defaultVariant"] == "off"
+        status, told = await shop.flipback("doctor", *config)
+        assert (status, told.splitlines()[-1]) == (0, "ARMED"), told
         assert (await shop.flipback("halt", *config, "--reason", "maintenance"))[0] == 0
         assert "maintenance" in await shop.until("NOT ARMED: automation", "status", *config)
         assert (await shop.flipback("resume", *config, "--reason", "done"))[0] == 0

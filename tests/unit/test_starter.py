@@ -24,6 +24,31 @@ def test_what_is_written_is_a_configuration_of_that_service_and_flag(tmp_path: P
     assert run("config", "check", str(tmp_path / CONFIG_NAME)) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "brokers", "tls"),
+    [
+        ("127.0.0.1:28211", ["127.0.0.1:28211"], False),
+        ("localhost:1, [::1]:65535", ["localhost:1", "[::1]:65535"], False),
+        # A file that speaks plaintext to another machine is refused; what is written works where brokers speak TLS.
+        ("kafka-1.example.org:9093,kafka-2:9093", ["kafka-1.example.org:9093", "kafka-2:9093"], True),
+        ("10.0.0.7:9092", ["10.0.0.7:9092"], True),
+    ],
+)
+def test_brokers_elsewhere_need_no_edit_of_the_file(tmp_path: Path, given: str, brokers: list[str], tls: bool) -> None:
+    assert run("init", str(tmp_path), "--brokers", given) == 0
+    kafka = load(tmp_path / CONFIG_NAME).kafka
+    assert (kafka.brokers, kafka.security is not None) == (brokers, tls)
+    assert kafka.security is None or not kafka.security.allow_plaintext
+
+
+@pytest.mark.parametrize(
+    "given", ["", "kafka", "kafka:", "kafka:0", "kafka:65536", "1:30", "a:1,,b:2", "a b:1", "a:1}"]
+)
+def test_what_is_no_address_of_a_broker_is_wrong_usage(tmp_path: Path, given: str) -> None:
+    assert run("init", str(tmp_path / "new"), "--brokers", given) == 2
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_first_triggers_judge_the_variant_that_the_file_of_flags_gives(tmp_path: Path) -> None:
     write(tmp_path, NAMES)
     specs = load(tmp_path / CONFIG_NAME).trigger_specs()
