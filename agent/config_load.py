@@ -13,6 +13,7 @@ from agent.config import Config
 from agent.config_decode import Decoding
 from agent.config_text import Problem
 from agent.errors import ConfigError
+from agent.starter import CONFIG_NAME
 from detectors.grammar import format_condition
 
 __all__ = ["check", "load", "managed_hash", "render", "rules_hash"]
@@ -37,6 +38,8 @@ def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Probl
     document = config_text.read(path)
     if document.problems:
         return None, document.problems
+    if (mistaken := _mistaken(path, document.data)) is not None:
+        return None, [mistaken]
     decoding = Decoding(path.parent, document.marks)
     settings = decoding.fields(document.data, Config, "")
     if settings is not None:
@@ -49,6 +52,21 @@ def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Probl
     # A default has not been through the decoder, which makes paths relative to the file.
     settings["state_dir"] = path.parent / settings["state_dir"]
     return Config(**settings), []
+
+
+def _mistaken(path: Path, data: object) -> Problem | None:
+    """Is it the file of flags instead, which lies beside the configuration? What it lacks as one would mislead."""
+    if not isinstance(data, dict) or not isinstance(data.get("flags"), dict):
+        return None
+    if {info.encode_name for info in msgspec.structs.fields(Config)}.intersection(data) != {"flags"}:
+        return None
+    beside = path.with_name(CONFIG_NAME)
+    known = f", {beside}" if beside != path and beside.is_file() else f", such as {CONFIG_NAME}"
+    return Problem(
+        "",
+        "looks like a file of flags in flagd's format, not like a configuration of flipback",
+        f"name the configuration{known}; this file is named in it, as `path` under `backends`",
+    )
 
 
 def render(path: Path, problems: list[Problem]) -> str:

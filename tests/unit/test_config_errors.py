@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import starter
 from agent.config_load import check, load, render
 from agent.config_text import Problem, join
 from agent.errors import ConfigError
@@ -552,6 +553,30 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (problem,) = check(tmp_path / "none.yaml")[1]
     assert problem.message == "cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["flags.json", "flags.yaml", "flags.toml", "flipback.yaml"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_file_of_flags_is_told_from_a_configuration(tmp_path: Path, name: str, beside: bool) -> None:
+    if beside:
+        starter.write(tmp_path, starter.Names())
+    path = tmp_path / name
+    toml = name.endswith(".toml")
+    path.write_text("[flags.a]\ndefaultVariant = 'on'" if toml else starter.flags_text(starter.Names()))
+    config, (problem,) = check(path)
+    assert config is None
+    assert "looks like a file of flags in flagd's format" in problem.message
+    where = str(tmp_path / "flipback.yaml") if beside and name != "flipback.yaml" else "such as flipback.yaml"
+    assert f"name the configuration, {where};" in problem.todo
+
+
+@pytest.mark.parametrize("text", ["flags: {a: {}}\nkafka: {}", "flags: [{flag: a}]", "flags:", "flag: {}"])
+def test_a_configuration_with_faults_is_taken_for_no_file_of_flags(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "flipback.yaml"
+    path.write_text(text)
+    _, problems = check(path)
+    assert len(problems) > 1
+    assert not any("flagd" in problem.message for problem in problems)
 
 
 def test_load_raises_with_all_problems_as_text(tmp_path: Path) -> None:
