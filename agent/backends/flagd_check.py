@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.backends import mounts
+from agent.backends.attributes import sealed
 from agent.backends.contract import FlagRef, Health
 from agent.backends.flagd_disk import obstacles, replacement_problem
 from agent.backends.flagd_text import Document, all_to
@@ -59,7 +60,8 @@ def unseen(document: Document, but: str | None = None) -> str:
 def tried(copy: Copy) -> list[str]:
     """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone. Blocks on the disk."""
     problem = replacement_problem(copy.path, copy.document.content, copy.stat)
-    problems = [] if problem is None else [problem]
+    # `obstacles` names what seals a file.
+    problems = [] if problem is None or problem in sealed(copy.path) else [problem]
     places = mounts.of_file(copy.path)
     if places:
         problems.append(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.backends.attributes import sealed
 from agent.errors import BackendError, Invalid, NotFound, Permission, Transient, Unsent
 from agent.file_lock import taken
 
@@ -34,6 +35,8 @@ def error_of(path: Path, error: OSError, *, unsent: bool = False) -> BackendErro
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{path}: there is no such file")
     what = f"{path}: {error.strerror}"
+    if error.errno == errno.EPERM and (seal := next(sealed(path), None)) is not None:
+        return Permission(seal)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Permission(
             f"{what}; a flip replaces the file: its directory must be open for writing, its owner the agent's user"
@@ -112,7 +115,9 @@ def replacement_problem(path: Path, content: bytes, old: os.stat_result) -> str 
 
 def obstacles(path: Path, old: os.stat_result) -> Iterator[str]:
     """What would keep the file from being replaced, by what the system says of it."""
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    seals = list(sealed(path))
+    yield from seals
+    if not seals and not os.access(path.parent, os.W_OK | os.X_OK):
         yield f"{path.parent} is closed to writing; a flip replaces the file, and so writes to its directory"
     if path.is_mount():
         yield f"{path} is itself a mount and cannot be replaced; mount its directory instead"

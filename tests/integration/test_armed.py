@@ -332,7 +332,8 @@ async def test_in_shadow_mode_it_is_ready_and_not_armed(kafka: str, topic_prefix
             assert not (await probed(deployment, 200))["armed"]
             code, out = await called(deployment, "doctor")
             assert code == 1
-            assert "NOT ARMED: shadow: mode: shadow" in out
+            assert "BAD  shadow: mode: shadow" in out
+            assert out.splitlines()[-1].startswith("NOT ARMED: shadow: see BAD above")
     finally:
         deployment.close()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
+import re
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,6 +23,7 @@ from agent import events
 from agent.allowlist import ManagedFlag
 from agent.automation import Automation
 from agent.backends import flagd_disk, mounts, settings
+from agent.backends.attributes import sealed
 from agent.backends.contract import FlagRef, Outcome
 from agent.backends.flagd_file import FlagdFile
 from agent.backends.progress import Progress
@@ -112,6 +116,81 @@ async def test_a_full_disk_is_foreseen_and_what_fails_on_it_was_not_written(
     assert await flip(backend) is Outcome.APPLIED
     left = {entry.name for entry in path.parent.iterdir()}
     assert left == {"flags.json", ".flags.json.lock"}
+
+
+@pytest.fixture(params=["flags.json", "."])
+def sealing(request: pytest.FixtureRequest, path: Path) -> Iterator[tuple[Path, Callable[[bool], None]]]:
+    """Make the file, or its directory, immutable and mutable again: by `chattr` where the file system and this user
+    can, else as the kernel would answer.
+    """
+    place = path.parent / request.param
+
+    def chattr(on: bool) -> bool:
+        word = ["chattr", "+i" if on else "-i", str(place)]
+        with suppress(FileNotFoundError):
+            return subprocess.run(word, check=False, capture_output=True).returncode == 0
+        return False
+
+    if chattr(True) and chattr(False):
+        yield place, lambda on: (chattr(on), None)[1]
+        chattr(False)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+
+        def ioctl(descriptor: int, request: int, argument: bytes) -> bytes:
+            same = os.path.samestat(os.fstat(descriptor), place.stat())
+            return (0x10 if same else 0).to_bytes(8, sys.byteorder)
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        def seal(on: bool) -> None:
+            if on:
+                patch.setattr(fcntl, "ioctl", ioctl)
+                patch.setattr(Path, "replace", refuse)
+            else:
+                patch.undo()
+
+        yield place, seal
+
+
+async def test_a_file_or_directory_that_is_immutable_is_foreseen_and_named_once(
+    backend: FlagdFile, path: Path, sealing: tuple[Path, Callable[[bool], None]]
+) -> None:
+    place, seal = sealing
+    assert await problems(backend) == ()
+    seal(True)
+    try:
+        (problem,) = await problems(backend)
+        assert f"{place} is immutable" in problem
+        assert f"chattr -i {place}" in problem
+        with pytest.raises(Permission, match=f"{re.escape(str(place))} is immutable"):
+            await flip(backend)
+        assert path.read_text() == TEXT
+    finally:
+        seal(False)
+    assert await problems(backend) == ()
+    assert await flip(backend) is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(0x10, ["immutable", "immutable"]), (0x20, ["append-only", "append-only"]), (0x80000, []), (None, [])],
+)
+def test_attributes_of_a_file_and_its_directory_are_read_where_the_file_system_has_some(
+    path: Path, monkeypatch: pytest.MonkeyPatch, flags: int | None, said: list[str]
+) -> None:
+    def ioctl(descriptor: int, request: int, argument: bytes) -> bytes:
+        assert request in (0x80086601, 0x80046601)
+        if flags is None:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        return flags.to_bytes(4, sys.byteorder) + bytes(4)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    found = list(sealed(path))
+    assert [word for line in found for word in ("immutable", "append-only") if word in line] == said
+    assert all(line.startswith(str(place)) for line, place in zip(found, (path, path.parent), strict=False))
+    assert list(sealed(path.with_name("gone.json")))[1:] == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
