@@ -6,7 +6,6 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from agent.backends.shown import meant
 from agent.config import When
 from agent.config_text import Mark, Problem, join
 from detectors.errors import GrammarError
@@ -64,8 +64,7 @@ class Decoding:
         for key in raw:
             if key not in known and key != tag:
                 names = [*known, *([tag] if tag else [])]
-                near = get_close_matches(str(key), names, n=1)
-                todo = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+                todo = meant(str(key), names) or f"known here: {', '.join(names)}"
                 self.note(join(path, str(key)), "unknown setting", todo)
         decoded = {}
         for name, info in known.items():
@@ -138,9 +137,8 @@ class Decoding:
         try:
             return self._leaf(raw, bare, metas, path)
         except _Unfit as unfit:
-            near = get_close_matches(str(raw), words, n=1)
             expected = f"expected {' or '.join(words)}, or {_expected(other)}, found {self._shown(raw, path)}"
-            self.note(path, expected, f"did you mean {near[0]}?" if near else unfit.todo)
+            self.note(path, expected, meant(str(raw), words) or unfit.todo)
             return WRONG
 
     def _list(self, raw: Any, kind: Any, metas: list[Meta], path: str) -> Any:
@@ -285,8 +283,7 @@ def _expected(kind: Any, metas: list[Meta] | None = None) -> str:
 
 def _instead(raw: Any, kind: Any) -> str:
     if get_origin(kind) is Literal:
-        near = get_close_matches(str(raw), [str(choice) for choice in get_args(kind)], n=1)
-        return f"did you mean {near[0]}?" if near else "name one of them"
+        return meant(str(raw), [str(choice) for choice in get_args(kind)]) or "name one of them"
     if isinstance(raw, str) and kind in (int, bool):
         return "leave out the quotes" if raw.lstrip("-").isdigit() or raw in ("true", "false") else "correct it"
     return "correct it"

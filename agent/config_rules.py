@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
 from agent.backends.address import is_loopback
+from agent.backends.shown import meant
 from agent.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.commands import BY_HAND
 from agent.config import Flag, Trigger
@@ -49,7 +49,7 @@ def check(settings: Mapping[str, Any], note: Note) -> None:
     for index, flag in flags:
         path = f"flags[{index}]"
         if backends is not WRONG and flag.backend is not WRONG and flag.backend not in backends:
-            todo = _near(flag.backend, backends) or f"known are: {', '.join(backends)}"
+            todo = meant(flag.backend, backends) or f"known are: {', '.join(backends)}"
             note(f"{path}.backend", f"no backend is named {flag.backend!r}", todo)
         for number, trigger in _right(flag.triggers):
             where = f"{path}.triggers[{number}]"
@@ -68,11 +68,6 @@ def check(settings: Mapping[str, Any], note: Note) -> None:
 def _right(items: Iterable[_T]) -> Iterator[tuple[int, _T]]:
     """What could be decoded of a list, with its place in it."""
     return ((index, item) for index, item in enumerate(items if items is not WRONG else ()) if item is not WRONG)
-
-
-def _near(word: str, known: Iterable[str]) -> str | None:
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else None
 
 
 def _kafka(kafka: KafkaSettings, note: Note) -> None:
@@ -328,7 +323,7 @@ def _groups(flags: list[tuple[int, Flag]], automation: Any, note: Note) -> None:
             elif name not in known:
                 message = f"no flag {name!r} is under watch in {flag.environment}"
                 todo = f"known are: {', '.join(known)}" if known else "add the flag, or leave it out"
-                note(f"{path}[{number}]", message, _near(name, known) or todo)
+                note(f"{path}[{number}]", message, meant(name, known) or todo)
             elif name in flag.together[:number]:
                 note(f"{path}[{number}]", f"{name!r} is named twice", "leave one of the two")
         size = 1 + len(set(flag.together) & set(known))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 
+from agent.backends.shown import instead
 from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Int, Scope
 from detectors.missing import MOST_MISSING
 from detectors.spec import TriggerSpec
 from streams.health import TriggerHealth
-
-SHOWN = 5
-"""Names that a sentence lists."""
 
 Counts = Mapping[Scope, Int]
 """The sums of a recording: the columns of detectors.cells.COUNTS of each scope."""
@@ -27,7 +24,7 @@ def unmatched(specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tup
     for spec in specs:
         service = f"{spec.environment}/{spec.service}"
         if service not in services:
-            said.add(f"no sample is of {service}, which flag {spec.flag!r} watches; {_instead(service, services)}")
+            said.add(f"no sample is of {service}, which flag {spec.flag!r} watches; {instead(service, services)}")
             continue
         if spec.condition.variant is None or (spec.flag, spec.environment) in safe:
             continue
@@ -37,7 +34,7 @@ def unmatched(specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tup
         elif spec.condition.variant not in variants:
             said.add(
                 f"no sample of {service} has variant {spec.condition.variant!r} of flag {spec.flag!r}, which trigger "
-                f"{spec.name!r} judges; {_instead(spec.condition.variant, variants)}"
+                f"{spec.name!r} judges; {instead(spec.condition.variant, variants)}"
             )
     yield from sorted(said)
 
@@ -71,13 +68,3 @@ def lost(counts: Counts) -> Iterator[str]:
             share = 100 * max(late + rejected, untold) / total
             unknown = f"; more than {MOST_MISSING} % at a time leaves verdicts unknown" if share > MOST_MISSING else ""
             yield f"{scope}: of {total:,} samples {', '.join(part for part in parts if part)}{unknown}"
-
-
-def _instead(name: str, seen: Collection[str]) -> str:
-    names = list(seen)
-    near = get_close_matches(name, names, n=SHOWN)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    shown = ", ".join(sorted(names)[:SHOWN])
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"there are {shown}{more}" if names else "there is none at all"

@@ -39,14 +39,35 @@ def some(sentences: Sequence[str]) -> str:
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """The names that are like `name`, and how many there are; all of them where they are few."""
+    """The names that are most like `name`, and how many others there are; all of them where they are few."""
     if len(names) <= _FEW:
         return listed(sorted(names))
-    found = get_close_matches(name, list(_candidates(name, names)), n=_NEAREST, cutoff=0.0)
+    found = _like(name, names, _NEAREST, cutoff=0.0)
     return f"{', '.join(map(shown, found))} and {len(names) - len(found)} more"
 
 
+def meant(name: str, names: Iterable[str], most: int = 1) -> str | None:
+    """The question whether one of at most `most` names was meant; None where none is like `name`."""
+    found = _like(name, names, most, cutoff=0.6)
+    return f"did you mean {' or '.join(shown(one)[1:-1] for one in found)}?" if found else None
+
+
+def instead(name: str, names: Collection[str]) -> str:
+    """What there is in the place of `name`: the names that are like it, else some of them."""
+    there = f"there are {nearest(name, names)}" if names else "there is none at all"
+    return meant(name, names, _NEAREST) or there
+
+
+def _like(name: str, names: Iterable[str], most: int, cutoff: float) -> list[str]:
+    candidates = list(_candidates(name, names))
+    # `On` is like `on`; letter by letter it is half of it.
+    same = [other for other in candidates if other.casefold() == name.casefold()]
+    return same[:most] or get_close_matches(name[: 4 * _MOST], candidates, n=most, cutoff=cutoff)
+
+
 def _candidates(name: str, names: Iterable[str]) -> Iterator[str]:
-    start = name[:2].casefold()
-    alike = [other for other in names if other[:2].casefold() == start or name in other]
-    return islice((other[: 4 * _MOST] for other in alike or names), _COMPARED)
+    names, start = list(names), name[:2].casefold()
+    alike = names
+    if len(names) > _COMPARED:
+        alike = [other for other in names if other[:2].casefold() == start or name in other] or names
+    return islice((other[: 4 * _MOST] for other in alike), _COMPARED)

@@ -62,7 +62,7 @@ def test_telemetry_in_which_everything_is_found_is_no_finding(tmp_path: Path) ->
             "no sample is of production/shop, .*mean production/shopp",
         ),
         ({"flags": {}}, "error_rate@on > 2% for 2m", "carries flag 'new-checkout'"),
-        ({"flags": {"new-checkout": "On"}}, "error_rate@on > 2% for 2m", "variant 'on' .*there are On"),
+        ({"flags": {"new-checkout": "On"}}, "error_rate@on > 2% for 2m", "variant 'on' .*did you mean On"),
         ({"latency_ms": None}, "latency_p95 > 45s for 1m", "has `latency_ms`, by which trigger 'errors' judges"),
         ({}, "cache_hit_rate < 40% for 5m", "has `cache`"),
         ({"status": None}, "error_rate > 2% for 2m", "do not say how the request ended"),

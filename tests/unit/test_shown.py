@@ -1,0 +1,43 @@
+"""Names of somebody's data in a message: what may have been meant, else what there is, and never too much of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.backends.shown import instead, meant, nearest
+
+FLAGS = [f"flag-{number:05}" for number in range(20_000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "words"),
+    [
+        ("shopp", {"shop", "search"}, "did you mean shop?"),
+        # A slip in the first letter too.
+        ("whop", {"shop", *"abcdefgh"}, "did you mean shop?"),
+        ("on", {"On", "off"}, "did you mean On?"),
+        ("onn", {"on", "one"}, "did you mean on or one?"),
+        ("xyz", {"shop", "search"}, "there are 'search', 'shop'"),
+        ("shop", set[str](), "there is none at all"),
+    ],
+)
+def test_what_is_like_a_name_is_asked_for_else_what_there_is_is_named(name: str, names: set[str], words: str) -> None:
+    assert instead(name, names) == words
+
+
+def test_of_many_names_those_that_are_like_it_are_found_and_the_others_counted() -> None:
+    assert instead("flag-0017", FLAGS).startswith("did you mean flag-00")
+    assert nearest("new-chekout", [*FLAGS, "new-checkout"]).startswith("'new-checkout' and 20000")
+    assert instead("zz", FLAGS).endswith("and 19997 more")
+
+
+def test_a_setting_that_nothing_is_like_is_no_question() -> None:
+    assert meant("zzz", ["flags", "kafka"]) is None
+
+
+@given(st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=30))
+def test_a_message_stays_short_whatever_the_names_are(name: str, names: list[str]) -> None:
+    assert len(instead(name, names)) < 500
+    assert len(meant(name, names) or "") < 100
