@@ -176,7 +176,8 @@ def value_at_rank(
 
     `counts`, `octaves` and `rows` are those of `quantile_by_octave`. A rank beyond the last one is that of the last.
     """
-    return _at_rank(counts, _cumulative(octaves[rows]), rows, ranks.copy())
+    coarse = _cumulative(octaves[rows])
+    return _at_rank(counts, coarse, rows, np.minimum(ranks, coarse[-1]))
 
 
 def _at_rank(

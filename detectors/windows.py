@@ -52,8 +52,8 @@ class Window:
         self._row_of = row_of
         self._timed = timed
         # Pages of zeros cost nothing until a row is written. Sums of 2**32 wrap; `quantile` says nothing about those.
-        self._bins = np.zeros(timed * BINS, dtype=np.uint32)
-        self._octaves = np.zeros(timed * OCTAVES, dtype=np.uint32)
+        self._bins = np.zeros((timed, BINS), dtype=np.uint32)
+        self._octaves = np.zeros((timed, OCTAVES), dtype=np.uint32)
         self._log: deque[Second] = deque()
         self._noted: deque[Second] = deque()
         self._begin: int | None = None
@@ -79,41 +79,36 @@ class Window:
 
         It is nan where nothing was timed, where no histogram is kept for the row, and above 2**32 - 1 values.
         """
-        totals = self.sums[LATENCY_COUNT][rows]
-        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
-        result = np.full(len(rows), np.nan)
-        if len(known):
-            each = q[known] if isinstance(q, np.ndarray) else q
-            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
-            result[known] = quantile_by_octave(bins, octaves, rows[known], each)
+        result, known = np.full(len(rows), np.nan), self._known(rows)
+        each = q[known] if isinstance(q, np.ndarray) else q
+        result[known] = quantile_by_octave(self._bins, self._octaves, rows[known], each)
         return result
 
     def at_rank(self, rows: Int, ranks: Int) -> NDArray[np.float64]:
         """Return the latency in milliseconds that is number `ranks` (r,), from 1, of each row; nan as in `quantile`."""
-        totals = self.sums[LATENCY_COUNT][rows]
-        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
-        result = np.full(len(rows), np.nan)
-        if len(known):
-            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
-            result[known] = value_at_rank(bins, octaves, rows[known], np.maximum(ranks[known], 1))
+        result, known = np.full(len(rows), np.nan), self._known(rows)
+        result[known] = value_at_rank(self._bins, self._octaves, rows[known], np.maximum(ranks[known], 1))
         return result
+
+    def _known(self, rows: Int) -> Int:
+        """Which of some rows have a histogram of one value or more, none of whose sums wrapped."""
+        totals = self.sums[LATENCY_COUNT][rows]
+        return np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
 
     def histogram(self, row: int) -> Int:
         """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
         self.settle()
         if row >= self._timed:
             return np.zeros(BINS, dtype=np.int64)
-        return self._bins[row * BINS : (row + 1) * BINS].astype(np.int64)
+        own: Int = self._bins[row].astype(np.int64)
+        return own
 
     def above(self, rows: Int, first_bin: Int) -> Int:
         """Return how many latencies of some rows (r,) are in bins from `first_bin` (r,) on; 0 without histogram."""
         self.settle()
         result = np.zeros(len(rows), dtype=np.int64)
         known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (first_bin < BINS))
-        if len(known):
-            at = rows[known]
-            bins, octaves = self._bins.reshape(-1, BINS), self._octaves.reshape(-1, OCTAVES)
-            result[known] = count_above(bins, octaves, at, first_bin[known])
+        result[known] = count_above(self._bins, self._octaves, rows[known], first_bin[known])
         return result
 
     def counts(self, slot: int, since: int = 0) -> Int:
@@ -174,9 +169,9 @@ class Window:
         keys += second.bins
         counts = second.bin_counts.astype(np.uint32)
         # `at` because an octave stands several times; with equal types it takes 5 ns an entry.
-        change.at(self._bins, keys, counts)
+        change.at(self._bins.ravel(), keys, counts)
         keys >>= SCALE
-        change.at(self._octaves, keys, counts)
+        change.at(self._octaves.ravel(), keys, counts)
 
 
 class WindowStore:

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import REQUESTS, Cells
-from streams.merge import Merge, by_second, join
-from streams.partials import VERSION, Partial
+from streams.merge import AHEAD, Merge, by_second, join
+from streams.partials import VERSION, Batch, Partial, Word, empty
+from streams.room import nbytes
+from streams.slices import Source
 from tests.random_cells import cells_of, random_cells
 
 T = 1_700_000_000
+NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def record(partition: int, watermark: float | None, *, partitions: int = 1, overflow: int = 0) -> Partial:
@@ -78,13 +81,122 @@ def test_an_owner_that_does_not_speak_is_silent_and_one_that_lags_is_named() -> 
     merge.add(record(0, T + 5.0, partitions=2), requests("a", T, 1), 100.0)
     merge.add(record(1, T + 1.0, partitions=2), requests("a", T, 1), 109.0)
     assert merge.silent(110.5, 10.0) == ["requests/0"]
+    assert merge.silent(110.0, 10.0) == []
     assert merge.lagging(T + 2.0) == ["requests/1"]
+    assert merge.lagging(T + 1.0) == []
+    # An older record that is read later makes nobody silent.
+    merge.add(record(0, T + 6.0, partitions=2), requests("a", T, 1), 90.0)
+    assert merge.silent(110.0, 10.0) == []
+
+
+def test_who_never_said_a_watermark_lags_and_of_those_that_lag_some_have_more_to_read() -> None:
+    merge = Merge(["requests"])
+    words = [
+        Word(Source("requests", p), 3, mark, 0, caught_up=p == 1) for p, mark in enumerate((None, T + 1.0, T + 1.0))
+    ]
+    merge.add_all(Batch(words[::-1], empty(), NO_ROWS), 0.0)
+    assert merge.lagging(T + 2.0) == ["requests/0", "requests/1", "requests/2"]
+    assert merge.lagging(T + 2.0, caught_up=False) == ["requests/0", "requests/2"]
+
+
+def test_before_anybody_has_spoken_every_topic_is_missing() -> None:
+    merge = Merge(["requests", "other"])
+    assert merge.missing() == ["other", "requests"]
+    assert (merge.watermark, merge.whole_from, merge.first(), merge.lost_until) == (None, None, None, None)
+
+
+def test_a_partition_that_was_added_is_missing_until_it_speaks() -> None:
+    merge = Merge(["requests"])
+    merge.add(record(0, T + 5.0), requests("a", T, 1), 0.0)
+    assert merge.missing() == []
+    merge.add(record(0, T + 6.0, partitions=3), requests("a", T, 1), 0.0)
+    # An owner that does not know yet that there are more says nothing against it.
+    merge.add(record(0, T + 7.0), requests("a", T, 1), 0.0)
+    assert (merge.missing(), merge.watermark) == (["requests/1", "requests/2"], None)
+
+
+def test_a_record_of_who_was_heard_before_is_expected_and_of_another_topic_too() -> None:
+    merge = Merge(["requests"])
+    first = Word(Source("requests", 0), 2, None, 0)
+    assert not merge.expects(first)
+    merge.add_all(Batch([first], empty(), NO_ROWS), 0.0)
+    assert merge.expects(first)
+    assert merge.expects(first._replace(partitions=1))
+    assert not merge.expects(first._replace(partitions=3))
+    assert not merge.expects(first._replace(source=Source("requests", 1)))
+    assert merge.expects(Word(Source("elsewhere", 9), 10, None, 0))
+
+
+def test_a_record_of_another_topic_keeps_no_other_of_its_batch_from_counting() -> None:
+    merge = Merge(["requests"])
+    words = [Word(Source("elsewhere", 0), 1, T + 9.0, 5), Word(Source("requests", 0), 1, T + 1.0, 0)]
+    cells = join([requests("a", T, 3), requests("a", T, 4)])
+    assert merge.add_all(Batch(words, cells, np.array([0, 1])), 0.0) == [T + 1.0]
+    assert (taken(merge, T + 1), merge.overflow) == ({("a", T): 4}, 0)
+
+
+def test_samples_that_were_received_are_known_of_also_where_none_was_rejected() -> None:
+    merge = Merge(["requests"])
+    for mark, received, rejected in ((T + 1.0, 5, 5), (T + 2.0, 20, 0), (T + 3.0, 0, 0)):
+        merge.add_all(Batch([Word(Source("requests", 0), 1, mark, 0, received, rejected)], empty(), NO_ROWS), 0.0)
+    assert merge.unread.since(T) == {Source("requests", 0): (25, 5)}
+
+
+def test_a_watermark_further_ahead_than_clocks_differ_is_not_believed_and_named_until_a_later_word() -> None:
+    merge = Merge(["requests"])
+    merge.add(record(0, T + AHEAD, partitions=2), requests("a", T, 1), 0.0, float(T))
+    merge.add(record(1, T + AHEAD + 2, partitions=2), requests("a", T, 1), 0.0, float(T))
+    assert merge.watermark is None
+    assert merge.ahead(float(T)) == {"requests/1": AHEAD + 2}
+    assert merge.ahead(T + 2.0) == {}
+    # Records without a watermark change nothing about it.
+    merge.add(record(1, None, partitions=2), requests("a", T, 1), 0.0, float(T))
+    assert merge.ahead(float(T)) == {"requests/1": AHEAD + 2}
+    merge.add(record(1, T + 1.0, partitions=2), requests("a", T, 1), 0.0, float(T))
+    assert merge.ahead(float(T)) == {}
+    assert merge.watermark == T + 1.0
+
+
+def test_a_watermark_that_was_believed_is_ahead_once_the_clock_is_back() -> None:
+    merge = Merge(["requests"])
+    for partition in (1, 0):
+        merge.add(record(partition, T + 600.0, partitions=2), requests("a", T, 1), 0.0)
+    assert merge.ahead(float(T)) == {"requests/0": 600.0, "requests/1": 600.0}
+    assert list(merge.ahead(float(T))) == ["requests/0", "requests/1"]
+
+
+def test_as_much_waits_as_there_is_room_for_and_one_byte_more_gives_the_oldest_second_up() -> None:
+    records = [(record(0, T + n + 1.0, partitions=2), requests("a", T + n, n + 1)) for n in range(8)]
+    row = nbytes(records[0][1])
+    enough, short = (Merge(["requests"], most_bytes=room) for room in (8 * row, 8 * row - 1))
+    for merge in (enough, short):
+        merge.add(record(1, T - 1.0, partitions=2), empty(), 0.0)
+        for said, cells in records:
+            merge.add(said, cells, 0.0)
+    assert (enough.lost_until, enough.first()) == (None, T)
+    assert (short.lost_until, short.first()) == (T + 3, T + 3)
+    for merge in (enough, short):
+        merge.add(record(1, T + 8.0, partitions=2), empty(), 0.0)
+    assert taken(enough, T + 8) == {("a", T + n): n + 1 for n in range(8)}
+    assert taken(short, T + 8) == {("a", T + n): n + 1 for n in range(3, 8)}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_is_taken_makes_room(left: int) -> None:
+    merge = Merge(["requests"], most_bytes=(left + 1) * nbytes(requests("a", T, 1)))
+    merge.add(record(1, T - 1.0, partitions=2), empty(), 0.0)
+    for n in range(9):
+        merge.add(record(0, T + n + 1.0, partitions=2), requests("a", T + n, 1), 0.0)
+        merge.take(T + n + 1 - left)
+    assert merge.lost_until is None
+    assert len(merge.take(T + 9)) == left
 
 
 def test_what_found_no_room_upstream_is_counted() -> None:
     merge = Merge(["requests"])
     merge.add(record(0, T + 1.0, overflow=7), requests("a", T, 1), 0.0)
-    assert merge.overflow == 7
+    merge.add(record(0, T + 2.0, overflow=2), requests("a", T, 1), 0.0)
+    assert merge.overflow == 9
 
 
 @given(st.lists(random_cells(), min_size=1, max_size=4))

@@ -1,0 +1,79 @@
+"""What waits for a source that holds up all others is bounded: the oldest seconds go, and no more of them than must."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.cells import COUNTS, Cells
+from streams.partials import empty
+from streams.room import kept_from, nbytes
+from tests.random_cells import cells_of
+
+T = 1_700_000_000
+
+
+def one_row_in(*seconds: int) -> Cells:
+    return cells_of([("production", "shop", second, 5, 1) for second in seconds])
+
+
+ROW = nbytes(one_row_in(T))
+"""Bytes of one of these rows; a quarter of `4 * ROW` is one of them."""
+
+
+def test_a_row_is_as_large_as_its_numbers() -> None:
+    # Scope, second and offset; a bin of the histogram, an instance: eight bytes each, the counts of both too.
+    assert nbytes(one_row_in(T)) == 8 * (3 + len(COUNTS) + 3 + 2 + len(COUNTS))
+    assert nbytes(one_row_in(T, T + 1, T + 1)) == 3 * ROW
+
+
+def test_nothing_goes_while_a_quarter_of_the_room_is_free() -> None:
+    assert kept_from([one_row_in(T, T + 1, T + 2)], 4 * ROW) is None
+    assert kept_from([empty(), empty()], 4 * ROW) is None
+
+
+def test_the_oldest_second_goes_when_less_than_a_quarter_is_free() -> None:
+    assert kept_from([one_row_in(T, T + 1, T + 2)], 4 * ROW - 1) == T + 1
+    assert kept_from([one_row_in(T + 2), one_row_in(T), one_row_in(T + 1)], 4 * ROW - 1) == T + 1
+
+
+def test_no_more_seconds_go_than_free_a_quarter() -> None:
+    assert kept_from([one_row_in(*range(T, T + 8))], 4 * ROW) == T + 5
+    assert kept_from([one_row_in(T, T + 10, T + 20, T + 30)], 4 * ROW) == T + 1
+
+
+def test_a_second_goes_with_all_its_rows_whichever_blocks_they_are_in() -> None:
+    blocks = [one_row_in(T + 2, T, T + 1), one_row_in(T + 1, T, T)]
+    assert kept_from(blocks, 4 * ROW) == T + 1
+
+
+def test_the_newest_second_stays_however_large_it_is() -> None:
+    assert kept_from([one_row_in(T, *[T + 1] * 9)], 4 * ROW) == T + 1
+    assert kept_from([one_row_in(T + 1)], 0) == T + 1
+
+
+@given(st.lists(st.lists(st.integers(T, T + 9), max_size=6), max_size=4), st.integers(0, 24))
+def test_what_stays_is_all_that_leaves_a_quarter_free(blocks: Sequence[Sequence[int]], room: int) -> None:
+    rows = Counter(second for block in blocks for second in block)
+    first = kept_from([empty(), *(one_row_in(*block) for block in blocks)], room * ROW)
+    if 4 * rows.total() <= 3 * room:
+        assert first is None
+        return
+    assert first is not None
+    stay = sum(n for second, n in rows.items() if second >= first)
+    assert 4 * stay <= 3 * room or first == max(rows)
+    also = max(second for second in rows if second < first) if first > min(rows) else None
+    assert also is None or 4 * (stay + rows[also]) > 3 * room
+
+
+def test_a_block_of_wide_rows_takes_more_room_than_one_of_narrow_rows() -> None:
+    wide, narrow = one_row_in(T), one_row_in(T + 1, T + 2)
+    many = np.repeat(wide.instance_cell, 40)
+    counts = np.repeat(wide.instance_counts, 40, axis=0)
+    wide = replace(wide, instance_cell=many, instance_id=many, instance_counts=counts)
+    assert kept_from([wide, narrow], 4 * ROW) == T + 1

@@ -1,0 +1,142 @@
+"""What is read of a window: latencies by rank and above a limit, counts by instance, and since when it runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
+from detectors.histogram import BINS, midpoints_ms
+from detectors.windows import Want
+from streams.merge import join
+from tests.cells import Bucket, cells
+from tests.unit.test_windows import A, B, C, D, requests, store
+
+
+def timed(bins: dict[int, int]) -> Bucket:
+    return Bucket({"latency_count": sum(bins.values())}, bins)
+
+
+bins_of = st.dictionaries(
+    st.one_of(st.integers(0, BINS - 1), st.sampled_from([100, 101])), st.integers(1, 4), max_size=4
+)
+
+
+@given(st.lists(bins_of, min_size=3, max_size=3), st.integers(-2, 14), st.integers(0, BINS))
+def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int, int]], rank: int, first: int) -> None:
+    # Rows 0 to 2 of the window have a histogram: C was not wanted with one.
+    windows = store(Want(A, 3, latency=True), Want(B, 3, latency=True), Want(D, 3, latency=True), Want(C, 3))
+    windows.advance(
+        1, cells(1, *((scope, timed(bins)) for scope, bins in zip((A, B, D), of, strict=True)), (C, timed({5: 5})))
+    )
+    window = windows.window(3)
+    every = (*(windows.row(scope, 3) for scope in (B, D, A, C)), -1)
+    rows = np.array(every)
+    found = window.at_rank(rows, np.full(5, rank))
+    above = window.above(rows, np.full(5, first))
+    for at, bins in enumerate((of[1], of[2], of[0])):
+        values = sorted(bin_ for bin_, n in bins.items() for _ in range(n))
+        # A rank before the first one is that of the first, and one beyond the last is that of the last.
+        expected = midpoints_ms()[values[min(max(rank, 1), len(values)) - 1]] if values else math.nan
+        np.testing.assert_equal(found[at], expected)
+        assert above[at] == sum(value >= first for value in values)
+        dense = np.zeros(BINS, dtype=np.int64)
+        dense[list(bins)] = list(bins.values())
+        np.testing.assert_array_equal(window.histogram(int(rows[at])), dense)
+    assert np.isnan(found[3:]).all()
+    assert above[3:].tolist() == [0, 0]
+    assert window.histogram(every[3]).tolist() == [0] * BINS
+
+
+def test_more_latencies_than_a_bin_can_count_have_no_rank() -> None:
+    windows = store(Want(A, 3, latency=True))
+    window, row = windows.window(3), np.array([0])
+
+    def found(at: int, bins: dict[int, int]) -> list[float]:
+        windows.advance(at, cells(at, (A, timed(bins))))
+        return [window.quantile(row, 0.5)[0], window.at_rank(row, np.array([1]))[0]]
+
+    assert found(1, {100: 1 << 31, 400: (1 << 31) - 1}) == [midpoints_ms()[100]] * 2
+    assert np.isnan(found(10, {100: 1 << 31, 400: 1 << 31})).all()
+    # Half of these have wrapped to nothing, which must not be taken for the other half.
+    assert np.isnan(found(20, {100: 1 << 32, 400: 9})).all()
+    assert found(30, {300: 9}) == [midpoints_ms()[300]] * 2
+
+
+def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
+    windows = store(Want(A, 4))
+    for second in range(1, 8):
+        one = {f"pod-{second % 2}": {"requests": 1 << second}, "sidecar": {"errors": 1}}
+        windows.advance(
+            second, cells(second, (A, Bucket({"requests": 1 << second, "errors": 1}, instances=one)), (B, requests(9)))
+        )
+    for since, seconds in ((0, range(4, 8)), (4, range(4, 8)), (6, range(6, 8)), (7, [7]), (8, [])):
+        counts = windows.counts(A, 4, since)
+        assert len(counts) == len(COUNTS)
+        assert (counts[REQUESTS], counts[ERRORS]) == (sum(1 << s for s in seconds), len(seconds))
+        found = windows.instances(A, 4, since)
+        expected = {f"pod-{odd}": sum(1 << s for s in seconds if s % 2 == odd) for odd in (0, 1)}
+        assert {name: own[REQUESTS] for name, own in found.items() if name != "sidecar"} == {
+            name: n for name, n in expected.items() if n
+        }
+        assert list(found) == sorted(found)
+    assert windows.counts(A, 4).tolist() == windows.counts(A, 4, 4).tolist()
+    assert windows.counts(A, 5)[REQUESTS] == sum(1 << s for s in range(3, 8))
+    # B is shown, but nobody asked for it over 4 s.
+    assert windows.counts(B, 4).tolist() == [0] * len(COUNTS)
+    assert (windows.instances(B, 4), windows.counts(B, 5)[REQUESTS]) == ({}, 45)
+
+
+def test_an_instance_of_which_a_window_tells_has_its_name() -> None:
+    windows = store(Want(A, 3))
+    windows.advance(1, cells(1, (A, Bucket(instances={name: {"requests": 1} for name in ("pod-b", "pod-a")}))))
+    numbers = {number for second in windows.window(3).seconds_kept for number in second.instance_ids.tolist()}
+    assert {windows.instance(number) for number in numbers} == {"pod-a", "pod-b"}
+
+
+def test_the_span_of_a_window_is_what_of_it_the_store_has_been_running_for() -> None:
+    windows = store(Want(A, 3))
+    assert windows.span(3) == 0
+    spans = []
+    for second in (100, 101, 102, 103, 110):
+        windows.advance(second)
+        spans.append((windows.span(3), windows.span(5)))
+    assert spans == [(1, 1), (2, 2), (3, 3), (3, 4), (3, 5)]
+
+
+def test_each_measure_has_its_own_columns_though_it_is_named_twice() -> None:
+    windows = store(Want(A, 3), measures=("price", "score", "price", "weight"))
+    worth = {"price": (1, 5.0), "score": (2, 7.0), "weight": (3, -9.0)}
+    windows.advance(1, cells(1, (A, Bucket(measures=worth))))
+    sums = windows.window(3).sums[:, windows.row(A, 3)]
+    for name, (n, total) in worth.items():
+        count, sum_ = windows.measure_columns(name)
+        assert (sums[count], sums[sum_]) == (n, MEASURE_SCALE * total)
+    with pytest.raises(KeyError):
+        windows.measure_columns("colour")
+
+
+def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -> None:
+    one, other = (store(Want(A, 3, latency=True), measures=("score",)) for _ in range(2))
+    buckets = [
+        Bucket({"requests": n, "latency_count": 1}, {n: 1}, {f"pod-{n}": {"requests": n}}, {"score": (1, n)})
+        for n in range(1, 5)
+    ]
+    blocks = [cells(10 + 2 * n, (A, bucket), (B, bucket)) for n, bucket in enumerate(buckets)]
+    prepared = other.prepared(join(blocks))
+    assert sorted(prepared) == [10, 12, 14, 16]
+    for second in range(10, 18):
+        own = [block for block in blocks if block.second[0] == second]
+        one.advance(second, *own)
+        other.advance_prepared(second, prepared.get(second))
+        for seconds in (3, 5):
+            np.testing.assert_array_equal(one.window(seconds).sums, other.window(seconds).sums)
+            np.testing.assert_array_equal(one.window(seconds).seen, other.window(seconds).seen)
+        assert {name: n.tolist() for name, n in one.instances(A, 5).items()} == {
+            name: n.tolist() for name, n in other.instances(A, 5).items()
+        }
+        assert (one.newest(B), one.active(), one.end) == (other.newest(B), other.active(), other.end)
