@@ -12,7 +12,7 @@ from streams.standing import Standing
 
 _MISSING: Final = (
     "look at what is named: a wrong clock, a buffer or sidecar that holds samples back, a producer whose samples are "
-    "refused (flipback.rejected says why)"
+    "refused (flipback.rejected says why) or have fields that cannot be read (flipback.telemetry.rejected shows one)"
 )
 _CHECKS: Final = {
     "missing": _MISSING,

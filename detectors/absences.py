@@ -71,6 +71,7 @@ class Absences:
         self.slots = np.array([store.slot(spec.scope) for _, spec, _ in chosen], dtype=np.int64)
         self.over = np.array([spec.condition.over for _, spec, _ in chosen], dtype=np.int64)
         self._elsewhere: Int | None = None
+        self._variant: Int | None = None
         self._set_share = np.full(n, np.nan)
         self._seen = np.zeros((2, n))
         self.absent = np.zeros(n, dtype=np.bool_)
@@ -91,10 +92,11 @@ class Absences:
     def missing(self) -> Missing:
         """What is missing in the windows of both arms, each (n,)."""
         if not len(self.at):
-            return Missing(*np.zeros((5, 0), dtype=np.int64))
+            return Missing.nothing(0)
         sums = self._over.sums
         both = missing_of(lambda column: sums[column][self._rows].sum(axis=0), outcome=False)
-        return both if self._elsewhere is None else both._replace(elsewhere=self._elsewhere)
+        given = {"elsewhere": self._elsewhere, "variant": self._variant}
+        return both._replace(**{name: lost for name, lost in given.items() if lost is not None})
 
     @property
     def doubt(self) -> NDArray[np.int8]:
@@ -105,7 +107,7 @@ class Absences:
         return np.select(
             [
                 (own < 0) | (control < 0),
-                self.missing.much,
+                self.missing.much | (False if self._variant is None else self._variant > 0),
                 self.share == 0,
                 self._over.sums[REQUESTS][control] == 0,
             ],
@@ -148,12 +150,13 @@ class Absences:
         self._seen, self.absent, self.evidence = own["seen"], own["absent"], own["evidence"]
         self.missed, self.since = own["missed"], own["since"]
 
-    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None) -> None:
+    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None, variant: Int | None = None) -> None:
         """Take in the newest second; what happened before the second `begin` is no evidence. `elsewhere` (n,) could not
-        be read and may have been the variant's: while there are any, none is absent."""
+        be read and may have been the variant's, and of `variant` (n,) the variant could not: while there are any, none
+        is absent."""
         if self._own is None or self._control is None:
             return
-        self._elsewhere = elsewhere
+        self._elsewhere, self._variant = elsewhere, variant
         (_, own), (_, control) = self._own.read(), self._control.read()
         missing = self._own.missing()
         if missing is not None:
@@ -164,8 +167,9 @@ class Absences:
         for rows, detector in self._detectors:
             self.absent[rows] = detector.update(second, own[rows], control[rows], share[rows])
             self.evidence[rows] = detector.evidence
-        if elsewhere is not None:
-            self.absent &= elsewhere == 0
+        for lost in (elsewhere, variant):
+            if lost is not None:
+                self.absent &= lost == 0
         heard = own > 0
         # What the control had in seconds without the variant counts once the variant is back, and not before.
         missed = self.missed + control

@@ -15,6 +15,7 @@ from detectors.overdue import limit_of, measure_of
 from detectors.ratios import RATIO, Ratio
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
+from detectors.unreadable import unreadable_of
 from detectors.windows import WindowStore
 
 _COLUMNS: dict[Metric, Ratio] = {**RATIO, "absence": Ratio(ERRORS, REQUESTS)}
@@ -32,6 +33,10 @@ class BadCounts:
         self._window = store.window(1)
         self.rows = np.array([store.row(scope, 1) for _, scope in wanted], dtype=np.int64)
         self._slots = np.array([store.slot(scope) for _, scope in wanted], dtype=np.int64)
+        self._unread_in = store.unread.window(1)
+        self._unread = np.array(
+            [store.unread.place(scope, unreadable_of(spec.condition)) for spec, scope in wanted], dtype=np.int64
+        )
         metrics = [spec.condition.metric for spec, _ in wanted]
         self._outcome = np.array([asks_outcome(metric) for metric in metrics], dtype=bool)
         self._groups: list[tuple[Metric, Int]] = [
@@ -89,10 +94,13 @@ class BadCounts:
     def missing(self) -> Missing | None:
         """Return what is missing in the newest second (each (n,)); None where that is nothing at all."""
         sums = self._window.sums
-        if not any(sums[column].any() for column in (LATE, REJECTED, NO_OUTCOME)):
+        if not self._unread_in.any() and not any(sums[column].any() for column in (LATE, REJECTED, NO_OUTCOME)):
             return None
         found = missing_of(lambda column: np.where(self.rows < 0, 0, sums[column][self.rows]), outcome=True)
-        return found._replace(no_outcome=np.where(self._outcome, found.no_outcome, 0))
+        found = found._replace(no_outcome=np.where(self._outcome, found.no_outcome, 0))
+        if self._unread_in.any():
+            found = found._replace(unread=self._unread_in.read(self._unread), read=self.read()[1])
+        return found
 
     def judged(self, at: Int) -> tuple[Int, Int, Int]:
         """Return the bad requests at least and at most, and all, of the newest second of the rows `at` (r,), of the

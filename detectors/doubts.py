@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -14,6 +14,8 @@ from detectors.looks import Looks
 from detectors.missing import MOST_MISSING, Missing
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
+from detectors.unread_variants import UnreadVariants
+from detectors.unreadable import VARIANT, shortened, unreadable_of, what_is_unreadable
 from detectors.windows import WindowStore
 
 
@@ -60,11 +62,14 @@ _VARIANTS = 4
 class Words:
     """Puts doubts into words, of the windows as they are at the last evaluation."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, looks: Looks) -> None:
+    def __init__(
+        self, specs: Sequence[TriggerSpec], store: WindowStore, looks: Looks, variants: UnreadVariants
+    ) -> None:
         self._specs = specs
         self._store = store
         self._looks = looks
-        self._told: dict[tuple[int, int, bool], str] = {}
+        self._unread_variants = variants
+        self._told: dict[tuple[int, int, bool, str | None], str] = {}
         self._late: dict[int, int] | None = None
         self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
         self.hidden: dict[int, str] = {}
@@ -80,7 +85,7 @@ class Words:
 
     def missing(self, i: int, missing: Missing, *, slot: int, seconds: int, outcome: bool) -> str:
         """Why the window of trigger `i` lacks too much: kinds and shares, who, and until when."""
-        key = slot, seconds, outcome
+        key = slot, seconds, outcome, unreadable_of(self._specs[i].condition)
         told = self._told.get(key)
         if told is None:
             # Triggers of one window share it: after an outage it is asked of all of them.
@@ -89,21 +94,41 @@ class Words:
 
     def _lost(self, i: int, missing: Missing, seconds: int) -> str:
         """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
-        late, rejected, unknown, elsewhere, total = (int(column[i]) for column in missing)
+        late, rejected, unknown, elsewhere, unread, read, variant, total = (int(column[i]) for column in missing)
+        lost = late + rejected + unknown + elsewhere + unread + variant
         anybodys = min(elsewhere, 0 if self.topics is None else int(over_window(self.topics[i : i + 1], seconds)[0]))
-        if 100 * (late + rejected + unknown + elsewhere - anybodys) > MOST_MISSING * (total - anybodys):
-            elsewhere, total, anybodys = elsewhere - anybodys, total - anybodys, 0
+        if 100 * (lost - anybodys) > MOST_MISSING * (total - anybodys):
+            lost, elsewhere, total, anybodys = lost - anybodys, elsewhere - anybodys, total - anybodys, 0
         shares = [(late, "late"), (rejected + elsewhere, "rejected")]
         said = [f"{word} {_percent(count, total)}" for count, word in shares if count]
         if unknown:
             said.append(f"outcome known for {_percent(total - unknown, total)} of requests")
+        fields = list(self._fields(i, seconds, unread=unread, read=read, variant=variant, total=total))
+        said += [what for what, _ in fields]
         told = " and ".join(said)
         if len(said) > 1:
-            told += f": {_percent(late + rejected + unknown + elsewhere, total)} missing"
-        if not unknown or len(said) > 1:
+            told += f": {_percent(lost, total)} missing"
+        if not (unknown or fields) or len(said) > 1:
             told += f" > {MOST_MISSING} %"
         where = self.topics_of(i) if anybodys else ""
-        return f"{told} ({where})" if where else told
+        return (f"{told} ({where})" if where else told) + "".join(f": {must}" for _, must in fields[:1])
+
+    def _fields(
+        self, i: int, seconds: int, *, unread: int, read: int, variant: int, total: int
+    ) -> Iterator[tuple[str, str]]:
+        """Which fields could not be read, of how many requests, and what they must be."""
+        if unread:
+            field, must = what_is_unreadable(self._specs[i].condition)
+            few = 100 * unread <= MOST_MISSING * total
+            of = f"{_percent(unread, unread + read)} of the requests that have one"
+            yield f"{field} of {of if few else f'{_percent(unread, total)} of requests'} could not be read", must
+        if variant:
+            count, carried = self._unread_variants.share(i, seconds)
+            if not count:
+                # An absence looks at the last minute, whatever its window.
+                count, carried = self._unread_variants.share(i, self._store.display)
+            flag = shortened(self._specs[i].flag)
+            yield f"variant of {flag!r} of {_percent(count, carried)} of requests could not be read", VARIANT
 
     def one_instance(self, i: int) -> str:
         """Which instance hides that the others of trigger `i` would breach."""

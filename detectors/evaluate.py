@@ -27,6 +27,7 @@ from detectors.seconds import Int
 from detectors.spec import TriggerSpec
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers import FALSE, NEVER, TRUE, UNKNOWN, State, Triggers
+from detectors.unread_variants import UnreadVariants
 from detectors.windows import Want, WindowStore
 
 _HEARD = (int(Doubt.NONE), int(Doubt.FEW_SAMPLES), int(Doubt.MISSING))
@@ -71,11 +72,14 @@ class Evaluator:
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._looks = Looks(store)
-        self._words = Words(specs, store, self._looks)
+        self._variants = UnreadVariants(specs, store)
+        self._words = Words(specs, store, self._looks, self._variants)
         counted = [s.condition.metric != "absence" for s in specs]
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
         control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
-        self._own, self._control = (Readings(specs, scopes, store, self._looks) for scopes in (own, control))
+        self._own, self._control = (
+            Readings(specs, scopes, store, self._looks, self._variants) for scopes in (own, control)
+        )
         self._dominated = Dominated(specs, self._own.slots, store, self._looks)
         self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
@@ -166,12 +170,14 @@ class Evaluator:
         self._seen, second = self._store.end, self._store.end - 1
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
-        elsewhere = self._elsewhere.samples()
-        of_fast = None if elsewhere is None else elsewhere[at]
-        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=of_fast)
-        for compared in (self._proofs, self._absences):
-            of_compared = None if elsewhere is None else elsewhere[compared.at]
-            compared.see(second, begin=self._begin[compared.at], elsewhere=of_compared)
+        elsewhere, variant = self._elsewhere.samples(), self._variants.recent()
+        anybodys = elsewhere if variant is None else variant if elsewhere is None else elsewhere + variant
+        lost = _of(at, anybodys)
+        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=lost)
+        at = self._proofs.at
+        self._proofs.see(second, begin=self._begin[at], elsewhere=_of(at, anybodys))
+        at = self._absences.at
+        self._absences.see(second, begin=self._begin[at], elsewhere=_of(at, elsewhere), variant=_of(at, variant))
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
@@ -265,3 +271,7 @@ class Evaluator:
             found.evidence[by.at], found.bound[by.at], found.since[by.at] = by.evidence, by.bound, by.since
         found.null[self._fast.at] = self._fast.r0
         return found
+
+
+def _of(at: Int, samples: Int | None) -> Int | None:
+    return None if samples is None else samples[at]

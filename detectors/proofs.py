@@ -11,7 +11,8 @@ count the past with one measure and the present with another.
 
 Of a second of which too much is missing in an arm, those instances count in both arms of which no more is missing than
 may be overlooked, if they have half of the arm's samples; else the second is no evidence. Which instances these are
-does not depend on how requests ended, so that the share among them is as good as that of all. To take what is missing
+does not depend on how requests ended, so that the share among them is as good as that of all. A second in which too
+many values of the metric's field could not be read in an arm is no evidence. To take what is missing
 for healthy in one arm and for bad in the other would be safe too, but an outage of the brokers, which is all late,
 would then speak against the proof for as long as the version lasts.
 
@@ -29,10 +30,12 @@ from numpy.typing import NDArray
 from detectors.bad_counts import BadCounts
 from detectors.control import CanaryProof, CanaryProofConfig
 from detectors.metrics import compute
+from detectors.missing import MOST_MISSING
 from detectors.sample_ratio import SampleRatio, SampleRatioConfig
 from detectors.seconds import Int
 from detectors.spec import PROOF_WINDOW, TriggerSpec, samples_beyond
 from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.unreadable import unreadable_of
 from detectors.windows import WindowStore
 
 Float = NDArray[np.float64]
@@ -54,6 +57,10 @@ class Proofs:
         self._own = BadCounts(store, [(spec, spec.scope) for _, spec, _ in chosen]) if n else None
         self._control = BadCounts(store, [(spec, scope) for _, spec, scope in chosen]) if n else None
         self._control_rows = np.array([store.row(scope, PROOF_WINDOW) for _, _, scope in chosen], dtype=np.int64)
+        self._unread_in = store.unread.window(PROOF_WINDOW)
+        self._unread = np.array(
+            [store.unread.place(scope, unreadable_of(spec.condition)) for _, spec, scope in chosen], dtype=np.int64
+        )
         self._quantile = np.array([spec.condition.quantile or 0.0 for _, spec, _ in chosen])
         self._least = np.array(
             [samples_beyond(spec.condition.quantile or 0.0) for _, spec, _ in chosen], dtype=np.int64
@@ -90,12 +97,15 @@ class Proofs:
         own_bad, own = self._own.read()
         control_bad, control = self._control.read()
         nothing = (begin > second) | self.open
-        lost = [missing.much for side in (self._own, self._control) if (missing := side.missing()) is not None]
+        missing = [found for side in (self._own, self._control) if (found := side.missing()) is not None]
+        lost = [found.much for found in missing]
         if lost:
             at = np.flatnonzero(np.logical_or.reduce(lost))
             own_bad[at], _, own[at] = self._own.judged(at)
             _, control_bad[at], control[at] = self._control.judged(at)
             nothing[at] |= (own[at] == 0) | (control[at] == 0)
+            # Of values that could not be read it is not known whose they were.
+            nothing |= np.logical_or.reduce([found.much_unread for found in missing])
         if elsewhere is not None:
             nothing |= elsewhere > 0
         for counts in (own_bad, own, control_bad, control):
@@ -150,7 +160,9 @@ class Proofs:
             self._control_rows[rows],
             quantile=self._quantile[rows],
         )
-        ready = samples >= self._least[rows]
+        unread = self._unread_in.read(self._unread[rows])
+        # Frozen for the whole stage, so not of what may be another one.
+        ready = (samples >= self._least[rows]) & (100 * unread <= MOST_MISSING * (unread + samples))
         self._own.set_limit(rows[ready], value[ready])
         self._control.set_limit(rows[ready], value[ready])
         self.open[rows[ready]] = False

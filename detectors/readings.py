@@ -19,6 +19,9 @@ from detectors.overdue import limit_of, measure_of
 from detectors.ratios import RATIO
 from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
+from detectors.unread_sums import FieldSums
+from detectors.unread_variants import UnreadVariants
+from detectors.unreadable import unreadable_of
 from detectors.windows import Window, WindowStore
 
 Doubts = NDArray[np.int8]
@@ -31,7 +34,8 @@ not kept by instance."""
 class _Group(NamedTuple):
     """Triggers whose value is computed together: the same windows, one metric.
 
-    `at` (r,) numbers them, `rows` (k, r) are those of the windows, one line a window.
+    `at` (r,) numbers them, `rows` (k, r) are those of the windows, one line a window. `unread` (r,) are the places of
+    their field's values that could not be read, and `unread_in` the sums of those, one a window.
     """
 
     windows: tuple[int, ...]
@@ -41,6 +45,8 @@ class _Group(NamedTuple):
     at: Int
     rows: Int
     quantile: Float
+    unread: Int
+    unread_in: tuple[FieldSums, ...]
 
 
 class Partial(NamedTuple):
@@ -60,9 +66,15 @@ class Readings:
     """Reads the windows of `scopes`, one for each of `specs` where it is not None."""
 
     def __init__(
-        self, specs: Sequence[TriggerSpec], scopes: Sequence[Scope | None], store: WindowStore, looks: Looks
+        self,
+        specs: Sequence[TriggerSpec],
+        scopes: Sequence[Scope | None],
+        store: WindowStore,
+        looks: Looks,
+        variants: UnreadVariants,
     ) -> None:
         self._store = store
+        self._variants = variants
         self._looks = looks
         self._n = len(specs)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
@@ -89,7 +101,7 @@ class Readings:
             doubt=np.zeros(n, dtype=np.int8),
             window=np.zeros(n, dtype=np.int64),
             requests=np.zeros(n, dtype=np.int64),
-            missing=Missing(*np.zeros((5, n), dtype=np.int64)),
+            missing=Missing.nothing(n),
             judged=np.zeros(n, dtype=bool),
             slots=self.slots.copy(),
         )
@@ -117,7 +129,7 @@ class Readings:
                 why[few] = Doubt.FEW_SAMPLES
                 empty = np.flatnonzero((count == 0) & (rows >= 0))
                 measured.requests[at[empty]] = window.sums[REQUESTS][rows[empty]]
-                self._note_missing(measured, window, group, at, rows, elsewhere, why)
+                self._note_missing(measured, group, number, wanting, count, elsewhere, why)
                 why[rows < 0] = Doubt.NOT_KEPT
                 measured.doubt[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
@@ -153,10 +165,20 @@ class Readings:
         judged = np.zeros(len(at), dtype=bool)
         rest = counts
         if group.metric in _BY_INSTANCE and not whole:
-            looked = self._looks.judged(seconds, self.slots[at], outcome=asks_outcome(group.metric))
+            outcome = asks_outcome(group.metric)
+            looked = self._looks.judged(seconds, self.slots[at], outcome=outcome)
             samples = _samples(group.metric, looked.counts)
-            # What may have been anybody's is missing in all of them.
-            judged = looked.enough & (samples >= self._min_samples[at]) & (measured.missing.elsewhere[at] == 0)
+            # What may have been anybody's is missing in all of them, and whose field could not be read nobody knows.
+            lost = missing_of(
+                lambda column: looked.counts[:, column],
+                outcome=outcome,
+                elsewhere=measured.missing.elsewhere[at],
+                unread=measured.missing.unread[at],
+                read=samples,
+                variant=measured.missing.variant[at],
+            )
+            unknown = lost.much | (lost.elsewhere > 0) | (lost.variant > 0)
+            judged = looked.enough & (samples >= self._min_samples[at]) & ~unknown
             found.samples[here] = np.where(judged, samples, found.samples[here])
             rest = np.where(judged[:, np.newaxis], looked.counts, counts)
         found.judged[here] = judged
@@ -180,22 +202,40 @@ class Readings:
         return overdue
 
     def _note_missing(
-        self, measured: Measured, window: Window, group: _Group, at: Int, rows: Int, elsewhere: Int | None, why: Doubts
+        self,
+        measured: Measured,
+        group: _Group,
+        number: int,
+        wanting: Int,
+        count: Int,
+        elsewhere: Int | None,
+        why: Doubts,
     ) -> None:
-        """Note where too much is missing in the windows of the triggers `at` (q,)."""
+        """Note where too much is missing in window `number` of a group, for its triggers `wanting` (q,).
+
+        `count` (q,) are the samples that they have.
+        """
+        at, rows, seconds = group.at[wanting], group.rows[number][wanting], group.windows[number]
         outcome = asks_outcome(group.metric)
         columns = (LATE, REJECTED, NO_OUTCOME) if outcome else (LATE, REJECTED)
-        sums = window.sums
+        sums, fields, variants = self._store.window(seconds).sums, group.unread_in[number], self._variants.over(seconds)
         # Nearly always there is nothing, and to know that is cheaper than to look at every row.
-        if elsewhere is None and not any(sums[column].any() for column in columns):
+        nothing = elsewhere is None and variants is None and not fields.any()
+        if nothing and not any(sums[column].any() for column in columns):
             return
         kept = np.flatnonzero(rows >= 0)
-        other = 0 if elsewhere is None else over_window(elsewhere[at[kept]], window.seconds)
-        missing = missing_of(lambda column: sums[column][rows[kept]], outcome=outcome, elsewhere=other)
-        much = missing.much | (missing.elsewhere > 0)
+        missing = missing_of(
+            lambda column: sums[column][rows[kept]],
+            outcome=outcome,
+            elsewhere=0 if elsewhere is None else over_window(elsewhere[at[kept]], seconds),
+            unread=fields.read(group.unread[wanting[kept]]) if fields.any() else 0,
+            read=count[kept],
+            variant=0 if variants is None else variants[at[kept]],
+        )
+        much = missing.much | (missing.elsewhere > 0) | (missing.variant > 0)
         why[kept[much]] = Doubt.MISSING
-        for noted, count in zip(measured.missing, missing, strict=True):
-            noted[at[kept]] = np.where(much, count, 0)
+        for noted, lost in zip(measured.missing, missing, strict=True):
+            noted[at[kept]] = np.where(much, lost, 0)
 
 
 def _samples(metric: Metric, counts: Int) -> Int:
@@ -207,20 +247,23 @@ def _samples(metric: Metric, counts: Int) -> Int:
 
 
 def _groups(store: WindowStore, specs: Sequence[TriggerSpec], scopes: Sequence[Scope | None]) -> list[_Group]:
-    found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float]]] = {}
+    found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float, int]]] = {}
     for i, (spec, scope) in enumerate(zip(specs, scopes, strict=True)):
         if scope is None:
             continue
         condition = spec.condition
         key = spec.windows, condition.metric, condition.measure, limit_of(spec)
         rows = [store.row(scope, seconds) for seconds in spec.windows]
-        found.setdefault(key, []).append((i, rows, condition.quantile or 0.5))
+        place = store.unread.place(scope, unreadable_of(condition))
+        found.setdefault(key, []).append((i, rows, condition.quantile or 0.5, place))
     return [
         _Group(
             *key,
-            at=np.array([i for i, _, _ in own], dtype=np.int64),
-            rows=np.array([rows for _, rows, _ in own], dtype=np.int64).T,
-            quantile=np.array([q for _, _, q in own], dtype=np.float64),
+            at=np.array([i for i, _, _, _ in own], dtype=np.int64),
+            rows=np.array([rows for _, rows, _, _ in own], dtype=np.int64).T,
+            quantile=np.array([q for _, _, q, _ in own], dtype=np.float64),
+            unread=np.array([place for _, _, _, place in own], dtype=np.int64),
+            unread_in=tuple(store.unread.window(seconds) for seconds in key[0]),
         )
         for key, own in found.items()
     ]

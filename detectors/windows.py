@@ -21,6 +21,7 @@ from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_o
 from detectors.seconds import Int, Second, collect
 from detectors.slots import Slots, looked_up, present, used_of
 from detectors.state import Arrays
+from detectors.unread_sums import UnreadSums
 
 DISPLAY = 60
 """Seconds for which every scope that is seen is kept, to be shown and compared."""
@@ -209,6 +210,8 @@ class WindowStore:
         self._longest = max(self._windows)
         self.by_second = BySecond(display, (REQUESTS, LATE), max_scopes)
         """Requests and late samples of each slot in each second of the display window."""
+        self.unread = UnreadSums()
+        """Values that could not be read."""
         # What no trigger looks at is kept as long as it is shown.
         self._asked = np.full(max_scopes, -1, dtype=np.int64)
         asked = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
@@ -231,6 +234,7 @@ class WindowStore:
         for window in self._windows.values():
             window.expire(self.end - window.seconds)
             window.filled = self.end - window.seconds >= self._start
+        self.unread.advance(second, blocks)
         if blocks:
             self._commit(self._collect(second, blocks))
 
@@ -247,6 +251,7 @@ class WindowStore:
         names = self._instances.of(cells.instances, present(cells.instance_id, len(cells.instances)))
         if scopes is None or names is None:
             return {}
+        self.unread.note([cells])
         found = collect([cells], [scopes[cells.scope]], [names[cells.instance_id]], self._measures)
         return {second.second: second for second in found}
 
