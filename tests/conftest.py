@@ -9,13 +9,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.clock import Clock, library
 from tests.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
+from tests.side_by_side import pytest_xdist_make_scheduler  # noqa: F401 - a hook
+from tests.together import together
 from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
 
 # No test depends on how busy the machine is: an example of 200 ms is no failure beside a broker and seven other tests.
@@ -29,8 +31,7 @@ UNTESTED = {
 }
 """What is not tested where a system is missing, by the marker of its tests."""
 
-_unavailable = pytest.StashKey[dict[str, str]]()
-_log = pytest.StashKey[str]()
+_last_lines = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,21 +49,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap address `host:port` of an Apache Kafka: FLIPBACK_KAFKA's, else a node started for this session."""
+    """The bootstrap address `host:port` of an Apache Kafka: FLIPBACK_KAFKA's, else a node started for this run."""
     named = os.environ.get("FLIPBACK_KAFKA")
     if named:
         _check_answers(named)
         yield named
         return
-    with _node(request, tmp_path_factory.mktemp("kafka")) as node:
-        yield node.bootstrap
+    with ExitStack() as stack:
+        try:
+            node = stack.enter_context(together(_of_this_run(request.config, tmp_path_factory) / "kafka", _address))
+        except KafkaUnavailable as error:
+            _skip(request, "kafka", str(error), "; or name a broker: FLIPBACK_KAFKA=host:port")
+        bootstrap, log = node.split(" ", 1)
+        with _showing(log, request):
+            yield bootstrap
 
 
 @pytest.fixture
 def kafka_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaNode]:
     """An Apache Kafka of one test's own, to be killed and started again."""
-    with _node(request, tmp_path / "kafka") as node:
-        yield node
+    try:
+        with _node(tmp_path / "kafka") as node, _showing(str(node.log), request):
+            yield node
+    except KafkaUnavailable as error:
+        _skip(request, "kafka", str(error))
 
 
 @pytest.fixture
@@ -80,20 +90,29 @@ def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ka
 
 
 @contextmanager
-def _node(request: pytest.FixtureRequest, directory: Path) -> Iterator[KafkaNode]:
+def _node(directory: Path) -> Iterator[KafkaNode]:
     node = KafkaNode(directory)
-    try:
-        node.start()
-    except KafkaUnavailable as error:
-        _skip(request, "kafka", str(error), "; or name a broker: FLIPBACK_KAFKA=host:port")
-    failures_before = request.session.testsfailed
+    node.start()
     try:
         yield node
     finally:
         node.kill()
         shutil.rmtree(directory / "data", ignore_errors=True)
-        if request.session.testsfailed > failures_before:
-            request.config.stash[_log] = str(node.log)
+
+
+@contextmanager
+def _address(directory: Path) -> Iterator[str]:
+    with _node(directory) as node:
+        yield f"{node.bootstrap} {node.log}"
+
+
+@contextmanager
+def _showing(log: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Name the broker's log in the last lines of the run if a test fails meanwhile."""
+    failures_before = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failures_before:
+        _summary(request.config)["log"] = log
 
 
 @pytest.fixture
@@ -126,7 +145,7 @@ def _skip(request: pytest.FixtureRequest, marker: str, reason: str, advice: str 
     """Skip what needs a system that this machine cannot run; in continuous integration fail."""
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"CI must not skip the tests of {UNTESTED[marker]}: {reason}{advice}", pytrace=False)
-    request.config.stash.setdefault(_unavailable, {})[marker] = reason
+    _summary(request.config)[marker] = reason
     pytest.skip(f"{reason}{advice}")
 
 
@@ -136,15 +155,38 @@ def topic_prefix() -> str:
     return f"t{uuid.uuid4().hex[:12]}."
 
 
+def _summary(config: pytest.Config) -> dict[str, str]:
+    """What the last lines say: why a marker's tests were skipped, by the marker, and where a broker's log is."""
+    return config.stash.setdefault(_last_lines, {})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["last_lines"] = _summary(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker has for the last lines; one that crashed has nothing."""
+    _summary(node.config).update(getattr(node, "workeroutput", {}).get("last_lines", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in a line each what was not tested, or where the log of the broker is."""
-    for marker, reason in config.stash.get(_unavailable, {}).items():
+    for marker, reason in _summary(config).items():
+        if marker == "log":
+            terminalreporter.write_line(f"The broker's log: {reason}", yellow=True)
+            continue
         skipped = sum(marker in report.keywords for report in terminalreporter.stats.get("skipped", ()))
         tests = "1 test" if skipped == 1 else f"{skipped} tests"
         terminalreporter.write_line(f"NOT TESTED: {tests} of {UNTESTED[marker]}: {reason}", red=True, bold=True)
-    log = config.stash.get(_log, None)
-    if log is not None:
-        terminalreporter.write_line(f"The broker's log: {log}", yellow=True)
+
+
+def _of_this_run(config: pytest.Config, directories: pytest.TempPathFactory) -> Path:
+    """The temporary directory that all processes of this run have; each has its own in it where there are several."""
+    own = directories.getbasetemp()
+    return own.parent if hasattr(config, "workerinput") else own
 
 
 def _check_answers(bootstrap: str) -> None:

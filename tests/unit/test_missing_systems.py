@@ -14,12 +14,12 @@ MISSING = {"java and mvn": "kafka", "node and npm": "unleash"}
 """The fixture that needs them, by the programs; PostgreSQL is not looked for on the path alone."""
 
 
-def run_a_test(directory: Path, system: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_a_test(directory: Path, system: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one test that needs a system, as on a machine that has none of the programs that start it."""
     test = directory / f"test_needs_{system}.py"
     test.write_text(f"def test_it({system}):\n    raise AssertionError('ran without it')\n")
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "FLIPBACK_KAFKA")}
-    options = ["-c", "pyproject.toml", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    options = ["-c", "pyproject.toml", "-p", "tests.conftest", "-p", "no:cacheprovider", *more]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(test)],
         cwd=ROOT,
@@ -31,9 +31,11 @@ def run_a_test(directory: Path, system: str, **environment: str) -> subprocess.C
     )
 
 
-@pytest.mark.parametrize("missing", MISSING)
-def test_a_missing_system_is_said_in_one_loud_line(tmp_path: Path, missing: str) -> None:
-    done = run_a_test(tmp_path, MISSING[missing])
+@pytest.mark.parametrize(
+    ("missing", "processes"), [("java and mvn", "0"), ("java and mvn", "1"), ("node and npm", "0")]
+)
+def test_a_missing_system_is_said_in_one_loud_line(tmp_path: Path, missing: str, processes: str) -> None:
+    done = run_a_test(tmp_path, MISSING[missing], "-n", processes)
     assert done.returncode == 0, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("NOT TESTED")]
     assert "1 test " in line
@@ -43,7 +45,7 @@ def test_a_missing_system_is_said_in_one_loud_line(tmp_path: Path, missing: str)
 
 @pytest.mark.parametrize(("missing", "ci"), [("java and mvn", "true"), ("java and mvn", "1"), ("node and npm", "true")])
 def test_a_missing_system_fails_in_continuous_integration(tmp_path: Path, missing: str, ci: str) -> None:
-    done = run_a_test(tmp_path, MISSING[missing], CI=ci)
+    done = run_a_test(tmp_path, MISSING[missing], "-n", "1", CI=ci)
     assert done.returncode == 1, done.stdout
     assert "CI must not skip" in done.stdout
 

@@ -1,0 +1,23 @@
+"""What must stay in one process where several run the suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.side_by_side import scope
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("tests/unit/test_wheel.py::test_a", "tests/unit/test_wheel.py::test_b", True),
+        ("tests/unit/test_wheel.py::test_a", "tests/unit/test_web.py::test_a", False),
+        ("tests/integration/test_armed.py::test_a", "tests/integration/test_armed.py::test_b", False),
+        ("tests/chaos/test_starts.py::test_a[0.7]", "tests/chaos/test_starts.py::test_a[1.5]", False),
+        ("tests/chaos/test_three_brokers.py::test_a", "tests/chaos/test_three_brokers.py::test_b", True),
+        ("tests/unit/test_backend_contract.py::test_a[unleash]", "tests/integration/test_unleash.py::test_b", True),
+        ("detectors/fast.py::detectors.fast", "detectors/fast.py::detectors.fast.Day", True),
+    ],
+)
+def test_what_shares_a_fixture_or_needs_much_memory_stays_together(one: str, other: str, together: bool) -> None:
+    assert (scope(one) == scope(other)) is together
