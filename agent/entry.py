@@ -146,13 +146,17 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+UNUSABLE = "the ledger cannot use"
+"""Begins the errors of the disk under the ledger, without which nothing is flipped."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into a LedgerError that names the file."""
     try:
         yield
     except OSError as error:
-        raise LedgerError(f"the ledger cannot use {path}: {error.strerror or error}") from error
+        raise LedgerError(f"{UNUSABLE} {path}: {error.strerror or error}") from error
 
 
 _decoder = msgspec.json.Decoder(Opened | Step | Announced | Writing)

@@ -15,10 +15,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import events
+from agent.armed_group import of_roles
 from agent.backends.contract import FlagBackend, FlagRef, Health
 from agent.commands import BY_HAND, Command, Evidence, issue, sign
 from agent.config import Config, Flag
 from agent.config_load import rules_hash
+from agent.deployment import read_members
 from agent.errors import BackendError, FlipbackError, MalformedEvent
 from agent.events import Event, from_kafka
 from agent.flag_state import FlagStatus
@@ -34,6 +36,8 @@ from streams.topics import Topics, describe
 
 WAIT_S = 30.0
 """How long an executor has to say what became of a command that came to it through Kafka."""
+
+DIRECT_WHERE = "where the executor's state directory is"
 
 _ASK_S = 2.0
 """Seconds for the question what may keep a flip from being seen."""
@@ -125,10 +129,17 @@ async def _against(backend: FlagBackend, flag: Flag) -> Health:
 
 
 async def by_kafka(
-    config: Config, flags: Sequence[Flag], *, reason: str, by: str, step: Callable[[Event], None]
+    config: Config,
+    flags: Sequence[Flag],
+    *,
+    reason: str,
+    by: str,
+    step: Callable[[Event], None],
+    nobody: Callable[[str], None],
 ) -> dict[FlagRef, tuple[FlagStatus, Event | None]]:
     """Send a signed command for each flag, and wait until an executor has said what became of all; `step` gets each of
-    its events. Returns of each flag how it was known before, and the last event, None where none came within WAIT_S.
+    its events, `nobody` why none can be expected, if so. Returns of each flag how it was known before, and the last
+    event, None where none came within WAIT_S.
 
     Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError where nobody knows what
     version a flag has.
@@ -149,12 +160,26 @@ async def by_kafka(
     records = [(f"{command.environment}/{command.flag}".encode(), sign(command, key)) for command in made]
     await send(topics.commands, records, client)
     last: dict[str, Event] = {}
+    # After the send, which it must not hold up: heartbeats may be wrong, and an executor that starts in time obeys.
+    asking = asyncio.create_task(_ask_who_is_there(config, nobody))
     try:
         async with asyncio.timeout(WAIT_S):
             await _follow(topics.events, client, commands, seen, last, step)
     except TimeoutError:
         pass
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
     return {ref: (status, last.get(command.id)) for (ref, status), command in zip(before.items(), made, strict=True)}
+
+
+async def _ask_who_is_there(config: Config, nobody: Callable[[str], None]) -> None:
+    """Call `nobody` with the reason where heartbeats say that no executor would hear of a command."""
+    members = await read_members(config)
+    for obstacle in of_roles(members or ()):
+        # Heartbeats that cannot be read say nothing of anybody.
+        if members is not None and obstacle.what == "executor":
+            nobody(obstacle.why)
 
 
 async def _follow(
@@ -190,7 +215,6 @@ def _known(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> FlagSt
     status = statuses.get((flag.environment, flag.flag))
     if status is None:
         raise FlipbackError(
-            f"no executor has told the state of {flag.environment}/{flag.flag}; use --direct, where the executor's "
-            "state directory is"
+            f"no executor has told the state of {flag.environment}/{flag.flag}; use --direct, {DIRECT_WHERE}"
         )
     return status

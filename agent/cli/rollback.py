@@ -13,6 +13,7 @@ from agent.cli.person import Reason, confirm, user
 if TYPE_CHECKING:
     from agent.config import Config, Flag
     from agent.events import Event
+    from agent.result import ExecutionResult
 
 _NOT_DONE = 4
 _MAYBE_UNSEEN = 6
@@ -89,9 +90,10 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
                 f"safe already: {name} is {flag.safe!r}; nothing was written ({result.outcome}: {result.detail})"
             )
         else:
-            todo = "look at the flag and try again"
-            click.echo(f"flipback: {name}: {result.outcome}: {result.detail or 'not done'}; {todo}", err=True)
+            click.echo(f"flipback: {name}: {result.outcome}: {_undone(result, flag.backend)}", err=True)
             status = _NOT_DONE
+            # What keeps applications from seeing a flip is no news where there is none.
+            continue
         for problem in against.problems:
             click.echo(f"flipback: {name}: LOOK whether applications see it: {problem}", err=True)
             status = status or _MAYBE_UNSEEN
@@ -100,13 +102,26 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
     return status
 
 
+def _undone(result: ExecutionResult, backend: str) -> str:
+    """Why a flag was not made safe, and what to do."""
+    from agent.backends.contract import Outcome
+    from agent.entry import UNUSABLE
+
+    why = result.detail or "not done"
+    if why.startswith(UNUSABLE):
+        todo = f"make room or mend the rights there and try again, or turn the flag off in {backend!r} itself"
+        return f"{why}; nothing was written; {todo}"
+    return f"{why}; {'then' if result.outcome is Outcome.REJECTED else 'look at the flag and'} try again"
+
+
 async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> int:
     import asyncio
+    from datetime import UTC, datetime
 
     from agent import events
     from agent.commands import Reason
     from agent.errors import FlipbackError
-    from agent.rollback import FINAL, WAIT_S, by_kafka
+    from agent.rollback import DIRECT_WHERE, FINAL, WAIT_S, by_kafka
     from streams.errors import StreamsError
 
     done = {
@@ -125,14 +140,19 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
             await asyncio.sleep(_SHOW_EVERY_S)
             click.echo(f"  {time.monotonic() - begun:5.2f} s  waiting for an executor")
 
+    expires = time.time() + config.command.expires
+    until = f"the order expires at {datetime.fromtimestamp(expires, UTC).strftime('%H:%M:%S')}Z and is void then"
+
+    def nobody(why: str) -> None:
+        click.echo(f"flipback: {why}; {until}. Do not wait: use --direct, {DIRECT_WHERE}", err=True)
+
     click.echo(f"sending; an executor has {WAIT_S:.0f} s")
     showing = asyncio.create_task(show_that_it_lasts())
     try:
-        last = await by_kafka(config, flags, reason=reason, by=by, step=step)
+        last = await by_kafka(config, flags, reason=reason, by=by, step=step, nobody=nobody)
     except StreamsError as error:
         raise FlipbackError(
-            f"{error}. Without Kafka: `flipback rollback {flags[0].flag} --direct`, where the executor's state "
-            "directory is"
+            f"{error}. Without Kafka: `flipback rollback {flags[0].flag} --direct`, {DIRECT_WHERE}"
         ) from error
     finally:
         showing.cancel()
@@ -141,7 +161,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
         name = f"{ref.environment}/{ref.flag}"
         if event is None or event.type not in FINAL:
             what = "no executor has answered" if event is None else f"the last word was {event.type}"
-            click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; use --direct", err=True)
+            click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; {until}; use --direct", err=True)
             statuses.append(_NOT_DONE)
         elif event.type in done:
             click.echo(f"{done[event.type]}: {name}, incident {event.data['incident']}")

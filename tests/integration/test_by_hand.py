@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from agent import events, rollback
+from agent import events, heartbeats, rollback
 from agent.cli import rollback as cli_rollback
 from agent.commands import BY_HAND
 from agent.config_load import load
@@ -97,6 +98,14 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 4
         shown = capsys.readouterr()
         assert "waiting for an executor" in shown.out
-        assert "no executor has answered within 1 s; use --direct" in shown.err
+        until = r"the order expires at \d\d:\d\d:\d\dZ and is void then"
+        assert re.search(f"no executor has answered within 1 s; {until}; use --direct", shown.err)
+        # Its heartbeats are not old enough yet to tell that it is dead.
+        assert len(shown.err.splitlines()) == 1
+        monkeypatch.setattr(heartbeats, "AWAY_AFTER", 0.0)
+        monkeypatch.setattr(rollback, "WAIT_S", 5.0)
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 4
+        first, *_ = capsys.readouterr().err.splitlines()
+        assert re.search(f"no executor is alive.*; {until}. Do not wait: use --direct", first)
     finally:
         deployment.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -149,6 +151,35 @@ def test_what_is_only_a_doubt_is_said_and_the_rollback_is_well(home: Home, capsy
     home.cart.with_name("second-name.json").hardlink_to(home.cart)
     assert home.rollback("new-cart") == 0
     assert "production/new-cart: to be looked at: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("of_ledger", "todo"),
+    [
+        (
+            True,
+            "nothing was written; make room or mend the rights there and try again, or turn the flag off in 'files'",
+        ),
+        (False, "make room for it; nothing was written; then try again"),
+    ],
+)
+def test_a_full_disk_is_one_line_with_its_cause_and_what_to_do(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_ledger: bool, todo: str
+) -> None:
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if (".flipback" in os.readlink(f"/proc/self/fd/{descriptor}")) == of_ledger:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = home.cart.read_bytes()
+    assert home.rollback("new-cart") == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.count("No space left on device") == 1
+    assert todo in line
+    assert home.cart.read_bytes() == before
 
 
 def test_who_did_it_and_why_is_in_the_ledger_and_told_later_by_a_running_executor(
