@@ -203,11 +203,14 @@ class Flips:
                 return
             except LedgerError as error:
                 log_event(_logger, "ledger.failed", level=logging.ERROR, step="recover", error=str(error))
+            except Exception as error:
+                # What an earlier process left open may be a write that nobody knows of.
+                log_event(_logger, "recover.failed", level=logging.ERROR, error=repr(error)[:500])
             await asyncio.sleep(RECOVER_EVERY)
 
     async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
         """Look at every managed flag, each backend at its own pace, and publish the states that changed, or were not
-        published for a while; tell what is left to be told. Until cancelled.
+        published for a while. Until cancelled.
         """
 
         async def seen(status: FlagStatus) -> None:
@@ -215,25 +218,18 @@ class Flips:
                 await publish(news)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell())
             for looking in self._looking.values():
                 group.create_task(looking.run(seen))
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """Tell what is left to be told, until cancelled."""
         while True:
             try:
                 await self._executor.tell_pending()
-                await self._tell_resumed()
+                await self._refused.tell(self._executor.halted, self._results.publish, time.time())
             except LedgerError as error:
                 log_event(_logger, "ledger.failed", level=logging.ERROR, error=str(error))
             await asyncio.sleep(TELL_EVERY)
-
-    async def _tell_resumed(self) -> None:
-        """Let the monitor send again what a halt has refused, as soon as a person has resumed."""
-        if self._refused and await self._executor.halted() is None:
-            now = time.time()
-            for raw, result in self._refused.resumed(now):
-                self.later(partial(self._results.publish, raw, result, now))
 
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""

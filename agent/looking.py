@@ -38,7 +38,7 @@ class Looking:
 
     async def run(self, seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
         """Hand to `seen` what is read, until cancelled: all flags every `look_every`, and those that were told of as
-        soon as they are. Raises what `seen` raises.
+        soon as they are. What `seen` raises is this flag's problem.
         """
         async with asyncio.TaskGroup() as group:
             if isinstance(self._backend, Follows):
@@ -68,7 +68,7 @@ class Looking:
     async def _read(self, refs: Iterator[FlagRef], seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
         for ref in refs:
             try:
-                status = await self._look(ref.flag, ref.environment)
+                await seen(await self._look(ref.flag, ref.environment))
             except BackendError as error:
                 self.failing[ref] = str(error)
                 continue
@@ -79,7 +79,6 @@ class Looking:
                 self.failing[ref] = f"an error of flipback in backend {self._name}: {error!r}"[:500]
                 continue
             self.failing.pop(ref, None)
-            await seen(status)
 
     async def _follow(self, backend: Follows) -> None:
         """Follow, and again where that ends: it only makes looks earlier, so its failure is no failure of the role."""

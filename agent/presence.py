@@ -93,6 +93,7 @@ class Presence:
             ledger=ledger,
         )
         self._separate: str | None = None
+        self._watchdog = Watchdog(self.id, self.members)
         self.heart = Heart(self.beat, self._send)
 
     def beat(self) -> Heartbeat:
@@ -142,17 +143,10 @@ class Presence:
 
     async def watch(self, announce: Callable[[Event], object]) -> None:
         """Announce who is missing or does not fit, and when that is over. Until cancelled."""
-        watchdog = Watchdog(self.id, self.members)
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            try:
-                found = watchdog.look(of_group(self._wanted, self._view()), time.monotonic())
-                self._compare_ledgers()
-            except Exception as error:
-                # It must not end what turns flags back.
-                log_event(_logger, "watchdog.failed", level=logging.ERROR, error=repr(error))
-                continue
-            for news in found:
+            self._compare_ledgers()
+            for news in self._watchdog.look(of_group(self._wanted, self._view()), time.monotonic()):
                 announce(group_event(news.what, news.reason, begun=news.begun, at=time.time()))
 
     def _compare_ledgers(self) -> None:

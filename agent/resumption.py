@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from agent.commands import Reason
@@ -19,9 +20,6 @@ class Refused:
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[bytes, ExecutionResult]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     def note(self, raw: bytes, result: ExecutionResult) -> None:
         """Take in what became of a command that came as `raw`."""
         if result.command is None:
@@ -32,8 +30,16 @@ class Refused:
             if len(self._waiting) > _MOST:
                 del self._waiting[next(iter(self._waiting))]
 
-    def resumed(self, now: float) -> list[tuple[bytes, ExecutionResult]]:
-        """The answers that replace those given: each command can succeed from `now` (Unix seconds) on. Forgets all."""
-        found = [(raw, replace(result, detail=RESUMED, retry_at=now)) for raw, result in self._waiting.values()]
+    async def tell(
+        self,
+        halted: Callable[[], Awaitable[str | None]],
+        publish: Callable[[bytes, ExecutionResult, float], Awaitable[None]],
+        now: float,
+    ) -> None:
+        """Where all is `halted` no longer, publish that each command can succeed from `now` (Unix seconds) on, once."""
+        if not self._waiting or await halted() is not None:
+            return
+        waiting = [*self._waiting.values()]
         self._waiting.clear()
-        return found
+        for raw, result in waiting:
+            await publish(raw, replace(result, detail=RESUMED, retry_at=now), now)

@@ -9,7 +9,8 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from agent import aftermath, topics
 from agent.aftermath import AftermathWatch
@@ -41,6 +42,7 @@ from agent.topic_watch import TopicWatch
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
+from agent.works import Works
 from detectors.spec import longest_lookback, longest_window
 from detectors.windows import DISPLAY
 from streams.app import send_until_acknowledged
@@ -83,6 +85,7 @@ async def run(config: Config, roles: Sequence[Role], stop: asyncio.Event, *, end
         try:
             done, _ = await asyncio.wait({failed, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
             if ready in done:
+                ready.result()
                 # What is there now stays. Gone through again each time, it made a collection of 65 ms, in which every
                 # thread waits, and a flip too.
                 gc.collect()
@@ -128,7 +131,7 @@ class Worker:
         self._liveness: dict[Role, Liveness] = {}
         self._topic_watch: TopicWatch | None = None
         self._recovered = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._works = Works(self.publisher.event)
 
     @contextlib.asynccontextmanager
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
@@ -151,7 +154,7 @@ class Worker:
                 await self.web.start()
                 stack.push_async_callback(self.web.stop)
                 for topic in self._tables:
-                    self._begin(f"reading {topic}", self._follow(topic), stack)
+                    self._works.begin(f"reading {topic}", partial(self._follow, topic), stack)
                 if self.flips is not None:
                     stack.push_async_callback(self.flips.close)
                 apps = self.apps()
@@ -161,34 +164,31 @@ class Worker:
                 stack.push_async_callback(lambda: asyncio.gather(*(app.stop() for app in apps.values())))
                 await asyncio.gather(*(app.start() for app in apps.values()))
                 stack.push_async_callback(self.publisher.outbox.flush, _FLUSH_WITHIN)
-                self._begin("watching topics", self.publisher.watch(), stack)
-                self._begin("reading heartbeats", presence.follow(), stack)
+                self._works.begin("watching writes", self.publisher.watch, stack)
+                self._works.begin("reading heartbeats", presence.follow, stack)
                 stack.push_async_callback(presence.heart.leave)
-                self._begin("publishing heartbeats", presence.heart.run(), stack)
+                self._works.begin("publishing heartbeats", presence.heart.run, stack)
                 if "monitor" in self.roles or "executor" in self.roles:
-                    self._begin("watching the others", presence.watch(self.publisher.event), stack)
+                    self._works.begin("watching the others", partial(presence.watch, self.publisher.event), stack)
                 if self.ingest is not None:
                     counted = self.ingest.ingest.counts.telemetry
-                    self._begin("watching telemetry", TelemetryWatch().run(counted, self.publisher.event), stack)
+                    watch = partial(TelemetryWatch().run, counted, self.publisher.event)
+                    self._works.begin("watching telemetry", watch, stack)
                 if self.flips is not None:
-                    self._begin("watching flags", self._watch_flags(self.flips), stack)
-                    self._begin("checking backends", self._check_flips(self.flips), stack)
+                    self._works.begin("watching flags", partial(self._watch_flags, self.flips), stack)
+                    self._works.begin("telling what was done", partial(self._tell, self.flips), stack)
+                    self._works.begin("checking backends", partial(self._check_flips, self.flips), stack)
                 self._liveness = {role: Liveness(app, role, self._owned(role)) for role, app in apps.items()}
                 groups = {role: app.conf.id for role, app in apps.items()}
                 self._topic_watch = TopicWatch(
                     self.config, groups, self.connection.client, self.publisher.event, self._liveness
                 )
-                self._begin("looking at topics", self._topic_watch.run(), stack)
+                self._works.begin("looking at topics", self._topic_watch.run, stack)
                 yield
 
     def _owned(self, role: Role) -> Callable[[], Iterable[Source]] | None:
         made = self.ingest if role == "ingest" else self.monitor if role == "monitor" else None
         return None if made is None else made.owned
-
-    def _begin(self, name: str, work: Coroutine[None, None, None], stack: contextlib.AsyncExitStack) -> None:
-        """Start work that lasts as long as the process; `watch` tells when it fails."""
-        self._tasks[name] = asyncio.create_task(work, name=name)
-        stack.push_async_callback(_cancel, self._tasks[name])
 
     def _make_roles(self, partitions: Mapping[str, int]) -> None:
         config, lookback = self.config, longest_lookback(self.specs)
@@ -335,7 +335,12 @@ class Worker:
         """Keep a table up to its topic."""
         async for read in read_topic(topic, self.connection.client):
             for record in read.records:
-                self._tables[topic](record.value)
+                try:
+                    self._tables[topic](record.value)
+                except Exception as error:
+                    # It would be read again by whoever starts next, and end that too.
+                    fields = {"topic": topic, "offset": record.offset, "error": repr(error)[:500]}
+                    log_event(_logger, "record.failed", level=logging.ERROR, **fields)
             if read.at_end:
                 self._at_end.add(topic)
                 if len(self._at_end) == len(self._tables):
@@ -350,9 +355,14 @@ class Worker:
     async def _watch_flags(self, flips: Flips) -> None:
         """Publish the state of every managed flag, at once when it changes."""
         await self._tables_read.wait()
-        flips.recover()
-        self._recovered.set()
+        if not self._recovered.is_set():
+            flips.recover()
+            self._recovered.set()
         await flips.watch(self._publish)
+
+    async def _tell(self, flips: Flips) -> None:
+        await self._recovered.wait()
+        await flips.tell()
 
     async def _check_flips(self, flips: Flips) -> None:
         """Announce what would stop a flip when it begins and when it is over."""
@@ -388,7 +398,7 @@ class Worker:
 
     def _problems_of(self, role: Role) -> list[str]:
         """What keeps a role from its work, although it reads or stands by."""
-        problems = self._unread(role)
+        problems = [*self._unread(role), *self._works.problems()]
         if role != "ingest":
             problems += self.publisher.problems()
         if role == "executor" and self.flips is not None:
@@ -411,7 +421,7 @@ class Worker:
         unread = {role: self._unread(role) for role in roles}
         in_use = {name for name, status in self.known.flags.items() if not status.safe}
         return Said(
-            obstacles_of(roles, self.flips, self.publisher.problems(), unread, in_use),
+            [*obstacles_of(roles, self.flips, self.publisher.problems(), unread, in_use), *self._works.obstacles()],
             None if self.flips is None else self.flips.halt,
             telemetry_of(self.ingest, [telemetry.topic for telemetry in self.config.telemetry]),
         )
@@ -431,9 +441,7 @@ class Worker:
             for role, app in self.apps().items():
                 if app.crashed or app.should_stop:
                     raise RoleFailed(f"{role} ended: {app.crash_reason!r}; see the log above")
-            for name, task in self._tasks.items():
-                if task.done():
-                    raise RoleFailed(f"{name} ended: {task.exception()!r}; see the log above") from task.exception()
+            self._works.look()
             for liveness in self._liveness.values():
                 stuck = liveness.stuck(time.monotonic())
                 if stuck is not None:
@@ -442,9 +450,3 @@ class Worker:
             if unread:
                 raise RoleFailed(f"{unread}; the process ends so that it is started anew")
             await asyncio.sleep(0.5)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    # What made it fail was raised by `watch`.
-    await asyncio.wait([task])

@@ -91,13 +91,13 @@ class Emitter:
 
     async def _run(self) -> None:
         while True:
-            async with self._producer() as producer:
-                try:
+            try:
+                async with self._producer() as producer:
                     await producer.start()
-                except (KafkaError, OSError) as error:
-                    self._log("emitter.unconnected", error)
-                else:
                     await self._pump(producer)
+            except Exception as error:
+                # Whatever it is: without this task samples would wait, and be given up, without a word.
+                self._log("emitter.unconnected", error)
             await asyncio.sleep(_RETRY_AFTER)
 
     @contextlib.asynccontextmanager

@@ -229,7 +229,8 @@ class Outbox:
                     await asyncio.wait(open_, timeout=_AFTER_WITHIN)
                 results = await asyncio.gather(*(self._send(item.record) for item in items), return_exceptions=True)
                 lane.under_way = 0
-                failed = [(item, r) for item, r in zip(items, results, strict=True) if isinstance(r, Exception)]
+                # A client that ends cancels what it has not sent: that was not written either.
+                failed = [(item, r) for item, r in zip(items, results, strict=True) if isinstance(r, BaseException)]
                 if len(failed) < len(items):
                     lane.since, lane.error, delay = self._monotonic(), "", _RETRY_FIRST
                 for item, result in zip(items, results, strict=True):
@@ -246,7 +247,7 @@ class Outbox:
         finally:
             lane.task = None
 
-    def _failed(self, lane: _Lane, item: _Item, error: Exception) -> None:
+    def _failed(self, lane: _Lane, item: _Item, error: BaseException) -> None:
         """Queue a record again that was not taken, unless the topic takes others but never this one."""
         topic = item.record.topic
         if not lane.error:
@@ -273,7 +274,7 @@ class Outbox:
         self._make_room(lane)
 
 
-def _may_be_taken_later(error: Exception) -> bool:
+def _may_be_taken_later(error: BaseException) -> bool:
     """Is it the topic or the broker that does not take the record now, and not the record?"""
     cause = error.__cause__ if error.__cause__ is not None else error
     return bool(getattr(cause, "retriable", False))

@@ -173,16 +173,24 @@ async def test_following_that_fails_is_taken_up_again_and_looking_goes_on(
     assert pushing.followed == 4
 
 
-async def test_a_failure_to_publish_ends_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_to_publish_is_that_flags_problem_and_looking_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watched = Watched(tmp_path, monkeypatch, Slow(0.01), Slow(0.01))
+    publish, broken = watched.publish, True
 
-    async def broken(_: FlagStatus) -> None:
-        raise ZeroDivisionError
+    async def fails(status: FlagStatus) -> None:
+        if broken and status.flag == "a":
+            raise ZeroDivisionError
+        await publish(status)
 
-    with pytest.raises(ExceptionGroup) as raised:
-        await watched.flips.watch(broken)
-    assert raised.group_contains(ZeroDivisionError)
-    await watched.flips.close()
+    monkeypatch.setattr(watched, "publish", fails)
+    async with watched.running():
+        await watched.until(lambda: bool(watched.flips.unreadable()) and watched.variants("b") == ["on"])
+        (problem,) = watched.flips.unreadable()
+        assert "ZeroDivisionError" in problem
+        broken = False
+        await watched.until(lambda: watched.flips.unreadable() == [])
 
 
 async def test_what_would_stop_a_flip_is_heard_of_all_backends_although_one_hangs(

@@ -30,7 +30,7 @@ class Broker:
         self.now = 0.0
         self.open = asyncio.Event()
         self.open.set()
-        self.refuse: Callable[[Record], Exception | None] = lambda record: None
+        self.refuse: Callable[[Record], BaseException | None] = lambda record: None
 
     async def send(self, record: Record) -> None:
         self.asked += 1
@@ -92,6 +92,17 @@ async def test_what_a_topic_does_not_take_is_written_in_order_when_it_does_again
     assert sorted(broker.values()) == [b"%d" % n for n in range(5)]
     if error.retriable:  # type: ignore[attr-defined]
         assert broker.values() == [b"%d" % n for n in range(5)]
+
+
+async def test_what_a_client_cancelled_when_it_ended_is_written_by_the_next(broker: Broker) -> None:
+    broker.refuse = lambda record: asyncio.CancelledError()
+    box = outbox(broker)
+    done = box.put(event(b"a"))
+    await turns()
+    assert not done.done()
+    broker.refuse = lambda record: None
+    await done
+    assert broker.values() == [b"a"]
 
 
 async def test_a_topic_that_takes_nothing_is_tried_with_one_record_at_a_time(broker: Broker) -> None:
