@@ -123,8 +123,10 @@ class Executor:
     def refuse(self, raw: bytes) -> Decided | None:
         """Refuse bytes that no accepted key has signed; None where they are to be counted only."""
         suppressed = self._untrusted.admit()
-        refusal = None if suppressed is None else verify(raw, self._publics)
-        if suppressed is None or not isinstance(refusal, Rejection):
+        if suppressed is None:
+            return None
+        refusal = verify(raw, self._publics)
+        if isinstance(refusal, Command):
             return None
         result = ExecutionResult(Outcome.REJECTED, refusal.detail, refusal.reason)
         return Decided(result, partial(self._teller.untrusted, raw, refusal, self._now(), suppressed))

@@ -24,6 +24,9 @@ from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
 settings.register_profile("flipback", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("flipback")
 
+collect_ignore = ["mutation.py"]
+"""Needs what only the environment of `make mutants` has."""
+
 UNTESTED = {
     "kafka": "delivery, recovery and flips on a real Apache Kafka",
     "unleash": "the flag backend on a real Unleash",

@@ -1,8 +1,9 @@
 """`make mutants`: breaks the safety core in thousands of small ways and counts the breaks that the unit tests see.
 
-mutmut makes the mutants and runs the tests that reach each (`[tool.mutmut]` of pyproject.toml names the modules). This
-counts by module. A survivor is left out of the count where it changes no more than the text of a message, or where
-`mutants-equivalent.toml` names it with the reason why it behaves like the original. Exit status 1 below LEAST.
+mutmut, by way of `tests.mutation`, makes the mutants and runs the tests that reach each (`[tool.mutmut]` of
+pyproject.toml names the modules). This counts by module. A survivor is left out of the count where it changes no more
+than the text of a message, or where `mutants-equivalent.toml` names it with the reason why it behaves like the
+original. Exit status 1 below LEAST.
 """
 
 from __future__ import annotations
@@ -82,23 +83,24 @@ def _line(module: str, own: Counter[str]) -> str:
     return f"{module:28} {numbers} {_score(own):7.1%}"
 
 
-def _mutmut(*arguments: str) -> str:
-    program = Path(sys.executable).with_name("mutmut")
-    return subprocess.run([str(program), *arguments], check=True, capture_output=True, text=True).stdout
-
-
 def _results() -> Iterable[Mutant]:
-    for line in _mutmut("results", "--all", "true").splitlines():
-        name, _, status = line.strip().partition(": ")
-        if "__mutmut_" not in name or status == "not checked":
-            continue
-        function = _readable(name)
-        if status in _SEEN:
-            yield Mutant(function, status, "", "")
-            continue
-        diff = [line for line in _mutmut("show", name).splitlines() if not line.startswith(("---", "+++", "@@"))]
-        removed, added = (" ".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in "-+")
-        yield Mutant(function, status, removed, added)
+    # Only in the environment of `make mutants`.
+    from mutmut.__main__ import get_diff_for_mutant, status_by_exit_code, walk_mutatable_files
+    from mutmut.configuration import Config
+    from mutmut.mutation.data import SourceFileMutationData
+
+    Config.ensure_loaded()
+    for path in walk_mutatable_files():
+        found = SourceFileMutationData(path=path)
+        found.load()
+        for name, code in found.exit_code_by_key.items():
+            function, status = _readable(name), str(status_by_exit_code[code])
+            if status == "not checked":
+                continue
+            lines = [] if status in _SEEN else get_diff_for_mutant(name).splitlines()
+            changed = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+            removed, added = (" ".join(line[1:].strip() for line in changed if line.startswith(sign)) for sign in "-+")
+            yield Mutant(function, status, removed, added)
 
 
 def _readable(name: str) -> str:
@@ -110,8 +112,7 @@ def _readable(name: str) -> str:
 
 def main(names: list[str]) -> int:
     """Run the mutants, or those of `names` (patterns of mutmut); print the table and what is unseen."""
-    run = [str(Path(sys.executable).with_name("mutmut")), "run", *names]
-    subprocess.run(run, check=True)
+    subprocess.run([sys.executable, "-m", "tests.mutation", "run", *names], check=True)
     lines, unseen, score = table(_results(), equivalents())
     for mutant in unseen:
         sys.stdout.write(f"unseen: {mutant.function}\n  - {mutant.removed}\n  + {mutant.added}\n")

@@ -20,7 +20,7 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.errors import BackendError, Timeout, Transient
+from agent.errors import BackendError, NotFound, Timeout, Transient
 
 
 class Fault:
@@ -33,9 +33,10 @@ class Fault:
 
 
 class FakeBackend:
-    """One flag. `faults[operation]` is used up from the front, one a call; an exception in it is raised.
+    """One flag, that of the first call.
 
-    `blind`: it has no read-back.
+    `faults[operation]` is used up from the front, one a call; an exception in it is raised.
+    `blind`: it has no read-back. `read_back` are the operations that were asked for by `verify`.
     """
 
     def __init__(self, variant: str = "on", cas: Cas = Cas.NATIVE) -> None:
@@ -45,10 +46,12 @@ class FakeBackend:
         self.variant = variant
         self.writes: list[str] = []
         self.written_by: list[str] = []
+        self.read_back: list[str] = []
         self.calls: list[str] = []
         self.faults: defaultdict[str, list[str | BackendError]] = defaultdict(list)
         self.blind = False
         self._edits = 0
+        self._ref: FlagRef | None = None
 
     def edit(self, variant: str) -> None:
         """A person sets the flag."""
@@ -56,18 +59,19 @@ class FakeBackend:
         self._edits += 1
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
-        await self._begin("read", deadline)
+        await self._begin("read", ref, deadline)
         return self._state()
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
-        await self._begin("snapshot", deadline)
+        await self._begin("snapshot", ref, deadline)
         return Snapshot(flag=ref.flag, environment=ref.environment, state=self._state(), identity=str(self._edits))
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        return await self._write("apply", target, expect, op_id, deadline)
+        return await self._write("apply", ref, target, expect, op_id, deadline)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
-        await self._begin("verify", deadline)
+        await self._begin("verify", snapshot.ref, deadline)
+        self.read_back.append(op_id)
         if self.blind:
             return ReadBack(Verdict.UNKNOWN, None)
         if self.variant == target:
@@ -76,7 +80,7 @@ class FakeBackend:
         return ReadBack(Verdict.UNTOUCHED if untouched else Verdict.OTHER, self._state())
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        return await self._write("restore", snapshot.state.raw, expect, op_id, deadline)
+        return await self._write("restore", snapshot.ref, snapshot.state.raw, expect, op_id, deadline)
 
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
@@ -89,19 +93,25 @@ class FakeBackend:
     async def close(self) -> None:
         pass
 
-    async def _begin(self, operation: str, deadline: float) -> str | None:
+    async def _begin(self, operation: str, ref: FlagRef, deadline: float) -> str | None:
         self.calls.append(operation)
+        self._ref = self._ref or ref
+        if ref != self._ref:
+            raise NotFound(f"there is no {ref}")
+        left = deadline - time.monotonic()
         # Others get their turn here, as they would while an answer is on its way.
         await asyncio.sleep(0)
         fault = self.faults[operation].pop(0) if self.faults[operation] else None
         if isinstance(fault, BackendError):
             raise fault
         if fault == Fault.HANG:
-            await self._hang(deadline)
+            await self._hang(left)
         return fault
 
-    async def _write(self, operation: str, variant: str, expect: str, op_id: str, deadline: float) -> WriteResult:
-        fault = await self._begin(operation, deadline)
+    async def _write(
+        self, operation: str, ref: FlagRef, variant: str, expect: str, op_id: str, deadline: float
+    ) -> WriteResult:
+        fault = await self._begin(operation, ref, deadline)
         if self.variant == variant:
             return WriteResult(Outcome.ALREADY, self._state())
         if self.capabilities.cas is not Cas.NONE and self._state().version != expect:
@@ -114,11 +124,11 @@ class FakeBackend:
         if fault == Fault.DROP_AFTER:
             raise Transient("connection reset")
         if fault == Fault.HANG_AFTER:
-            await self._hang(deadline)
+            await self._hang(deadline - time.monotonic())
         return WriteResult(Outcome.APPLIED, self._state())
 
-    async def _hang(self, deadline: float) -> None:
-        await asyncio.sleep(max(0.0, deadline - time.monotonic()))
+    async def _hang(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
         raise Timeout("no answer")
 
     def _state(self) -> FlagState:

@@ -121,6 +121,8 @@ async def test_a_valid_command_makes_the_flag_safe_and_every_step_is_told(desk: 
     assert result.status.safe
     assert result.status.version == "g2-v-off"
     assert desk.backend.writes == ["off"]
+    # A backend that keeps the operation beside the flag is asked for the very one.
+    assert desk.backend.written_by == desk.backend.read_back == [command().id]
     assert desk.types == DONE
     assert msgspec.convert(desk.told[0].data["command"], Command) == command()
     # The definition may hold secrets: what is published names it, what restores it stays in the ledger.
@@ -250,8 +252,8 @@ async def test_a_persons_edit_in_the_middle_of_a_flip_stays(
 ) -> None:
     original = desk.backend._begin
 
-    async def edit_first(name: str, deadline: float) -> str | None:
-        fault = await original(name, deadline)
+    async def edit_first(name: str, ref: FlagRef, deadline: float) -> str | None:
+        fault = await original(name, ref, deadline)
         if name == operation:
             desk.backend.edit("beta")
         return fault
@@ -268,10 +270,10 @@ async def test_a_flag_turned_on_again_before_the_flip_was_read_back_is_a_new_ver
 ) -> None:
     original = desk.backend._begin
 
-    async def edit_first(name: str, deadline: float) -> str | None:
+    async def edit_first(name: str, ref: FlagRef, deadline: float) -> str | None:
         if name == "verify":
             desk.backend.edit("on")
-        return await original(name, deadline)
+        return await original(name, ref, deadline)
 
     monkeypatch.setattr(desk.backend, "_begin", edit_first)
     result = await desk.execute(signed())

@@ -1,0 +1,142 @@
+"""mutmut as `make mutants` runs it: methods of dataclasses are mutated too, and the tests are collected once.
+
+mutmut by itself leaves out decorated classes and functions, among them the limits of flips, and has pytest collect its
+tests anew for each of three thousand mutants, which takes longer than most of them run. Properties are tried on fewer
+examples, always the same ones. Needs the environment of `make mutants`; what is replaced are inner parts of the
+versions that `requirements-mutants.txt` pins.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import libcst as cst
+import mutmut
+import mutmut.__main__ as program
+import pytest
+from _pytest.config import _prepareconfig
+from _pytest.main import Session
+from mutmut.configuration import Config
+from mutmut.mutation import file_mutation
+from mutmut.utils.file_utils import change_cwd
+
+HARMLESS = frozenset({"dataclass", "property", "contextmanager"})
+"""Decorators that may be given a mutated function or class."""
+
+EXAMPLES = 25
+"""At most so many examples of a property are tried on a mutant."""
+
+_TIMED_OUT = 36
+"""The exit status of a child that mutmut takes for a timeout."""
+
+_skip = file_mutation.MutationVisitor._skip_node_and_children
+_arrange = file_mutation.function_trampoline_arrangement
+
+
+def _harmless(node: cst.FunctionDef | cst.ClassDef) -> bool:
+    for decorator in node.decorators:
+        named = decorator.decorator.func if isinstance(decorator.decorator, cst.Call) else decorator.decorator
+        if not isinstance(named, cst.Name) or named.value not in HARMLESS:
+            return False
+    return True
+
+
+def skip(self: file_mutation.MutationVisitor, node: cst.CSTNode) -> bool:
+    """Is a node left as it is? As mutmut says, but for what a harmless decorator decorates."""
+    if isinstance(node, cst.Decorator):
+        return True
+    if isinstance(node, cst.FunctionDef | cst.ClassDef) and node.decorators and _harmless(node):
+        return False
+    return bool(_skip(self, node))
+
+
+def arrange(function: cst.FunctionDef, mutants: Iterable[Any], class_name: str | None) -> Any:
+    """The mutated copies of a function without its harmless decorators, which decorate what chooses between them."""
+    if not _harmless(function):
+        return _arrange(function, mutants, class_name)
+    declared, methods, assigned, names = _arrange(function.with_changes(decorators=[]), mutants, class_name)
+    chosen = methods[0].with_changes(decorators=[*function.decorators, *methods[0].decorators])
+    return declared, [chosen, *methods[1:]], assigned, names
+
+
+class FewExamples:
+    """A pytest plugin."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        # Imported before pytest it would be a module whose assertions pytest cannot rewrite, which is a warning.
+        from hypothesis import settings
+
+        for item in items:
+            test = getattr(item, "obj", None)
+            own = getattr(test, "_hypothesis_internal_use_settings", None)
+            if own is not None:
+                few = min(EXAMPLES, own.max_examples)
+                test._hypothesis_internal_use_settings = settings(  # type: ignore[union-attr]
+                    own, max_examples=few, derandomize=True, database=None
+                )
+
+
+class Collected(program.PytestRunner):  # type: ignore[misc]
+    """Runs the tests of a mutant, in the child that mutmut forks for it, from what its parent has collected."""
+
+    def execute_pytest(self, params: list[str], **kwargs: Any) -> int:
+        return int(super().execute_pytest(params, plugins=[*kwargs.pop("plugins", ()), FewExamples()], **kwargs))
+
+    def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
+        """Run tests until one fails: 0 where none does."""
+        if mutant_name is not None:
+            return self._run(tests)
+        if os.environ["MUTANT_UNDER_TEST"]:
+            return int(super().run_tests(mutant_name=None, tests=tests))
+        # Nothing is broken yet: what fails in a child now would count as seen in each mutant.
+        self._collect()
+        child = os.fork()
+        if not child:
+            os._exit(self._run(sorted(tests, key=mutmut.duration_by_test.__getitem__)))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            super().run_tests(mutant_name=None, tests=tests)
+        return status
+
+    def _collect(self) -> None:
+        selection = Config.get().pytest_add_cli_args_test_selection
+        arguments = ["--rootdir=.", "-q", "-s", *self._pytest_add_cli_args, *selection]
+        with change_cwd("mutants"), program.CatchOutput():
+            self._config = _prepareconfig(arguments, [FewExamples()])
+            self._config._do_configure()
+            self._session = Session.from_config(self._config)
+            self._config.hook.pytest_sessionstart(session=self._session)
+            self._items = {item.nodeid: item for item in self._session.perform_collect()}
+            self._temporary: Path = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+
+    def _run(self, tests: Iterable[str]) -> int:
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(_TIMED_OUT))
+        items = [self._items[name] for name in tests]
+        with change_cwd("mutants"), TemporaryDirectory(dir=self._temporary) as own:
+            # Two children must not meet in a directory.
+            self._config._tmp_path_factory._basetemp = Path(own)  # type: ignore[attr-defined]
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_REAL, 20.0 + 10.0 * mutmut.duration_by_test[item.nodeid])
+                self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self._session.testsfailed:
+                    return 1
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        return 0
+
+
+def main() -> None:
+    """Run mutmut's command line with the arguments that were given."""
+    file_mutation.MutationVisitor._skip_node_and_children = skip
+    file_mutation.function_trampoline_arrangement = arrange
+    program.PytestRunner = Collected
+    program.cli(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
