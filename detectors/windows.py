@@ -112,12 +112,12 @@ class Window:
         result[known] = count_above(self._bins, self._octaves, rows[known], first_bin[known])
         return result
 
-    def counts(self, slot: int, since: int = 0) -> Int:
+    def counts(self, slot: int, since: int) -> Int:
         """See `detectors.by_instance.counts_of`. Reads the log."""
         self.settle()
         return counts_of(self._log, slot, since)
 
-    def instances(self, slot: int, since: int = 0) -> dict[int, Int]:
+    def instances(self, slot: int, since: int) -> dict[int, Int]:
         """See `detectors.by_instance.instances_of`. Reads the whole log: for rare use."""
         self.settle()
         return instances_of(self._log, slot, since)
@@ -193,7 +193,8 @@ class WindowStore:
         """All windows hold [end - w, end); None before the first second."""
         self.display = display
         self.max_scopes = max_scopes
-        self._start: int | None = None
+        self._start: int
+        """The first second; there is none before `end`."""
         self._scopes: Slots[Scope] = Slots(max_scopes, (want.scope for want in wants))
         self._instances: Slots[str] = Slots(MAX_INSTANCES)
         self._measures = {name: k for k, name in enumerate(dict.fromkeys(measures))}
@@ -229,7 +230,7 @@ class WindowStore:
         for cells in blocks:
             if np.any(cells.second != second):
                 raise ValueError(f"cells of other seconds than {second}: {cells.second[cells.second != second][:3]}")
-        self._start = second if self._start is None else self._start
+        self._start = second if self.end is None else self._start
         self.end = second + 1
         for window in self._windows.values():
             window.expire(self.end - window.seconds)
@@ -331,7 +332,7 @@ class WindowStore:
 
     def span(self, seconds: int) -> int:
         """Return how many seconds of a window the store has been running for."""
-        return 0 if self.end is None or self._start is None else min(seconds, self.end - self._start)
+        return 0 if self.end is None else min(seconds, self.end - self._start)
 
     def scopes(self) -> list[Scope]:
         """Return the scopes that have a place now. Their list has changed when `scope_changes` has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,10 +47,10 @@ def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int
         assert above[at] == sum(value >= first for value in values)
         dense = np.zeros(BINS, dtype=np.int64)
         dense[list(bins)] = list(bins.values())
-        np.testing.assert_array_equal(window.histogram(int(rows[at])), dense)
+        np.testing.assert_array_equal(window.histogram(int(rows[at])), dense, strict=True)
     assert np.isnan(found[3:]).all()
     assert above[3:].tolist() == [0, 0]
-    assert window.histogram(every[3]).tolist() == [0] * BINS
+    np.testing.assert_array_equal(window.histogram(every[3]), np.zeros(BINS, dtype=np.int64), strict=True)
 
 
 def test_more_latencies_than_a_bin_can_count_have_no_rank() -> None:
@@ -77,6 +78,7 @@ def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
     for since, seconds in ((0, range(4, 8)), (4, range(4, 8)), (6, range(6, 8)), (7, [7]), (8, [])):
         counts = windows.counts(A, 4, since)
         assert len(counts) == len(COUNTS)
+        assert counts.dtype == np.int64
         assert (counts[REQUESTS], counts[ERRORS]) == (sum(1 << s for s in seconds), len(seconds))
         found = windows.instances(A, 4, since)
         expected = {f"pod-{odd}": sum(1 << s for s in seconds if s % 2 == odd) for odd in (0, 1)}
@@ -84,11 +86,18 @@ def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
             name: n for name, n in expected.items() if n
         }
         assert list(found) == sorted(found)
-    assert windows.counts(A, 4).tolist() == windows.counts(A, 4, 4).tolist()
     assert windows.counts(A, 5)[REQUESTS] == sum(1 << s for s in range(3, 8))
     # B is shown, but nobody asked for it over 4 s.
     assert windows.counts(B, 4).tolist() == [0] * len(COUNTS)
+    assert windows.counts(B, 4).dtype == np.int64
     assert (windows.instances(B, 4), windows.counts(B, 5)[REQUESTS]) == ({}, 45)
+
+
+def test_counts_are_of_the_whole_window_where_no_second_is_named() -> None:
+    windows = store(Want(A, 4))
+    windows.advance(0, cells(0, (A, Bucket({"requests": 3}, instances={"pod": {"requests": 2}}))))
+    assert windows.counts(A, 4)[REQUESTS] == 3
+    assert windows.instances(A, 4)["pod"][REQUESTS] == 2
 
 
 def test_an_instance_of_which_a_window_tells_has_its_name() -> None:
@@ -140,3 +149,55 @@ def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -
             name: n.tolist() for name, n in other.instances(A, 5).items()
         }
         assert (one.newest(B), one.active(), one.end) == (other.newest(B), other.active(), other.end)
+
+
+def test_what_a_prepared_block_names_but_has_no_cell_of_takes_no_room() -> None:
+    windows = store(max_scopes=2)
+    block = cells(1, (A, Bucket(instances={"pod": {"requests": 1}})))
+    block = replace(
+        block, scopes=(D, C, A), scope=block.scope + 2, instances=("ghost", "pod"), instance_id=block.instance_id + 1
+    )
+    assert sorted(windows.prepared(block)) == [1]
+    assert [windows.slot(scope) for scope in (A, C, D)] == [0, -1, -1]
+    assert windows.instance(0) == "pod"
+    with pytest.raises(KeyError):
+        windows.instance(1)
+
+
+def test_nothing_is_prepared_of_which_not_all_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectors.windows.MAX_INSTANCES", 1)
+    of_two = [Bucket(instances={name: {"requests": 1}}) for name in ("a", "b")]
+    assert store(max_scopes=1).prepared(cells(1, (A, requests(1)), (B, requests(1)))) == {}
+    assert store(max_scopes=2).prepared(cells(1, (A, of_two[0]), (B, of_two[1]))) == {}
+    assert sorted(store(max_scopes=2).prepared(cells(1, (A, of_two[0]), (B, of_two[0])))) == [1]
+    assert store().prepared(cells(1)) == {}
+
+
+def test_who_is_not_in_a_prepared_second_was_not_seen_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectors.windows.MAX_INSTANCES", 2)
+    windows = store(display=3)
+    windows.advance(1, cells(1, (A, Bucket(instances={"gone": {"requests": 1}}))))
+    other = Bucket({"requests": 1}, instances={"here": {"requests": 1}})
+    prepared = windows.prepared(join([cells(second, (B, other)) for second in range(2, 7)]))
+    for second in range(2, 7):
+        windows.advance_prepared(second, prepared[second])
+    assert (windows.newest(A), windows.newest(B), windows.active()) == (1, 6, [B])
+    # Whoever has left every window makes room for another.
+    windows.advance(7, cells(7, (B, Bucket(instances={"new": {"requests": 1}}))))
+    assert list(windows.instances(B, 3)) == ["here", "new"]
+
+
+def test_what_outlives_the_windows_is_known_again_after_a_restart_and_what_was_seen_since_stays() -> None:
+    wants = Want(D, 3), Want(A, 3), Want(B, 9), Want(C, 9), Want(A, 9)
+    before, after = store(*wants), store(*wants)
+    before.advance(100, cells(100, (A, requests(1)), (B, requests(1))))
+    before.advance(190, cells(190, (A, requests(1))))
+    after.advance(200, cells(200, (C, requests(1))))
+    after.recall(before.memory())
+    slots = np.array([after.slot(scope) for scope in (A, B, C)])
+    assert after.seen_at(slots).tolist() == [190, 100, 200]
+    assert after.newest(D) is None
+    seen = {(scope, seconds) for scope, seconds, _ in wants if after.window(seconds).seen[after.row(scope, seconds)]}
+    assert seen == {(A, 3), (B, 9), (C, 9), (A, 9)}
+    assert after.window(5).seen[slots].all()
+    assert not after.window(5).seen[after.slot(D)]
