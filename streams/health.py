@@ -23,7 +23,8 @@ class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     """A trigger's verdict at the end of the second; `value` is None where nothing can be said.
 
     `unknown_since` is the event time since when it is unknown, or ok without some instances, while its flag is in use,
-    None where it is not; `told` says that an inability was announced for that.
+    None where it is not; one that is known again keeps it until that is trusted (`streams.standing`). `told` says that
+    an inability was announced for that.
     """
 
     flag: str

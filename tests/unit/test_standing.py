@@ -23,11 +23,12 @@ LATE = (SERVICE, counts(98, 1, late=2))
 class Watched:
     """Triggers of a flag, second by second."""
 
-    def __init__(self, *specs: TriggerSpec, in_use: bool = True) -> None:
+    def __init__(self, *specs: TriggerSpec, in_use: bool | None = True) -> None:
         self.bench = Bench(*specs)
         self.standing = StandingUnknown(specs)
         self.specs = specs
-        self.standing.flag("production", "new", in_use=in_use)
+        if in_use is not None:
+            self.standing.flag("production", "new", in_use=in_use)
 
     def see(self, seconds: int, *rows: Row) -> list[Standing]:
         found: list[Standing] = []
@@ -54,6 +55,7 @@ def test_what_is_never_seen_is_told_once_after_unknown_alert() -> None:
 def test_it_ends_when_the_verdict_is_known_again_or_the_flag_is_safe() -> None:
     known, safe = Watched(rule()), Watched(rule())
     known.see(70), safe.see(70)
+    assert known.see(30, GOOD) == []
     (ended,) = known.see(1, GOOD)
     assert (ended.begun, ended.reason) == (False, "the verdict is known again")
     safe.standing.flag("production", "new", in_use=False)
@@ -64,8 +66,7 @@ def test_it_ends_when_the_verdict_is_known_again_or_the_flag_is_safe() -> None:
 
 def test_a_flag_that_is_safe_or_whose_state_is_not_known_is_nobodys_concern() -> None:
     assert Watched(rule(), in_use=False).see(200) == []
-    unheard = Watched(rule())
-    unheard.standing.flag("production", "new", in_use=False)
+    unheard = Watched(rule(), in_use=None)
     assert unheard.see(200) == []
     # In use at last: what was before counts for nothing.
     unheard.standing.flag("production", "new", in_use=True)
@@ -73,10 +74,63 @@ def test_a_flag_that_is_safe_or_whose_state_is_not_known_is_nobodys_concern() ->
     assert len(unheard.see(1)) == 1
 
 
+def test_what_was_told_goes_on_while_the_state_of_the_flag_is_not_known() -> None:
+    def taken_over() -> Watched:
+        watched = Watched(rule(), in_use=None)
+        watched.standing.recall({("new", "errors", "production/shop"): (900, True)})
+        assert watched.see(100) == []
+        return watched
+
+    in_use, safe, known = taken_over(), taken_over(), taken_over()
+    in_use.standing.flag("production", "new", in_use=True)
+    assert in_use.see(300) == []
+    safe.standing.flag("production", "new", in_use=False)
+    assert [(one.begun, one.reason) for one in safe.see(1)] == [(False, "the flag is safe")]
+    assert [one.reason for one in known.see(40, GOOD)] == ["the verdict is known again"]
+
+
 def test_an_unknown_that_passes_is_not_told() -> None:
     watched = Watched(rule())
     watched.see(20, GOOD)
-    assert [found for _ in range(5) for found in (*watched.see(50), *watched.see(15, GOOD))] == []
+    assert [found for _ in range(5) for found in (*watched.see(50), *watched.see(45, GOOD))] == []
+
+
+@pytest.mark.parametrize("pause", [20, 25, 29])
+def test_an_unknown_that_comes_again_before_it_is_trusted_to_be_over_stands_since_its_beginning(pause: int) -> None:
+    watched = Watched(rule("error_rate > 2% over 1s", alert=300))
+    watched.see(20, GOOD)
+    first = watched.bench.second
+    told = [one for _ in range(600 // (pause + 5)) for one in (*watched.see(5), *watched.see(pause, GOOD))]
+    (begun,) = told
+    assert (begun.begun, begun.since) == (True, first + 1)
+    assert 300 <= begun.t - begun.since < 300 + pause + 5
+    # A minute is a fifth of five.
+    assert watched.see(60 - pause, GOOD) == []
+    assert [one.begun for one in watched.see(1, GOOD)] == [False]
+
+
+def test_bursts_of_late_samples_are_told_though_each_passes() -> None:
+    watched = Watched(rule("error_rate > 2% over 1s", alert=300))
+    watched.see(20, GOOD)
+    told = [one for _ in range(10) for one in (*watched.see(5, LATE), *watched.see(20, GOOD))]
+    (begun,) = told
+    assert (begun.begun, begun.kind) == (True, "missing")
+
+
+def test_late_samples_are_not_told_at_once_because_something_else_was_unknown_before() -> None:
+    watched = Watched(rule("error_rate > 2% over 1s", alert=300))
+    watched.see(50)
+    assert watched.see(29, LATE) == []
+
+
+def test_what_ended_in_seconds_of_which_nothing_is_told_is_told_afterwards() -> None:
+    watched = Watched(rule())
+    assert len(watched.see(70)) == 1
+    for _ in range(50):
+        result = watched.bench.see(GOOD)
+        watched.standing.see(result, watched.bench.store.seen_at(result.own.slots))
+        watched.standing.forget(result)
+    assert [one.begun for one in watched.see(1, GOOD)] == [False]
 
 
 def test_late_samples_are_told_after_thirty_seconds_with_who_sends_them() -> None:
@@ -100,7 +154,7 @@ def test_instances_that_stay_left_out_of_a_verdict_that_is_ok_are_told_and_their
     assert begun.reason == "left out: instance pod-7 (100 % late)"
     assert standing_event(begun).data["reason"].startswith("'errors' unknown in part since ")
     assert sentence(standing_event(begun)).startswith("not all can be judged: ")
-    (ended,) = watched.see(20, GOOD)
+    (ended,) = watched.see(45, GOOD)
     assert (ended.begun, ended.reason) == (False, "the verdict is known again")
 
 
@@ -143,7 +197,7 @@ def test_who_takes_over_goes_on_and_does_not_tell_anew() -> None:
     third.bench.second = second.bench.second
     third.standing.recall({("new", "errors", "production/shop"): (at, True)})
     assert third.see(300) == []
-    assert [one.begun for one in third.see(1, GOOD)] == [False]
+    assert [one.begun for one in third.see(31, GOOD)] == [False]
 
 
 @pytest.mark.parametrize("kind", ["missing", "vanished", "silent", "few_samples", "no_share"])

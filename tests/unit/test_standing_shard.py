@@ -70,7 +70,7 @@ def test_silence_is_announced_and_a_restart_announces_its_end_alone() -> None:
     second_ = shard(published=T + 52, told=told)
     again = feed(second_, T, 12, 10) + feed(second_, T + 12, 100, 0)
     assert begun(again) == []
-    assert [is_begun for _, is_begun in begun(feed(second_, T + 112, 12, 10))] == [False]
+    assert [is_begun for _, is_begun in begun(feed(second_, T + 112, 42, 10))] == [False]
 
 
 def test_an_announcement_that_was_never_written_is_made_by_who_takes_over() -> None:
