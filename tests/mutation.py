@@ -70,7 +70,10 @@ class FewExamples:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         # Imported before pytest it would be a module whose assertions pytest cannot rewrite, which is a warning.
-        from hypothesis import settings
+        from hypothesis import Phase, settings
+
+        # One example that fails is enough, and to look for the smallest takes longer than to find it.
+        phases = Phase.explicit, Phase.generate
 
         for item in items:
             test = getattr(item, "obj", None)
@@ -78,7 +81,7 @@ class FewExamples:
             if own is not None:
                 few = min(EXAMPLES, own.max_examples)
                 test._hypothesis_internal_use_settings = settings(  # type: ignore[union-attr]
-                    own, max_examples=few, derandomize=True, database=None
+                    own, max_examples=few, derandomize=True, database=None, phases=phases
                 )
 
 
