@@ -63,6 +63,7 @@ class Fleet:
             cooldown_s=0.0,
             budget_s=budget_s,
         )
+        self.executor._disk._limit_s = max(2.0, budget_s / 5)
 
     def reborn(self, budget_s: float = 2.0) -> Fleet:
         """The next process on the same disk, to which the flags' states have been published."""

@@ -77,7 +77,10 @@ async def test_a_clock_set_back_after_a_flip_does_not_end_its_time(tmp_path: Pat
 def test_an_executor_whose_clock_is_a_little_ahead_counts(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     flipped(ledger, 1000.0)
-    assert Cooldown(ledger, 60.0).refusal(REF, 1000.0 - CLOCK_SKEW_S) is not None
+    refusal = Cooldown(ledger, 60.0).refusal(REF, 1000.0 - CLOCK_SKEW_S)
+    # It counts as one of this moment.
+    assert refusal is not None
+    assert refusal.over_at == 1060.0 - CLOCK_SKEW_S
 
 
 def test_own_flips_age_by_the_monotonic_clock_where_the_wall_clock_was_set_back(tmp_path: Path) -> None:
