@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from agent.armed import VERDICTS, Arming, arming
@@ -10,18 +9,14 @@ from agent.armed_view import View, wanted
 from agent.automation import Automation, words
 from agent.config import Config
 from agent.errors import LedgerError
-from agent.heartbeats import Member, Members, Obstacle, alive
+from agent.heartbeats import Member, Obstacle, alive, members_of
 from agent.kafka import connection
 from agent.status import Status
 from agent.topics import foreign
-from streams.errors import TopicError
 from streams.log import read_to_end
 from streams.topics import Topics, present, there_are
 
 _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
-
-READ_WITHIN = 20.0
-"""Seconds for all that is read; brokers that answer take one."""
 
 
 async def read_members(config: Config) -> list[Member] | None:
@@ -29,10 +24,7 @@ async def read_members(config: Config) -> list[Member] | None:
     topic, client = Topics(config.kafka.prefix).heartbeats, connection(config).client
     if topic not in await present([topic], client):
         return None
-    members = Members()
-    for record in await read_to_end(topic, client):
-        members.take(record.key, record.value)
-    return members.all()
+    return members_of(await read_to_end(topic, client))
 
 
 async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -> tuple[Arming, list[Member]]:
@@ -41,17 +33,11 @@ async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -
     TopicError where no broker answers.
     """
     topics = [Topics(config.kafka.prefix).partials, *(telemetry.topic for telemetry in config.telemetry)]
-    try:
-        async with asyncio.timeout(READ_WITHIN):
-            client = connection(config).client
-            members, partitions = await asyncio.gather(read_members(config), present(topics, client))
-            if len(partitions) < len(set(topics)):
-                # By the names of the others a slip is seen; how many partitions those have nobody asks.
-                partitions = {**dict.fromkeys(foreign(config, await there_are(client)), 0), **partitions}
-    except TimeoutError as error:
-        raise TopicError(
-            f"the heartbeats could not be read within {READ_WITHIN:.0f} s; is a broker up there?"
-        ) from error
+    members, partitions = status.members, {topic: status.topics[topic] for topic in topics if topic in status.topics}
+    if len(partitions) < len(set(topics)):
+        # By the names of the others a slip is seen; how many partitions those have nobody asks.
+        there = await there_are(connection(config).client)
+        partitions = {**dict.fromkeys(foreign(config, there), 0), **partitions}
     told = {member.beat.halted for member in members or ()}
     halts = [halt for halt in halt_here(config) if halt.bounded().why not in told]
     judging = [Obstacle(what=VERDICTS, why=problem, do=_NOT_LIVE) for problem in status.problems]

@@ -7,7 +7,6 @@ came after, who changed the flag, and why nothing was done where nothing was. Th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from agent.flag_now import FlagNow, flag_now
 from agent.flag_state import FlagStatus
 from agent.incidents import Known
 from agent.kafka import connection
-from streams.log import read_to_end
+from streams.log import read_all_to_end
 from streams.topics import Topics, describe
 
 BEFORE_S = 3600.0
@@ -81,7 +80,8 @@ async def read_audit(config: Config) -> AuditLog:
     topics, client = Topics(config.kafka.prefix), connection(config).client
     # Reading would wait for ever for a topic that is missing.
     await describe([topics.events, topics.flags], client)
-    records, flags = await asyncio.gather(read_to_end(topics.events, client), read_to_end(topics.flags, client))
+    read = await read_all_to_end({topics.events: None, topics.flags: None}, client)
+    records, flags = read[topics.events], read[topics.flags]
     known = Known()
     for record in flags:
         known.flag(record.value)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
@@ -165,6 +165,15 @@ class Member:
         return self.alive and self.age > QUIET_AFTER
 
 
+class Record(Protocol):
+    """A record of the topic."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
 class Members:
     """The processes that have not taken their leave. What cannot be read is counted.
 
@@ -227,6 +236,14 @@ class Members:
     def _forget(self, name: str) -> None:
         for table in (self._beats, self._seen, self._ahead, self._clocks):
             table.pop(name, None)
+
+
+def members_of(records: Iterable[Record]) -> list[Member]:
+    """The processes by all records of the topic."""
+    members = Members()
+    for record in records:
+        members.take(record.key, record.value)
+    return members.all()
 
 
 def alive(members: Iterable[Member], role: Role | None = None) -> list[Member]:

@@ -38,7 +38,7 @@ from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.standing import standing_event
 from agent.telemetry_watch import TelemetryWatch
-from agent.topic_watch import TopicWatch
+from agent.topic_watch import TopicWatch, shrunk_event
 from agent.turns import Limit
 from agent.verdicts import drift_event, flips_event, inability_event, transition_event
 from agent.web import HealthServer, RoleHealth
@@ -128,6 +128,7 @@ class Worker:
         if "monitor" in self.roles:
             self._tables[self.topics.healthy] = self._remember
         self._at_end: set[str] = set()
+        self._partitions: dict[str, int] = {}
         self._liveness: dict[Role, Liveness] = {}
         self._topic_watch: TopicWatch | None = None
         self._recovered = asyncio.Event()
@@ -136,7 +137,7 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self, ending: Deadline) -> AsyncIterator[None]:
         """Start everything, and stop it in reverse: readers first, so that nothing new is begun."""
-        partitions = await topics.ready(self.config, self.connection.client)
+        partitions = self._partitions = dict(await topics.ready(self.config, self.connection.client))
         await ensure_keys(self.config, self.roles)
         self._make_roles(partitions)
         presence = self.presence = Presence(
@@ -181,10 +182,22 @@ class Worker:
                 self._liveness = {role: Liveness(app, role, self._owned(role)) for role, app in apps.items()}
                 groups = {role: app.conf.id for role, app in apps.items()}
                 self._topic_watch = TopicWatch(
-                    self.config, groups, self.connection.client, self.publisher.event, self._liveness
+                    self.config,
+                    groups,
+                    self.connection.client,
+                    self.publisher.event,
+                    self._liveness,
+                    self._resized,
                 )
                 self._works.begin("looking at topics", self._topic_watch.run, stack)
                 yield
+
+    def _resized(self, topic: str, partitions: int) -> None:
+        """A telemetry topic has so many partitions: each of them, and no other, needs a reader and is waited for."""
+        self._partitions[topic] = partitions
+        had = None if self.monitor is None else self.monitor.resized(topic, partitions)
+        if had is not None:
+            self.publisher.event(shrunk_event(topic, had, partitions, at=time.time()))
 
     def _owned(self, role: Role) -> Callable[[], Iterable[Source]] | None:
         made = self.ingest if role == "ingest" else self.monitor if role == "monitor" else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,12 +14,13 @@ from agent.config import Config
 from agent.errors import MalformedEvent
 from agent.events import Event, from_kafka
 from agent.flag_state import FlagStatus
+from agent.heartbeats import Member, members_of
 from agent.incidents import Aftermath, CommandResult, Incident, Known
 from agent.kafka import connection
 from streams.condition import shortened
 from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
-from streams.log import read_to_end
+from streams.log import read_all_to_end
 from streams.topics import Topics, describe
 
 RECENT = 10.0
@@ -45,6 +45,8 @@ class Status:
     orders: list[ByHand] = field(default_factory=list)
     shards: dict[int, Health] = field(default_factory=dict)
     partitions: int = 0
+    members: list[Member] | None = None
+    topics: Mapping[str, int] = field(default_factory=dict)
     at: float = 0.0
 
     def after(self, incident: Incident) -> list[Aftermath]:
@@ -98,14 +100,18 @@ async def read_status(config: Config) -> Status:
     topics, client = Topics(config.kafka.prefix), connection(config).client
     known = Known()
     now = time.time()
-    partitions = await describe([topics.health, topics.incidents, topics.flags, topics.events], client)
-
-    incidents, flags, health, audit = await asyncio.gather(
-        read_to_end(topics.incidents, client),
-        read_to_end(topics.flags, client),
-        read_to_end(topics.health, client, since=now - RECENT),
-        read_to_end(topics.events, client, since=now - ORDERS_WITHIN),
-    )
+    since = {
+        topics.incidents: None,
+        topics.flags: None,
+        topics.health: now - RECENT,
+        topics.events: now - ORDERS_WITHIN,
+    }
+    looked_at = [topics.heartbeats, topics.partials, *(telemetry.topic for telemetry in config.telemetry)]
+    partitions = await describe(since, client, optional=looked_at)
+    if topics.heartbeats in partitions:
+        since[topics.heartbeats] = None
+    found = await read_all_to_end(since, client)
+    incidents, flags, health, audit = (found[topic] for topic in list(since)[:4])
     for record in incidents:
         known.incident(record.value)
     for record in flags:
@@ -119,6 +125,8 @@ async def read_status(config: Config) -> Status:
         orders=by_hand(_events(audit)),
         shards={frame.partition: frame for frame in frames},
         partitions=partitions[topics.health],
+        members=members_of(found[topics.heartbeats]) if topics.heartbeats in found else None,
+        topics=partitions,
         at=time.time(),
     )
 

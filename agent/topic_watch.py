@@ -116,8 +116,24 @@ class Problems:
         return None
 
 
+class Sizes:
+    """How many partitions topics have, by two looks in a row: just after a change a broker may not know of it yet."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[str, int] = {}
+
+    def observe(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """The topics of which the look before has found the same number."""
+        found = {topic: number for topic, number in counts.items() if self._last.get(topic) == number}
+        self._last = dict(counts)
+        return found
+
+
 class TopicWatch:
-    """Looks every 5 s; `announce` publishes an inability and does not wait."""
+    """Looks every 5 s; `announce` publishes an inability and does not wait.
+
+    `resized` is told again and again how many partitions each telemetry topic has.
+    """
 
     def __init__(
         self,
@@ -126,6 +142,7 @@ class TopicWatch:
         connection: Mapping[str, Any],
         announce: Callable[[Event], object],
         liveness: Mapping[Role, Liveness],
+        resized: Callable[[str, int], None],
     ) -> None:
         """`roles` has the consumer group of each role of this process."""
         topics = Topics(config.kafka.prefix)
@@ -141,6 +158,8 @@ class TopicWatch:
         self._connection = dict(connection)
         self._announce = announce
         self._liveness = liveness
+        self._resized = resized
+        self._sizes = Sizes()
         self._missing: frozenset[str] = frozenset()
         self.problems = Problems(groups, frozenset(telemetry), config.kafka.create_topics)
 
@@ -161,6 +180,9 @@ class TopicWatch:
         topics = {*self._specs, *(topic for group in groups.values() for topic in group.topics)}
         async with asyncio.timeout(TIMEOUT):
             seen = await look(client, topics, list(groups.values()))
+        for topic, number in self._sizes.observe(seen.counts).items():
+            if topic in self.problems.telemetry:
+                self._resized(topic, number)
         now = time.monotonic()
         idle = {role: reason for role, one in self._liveness.items() if (reason := one.unowned(now)) is not None}
         own = {source for one in self._liveness.values() for source in one.reads(now)}
@@ -185,5 +207,20 @@ def unread_event(subject: str, reason: str, *, at: float) -> Event:
         subject=subject,
         data={"state": "begun" if reason else "ended", "status": "unable", "reason": reason},
         id=events.event_id("unread", subject, reason, str(at)),
+        time=at,
+    )
+
+
+def shrunk_event(topic: str, had: int, has: int, *, at: float) -> Event:
+    """A telemetry topic was made anew with fewer partitions; nothing is asked of a person, but to know of it."""
+    reason = (
+        f"topic {topic} has {has} partitions and had {had}: it was made anew, and what it held unread is lost; "
+        f"verdicts go on with {has}"
+    )
+    return Event(
+        type=events.INABILITY,
+        subject=topic,
+        data={"status": events.NOTICE, "reason": reason},
+        id=events.event_id("shrunk", topic, str(had), str(has), str(at)),
         time=at,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiokafka.coordinator.protocol import ConsumerProtocol
@@ -26,17 +27,19 @@ class Group:
 
 
 class Look(NamedTuple):
-    """What the brokers say: topics that are `missing`, and by group the partitions of its topics that no member has."""
+    """What the brokers say: topics that are `missing`, by group the partitions of its topics that no member has, and
+    how many partitions each topic has."""
 
     missing: tuple[str, ...]
     unread: Mapping[str, tuple[Source, ...]]
+    counts: Mapping[str, int] = MappingProxyType({})
 
     def without(self, own: Collection[Source]) -> Look:
         """The same, less the partitions that this process itself reads: not every broker shows the members of a group
         (the demo's shows none).
         """
         unread = {name: tuple(s for s in sources if s not in own) for name, sources in self.unread.items()}
-        return Look(self.missing, unread)
+        return Look(self.missing, unread, self.counts)
 
 
 async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> Look:
@@ -57,7 +60,7 @@ async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> Lo
         read = await _read_by(admin, group.name)
         there = [Source(topic, p) for topic in group.topics for p in range(counts.get(topic, 0))]
         unread[group.name] = tuple(source for source in there if source not in read)
-    return Look(tuple(sorted(missing)), unread)
+    return Look(tuple(sorted(missing)), unread, counts)
 
 
 async def _read_by(admin: Any, group: str) -> set[Source]:

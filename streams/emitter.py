@@ -20,7 +20,6 @@ from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from streams.sample import Sample
 
@@ -122,7 +121,7 @@ class Emitter:
         try:
             # Waits while the producer's own buffer is full; meanwhile the queue drops its oldest.
             future = await producer.send(self._topic, value, key)
-        except KafkaError as error:
+        except Exception as error:
             self._lost(error)
             return
         self._in_flight.add(future)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from streams.slices import Source
 
 _LAST_WITHIN = 2.0
 """Seconds after which a partition whose newest record does not come is taken for empty."""
+_NOTHING_FOR = 20.0
+"""Seconds without a record, before the end is reached, after which reading to the end is given up."""
 
 
 class Read(NamedTuple):
@@ -33,6 +35,45 @@ async def read_topic(
     """Yield all records of a topic and then follow it for ever; to be closed by who leaves the loop (`aclosing`).
 
     `since` (Unix seconds) skips what is older. TopicError where no broker can be reached at the beginning.
+    """
+    async with aclosing(_read({topic: since}, connection)) as reads:
+        async for read in reads:
+            yield read
+
+
+async def read_to_end(
+    topic: str, connection: dict[str, Any], *, since: float | None = None
+) -> list[ConsumerRecord[bytes, bytes]]:
+    """All records that a topic has now; `since` (Unix seconds) skips what is older."""
+    return (await read_all_to_end({topic: since}, connection))[topic]
+
+
+async def read_all_to_end(
+    topics: Mapping[str, float | None], connection: dict[str, Any]
+) -> dict[str, list[ConsumerRecord[bytes, bytes]]]:
+    """All records that each of the topics has now, by one consumer.
+
+    What is older than a topic's value (Unix seconds) is skipped, nothing where that is None. TopicError as `read_topic`
+    has it, and where nothing more comes before the end is reached.
+    """
+    found: dict[str, list[ConsumerRecord[bytes, bytes]]] = {topic: [] for topic in topics}
+    came = time.monotonic()
+    async with aclosing(_read(topics, connection)) as reads:
+        async for read in reads:
+            for record in read.records:
+                found[record.topic].append(record)
+            if read.at_end:
+                break
+            if read.records:
+                came = time.monotonic()
+            elif time.monotonic() - came > _NOTHING_FOR:
+                names = ", ".join(topics)
+                raise TopicError(f"{names}: nothing came for {_NOTHING_FOR:.0f} s, and there is more; is a broker up?")
+    return found
+
+
+async def _read(topics: Mapping[str, float | None], connection: dict[str, Any]) -> AsyncGenerator[Read, None]:
+    """As `read_topic`, of several topics; the end is that of all of them.
 
     The end is the high watermark of a fetch answer, which is right on every broker, not ListOffsets, which is not.
     """
@@ -43,47 +84,42 @@ async def read_topic(
         await consumer.start()
     except (KafkaError, TimeoutError, OSError) as error:
         await consumer.stop()
-        servers = ", ".join(connection["bootstrap_servers"])
-        raise TopicError(f"{topic} on {servers} cannot be read: {await reason(error, connection)}") from error
+        servers, names = ", ".join(connection["bootstrap_servers"]), ", ".join(topics)
+        raise TopicError(f"{names} on {servers} cannot be read: {await reason(error, connection)}") from error
     try:
-        known = consumer.partitions_for_topic(topic)
-        while not known:
-            # The metadata of a topic that was just created comes with the next refresh.
-            await consumer._client.force_metadata_update()
-            await consumer.topics()
-            known = consumer.partitions_for_topic(topic)
-            if not known:
-                await asyncio.sleep(0.2)
-        tps = [TopicPartition(topic, p) for p in sorted(known)]
+        tps = [TopicPartition(topic, p) for topic in topics for p in await _partitions(consumer, topic)]
         consumer.assign(tps)
-        if since is None:
-            for tp in tps:
-                consumer.seek(tp, 0)
-        else:
-            found = await consumer.offsets_for_times({tp: int(since * 1000) for tp in tps})
-            ends = await consumer.end_offsets(tps)
-            for tp in tps:
-                hit = found.get(tp)
-                consumer.seek(tp, ends[tp] if hit is None else hit.offset)
+        await _seek(consumer, tps, topics)
+        # Of several topics one grows while another is read.
+        unread = set(tps)
         while True:
             batches = await consumer.getmany(timeout_ms=200)
             records = [record for tp in tps for record in batches.get(tp, [])]
-            yield Read(records, all([_at_end(consumer, tp, await consumer.position(tp)) for tp in tps]))
+            unread -= {tp for tp in unread if _at_end(consumer, tp, await consumer.position(tp))}
+            yield Read(records, not unread)
     finally:
         await consumer.stop()
 
 
-async def read_to_end(
-    topic: str, connection: dict[str, Any], *, since: float | None = None
-) -> list[ConsumerRecord[bytes, bytes]]:
-    """All records that a topic has now; `since` (Unix seconds) skips what is older."""
-    found: list[ConsumerRecord[bytes, bytes]] = []
-    async with aclosing(read_topic(topic, connection, since=since)) as reads:
-        async for read in reads:
-            found += read.records
-            if read.at_end:
-                break
-    return found
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    known = consumer.partitions_for_topic(topic)
+    while not known:
+        # The metadata of a topic that was just created comes with the next refresh.
+        await consumer._client.force_metadata_update()
+        await consumer.topics()
+        known = consumer.partitions_for_topic(topic)
+        if not known:
+            await asyncio.sleep(0.2)
+    return sorted(known)
+
+
+async def _seek(consumer: AIOKafkaConsumer, tps: list[TopicPartition], topics: Mapping[str, float | None]) -> None:
+    times = {tp: int(since * 1000) for tp in tps if (since := topics[tp.topic]) is not None}
+    found = await consumer.offsets_for_times(times) if times else {}
+    ends = await consumer.end_offsets([*times]) if times else {}
+    for tp in tps:
+        hit = found.get(tp)
+        consumer.seek(tp, 0 if tp not in times else ends[tp] if hit is None else hit.offset)
 
 
 def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bool:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 
 from detectors.cells import Cells, Int
+from streams.highest_offsets import highest_offsets
 from streams.partials import Batch, Partial, Word, empty, select
 from streams.room import MOST_BYTES, kept_from, nbytes
 from streams.slices import Source
+from streams.source_state import SourceState
 from streams.unread import UnreadLog
 
 AHEAD = 5.0
@@ -29,25 +31,8 @@ come: taken for true, it would make all that comes until then too late."""
 
 _TABLES = ("scopes", "instances", "measures")
 _ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in _TABLES)
-_NEVER, _FAR = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+_FAR = int(np.iinfo(np.int64).max)
 _NO_ROWS = np.zeros(0, dtype=np.int64)
-
-
-@dataclass(slots=True)
-class _SourceState:
-    """`final` is the first second that is still open. `heard_at` is in monotonic seconds.
-
-    `ahead` is a watermark that was not believed, until a later one is. `caught_up` says that nothing waited to be read.
-    `whole_from` is the first second of which everything was read, where reading began in the middle of the log.
-    """
-
-    number: int
-    heard_at: float
-    whole_from: int | None = None
-    watermark: float | None = None
-    final: int = _NEVER
-    ahead: float | None = None
-    caught_up: bool = True
 
 
 class Merge:
@@ -67,7 +52,7 @@ class Merge:
         self._topics = frozenset(topics)
         self._from_start = from_start
         self._partitions: dict[str, int] = {}
-        self._sources: dict[Source, _SourceState] = {}
+        self._sources: dict[Source, SourceState] = {}
         # Cells of seconds that may still change, and the number of the source that each is of.
         self._open: tuple[Cells, Int] = empty(), _NO_ROWS
         self._ready: list[Cells] = []
@@ -99,11 +84,11 @@ class Merge:
             if topic not in self._topics:
                 continue
             if word.partitions > self._partitions.get(topic, 0):
-                self._partitions[topic], self._unheard = word.partitions, None
+                self._resize(topic, word.partitions)
             state = self._sources.get(word.source)
             if state is None:
                 self._unheard = None
-                state = self._sources[word.source] = _SourceState(len(self._sources), heard_at)
+                state = self._sources[word.source] = SourceState(len(self._sources), heard_at)
             state.heard_at = max(state.heard_at, heard_at)
             self.overflow += word.overflow
             number[i], opens[i] = state.number, state.final
@@ -131,6 +116,26 @@ class Merge:
                 self._give_up()
         return marks
 
+    def resized(self, topic: str, partitions: int) -> int | None:
+        """Go on with fewer partitions of a topic than were told of; returns how many those were, None where no more.
+
+        To be called for what the brokers say, again and again: a record of an earlier time tells of more once more.
+        """
+        known = self._partitions.get(topic, 0)
+        if partitions >= known:
+            return None
+        self._resize(topic, partitions)
+        return known
+
+    def _resize(self, topic: str, partitions: int) -> None:
+        self._partitions[topic], self._unheard = partitions, None
+        for source, state in self._sources.items():
+            if source.topic == topic:
+                state.gone = source.partition >= partitions
+
+    def _there(self) -> list[tuple[Source, SourceState]]:
+        return [(source, state) for source, state in self._sources.items() if not state.gone]
+
     def _sort_out(self, batch: Batch, number: Int, opens: Int) -> None:
         """Drop what came too late, make ready what is final and keep the rest open."""
         cells, source = batch.cells, number[batch.record]
@@ -139,10 +144,10 @@ class Merge:
             cells, source = select(cells, fresh), source[fresh]
         if len(self._open[1]):
             cells, source = join([self._open[0], cells]), np.concatenate([self._open[1], source])
-        finals = np.array([state.final for state in self._sources.values()], dtype=np.int64)
+        finals = np.array([_FAR if s.gone else s.final for s in self._sources.values()], dtype=np.int64)
         closed = cells.second < finals[source]
         if closed.any():
-            kept = _highest_offsets(cells, source)
+            kept = highest_offsets(cells, source)
             final = kept[closed[kept]]
             self._ready.append(cells if len(final) == len(cells) else select(cells, final))
             self._ready_bytes += nbytes(self._ready[-1])
@@ -154,7 +159,7 @@ class Merge:
         """Give up the oldest seconds: all that is known of them, and all that would come."""
         open_, source = self._open
         # What was said again of an open second stands twice until it is final.
-        kept = _highest_offsets(open_, source) if len(source) else source
+        kept = highest_offsets(open_, source) if len(source) else source
         ready, open_, source = join(self._ready or [empty()]), select(open_, kept), source[kept]
         first = kept_from([ready, open_], self._most_bytes)
         if first is not None:
@@ -178,7 +183,7 @@ class Merge:
 
     def silent(self, now: float, after: float) -> list[str]:
         """Source partitions whose owner has said nothing for longer than `after` seconds; `now` is monotonic."""
-        late = (source for source, state in self._sources.items() if now - state.heard_at > after)
+        late = (source for source, state in self._there() if now - state.heard_at > after)
         return [f"{source.topic}/{source.partition}" for source in sorted(late)]
 
     @property
@@ -186,13 +191,13 @@ class Merge:
         """Everything before this time is known from every source partition; None until each has said so once."""
         if self.missing():
             return None
-        marks = [state.watermark for state in self._sources.values()]
+        marks = [state.watermark for state in self._sources.values() if not state.gone]
         return None if None in marks else min(mark for mark in marks if mark is not None)
 
     def ahead(self, latest: float) -> dict[str, float]:
         """Source partitions that cannot be believed, and by how many seconds their watermark is later than `latest`."""
         found = {}
-        for source, state in sorted(self._sources.items()):
+        for source, state in sorted(self._there()):
             mark = state.ahead if state.ahead is not None else state.watermark
             if mark is not None and mark > latest + AHEAD:
                 found[f"{source.topic}/{source.partition}"] = mark - latest
@@ -202,14 +207,14 @@ class Merge:
         """Source partitions whose watermark is before the given time; without `caught_up` only those that have more to
         read.
         """
-        states = ((source, state) for source, state in self._sources.items() if caught_up or not state.caught_up)
+        states = ((source, state) for source, state in self._there() if caught_up or not state.caught_up)
         marks = ((source, state.watermark) for source, state in states)
         return [f"{s.topic}/{s.partition}" for s, mark in sorted(marks) if mark is None or mark < behind]
 
     @property
     def whole_from(self) -> int | None:
         """The first second that was read whole from every source; None where the log was read from its start."""
-        return max((state.whole_from for state in self._sources.values() if state.whole_from is not None), default=None)
+        return max((state.whole_from for _, state in self._there() if state.whole_from is not None), default=None)
 
     def first(self) -> int | None:
         """The earliest second that waits to be taken."""
@@ -317,19 +322,3 @@ def _rows(cells: Cells, start: int, end: int) -> Cells:
         measure_count=cells.measure_count[m0:m1],
         measure_sum=cells.measure_sum[m0:m1],
     )
-
-
-def _highest_offsets(cells: Cells, source: Int) -> Int:
-    """The rows to keep, ascending: of those of one source, scope and second the one with the highest offset, the first
-    of equals."""
-    # Hardly ever does one stand twice, and to sort one key says so in a tenth of the time of the order of four. Where
-    # keys wrap, equal rows still have equal ones.
-    key = np.sort((cells.second * len(cells.scopes) + cells.scope) * (int(source.max()) + 1) + source)
-    if not (key[1:] == key[:-1]).any():
-        return np.arange(len(cells))
-    order = np.lexsort((-cells.offset, cells.second, cells.scope, source))
-    first = np.zeros(len(order), dtype=bool)
-    first[:1] = True
-    for column in (cells.scope, cells.second, source):
-        first[1:] |= column[order][1:] != column[order][:-1]
-    return np.sort(order[first])

@@ -195,6 +195,11 @@ class MonitorRole:
         for shard in self.shards.values():
             shard.flag_changed(environment, flag, changed_at, share, safe=safe)
 
+    def resized(self, topic: str, partitions: int) -> int | None:
+        """See `Merge.resized`."""
+        found = [shard.merge.resized(topic, partitions) for shard in self.shards.values()]
+        return max((known for known in found if known is not None), default=None)
+
     def watched(self) -> dict[tuple[str, str], list[str]]:
         """The services of each (environment, flag) that this process judges."""
         found: dict[tuple[str, str], list[str]] = {}

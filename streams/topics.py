@@ -147,14 +147,16 @@ async def create(specs: Iterable[TopicSpec], *, replication: int, connection: di
         )
 
 
-async def describe(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
-    """How many partitions each of the topics has; TopicError when one is missing."""
+async def describe(names: Iterable[str], connection: dict[str, Any], *, optional: Iterable[str] = ()) -> dict[str, int]:
+    """How many partitions each of the topics has, and of the `optional` ones each that there is; TopicError when one
+    of the others is missing."""
     wanted = list(names)
     async with administrator(connection) as admin:
-        missing = sorted(set(wanted) - set(await admin.list_topics()))
+        there = set(await admin.list_topics())
+        missing = sorted(set(wanted) - there)
         if missing:
             raise TopicError(f"no topic {', '.join(missing)}; create it with `flipback topics create`")
-        return await _partitions(admin, wanted)
+        return await _partitions(admin, list(dict.fromkeys([*wanted, *(name for name in optional if name in there)])))
 
 
 async def there_are(connection: dict[str, Any]) -> set[str]:

@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from agent.events import INABILITY, NOTICE
 from streams.topics import TopicSpec, create
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
@@ -116,9 +117,9 @@ async def test_a_committed_offset_beyond_the_end_loses_no_request_and_is_logged(
         assert sum("has no offset 100000" in reason for reason in reasons) == PARTITIONS
 
 
-@pytest.mark.parametrize("away", [0.0, 15.0])
+@pytest.mark.parametrize(("away", "partitions"), [(0.0, PARTITIONS), (15.0, PARTITIONS), (0.0, PARTITIONS - 1)])
 async def test_a_telemetry_topic_that_is_made_anew_is_read_again(
-    kafka: str, topic_prefix: str, tmp_path: Path, away: float
+    kafka: str, topic_prefix: str, tmp_path: Path, away: float, partitions: int
 ) -> None:
     async with running(kafka, topic_prefix, tmp_path) as deployment:
         await deployment.ready(deployment.start())
@@ -129,14 +130,17 @@ async def test_a_telemetry_topic_that_is_made_anew_is_read_again(
         async with admin(kafka) as client:
             await client.delete_topics([deployment.telemetry])
         await asyncio.sleep(away)
-        spec = TopicSpec(deployment.telemetry, PARTITIONS, 86_400_000, "samples")
+        spec = TopicSpec(deployment.telemetry, partitions, 86_400_000, "samples")
         await until(lambda: created(spec, deployment), within=30)
         async with telemetry(kafka, deployment.telemetry) as source:
-            traffic, since = Traffic(source), time.time()
+            traffic, since = Traffic(source, partitions), time.time()
             try:
                 await exact_for(deployment, source, since, seconds=3, within=60)
             finally:
                 traffic.end()
+        told = [row["reason"] for row in logged(deployment, INABILITY) if row.get("status") == NOTICE]
+        assert len(told) == (partitions < PARTITIONS)
+        assert all(f"has {partitions} partitions and had {PARTITIONS}" in reason for reason in told)
         assert deployment.workers[0].poll() is None
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from agent.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems
+from agent.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems, Sizes
 from streams.coverage import Group, Look, look
 from streams.slices import Source
 
@@ -133,3 +133,16 @@ def test_what_this_process_reads_is_read_although_the_broker_shows_no_member() -
     seen = Look((), {"flipback-executor": (Source("flipback.commands", 0), Source("flipback.commands", 1))})
     left = seen.without({Source("flipback.commands", 0)})
     assert left == Look((), {"flipback-executor": (Source("flipback.commands", 1),)})
+
+
+def test_a_number_of_partitions_is_believed_when_two_looks_in_a_row_have_found_it() -> None:
+    sizes = Sizes()
+    assert sizes.observe({"requests": 8}) == {}
+    assert sizes.observe({"requests": 8, "other": 1}) == {"requests": 8}
+    # A broker that has not heard of the new partitions yet.
+    assert sizes.observe({"requests": 4, "other": 1}) == {"other": 1}
+    assert sizes.observe({"requests": 8}) == {}
+    # Made anew: it is not there meanwhile.
+    assert sizes.observe({}) == {}
+    assert sizes.observe({"requests": 4}) == {}
+    assert sizes.observe({"requests": 4}) == {"requests": 4}
