@@ -139,9 +139,6 @@ class Ingest:
         """The source partitions that are worked on."""
         return set(self._owned)
 
-    def watermarks(self) -> dict[Source, float | None]:
-        return {source: owned.watermark for source, owned in self._owned.items()}
-
     async def flush(self) -> None:
         """Send what the watermarks have closed since the last call; returns when all of it is acknowledged."""
         now = self._clock.now()
@@ -169,20 +166,13 @@ class Ingest:
     def _watermark(self, source: Source, owned: _Owned, now: Now) -> tuple[float | None, bool]:
         position = self._positions[source]
         answer = position.answer
-        caught_up = (
-            answer is not None
-            and position.read >= answer.highwater
-            and owned.processed >= position.delivered
-            and owned.epoch == position.epoch
-        )
+        caught_up = answer is not None and position.read >= answer.highwater and owned.processed >= position.delivered
         newest = owned.reducer.newest
         if caught_up and answer is not None:
             mark: float | None = now.at(answer.at) - self._max_lateness
         else:
             mark = None if newest is None else min(newest, now.time) - self._max_lateness
-        if mark is None or (owned.watermark is not None and owned.watermark > mark):
-            mark = owned.watermark
-        return mark, caught_up
+        return max((at for at in (mark, owned.watermark) if at is not None), default=None), caught_up
 
     async def _flush_source(
         self, source: Source, owned: _Owned, cells: Cells | None, committable: int | None, now: float

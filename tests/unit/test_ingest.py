@@ -27,7 +27,7 @@ from streams.settings import Format
 from streams.slices import Slice, Source
 
 T = 1_700_000_000
-SOURCE = Source("requests", 0)
+SOURCE, OTHER = Source("requests", 0), Source("requests", 1)
 WATCH = WatchList.of([Scope("production", "cart", "new", "on")], limits=[("production", "cart", 45_000.0)])
 LATENESS = 2.0
 
@@ -106,18 +106,21 @@ class Bench:
     partitions: int = 2
     now: float = T
     wrong: float = 0.0
+    max_scopes: int = 2000
+    other: Position = field(default_factory=lambda: Position(epoch=1))
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     hold: Callable[[int, Partial], asyncio.Future[None] | None] = lambda partition, partial: None
 
     def __post_init__(self) -> None:
         self.position = Position(start=self.start, delivered=self.start, read=self.start, epoch=1)
-        interner = Interner(WATCH)
+        interner = Interner(WATCH, self.max_scopes)
+        self.decoder = Decoder({"requests": self.log.form}, interner)
         self.ingest = Ingest(
             owner="a",
-            positions={SOURCE: self.position},
+            positions={SOURCE: self.position, OTHER: self.other},
             partitions={"requests": 1},
             partials_partitions=self.partitions,
-            decoder=Decoder({"requests": self.log.form}, interner),
+            decoder=self.decoder,
             interner=interner,
             max_lateness=LATENESS,
             send=self._send,

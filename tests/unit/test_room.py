@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, Cells
+from streams.merge import Merge
 from streams.partials import empty
 from streams.room import kept_from, nbytes
 from tests.random_cells import cells_of
+from tests.unit.test_merge import record
 
 T = 1_700_000_000
 
@@ -77,3 +79,27 @@ def test_a_block_of_wide_rows_takes_more_room_than_one_of_narrow_rows() -> None:
     counts = np.repeat(wide.instance_counts, 40, axis=0)
     wide = replace(wide, instance_cell=many, instance_id=many, instance_counts=counts)
     assert kept_from([wide, narrow], 4 * ROW) == T + 1
+
+
+def test_seconds_that_nobody_closes_are_given_up_too_and_what_is_said_again_takes_no_room() -> None:
+    merge = Merge(["requests"], most_bytes=8 * ROW)
+    for _ in range(20):
+        merge.add(record(0, None), one_row_in(T, T + 1), 0.0)
+    assert merge.lost_until is None
+    lost: list[int | None] = []
+    for n in range(2, 12):
+        merge.add(record(0, None), one_row_in(T + n), 0.0)
+        lost.append(merge.lost_until)
+    # Nine are one too many, and six leave a quarter free.
+    assert lost == [None] * 6 + [T + 3] * 3 + [T + 6]
+    merge.add(record(0, T + 20.0), empty(), 0.0)
+    assert merge.take(T + 20).second.tolist() == list(range(T + 6, T + 12))
+
+
+def test_who_is_heard_later_and_has_more_to_give_up_does_not_move_what_was_lost_back() -> None:
+    merge = Merge(["requests"], most_bytes=8 * ROW)
+    merge.add(record(0, None), one_row_in(*range(T, T + 9)), 0.0)
+    assert merge.lost_until == T + 3
+    merge.add(record(1, None, partitions=2), one_row_in(*range(T - 9, T)), 0.0)
+    assert merge.lost_until == T + 3
+    assert (merge.watermark, merge.first()) == (None, None)
