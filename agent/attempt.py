@@ -20,17 +20,17 @@ from agent.cooldown import Cooldown
 from agent.disk import Disk
 from agent.doubt import Doubts, Say
 from agent.entry import Entry
-from agent.errors import Ambiguous, BackendError, LedgerError
+from agent.errors import Ambiguous, BackendError, LedgerError, Unforeseen
 from agent.events import Event
 from agent.flag_state import FlagStatus, FlagWatch
 from agent.flip import Budget, Flip
 from agent.ledger import Ledger
 from agent.logs import log_event
-from agent.result import ExecutionResult, rejected
+from agent.result import ExecutionResult, rejected, stopped
 
 log = logging.getLogger(__name__)
 
-_IN_FLIGHT_S = 60.0
+IN_FLIGHT_S = 60.0
 """Seconds after a command has expired after which no write of it can be on its way any more: a call lasts 1 s."""
 
 
@@ -91,7 +91,7 @@ class Attempts:
             if flip.may_have_written or isinstance(error, Ambiguous):
                 return await self._doubtful(command, entry, flip, error)
             await self._unwritten(command, entry)
-            return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False)
+            return stopped(command, error)
         if outcome is Outcome.REJECTED:
             final = await self._refused(command, entry, refusals[-1], flip.may_have_written)
             return rejected(command, refusals[-1], final=final)
@@ -144,7 +144,8 @@ class Attempts:
             await self._record(entry, events.FLAG_UNRESOLVED, {"detail": detail, "todo": todo})
         # What has no read-back stays unknown however often it is tried.
         final = not flip.readable or say is Say.GIVEN_UP
-        return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final)
+        unforeseen = flip.unforeseen or isinstance(error, Unforeseen)
+        return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final, unforeseen=unforeseen)
 
     async def _refused(self, command: Command, entry: Entry, refusal: Rejection, doubtful: bool) -> bool:
         """It may not be written now, and the flag reads as before. Returns whether it need not be looked at again."""
@@ -154,7 +155,7 @@ class Attempts:
         self._breaker.release(command)
         if refusal.reason is not Reason.EXPIRED:
             return True
-        if self._now() < command.expires_at + _IN_FLIGHT_S:
+        if self._now() < command.expires_at + IN_FLIGHT_S:
             return False
         self._doubts.over(entry)
         await self._record(entry, events.FLAG_NOT_WRITTEN, {"detail": refusal.detail})

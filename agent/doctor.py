@@ -32,6 +32,7 @@ from agent.ledger_probe import TODO, probe_state
 from agent.status import read_status
 from agent.telemetry_look import Look, look_at_telemetry
 from agent.topics import lacking, there, wanted
+from agent.unforeseen import foreseen
 from agent.variants import unknown_variants
 from streams.condition import shortened
 from streams.errors import StreamsError
@@ -120,7 +121,8 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _K
     for ref, safe in distinct:
         what, start = f"{name}: {ref.environment}/{ref.flag}", time.monotonic()
         try:
-            state = await backend.read(ref, deadline=start + BUDGET_S)
+            with foreseen(name):
+                state = await backend.read(ref, deadline=start + BUDGET_S)
         except BackendError as error:
             unread.setdefault(str(error), []).append(f"{ref.environment}/{ref.flag}")
             continue
@@ -130,12 +132,11 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _K
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
         yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
-        entries = [flag for flag in flags if FlagRef(flag.flag, flag.environment) == ref]
-        for slip in unknown_variants(entries, state.raw):
+        for slip in unknown_variants([one for one in flags if (one.flag, one.environment) == ref], state.raw):
             yield Finding(what=what, ok=False, detail=slip)
     for problem, names in unread.items():
         yield Finding(what=f"{name}: {shortened(names)}", ok=False, detail=problem)
-    found = await _dry_run(backend, distinct)
+    found = await _dry_run(name, backend, distinct)
     known.local |= {*unread, *found.problems}
     for problem in found.problems:
         if problem not in unread:
@@ -147,10 +148,11 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _K
         yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
 
 
-async def _dry_run(backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
+async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
     start = time.monotonic()
     try:
-        health = await backend.health(flags, deadline=start + BUDGET_S)
+        with foreseen(name):
+            health = await backend.health(flags, deadline=start + BUDGET_S)
     except BackendError as error:
         health = Health((str(error),))
     return _Answer(health.problems, health.doubts, _since(start))

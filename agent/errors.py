@@ -18,6 +18,7 @@ FlipbackError            exit status 1
     ├── Permission          known, but not allowed
     ├── NotFound            no such flag, or no such place
     ├── Invalid             what is there, or what would be written, is not valid
+    ├── Unforeseen          an exception that no backend should raise; a write may have landed
     └── Unsupported         the backend cannot do this at all
 
 Messages say what, where, what was expected and what to do.
@@ -104,6 +105,10 @@ class NotFound(BackendError):
 
 
 class Invalid(BackendError):
+    pass
+
+
+class Unforeseen(BackendError):
     pass
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from agent import audit, automation, events
 from agent.allowlist import AllowList, ManagedFlag, stale
-from agent.attempt import Attempts
+from agent.attempt import IN_FLIGHT_S, Attempts
 from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef, Outcome, Snapshot
 from agent.breaker import Breaker, Limits
@@ -37,8 +37,9 @@ from agent.ledger import Ledger
 from agent.ledger_probe import LedgerProbe
 from agent.logs import log_event
 from agent.recovery import Recovery, carry_on
-from agent.result import Decided, ExecutionResult, rejected
+from agent.result import Decided, ExecutionResult, rejected, stopped
 from agent.telling import Teller
+from agent.unforeseen import foreseen, words
 from agent.untrusted import Untrusted
 
 log = logging.getLogger(__name__)
@@ -137,8 +138,14 @@ class Executor:
         if refusal is not None:
             result = rejected(command, refusal)
         else:
-            async with self._locks[FlagRef(command.flag, command.environment)]:
-                result, entry = await self._carry_out(command, raw)
+            try:
+                async with self._locks[FlagRef(command.flag, command.environment)]:
+                    result, entry = await self._carry_out(command, raw)
+            except Exception as error:
+                # Nobody can tell how far it came. It is looked at again until its last write would have landed.
+                final = self._now() > command.expires_at + IN_FLIGHT_S
+                detail = words("the executor", error)
+                result = ExecutionResult(Outcome.AMBIGUOUS, detail, None, command, final=final, unforeseen=True)
         return Decided(result, partial(self._tell, result, command, raw, entry))
 
     async def recover(self) -> list[tuple[Command, bytes]]:
@@ -183,7 +190,8 @@ class Executor:
             budget = Budget.of(self._budget_s)
             while True:
                 before = self._watch.current(ref)
-                state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
+                with foreseen(managed.backend):
+                    state = await self._backends[managed.backend].read(ref, deadline=budget.deadline)
                 # Another executor may have flipped the flag meanwhile; what was read before that is no new version.
                 if not self._watch.overtaken(ref, before, state):
                     break
@@ -197,7 +205,7 @@ class Executor:
             await self._teller.announce(entry)
         if result.reason is not None and result.final:
             await self._teller.refused(command, raw, Rejection(result.reason, result.detail), self._now())
-        elif result.reason is None and result.outcome is Outcome.REJECTED:
+        elif result.reason is None and (result.outcome is Outcome.REJECTED or result.unforeseen):
             await self._teller.unable(command, result.detail, self._now())
         if result.reason is Reason.HALTED:
             await self._teller.tell_automation()
@@ -242,7 +250,7 @@ class Executor:
                 entry, created = known, False
                 await self._ordered_again(entry, command, received)
         except (BackendError, LedgerError) as error:
-            return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False), None
+            return stopped(command, error), None
         if entry.settled:
             return self._attempts.settled(command, entry, created), entry
         return await self._attempts.flip(command, entry, created, budget, received), entry
@@ -267,7 +275,8 @@ class Executor:
             return rejected(command, refusal)
         ref = FlagRef(command.flag, command.environment)
         backend = self._backends[command.backend]
-        snapshot = await budget.patiently(lambda: backend.snapshot(ref, deadline=budget.deadline))
+        with foreseen(command.backend):
+            snapshot = await budget.patiently(lambda: backend.snapshot(ref, deadline=budget.deadline))
         status = self._attempts.observe(command, snapshot.state)
         found = audit.found(status)
         received = (events.COMMAND_RECEIVED, {"command": msgspec.to_builtins(command)})

@@ -16,7 +16,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
 from agent.commands import Command
-from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unsent
+from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unforeseen, Unsent
+from agent.unforeseen import foreseen
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Flip:
 
     `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
     `readable`, after `settle`: False where the backend has no read-back, so that its word is all that will be known.
+    `unforeseen`: the last write raised what no backend should, which `detail` names.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Flip:
         self._under_way = False
         self.may_have_written = not certain
         self.readable = True
+        self.unforeseen = False
         self.detail = ""
 
     async def settle(
@@ -104,9 +107,10 @@ class Flip:
             if not await may_write():
                 return Outcome.REJECTED, self._snapshot.state
             await self._write(budget)
-        found = await self._backend.verify(
-            self._snapshot, self._command.target, op_id=self._command.id, deadline=budget.deadline
-        )
+        with foreseen(self._command.backend):
+            found = await self._backend.verify(
+                self._snapshot, self._command.target, op_id=self._command.id, deadline=budget.deadline
+            )
         if found.verdict is Verdict.LANDED and self.may_have_written:
             if not self._acknowledged:
                 await self._acknowledge(found.state)
@@ -138,19 +142,21 @@ class Flip:
         self._write_next = False
         self._attempts += 1
         try:
-            result = await self._backend.apply(
-                self._snapshot.ref,
-                self._command.target,
-                expect=self._snapshot.state.version,
-                op_id=self._command.id,
-                deadline=budget.deadline,
-            )
+            with foreseen(self._command.backend):
+                result = await self._backend.apply(
+                    self._snapshot.ref,
+                    self._command.target,
+                    expect=self._snapshot.state.version,
+                    op_id=self._command.id,
+                    deadline=budget.deadline,
+                )
         except (Throttled, Unsent):
             self._write_next = True
             raise
-        except (Timeout, Transient) as error:
+        except (Timeout, Transient, Unforeseen) as error:
             self.may_have_written = True
             self._under_way = self._under_way or not isinstance(error, Failed)
+            self.unforeseen = isinstance(error, Unforeseen)
             self.detail = str(error)
             return
         except Conflict as error:

@@ -37,6 +37,7 @@ from agent.results import Results
 from agent.resumption import Refused
 from agent.retries import Retries
 from agent.skew import Skew
+from agent.unforeseen import Failures
 
 LEDGER = "ledger"
 """The directory of the ledger, in the state directory: there as soon as an executor has started once."""
@@ -137,6 +138,7 @@ class Flips:
         self._retries = Retries(self._again)
         self._results = Results(result)
         self._refused = Refused()
+        self._failures = Failures()
         self._looking = {
             name: Looking(name, backend, refs, self._executor.look)
             for name, backend in self._backends.items()
@@ -181,6 +183,7 @@ class Flips:
         if result.command is not None:
             self.skew.note(result.command)
             self._refused.note(raw, result)
+            self._failures.note(result.command.backend, result)
         if decided.tell is not None:
             log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
             self.later(partial(self._results.publish, raw, result, time.time()))
@@ -209,9 +212,7 @@ class Flips:
             await asyncio.sleep(RECOVER_EVERY)
 
     async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
-        """Look at every managed flag, each backend at its own pace, and publish the states that changed, or were not
-        published for a while. Until cancelled.
-        """
+        """Look at every managed flag, each backend at its own pace, and publish what changed or grew old; for ever."""
 
         async def seen(status: FlagStatus) -> None:
             for news in self._news(status):
@@ -234,7 +235,7 @@ class Flips:
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
         found = await asyncio.gather(self._halted(), self._disk(), *(self._check(name) for name in self._backends))
-        self.problems = [problem for problems in found for problem in problems]
+        self.problems = [*(problem for problems in found for problem in problems), *self._failures.problems()]
         return self.problems
 
     async def _halted(self) -> list[str]:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from agent import audit
 from agent.backends.contract import FlagBackend, FlagState, Outcome
 from agent.entry import Entry
-from agent.errors import ConfigError, RestoreRefused, Timeout, Transient
+from agent.errors import ConfigError, RestoreRefused, Timeout, Transient, Unforeseen
 from agent.events import COMMAND_RECEIVED, FLAG_RESTORED, FLAG_WRITTEN
 from agent.ledger import Ledger
+from agent.unforeseen import foreseen
 
 BUDGET_S = 5.0
 
@@ -65,11 +66,13 @@ async def restore(
     deadline = time.monotonic() + BUDGET_S
     detail = ""
     try:
-        result = await backend.restore(snapshot, expect=expect, op_id=op_id, deadline=deadline - BUDGET_S / 2)
+        with foreseen(command.backend):
+            result = await backend.restore(snapshot, expect=expect, op_id=op_id, deadline=deadline - BUDGET_S / 2)
         outcome, detail = result.outcome, result.detail
-    except (Timeout, Transient) as error:
+    except (Timeout, Transient, Unforeseen) as error:
         outcome, detail = Outcome.AMBIGUOUS, str(error)
-    state = await backend.read(snapshot.ref, deadline=deadline)
+    with foreseen(command.backend):
+        state = await backend.read(snapshot.ref, deadline=deadline)
     if state.version != snapshot.state.version:
         if outcome is Outcome.CONFLICT:
             raise RestoreRefused(

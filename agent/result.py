@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agent.backends.contract import Outcome
 from agent.commands import Command, Reason, Rejection
+from agent.errors import Unforeseen
 from agent.flag_state import FlagStatus
 
 
@@ -17,6 +18,7 @@ class ExecutionResult:
 
     `final` is False where nothing was decided: the same command may be executed again until it expires. `retry_at` is
     the first moment (Unix seconds) at which the same command, issued anew, can succeed; None where nobody can say.
+    `unforeseen`: it was stopped by an exception that nobody foresaw, which `detail` names.
     """
 
     outcome: Outcome
@@ -26,6 +28,7 @@ class ExecutionResult:
     status: FlagStatus | None = None
     final: bool = True
     retry_at: float | None = None
+    unforeseen: bool = False
 
 
 class Decided(NamedTuple):
@@ -33,6 +36,12 @@ class Decided(NamedTuple):
 
     result: ExecutionResult
     tell: Callable[[], Awaitable[None]] | None
+
+
+def stopped(command: Command, error: Exception) -> ExecutionResult:
+    """An error came before anything was written."""
+    unforeseen = isinstance(error, Unforeseen)
+    return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False, unforeseen=unforeseen)
 
 
 def rejected(

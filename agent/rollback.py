@@ -30,6 +30,7 @@ from agent.incidents import Known
 from agent.kafka import connection
 from agent.keys import PrivateKey, load_private
 from agent.result import ExecutionResult
+from agent.unforeseen import foreseen
 from streams.log import read_to_end, read_topic
 from streams.send import send
 from streams.topics import Topics, describe
@@ -123,7 +124,8 @@ async def direct(
 async def _against(backend: FlagBackend, flag: Flag) -> Health:
     ref = FlagRef(flag.flag, flag.environment)
     try:
-        return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
+        with foreseen(flag.backend):
+            return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
     except BackendError as error:
         return Health((f"it could not be asked: {error}",))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _NOT_DONE = 4
 _MAYBE_UNSEEN = 6
 _SHOW_EVERY_S = 5.0
+_LONGEST = 500
 
 
 @click.command("rollback")
@@ -160,7 +161,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     for ref, (before, event) in last.items():
         name = f"{ref.environment}/{ref.flag}"
         if event is None or event.type not in FINAL:
-            what = "no executor has answered" if event is None else f"the last word was {event.type}"
+            what = "no executor has answered" if event is None else _last_word(event)
             click.echo(f"flipback: {name}: {what} within {WAIT_S:.0f} s; {until}; use --direct", err=True)
             statuses.append(_NOT_DONE)
         elif event.type in done:
@@ -172,3 +173,8 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
             click.echo(f"flipback: {name}: not done: {why}", err=True)
             statuses.append(_NOT_DONE)
     return max(statuses, default=0)
+
+
+def _last_word(event: Event) -> str:
+    why = str(event.data.get("reason") or event.data.get("detail") or "")[:_LONGEST]
+    return f"the last word was {event.type}" + (f": {why}," if why else "")

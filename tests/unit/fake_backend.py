@@ -20,7 +20,7 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.errors import BackendError, NotFound, Timeout, Transient
+from agent.errors import NotFound, Timeout, Transient
 
 
 class Fault:
@@ -48,7 +48,7 @@ class FakeBackend:
         self.written_by: list[str] = []
         self.read_back: list[str] = []
         self.calls: list[str] = []
-        self.faults: defaultdict[str, list[str | BackendError]] = defaultdict(list)
+        self.faults: defaultdict[str, list[str | Exception]] = defaultdict(list)
         self.blind = False
         self._edits = 0
         self._ref: FlagRef | None = None
@@ -102,7 +102,7 @@ class FakeBackend:
         # Others get their turn here, as they would while an answer is on its way.
         await asyncio.sleep(0)
         fault = self.faults[operation].pop(0) if self.faults[operation] else None
-        if isinstance(fault, BackendError):
+        if isinstance(fault, Exception):
             raise fault
         if fault == Fault.HANG:
             await self._hang(left)
