@@ -77,3 +77,9 @@ def test_the_doubts_of_two_commands_have_ages_of_their_own() -> None:
     assert life.still(GIVE_UP_S) is Say.NOTHING
     life.entry = first
     assert life.still(GIVE_UP_S) is Say.GIVEN_UP
+
+
+def test_a_clock_that_was_set_back_for_a_while_makes_no_doubt_older() -> None:
+    entry = entry_of()
+    entry.events += [event(FLAG_AMBIGUOUS, BEGUN), event(FLAG_AMBIGUOUS, BEGUN - 5 * GIVE_UP_S)]
+    assert Life(entry).still(REMIND_S) is Say.DOUBT

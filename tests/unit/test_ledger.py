@@ -202,6 +202,17 @@ def test_of_what_is_settled_nothing_is_read_again(tmp_path: Path, monkeypatch: p
     assert len(ledger.recent(1000.0)) == 1
 
 
+def test_what_was_added_or_grew_is_given_once_whoever_wrote_it(tmp_path: Path) -> None:
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    assert list(ledger.changed()) == []
+    entry = opened(other)
+    assert list(ledger.changed()) == [entry]
+    assert list(ledger.changed()) == []
+    other.append(entry, event(FLAG_WRITTEN))
+    assert [one.events for one in ledger.changed()] == [entry.events]
+    assert list(ledger.changed()) == []
+
+
 def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger(tmp_path)
 
