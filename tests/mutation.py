@@ -94,14 +94,15 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
         """Run tests until one fails: 0 where none does."""
         if mutant_name is not None:
-            return self._run(tests)
+            return self._run(tests, self._killers(mutant_name))
         if os.environ["MUTANT_UNDER_TEST"]:
             return int(super().run_tests(mutant_name=None, tests=tests))
         # Nothing is broken yet: what fails in a child now would count as seen in each mutant.
         self._collect()
         child = os.fork()
         if not child:
-            os._exit(self._run(sorted(tests, key=mutmut.duration_by_test.__getitem__)))
+            names = sorted(set(tests) or self._items, key=mutmut.duration_by_test.__getitem__)
+            os._exit(self._run(names, self._killers("")))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status:
             super().run_tests(mutant_name=None, tests=tests)
@@ -119,9 +120,14 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
             self._items = {item.nodeid: item for item in self._session.perform_collect()}
             self._temporary: Path = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
 
-    def _run(self, tests: Iterable[str]) -> int:
+    def _killers(self, mutant: str) -> Path:
+        """Where the tests stand that have seen another mutant of the same function: most see this one too."""
+        return self._temporary / f"killers {mutant.partition('__mutmut_')[0]}"
+
+    def _run(self, tests: Iterable[str], killers: Path) -> int:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(_TIMED_OUT))
-        items = [self._items[name] for name in tests]
+        first = killers.read_text().splitlines() if killers.exists() else []
+        items = [self._items[name] for name in dict.fromkeys([*reversed(first), *tests])]
         with change_cwd("mutants"), TemporaryDirectory(dir=self._temporary) as own:
             # Two children must not meet in a directory.
             self._config._tmp_path_factory._basetemp = Path(own)  # type: ignore[attr-defined]
@@ -129,6 +135,8 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
                 signal.setitimer(signal.ITIMER_REAL, 20.0 + 10.0 * mutmut.duration_by_test[item.nodeid])
                 # One that fails on a busy machine only is not to count: it must fail twice.
                 if not self._passes(item, following) and not self._passes(item, following):
+                    with killers.open("a") as file:
+                        file.write(f"{item.nodeid}\n")
                     return 1
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         return 0

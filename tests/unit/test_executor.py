@@ -393,6 +393,8 @@ async def test_a_write_that_did_not_land_is_made_again(tmp_path: Path, fault: st
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     assert desk.backend.calls == ["snapshot", "apply", "verify", "apply", "verify"]
     assert desk.backend.writes == ["off"]
+    (written,) = [event for event in desk.told if event.type == events.FLAG_WRITTEN]
+    assert (written.data["attempts"], written.data["version"]) == (2, "v-off")
 
 
 async def test_without_compare_and_set_a_doubtful_write_is_not_made_again(tmp_path: Path) -> None:

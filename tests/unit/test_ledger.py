@@ -214,7 +214,7 @@ def test_what_was_added_or_grew_is_given_once_whoever_wrote_it(tmp_path: Path) -
 
 
 def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Ledger(tmp_path)
+    ledger = Ledger(tmp_path)
 
     # Tests may run as root, to whom no right is denied.
     def denied(path: object) -> list[str]:
@@ -222,5 +222,7 @@ def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monke
 
     monkeypatch.setattr("os.listdir", denied)
     monkeypatch.setattr("os.scandir", denied)
-    with pytest.raises(LedgerError, match="Permission denied"):
+    with pytest.raises(LedgerError, match=f"{tmp_path}: Permission denied"):
         Ledger(tmp_path)
+    with pytest.raises(LedgerError, match=f"{tmp_path}: Permission denied"):
+        list(ledger.changed())

@@ -77,3 +77,24 @@ def test_a_damaged_file_is_logged_by_its_path(tmp_path: Path, caplog: pytest.Log
     (fields,) = logged(caplog, "ledger.damaged")
     assert fields["path"] == str(path)
     assert "does not begin with a command" in str(fields["error"])
+
+
+def test_a_file_that_may_not_be_read_is_logged_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path)
+    entry = opened(ledger)
+    denied = tmp_path / "another.jsonl"
+    denied.write_text("")
+    read = Path.read_bytes
+
+    # Tests may run as root, to whom no right is denied.
+    def refuse(path: Path) -> bytes:
+        if path == denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert list(ledger.entries()) == [entry]
+    (fields,) = logged(caplog, "ledger.damaged")
+    assert fields == {"path": str(denied), "error": f"the ledger cannot use {denied}: Permission denied"}
