@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,11 @@ from agent.library_levels import sane
 
 LIBRARY = "library"
 REPEAT_INTERVAL = 10.0
-"""Seconds in which equal lines are written once: with its broker down, aiokafka writes 120 error lines a second."""
+"""Seconds in which equal lines are written once."""
+LIBRARY_INTERVAL = 60.0
+"""The same for lines of libraries: while a topic is not there, aiokafka says so 500 times a second."""
+_LOOK_EVERY = 0.1
+"""Seconds between looks for repeated lines that are due."""
 
 _NOISY = ("faust", "mode", "aiokafka")
 _OUR_OWN = ("agent", "streams", "detectors")
@@ -123,12 +127,15 @@ _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRIT
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes a line that repeats once in REPEAT_INTERVAL; the next one says in `repeated` how many it stands for."""
+    """Writes a line that repeats once in REPEAT_INTERVAL, that of a library once in LIBRARY_INTERVAL, and again when it
+    has not come for REPEAT_INTERVAL. Each says in `repeated` for how many it stands.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self._clock = clock
-        self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()  # by time of expiry, the interval being constant
+        self._seen: dict[Hashable, _Seen] = {}
+        self._looked = -math.inf
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -138,13 +145,20 @@ class LineHandler(logging.StreamHandler[TextIO]):
             # A call with wrong arguments is a bug to be shown on stderr, not to be raised where something is logged.
             self.handleError(record)
 
+    def tell(self) -> None:
+        """Write what is held back and due. Without it that waits for the next line of any kind."""
+        self.acquire()
+        try:
+            self._tell(self._clock())
+        finally:
+            self.release()
+
     def close(self) -> None:
         """Write what is still held back."""
         self.acquire()
         try:
             for seen in self._seen.values():
-                if seen.held is not None:
-                    self._emit_held(seen.held, seen.count)
+                self._emit_held(seen)
             self._seen.clear()
         finally:
             self.release()
@@ -152,30 +166,53 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
     def _admits(self, record: logging.LogRecord) -> bool:
         now = self._clock()
-        while self._seen and (first := next(iter(self._seen.values()))).until <= now:
-            key, _ = self._seen.popitem(last=False)
-            if first.held is not None:
-                self._emit_held(first.held, first.count)
-                self._seen[key] = _Seen(now + REPEAT_INTERVAL)
+        self._tell(now)
         key = _same_line(record)
         seen = self._seen.get(key)
         if seen is None:
-            self._seen[key] = _Seen(now + REPEAT_INTERVAL)
+            interval = LIBRARY_INTERVAL if _event(record)[0] == LIBRARY else REPEAT_INTERVAL
+            self._seen[key] = _Seen(interval, now, now)
             return True
         seen.held = record
         seen.count += 1
+        seen.last = now
         return False
 
-    def _emit_held(self, record: logging.LogRecord, count: int) -> None:
-        record.__dict__["repeated"] = count
-        super().emit(record)
+    def _tell(self, now: float) -> None:
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        for key, seen in list(self._seen.items()):
+            ended = now - seen.last >= REPEAT_INTERVAL
+            if seen.held is not None and (ended or now - seen.written >= seen.interval):
+                self._emit_held(seen)
+                seen.written = seen.last = now
+            elif ended:
+                del self._seen[key]
+
+    def _emit_held(self, seen: _Seen) -> None:
+        if seen.held is not None:
+            seen.held.__dict__["repeated"] = seen.count
+            super().emit(seen.held)
+            seen.held, seen.count = None, 0
 
 
 @dataclass(slots=True)
 class _Seen:
-    until: float
+    """A line that was written, and when, and how often and when it has come since. Times are of the handler's clock."""
+
+    interval: float
+    written: float
+    last: float
     held: logging.LogRecord | None = None
     count: int = 0
+
+
+def tell_repeated() -> None:
+    """Write the repeated lines that are due, as the last of a series, also where nothing else is logged."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.tell()
 
 
 def _event(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ from agent.heartbeats import Role
 from agent.incidents import Known
 from agent.kafka import connection as connect
 from agent.keys import load_private
-from agent.logs import log_event
+from agent.logs import log_event, tell_repeated
 from agent.own_keys import ensure_keys
 from agent.presence import Presence, Said
 from agent.publisher import Publisher
@@ -451,6 +451,7 @@ class Worker:
     async def watch(self) -> None:
         """Raise RoleFailed as soon as a role has ended or stands still."""
         while True:
+            tell_repeated()
             for role, app in self.apps().items():
                 if app.crashed or app.should_stop:
                     raise RoleFailed(f"{role} ended: {app.crash_reason!r}; see the log above")

@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import events
-from agent.logs import REPEAT_INTERVAL, HumanFormatter, JsonFormatter, LineHandler, configure, log_event
+from agent.logs import (
+    LIBRARY_INTERVAL,
+    REPEAT_INTERVAL,
+    HumanFormatter,
+    JsonFormatter,
+    LineHandler,
+    configure,
+    log_event,
+)
 from agent.wording import log_line
 from tests.unit.test_executor import command
 
@@ -193,16 +201,40 @@ def written(stream: io.StringIO) -> list[tuple[str, int]]:
     return [(line.get("message", line["event"]), line.get("repeated", 0)) for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "interval"),
+    [("aiokafka", "Topic t not found, {} ms", LIBRARY_INTERVAL), ("agent.x", "some.event", REPEAT_INTERVAL)],
+)
 def test_a_flood_of_equal_lines_is_one_line_an_interval_and_none_is_forgotten(
+    handler: LineHandler, stream: io.StringIO, clock: Clock, name: str, message: str, interval: float
+) -> None:
+    start = clock.now
+    for tick in range(18_000):  # 100 lines a second for 180 s
+        clock.now = start + tick / 100
+        handler.handle(record(name, message.format(tick)))
+    lines = written(stream)
+    assert 180 / interval <= len(lines) <= 180 / interval + 1
+    # The last of them is told when none has come for a while, though nothing else is logged.
+    clock.now += REPEAT_INTERVAL
+    handler.tell()
+    *_, (_, last) = lines = written(stream)
+    assert last > 0
+    assert sum(repeated or 1 for _, repeated in lines) == 18_000
+    clock.now += REPEAT_INTERVAL
+    handler.tell()
+    handler.handle(record(name, message.format(1)))
+    assert [repeated for _, repeated in written(stream)[len(lines) :]] == [0]
+
+
+def test_what_else_a_library_says_is_written_at_once_in_the_midst_of_a_flood(
     handler: LineHandler, stream: io.StringIO, clock: Clock
 ) -> None:
-    for tick in range(1000):  # 10 lines a second for 100 s
-        clock.now = 100 + tick / 10
-        handler.handle(record("aiokafka", f"Unable to connect to node 1 after {tick} ms"))
-    handler.close()
-    lines = written(stream)
-    assert len(lines) == 1 + 1000 * 0.1 / REPEAT_INTERVAL
-    assert sum(repeated or 1 for _, repeated in lines) == 1000
+    for tick in range(3000):
+        clock.now += 0.01
+        handler.handle(record("aiokafka", "Topic t not found"))
+        if tick == 1500:
+            handler.handle(record("aiokafka", "Topic authorization failed for t"))
+    assert [message for message, _ in written(stream)] == ["Topic t not found", "Topic authorization failed for t"]
 
 
 def test_lines_of_a_library_that_name_different_things_are_all_written(
