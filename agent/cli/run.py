@@ -52,21 +52,14 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     import uvloop
 
     from agent.run import run
-    from agent.shutdown import Deadline
+    from agent.shutdown import Deadline, end_on_signals
 
     ending = Deadline()
 
-    def end(stop: asyncio.Event) -> None:
-        # From the signal on, not from what it sets off: a start that waits for the brokers does not look at `stop`.
-        ending.begin()
-        stop.set()
-
     async def main() -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end, stop)
-        _on_hangup(loop, lambda: end(stop), path)
+        end = end_on_signals(ending, stop)
+        _on_hangup(asyncio.get_running_loop(), end, path)
         await run(config, chosen, stop, ending=ending)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -61,3 +61,43 @@ def test_a_process_that_ends_by_itself_is_not_cut_short() -> None:
     code = "from agent.shutdown import Deadline\nDeadline(within=30).begin()\nraise SystemExit(5)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (5, "")
+
+
+_SIGNALLED = """
+import asyncio, os, signal, uvloop
+from agent.logs import configure
+from agent.shutdown import Deadline, end_on_signals
+configure(json=True)
+async def main():
+    stop = asyncio.Event()
+    end_on_signals(Deadline(within={within}), stop)
+    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.{number})
+    await stop.wait()
+    {then}
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(main())
+"""
+
+
+def signalled(number: str, within: float, then: str = "") -> subprocess.CompletedProcess[str]:
+    code = _SIGNALLED.format(number=number, within=within, then=then)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_what_waits_in_the_loop(number: str) -> None:
+    done = signalled(number, 30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_counts_from_when_it_comes_though_the_loop_never_comes_to_it() -> None:
+    busy = "os.kill(os.getpid(), signal.SIGTERM)\n    while True: pass"
+    code = _SIGNALLED.format(number="SIGTERM", within=0.2, then="").replace("await stop.wait()", busy)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stderr)["event"] == "run.cut-short"
+
+
+def test_a_second_signal_changes_nothing() -> None:
+    done = signalled("SIGTERM", 0.3, "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)")
+    assert (done.returncode, done.stderr) == (0, "")
