@@ -99,10 +99,14 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
             return int(super().run_tests(mutant_name=None, tests=tests))
         # Nothing is broken yet: what fails in a child now would count as seen in each mutant.
         self._collect()
+        names = sorted(set(tests) or self._items, key=mutmut.duration_by_test.__getitem__)
         child = os.fork()
         if not child:
-            names = sorted(set(tests) or self._items, key=mutmut.duration_by_test.__getitem__)
-            os._exit(self._run(names, self._killers("")))
+            failed = 1
+            try:
+                failed = self._run(names, self._killers(""))
+            finally:
+                os._exit(failed)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status:
             super().run_tests(mutant_name=None, tests=tests)
