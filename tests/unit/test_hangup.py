@@ -29,7 +29,12 @@ main()
 """
 
 
-def start(directory: Path, stderr: int, before: Callable[[], object] | None = None) -> subprocess.Popen[str]:
+def heard() -> None:
+    """As a shell starts a process; the tests themselves may run under `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def start(directory: Path, stderr: int, before: Callable[[], object] = heard) -> subprocess.Popen[str]:
     file = directory / "flipback.yaml"
     file.write_text(CONFIG)
     started = subprocess.Popen(
