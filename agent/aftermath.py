@@ -160,6 +160,8 @@ class AftermathWatch:
         if second.time < due + PATIENCE:
             return None
         reason = f"samples {measured.samples}, wanted {spec.least_samples}, late {measured.late}"
+        if measured.lacking:
+            reason += "; more than 1 % of its samples are missing, or do not tell what the trigger asks for"
         return BakeVerdict("unknown", str(looked_at), None, reason)
 
     def _say(self, event: Event, said: Aftermath) -> Aftermath:

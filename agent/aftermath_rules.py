@@ -55,11 +55,14 @@ class BakeVerdict(NamedTuple):
 
 
 def exposure_after(before: Exposure, now: Requests) -> After | None:
-    """Compare the newest seconds after a flip with what was before; None where they are too few to tell.
+    """Compare the newest seconds after a flip with what was before; None where they are too few to tell, or where the
+    variant of too many requests is not known.
 
     As few seconds are looked at as tell enough. Expected are as many requests of other variants as before or, where the
     service has become quieter, as many as their share of its requests was: an outage is no effect.
     """
+    if 100 * now.lost > MOST_MISSING * (int(now.requests.sum()) + now.lost):
+        return None
     n = np.arange(1, len(now.others) + 1)
     seen, total, late = (np.cumsum(column[::-1]) for column in (now.others, now.requests, now.late))
     share = before.others * total / before.requests if before.requests else np.zeros(len(n))
@@ -98,10 +101,13 @@ def effect(before: Exposure | None, now: Requests, *, elapsed: float, limit: flo
     if elapsed < limit + PATIENCE:
         return None
     requests, late = int(now.requests.sum()), int(now.late.sum())
-    if requests == 0:
+    if requests == now.lost == 0:
         return EffectVerdict("unknown", None, "the service is silent")
     if 100 * late > MOST_MISSING * (requests + late):
         return EffectVerdict("unknown", None, f"of {requests + late} samples {late} came too late to be counted")
+    if 100 * now.lost > MOST_MISSING * (requests + now.lost):
+        what = "were rejected, or their variant could not be read"
+        return EffectVerdict("unknown", None, f"of {requests + now.lost} samples {now.lost} {what}")
     return EffectVerdict(
         "unknown", None, f"too little traffic: {ENOUGH} requests of other variants are not expected in a minute"
     )
@@ -110,7 +116,8 @@ def effect(before: Exposure | None, now: Requests, *, elapsed: float, limit: flo
 def bake(incident: Incident, now: Measurement, min_samples: int) -> Bake | None:
     """Compare a metric with what it was when it fired; None where the samples do not tell.
 
-    Recovered is what no longer breaches; what still does is worse or no better. Silence is no recovery.
+    Recovered is what no longer breaches; what still does is worse or no better. Silence is no recovery, and nor is what
+    remains where too much is missing.
     """
     was, threshold = incident.value, incident.threshold
     if was is None or threshold is None or math.isnan(now.value):
@@ -118,7 +125,7 @@ def bake(incident: Incident, now: Measurement, min_samples: int) -> Bake | None:
     greater = incident.op == ">"
     breach = now.value > threshold if greater else now.value < threshold
     late = 100 * now.late > MOST_MISSING * (now.requests + now.late)
-    if late or now.samples < min_samples or (now.samples == 0 and not breach):
+    if late or now.lacking or now.samples < min_samples or (now.samples == 0 and not breach):
         return None
     if not breach:
         return "recovered"

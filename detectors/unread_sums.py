@@ -14,6 +14,7 @@ import numpy as np
 
 from detectors.cells import Cells, Int, Scope
 from detectors.seconds import MOST_COUNTED
+from detectors.slots import present
 from detectors.unreadable import PREFIX
 
 
@@ -43,6 +44,10 @@ class FieldSums:
         found = np.zeros(len(places), dtype=np.int64)
         found[known] = self._sums[places[known]]
         return found
+
+    def since(self, place: int, second: int) -> int:
+        """Return how many there were at a place from a second on. For rare use."""
+        return sum(int(entry.counts[entry.at == place].sum()) for entry in self._log if entry.second >= second)
 
     def move(self, end: int, entry: _Entry | None, places: int) -> None:
         """Take in a second of `places` places, and let go of what is earlier than `end - seconds`."""
@@ -75,7 +80,9 @@ class UnreadSums:
     def note(self, blocks: Iterable[Cells]) -> None:
         """Keep what blocks say of their seconds, until `advance` comes to them."""
         for cells in blocks:
-            wanted = [number for number, name in enumerate(cells.measures) if name.startswith(PREFIX)]
+            # Its table names all measures that its sender knows, of which hardly any is in it.
+            named = present(cells.measure_id, len(cells.measures)).tolist()
+            wanted = [number for number in named if cells.measures[number].startswith(PREFIX)]
             if wanted:
                 self._note(cells, np.isin(cells.measure_id, wanted))
 

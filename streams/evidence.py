@@ -18,6 +18,7 @@ from detectors.missing import asks_outcome, missing_of
 from detectors.overdue import limit_of
 from detectors.spec import MIN_SAMPLES, RATIOS, TriggerSpec
 from detectors.units import shown
+from detectors.unreadable import unreadable_of
 from detectors.windows import Want, WindowStore
 from streams.observer import Exposure, Observer
 from streams.shares import breaches, heard, is_ratio, samples_of, single_source, value_of, without
@@ -90,6 +91,7 @@ class Gather:
         self._specs = specs
         self._store = store
         self._observer = observer
+        self._unread = store.unread.window(FRESH_SECONDS)
 
     def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence | None:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock.
@@ -221,8 +223,10 @@ class Gather:
             counts = self._store.counts(spec.scope, FRESH_SECONDS)
             counts = without(counts, self._store.instances(spec.scope, FRESH_SECONDS), left_out)
             outcome = asks_outcome(condition.metric)
-            missing = missing_of(lambda column: counts[column : column + 1], outcome=outcome).lost if worst else [0]
-            found = value_of(spec, counts, int(missing[0]))
+            place = self._store.unread.place(spec.scope, unreadable_of(condition))
+            unread = self._unread.read(np.array([place], dtype=np.int64))
+            missing = missing_of(lambda column: counts[column : column + 1], outcome=outcome, unread=unread).lost
+            found = value_of(spec, counts, int(missing[0]) if worst else 0)
             return found is not None and breaches(spec, found, threshold)
         rows = np.array([self._store.row(spec.scope, FRESH_SECONDS)], dtype=np.int64)
         value, samples = compute(

@@ -14,11 +14,13 @@ import msgspec
 import numpy as np
 
 from detectors.blame import worse
-from detectors.cells import LATE, REQUESTS, Int, Scope
+from detectors.cells import LATE, REJECTED, REQUESTS, Int, Scope
 from detectors.metrics import compute
+from detectors.missing import asks_outcome, missing_of
 from detectors.overdue import limit_of
 from detectors.ratios import RATIO
 from detectors.spec import TriggerSpec
+from detectors.unreadable import unreadable, unreadable_of
 from detectors.windows import Want, WindowStore
 
 _STEADY = 20
@@ -40,23 +42,29 @@ class Exposure(msgspec.Struct, frozen=True):
 class Requests:
     """Requests in each of some seconds, oldest first, as `Exposure` names them; `late` samples are of the service.
 
-    Every array is int64 of shape (seconds,).
+    Every array is int64 of shape (seconds,). `lost` are, in all these seconds, the service's rejected samples and its
+    requests whose variant of the flag could not be read.
     """
 
     others: Int
     variants: Int
     requests: Int
     late: Int
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A metric over the window of a trigger: nan where there is none; `late` samples are none of `samples`."""
+    """A metric over the window of a trigger: nan where there is none; `late` samples are none of `samples`.
+
+    `lacking`: more is missing than may be overlooked (`detectors.missing`), whatever is missing.
+    """
 
     value: float
     samples: int
     requests: int
     late: int
+    lacking: bool = False
 
 
 def flip_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -86,6 +94,13 @@ class Observer:
         """The services in which each (environment, flag) is under watch."""
         for environment, service, flag in self._safe:
             self.services.setdefault((environment, flag), []).append(service)
+        store.unread.window(store.display)
+        for environment, service, flag in self._safe:
+            store.unread.place(Scope(environment, service), unreadable("variant", flag))
+        for spec in specs:
+            store.unread.window(spec.condition.over)
+            for scope in (spec.scope, whole(spec)):
+                self._unread_places(spec, scope)
 
     def exposure(self, environment: str, service: str, flag: str) -> Exposure:
         """The exposure over the last minute, or since other variants came up in it: a rollout may have just begun."""
@@ -117,7 +132,18 @@ class Observer:
             counts[:, :variants].sum(axis=1),
             counts[:, variants:].sum(axis=1),
             late.sum(axis=1),
+            self._lost((environment, service, flag), since),
         )
+
+    def _lost(self, of: Service, since: int) -> int:
+        environment, service, flag = of
+        scope, display = Scope(environment, service), self._store.display
+        place = self._store.unread.place(scope, unreadable("variant", flag))
+        unread = self._store.unread.window(display).since(place, since)
+        row = self._store.row(scope, display)
+        if row < 0 or not self._store.window(display).sums[REJECTED, row]:
+            return unread
+        return unread + int(self._store.counts(scope, display, since)[REJECTED])
 
     def serving(self, environment: str, service: str, flag: str, *, since: int) -> list[str]:
         """The instances that gave variants other than the safe one from `since` on, the busiest first."""
@@ -155,7 +181,22 @@ class Observer:
         if row < 0:
             return Measurement(float(value[0]), 0, 0, 0)
         sums = self._store.window(condition.over).sums
-        return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, row]), int(sums[LATE, row]))
+        unread, variant = self._store.unread.window(condition.over).read(self._unread_places(spec, scope))
+        missing = missing_of(
+            lambda column: sums[column, row : row + 1],
+            outcome=asks_outcome(condition.metric),
+            unread=unread,
+            read=samples,
+            variant=variant,
+        )
+        late = int(sums[LATE, row])
+        return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, row]), late, bool(missing.much[0]))
+
+    def _unread_places(self, spec: TriggerSpec, scope: Scope) -> Int:
+        """Of the metric's values that could not be read in a scope, and of requests that may be of its variant."""
+        place = self._store.unread.place
+        variant = unreadable("variant", scope.flag) if scope.flag else None
+        return np.array([place(scope, unreadable_of(spec.condition)), place(whole(spec), variant)], dtype=np.int64)
 
     def proof(self, spec: TriggerSpec) -> float | None:
         """How much worse the flag's other variants are than its safe one, in nats (detectors.blame); None: no ratio."""
