@@ -266,7 +266,7 @@ class WindowStore:
 
     def _commit(self, committed: Second) -> None:
         self.by_second.put(committed)
-        asked = committed.renumbered(self._asked, len(self._asked)) if len(self._windows) > 1 else committed
+        asked = committed.renumbered(self._asked, len(self._asked))
         for window in self._windows.values():
             window.add(committed if window.seconds == self.display else asked)
 

@@ -20,8 +20,10 @@ T = 1_700_000_000
 NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
-def record(partition: int, watermark: float | None, *, partitions: int = 1, overflow: int = 0) -> Partial:
-    return Partial(VERSION, "requests", partition, partitions, "a", 0.0, watermark, True, overflow, [], [], [], [])
+def record(
+    partition: int, watermark: float | None, *, partitions: int = 1, overflow: int = 0, topic: str = "requests"
+) -> Partial:
+    return Partial(VERSION, topic, partition, partitions, "a", 0.0, watermark, True, overflow, [], [], [], [])
 
 
 def requests(service: str, second: int, n: int, offset: int = 0) -> Cells:
@@ -170,7 +172,7 @@ def test_as_much_waits_as_there_is_room_for_and_one_byte_more_gives_the_oldest_s
     row = nbytes(records[0][1])
     enough, short = (Merge(["requests"], most_bytes=room) for room in (8 * row, 8 * row - 1))
     for merge in (enough, short):
-        merge.add(record(1, T - 1.0, partitions=2), empty(), 0.0)
+        merge.add(record(1, T + 0.5, partitions=2), empty(), 0.0)
         for said, cells in records:
             merge.add(said, cells, 0.0)
     assert (enough.lost_until, enough.first()) == (None, T)
@@ -273,3 +275,20 @@ def test_read_from_the_middle_of_the_log_only_whole_seconds_count() -> None:
     merge.add(record(1, T + 5.5, partitions=2), requests("a", T + 4, 3), 0.0)
     # What source 1 had for the seconds before T + 5 was written before the first record that was read.
     assert merge.whole_from == T + 5
+    merge.add(record(1, T + 9.0, partitions=2), empty(), 0.0)
+    assert merge.whole_from == T + 5
+
+
+def test_read_from_its_start_every_second_of_the_log_is_whole() -> None:
+    merge = Merge(["requests"])
+    for watermark in (T + 3.0, T + 4.0):
+        merge.add(record(0, watermark), empty(), 0.0)
+    assert merge.whole_from is None
+
+
+def test_a_watermark_that_is_said_again_leads_to_none() -> None:
+    merge = Merge(["requests"])
+    words = [Word(Source("requests", 0), 1, mark, 0) for mark in (T + 1.0, T + 1.0, T + 2.0, T + 1.5)]
+    assert merge.add_all(Batch(words[:1], empty(), NO_ROWS), 0.0) == [T + 1.0]
+    assert merge.add_all(Batch(words[1:2], empty(), NO_ROWS), 0.0) == []
+    assert merge.add_all(Batch(words, empty(), NO_ROWS), 0.0) == [T + 2.0]

@@ -49,3 +49,13 @@ def test_a_record_that_tells_of_more_partitions_makes_them_needed_again() -> Non
     assert merge.resized("requests", 1) == 3
     merge.add(record(0, T + 8.0, partitions=4), requests("a", T + 7, 0), 0.0)
     assert merge.missing() == ["requests/3"]
+
+
+def test_partitions_of_another_topic_stay_though_one_topic_has_fewer() -> None:
+    merge = Merge(["requests", "other"])
+    for partition in range(2):
+        merge.add(record(partition, T + 5.0, partitions=2), requests("a", T, 3), 0.0)
+        merge.add(record(partition, T + 1.0, partitions=2, topic="other"), requests("a", T, 3), 0.0)
+    assert merge.resized("requests", 1) == 2
+    assert merge.watermark == T + 1.0
+    assert merge.silent(100.0, 10.0) == ["other/0", "other/1", "requests/0"]

@@ -103,3 +103,23 @@ def test_who_is_heard_later_and_has_more_to_give_up_does_not_move_what_was_lost_
     merge.add(record(1, None, partitions=2), one_row_in(*range(T - 9, T)), 0.0)
     assert merge.lost_until == T + 3
     assert (merge.watermark, merge.first()) == (None, None)
+
+
+def test_what_is_complete_is_not_given_up_however_much_it_is() -> None:
+    merge = Merge(["requests"], most_bytes=3 * ROW)
+    merge.add(record(0, T + 9.0), one_row_in(*range(T, T + 9)), 0.0)
+    assert merge.lost_until is None
+    assert merge.take(T + 9).second.tolist() == list(range(T, T + 9))
+
+
+def test_a_watermark_that_closes_nothing_of_what_waits_makes_no_room() -> None:
+    merge = Merge(["requests"], most_bytes=4 * ROW)
+    merge.add(record(0, float(T)), one_row_in(*range(T, T + 5)), 0.0)
+    assert merge.lost_until == T + 2
+    # What waits complete, and what is open, is one heap: the oldest goes first.
+    merge = Merge(["requests"], most_bytes=4 * ROW)
+    merge.add(record(1, float(T), partitions=2), empty(), 0.0)
+    merge.add(record(0, T + 2.0, partitions=2), one_row_in(T, T + 1), 0.0)
+    assert merge.first() == T
+    merge.add(record(0, None, partitions=2), one_row_in(T + 2, T + 3, T + 4), 0.0)
+    assert (merge.lost_until, merge.first()) == (T + 2, None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
-from detectors.histogram import BINS, midpoints_ms
+from detectors.histogram import BINS, OCTAVES, midpoints_ms
 from detectors.windows import Want
 from streams.merge import join
 from tests.cells import Bucket, cells
@@ -27,29 +27,33 @@ bins_of = st.dictionaries(
 )
 
 
-@given(st.lists(bins_of, min_size=3, max_size=3), st.integers(-2, 14), st.integers(0, BINS))
-def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int, int]], rank: int, first: int) -> None:
+@given(st.lists(bins_of, min_size=3, max_size=3), st.integers(0, BINS))
+def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int, int]], first: int) -> None:
     # Rows 0 to 2 of the window have a histogram: C was not wanted with one.
     windows = store(Want(A, 3, latency=True), Want(B, 3, latency=True), Want(D, 3, latency=True), Want(C, 3))
-    windows.advance(
-        1, cells(1, *((scope, timed(bins)) for scope, bins in zip((A, B, D), of, strict=True)), (C, timed({5: 5})))
-    )
+    timings = [(scope, timed(bins)) for scope, bins in zip((A, B, D), of, strict=True)]
+    windows.advance(1, cells(1, *timings, (C, timed({5: 5}))))
     window = windows.window(3)
     every = (*(windows.row(scope, 3) for scope in (B, D, A, C)), -1)
     rows = np.array(every)
-    found = window.at_rank(rows, np.full(5, rank))
-    above = window.above(rows, np.full(5, first))
     for at, bins in enumerate((of[1], of[2], of[0])):
         values = sorted(bin_ for bin_, n in bins.items() for _ in range(n))
         # A rank before the first one is that of the first, and one beyond the last is that of the last.
-        expected = midpoints_ms()[values[min(max(rank, 1), len(values)) - 1]] if values else math.nan
-        np.testing.assert_equal(found[at], expected)
-        assert above[at] == sum(value >= first for value in values)
+        ranks = range(-2, len(values) + 3)
+        found = window.at_rank(np.full(len(ranks), rows[at]), np.array(ranks))
+        places = [min(max(rank, 1), len(values)) - 1 for rank in ranks]
+        expected = [midpoints_ms()[values[place]] if values else math.nan for place in places]
+        np.testing.assert_array_equal(found, expected)
         dense = np.zeros(BINS, dtype=np.int64)
         dense[list(bins)] = list(bins.values())
         np.testing.assert_array_equal(window.histogram(int(rows[at])), dense, strict=True)
-    assert np.isnan(found[3:]).all()
-    assert above[3:].tolist() == [0, 0]
+        # From its own bin on, from the next one, from that which was drawn, and from beyond all.
+        firsts = np.array([*values, *(value + 1 for value in values), first, BINS])
+        above = window.above(np.full(len(firsts), rows[at]), firsts)
+        own = np.array([sum(value >= bin_ for value in values) for bin_ in firsts], dtype=np.int64)
+        np.testing.assert_array_equal(above, own, strict=True)
+    assert np.isnan(window.at_rank(rows[3:], np.ones(2, dtype=np.int64))).all()
+    assert window.above(rows[3:], np.zeros(2, dtype=np.int64)).tolist() == [0, 0]
     np.testing.assert_array_equal(window.histogram(every[3]), np.zeros(BINS, dtype=np.int64), strict=True)
 
 
@@ -151,15 +155,19 @@ def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -
         assert (one.newest(B), one.active(), one.end) == (other.newest(B), other.active(), other.end)
 
 
-def test_what_a_prepared_block_names_but_has_no_cell_of_takes_no_room() -> None:
+@pytest.mark.parametrize("prepares", [True, False])
+def test_what_a_block_names_but_has_no_cell_of_takes_no_room(prepares: bool) -> None:
     windows = store(max_scopes=2)
     block = cells(1, (A, Bucket(instances={"pod": {"requests": 1}})))
-    block = replace(
-        block, scopes=(D, C, A), scope=block.scope + 2, instances=("ghost", "pod"), instance_id=block.instance_id + 1
-    )
-    assert sorted(windows.prepared(block)) == [1]
+    # D and C come first in the table of scopes, and a ghost in that of instances.
+    block = replace(block, scopes=(D, C, A), scope=block.scope + 2)
+    block = replace(block, instances=("ghost", "pod"), instance_id=block.instance_id + 1)
+    if prepares:
+        assert sorted(windows.prepared(block)) == [1]
+    else:
+        windows.advance(1, block)
     assert [windows.slot(scope) for scope in (A, C, D)] == [0, -1, -1]
-    assert windows.instance(0) == "pod"
+    assert (windows.instance(0), windows.refused_scopes) == ("pod", 0)
     with pytest.raises(KeyError):
         windows.instance(1)
 
@@ -188,7 +196,7 @@ def test_who_is_not_in_a_prepared_second_was_not_seen_in_it(monkeypatch: pytest.
 
 
 def test_what_outlives_the_windows_is_known_again_after_a_restart_and_what_was_seen_since_stays() -> None:
-    wants = Want(D, 3), Want(A, 3), Want(B, 9), Want(C, 9), Want(A, 9)
+    wants = Want(A, 3), Want(D, 3), Want(B, 9), Want(C, 9), Want(A, 9)
     before, after = store(*wants), store(*wants)
     before.advance(100, cells(100, (A, requests(1)), (B, requests(1))))
     before.advance(190, cells(190, (A, requests(1))))
@@ -201,3 +209,27 @@ def test_what_outlives_the_windows_is_known_again_after_a_restart_and_what_was_s
     assert seen == {(A, 3), (B, 9), (C, 9), (A, 9)}
     assert after.window(5).seen[slots].all()
     assert not after.window(5).seen[after.slot(D)]
+
+
+def test_a_store_that_nobody_wants_a_scope_of_remembers_none() -> None:
+    windows = store()
+    windows.advance(1, cells(1, (A, requests(1))))
+    memory = windows.memory()
+    assert {name: array.tolist() for name, array in memory.items()} == {"5": [], "newest": []}
+    windows.recall(memory)
+    assert windows.newest(A) == 1
+
+
+def test_a_store_is_as_large_as_its_windows_and_the_seconds_that_they_share() -> None:
+    windows = store(Want(A, 3, latency=True), Want(B, 3), Want(A, 9), max_scopes=4)
+    histogram = 4 * (BINS + OCTAVES)
+    # The window that is shown has every scope with a histogram; the others have who was asked for.
+    own = [(8 * len(COUNTS) + 1) * rows + histogram * timed for rows, timed in ((4, 4), (2, 1), (1, 0))]
+    assert windows.nbytes == sum(own) + windows.by_second.nbytes
+    assert windows.by_second.nbytes > 0
+    before = windows.nbytes
+    windows.advance(1, cells(1, (A, timed({100: 2})), (B, requests(1)), (C, requests(1))))
+    # Shown is all of a second, and of the others each has the same part.
+    (shown,), (asked,), (also,) = (windows.window(seconds).seconds_kept for seconds in (5, 3, 9))
+    assert asked is also
+    assert windows.nbytes - before == shown.nbytes + asked.nbytes
