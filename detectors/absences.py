@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detectors.absence import Absence, AbsenceConfig
 from detectors.bad_counts import BadCounts
-from detectors.cells import REQUESTS
+from detectors.cells import LATE, REJECTED, REQUESTS
 from detectors.doubts import Doubt
 from detectors.missing import Missing, missing_of
 from detectors.seconds import Int
@@ -89,25 +89,29 @@ class Absences:
         return np.where(np.isnan(self._set_share) | (own == 0), cautious, self._set_share)
 
     @property
-    def missing(self) -> Missing:
-        """What is missing in the windows of both arms, each (n,)."""
-        if not len(self.at):
-            return Missing.nothing(0)
+    def missing(self) -> Missing | None:
+        """What is missing in the windows of both arms, each (n,); None where that is nothing at all."""
         sums = self._over.sums
+        if (
+            self._elsewhere is None
+            and self._variant is None
+            and not any(sums[column].any() for column in (LATE, REJECTED))
+        ):
+            return None
         both = missing_of(lambda column: sums[column][self._rows].sum(axis=0), outcome=False)
         given = {"elsewhere": self._elsewhere, "variant": self._variant}
         return both._replace(**{name: lost for name, lost in given.items() if lost is not None})
 
-    @property
-    def doubt(self) -> NDArray[np.int8]:
-        """Values of `detectors.evaluation.Doubt`."""
-        if not len(self.at):
-            return np.zeros(0, dtype=np.int8)
+    def doubt(self, missing: Missing | None) -> NDArray[np.int8]:
+        """Values of `detectors.evaluation.Doubt`, with what is `missing`."""
         own, control = self._rows
+        much = np.zeros(len(own), dtype=np.bool_) if missing is None else missing.much
+        if self._variant is not None:
+            much = much | (self._variant > 0)
         return np.select(
             [
                 (own < 0) | (control < 0),
-                self.missing.much | (False if self._variant is None else self._variant > 0),
+                much,
                 self.share == 0,
                 self._over.sums[REQUESTS][control] == 0,
             ],

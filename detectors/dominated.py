@@ -18,9 +18,10 @@ from detectors.by_instance import by_instance
 from detectors.cells import REQUESTS
 from detectors.evaluation import Measured
 from detectors.looks import Looks
+from detectors.majority import Majority
 from detectors.missing import asks_outcome
 from detectors.ratios import PARTS, RATIO, value_of
-from detectors.seconds import Int, Second
+from detectors.seconds import Int
 from detectors.spec import TriggerSpec
 from detectors.triggers import NEVER
 from detectors.units import compared
@@ -30,7 +31,7 @@ EVERY: Final = 5
 """Seconds after which a trigger is looked at again: a part of them in each second, so that none costs more."""
 
 AT_ONCE: Final = 40
-"""Triggers whose instances are read in one second's part: they take 1 ms of 10,000 scopes."""
+"""Triggers whose instances are read in one second's part, which takes up to 2 ms of windows of a minute."""
 
 _LEAST_INSTANCES: Final = 3
 _NAME: Final = 60
@@ -47,15 +48,16 @@ class Dominated:
         self._specs = specs
         self._slots = slots
         self._store = store
-        self._last = np.full(store.max_scopes, NEVER, dtype=np.int64)
-        """The newest second in which one instance had more than half of a slot's weight."""
+        self._majority = Majority(store.max_scopes)
         self._taken = NEVER
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
         self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
-        self._turns = [counted[turn::EVERY] for turn in range(EVERY)]
+        counted = counted[slots[counted] >= 0]
+        # By slot, as the triggers of one share a reading of its instances.
+        self._turns = [counted[slots[counted] % EVERY == turn] for turn in range(EVERY)]
         self._time = NEVER
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
@@ -76,19 +78,17 @@ class Dominated:
 
     def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
         """Look at the triggers with the numbers `at`, all of which are well."""
-        value, samples, limit, slots = own.value[at], own.samples[at], threshold[at], self._slots[at]
-        # Who has more than half in a window has it in one of its seconds too.
-        since = np.where(slots >= 0, self._last[slots], NEVER)
-        inverse = self._ratio[at] & ~self._greater[at]
+        window = own.window[at]
+        led = at[self._majority.led(self._slots[at], t - window, own.samples[at], window)]
+        value, samples, limit = own.value[led], own.samples[led], threshold[led]
+        inverse = self._ratio[led] & ~self._greater[led]
         bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
         # The others cannot breach with fewer bad ones than that.
-        able = bad * samples > limit * self._min_samples[at]
-        suspect = (since >= t - own.window[at]) & able
+        suspect = led[bad * samples > limit * self._min_samples[led]]
         if self.hidden:
-            for i in at[~suspect].tolist():
+            for i in set(at.tolist()) - set(suspect.tolist()):
                 self.hidden.pop(i, None)
-        due = at[suspect]
-        due = due[np.argsort(self._looked_at[due], kind="stable")[:AT_ONCE]]
+        due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:AT_ONCE]]
         for seconds in np.unique(own.window[due]).tolist():
             self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
         self._looked_at[due] = t
@@ -97,17 +97,8 @@ class Dominated:
         """Take in the seconds since the last time."""
         for second in self._store.window(self._store.display).seconds_kept:
             if second.second > self._taken:
-                self._note(second)
+                self._majority.take(second)
         self._taken = (self._store.end or 0) - 1
-
-    def _note(self, second: Second) -> None:
-        rows = second.instance_rows
-        if not len(rows):
-            return
-        starts = np.concatenate(([0], np.flatnonzero(rows[1:] != rows[:-1]) + 1))
-        requests = second.instance_columns[REQUESTS].astype(np.int64)
-        total, most = np.add.reduceat(requests, starts), np.maximum.reduceat(requests, starts)
-        self._last[rows[starts[2 * most > total]]] = second.second
 
     def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])

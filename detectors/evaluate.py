@@ -256,12 +256,16 @@ class Evaluator:
         own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
         control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
         at = absences.at
+        if not len(at):
+            return
+        missing = absences.missing
         own.value[at], own.samples[at] = absences.evidence, absences.missed
         threshold[at], breach[at] = absences.bound, absences.absent
-        own.doubt[at] = absences.doubt
+        own.doubt[at] = absences.doubt(missing)
         own.slots[at], own.window[at] = absences.slots, absences.over
-        for noted, count in zip(own.missing, absences.missing, strict=True):
-            noted[at] = count
+        if missing is not None:
+            for noted, count in zip(own.missing, missing, strict=True):
+                noted[at] = count
 
     def _gathered(self) -> Gathered:
         n = len(self._specs)

@@ -118,7 +118,7 @@ def quantile_by_octave(
     """Return the `q` quantile (0..1) of the chosen rows in milliseconds, nan where a row is empty.
 
     `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both, `q` is
-    one for all or (r,).
+    one for all or (r,). A chosen row of 32-bit counts has fewer than 2**32 values.
     """
     each = np.broadcast_to(q, rows.shape)
     result = np.empty(len(rows))
@@ -151,8 +151,8 @@ def count_above(
     array([2, 4])
     """
     octave, step = np.divmod(first, BINS_PER_OCTAVE)
-    coarse = _cumulative(octaves[rows])
-    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave])
+    coarse = _cumulative(octaves[rows], np.int64)
+    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave], np.int64)
     at = np.arange(len(rows))
     below = np.where(step > 0, fine[step - 1, at], 0)
     result: NDArray[np.int64] = coarse[-1] - coarse[octave, at] + fine[-1] - below
@@ -162,8 +162,8 @@ def count_above(
 def _quantile_of_some(
     counts: NDArray[np.integer[Any]], octaves: NDArray[np.integer[Any]], rows: NDArray[np.int64], q: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    coarse = _cumulative(octaves[rows])
-    return _at_rank(counts, coarse, rows, rank(q, coarse[-1]))
+    coarse = _cumulative(octaves[rows], _narrow(octaves))
+    return _at_rank(counts, coarse, rows, rank(q, coarse[-1].astype(np.int64)))
 
 
 def value_at_rank(
@@ -176,34 +176,42 @@ def value_at_rank(
 
     `counts`, `octaves` and `rows` are those of `quantile_by_octave`. A rank beyond the last one is that of the last.
     """
-    coarse = _cumulative(octaves[rows])
-    return _at_rank(counts, coarse, rows, np.minimum(ranks, coarse[-1]))
+    coarse = _cumulative(octaves[rows], _narrow(octaves))
+    return _at_rank(counts, coarse, rows, np.minimum(ranks, coarse[-1].astype(np.int64)))
 
 
 def _at_rank(
     counts: NDArray[np.integer[Any]],
-    coarse: NDArray[np.int64],
+    coarse: NDArray[np.integer[Any]],
     rows: NDArray[np.int64],
     wanted: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     octave = _first_reaching(coarse, wanted)
     below = coarse[octave - 1, np.arange(len(rows))]
     wanted -= np.where(octave > 0, below, 0)
-    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave])
+    fine = _cumulative(counts.reshape(-1, BINS_PER_OCTAVE)[rows * OCTAVES + octave], coarse.dtype.type)
     step = _first_reaching(fine, wanted)
     return np.where(coarse[-1] > 0, _MIDPOINTS[octave * BINS_PER_OCTAVE + step], np.nan)
 
 
-def _cumulative(groups: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones."""
-    sums = groups.T.astype(np.int64, order="C")
+def _narrow(counts: NDArray[np.integer[Any]]) -> type[np.integer[Any]]:
+    """The type for running sums of counts, which are of fewer than 2**32 values where they have 32 bits themselves."""
+    return np.uint32 if counts.dtype == np.uint32 else np.int64
+
+
+def _cumulative(groups: NDArray[np.integer[Any]], dtype: type[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones, and twice
+    as many numbers of 32 bits."""
+    sums = groups.T.astype(dtype, order="C")
     for i in range(1, len(sums)):
         sums[i] += sums[i - 1]
     return sums
 
 
-def _first_reaching(sums: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+def _first_reaching(sums: NDArray[np.integer[Any]], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for every column of (k, rows) running sums the first index that reaches `wanted`, else k - 1."""
-    index: NDArray[np.int64] = np.add.reduce(sums < wanted, axis=0, dtype=np.uint8).astype(np.int64)
+    # Of one type: numpy would turn all sums into the other.
+    same = np.minimum(wanted, np.iinfo(sums.dtype).max).astype(sums.dtype)
+    index: NDArray[np.int64] = np.add.reduce(sums < same, axis=0, dtype=np.uint8).astype(np.int64)
     np.minimum(index, len(sums) - 1, out=index)
     return index

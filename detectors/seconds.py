@@ -48,7 +48,8 @@ class Second:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         plain = (self.rows, self.lengths, self.bins, self.bin_counts, self.instance_rows, self.instance_ids)
-        return sum(array.nbytes for array in (*plain, *self.columns, *self.instance_columns))
+        arrays = {id(array): array for array in (*plain, *self.columns, *self.instance_columns)}
+        return sum(array.nbytes for array in arrays.values())
 
     def renumbered(self, row_of: Int, timed: int) -> Second:
         """Keep the rows r with row_of[r] >= 0 under that number, and histograms of those numbered below `timed`."""
@@ -62,13 +63,13 @@ class Second:
         return Second(
             second=self.second,
             rows=packed(rows[kept]),
-            columns=tuple(column[kept] for column in self.columns),
+            columns=_rows_of(self.columns, kept),
             lengths=(self.lengths * with_bins)[kept],
             bins=self.bins[entries],
             bin_counts=self.bin_counts[entries],
             instance_rows=packed(instance_rows[kept_instances]),
             instance_ids=self.instance_ids[kept_instances],
-            instance_columns=tuple(column[kept_instances] for column in self.instance_columns),
+            instance_columns=_rows_of(self.instance_columns, kept_instances),
         )
 
 
@@ -85,11 +86,11 @@ def collect(
     len(COUNTS) + 2k and + 2k + 1.
     """
     width = len(COUNTS) + 2 * len(measures)
-    seconds, at = np.unique(np.concatenate([cells.second for cells in blocks]), return_inverse=True)
+    seconds, at = _numbered(_joined([cells.second for cells in blocks]))
     before = np.cumsum([0] + [len(cells) for cells in blocks])[:-1].tolist()
-    slot = np.concatenate(slots)
+    slot = _joined(slots)
     (row_at, rows), values = _sum_by(
-        (np.where(slot < 0, -1, at), slot), np.concatenate([_columns(cells, width, measures) for cells in blocks])
+        (np.where(slot < 0, -1, at), slot), _joined([_columns(cells, width, measures) for cells in blocks])
     )
     values = _bounded(values)
     # A cell has a bin and an instance once at most, so only a scope that stands twice brings one twice.
@@ -97,16 +98,16 @@ def collect(
 
     cell = np.concatenate([cells.hist_cell + start for cells, start in zip(blocks, before, strict=True)])
     (bin_at, bin_rows, bins), bin_counts = _sum_by(
-        (np.where(slot[cell] < 0, -1, at[cell]), slot[cell], np.concatenate([cells.hist_bin for cells in blocks])),
-        np.concatenate([cells.hist_count for cells in blocks]),
+        (np.where(slot[cell] < 0, -1, at[cell]), slot[cell], _joined([cells.hist_bin for cells in blocks])),
+        _joined([cells.hist_count for cells in blocks]),
         distinct=once,
     )
 
-    ids = np.concatenate(instance_ids)
+    ids = _joined(instance_ids)
     cell = np.concatenate([cells.instance_cell + start for cells, start in zip(blocks, before, strict=True)])
     (instance_at, instance_rows, instances), instance_counts = _sum_by(
         (np.where((ids < 0) | (slot[cell] < 0), -1, at[cell]), slot[cell], ids),
-        np.concatenate([cells.instance_counts for cells in blocks]),
+        _joined([cells.instance_counts for cells in blocks]),
         distinct=once,
     )
 
@@ -122,13 +123,13 @@ def collect(
             Second(
                 second=second,
                 rows=own,
-                columns=tuple(packed(column) for column in values[r].T),
+                columns=_packed_columns(values[r]),
                 lengths=packed(lengths),
                 bins=bins[h],
                 bin_counts=packed(bin_counts[h]),
                 instance_rows=instance_rows[i],
                 instance_ids=instances[i],
-                instance_columns=tuple(packed(column) for column in instance_counts[i].T),
+                instance_columns=_packed_columns(instance_counts[i]),
             )
         )
     return found
@@ -136,7 +137,8 @@ def collect(
 
 def _bounded(values: Ints) -> Ints:
     """Columns of counts and sums (n, k), none more than a window can add up."""
-    if not len(values) or (values.max() <= MOST_COUNTED and values.min() >= -MOST_COUNTED):
+    # Of a smaller type nothing is as large, and to see that costs nothing.
+    if values.dtype.itemsize < 8 or not len(values) or (values.max() <= MOST_COUNTED and values.min() >= -MOST_COUNTED):
         return values
     most = np.full(values.shape[1], MOST_SUMMED, dtype=np.int64)
     most[: len(COUNTS)] = MOST_COUNTED
@@ -147,14 +149,56 @@ def _bounded(values: Ints) -> Ints:
 def packed(values: Ints) -> Ints:
     """Copy values into the smallest unsigned type that holds them all, int64 when there is none."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    return values.astype(_type_of(low, high))
+
+
+def _type_of(low: int, high: int) -> np.dtype[Any]:
     if low >= 0:
         for dtype, largest in _SMALL:
             if high <= largest:
-                return values.astype(dtype)
-    return values.astype(np.int64)
+                return dtype
+    return np.dtype(np.int64)
+
+
+def _packed_columns(values: Ints) -> tuple[Ints, ...]:
+    """Return each column of `values` (n, k) packed. Columns of zeros, which most are, are one array."""
+    nothing: Ints = np.zeros(len(values), dtype=np.uint8)
+    if not len(values):
+        return tuple(nothing for _ in range(values.shape[1]))
+    columns = np.ascontiguousarray(values.T)
+    low, high = columns.min(axis=1).tolist(), columns.max(axis=1).tolist()
+    ends = zip(low, high, strict=True)
+    return tuple(
+        column.astype(_type_of(*most)) if any(most) else nothing for column, most in zip(columns, ends, strict=True)
+    )
+
+
+def _rows_of(columns: tuple[Ints, ...], kept: NDArray[np.bool_]) -> tuple[Ints, ...]:
+    """Return the rows (n,) of each column that are kept; what was one array stays one."""
+    done: dict[int, Ints] = {}
+    for column in columns:
+        if id(column) not in done:
+            done[id(column)] = column[kept]
+    return tuple(done[id(column)] for column in columns)
+
+
+def _numbered(seconds: Int) -> tuple[Int, Int]:
+    """Return the seconds that stand in an array (n,), ascending, and the place of each among them (n,)."""
+    # Of one second, which it is where nothing is read again, nothing need be sorted.
+    if len(seconds) and seconds.min() == seconds.max():
+        return seconds[:1], np.zeros(len(seconds), dtype=np.int64)
+    values, at = np.unique(seconds, return_inverse=True)
+    return values, at
+
+
+def _joined(parts: Sequence[Int]) -> Int:
+    """Concatenate, without a copy where there is one part; nobody writes to what is returned."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _columns(cells: Cells, width: int, measures: dict[str, int]) -> Int:
+    if width == cells.counts.shape[1]:
+        return cells.counts
     values = np.zeros((len(cells), width), dtype=np.int64)
     values[:, : len(COUNTS)] = cells.counts
     if measures and len(cells.measure_cell):

@@ -1,0 +1,110 @@
+"""The vote finds every slot in which one instance sends more than half, and few others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.cells import COUNTS, REQUESTS
+from detectors.majority import Majority
+from detectors.seconds import Int, Second
+
+Votes = Mapping[tuple[int, int], int]
+"""Requests by slot and instance."""
+
+
+def second(number: int, votes: Votes) -> Second:
+    entries = sorted(votes)
+    nothing = np.zeros(0, dtype=np.int64)
+    counts = np.zeros((len(entries), len(COUNTS)), dtype=np.int64)
+    counts[:, REQUESTS] = [votes[entry] for entry in entries]
+    return Second(
+        second=number,
+        rows=nothing,
+        columns=(nothing,) * len(COUNTS),
+        lengths=nothing,
+        bins=nothing,
+        bin_counts=nothing,
+        instance_rows=np.array([slot for slot, _ in entries], dtype=np.uint16),
+        instance_ids=np.array([instance for _, instance in entries], dtype=np.uint16),
+        instance_columns=tuple(counts.T),
+    )
+
+
+def led(of: Majority, seconds: Sequence[Votes], window: int, slots: int) -> list[bool]:
+    requests: Int = np.zeros(slots, dtype=np.int64)
+    for votes in seconds[-window:]:
+        for (slot, _), count in votes.items():
+            requests[slot] += count
+    all_of = np.arange(slots)
+    since = np.full(slots, len(seconds) - window)
+    return [bool(one) for one in of.led(all_of, since, requests, np.full(slots, window))]
+
+
+def voted(seconds: Sequence[Votes], slots: int) -> Majority:
+    majority = Majority(slots)
+    for number, votes in enumerate(seconds):
+        majority.take(second(number, votes))
+    return majority
+
+
+@given(
+    st.lists(st.dictionaries(st.integers(0, 5), st.integers(1, 1000), min_size=1), min_size=20, max_size=80),
+    st.floats(0.56, 1),
+    st.integers(0, 5),
+)
+def test_who_sends_more_than_half_in_every_second_leads(
+    others: list[dict[int, int]], share: float, leader: int
+) -> None:
+    seconds = []
+    for second_of_others in others:
+        rest = {(0, instance): count for instance, count in second_of_others.items() if instance != leader}
+        own = max(1, round(sum(rest.values()) * share / (1 - share + 1e-3)))
+        seconds.append({**rest, (0, leader): own})
+    assert led(voted(seconds, 1), seconds, len(seconds), 1) == [True]
+
+
+@pytest.mark.parametrize("after", [1, 20, 500])
+def test_one_second_that_outweighs_a_whole_window_is_remembered_as_long_as_the_window(after: int) -> None:
+    even: Votes = {(0, instance): 10 for instance in range(5)}
+    burst: Votes = {**even, (0, 3): 1_000_000}
+    seconds = [even] * 100 + [burst] + [even] * after
+    assert led(voted(seconds, 1), seconds, 600, 1) == [True]
+
+
+def test_a_burst_of_long_ago_is_no_majority() -> None:
+    even: Votes = {(0, instance): 10 for instance in range(5)}
+    seconds = [even] * 100 + [{**even, (0, 3): 1_000_000}] + [even] * 1_500
+    assert led(voted(seconds, 1), seconds, 600, 1) == [False]
+
+
+def test_a_leader_is_found_after_another_one_led_for_long() -> None:
+    def busiest(leader: int) -> Votes:
+        return {(0, instance): 100 if instance == leader else 10 for instance in range(5)}
+
+    seconds = [busiest(1)] * 500 + [busiest(4)] * 20
+    assert led(voted(seconds, 1), seconds, 10, 1) == [True]
+
+
+def test_chance_alone_gives_few_slots_a_leader() -> None:
+    numbers, slots = np.random.default_rng(7), 500
+    seconds = []
+    for _ in range(200):
+        instance = numbers.integers(0, 3, (slots, 10))
+        votes = {(slot, i): int(n) for slot in range(slots) for i in range(3) if (n := (instance[slot] == i).sum())}
+        seconds.append(votes)
+    assert sum(led(voted(seconds, slots), seconds, 60, slots)) <= slots // 100
+
+
+def test_slots_do_not_touch_each_other_and_seconds_may_be_missing() -> None:
+    majority = Majority(3)
+    for number in range(0, 100, 7):
+        majority.take(second(number, {(0, 1): 50, (0, 2): 1, (2, 1): 10, (2, 2): 10, (2, 3): 10}))
+        majority.take(second(number + 1, {}))
+    windows = np.full(3, 60)
+    found = majority.led(np.arange(3), np.full(3, 40), np.array([500, 0, 300]), windows)
+    assert found.tolist() == [True, False, False]
