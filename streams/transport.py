@@ -25,6 +25,7 @@ name used here is gone or behaves otherwise. What is changed, and why:
 9. A partition that was left out while an agent's buffer was full is read as soon as there is room. Faust makes it
    active again (faust/transport/consumer.py:554), but does not tell the read that waits for the others, for up to a
    second (:1195): of 69 seconds of 8 partitions one to five were judged a second late.
+10. Metadata is asked for with the client's back-off between two questions (streams/producer_client.py).
 
 Delete (1)-(3) when Faust delivers batches, (5) when aiokafka exposes the request's time, (9) when Faust tells the read.
 """
@@ -46,6 +47,7 @@ from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP, ConsumerMessage
 
 from streams.fetcher import FETCH_WAIT_MS, AnsweredClient, SliceFetcher
+from streams.producer_client import Producer
 from streams.reading import Delivery, Fetched, Position, Reading
 from streams.seek import starts
 from streams.slices import Slice, Source
@@ -263,9 +265,10 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Faust's aiokafka transport with the consumer above."""
+    """Faust's aiokafka transport with the consumer above, and a producer that asks with patience."""
 
     Consumer = Consumer
+    Producer = Producer
 
 
 class QuickTableManager(TableManager):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
@@ -33,6 +34,7 @@ from mode.threads import ServiceThread
 
 from streams import fetcher, transport
 from streams.fetcher import AnsweredClient, SliceFetcher
+from streams.producer_client import PatientClient
 from streams.reading import Fetched, Position, Reading
 from streams.slices import Source
 from streams.transport import SliceScheduler
@@ -478,10 +480,40 @@ async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.Mo
     assert seen == [105, 105, 115]
 
 
+async def test_the_same_metadata_is_asked_for_with_the_back_off_between_and_a_new_topic_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, asked = [100.0], []
+
+    async def update(self: object, cluster: object, topics: object) -> bool:
+        asked.append(now[0])
+        now[0] += 0.002
+        return True
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(AIOKafkaClient, "_metadata_update", update)
+    client: Any = AIOKafkaClient(bootstrap_servers="127.0.0.1:1", retry_backoff_ms=100)
+    client.__class__ = PatientClient
+    topics: set[str] = {"a"}
+    for _ in range(3):
+        assert await client._metadata_update(client.cluster, topics)
+    topics.add("b")
+    await client._metadata_update(client.cluster, topics)
+    now[0] += 60
+    await client._metadata_update(client.cluster, topics)
+    assert [round(at - 100, 3) for at in asked] == [0.0, 0.1, 0.2, 0.202, 60.204]
+
+
 @pytest.mark.parametrize(
     ("upstream", "parameters"),
     [
         (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
+        (AIOKafkaClient._metadata_update, ["self", "cluster_metadata", "topics"]),
+        (driver.Producer._new_producer, ["self", "transactional_id"]),
         (Fetcher._proc_fetch_request, ["self", "assignment", "node_id", "request"]),
         (Fetcher._update_fetch_positions, ["self", "assignment", "node_id", "tps"]),
         (FetchResult.has_more, ["self"]),
@@ -529,6 +561,9 @@ async def test_private_state_that_is_read_is_there() -> None:
     # `on_start` makes the running fetcher and client ours; the attributes are set on the instances.
     assert not hasattr(Fetcher, "__slots__")
     assert not hasattr(AIOKafkaClient, "__slots__")
+    assert "await self._metadata_update(self.cluster, topics)" in inspect.getsource(AIOKafkaClient._md_synchronizer)
+    assert "self.client = AIOKafkaClient(" in inspect.getsource(AIOKafkaProducer.__init__)
+    assert "self._retry_backoff = retry_backoff_ms / 1000" in inspect.getsource(AIOKafkaClient.__init__)
     assert "self._client = AIOKafkaClient(" in inspect.getsource(AIOKafkaConsumer.__init__)
     # The wait is set between the making of the consumer and its start.
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
