@@ -18,6 +18,7 @@ from agent.config import Config
 from agent.errors import ConfigError
 from agent.recorded import lost, matches_nothing, unmatched
 from agent.replay import Change, Evaluated, Hindered, replay, text
+from agent.unread_fields import unread_fields
 from agent.yaml_text import read_yaml
 from detectors.grammar import format_condition
 from detectors.spec import TriggerSpec
@@ -140,6 +141,7 @@ def backtest(
             *hindered[:MOST_NOTES],
             *more,
             *lost(run.tally.counts),
+            *unread_fields(specs, run.tally.counts, run.tally.unread),
             *unmatched(specs, run.tally.counts),
         ],
         matched=not matches_nothing(specs, run.tally.counts),

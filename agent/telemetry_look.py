@@ -12,6 +12,7 @@ from agent.backends.contract import FlagRef
 from agent.config import Config
 from agent.kafka import connection
 from agent.recorded import Counts, lost, unmatched
+from agent.unread_fields import unread_fields
 from detectors.cells import CACHE_LOOKUPS, LATENCY_COUNT, REQUESTS, Scope
 from detectors.missing import MOST_MISSING
 from detectors.spec import LATENCIES, TriggerSpec
@@ -71,6 +72,7 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
         yield _of_topic(one.topic, tally, newest, now, config, ever=any(tail.ever for tail in own.values()))
         for scope, row in tally.counts.items():
             whole.counts[scope] = whole.counts.get(scope, 0) + row
+        whole.unread.update(tally.unread)
     if not whole.counts:
         return
     names = list(unmatched(specs, whole.counts, safe))
@@ -78,6 +80,7 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
         if name not in names:
             yield Look("samples", True, f"{name} (the flag is safe now)")
     problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
+    problems += unread_fields(specs, whole.counts, whole.unread)
     for problem in problems:
         yield Look("samples", False, problem)
     if not problems:

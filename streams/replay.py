@@ -17,6 +17,7 @@ import numpy as np
 
 from detectors.cells import COUNTS, Cells, Int, Scope
 from detectors.spec import TriggerSpec
+from detectors.unreadable import PREFIX
 from streams.decode import Decoder
 from streams.faults import Faults
 from streams.habits import Habit
@@ -50,7 +51,8 @@ class Tally:
     """What a replay has read: records, what was rejected by kind, and the first reasons.
 
     `counts` has the sums of every scope, a column each of detectors.cells.COUNTS. `faults` are what was wrong with
-    samples that count all the same.
+    samples that count all the same, `unread` how many values could not be read, by scope and the measure of
+    detectors.unreadable that counts them.
     """
 
     records: int = 0
@@ -58,6 +60,7 @@ class Tally:
     reasons: list[str] = field(default_factory=list)
     counts: dict[Scope, Int] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    unread: Counter[tuple[Scope, str]] = field(default_factory=Counter)
 
     def add(self, cells: Cells) -> None:
         sums = np.zeros((len(cells.scopes), len(COUNTS)), dtype=np.int64)
@@ -65,6 +68,10 @@ class Tally:
         for scope, row in zip(cells.scopes, sums, strict=True):
             if row.any():
                 self.counts[scope] = self.counts.get(scope, 0) + row
+        of_fields = np.array([name.startswith(PREFIX) for name in cells.measures], dtype=bool)
+        for i in np.flatnonzero(of_fields[cells.measure_id]).tolist():
+            place = cells.scopes[cells.scope[cells.measure_cell[i]]], cells.measures[cells.measure_id[i]]
+            self.unread[place] += int(cells.measure_count[i])
 
 
 class Replay:

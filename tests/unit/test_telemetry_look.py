@@ -114,3 +114,25 @@ def test_a_record_is_read_in_the_format_of_its_header(tmp_path: Path) -> None:
     tail = Tail([record(0, lines, (("content-type", b"application/x-ndjson"),))], ever=True)
     (topic, *_) = judge(load(path), {Source("requests", 0): tail}, NOW)
     assert (topic.ok, topic.detail[:10]) == (True, "3 requests")
+
+
+@pytest.mark.parametrize(
+    ("change", "when", "said"),
+    [
+        ({"latency_ms": -1}, "latency_p95 > 45s for 1m", "latency of 5 % of requests could not be read: latency_ms"),
+        ({"cache": "warm"}, "cache_hit_rate < 40% for 5m", "cache of 5 % of requests could not be read"),
+        (
+            {"flags": {"new-checkout": True}},
+            "error_rate@on > 2% for 2m",
+            "variant of 'new-checkout' of 5 % of requ",
+        ),
+    ],
+)
+def test_a_field_that_cannot_be_read_is_named_where_a_trigger_needs_it(
+    tmp_path: Path, change: dict[str, Any], when: str, said: str
+) -> None:
+    good = {**FIELDS, "cache": "hit"}
+    samples = [{**good, **change}, *[good] * 19]
+    assert said in bad(looked(tmp_path, *samples, when=when))
+    assert bad(looked(tmp_path, *samples, when="timeout_rate > 2% for 2m")) == ""
+    assert bad(looked(tmp_path, *samples, *[good] * 80, when=when)) == ""
