@@ -221,7 +221,8 @@ async def test_a_halt_in_the_middle_of_a_flip_stops_a_second_attempt_and_not_the
     while "apply" not in fleet.backends["f0"].calls:
         await asyncio.sleep(0)
     halt(fleet)
-    assert (await flip).reason is Reason.HALTED
+    result = await flip
+    assert (result.reason, result.final) == (Reason.HALTED, True)
     assert fleet.written == []
     assert fleet.backends["f0"].calls[-1] == "verify"
 

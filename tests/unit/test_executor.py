@@ -507,7 +507,7 @@ async def test_an_unfinished_command_is_not_written_after_it_expired(desk: Desk)
     await desk.execute(signed())
     desk.now = 1100.0
     result = await desk.execute(signed())
-    assert (result.outcome, result.reason) == (Outcome.REJECTED, Reason.EXPIRED)
+    assert (result.outcome, result.reason, result.final) == (Outcome.REJECTED, Reason.EXPIRED, True)
     assert desk.backend.writes == []
 
 

@@ -188,8 +188,9 @@ async def test_what_reads_as_before_long_after_it_expired_was_not_written(tmp_pa
     result = await desk.execute(signed())
     # A write may be on its way yet.
     assert (result.reason, result.final) == (Reason.EXPIRED, False)
-    desk.now += 60.0
+    desk.now = command().expires_at + 60.0
     assert (await desk.execute(signed())).final
+    assert "expired" in desk.told[-2].data["detail"]
     assert desk.types[-2:] == [events.FLAG_NOT_WRITTEN, events.COMMAND_REJECTED]
     assert desk.backend.writes == []
 
