@@ -80,6 +80,19 @@ def test_each_time_that_a_wrong_clock_noted_counts_from_when_it_was_seen(
     assert not desk.admits("f9", now)
 
 
+@pytest.mark.parametrize("kinds", [DOUBTFUL, WRITTEN], ids=["doubtful", "written"])
+def test_so_does_each_step_that_a_clock_noted_which_was_set_ahead_meanwhile(tmp_path: Path, kinds: list[str]) -> None:
+    desk = Desk(tmp_path, 3)
+    desk.enter("f0", 1000.0, kinds, steps_at=7 * DAY)
+    assert desk.admits("f9", 1000.0)
+    desk.enter("f1", 1500.0, kinds, steps_at=7 * DAY)
+    assert desk.admits("f9", 1500.0)
+    desk.enter("f2", 1610.0, WRITTEN)
+    assert desk.admits("f9", 1610.0)
+    desk.enter("f3", 1610.0, WRITTEN)
+    assert not desk.admits("f9", 1610.0)
+
+
 def test_the_rest_of_a_group_is_counted_from_when_its_command_was_entered(tmp_path: Path) -> None:
     desk = Desk(tmp_path, 2, {"f0": ["f1"]})
     desk.enter("f0", 1000.0, WRITTEN, steps_at=1050.0)
