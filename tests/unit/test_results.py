@@ -64,10 +64,13 @@ async def test_a_result_has_the_flag_as_it_was_last_read(desk: Desk, monkeypatch
     assert result.command == command()
     again = await desk.execute(signed())
     assert (again.outcome, again.status, again.command) == (Outcome.DUPLICATE, flipped, command())
+    # What a person reads of it: how it ended, and when.
+    assert f"{events.FLAG_VERIFIED} at 1001.250" in again.detail
     desk.now = 1005.0
     already = await desk.execute(signed(trigger="slow"))
     assert (already.outcome, already.status) == (Outcome.ALREADY, seen("g2-v-off", "off", 1005.0, 1001.0))
     assert already.command == command(trigger="slow")
+    assert "safe" in already.detail
 
 
 async def test_a_conflict_has_the_flag_as_a_person_left_it(desk: Desk) -> None:
@@ -75,6 +78,8 @@ async def test_a_conflict_has_the_flag_as_a_person_left_it(desk: Desk) -> None:
     result = await desk.execute(signed())
     assert (result.outcome, result.command) == (Outcome.CONFLICT, command())
     assert result.status == seen("g1-v-beta", "beta", 1001.0)
+    assert "g1-v-beta" in result.detail
+    assert "g1-v-on" in result.detail
 
 
 async def test_an_edit_in_the_middle_of_a_flip_is_one_new_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from agent.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
 from agent.entry import Entry, Opened
 from agent.errors import Auth, BackendError, LedgerError, Permission, Throttled, Transient, Unsent
 from agent.ledger import Ledger
+from agent.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.fleet import Fleet
 from tests.unit.test_executor import DONE, Desk, command, signed
@@ -49,7 +50,7 @@ async def test_a_doubt_that_lasts_is_told_when_it_begins_now_and_then_and_when_i
     told = [event for event in desk.told if event.type == events.FLAG_AMBIGUOUS]
     assert len(told) == len({event.id for event in told}) == GIVE_UP_S / REMIND_S
     assert desk.types[-1] == events.FLAG_UNRESOLVED
-    assert "look at the flag" in desk.told[-1].data["todo"]
+    assert "withdrawn; connection reset; look at the flag" in sentence(desk.told[-1])
     assert sizes[-1] < sizes[0] + 10_000
     # Settled: neither the next start nor the same command asks the backend again.
     asked = len(desk.backend.calls)
