@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agent import events
 from agent.backends.contract import FlagRef, Outcome
@@ -16,7 +17,7 @@ from agent.flag_state import FlagStatus
 from agent.untrusted import BURST, Untrusted
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.fleet import Fleet
-from tests.unit.test_executor import DONE, REF, Desk, command, signed
+from tests.unit.test_executor import DONE, EVIDENCE, REF, Desk, by_hand, command, signed
 
 
 @pytest.fixture
@@ -223,3 +224,19 @@ async def test_an_executor_of_another_ledger_takes_a_flag_that_is_safe_for_done(
     other = Desk(tmp_path / "two", backend)
     assert (await other.execute(signed())).outcome is Outcome.ALREADY
     assert backend.writes == ["off"]
+
+
+async def test_an_order_that_comes_after_the_end_adds_no_step(desk: Desk) -> None:
+    assert (await desk.execute(by_hand("ann", "customers call", 1000.0))).outcome is Outcome.APPLIED
+    assert (await desk.execute(by_hand("bob", "still broken", 1000.5))).outcome is Outcome.DUPLICATE
+    (entry,) = desk.ledger.entries()
+    assert [event.type for event in entry.events] == DONE
+
+
+async def test_a_trigger_that_sends_again_what_is_not_done_adds_no_step(desk: Desk) -> None:
+    desk.backend.faults["apply"] = [Fault.DROP_AFTER]
+    desk.backend.faults["verify"] = [Auth("withdrawn")] * 2
+    for value in (0.2, 0.3):
+        evidence = replace(EVIDENCE, value=value)
+        assert (await desk.execute(signed(evidence=evidence))).outcome is Outcome.AMBIGUOUS
+    assert desk.types.count(events.COMMAND_RECEIVED) == 1

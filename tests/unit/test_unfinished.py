@@ -50,7 +50,7 @@ async def test_a_doubt_that_lasts_is_told_when_it_begins_now_and_then_and_when_i
     told = [event for event in desk.told if event.type == events.FLAG_AMBIGUOUS]
     assert len(told) == len({event.id for event in told}) == GIVE_UP_S / REMIND_S
     assert desk.types[-1] == events.FLAG_UNRESOLVED
-    assert "withdrawn; connection reset; look at the flag" in sentence(desk.told[-1])
+    assert "the token was withdrawn; look at the flag" in sentence(desk.told[-1])
     assert sizes[-1] < sizes[0] + 10_000
     # Settled: neither the next start nor the same command asks the backend again.
     asked = len(desk.backend.calls)
