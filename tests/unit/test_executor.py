@@ -562,17 +562,19 @@ async def test_an_order_that_is_given_again_before_it_is_done_keeps_each_persons
     desk = Desk(tmp_path, budget_s=0.3)
     desk.backend.faults["apply"] = [Fault.LIE]
     first, second = by_hand("ann", "customers call", 1000.0), by_hand("bob", "still broken", 1000.5)
-    for raw in (first, first, second, second):
+    third = by_hand("cem", "please", 1000.75)
+    for raw in (first, first, second, second, third):
         assert (await desk.execute(raw)).outcome is Outcome.AMBIGUOUS
     received = [event for event in desk.told if event.type == events.COMMAND_RECEIVED]
-    assert [event.data["command"]["evidence"]["by"] for event in received] == ["ann", "bob"]
-    assert len({event.id for event in received}) == 2
+    assert [event.data["command"]["evidence"]["by"] for event in received] == ["ann", "bob", "cem"]
+    assert len({event.id for event in received}) == 3
     found = explain(desk.told, received[0].data["incident"])
     assert found.evidence is not None
-    assert (found.evidence.by, found.evidence.reason) == ("bob", "still broken")
+    assert (found.evidence.by, found.evidence.reason) == ("cem", "please")
     assert [sentence(event).rpartition(" by ")[2] for event in found.events if event in received] == [
         "ann: customers call",
         "bob: still broken",
+        "cem: please",
     ]
     (entry,) = desk.ledger.entries()
-    assert orders(entry) == [("ann", "customers call"), ("bob", "still broken")]
+    assert orders(entry) == [("ann", "customers call"), ("bob", "still broken"), ("cem", "please")]
