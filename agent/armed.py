@@ -34,7 +34,7 @@ class Arming:
 
     @property
     def ready(self) -> bool:
-        """Is all well but for what is meant so or passes with an update under way?"""
+        """Does every obstacle wait (`Obstacle.waits`): configured so, or gone when an update is through?"""
         return all(obstacle.waits for obstacle in self.obstacles)
 
     def lines(self) -> Iterator[str]:
@@ -70,7 +70,7 @@ def arming(wanted: Wanted, view: View) -> Arming:
 
 
 def shadow_obstacle(wanted: Wanted) -> Obstacle | None:
-    """Why a configuration turns nothing back, whoever runs it."""
+    """Why a process with this configuration turns nothing back."""
     if wanted.shadow is None:
         return None
     return Obstacle(

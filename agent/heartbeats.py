@@ -54,8 +54,9 @@ Name = Annotated[str, msgspec.Meta(max_length=512)]
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     """Something that keeps a flip from happening: `what` it concerns, `why`, and what a person is to `do`.
 
-    `what` is a stable word or name, such as `executor`, `keys`, or a flag. `waits` says that it is meant to be so or
-    passes with an update under way: the process that sees it is ready all the same.
+    `what` is a stable word or name, such as `executor`, `keys`, or a flag. `waits` says that the
+    configuration asks for it, or that it is gone when an update is through: the process that sees it is ready all the
+    same.
     """
 
     what: str

@@ -121,7 +121,7 @@ class Presence:
         )
 
     def _clocks(self) -> Iterator[Obstacle]:
-        """What the clock of this executor keeps it from: whoever reads the heartbeats only once cannot measure it."""
+        """Obstacles of this executor's clock. A command line reads the heartbeats once and cannot measure them."""
         return of_clocks(alive(self.members.all()), self._wanted.lifetime, self.id)
 
     def arming(self) -> Arming:

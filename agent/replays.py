@@ -1,4 +1,4 @@
-"""Signed bytes that come again and again: whoever can write to the commands topic can copy an old command.
+"""Signed bytes that come again: anybody who can write to the commands topic can copy an old command.
 
 The first answer stands, so the copies need no look at the ledger, which takes a millisecond each.
 """

@@ -1,4 +1,4 @@
-"""What became of a command, for whoever gave it to the executor."""
+"""What became of a command, for the caller of the executor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExecutionResult:
 
 
 class Decided(NamedTuple):
-    """A result, and what publishes it: to be awaited once, by whoever has the time. None: it is counted only."""
+    """A result, and the call that publishes it, to be awaited once, at any time. None: the result is only counted."""
 
     result: ExecutionResult
     tell: Callable[[], Awaitable[None]] | None

@@ -37,6 +37,7 @@ from agent.ramp import Ramps
 from agent.role_health import Roles, health_of, obstacles_of, telemetry_of
 from agent.shutdown import Deadline
 from agent.standing import standing_event
+from agent.tables import Tables
 from agent.telemetry_watch import TelemetryWatch
 from agent.topic_watch import TopicWatch, shrunk_event
 from agent.turns import Limit
@@ -51,7 +52,6 @@ from streams.command_app import ExecutorRole
 from streams.condition import Condition
 from streams.ingest_app import IngestRole
 from streams.liveness import Liveness
-from streams.log import read_topic
 from streams.monitor import Second
 from streams.monitor_app import Handlers, MonitorRole
 from streams.outbox import Record
@@ -120,14 +120,10 @@ class Worker:
         self.flips: Flips | None = None
         self.presence: Presence | None = None
         self.web = HealthServer(self.health, self._arming, host=config.web.host, port=config.web.port)
-        self._tables_read = asyncio.Event()
-        self._tables: dict[str, Callable[[bytes | None], object]] = {
-            self.topics.incidents: self.known.incident,
-            self.topics.flags: self._flag,
-        }
+        take = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
         if "monitor" in self.roles:
-            self._tables[self.topics.healthy] = self._remember
-        self._at_end: set[str] = set()
+            take[self.topics.healthy] = self._remember
+        self._tables = Tables(take, self.connection.client)
         self._partitions: dict[str, int] = {}
         self._liveness: dict[Role, Liveness] = {}
         self._topic_watch: TopicWatch | None = None
@@ -155,7 +151,7 @@ class Worker:
                 await self.web.start()
                 stack.push_async_callback(self.web.stop)
                 for topic in self._tables:
-                    self._works.begin(f"reading {topic}", partial(self._follow, topic), stack)
+                    self._works.begin(f"reading {topic}", partial(self._tables.follow, topic), stack)
                 if self.flips is not None:
                     stack.push_async_callback(self.flips.close)
                 apps = self.apps()
@@ -195,9 +191,10 @@ class Worker:
     def _resized(self, topic: str, partitions: int) -> None:
         """A telemetry topic has so many partitions: each of them, and no other, needs a reader and is waited for."""
         self._partitions[topic] = partitions
-        had = None if self.monitor is None else self.monitor.resized(topic, partitions)
-        if had is not None:
-            self.publisher.event(shrunk_event(topic, had, partitions, at=time.time()))
+        shards = () if self.monitor is None else self.monitor.shards.values()
+        had = [known for shard in shards if (known := shard.merge.resized(topic, partitions)) is not None]
+        if had:
+            self.publisher.event(shrunk_event(topic, max(had), partitions, at=time.time()))
 
     def _owned(self, role: Role) -> Callable[[], Iterable[Source]] | None:
         made = self.ingest if role == "ingest" else self.monitor if role == "monitor" else None
@@ -237,7 +234,7 @@ class Worker:
                 outbox=self.publisher.outbox,
                 clock=self.clock,
                 max_lateness=config.max_lateness,
-                ready=self._tables_read,
+                ready=self._tables.read,
             )
         if "executor" in self.roles:
             self.flips = Flips(config, emit=self.publisher.event, result=self.publisher.incident)
@@ -344,21 +341,6 @@ class Worker:
         if self.monitor is not None:
             self.monitor.remember(value)
 
-    async def _follow(self, topic: str) -> None:
-        """Keep a table up to its topic."""
-        async for read in read_topic(topic, self.connection.client):
-            for record in read.records:
-                try:
-                    self._tables[topic](record.value)
-                except Exception as error:
-                    # It would be read again by whoever starts next, and end that too.
-                    fields = {"topic": topic, "offset": record.offset, "error": repr(error)[:500]}
-                    log_event(_logger, "record.failed", level=logging.ERROR, **fields)
-            if read.at_end:
-                self._at_end.add(topic)
-                if len(self._at_end) == len(self._tables):
-                    self._tables_read.set()
-
     async def _execute(self, raw: bytes) -> None:
         if self.flips is not None:
             await self._recovered.wait()
@@ -367,7 +349,7 @@ class Worker:
 
     async def _watch_flags(self, flips: Flips) -> None:
         """Publish the state of every managed flag, at once when it changes."""
-        await self._tables_read.wait()
+        await self._tables.read.wait()
         if not self._recovered.is_set():
             flips.recover()
             self._recovered.set()
@@ -446,7 +428,7 @@ class Worker:
         """How many seconds ago each flag was read, once the table has been."""
         now = time.time()
         known = self.known.flags.items()
-        return {name: now - status.at for name, status in known} if self._tables_read.is_set() else None
+        return {name: now - status.at for name, status in known} if self._tables.read.is_set() else None
 
     async def watch(self) -> None:
         """Raise RoleFailed as soon as a role has ended or stands still."""

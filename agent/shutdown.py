@@ -26,7 +26,7 @@ its core a process took up to 0.6 to wake up, 0.2 for the last line, and up to 1
 """
 
 _LOG_WITHIN = 0.3
-"""Seconds that the last line gets: whoever reads our stderr may have stopped reading."""
+"""Seconds that the last line gets: the reader of stderr may have stopped reading."""
 
 _logger = logging.getLogger(__name__)
 

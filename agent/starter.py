@@ -29,7 +29,7 @@ flags:
       # The release: requests with the new variant alone. They need `flags` in the samples, and `status` or `outcome`.
       - {{name: new-path-fails, when: error_rate@on > 2% over 10s for 10s}}
       - {{name: worse-than-old, when: error_rate@on > control}}
-      # The whole service, whoever is to blame. Each needs the field behind it in the samples.
+      # The whole service, whichever variant fails. Each needs the field behind it in the samples.
       - {{name: errors, when: error_rate > 2% for 2m}}            # status or outcome
       - {{name: slow, when: latency_p95 > 45s for 1m}}            # latency_ms
       - {{name: cold-cache, when: cache_hit_rate < 40% for 5m}}   # cache

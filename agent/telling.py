@@ -65,7 +65,7 @@ class Teller:
         await self.tell(audit.refusal(raw, refusal, at, suppressed))
 
     async def unable(self, command: Command, problem: str, at: float) -> None:
-        """Tell that a command cannot be carried out now; whoever tries again every second is told of once."""
+        """Publish, once, that a command cannot be carried out now, although it is tried again every second."""
         told = self._problems.setdefault(command.id, set())
         if problem in told or len(told) >= _PROBLEMS:
             return

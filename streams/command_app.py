@@ -1,4 +1,4 @@
-"""The executor role: the Faust app that hands commands to whoever carries them out."""
+"""The executor role: the Faust app that reads commands and hands them to `execute`."""
 
 from __future__ import annotations
 

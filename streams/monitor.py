@@ -196,7 +196,7 @@ class Shard:
     def take_all(self, batch: Batch, clock: Callable[[], Now] | None) -> Iterator[Second]:
         """Take in partials that were read together: the seconds are those that each, taken alone, would complete.
 
-        The clock is asked for each second that is judged: whoever takes one may wait long before it asks for the next.
+        The clock is asked for each second that is judged: the caller may wait long before it takes the next one.
         """
         self._unattributed.note(batch)
         start = 0

@@ -40,13 +40,13 @@ from streams.standing import Standing
 from streams.topics import Topics
 
 REPLAY_MARGIN = 10.0
-"""Seconds read again beyond the longest window and hold: the log's first records may be of a watermark that lags."""
+"""Seconds read again beyond the longest window and hold, because watermarks of the log's first records may lag."""
 
 _CHECKPOINT_BEHIND = 6 * checkpoint.EVERY
 
 _WAY = 0.1
-"""Seconds after a firing second before its statistics are published and flips are looked after. A command and its flip
-take as long in one process; the other work would double that."""
+"""Seconds for which other work waits after a firing second. In one process the command and its flip take as long; the
+other work would double that."""
 
 _FETCH = 4 << 20
 """Bytes of a partition's partials in one fetch, which are taken in at once: 300 records of 2,000 scopes."""
@@ -63,8 +63,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Whom the monitor tells. `firing` and `judged` are awaited before the next second, and so wait for nothing but the
-    broker's word on a command; the others return at once. `transition` returns a future, done when it is published.
+    """What the monitor calls. It awaits `firing` and `judged` before the next second: they wait for a broker to
+    acknowledge a command, for nothing else. The others return at once; their futures are done when that is published.
     """
 
     firing: Callable[[Second], Awaitable[None]]
@@ -134,8 +134,8 @@ class MonitorRole:
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
-        # Who computes gives way to what has come meanwhile, such as the broker's word on a command, before the next
-        # does: 8 shards at once kept the loop for 70 ms.
+        # One shard computes at a time, and the loop runs in between: 8 shards in a row blocked it for 70 ms, and an
+        # acknowledgement of a command waited as long.
         self._turn = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._way_until = 0.0
@@ -149,8 +149,8 @@ class MonitorRole:
         return {Source(self._topics.partials, partition) for partition in self.shards}
 
     async def _assigned(self, offsets: Mapping[Source, int]) -> None:
-        """Make a shard for each partition given to this process; what it knew of them is in the log."""
-        # A command needs the flags' states and the incidents so far; they are read before the first partial.
+        """Make a shard for each partition of this process; the log has what the process before knew of it."""
+        # A command needs the flags' states and the incidents so far: both are read before the first partial.
         await self._ready.wait()
         self.shards = {
             source.partition: Shard(
@@ -180,7 +180,7 @@ class MonitorRole:
             _logger.info("monitor.assigned", extra={"fields": told})
 
     def remember(self, value: bytes | None) -> None:
-        """Take in a record of what was learnt; those before the start are to come before the first partial."""
+        """Take in a record of what was learnt. Records from before the start come before the first partial."""
         record = decode(value)
         if record is not None:
             self._learnt[record.key] = record
@@ -188,17 +188,12 @@ class MonitorRole:
     def flag_changed(
         self, environment: str, flag: str, changed_at: float | None, share: float | None, *, safe: bool
     ) -> None:
-        """See `Shard.flag_changed`; to be told of every state of a flag that is read, those before the start too."""
+        """See `Shard.flag_changed`; to be called for every state that is read, also for those before the start."""
         if self._flags.get((environment, flag)) == (changed_at, share, safe):
             return
         self._flags[environment, flag] = changed_at, share, safe
         for shard in self.shards.values():
             shard.flag_changed(environment, flag, changed_at, share, safe=safe)
-
-    def resized(self, topic: str, partitions: int) -> int | None:
-        """See `Merge.resized`."""
-        found = [shard.merge.resized(topic, partitions) for shard in self.shards.values()]
-        return max((known for known in found if known is not None), default=None)
 
     def watched(self) -> dict[tuple[str, str], list[str]]:
         """The services of each (environment, flag) that this process judges."""
@@ -239,11 +234,11 @@ class MonitorRole:
         return partition_of(of.environment, of.service, self._partials_partitions)
 
     async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
-        """From when the partials of each partition are needed: the windows before its checkpoint; where there is none
-        that fits, what triggers look back before the log's end, as health tells it.
+        """From when the partials of each partition are needed: from the begin of the windows at its checkpoint; without
+        one that fits, from what triggers look back before the newest health record.
 
-        Not from now: after an outage the seconds before it are needed to judge those that come next. Runs in Faust's
-        consumer thread; what it leaves in `_published` and `_checkpoints` is read after it has ended.
+        Not from now: after an outage, the seconds before it are needed to judge the next ones. Runs in Faust's consumer
+        thread; `_published` and `_checkpoints` are read after it has ended.
         """
         wanted = [
             Source(topic, source.partition)
@@ -254,7 +249,7 @@ class MonitorRole:
             async with asyncio.timeout(_RECALL_WITHIN):
                 records = await last_records(wanted, self._connection.client)
         except (TimeoutError, KafkaError) as error:
-            # Without them more is told twice; without a monitor nothing is judged.
+            # Without these records events are published twice; without a monitor nothing is judged.
             _logger.warning("monitor.recall-failed", extra={"fields": {"error": repr(error)}})
             records = {}
         self._published, self._checkpoints, self._told = {}, {}, {}
@@ -290,8 +285,8 @@ class MonitorRole:
         return found if found is not None and found.of == self._identity(partition) else None
 
     async def _take(self, stream: object) -> None:
-        """Judge the shards beside each other: one after the other, the last would wait for the broker's word on the
-        commands of all before it. Slices of one shard follow each other."""
+        """Judge the shards side by side: in turn, the last one would wait until the commands of all others have been
+        acknowledged. Slices of one shard follow each other."""
         under_way: dict[int, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             async for event in stream.events():  # type: ignore[attr-defined]
@@ -302,8 +297,8 @@ class MonitorRole:
                 under_way[partition] = group.create_task(self._judge(delivery))
 
     async def _judge(self, delivery: Delivery) -> None:
-        """Judge what a slice completes. What fails ends the app, and so the process: Faust would only start the agent
-        anew, in shards that have lost what was under way, and judge on."""
+        """Judge what a slice completes. An error ends the app and the process: Faust would start the agent anew, and go
+        on in shards that have lost a part of a slice."""
         try:
             await self._judge_all(delivery)
         except Exception as error:
@@ -313,7 +308,7 @@ class MonitorRole:
     async def _judge_all(self, delivery: Delivery) -> None:
         source = delivery.slice.source
         shard = self.shards.get(source.partition)
-        # A slice of before a rebalance would tell the new shard of seconds in the middle.
+        # A slice from before a rebalance belongs to the shard of before.
         if shard is None or delivery.epoch != self._reading.positions[source].epoch:
             return
         async with self._turn:
@@ -340,8 +335,8 @@ class MonitorRole:
             self._handlers.drift(habit, drift)
         await self._give_way(begin=bool(second.firing))
         if second.health is not None:
-            # Who takes over does not publish anew what a health record stands for: its events go first. Nor does it use
-            # a checkpoint that is later than the newest health record.
+            # The process that takes over publishes no event of a second that has a health record, so the events go
+            # first. It uses no checkpoint that is later than the newest health record.
             told = [self._send_health(shard.partition, second.health, told)]
         if not second.muted and second.time % EVERY < self._evaluate_every:
             for record in shard.learnt():
@@ -349,7 +344,7 @@ class MonitorRole:
                 self._outbox.put(Record(self._topics.healthy, encode(record), key, 0))
         if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
             self._send_checkpoint(shard, told)
-        # Last and one at a time, so that what is looked at after a flip never delays the next one.
+        # The looks after a flip come last, a shard at a time, so that they delay no other flip.
         async with self._looking:
             await self._handlers.judged(second)
         if second.muted:
@@ -358,11 +353,11 @@ class MonitorRole:
             await asyncio.sleep(0)
 
     async def _give_way(self, *, begin: bool) -> None:
-        """Let commands and flips pass before what nobody waits for, in all shards."""
+        """Wait until the commands and flips of all shards have passed."""
         loop = asyncio.get_running_loop()
         if begin:
             self._way_until = loop.time() + _WAY
-        # A time that another shard may put off meanwhile is no event.
+        # Another shard may put the time off meanwhile, so there is no event to wait for.
         while (left := self._way_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
@@ -385,7 +380,7 @@ class MonitorRole:
         self._outbox.put(Record(self._topics.checkpoints, value, key, shard.partition), after=after)
 
     async def _tick(self) -> None:
-        """Once a second: say what processing time alone can tell, that nothing comes or it comes too late."""
+        """Once a second: publish and announce what only the clock shows, that nothing comes or comes too late."""
         now = self._clock.now()
         await self._end_if_ahead(now)
         for partition, shard in self.shards.items():
@@ -397,8 +392,8 @@ class MonitorRole:
                 self._handlers.inability(partition, condition, change == "begun")
 
     async def _end_if_ahead(self, now: Now) -> None:
-        """End the process where seconds were judged that are yet to come, by a clock that was wrong then: who begins
-        anew reads the log by the right one. Not at once, lest it is now that the clock is wrong.
+        """End the process where it has judged seconds that are yet to come: its clock was wrong then, and the next
+        process reads the log by the right one. Not at once, because the clock may be wrong now.
         """
         ahead = max((ahead_of(shard.time, now) for shard in self.shards.values()), default=0.0)
         if ahead == 0.0:
@@ -410,6 +405,6 @@ class MonitorRole:
 
 
 def _announced(shard: Shard, change: Standing, written: asyncio.Future[None]) -> None:
-    """An event that was never written is told again by who takes over."""
+    """Note that a change is published; one that is not will be published by the process that takes over."""
     if not written.cancelled() and written.exception() is None:
         shard.announced(change)

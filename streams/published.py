@@ -1,4 +1,4 @@
-"""Up to when a partition was judged by whoever had it before, and what was told, as its newest health record says."""
+"""Up to when the process before judged a partition, and what it announced, by the newest health record."""
 
 from __future__ import annotations
 

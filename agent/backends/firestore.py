@@ -121,7 +121,7 @@ class Firestore:
         written = version(all_to(json.loads(snapshot.state.raw), target))
         copy = await self._run(partial(self._find, snapshot.ref, op_id, deadline), deadline)
         found = state(copy.definition)
-        # Not on record means not written, whoever else may have touched the document.
+        # Not on record means not written, though others may have written the document.
         wanted, verdict = (written, Verdict.LANDED) if copy.done else (snapshot.state.version, Verdict.UNTOUCHED)
         return ReadBack(verdict if found.version == wanted else Verdict.OTHER, found)
 

@@ -114,7 +114,7 @@ def replacement_problem(path: Path, content: bytes, old: os.stat_result) -> str 
 
 
 def obstacles(path: Path, old: os.stat_result) -> Iterator[str]:
-    """What would keep the file from being replaced, by what the system says of it."""
+    """What would keep the file from being replaced, as its mode, owner, mount and attributes have it."""
     seals = list(sealed(path))
     yield from seals
     if not seals and not os.access(path.parent, os.W_OK | os.X_OK):

@@ -256,5 +256,5 @@ def _covers(versions: Sequence[Version], since: int, newest: int) -> bool:
 
 
 def _own(template: Template) -> Version:
-    """What a template says of itself: it belongs to the history, however late that is."""
+    """The version that a template itself names; the list of versions may come to have it later."""
     return Version(template.number, template.description)

@@ -87,7 +87,7 @@ def state(definition: Mapping[str, Any]) -> FlagState:
 
 
 def version(definition: Mapping[str, Any]) -> str:
-    """Names the definition, whoever wrote it and in whatever order its members come."""
+    """A name of the definition that depends neither on its writer nor on the order of its members."""
     return hashlib.sha256(_text(definition)).hexdigest()[:16]
 
 

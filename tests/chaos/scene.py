@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.events import Event
+from agent.events import Event, trigger_type
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 
@@ -61,16 +61,29 @@ class Traffic:
     rate: float = 100.0
     failing: float = 0.0
     shape: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda instance, fields: fields
-    _number: int = field(default=0, init=False)
+    _begun: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _over: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def begin(self) -> None:
+        self._begun.set()
+
+    async def end(self) -> None:
+        """Send nothing more, and wait until all is acknowledged: from here on the exact counts stay as they are."""
+        self._over.set()
+        await self._whole.wait()
 
     async def run(self) -> None:
+        await self._begun.wait()
         begun, sent = time.monotonic(), 0
-        while True:
+        while not self._over.is_set():
             due = int((time.monotonic() - begun) * self.rate)
             for number in range(sent, due):
                 await self._send(number)
             sent = due
             await asyncio.sleep(0.01)
+        await self.source.flush()
+        self._whole.set()
 
     async def _send(self, number: int) -> None:
         for service, flag in self.services:
@@ -91,8 +104,12 @@ class Scene:
     witness: Witness
 
     async def well(self, within: float = 60) -> None:
-        """Wait until every trigger has been judged and is ok."""
-        await self.saw(lambda event: event.type == "flipback.trigger.ok", within)
+        """Wait until a trigger has been judged and is ok."""
+        await self.told(trigger_type("ok"), within)
+
+    async def told(self, kind: str, within: float = 60) -> Event:
+        """Wait for an event of this type."""
+        return await self.saw(lambda event: event.type == kind, within)
 
     async def saw(self, wanted: Callable[[Event], bool], within: float = 60) -> Event:
         """Wait for an event of the audit log."""
@@ -126,9 +143,13 @@ async def scene(
     entries: Iterable[dict[str, Any]] = (ENTRY,),
     *,
     replication: int = 1,
+    quiet: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
-    """A deployment with its topics, traffic that is well, and the witness; no worker is started."""
+    """A deployment with its topics, traffic that is well, and the witness; no worker is started.
+
+    Where it is `quiet` the traffic begins when the test says so.
+    """
     entries = list(entries)
     deployment = Deployment(directory, kafka, prefix, entries, settings=settings, replication=replication)
     await deployment.create_topics()
@@ -137,6 +158,8 @@ async def scene(
     try:
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic = Traffic(source, services, deployment.partitions)
+            if not quiet:
+                traffic.begin()
             tasks = [asyncio.create_task(traffic.run()), asyncio.create_task(witness.watch())]
             try:
                 yield Scene(deployment, traffic, witness)

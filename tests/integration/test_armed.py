@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,8 @@ import aiohttp
 from aiokafka import AIOKafkaProducer
 
 from agent.events import INABILITY
-from tests.telemetry import telemetry
+from tests.chaos.scene import ENTRY, FLAG, scene
 from tests.worker import Deployment
-
-FLAG = {
-    "flag": "bad",
-    "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}],
-}
-
-
-@contextlib.asynccontextmanager
-async def traffic(deployment: Deployment, *, on: int = 200) -> AsyncIterator[None]:
-    """Requests to all partitions, 50 a second; those with the variant `on` get this status."""
-    async with telemetry(deployment.kafka, deployment.telemetry) as source:
-
-        async def send() -> None:
-            while True:
-                for variant in ("on", "off"):
-                    answer = on if variant == "on" else 200
-                    await source.send(source.sent // 2 % 8, "cart", status=answer, flags={"bad": variant})
-                await asyncio.sleep(0.04)
-
-        task = asyncio.create_task(send())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
 
 async def called(deployment: Deployment, *arguments: str) -> tuple[int, str]:
@@ -109,42 +83,38 @@ async def probed(
 async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    try:
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        deployment = at.deployment
         assert whats((await status(deployment))[1]) >= {"process"}
         await deployment.ready(deployment.start())
-        async with traffic(deployment):
-            await until(deployment, lambda body: body["armed"])
-            code, out = await called(deployment, "status")
-            assert (code, out.splitlines()[0]) == (0, "ARMED")
-            code, out = await called(deployment, "doctor")
-            assert (code, out.splitlines()[-1]) == (0, "ARMED"), out
-            assert (await probed(deployment, 200))["armed"]
+        await until(deployment, lambda body: body["armed"])
+        code, out = await called(deployment, "status")
+        assert (code, out.splitlines()[0]) == (0, "ARMED")
+        code, out = await called(deployment, "doctor")
+        assert (code, out.splitlines()[-1]) == (0, "ARMED"), out
+        assert (await probed(deployment, 200))["armed"]
 
-            assert (await called(deployment, "halt", "--reason", "the database"))[0] == 0
-            code, out = await called(deployment, "status")
-            assert code == 1
-            assert out.startswith("NOT ARMED: automation: the automation was halted")
-            assert "the database" in out.splitlines()[0]
-            code, out = await called(deployment, "doctor")
-            assert code == 4
-            assert out.splitlines()[-1].startswith("NOT ARMED: automation")
-            await probed(deployment, 503, "automation")
+        assert (await called(deployment, "halt", "--reason", "the database"))[0] == 0
+        code, out = await called(deployment, "status")
+        assert code == 1
+        assert out.startswith("NOT ARMED: automation: the automation was halted")
+        assert "the database" in out.splitlines()[0]
+        code, out = await called(deployment, "doctor")
+        assert code == 4
+        assert out.splitlines()[-1].startswith("NOT ARMED: automation")
+        await probed(deployment, 503, "automation")
 
-            assert (await called(deployment, "resume", "--reason", "it is back"))[0] == 0
-            await until(deployment, lambda body: body["armed"])
-            await probed(deployment, 200)
+        assert (await called(deployment, "resume", "--reason", "it is back"))[0] == 0
+        await until(deployment, lambda body: body["armed"])
+        await probed(deployment, 200)
 
-            flags = deployment.flag_file.read_text()
-            deployment.flag_file.unlink()
-            body = await until(deployment, lambda body: not body["armed"])
-            assert "executor" in whats(body)
-            await probed(deployment, 503, "executor")
-            deployment.flag_file.write_text(flags)
-            await until(deployment, lambda body: body["armed"])
-    finally:
-        deployment.close()
+        flags = deployment.flag_file.read_text()
+        deployment.flag_file.unlink()
+        body = await until(deployment, lambda body: not body["armed"])
+        assert "executor" in whats(body)
+        await probed(deployment, 503, "executor")
+        deployment.flag_file.write_text(flags)
+        await until(deployment, lambda body: body["armed"])
 
 
 def twin(deployment: Deployment, name: str, **settings: Any) -> Deployment:
@@ -171,177 +141,150 @@ async def ended(worker: subprocess.Popen[bytes]) -> int:
 async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_it_fits(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await first.create_topics()
-    second = twin(first, "second")
-    try:
-        await first.ready(first.start())
-        await probed(first, 200)
-        refused = second.start()
-        assert await ended(refused) == 3
-        said = (second.directory / "worker-0.log").read_text()
-        assert "Replicas need the same keys" in said
-        assert not (second.directory / ".flipback" / "flipback.key").exists()
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        first = at.deployment
+        with closing(twin(first, "second")) as second:
+            await first.ready(first.start())
+            await probed(first, 200)
+            refused = second.start()
+            assert await ended(refused) == 3
+            said = (second.directory / "worker-0.log").read_text()
+            assert "Replicas need the same keys" in said
+            assert not (second.directory / ".flipback" / "flipback.key").exists()
 
-        made = tmp_path / ".flipback"
-        keys = {"signing_key": str(made / "flipback.key"), "public_keys": [str(made / "flipback.pub")]}
-        third = twin(first, "third", keys=keys)
-        await third.ready(third.start())
-        async with traffic(first):
-            body = await until(first, lambda body: body["armed"])
-            assert len([process for process in body["processes"] if process["alive"]]) == 2
-            for deployment in (first, third):
-                await probed(deployment, 200)
-                code, body = await status(deployment)
-                assert code == 0
-                # Their state directories differ.
-                assert "separate ledgers" in body["notes"][0]
-        third.close()
-    finally:
-        first.close()
-        second.close()
+            made = tmp_path / ".flipback"
+            keys = {"signing_key": str(made / "flipback.key"), "public_keys": [str(made / "flipback.pub")]}
+            with closing(twin(first, "third", keys=keys)) as third:
+                await third.ready(third.start())
+                body = await until(first, lambda body: body["armed"])
+                assert len([process for process in body["processes"] if process["alive"]]) == 2
+                for deployment in (first, third):
+                    await probed(deployment, 200)
+                    code, body = await status(deployment)
+                    assert code == 0
+                    # Their state directories differ.
+                    assert "separate ledgers" in body["notes"][0]
 
 
 async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody_is_ready(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await first.create_topics()
-    second = twin(first, "second")
-    try:
-        # As both would be that start at the same moment, or were started long ago.
-        for deployment in (first, second):
-            directory = str(deployment.directory / ".flipback")
-            generated = deployment.flipback("keys", "generate", "--dir", directory)
-            assert await asyncio.to_thread(subprocess.call, generated) == 0
-        await first.ready(first.start())
-        await second.ready(second.start())
-        for deployment in (first, second):
-            await probed(deployment, 503, "keys")
-            body = await until(deployment, lambda body: "keys" in whats(body))
-            assert not body["armed"]
-            code, out = await called(deployment, "doctor")
-            assert code == 1
-            assert "NOT ARMED: keys" in out
-        async with asyncio.timeout(30):
-            while not any(event.subject == "keys" for event in await first.events()):
-                await asyncio.sleep(0.2)
-        (told,) = [event for event in await first.events() if event.subject == "keys"]
-        assert (told.type, told.data["state"]) == (INABILITY, "begun")
-        assert "give all processes the same keys" in told.data["reason"]
-    finally:
-        first.close()
-        second.close()
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        first = at.deployment
+        with closing(twin(first, "second")) as second:
+            # As both would be that start at the same moment, or were started long ago.
+            for deployment in (first, second):
+                directory = str(deployment.directory / ".flipback")
+                generated = deployment.flipback("keys", "generate", "--dir", directory)
+                assert await asyncio.to_thread(subprocess.call, generated) == 0
+            await first.ready(first.start())
+            await second.ready(second.start())
+            for deployment in (first, second):
+                await probed(deployment, 503, "keys")
+                body = await until(deployment, lambda body: "keys" in whats(body))
+                assert not body["armed"]
+                code, out = await called(deployment, "doctor")
+                assert code == 1
+                assert "NOT ARMED: keys" in out
+            await at.saw(lambda event: event.subject == "keys")
+            (told,) = [event for event in await first.events() if event.subject == "keys"]
+            assert (told.type, told.data["state"]) == (INABILITY, "begun")
+            assert "give all processes the same keys" in told.data["reason"]
 
 
 async def test_a_command_that_the_executor_refuses_stands_in_its_incident(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await first.create_topics()
-    second = twin(first, "second")
-    try:
-        for deployment in (first, second):
-            directory = str(deployment.directory / ".flipback")
-            generated = deployment.flipback("keys", "generate", "--dir", directory)
-            assert await asyncio.to_thread(subprocess.call, generated) == 0
-        await second.ready(second.start("--roles", "executor"))
-        await first.ready(first.start("--roles", "ingest,monitor"))
-        async with traffic(first, on=500):
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        first = at.deployment
+        with closing(twin(first, "second")) as second:
+            for deployment in (first, second):
+                directory = str(deployment.directory / ".flipback")
+                generated = deployment.flipback("keys", "generate", "--dir", directory)
+                assert await asyncio.to_thread(subprocess.call, generated) == 0
+            await second.ready(second.start("--roles", "executor"))
+            await first.ready(first.start("--roles", "ingest,monitor"))
+            at.traffic.failing = 1.0
             async with asyncio.timeout(90):
                 while "NOT TURNED BACK" not in (said := (await called(first, "status"))[1]):
                     await asyncio.sleep(0.5)
-        (line,) = [line for line in said.splitlines() if "NOT TURNED BACK" in line]
-        assert "production/bad/errors  NOT TURNED BACK, rejected unknown-key: signed with key" in line
-        incident = line.split()[-1]
-        for what in (incident, "bad"):
-            code, said = await called(first, "explain", what)
-            assert (code, "unknown-key" in said) == (0, True), said
-    finally:
-        first.close()
-        second.close()
+            (line,) = [line for line in said.splitlines() if "NOT TURNED BACK" in line]
+            assert f"production/{FLAG}/errors  NOT TURNED BACK, rejected unknown-key: signed with key" in line
+            incident = line.split()[-1]
+            for what in (incident, FLAG):
+                code, said = await called(first, "explain", what)
+                assert (code, "unknown-key" in said) == (0, True), said
 
 
 async def test_another_team_on_the_same_prefix_is_seen_by_both(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
-    first = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await first.create_topics()
-    (tmp_path / "others").mkdir()
-    other = Deployment(
-        tmp_path / "others", kafka, topic_prefix, [{**FLAG, "flag": "theirs"}], settings={"state_dir": "../.flipback"}
-    )
-    try:
-        await first.ready(first.start())
-        await probed(first, 200)
-        await other.ready(other.start())
-        for deployment in (first, other):
-            body = await probed(deployment, 503, "configuration")
-            assert any("no flag in common" in obstacle["why"] for obstacle in body["obstacles"])
-            await until(deployment, lambda body: "configuration" in whats(body))
-        async with asyncio.timeout(30):
-            while not any(event.subject == "configuration" for event in await first.events()):
-                await asyncio.sleep(0.2)
-    finally:
-        first.close()
-        other.close()
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        first = at.deployment
+        (tmp_path / "others").mkdir()
+        theirs = Deployment(
+            tmp_path / "others",
+            kafka,
+            topic_prefix,
+            [{**ENTRY, "flag": "theirs"}],
+            settings={"state_dir": "../.flipback"},
+        )
+        with closing(theirs) as other:
+            await first.ready(first.start())
+            await probed(first, 200)
+            await other.ready(other.start())
+            for deployment in (first, other):
+                body = await probed(deployment, 503, "configuration")
+                assert any("no flag in common" in obstacle["why"] for obstacle in body["obstacles"])
+                await until(deployment, lambda body: "configuration" in whats(body))
+            await at.saw(lambda event: event.subject == "configuration")
 
 
 async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_incident(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     keys = {"signing_key": "keys/flipback.key", "public_keys": ["keys/flipback.pub"]}
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG], settings={"keys": keys})
-    await deployment.create_topics()
-    try:
+    async with scene(tmp_path, kafka, topic_prefix, keys=keys) as at:
+        deployment = at.deployment
         generated = deployment.flipback("keys", "generate", "--dir", str(tmp_path / "keys"))
         assert await asyncio.to_thread(subprocess.call, generated) == 0
         await deployment.ready(deployment.start("--roles", "ingest,monitor"))
         await probed(deployment, 503, "executor")
         executor = deployment.start("--roles", "executor")
         await deployment.ready(executor)
-        async with traffic(deployment):
-            await until(deployment, lambda body: body["armed"])
-            deployment.kill(executor)
-            body = await until(deployment, lambda body: "executor" in whats(body), within=60)
-            (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
-            assert "no executor is alive" in reason
-            await probed(deployment, 503, "executor")
-            async with asyncio.timeout(30):
-                while not (told := [e for e in await deployment.events() if e.subject == "executor"]):
-                    await asyncio.sleep(0.2)
-            assert "rollback --direct" in told[-1].data["reason"]
-            await deployment.ready(deployment.start("--roles", "executor"))
-            await until(deployment, lambda body: body["armed"])
-            async with asyncio.timeout(30):
-                while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
-                    "begun",
-                    "ended",
-                ]:
-                    await asyncio.sleep(0.2)
-    finally:
-        deployment.close()
+        await until(deployment, lambda body: body["armed"])
+        deployment.kill(executor)
+        body = await until(deployment, lambda body: "executor" in whats(body), within=60)
+        (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
+        assert "no executor is alive" in reason
+        await probed(deployment, 503, "executor")
+        told = await at.saw(lambda event: event.subject == "executor")
+        assert "rollback --direct" in told.data["reason"]
+        await deployment.ready(deployment.start("--roles", "executor"))
+        await until(deployment, lambda body: body["armed"])
+        async with asyncio.timeout(30):
+            while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
+                "begun",
+                "ended",
+            ]:
+                await asyncio.sleep(0.2)
 
 
 async def test_in_shadow_mode_it_is_ready_and_not_armed(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG], settings={"mode": "shadow"})
-    await deployment.create_topics()
-    try:
+    async with scene(tmp_path, kafka, topic_prefix, mode="shadow") as at:
+        deployment = at.deployment
         await deployment.ready(deployment.start())
-        async with traffic(deployment):
-            body = await until(deployment, lambda body: whats(body) == {"shadow"})
-            assert not body["armed"]
-            assert not (await probed(deployment, 200))["armed"]
-            code, out = await called(deployment, "doctor")
-            assert code == 1
-            assert "BAD  shadow: mode: shadow" in out
-            assert out.splitlines()[-1].startswith("NOT ARMED: shadow: see BAD above")
-    finally:
-        deployment.close()
+        body = await until(deployment, lambda body: whats(body) == {"shadow"})
+        assert not body["armed"]
+        assert not (await probed(deployment, 200))["armed"]
+        code, out = await called(deployment, "doctor")
+        assert code == 1
+        assert "BAD  shadow: mode: shadow" in out
+        assert out.splitlines()[-1].startswith("NOT ARMED: shadow: see BAD above")
 
 
 async def test_rejected_telemetry_disarms_with_the_reason_and_an_example(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
+    deployment = Deployment(tmp_path, kafka, topic_prefix, [ENTRY])
     await deployment.create_topics()
     try:
         await deployment.ready(deployment.start())

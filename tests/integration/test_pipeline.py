@@ -17,18 +17,12 @@ from agent.events import COMMAND_RECEIVED, COMMAND_REJECTED, FLAG_CONFLICT, FLAG
 from agent.flag_state import FlagStatus
 from agent.keys import PrivateKey, load_private
 from streams.log import read_to_end
-from tests.telemetry import Telemetry, telemetry
+from tests.chaos.scene import ENTRY, FLAG, SERVICE, scene
 from tests.worker import Deployment
-
-FLAG = {
-    "flag": "bad",
-    "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}],
-}
 
 EVIDENCE = Evidence(
     metric="error_rate",
-    scope="production/cart/bad@on",
+    scope=f"production/{SERVICE}/{FLAG}@on",
     window=(0.0, 1.0),
     op=">",
     threshold=0.2,
@@ -63,9 +57,9 @@ async def status_of(deployment: Deployment, known: Callable[[FlagStatus], bool] 
 
 def command(version: str, *, issued_at: float | None = None, **changes: Any) -> Command:
     fields: dict[str, Any] = {
-        "flag": "bad",
+        "flag": FLAG,
         "environment": "production",
-        "service": "cart",
+        "service": SERVICE,
         "backend": "files",
         "target": "off",
         "trigger": "errors",
@@ -91,9 +85,8 @@ def reasons(events: list[Event]) -> list[str]:
 async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_audited(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    try:
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        deployment = at.deployment
         worker = deployment.start()
         await deployment.ready(worker)
         before = deployment.flag_file.read_bytes()
@@ -110,7 +103,7 @@ async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_a
             Reason.BAD_SIGNATURE: good.replace(b'"off"', b'"onn"'),
             Reason.WRONG_ID: sign(msgspec.structs.replace(command(version), id="another"), key),
             Reason.UNKNOWN_FLAG: sign(command(version, flag="untouched"), key),
-            Reason.WRONG_SERVICE: sign(command(version, service="shop"), key),
+            Reason.WRONG_SERVICE: sign(command(version, service="another"), key),
             Reason.WRONG_BACKEND: sign(command(version, backend="other"), key),
             Reason.WRONG_STATE: sign(command(version, target="on"), key),
             Reason.EXPIRED: sign(command(version, issued_at=now - 61, trigger="old"), key),
@@ -121,15 +114,15 @@ async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_a
         # Four commands are under way at once, so in no order.
         assert sorted(reasons(events)) == sorted(wrong)
         await say(deployment, sign(command("g7-another", trigger="other"), key))
-        await eventually(deployment, lambda events: any(event.type == FLAG_CONFLICT for event in events))
+        await at.told(FLAG_CONFLICT)
         assert deployment.flag_file.read_bytes() == before
 
         # The one true command flips its flag and no other byte of the file.
         await say(deployment, good)
-        await deployment.flipped("bad")
+        await at.flipped()
         flipped = deployment.flag_file.read_bytes()
         assert flipped == before.replace(b'"defaultVariant": "on"', b'"defaultVariant": "off"', 1)
-        await eventually(deployment, lambda events: any(event.type == FLAG_VERIFIED for event in events))
+        await at.told(FLAG_VERIFIED)
 
         # Turned on again by a person: the same command again, or a new one too soon, turns nothing off.
         deployment.flag_file.write_bytes(before)
@@ -140,26 +133,13 @@ async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_a
         assert deployment.flag_file.read_bytes() == before
         assert len({event.id for event in events if event.type == FLAG_VERIFIED}) == 1
         assert worker.poll() is None
-    finally:
-        deployment.close()
-
-
-async def traffic(source: Telemetry, stop: asyncio.Event, status: dict[str, int]) -> None:
-    """Requests of both variants; `status` says what each answers and may be changed while it runs."""
-    while not stop.is_set():
-        for variant, answer in status.items():
-            await source.send(source.sent // 2 % 8, "cart", status=answer, flags={"bad": variant})
-        await asyncio.sleep(0.02)
-    await source.flush()
 
 
 async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    try:
+    async with scene(tmp_path, kafka, topic_prefix) as at:
+        deployment = at.deployment
         keys = await asyncio.create_subprocess_exec(
             *deployment.flipback("keys", "generate", "--dir", str(tmp_path / ".flipback"))
         )
@@ -171,27 +151,22 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
         judged = await status_of(deployment)
         executor.terminate()
         assert await asyncio.to_thread(executor.wait, 10) == 0
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            status["on"] = 500
-            await eventually(deployment, lambda events: any(e.type == trigger_type("firing") for e in events))
-            async with asyncio.timeout(30):
-                while not await read_to_end(deployment.topics.commands, deployment.client):
-                    await asyncio.sleep(0.1)
-            # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.
-            edited = deployment.flag_file.read_bytes().replace(
-                b'"defaultVariant": "on"', b'"defaultVariant": "on", "metadata": {"keep": true}', 1
-            )
-            deployment.flag_file.write_bytes(edited)
-            status["on"] = 200
-            await deployment.ready(deployment.start("--roles", "executor"))
-            events = await eventually(deployment, lambda events: any(e.type == FLAG_CONFLICT for e in events))
-            stop.set()
+        at.traffic.failing = 1.0
+        await at.told(trigger_type("firing"))
+        async with asyncio.timeout(30):
+            while not await read_to_end(deployment.topics.commands, deployment.client):
+                await asyncio.sleep(0.1)
+        # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.
+        edited = deployment.flag_file.read_bytes().replace(
+            b'"defaultVariant": "on"', b'"defaultVariant": "on", "metadata": {"keep": true}', 1
+        )
+        deployment.flag_file.write_bytes(edited)
+        at.traffic.failing = 0.0
+        await deployment.ready(deployment.start("--roles", "executor"))
+        events = await eventually(deployment, lambda events: any(e.type == FLAG_CONFLICT for e in events))
         (conflict,) = {event.id: event for event in events if event.type == FLAG_CONFLICT}.values()
         assert conflict.data["expected"] == judged.version
         assert deployment.flag_file.read_bytes() == edited
-    finally:
-        deployment.close()
 
 
 async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_since(
@@ -199,68 +174,56 @@ async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_si
 ) -> None:
     # The window of half a minute still holds the old errors long after the flag is on again.
     trigger = {"name": "errors", "when": "error_rate@on > 20% over 30s for 4s", "min_samples": 30, "fast": False}
-    deployment = Deployment(
-        tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [trigger]}], settings={"command": {"cooldown": "1s"}}
-    )
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    before = deployment.flag_file.read_bytes()
-    try:
+    async with scene(
+        tmp_path, kafka, topic_prefix, [{**ENTRY, "triggers": [trigger]}], command={"cooldown": "1s"}
+    ) as at:
+        deployment = at.deployment
+        before = deployment.flag_file.read_bytes()
         await deployment.ready(deployment.start())
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            await eventually(deployment, lambda events: any(e.type == trigger_type("ok") for e in events))
-            status["on"] = 500
-            await eventually(deployment, lambda events: any(e.type == FLAG_VERIFIED for e in events))
-            status["on"] = 200
-            deployment.flag_file.write_bytes(before)
-            again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
-            assert again.changed_at is not None
-            # Past the hold and past the seconds that count as fresh, with the trigger firing on the old window for
-            # most of the time.
-            await _judged(deployment, again.changed_at + 20)
-            assert deployment.variant("bad") == "on"
-            frames = [frame for frame in await deployment.health() if frame.triggers]
-            on_old = [f.time for f in frames if f.time > again.changed_at + 5 and f.triggers[0].state == "firing"]
-            assert on_old, "the old window did not fire: nothing was tested"
-            status["on"] = 500
-            await deployment.flipped("bad")
-            stop.set()
+        await at.well()
+        at.traffic.failing = 1.0
+        await at.told(FLAG_VERIFIED)
+        at.traffic.failing = 0.0
+        deployment.flag_file.write_bytes(before)
+        again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+        assert again.changed_at is not None
+        # Past the hold and past the seconds that count as fresh, with the trigger firing on the old window for
+        # most of the time.
+        await _judged(deployment, again.changed_at + 20)
+        assert deployment.variant(FLAG) == "on"
+        frames = [frame for frame in await deployment.health() if frame.triggers]
+        on_old = [f.time for f in frames if f.time > again.changed_at + 5 and f.triggers[0].state == "firing"]
+        assert on_old, "the old window did not fire: nothing was tested"
+        at.traffic.failing = 1.0
+        await at.flipped()
         events = await eventually(
             deployment, lambda events: len({e.id for e in events if e.type == FLAG_VERIFIED}) == 2
         )
         commands = {e.id: e.data["command"] for e in events if e.type == COMMAND_RECEIVED}.values()
         assert [c["flag_version"] == again.version for c in commands] == [False, True]
-    finally:
-        deployment.close()
 
 
 async def test_the_fast_tier_commands_long_before_the_hold_and_on_nothing_before_the_flag_changed(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     trigger = {"name": "errors", "when": "error_rate@on > 20% over 60s for 1h"}
-    deployment = Deployment(
-        tmp_path, kafka, topic_prefix, [{**FLAG, "triggers": [trigger]}], settings={"command": {"cooldown": "1s"}}
-    )
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    before = deployment.flag_file.read_bytes()
-    try:
+    async with scene(
+        tmp_path, kafka, topic_prefix, [{**ENTRY, "triggers": [trigger]}], command={"cooldown": "1s"}
+    ) as at:
+        deployment = at.deployment
+        before = deployment.flag_file.read_bytes()
         await deployment.ready(deployment.start())
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            await eventually(deployment, lambda events: any(e.type == trigger_type("ok") for e in events))
-            status["on"] = 500
-            await eventually(deployment, lambda events: any(e.type == FLAG_VERIFIED for e in events))
-            status["on"] = 200
-            deployment.flag_file.write_bytes(before)
-            again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
-            assert again.changed_at is not None
-            await _judged(deployment, again.changed_at + 8)
-            assert deployment.variant("bad") == "on"
-            status["on"] = 500
-            await deployment.flipped("bad")
-            stop.set()
+        await at.well()
+        at.traffic.failing = 1.0
+        await at.told(FLAG_VERIFIED)
+        at.traffic.failing = 0.0
+        deployment.flag_file.write_bytes(before)
+        again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+        assert again.changed_at is not None
+        await _judged(deployment, again.changed_at + 8)
+        assert deployment.variant(FLAG) == "on"
+        at.traffic.failing = 1.0
+        await at.flipped()
         events = await eventually(
             deployment, lambda events: len({e.id for e in events if e.type == FLAG_VERIFIED}) == 2
         )
@@ -270,8 +233,6 @@ async def test_the_fast_tier_commands_long_before_the_hold_and_on_nothing_before
         assert second["flag_version"] == again.version
         assert second["evidence"]["since"] >= again.changed_at
         assert second["evidence"]["evidence"] >= second["evidence"]["bound"]
-    finally:
-        deployment.close()
 
 
 async def _judged(deployment: Deployment, until: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,19 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agent.events import FLAG_VERIFIED, INABILITY, trigger_type
-from tests.telemetry import Telemetry, telemetry
+from tests.chaos.scene import Scene, scene
 from tests.worker import Deployment
 
-FLAG = {
-    "flag": "bad",
-    "service": "cart",
-    "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}],
-}
 
-
-async def traffic(source: Telemetry, stop: asyncio.Event, status: dict[str, int]) -> None:
-    while not stop.is_set():
-        for variant, answer in status.items():
-            await source.send(source.sent // 2 % 8, "cart", status=answer, flags={"bad": variant})
-        await asyncio.sleep(0.02)
-    await source.flush()
+@asynccontextmanager
+async def well(directory: Path, kafka: str, prefix: str) -> AsyncIterator[Scene]:
+    """A scene with a worker that judges its traffic as well; the worker is there to the end."""
+    async with scene(directory, kafka, prefix) as at:
+        worker = at.deployment.start()
+        await at.deployment.ready(worker)
+        await at.well()
+        yield at
+        assert worker.poll() is None
 
 
 async def set_most_bytes(deployment: Deployment, topic: str, most: int) -> None:
@@ -79,39 +77,21 @@ async def not_ready(session: aiohttp.ClientSession, url: str, topic: str) -> dic
             await asyncio.sleep(0.2)
 
 
-async def judged_live(deployment: Deployment) -> None:
-    async with asyncio.timeout(60):
-        while not any(record.status == "live" for record in await deployment.health()):
-            await asyncio.sleep(0.2)
-
-
 async def test_a_flip_does_not_wait_for_an_audit_topic_that_refuses_writes_which_is_announced(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    events = deployment.topics.events
-    try:
-        worker = deployment.start()
-        await deployment.ready(worker)
+    async with well(tmp_path, kafka, topic_prefix) as at:
+        deployment, events = at.deployment, at.deployment.topics.events
         url = next(str(row["health"]) for row in log(deployment) if row["event"] == "run.ready")
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            await judged_live(deployment)
-            await set_most_bytes(deployment, events, 1)
-            status["on"] = 500
-            await deployment.flipped("bad")
-            async with aiohttp.ClientSession() as session:
-                roles = await not_ready(session, url, events)
-            assert not roles["executor"]["ready"]
-            await until(lambda: announced(deployment, events))
-            await set_most_bytes(deployment, events, 1_000_000)
-            await published(deployment, {"begun", "ended"})
-            assert worker.poll() is None
-            stop.set()
-    finally:
-        deployment.close()
+        await set_most_bytes(deployment, events, 1)
+        at.traffic.failing = 1.0
+        await at.flipped()
+        async with aiohttp.ClientSession() as session:
+            roles = await not_ready(session, url, events)
+        assert not roles["executor"]["ready"]
+        await until(lambda: announced(deployment, events))
+        await set_most_bytes(deployment, events, 1_000_000)
+        await published(deployment, {"begun", "ended"})
 
 
 async def published(deployment: Deployment, states: set[str]) -> None:
@@ -129,50 +109,24 @@ async def published(deployment: Deployment, states: set[str]) -> None:
 async def test_a_flip_does_not_wait_for_an_audit_topic_that_is_gone(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    try:
-        worker = deployment.start()
-        await deployment.ready(worker)
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            await judged_live(deployment)
-            await delete(deployment, deployment.topics.events)
-            status["on"] = 500
-            await deployment.flipped("bad")
-            # The topic is made anew, and what waited is written to it.
-            await published(deployment, set())
-            assert worker.poll() is None
-            stop.set()
-    finally:
-        deployment.close()
+    async with well(tmp_path, kafka, topic_prefix) as at:
+        await delete(at.deployment, at.deployment.topics.events)
+        at.traffic.failing = 1.0
+        await at.flipped()
+        # The topic is made anew, and what waited is written to it.
+        await published(at.deployment, set())
 
 
 @pytest.mark.parametrize("which", ["health", "compacted"])
 async def test_judging_and_flips_go_on_without_health_checkpoints_and_tables(
     kafka: str, topic_prefix: str, tmp_path: Path, which: str
 ) -> None:
-    deployment = Deployment(tmp_path, kafka, topic_prefix, [FLAG])
-    await deployment.create_topics()
-    stop, status = asyncio.Event(), {"on": 200, "off": 200}
-    topics = deployment.topics
-    gone = (
-        [topics.health] if which == "health" else [topics.checkpoints, topics.healthy, topics.incidents, topics.flags]
-    )
-    try:
-        worker = deployment.start()
-        await deployment.ready(worker)
-        async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
-            group.create_task(traffic(source, stop, status))
-            await judged_live(deployment)
-            await delete(deployment, *gone)
-            # Of a topic that is gone and of one that takes no records it is announced.
-            subject = topics.health if which == "health" else topics.checkpoints
-            await until(lambda: announced(deployment, subject), 90)
-            status["on"] = 500
-            await deployment.flipped("bad")
-            assert worker.poll() is None
-            stop.set()
-    finally:
-        deployment.close()
+    async with well(tmp_path, kafka, topic_prefix) as at:
+        topics = at.deployment.topics
+        compacted = [topics.checkpoints, topics.healthy, topics.incidents, topics.flags]
+        gone = [topics.health] if which == "health" else compacted
+        await delete(at.deployment, *gone)
+        # Of a topic that is gone and of one that takes no records it is announced.
+        await until(lambda: announced(at.deployment, gone[0]), 90)
+        at.traffic.failing = 1.0
+        await at.flipped()
