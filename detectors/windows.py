@@ -19,7 +19,7 @@ from detectors.by_second import BySecond
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
 from detectors.seconds import Int, Second, collect
-from detectors.slots import Slots, looked_up, present, used_of
+from detectors.slots import K, Slots, looked_up, present, used_of
 from detectors.state import Arrays
 from detectors.unread_sums import UnreadSums
 
@@ -271,25 +271,11 @@ class WindowStore:
             window.add(committed if window.seconds == self.display else asked)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
-        scopes = [present(cells.scope, len(cells.scopes)) for cells in blocks]
-        names = [present(cells.instance_id, len(cells.instances)) for cells in blocks]
         # A scope is gone from the display window, the only one that tracks it, before its slot can be another's.
-        scope_slots = self._scopes.assign(
-            [used_of(cells.scopes, used) for cells, used in zip(blocks, scopes, strict=True)],
-            second,
-            second + 1 - self.display,
-        )
-        instance_slots = self._instances.assign(
-            [used_of(cells.instances, used) for cells, used in zip(blocks, names, strict=True)],
-            second,
-            second + 1 - self._longest,
-        )
-        (committed,) = collect(
-            blocks,
-            [looked_up(c.scope, u, s) for c, u, s in zip(blocks, scopes, scope_slots, strict=True)],
-            [looked_up(c.instance_id, u, s) for c, u, s in zip(blocks, names, instance_slots, strict=True)],
-            self._measures,
-        )
+        scopes = _numbered(self._scopes, [(c.scope, c.scopes) for c in blocks], second, second + 1 - self.display)
+        longest = second + 1 - self._longest
+        names = _numbered(self._instances, [(c.instance_id, c.instances) for c in blocks], second, longest)
+        (committed,) = collect(blocks, scopes, names, self._measures)
         return committed
 
     def window(self, seconds: int) -> Window:
@@ -378,3 +364,12 @@ class WindowStore:
         """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
         window, slot = self._windows[seconds], self._scopes.get(scope)
         return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
+
+
+def _numbered(
+    slots: Slots[K], columns: Sequence[tuple[Int, tuple[K, ...]]], second: int, silent_before: int
+) -> list[Int]:
+    """Give each entry of some columns, indices into a table each, the slot of what it names; see `Slots.assign`."""
+    used = [(index, table, present(index, len(table))) for index, table in columns]
+    assigned = slots.assign([used_of(table, own) for _, table, own in used], second, silent_before)
+    return [looked_up(index, own, found) for (index, _, own), found in zip(used, assigned, strict=True)]

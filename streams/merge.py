@@ -242,11 +242,7 @@ def join(blocks: Sequence[Cells]) -> Cells:
     rows = 0
     for block in blocks:
         number = {
-            name: np.fromiter(
-                map(table.__getitem__, getattr(block, name)),
-                dtype=np.int64,
-                count=len(getattr(block, name)),
-            )
+            name: np.fromiter(map(table.__getitem__, getattr(block, name)), dtype=np.int64)
             for name, table in tables.items()
         }
         for name, arrays in parts.items():

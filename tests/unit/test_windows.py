@@ -194,6 +194,7 @@ def test_a_scope_that_takes_the_place_of_a_silent_one_starts_from_nothing() -> N
 def test_seen_is_who_ever_had_a_second_and_filled_is_since_the_store_began() -> None:
     windows = store(Want(A, 3), Want(B, 3))
     window = windows.window(3)
+    assert window.filled is False
     windows.advance(1, cells(1, (A, requests(0))))
     assert (bool(window.seen[windows.row(A, 3)]), bool(window.seen[windows.row(B, 3)])) == (True, False)
     assert not window.filled

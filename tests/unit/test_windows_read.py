@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
 from detectors.histogram import BINS, OCTAVES, midpoints_ms
+from detectors.unreadable import unreadable
 from detectors.windows import Want
 from streams.merge import join
 from tests.cells import Bucket, cells
@@ -126,6 +127,7 @@ def test_each_measure_has_its_own_columns_though_it_is_named_twice() -> None:
     worth = {"price": (1, 5.0), "score": (2, 7.0), "weight": (3, -9.0)}
     windows.advance(1, cells(1, (A, Bucket(measures=worth))))
     sums = windows.window(3).sums[:, windows.row(A, 3)]
+    assert sums.dtype == np.int64
     for name, (n, total) in worth.items():
         count, sum_ = windows.measure_columns(name)
         assert (sums[count], sums[sum_]) == (n, MEASURE_SCALE * total)
@@ -233,3 +235,19 @@ def test_a_store_is_as_large_as_its_windows_and_the_seconds_that_they_share() ->
     (shown,), (asked,), (also,) = (windows.window(seconds).seconds_kept for seconds in (5, 3, 9))
     assert asked is also
     assert windows.nbytes - before == shown.nbytes + asked.nbytes
+
+
+@pytest.mark.parametrize("prepares", [True, False])
+def test_values_that_cannot_be_read_are_in_the_windows_of_their_seconds_however_these_come(prepares: bool) -> None:
+    windows, name = store(Want(A, 3)), unreadable("latency")
+    place, sums = windows.unread.place(A, name), windows.unread.window(3)
+    blocks = {10 + n: cells(10 + n, (A, Bucket(measures={name: (n, 0.0)}))) for n in range(1, 5)}
+    prepared = windows.prepared(join([*blocks.values()])) if prepares else {}
+    found = []
+    for second in range(11, 17):
+        if prepares:
+            windows.advance_prepared(second, prepared.get(second))
+        else:
+            windows.advance(second, *(block for at, block in blocks.items() if at == second))
+        found += sums.read(np.array([place])).tolist()
+    assert found == [1, 3, 6, 9, 7, 4]
