@@ -5,6 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 KAFKA ?=
 ARGS ?=
+PROCESSES ?= 4
 CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,8 +33,10 @@ $(STAMP): requirements-dev.txt pyproject.toml
 demo: install
 	@$(BIN)/flipback demo $(BROKER)
 
+# All tests in several processes, more than cores, because most wait for brokers and seconds; some tests in one. With
+# bytecode kept, whatever the environment says: the tests start flipback hundreds of times.
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(or $(ARGS),-n $(PROCESSES))
 
 test-live: install
 ifneq ($(CONFIG),)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.clock import Clock, library
 from tests.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
-from tests.side_by_side import pytest_xdist_make_scheduler  # noqa: F401 - a hook
+from tests.side_by_side import in_turn, pytest_xdist_make_scheduler  # noqa: F401 - the second is a hook
 from tests.together import together
 from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
 
@@ -37,8 +37,11 @@ UNTESTED = {
 _last_lines = pytest.StashKey[dict[str, str]]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a real system, so that `-m kafka` and `-m "not kafka"` are always right."""
+    if _is_one_of_several(config):
+        place = {nodeid: n for n, nodeid in enumerate(in_turn(item.nodeid for item in items))}
+        items.sort(key=lambda item: place[item.nodeid])
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"kafka", "kafka_node", "kafka_cluster"} & fixtures:
@@ -189,7 +192,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _of_this_run(config: pytest.Config, directories: pytest.TempPathFactory) -> Path:
     """The temporary directory that all processes of this run have; each has its own in it where there are several."""
     own = directories.getbasetemp()
-    return own.parent if hasattr(config, "workerinput") else own
+    return own.parent if _is_one_of_several(config) else own
+
+
+def _is_one_of_several(config: pytest.Config) -> bool:
+    """Is this one of the processes that `pytest -n` starts?"""
+    return hasattr(config, "workerinput")
 
 
 def _check_answers(bootstrap: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.side_by_side import scope
+from tests.side_by_side import in_turn, scope
 
 
 @pytest.mark.parametrize(
@@ -14,10 +14,35 @@ from tests.side_by_side import scope
         ("tests/unit/test_wheel.py::test_a", "tests/unit/test_web.py::test_a", False),
         ("tests/integration/test_armed.py::test_a", "tests/integration/test_armed.py::test_b", False),
         ("tests/chaos/test_starts.py::test_a[0.7]", "tests/chaos/test_starts.py::test_a[1.5]", False),
-        ("tests/chaos/test_three_brokers.py::test_a", "tests/chaos/test_three_brokers.py::test_b", True),
+        ("tests/chaos/test_three_brokers.py::test_a", "tests/integration/test_frozen_broker.py::test_b", True),
         ("tests/unit/test_backend_contract.py::test_a[unleash]", "tests/integration/test_unleash.py::test_b", True),
         ("detectors/fast.py::detectors.fast", "detectors/fast.py::detectors.fast.Day", True),
     ],
 )
 def test_what_shares_a_fixture_or_needs_much_memory_stays_together(one: str, other: str, together: bool) -> None:
     assert (scope(one) == scope(other)) is together
+
+
+def test_what_waits_and_what_computes_take_turns_and_no_test_is_lost() -> None:
+    tests = [
+        "detectors/fast.py::detectors.fast",
+        "tests/chaos/test_sixteen_executors.py::test_a[unleash]",
+        "tests/chaos/test_starts.py::test_a[0.7]",
+        "tests/chaos/test_starts.py::test_a[1.5]",
+        "tests/unit/test_a.py::test_a",
+        "tests/unit/test_backend_contract.py::test_a[rtdb]",
+        "tests/unit/test_backend_contract.py::test_a[unleash]",
+        "tests/unit/test_backend_contract.py::test_b[rtdb]",
+        "tests/unit/test_z.py::test_a",
+    ]
+    assert in_turn(tests) == [
+        "tests/chaos/test_sixteen_executors.py::test_a[unleash]",
+        "tests/unit/test_backend_contract.py::test_a[unleash]",
+        "detectors/fast.py::detectors.fast",
+        "tests/chaos/test_starts.py::test_a[0.7]",
+        "tests/unit/test_a.py::test_a",
+        "tests/chaos/test_starts.py::test_a[1.5]",
+        "tests/unit/test_backend_contract.py::test_a[rtdb]",
+        "tests/unit/test_backend_contract.py::test_b[rtdb]",
+        "tests/unit/test_z.py::test_a",
+    ]
