@@ -43,9 +43,14 @@ def test_a_missing_system_is_said_in_one_loud_line(tmp_path: Path, missing: str,
     assert "not installed" in line
 
 
-@pytest.mark.parametrize(("missing", "ci"), [("java and mvn", "true"), ("java and mvn", "1"), ("node and npm", "true")])
-def test_a_missing_system_fails_in_continuous_integration(tmp_path: Path, missing: str, ci: str) -> None:
-    done = run_a_test(tmp_path, MISSING[missing], "-n", "1", CI=ci)
+@pytest.mark.parametrize(
+    ("missing", "processes", "ci"),
+    [("java and mvn", "1", "true"), ("java and mvn", "0", "1"), ("node and npm", "0", "true")],
+)
+def test_a_missing_system_fails_in_continuous_integration(
+    tmp_path: Path, missing: str, processes: str, ci: str
+) -> None:
+    done = run_a_test(tmp_path, MISSING[missing], "-n", processes, CI=ci)
     assert done.returncode == 1, done.stdout
     assert "CI must not skip" in done.stdout
 
