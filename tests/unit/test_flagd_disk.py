@@ -12,8 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,9 +21,9 @@ import pytest
 from agent import events
 from agent.allowlist import ManagedFlag
 from agent.automation import Automation
-from agent.backends import flagd_disk, mounts, settings
+from agent.backends import flagd_disk, mounts
 from agent.backends.attributes import sealed
-from agent.backends.contract import FlagRef, Outcome
+from agent.backends.contract import Outcome
 from agent.backends.flagd_file import FlagdFile
 from agent.backends.progress import Progress
 from agent.breaker import Limits
@@ -34,30 +33,15 @@ from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
+from tests.unit.flagd import REF, fixtures, soon
 from tests.unit.test_executor import KEY, command
 
-REF = FlagRef("new-checkout", "production")
 TEXT = (
     '{"flags": {"new-checkout": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}'
 )
 
 
-def soon(seconds: float = 5.0) -> float:
-    return time.monotonic() + seconds
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "flags.json"
-    path.write_text(TEXT)
-    return path
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[FlagdFile]:
-    backend = FlagdFile(settings.FlagdFile(path=path))
-    yield backend
-    await backend.close()
+path, backend = fixtures(TEXT)
 
 
 async def flip(backend: FlagdFile, deadline: float | None = None) -> Outcome:

@@ -8,7 +8,6 @@ import os
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,8 @@ from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
 from agent.backends.flagd_file import FlagdFile
 from agent.errors import Invalid, NotFound, Permission, Timeout, Unsent
+from tests.unit.flagd import REF, fixtures, soon
 
-REF = FlagRef("new-checkout", "production")
 OP = "command-1"
 TEXT = """{
   "$schema": "https://flagd.dev/schema/v0/flags.json",
@@ -36,10 +35,6 @@ KILLED = TEXT.replace('"defaultVariant": "on"', '"defaultVariant": "off"').repla
 )
 
 
-def soon(seconds: float = 5.0) -> float:
-    return time.monotonic() + seconds
-
-
 class Clock:
     """Stands for the module `time` in the backend alone; time passes by sleeping."""
 
@@ -55,18 +50,7 @@ class Clock:
         self.slept += seconds
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "flags.json"
-    path.write_text(TEXT)
-    return path
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[FlagdFile]:
-    backend = FlagdFile(settings.FlagdFile(path=path))
-    yield backend
-    await backend.close()
+path, backend = fixtures(TEXT)
 
 
 async def kill(backend: FlagdFile, expect: str | None = None) -> Outcome:

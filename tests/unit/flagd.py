@@ -1,0 +1,39 @@
+"""A flagd file and its backend, for tests of what the backend does to the file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.backends import settings
+from agent.backends.contract import FlagRef
+from agent.backends.flagd_file import FlagdFile
+
+REF = FlagRef("new-checkout", "production")
+
+
+def soon(seconds: float = 5.0) -> float:
+    """A deadline."""
+    return time.monotonic() + seconds
+
+
+def fixtures(text: str) -> tuple[Any, Any]:
+    """The fixtures `path`, a file with this text, and `backend`, which works on it and is closed."""
+
+    @pytest.fixture
+    def path(tmp_path: Path) -> Path:
+        file = tmp_path / "flags.json"
+        file.write_text(text)
+        return file
+
+    @pytest.fixture
+    async def backend(path: Path) -> AsyncIterator[FlagdFile]:
+        made = FlagdFile(settings.FlagdFile(path=path))
+        yield made
+        await made.close()
+
+    return path, backend
