@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.doubts import Doubt, Words
+from detectors.doubts import Doubt, Words, clock
 from detectors.missing import Missing, asks_outcome
 from detectors.seconds import Int
 from detectors.spec import TriggerSpec, percent
@@ -231,7 +231,7 @@ class Evaluation:
 
     def _gathered(self, i: int) -> str:
         condition, found = self.specs[i].condition, self.gathered
-        told = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {found.since[i]}"
+        told = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {clock(int(found.since[i]))}"
         if condition.metric == "absence":
             return f"proof: no request of the variant: {told}"
         if self.tier[i] == Tier.PROOF:

@@ -123,6 +123,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     from agent.commands import Reason
     from agent.errors import FlipbackError
     from agent.rollback import DIRECT_WHERE, FINAL, WAIT_S, by_kafka
+    from agent.wording import sentence
     from streams.errors import StreamsError
 
     done = {
@@ -133,8 +134,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     begun = time.monotonic()
 
     def step(event: Event) -> None:
-        detail = event.data.get("detail") or event.data.get("reason") or ""
-        click.echo(f"  {time.monotonic() - begun:5.2f} s  {event.subject}  {event.type}  {detail}".rstrip())
+        click.echo(f"  {time.monotonic() - begun:5.2f} s  {event.subject}: {sentence(event)}")
 
     async def show_that_it_lasts() -> None:
         while True:

@@ -66,7 +66,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
 
         status, output = await flipback(deployment, "rollback", "bad", "--yes")
         assert (status, deployment.variant("bad")) == (0, "off"), output
-        assert events.FLAG_VERIFIED in output
+        assert "production/bad: read back: 'off' for everyone" in output
         (received,) = await told(deployment, events.COMMAND_RECEIVED)
         assert received.data["trigger"] == BY_HAND
         assert received.data["command"]["evidence"]["reason"] == "users cannot pay"
@@ -78,7 +78,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         verified = await told(deployment, events.FLAG_VERIFIED, count=2)
         assert len({event.data["command_id"] for event in verified}) == 2
 
-        for words in ("flipback.flag.already", "duplicate"):
+        for words in ("the flag was safe already", "command refused, duplicate"):
             status, output = await flipback(deployment, "rollback", "bad", "--yes")
             assert status == 0, output
             assert "safe already" in output
