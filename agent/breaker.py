@@ -95,13 +95,13 @@ class Breaker:
 
     def _counted(self, entries: Sequence[Entry], now: float, since: float) -> set[FlagRef]:
         """Flags that were written, may have been, or are about to be."""
-        found, left_alone = set(), _left_alone(entries)
+        found, ended = set(), _ended(entries)
         for entry in entries:
             if self._counts(entry, now, since):
                 found.add(_ref(entry.command))
                 if self._under_way(entry, now):
                     # The rest of its group was admitted with it, and may be on its way.
-                    found |= self._unsafe(entry.command) - left_alone[entry.command.incident]
+                    found |= self._unsafe(entry.command) - ended[entry.command.incident]
         return found
 
     def _unsafe(self, command: Command) -> set[FlagRef]:
@@ -143,11 +143,11 @@ def _resumed_at(last: Event | None, now: float) -> float:
     return last.time
 
 
-def _left_alone(entries: Sequence[Entry]) -> Mapping[str, set[FlagRef]]:
-    """The flags of each incident of which it is known that nothing was written."""
+def _ended(entries: Sequence[Entry]) -> Mapping[str, set[FlagRef]]:
+    """The flags of each incident whose command has come to its end: what was written of them counts by itself."""
     found: defaultdict[str, set[FlagRef]] = defaultdict(set)
     for entry in entries:
-        if entry.settled and entry.find(events.FLAG_WRITTEN) is None:
+        if entry.settled:
             found[entry.command.incident].add(_ref(entry.command))
     return found
 

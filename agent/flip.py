@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict, WriteResult
+from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict
 from agent.commands import Command
 from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unforeseen, Unsent
 from agent.unforeseen import foreseen
@@ -160,7 +160,8 @@ class Flip:
             self.detail = str(error)
             return
         except Conflict as error:
-            result = WriteResult(Outcome.CONFLICT, None, str(error))
+            self.detail = str(error)
+            return
         self.detail = result.detail
         if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
             self.may_have_written = True

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agent import events
+from agent.allowlist import CLOCK_SKEW_S
 from agent.automation import Automation
 from agent.backends.contract import FlagRef
 from agent.breaker import Breaker, Limits
@@ -107,6 +108,25 @@ def test_a_companion_that_was_left_alone_takes_no_place(tmp_path: Path) -> None:
     entry, _ = desk.ledger.open(other, b"", SNAPSHOT, [event(events.COMMAND_RECEIVED, 1000.0)])
     desk.ledger.append(entry, event(events.FLAG_CONFLICT, 1000.0))
     assert desk.admits("f2", 1001.0)
+
+
+def test_a_companion_whose_write_is_tried_again_keeps_its_place(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 2, {"f0": ["f1"]})
+    made = desk.enter("f0", 1000.0, WRITTEN)
+    other = command(flag="f1", issued_at=1000.0, cause=made.origin)
+    desk.ledger.open(other, b"", SNAPSHOT, [event(events.FLAG_SNAPSHOT, 1000.0)])
+    desk.breaker.release(other)
+    assert not desk.admits("f2", 1001.0)
+
+
+@pytest.mark.parametrize(("ahead", "believed"), [(CLOCK_SKEW_S, True), (CLOCK_SKEW_S + 0.001, False)])
+def test_a_resumption_that_lies_a_little_ahead_is_believed(tmp_path: Path, ahead: float, believed: bool) -> None:
+    desk = Desk(tmp_path, 1)
+    desk.enter("f0", 1000.0, WRITTEN)
+    with desk.automation.locked():
+        desk.automation.halt("", by="ann", at=1000.0)
+        desk.automation.resume("", by="ann", at=1001.0 + ahead)
+    assert desk.admits("f1", 1001.0) is believed
 
 
 def test_who_is_refused_and_why_is_on_record(tmp_path: Path) -> None:

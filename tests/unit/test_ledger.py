@@ -202,6 +202,13 @@ def test_of_what_is_settled_nothing_is_read_again(tmp_path: Path, monkeypatch: p
     assert len(ledger.recent(1000.0)) == 1
 
 
+def test_what_was_settled_long_before_is_not_kept_in_memory(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(opened(ledger), event(FLAG_CONFLICT, 1000.0))
+    assert len(ledger.recent(1000.0)) == len(ledger._recent) == 1
+    assert len(ledger.recent(2000.0)) == len(ledger._recent) == 0
+
+
 def test_what_was_added_or_grew_is_given_once_whoever_wrote_it(tmp_path: Path) -> None:
     ledger, other = Ledger(tmp_path), Ledger(tmp_path)
     assert list(ledger.changed()) == []

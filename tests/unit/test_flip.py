@@ -1,0 +1,90 @@
+"""A write: none when the time is up, and whatever its answer is, what counts is the read-back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent import events
+from agent.backends.contract import Cas, FlagRef, Outcome, WriteResult
+from agent.errors import Conflict, Unsent
+from agent.flip import Budget, Flip
+from agent.wording import sentence
+from tests.unit.fake_backend import FakeBackend, Fault
+from tests.unit.test_executor import DONE, REF, Desk, command, signed
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+async def test_when_the_time_is_up_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend()
+    snapshot = await backend.snapshot(REF, deadline=0.0)
+
+    async def written(*_: object) -> None:
+        pytest.fail("nothing was")
+
+    async def may_write() -> bool:
+        return True
+
+    flip = Flip(backend, command(), snapshot, written, acknowledged=False, certain=True)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    with pytest.raises(Unsent, match="time was up before the write"):
+        await flip.settle(Budget(100.0, 1.0), may_write)
+    assert not flip.may_have_written
+    assert backend.calls == ["snapshot"]
+
+
+async def test_a_conflict_that_leaves_the_flag_untouched_is_written_again(desk: Desk) -> None:
+    desk.backend.faults["apply"] = [Conflict("the template was edited")]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.backend.calls == ["snapshot", "apply", "verify", "apply", "verify"]
+    assert desk.types == DONE
+
+
+async def test_a_conflict_with_a_person_is_the_end_and_has_the_backends_words(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = desk.backend._begin
+
+    async def edit_first(name: str, ref: FlagRef, deadline: float) -> str | None:
+        if name == "apply":
+            desk.backend.edit("beta")
+        return await original(name, ref, deadline)
+
+    monkeypatch.setattr(desk.backend, "_begin", edit_first)
+    desk.backend.faults["apply"] = [Conflict("version 7 was expected")]
+    result = await desk.execute(signed())
+    assert (result.outcome, result.detail) == (Outcome.CONFLICT, "version 7 was expected")
+    assert desk.backend.variant == "beta"
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_an_answer_that_leaves_it_open_is_settled_by_the_read_back(
+    tmp_path: Path, landed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, FakeBackend(cas=Cas.NONE))
+    original = desk.backend._write
+
+    async def vague(*arguments: object) -> WriteResult:
+        if landed:
+            await original(*arguments)  # type: ignore[arg-type]
+        return WriteResult(Outcome.AMBIGUOUS, None, "accepted for later")
+
+    monkeypatch.setattr(desk.backend, "_write", vague)
+    result = await desk.execute(signed())
+    # What was accepted may land yet: without compare-and-set a second write is not safe.
+    assert result.outcome is (Outcome.APPLIED if landed else Outcome.AMBIGUOUS)
+    assert desk.types[2] == (events.FLAG_WRITTEN if landed else events.FLAG_AMBIGUOUS)
+    assert "accepted for later" in sentence(desk.told[2])
+
+
+async def test_a_write_that_was_found_by_reading_says_what_became_of_its_answer(desk: Desk) -> None:
+    desk.backend.faults["apply"] = [Fault.DROP_AFTER]
+    assert (await desk.execute(signed())).outcome is Outcome.APPLIED
+    assert desk.types == DONE
+    assert "connection reset" in sentence(desk.told[2])
