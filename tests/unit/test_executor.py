@@ -404,6 +404,7 @@ async def test_without_compare_and_set_a_doubtful_write_is_not_made_again(tmp_pa
     assert (result.outcome, result.final) == (Outcome.AMBIGUOUS, False)
     assert desk.backend.calls.count("apply") == 1
     assert desk.types[-1] == events.FLAG_AMBIGUOUS
+    assert "a second one is not safe" in result.detail
 
 
 async def test_a_write_that_was_confirmed_and_cannot_be_seen_is_ambiguous_and_never_repeated(tmp_path: Path) -> None:

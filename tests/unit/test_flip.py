@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import events
-from agent.backends.contract import Cas, FlagRef, Outcome, WriteResult
+from agent.backends.contract import Cas, FlagRef, Outcome, ReadBack, Snapshot, Verdict, WriteResult
 from agent.errors import Conflict, Unsent
 from agent.flip import Budget, Flip
 from agent.wording import sentence
@@ -88,3 +88,34 @@ async def test_a_write_that_was_found_by_reading_says_what_became_of_its_answer(
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     assert desk.types == DONE
     assert "connection reset" in sentence(desk.told[2])
+    assert (desk.told[2].data["version"], desk.told[2].data["flag_version"]) == ("v-off", "g2-v-off")
+
+
+class Forgetful(FakeBackend):
+    """It cannot tell whether a flag that reads as before was changed and changed back."""
+
+    async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
+        found = await super().verify(snapshot, target, op_id=op_id, deadline=deadline)
+        as_before = found.state == snapshot.state
+        return ReadBack(Verdict.AS_BEFORE, found.state) if as_before else found
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+async def test_what_reads_as_before_is_written_unless_a_write_is_on_record(acknowledged: bool) -> None:
+    """A write that is on record was taken back by a person, one that is not was never made."""
+    backend = Forgetful()
+    snapshot = await backend.snapshot(REF, deadline=0.0)
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def may_write() -> bool:
+        return True
+
+    flip = Flip(backend, command(), snapshot, nothing, acknowledged=acknowledged, certain=False)
+    outcome, state = await flip.settle(Budget.of(60.0), may_write)
+    assert outcome is (Outcome.CONFLICT if acknowledged else Outcome.APPLIED)
+    assert backend.writes == ([] if acknowledged else ["off"])
+    assert state is not None
+    assert state.variant == backend.variant
+    assert flip.detail == ""
