@@ -9,7 +9,7 @@ import pytest
 
 from agent import events
 from agent.backends.contract import Cas, FlagRef, Outcome, ReadBack, Snapshot, Verdict, WriteResult
-from agent.errors import Conflict, Unsent
+from agent.errors import Conflict, Transient, Unsent
 from agent.flip import Budget, Flip
 from agent.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
@@ -37,6 +37,23 @@ async def test_when_the_time_is_up_nothing_is_written(monkeypatch: pytest.Monkey
         await flip.settle(Budget(100.0, 1.0), may_write)
     assert not flip.may_have_written
     assert backend.calls == ["snapshot"]
+
+
+async def test_a_write_that_did_not_land_says_so() -> None:
+    backend = FakeBackend()
+    snapshot = await backend.snapshot(REF, deadline=0.0)
+    backend.faults["apply"] = [Transient("503")]
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def may_write() -> bool:
+        return True
+
+    flip = Flip(backend, command(), snapshot, nothing, acknowledged=False, certain=True)
+    with pytest.raises(Transient, match="did not land"):
+        await flip._attempt(Budget.of(60.0), may_write)
+    assert (flip.may_have_written, flip.detail) == (True, "503")
 
 
 async def test_a_conflict_that_leaves_the_flag_untouched_is_written_again(desk: Desk) -> None:
