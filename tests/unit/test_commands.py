@@ -183,6 +183,13 @@ def test_ids_follow_from_what_they_name() -> None:
     assert uuid.UUID(command().incident).version == 5
 
 
+def test_ids_are_the_same_in_each_version_of_flipback() -> None:
+    """Monitors and executors of two versions work side by side, and an incident that is open has its id already."""
+    incident = incident_id("production", "new-checkout", "g1-abc", "errors")
+    assert incident == "476c066e-5ede-5f8b-8a9e-9e611ebd64b2"
+    assert command_id("new-checkout", "off", "errors", incident) == "13448ee2-6f3d-5e57-8807-ee3909b22a64"
+
+
 @given(
     one=st.tuples(*[st.text(max_size=3)] * 4),
     other=st.tuples(*[st.text(max_size=3)] * 4),
