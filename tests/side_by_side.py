@@ -19,6 +19,9 @@ BROKERS = (
 )
 """Files of tests with brokers of their own, 350 MB each, of which no more than three live at once."""
 
+APART = ("tests/oracle/test_promtool.py",)
+"""Files of tests that compute for long, 90 s together, and share nothing."""
+
 
 def scope(nodeid: str) -> str:
     """What stays together: a file, for its fixtures, and all that needs Unleash. A test that waits is a scope alone."""
@@ -27,7 +30,7 @@ def scope(nodeid: str) -> str:
         return "unleash"
     if file in BROKERS:
         return "brokers"
-    return nodeid if str(PurePath(file).parent) in WAITING else file
+    return nodeid if file in APART or str(PurePath(file).parent) in WAITING else file
 
 
 def in_turn(nodeids: Iterable[str]) -> list[str]:

@@ -110,7 +110,7 @@ class Deployment:
     async def ready(self, worker: subprocess.Popen[bytes]) -> None:
         """Wait until the worker says that every role reads."""
         log = self.directory / f"worker-{self.workers.index(worker)}.log"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while b'"run.ready"' not in log.read_bytes():
                 assert worker.poll() is None, f"the worker ended: {log.read_text()[-2000:]}"
                 await asyncio.sleep(0.05)

@@ -103,8 +103,8 @@ class Scene:
     traffic: Traffic
     witness: Witness
 
-    async def well(self, within: float = 60) -> None:
-        """Wait until a trigger has been judged and is ok."""
+    async def well(self, within: float = 120) -> None:
+        """Wait until a trigger has been judged and is ok; beside other tests a start may take its time."""
         await self.told(trigger_type("ok"), within)
 
     async def told(self, kind: str, within: float = 60) -> Event:

@@ -14,6 +14,8 @@ from tests.side_by_side import in_turn, scope
         ("tests/unit/test_wheel.py::test_a", "tests/unit/test_web.py::test_a", False),
         ("tests/integration/test_armed.py::test_a", "tests/integration/test_armed.py::test_b", False),
         ("tests/chaos/test_starts.py::test_a[0.7]", "tests/chaos/test_starts.py::test_a[1.5]", False),
+        ("tests/oracle/test_promtool.py::test_a", "tests/oracle/test_promtool.py::test_b", False),
+        ("tests/oracle/test_fake_remote_config_node.py::a", "tests/oracle/test_fake_remote_config_node.py::b", True),
         ("tests/chaos/test_three_brokers.py::test_a", "tests/integration/test_frozen_broker.py::test_b", True),
         ("tests/unit/test_backend_contract.py::test_a[unleash]", "tests/integration/test_unleash.py::test_b", True),
         ("detectors/fast.py::detectors.fast", "detectors/fast.py::detectors.fast.Day", True),
