@@ -57,7 +57,8 @@ class Window:
         self._octaves = np.zeros((timed, OCTAVES), dtype=np.uint32)
         self._log: deque[Second] = deque()
         self._noted: deque[Second] = deque()
-        self._begin: int | None = None
+        self._begin: int
+        """The first second that it holds; set before it holds one."""
 
     @property
     def sums(self) -> Int:
@@ -144,7 +145,7 @@ class Window:
 
     def settle(self) -> None:
         """Sum what was noted."""
-        while self._begin is not None and self._log and self._log[0].second < self._begin:
+        while self._log and self._log[0].second < self._begin:
             self._apply(self._own(self._log.popleft()), np.subtract)
         while self._noted:
             second = self._noted.popleft()
@@ -187,7 +188,7 @@ class WindowStore:
         self, wants: Iterable[Want], *, max_scopes: int, display: int = DISPLAY, measures: Sequence[str] = ()
     ) -> None:
         wants = list(wants)
-        if min((want.seconds for want in wants), default=1) < 1 or display < 1:
+        if any(seconds < 1 for seconds in (display, *(want.seconds for want in wants))):
             raise ValueError("a window must be at least 1 second long")
         self.end: int | None = None
         """All windows hold [end - w, end); None before the first second."""

@@ -113,20 +113,23 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.position = Position(start=self.start, delivered=self.start, read=self.start, epoch=1)
-        interner = Interner(WATCH, self.max_scopes)
-        self.decoder = Decoder({"requests": self.log.form}, interner)
-        self.ingest = Ingest(
+        self.interner = Interner(WATCH, self.max_scopes)
+        self.decoder = Decoder({"requests": self.log.form}, self.interner)
+        self.ingest = self.unassigned()
+        self.ingest.assign({SOURCE: self.start})
+
+    def unassigned(self) -> Ingest:
+        return Ingest(
             owner="a",
             positions={SOURCE: self.position, OTHER: self.other},
             partitions={"requests": 1},
             partials_partitions=self.partitions,
             decoder=self.decoder,
-            interner=interner,
+            interner=self.interner,
             max_lateness=LATENESS,
             send=self._send,
             clock=Clock(lambda: self.now + self.wrong, lambda: self.now),
         )
-        self.ingest.assign({SOURCE: self.start})
 
     async def _send(self, partition: int, value: bytes) -> None:
         self.sent.append((partition, value))
@@ -290,6 +293,7 @@ async def test_a_watermark_goes_with_the_last_part_after_the_others_are_acknowle
     acknowledged.set_result(None)
     await flush
     assert bench.watermarks() == [None, None, T + 48]
+    assert merged(bench.sent, 1)[0] == bench.log.exact(T + 48)
 
 
 async def test_after_a_seek_records_of_before_it_are_left_alone_and_reading_begins_anew() -> None:

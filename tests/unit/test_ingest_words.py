@@ -120,6 +120,10 @@ async def test_of_counters_the_last_snapshot_that_was_counted_is_read_again() ->
 
 async def test_who_was_not_assigned_is_not_counted() -> None:
     bench = Bench(Log([T + 0.5]))
+    bench.ingest = bench.unassigned()
+    assert bench.ingest.owned() == set()
+    assert await flushed(bench, T) == []
+    bench.ingest.assign({SOURCE: 0})
     delivery = bench.log.delivery(0, 1)
     for source in (OTHER, SOURCE._replace(topic="elsewhere")):
         delivery.slice = Slice(source, delivery.slice.values, [0], delivery.slice.timestamps, {})
@@ -156,13 +160,15 @@ class Lookups(CounterLog):
 async def test_people_hear_how_many_samples_came_how_many_were_rejected_and_why() -> None:
     bench = Bench(Log([T, T + 100.0, T + 200.0, T + 300.0]), now=T)
     rejects = bench.ingest.take(bench.log.delivery(0, 4))
-    assert [reject.offset for reject in rejects] == [1, 2, 3]
+    assert [(reject.source, reject.offset) for reject in rejects] == [(SOURCE, 1), (SOURCE, 2), (SOURCE, 3)]
     found = bench.ingest.counts.recent()["requests"]
     assert (found.received, found.rejected, found.reason) == (4, 3, rejects[-1].reason)
     (telemetry,) = bench.ingest.counts.telemetry()
     (fault,) = telemetry.faults
     assert (fault.kind, fault.field, fault.samples) == ("rejected", "ts", 3)
     assert "ahead of the clock" in fault.said
+    assert fault.example == rejects[0].reason
+    assert len({reject.reason for reject in rejects}) == 3
 
 
 @pytest.mark.parametrize(("log", "without"), [(Vague, 3), (Lookups, 0)])
@@ -183,21 +189,21 @@ async def test_records_are_witnesses_of_the_time_only_where_they_were_appended_j
     bench.read(5)
     assert heard == [], "more may wait to be read"
     await flushed(bench, T + 5.0)
-    bench.read(8)
-    assert heard == [T + 6.0], "the one in the middle"
     bench.read(9)
-    assert heard == [T + 6.0, T + 8.0]
+    assert heard == [T + 7.0], "the one in the middle"
+    bench.read(10)
+    assert heard == [T + 7.0, T + 9.0]
     # Only control batches, and records without a time.
     take(bench, [])
     for stamp in (-1, 0):
         take(bench, [stamp])
     take(bench, [-1, -1])
-    assert heard == [T + 6.0, T + 8.0]
+    assert heard == [T + 7.0, T + 9.0]
     bench.now = T + 9.0 + HEARTBEAT
     bench.answer(bench.now, highwater=20)
     await bench.ingest.flush()
     bench.read(15)
-    assert heard == [T + 6.0, T + 8.0], "behind again"
+    assert heard == [T + 7.0, T + 9.0], "behind again"
 
 
 def take(bench: Bench, stamps: list[int]) -> None:

@@ -224,6 +224,7 @@ def test_a_store_that_nobody_wants_a_scope_of_remembers_none() -> None:
 
 def test_a_store_is_as_large_as_its_windows_and_the_seconds_that_they_share() -> None:
     windows = store(Want(A, 3, latency=True), Want(B, 3), Want(A, 9), max_scopes=4)
+    assert windows.max_scopes == 4
     histogram = 4 * (BINS + OCTAVES)
     # The window that is shown has every scope with a histogram; the others have who was asked for.
     own = [(8 * len(COUNTS) + 1) * rows + histogram * timed for rows, timed in ((4, 4), (2, 1), (1, 0))]
@@ -251,3 +252,16 @@ def test_values_that_cannot_be_read_are_in_the_windows_of_their_seconds_however_
             windows.advance(second, *(block for at, block in blocks.items() if at == second))
         found += sums.read(np.array([place])).tolist()
     assert found == [1, 3, 6, 9, 7, 4]
+
+
+def test_a_window_of_one_second_holds_the_newest() -> None:
+    windows = store(Want(A, 1), display=1)
+    for second, n in ((7, 3), (8, 5)):
+        windows.advance(second, cells(second, (A, requests(n))))
+        assert windows.counts(A, 1)[REQUESTS] == n
+    windows = store(Want(A, 1), display=2)
+    windows.advance(7, cells(7, (A, requests(3))))
+    assert windows.counts(A, 1)[REQUESTS] == 3
+    for refused in ((), (Want(A, 9),)):
+        with pytest.raises(ValueError, match="at least 1 second"):
+            store(*refused, display=0)
