@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from detectors.cells import REQUESTS, Cells
 from streams.merge import AHEAD, Merge, by_second, join
 from streams.partials import VERSION, Batch, Partial, Word, empty
-from streams.room import nbytes
 from streams.slices import Source
 from tests.random_cells import cells_of, random_cells
 
@@ -68,6 +67,13 @@ def test_of_two_cells_the_higher_offset_counts_and_the_first_of_equals() -> None
     merge.add(record(0, None), requests("b", T, 4, offset=10), 0.0)
     merge.add(record(0, T + 1.0), requests("b", T, 5, offset=10), 0.0)
     assert taken(merge, T + 1) == {("a", T): 3, ("b", T): 4}
+
+
+def test_a_cell_that_is_said_again_counts_once_though_nothing_else_was_said() -> None:
+    merge = Merge(["requests"])
+    for watermark in (None, T + 1.0):
+        merge.add(record(0, watermark), requests("a", T, 3, offset=10), 0.0)
+    assert taken(merge, T + 1) == {("a", T): 3}
 
 
 def test_a_watermark_never_goes_back() -> None:
@@ -165,33 +171,6 @@ def test_a_watermark_that_was_believed_is_ahead_once_the_clock_is_back() -> None
         merge.add(record(partition, T + 600.0, partitions=2), requests("a", T, 1), 0.0)
     assert merge.ahead(float(T)) == {"requests/0": 600.0, "requests/1": 600.0}
     assert list(merge.ahead(float(T))) == ["requests/0", "requests/1"]
-
-
-def test_as_much_waits_as_there_is_room_for_and_one_byte_more_gives_the_oldest_second_up() -> None:
-    records = [(record(0, T + n + 1.0, partitions=2), requests("a", T + n, n + 1)) for n in range(8)]
-    row = nbytes(records[0][1])
-    enough, short = (Merge(["requests"], most_bytes=room) for room in (8 * row, 8 * row - 1))
-    for merge in (enough, short):
-        merge.add(record(1, T + 0.5, partitions=2), empty(), 0.0)
-        for said, cells in records:
-            merge.add(said, cells, 0.0)
-    assert (enough.lost_until, enough.first()) == (None, T)
-    assert (short.lost_until, short.first()) == (T + 3, T + 3)
-    for merge in (enough, short):
-        merge.add(record(1, T + 8.0, partitions=2), empty(), 0.0)
-    assert taken(enough, T + 8) == {("a", T + n): n + 1 for n in range(8)}
-    assert taken(short, T + 8) == {("a", T + n): n + 1 for n in range(3, 8)}
-
-
-@pytest.mark.parametrize("left", [0, 1])
-def test_what_is_taken_makes_room(left: int) -> None:
-    merge = Merge(["requests"], most_bytes=(left + 1) * nbytes(requests("a", T, 1)))
-    merge.add(record(1, T - 1.0, partitions=2), empty(), 0.0)
-    for n in range(9):
-        merge.add(record(0, T + n + 1.0, partitions=2), requests("a", T + n, 1), 0.0)
-        merge.take(T + n + 1 - left)
-    assert merge.lost_until is None
-    assert len(merge.take(T + 9)) == left
 
 
 def test_what_found_no_room_upstream_is_counted() -> None:

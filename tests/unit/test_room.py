@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from streams.merge import Merge
 from streams.partials import empty
 from streams.room import kept_from, nbytes
 from tests.random_cells import cells_of
-from tests.unit.test_merge import record
+from tests.unit.test_merge import record, requests, taken
 
 T = 1_700_000_000
 
@@ -123,3 +124,30 @@ def test_a_watermark_that_closes_nothing_of_what_waits_makes_no_room() -> None:
     assert merge.first() == T
     merge.add(record(0, None, partitions=2), one_row_in(T + 2, T + 3, T + 4), 0.0)
     assert (merge.lost_until, merge.first()) == (T + 2, None)
+
+
+def test_as_much_waits_as_there_is_room_for_and_one_byte_more_gives_the_oldest_second_up() -> None:
+    records = [(record(0, T + n + 1.0, partitions=2), requests("a", T + n, n + 1)) for n in range(8)]
+    row = nbytes(records[0][1])
+    enough, short = (Merge(["requests"], most_bytes=room) for room in (8 * row, 8 * row - 1))
+    for merge in (enough, short):
+        merge.add(record(1, T + 0.5, partitions=2), empty(), 0.0)
+        for said, cells in records:
+            merge.add(said, cells, 0.0)
+    assert (enough.lost_until, enough.first()) == (None, T)
+    assert (short.lost_until, short.first()) == (T + 3, T + 3)
+    for merge in (enough, short):
+        merge.add(record(1, T + 8.0, partitions=2), empty(), 0.0)
+    assert taken(enough, T + 8) == {("a", T + n): n + 1 for n in range(8)}
+    assert taken(short, T + 8) == {("a", T + n): n + 1 for n in range(3, 8)}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_is_taken_makes_room(left: int) -> None:
+    merge = Merge(["requests"], most_bytes=(left + 1) * nbytes(requests("a", T, 1)))
+    merge.add(record(1, T - 1.0, partitions=2), empty(), 0.0)
+    for n in range(9):
+        merge.add(record(0, T + n + 1.0, partitions=2), requests("a", T + n, 1), 0.0)
+        merge.take(T + n + 1 - left)
+    assert merge.lost_until is None
+    assert len(merge.take(T + 9)) == left
