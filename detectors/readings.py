@@ -177,7 +177,7 @@ class Readings:
                 read=samples,
                 variant=measured.missing.variant[at],
             )
-            unknown = lost.much | (lost.elsewhere > 0) | (lost.variant > 0)
+            unknown = lost.much | (lost.elsewhere > 0)
             judged = looked.enough & (samples >= self._min_samples[at]) & ~unknown
             found.samples[here] = np.where(judged, samples, found.samples[here])
             rest = np.where(judged[:, np.newaxis], looked.counts, counts)
@@ -232,7 +232,7 @@ class Readings:
             read=count[kept],
             variant=0 if variants is None else variants[at[kept]],
         )
-        much = missing.much | (missing.elsewhere > 0) | (missing.variant > 0)
+        much = missing.much | (missing.elsewhere > 0)
         why[kept[much]] = Doubt.MISSING
         for noted, lost in zip(measured.missing, missing, strict=True):
             noted[at[kept]] = np.where(much, lost, 0)

@@ -259,8 +259,10 @@ def test_evidence_by_the_second_takes_what_could_not_be_read_for_healthy() -> No
 @pytest.mark.parametrize("name", ["latency", "variant"])
 def test_a_second_in_which_too_much_could_not_be_read_proves_nothing(name: str) -> None:
     rule = spec("latency_p95@on > control", min_samples=1)
-    arms = [(scope, Bucket({"requests": 100, "latency_count": 100}, {100: 100})) for scope in (ON, OFF)]
-    bad = Bucket({"requests": 100, "latency_count": 90}, {100: 30, 400: 60})
+    sent = {"requests": 100, "latency_count": 100}
+    arms = [(scope, Bucket(sent, {100: 100}, instances={"pod": sent})) for scope in (ON, OFF)]
+    sent = {"requests": 100, "latency_count": 90}
+    bad = Bucket(sent, {100: 30, 400: 60}, instances={"pod": sent})
 
     def fired(unread: int) -> bool:
         bench = Bench(rule)
@@ -285,6 +287,23 @@ def test_a_long_window_remembers_what_the_last_minute_has_forgotten() -> None:
     for _ in range(300):
         state = bench.states([(ON, counts(50)), (OFF, counts(50)), (SERVICE, counts(100))])[0]
     assert state == "ok"
+
+
+def test_up_to_one_percent_of_a_long_window_is_overlooked() -> None:
+    def state(unread: int, rate: int, before: int, *rules: str) -> str:
+        """After 240 s of `before` requests/s, of which `unread` in all have no variant that was read, and 60 s of
+        `rate`."""
+        bench = Bench(*map(spec, ["error_rate@on > 2% over 300s", *rules]))
+        for second_ in range(300):
+            requests, lost = before if second_ < 240 else rate, unread if second_ == 0 else 0
+            rows = [(ON, counts(requests // 2)), (OFF, counts(requests // 2))]
+            states = bench.states([*rows, (SERVICE, lacking(counts(requests + lost), variant=lost))])
+        return states[0]
+
+    assert state(280, 100, 100) == "ok"
+    assert state(320, 100, 100) == "unknown"
+    # Traffic that came in the last minute was not there before.
+    assert state(500, 500, 4, "error_rate > 99% over 300s") == "unknown"
 
 
 def test_names_of_flags_and_measures_do_not_fill_a_reason() -> None:
