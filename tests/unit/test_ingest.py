@@ -153,6 +153,13 @@ class Bench:
         return [partial.watermark for partial in self.partials()]
 
 
+async def until_sent(bench: Bench, number: int, flush: asyncio.Task[None]) -> None:
+    """Wait for records of a flush that waits for their acknowledgement; one that ends before it has sent them fails."""
+    while len(bench.sent) < number:
+        assert not flush.done()
+        await asyncio.sleep(0)
+
+
 def merged(sent: Sequence[tuple[int, bytes]], partitions: int) -> tuple[dict[tuple[str, int], tuple[int, int]], int]:
     """What a reader of all partials partitions counts, and up to which second."""
     merges = [Merge(["requests"]) for _ in range(partitions)]
@@ -253,8 +260,7 @@ async def test_nothing_may_be_committed_before_the_broker_has_the_cells_and_the_
     bench.read(3)
     bench.answer(T + 8, highwater=99)
     flush = asyncio.create_task(bench.ingest.flush())
-    while len(bench.sent) < 2:
-        await asyncio.sleep(0)
+    await until_sent(bench, 2, flush)
     assert bench.ingest.committable(SOURCE) is None
     acknowledged.set_result(None)
     await flush
@@ -269,8 +275,7 @@ async def test_what_is_read_while_a_flush_is_under_way_is_not_committed_by_it() 
     bench.read(2)
     bench.answer(T + 8, highwater=99)
     flush = asyncio.create_task(bench.ingest.flush())
-    while not bench.sent:
-        await asyncio.sleep(0)
+    await until_sent(bench, 1, flush)
     bench.read(4)
     acknowledged.set_result(None)
     await flush
@@ -287,8 +292,7 @@ async def test_a_watermark_goes_with_the_last_part_after_the_others_are_acknowle
     bench.read(5)
     bench.answer(T + 50, highwater=5)
     flush = asyncio.create_task(bench.ingest.flush())
-    while not bench.sent:
-        await asyncio.sleep(0)
+    await until_sent(bench, 1, flush)
     assert bench.watermarks() == [None]
     acknowledged.set_result(None)
     await flush

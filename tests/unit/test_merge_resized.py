@@ -34,6 +34,7 @@ def test_more_partitions_than_are_known_say_nothing_and_another_topic_is_not_tou
     merge.add(record(0, T + 5.0), requests("a", T, 3), 0.0)
     assert merge.resized("requests", 8) is None
     assert merge.resized("other", 1) is None
+    assert merge.resized("other", 0) is None
     assert merge.missing() == ["other"]
 
 
