@@ -39,7 +39,8 @@ async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
     try:
         await deployment.ready(deployment.start())
         async with telemetry(kafka, deployment.telemetry) as source:
-            await asyncio.gather(_produce(source), _disturb(deployment, rng))
+            async with asyncio.timeout(SECONDS + 120):
+                await asyncio.gather(_produce(source, deployment), _disturb(deployment, rng))
             await source.flush()
         deadline = time.monotonic() + 60
         while True:
@@ -48,7 +49,7 @@ async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
             if found == dict(source.exact) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(1)
-        assert source.sent == SAMPLES
+        assert source.sent >= SAMPLES
         assert {key: (n, found.get(key)) for key, n in source.exact.items() if found.get(key) != n} == {}
         assert set(found) <= set(source.exact)
         assert counted(frames, "errors") == dict(source.errors)
@@ -59,12 +60,13 @@ async def test_kills_and_rebalances_change_no_count_and_an_incident_flips_once(
         deployment.close()
 
 
-async def _produce(source: Telemetry) -> None:
+async def _produce(source: Telemetry, deployment: Deployment) -> None:
+    """Send SAMPLES in SECONDS, and as many a second until the flip if the last worker needs longer for its start."""
     rng = random.Random(1)
     begun = time.monotonic()
-    while source.sent < SAMPLES:
+    while source.sent < SAMPLES or deployment.variant("bad") == "on":
         elapsed = time.monotonic() - begun
-        for _ in range(min(SAMPLES, int(elapsed * SAMPLES / SECONDS)) - source.sent):
+        for _ in range(int(elapsed * SAMPLES / SECONDS) - source.sent):
             service = f"s{rng.randrange(SERVICES)}"
             variant = rng.choice(["on", "off"])
             broken = service == BROKEN and variant == "on" and elapsed > SECONDS / 3
