@@ -50,6 +50,8 @@ async def test_a_refusal_says_when_the_flag_may_be_flipped(tmp_path: Path) -> No
     version = (await desk.executor.look(REF.flag, REF.environment)).version
     result = await desk.execute(signed(flag_version=version, issued_at=1010.0))
     assert (result.reason, result.retry_at) == (Reason.COOLDOWN, 1001.0 + COOLDOWN)
+    assert "10.0 s ago" in result.detail
+    assert "60 s" in result.detail
 
 
 async def test_a_standby_on_the_same_ledger_knows_of_the_flip(tmp_path: Path) -> None:
