@@ -436,6 +436,7 @@ async def test_a_lost_acknowledgement_that_cannot_be_read_back_is_ambiguous_and_
     desk.backend.faults["apply"] = [Fault.DROP_AFTER]
     result = await desk.execute(signed())
     assert (result.outcome, result.final) == (Outcome.AMBIGUOUS, True)
+    assert "cannot be read back" in result.detail
     assert desk.types[-1] == events.FLAG_AMBIGUOUS
     assert (await desk.execute(signed())).outcome is Outcome.AMBIGUOUS
     assert desk.backend.calls.count("apply") == 1

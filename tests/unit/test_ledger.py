@@ -194,12 +194,16 @@ def test_what_was_settled_long_before_is_not_recent_and_what_is_not_settled_alwa
 
 
 def test_of_what_is_settled_nothing_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = Ledger(tmp_path)
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
     entry = opened(ledger)
-    ledger.append(entry, event(FLAG_CONFLICT, 1000.0))
+    ledger.append(entry, event(FLAG_WRITTEN, 999.0))
+    ledger.append(entry, event(FLAG_VERIFIED, 1000.0))
     assert len(ledger.recent(1000.0)) == 1
+    assert other.flips("production", "f") == [999.0]
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path.name} was read again"))
     assert len(ledger.recent(1000.0)) == 1
+    assert other.flips("production", "f") == [999.0]
+    assert len(other.recent(1000.0)) == 1
 
 
 def test_what_was_settled_long_before_is_not_kept_in_memory(tmp_path: Path) -> None:
