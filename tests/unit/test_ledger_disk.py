@@ -67,6 +67,18 @@ def test_whether_a_write_may_have_been_sent_is_synced(tmp_path: Path, monkeypatc
     assert syncs.paths == [path, path]
 
 
+def test_a_disk_that_does_not_take_the_mark_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path)
+    entry = opened(ledger)
+    (path,) = tmp_path.glob("*.jsonl")
+    ledger.mark(entry, "never")
+    monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))
+    with pytest.raises(LedgerError, match=f"{path}: No space left"):
+        ledger.mark(entry, "maybe")
+    # Another attempt asks the disk again.
+    assert entry.unwritten
+
+
 def refuse(number: int) -> Callable[..., Any]:
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
