@@ -105,6 +105,14 @@ def test_a_command_of_another_key_is_refused() -> None:
     assert refused(sign(command(), other)) is Reason.UNKNOWN_KEY
 
 
+def test_a_refusal_names_the_key_and_those_that_are_accepted() -> None:
+    other = PrivateKey(Ed25519PrivateKey.generate())
+    for publics, named in (({other.id: other.public}, other.id), ({}, "none")):
+        result = verify(RAW, publics)
+        assert isinstance(result, Rejection)
+        assert f"key {KEY.id}, accepted are {named}" in result.detail
+
+
 def test_another_keys_signature_under_a_known_key_id_is_forged() -> None:
     other = sign(command(), PrivateKey(Ed25519PrivateKey.generate()))
     assert refused(RAW[:12] + other[12:]) is Reason.BAD_SIGNATURE
@@ -130,7 +138,7 @@ def test_a_command_of_the_very_largest_size_is_signed_and_obeyed() -> None:
     raw = sign(largest, KEY)
     assert len(raw) == MAX_BYTES
     assert verify(raw, PUBLICS) == largest
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match=f"takes {MAX_BYTES + 1} bytes, at most {MAX_BYTES} "):
         sign(command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x" * (2 + MAX_BYTES - len(small)): 1})), KEY)
 
 
