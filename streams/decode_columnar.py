@@ -25,7 +25,7 @@ from streams.columnar_lists import (
     profile_numbers,
 )
 from streams.decode_columns import NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
-from streams.faults import Why, shown
+from streams.faults import Faults, Why, shown
 from streams.hints import recognised, time_fault
 from streams.intern import Interner, Table
 from streams.json_rows import MISIDENTIFIED
@@ -43,8 +43,8 @@ from streams.sample import (
 
 _MOST_IDS: Final = MAX_RECORD_BYTES // 14
 """The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
-_UNTIMED_BAD: Final = -1.0
-"""Stands for a latency that is no number; nan is for none."""
+_UNTIMED: Final = float(np.finfo(np.float64).min)
+"""Stands for no latency until those of all records are looked at, as nan may have been sent for one."""
 
 
 class _Batch(msgspec.Struct, array_like=True, frozen=True):
@@ -92,12 +92,13 @@ def decode_columnar(
             rejects.add(index, "oversized", why)
         else:
             try:
-                parts.append(_columns(index, _read(value), interner, table, rejects))
+                parts.append(_columns(index, _read(value), interner, table))
             except _FAULTS as error:
                 said = recognised(value)
                 why = Why("record", said or f"is no columnar batch: {error}")
                 rejects.add(index, "malformed", why)
-    columns = joined(parts)
+    # Once for all records: of one with 1,000 samples each look takes as long as reading it.
+    columns = _readable(joined(parts), interner, rejects.faults)
     bad = _bad(columns)
     if not bad.any():
         return columns
@@ -134,53 +135,69 @@ def _check_version(version: int) -> None:
         raise Damaged(f"version {version}, expected {PLAIN_VERSION} or {VERSION}") from None
 
 
-def _columns(index: int, batch: _Batch, interner: Interner, table: Table, rejects: Rejects) -> Columns:
-    """The samples without the fields that cannot be read; what may not be counted is out of bounds or INVALID."""
-    n, faults = batch.n, rejects.faults
+def _columns(index: int, batch: _Batch, interner: Interner, table: Table) -> Columns:
+    """The samples as they were sent; `kind` has the bits of KIND_FAULTS, and `ids` may be of any type."""
+    n = batch.n
     rows, numbers, measured = _measures(n, batch.measures, interner)
     id_row, ids = _ids(n, batch)
     kind = _looked_up("kind", n, batch.kind, table.listed(b"k", bytes(batch.kinds), numbers_of_kinds))
     if batch.started:
         kind[id_row[np.frombuffer(batch.started, dtype=np.uint8) != 0]] = STARTED_KIND
-    misnamed = _misnamed(ids)
-    if misnamed.any():
-        faults.add("dropped", Why("id", f"must be a text of 1 to {MAX_ID} characters"), int(misnamed.sum()))
-        id_row, ids = id_row[~misnamed], ids[~misnamed]
-    latency_ms = _latencies(n, batch.latency_ms, batch.timed)
-    untimed = np.flatnonzero((latency_ms < 0) | (latency_ms > MAX_LATENCY_MS))
-    if len(untimed):
-        faults.add("dropped", _LATENCY, len(untimed))
-        latency_ms = latency_ms.copy()
-        latency_ms[untimed] = np.nan
-    strange = ~(np.abs(measured) <= MAX_MEASURE)
-    unmeasured = _unmeasured(rows[strange], numbers[strange], interner) if strange.any() else None
-    if unmeasured is not None:
-        faults.add("dropped", _MEASURE, int(strange.sum()))
-        rows, numbers, measured = rows[~strange], numbers[~strange], measured[~strange]
-    columns = Columns(
+    return Columns(
         record=np.full(n, index, dtype=np.int64),
         ts=np.frombuffer(batch.ts, dtype="<f8"),
         profile=_looked_up("profile", n, batch.profile, table.listed(b"p", bytes(batch.profiles), profile_numbers)),
         instance=_looked_up(
             "instance", n, batch.instance, table.listed(b"i", bytes(batch.instances), instance_numbers)
         ),
-        kind=kind & KIND,
+        kind=kind,
         n=_weights(n, batch.weight),
-        latency_ms=latency_ms,
+        latency_ms=_latencies(n, batch.latency_ms, batch.timed),
         measure_row=rows,
         measure_id=numbers,
         measure_value=measured,
         id_row=id_row,
         ids=ids,
     )
+
+
+def _readable(columns: Columns, interner: Interner, faults: Faults) -> Columns:
+    """The samples without the fields that cannot be read; what may not be counted is out of bounds or INVALID."""
+    misnamed = _misnamed(columns.ids)
+    if misnamed.any():
+        faults.add("dropped", Why("id", f"must be a text of 1 to {MAX_ID} characters"), int(misnamed.sum()))
+        columns = replace(columns, id_row=columns.id_row[~misnamed], ids=columns.ids[~misnamed])
+    strange = ~(np.abs(columns.measure_value) <= MAX_MEASURE)
+    if strange.any():
+        faults.add("dropped", _MEASURE, int(strange.sum()))
+        unmeasured = _unmeasured(columns.measure_row[strange], columns.measure_id[strange], interner)
+        columns = replace(
+            columns,
+            measure_row=columns.measure_row[~strange],
+            measure_id=columns.measure_id[~strange],
+            measure_value=columns.measure_value[~strange],
+        ).with_measure(*unmeasured)
+    latency_ms, kind = columns.latency_ms, columns.kind
+    # Comparisons with nan are false: a latency that is no number fails too.
+    untimed = np.flatnonzero(~((latency_ms >= 0) & (latency_ms <= MAX_LATENCY_MS)))
+    if len(untimed):
+        wrong = untimed[latency_ms[untimed] != _UNTIMED]
+        latency_ms = latency_ms.copy()
+        latency_ms[untimed] = np.nan
+        columns = replace(columns, latency_ms=latency_ms)
+        if len(wrong):
+            faults.add("dropped", _LATENCY, len(wrong))
+            columns = columns.with_measure(wrong, interner.unreadable[unreadable("latency")])
+    if not len(kind) or int(kind.max()) <= KIND:
+        return columns
+    columns = replace(columns, kind=kind & KIND)
     for bit, why in KIND_FAULTS:
         at = np.flatnonzero(kind & bit)
         if len(at):
             faults.add("dropped", why, len(at))
             if bit == NO_CACHE:
                 columns = columns.with_measure(at, interner.unreadable[unreadable("cache")])
-    columns = columns.with_measure(untimed, interner.unreadable[unreadable("latency")])
-    return columns if unmeasured is None else columns.with_measure(*unmeasured)
+    return columns
 
 
 def _unmeasured(rows: Int, numbers: Int, interner: Interner) -> tuple[Int, Int]:
@@ -212,18 +229,15 @@ def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
 
 def _latencies(n: int, raw: bytes, timed: bytes) -> Float:
     if not raw and not timed:
-        return np.full(n, np.nan)
+        return np.full(n, _UNTIMED)
     if len(raw) != 8 * n:
         raise Damaged(f"latency_ms has {len(raw)} bytes, expected none, or 8 for each of {n} samples")
     latency = np.frombuffer(raw, dtype="<f8")
-    strange = np.isnan(latency)
-    if strange.any():
-        latency = np.where(strange, _UNTIMED_BAD, latency)
     if not timed:
         return latency
     if len(timed) != n:
         raise Damaged(f"timed has {len(timed)} bytes, expected none, or 1 for each of {n} samples")
-    return np.where(np.frombuffer(timed, dtype=np.uint8) != 0, latency, np.nan)
+    return np.where(np.frombuffer(timed, dtype=np.uint8) != 0, latency, _UNTIMED)
 
 
 def _weights(n: int, raw: bytes) -> Int:

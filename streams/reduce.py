@@ -41,6 +41,8 @@ _FOLD_AT: Final = 1 << 15
 """Samples kept as they came before they are summed up: few enough for the processor's caches."""
 _MOST_BLOCKS: Final = 8
 _FEW_NAMES: Final = 4096
+_FEW_SECONDS: Final = 8
+"""Seconds of a batch that are looked for one by one."""
 
 
 @dataclass(slots=True)
@@ -250,7 +252,9 @@ class Reducer:
 
         What is rejected has no word in how far the samples have come: its time may be wrong.
         """
-        ts, told = np.minimum(columns.ts, now), columns.kind != REJECTED_KIND
+        ts, told = columns.ts, columns.kind != REJECTED_KIND
+        if float(ts.max()) > now:
+            ts = np.minimum(ts, now)
         reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, told)
         if reached is not None:
             return np.floor(np.maximum(reached - self._max_lateness, self._closed))
@@ -269,6 +273,12 @@ class Reducer:
     def _note_first(self, second: Int, offset: Int) -> None:
         """Remember the first offset of every second; only the first batch that has it counts."""
         if not len(second):
+            return
+        least, most = int(second.min()), int(second.max())
+        if most - least < _FEW_SECONDS:
+            for one in range(least, most + 1):
+                if one not in self._first_offsets and len(own := np.flatnonzero(second == one)):
+                    self._first_offsets[one] = int(offset[own[0]])
             return
         seconds, at = dense(second)
         first = np.full(len(seconds), -1, dtype=np.int64)
