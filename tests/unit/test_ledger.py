@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.backends.contract import FlagState, Snapshot
 from agent.commands import Command, Evidence, issue
-from agent.entry import Entry
+from agent.entry import Announced, Entry, append_line, encoded
 from agent.errors import LedgerError
 from agent.events import (
     FLAG_AMBIGUOUS,
@@ -82,6 +82,14 @@ def test_what_was_recorded_is_read_by_the_next_process(tmp_path: Path) -> None:
     assert found.opened == entry.opened
     assert (found.opened.raw, found.opened.snapshot) == (b"\x00raw\xff", SNAPSHOT)
     assert found.pending == [event(FLAG_VERIFIED)]
+    # An empty line is made only after one that a crash cut short.
+    (file,) = (tmp_path / "ledger").glob("*.jsonl")
+    assert [bool(line) for line in file.read_bytes().split(b"\n")] == [True] * 5 + [False]
+
+
+def test_the_first_line_of_a_file_begins_it(tmp_path: Path) -> None:
+    append_line(tmp_path / "new", Announced(count=1))
+    assert (tmp_path / "new").read_bytes() == encoded(Announced(count=1))
 
 
 def test_an_unknown_command_has_no_entry(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_a_disk_that_does_not_take_the_mark_is_named(tmp_path: Path, monkeypatch
         ledger.mark(entry, "maybe")
     # Another attempt asks the disk again.
     assert entry.unwritten
+    with pytest.raises(LedgerError, match=f"{path}: No space left"):
+        ledger.append(entry, event(FLAG_WRITTEN))
 
 
 def refuse(number: int) -> Callable[..., Any]:
