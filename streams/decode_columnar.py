@@ -43,8 +43,8 @@ from streams.sample import (
 
 _MOST_IDS: Final = MAX_RECORD_BYTES // 14
 """The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
-_UNTIMED: Final = float(np.finfo(np.float64).min)
-"""Stands for no latency until those of all records are looked at, as nan may have been sent for one."""
+_UNTIMED: Final = float(np.nextafter(np.finfo(np.float64).min, 0))
+"""Stands for no latency until those of all records are looked at, as nan or the least number may have been sent."""
 
 
 class _Batch(msgspec.Struct, array_like=True, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from typing import Any
 
 import msgspec
@@ -178,6 +179,7 @@ def test_a_bad_value_costs_its_row_and_is_named(changes: dict[str, Any], reason:
         ({"latency_ms": struct.pack("<3d", 12.5, math.nan, 7.0), "timed": b""}, {"latency_ms": 1}),
         ({"latency_ms": struct.pack("<3d", 12.5, math.nan, 7.0), "timed": bytes([1, 1, 1])}, {"latency_ms": 1}),
         ({"latency_ms": struct.pack("<3d", 12.5, math.inf, 7.0), "timed": b""}, {"latency_ms": 1}),
+        ({"latency_ms": struct.pack("<3d", 12.5, -sys.float_info.max, 7.0), "timed": b""}, {"latency_ms": 1}),
         (
             {"measures": [["score", struct.pack("<3I", 0, 1, 2), struct.pack("<3d", 0.5, math.nan, -1)]]},
             {"measures": 1},
