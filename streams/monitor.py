@@ -234,7 +234,10 @@ class Shard:
                 self._next = max(self._next, final - self._kept)
             if final <= self._next:
                 continue
-            if self.merge.lost_until is not None and self._next < self.merge.lost_until < final:
+            if self.merge.lost_until is not None and self._next < self.merge.lost_until:
+                if final <= self.merge.lost_until:
+                    # What was given up is no silence.
+                    continue
                 self._begin_at(self.merge.lost_until)
             if taken is None:
                 taken = _Taken(self.merge.take(finals[-1]))

@@ -195,6 +195,22 @@ def test_what_comes_later_of_seconds_that_were_given_up_is_not_taken_for_the_who
     assert all(s.health is not None and s.health.counts["requests"] == [17] for s in seconds)
 
 
+def test_seconds_that_were_given_up_are_no_silence_while_the_source_catches_up() -> None:
+    target = shard(spec("throughput < 5 over 10s for 5s"), room=40_000)
+    for at in range(T, T + 20):
+        take_at(target, at + 3.0, *(said(at + 1.0, second(at, *GOOD), partition=p, partitions=2) for p in (0, 1)))
+    waiting(target, range(T + 20, T + 400))
+    lost = target.merge.lost_until
+    assert lost is not None
+    seconds = [
+        found
+        for at in range(T + 20, T + 400)
+        for found in take_at(target, T + 403.0, said(at + 1.0, partition=1, partitions=2))
+    ]
+    assert [s.time for s in seconds] == list(range(lost + 1, T + 401))
+    assert {s.health.triggers[0].state for s in seconds if s.health} == {"unknown", "ok"}
+
+
 def test_open_seconds_are_bounded_too_where_no_watermark_is_believed() -> None:
     target = shard(room=40_000)
     list(live(target, [GOOD] * 3))
