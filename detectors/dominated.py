@@ -33,6 +33,9 @@ EVERY: Final = 5
 AT_ONCE: Final = 40
 """Triggers whose instances are read in one second's part, which takes up to 2 ms of windows of a minute."""
 
+SHORT: Final = 10
+"""Seconds below which all windows are read by instance: the vote finds nobody who led for only 1 or 2 s."""
+
 _LEAST_INSTANCES: Final = 3
 _NAME: Final = 60
 
@@ -68,7 +71,6 @@ class Dominated:
         All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
         more than `AT_ONCE` suspects those that were looked at longest ago come first.
         """
-        self._take()
         self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
         for turn in {second % EVERY for second in range(max(self._time, t - EVERY) + 1, t + 1)}:
             at = self._turns[turn]
@@ -79,7 +81,9 @@ class Dominated:
     def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
         """Look at the triggers with the numbers `at`, all of which are well."""
         window = own.window[at]
-        led = at[self._majority.led(self._slots[at], t - window, own.samples[at], window)]
+        voted = self._majority.led(self._slots[at], t - window, own.samples[at], window)
+        # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
+        led = at[voted | own.judged[at] | (window < SHORT)]
         value, samples, limit = own.value[led], own.samples[led], threshold[led]
         inverse = self._ratio[led] & ~self._greater[led]
         bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
@@ -93,8 +97,8 @@ class Dominated:
             self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
         self._looked_at[due] = t
 
-    def _take(self) -> None:
-        """Take in the seconds since the last time."""
+    def take(self) -> None:
+        """Take in the seconds since the last time, of the last minute; of longer windows each must be taken in."""
         for second in self._store.window(self._store.display).seconds_kept:
             if second.second > self._taken:
                 self._majority.take(second)

@@ -168,6 +168,7 @@ class Evaluator:
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
+        self._dominated.take()
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
         elsewhere, variant = self._elsewhere.samples(), self._variants.recent()
@@ -178,6 +179,10 @@ class Evaluator:
         self._proofs.see(second, begin=self._begin[at], elsewhere=_of(at, anybodys))
         at = self._absences.at
         self._absences.see(second, begin=self._begin[at], elsewhere=_of(at, elsewhere), variant=_of(at, variant))
+
+    def pass_over(self) -> None:
+        """Take in the newest second of the store where `restore` has, or will have, all else that it led to."""
+        self._dominated.take()
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.

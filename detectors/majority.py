@@ -64,8 +64,8 @@ class Majority:
         starts = np.concatenate(([0], np.flatnonzero(another) + 1))
         # Sums of differences: of 30,000 entries `repeat` and `reduceat` take 0.4 ms, these 0.1 ms.
         of = np.concatenate(([0], np.cumsum(another, dtype=np.int32)))
-        before = np.concatenate(([0], np.cumsum(requests, dtype=np.int64)))
-        total: Int = before[np.append(starts[1:], len(rows))] - before[starts]
+        sums = np.concatenate(([0], np.cumsum(requests, dtype=np.int64)))
+        total: Int = sums[np.append(starts[1:], len(rows))] - sums[starts]
         slots = rows[starts]
         most = np.maximum.reduceat(requests, starts)
         own, first = np.zeros(len(starts), dtype=np.int64), np.zeros(len(starts), dtype=np.int64)
@@ -75,10 +75,12 @@ class Majority:
         ):
             at = np.flatnonzero(chosen)
             into[of.take(at)] = value.take(at)
-        lead = self._lead[slots] + 2 * own - total
+        before = self._lead[slots]
+        lead = before + 2 * own - total
         lost = lead < 0
         self._candidate[slots[lost]] = first[lost]
-        lead[lost] = np.maximum(2 * most.astype(np.int64) - total, 0)[lost]
+        # Less the lead that was lost: else one burst every 4 s would take all that 60 % of the requests have gained.
+        lead[lost] = np.maximum(2 * most.astype(np.int64) - total - before, 0)[lost]
         self._lead[slots] = lead
         self._weight[slots] += total
         leads = lead > LEAST_LEAD * self._weight[slots]

@@ -250,6 +250,7 @@ class Shard:
                 self._next = second + 1
                 due = self._next % self._evaluate_every == 0
                 if self._remembered(self._next):
+                    self._evaluator.pass_over()
                     if due:
                         yield Second(self._next, True, [], [], frozenset(), [], None, self.observer)
                     continue

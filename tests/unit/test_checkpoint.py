@@ -183,6 +183,27 @@ def test_what_is_said_while_the_windows_fill_is_no_older_than_what_was_said_befo
     assert target.unknown_health(instant(T + 300.0)).time == T + 100
 
 
+def test_who_outweighed_the_others_of_a_long_window_does_so_after_a_restart() -> None:
+    minutes = held("error_rate > 2% over 300s")
+    ill = {name: {"requests": 10, "errors": 1} for name in ("a", "b")}
+
+    def told(target: Shard, begin: int) -> str:
+        for at in range(begin, 250):
+            heavy = {"big": {"requests": 1_000_000}} if at == 20 else {}
+            own = {**ill, **heavy}
+            counts = {column: sum(one.get(column, 0) for one in own.values()) for column in ("requests", "errors")}
+            list(target.take(said(T + at + 1.0, cells(T + at, (SERVICE, Bucket(counts, instances=own)))), T + at + 3.0))
+            if at == 199:
+                kept.append(target.checkpoint(""))
+        (row,) = target.triggers()
+        return row.reason
+
+    kept: list[Checkpoint | None] = []
+    expected = told(shard(trigger=minutes), 0)
+    assert "instance big has" in expected
+    assert told(shard(kept[0], published=T + 200, from_start=False, trigger=minutes), 0) == expected
+
+
 def test_a_trigger_that_fired_on_what_was_too_old_is_still_known_to_have() -> None:
     log = [GOOD] * 20 + [BAD] * 40 + [GOOD] * 12
     minute = held("error_rate > 20% over 60s for 5s")

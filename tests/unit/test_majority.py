@@ -108,3 +108,9 @@ def test_slots_do_not_touch_each_other_and_seconds_may_be_missing() -> None:
     windows = np.full(3, 60)
     found = majority.led(np.arange(3), np.full(3, 40), np.array([500, 0, 300]), windows)
     assert found.tolist() == [True, False, False]
+
+
+def test_bursts_of_another_do_not_hide_who_sends_three_of_five_requests() -> None:
+    steady: Votes = {(0, 1): 50}
+    seconds = [steady if number % 4 else {(0, 2): 100} for number in range(400)]
+    assert led(voted(seconds, 1), seconds, 60, 1) == [True]

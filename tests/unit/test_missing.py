@@ -351,6 +351,25 @@ def test_one_that_outweighs_all_others_hides_nothing_where_somebody_is_late() ->
     assert (state, reason) == ("unknown", "instance big has 99.82 % of the weight; without it: 30 % > 2 %")
 
 
+def test_one_that_outweighs_the_others_that_are_judged_hides_nothing() -> None:
+    # A third of all requests, and more than half of those of the instances that are not late.
+    ill = {f"i-{n}": {"requests": 130, "errors": 5} for n in range(20)}
+    rows = service(**ill, big={"requests": 3_300}, slow={"requests": 4_000, "late": 200})
+    bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
+    said = [one(bench.see((SERVICE, rows))) for _ in range(12)]
+    assert said[-1] == ("unknown", "instance big has 55.93 % of the weight; without it: 3.846 % > 2 %")
+
+
+def test_who_outweighs_the_others_in_a_few_seconds_hides_nothing_in_a_window_of_those() -> None:
+    bench = Bench(spec("error_rate > 5% over 5s", min_samples=30))
+    even = service(a={"requests": 100}, b={"requests": 100}, big={"requests": 100})
+    ill = {"requests": 60, "errors": 4}
+    before = [one(bench.see((SERVICE, even))) for _ in range(60)]
+    after = [one(bench.see((SERVICE, service(a=ill, b=ill, big={"requests": 200})))) for _ in range(5)]
+    assert before[-1] == ("ok", "")
+    assert after[-1] == ("unknown", "instance big has 62.5 % of the weight; without it: 6.667 % > 5 %")
+
+
 def test_two_percent_late_do_not_disarm_a_service() -> None:
     rule = spec("error_rate > 2% over 10s for 10s", min_samples=30, grace=30)
     bench = Bench(rule)
