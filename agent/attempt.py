@@ -69,11 +69,17 @@ class Attempts:
             certain=created or entry.unwritten,
         )
         refusals: list[Rejection] = []
+        changed: list[FlagStatus] = []
         admitted = created
 
         async def may_write() -> bool:
             nonlocal admitted
             refusal = stale(command, self._now())
+            seen = self._watch.current(FlagRef(command.flag, command.environment))
+            if not flip.may_have_written and seen is not None and seen.version != command.flag_version:
+                # Changed since an attempt that failed, and perhaps changed back, which a write could not tell.
+                changed.append(seen)
+                return False
             if refusal is None and not admitted:
                 halted = await self._disk.run(partial(self._admit, command))
                 refusal = None if halted is None else Rejection(Reason.HALTED, halted)
@@ -92,6 +98,8 @@ class Attempts:
                 return await self._doubtful(command, entry, flip, error)
             await self._unwritten(command, entry)
             return stopped(command, error)
+        if changed:
+            return await self._left_alone(command, entry, changed[-1], flip, received)
         if outcome is Outcome.REJECTED:
             final = await self._refused(command, entry, refusals[-1], flip.may_have_written)
             return rejected(command, refusals[-1], final=final)
@@ -146,6 +154,15 @@ class Attempts:
         final = not flip.readable or say is Say.GIVEN_UP
         unforeseen = flip.unforeseen or isinstance(error, Unforeseen)
         return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final, unforeseen=unforeseen)
+
+    async def _left_alone(
+        self, command: Command, entry: Entry, seen: FlagStatus, flip: Flip, received: float
+    ) -> ExecutionResult:
+        """Nothing was written, and somebody has changed the flag since it was judged."""
+        outcome = Outcome.ALREADY if seen.safe else Outcome.CONFLICT
+        await self._record_end(command, entry, outcome, seen, flip, received)
+        detail = f"the flag is {seen.version}, judged was {command.flag_version}"
+        return ExecutionResult(outcome, detail, command=command, status=seen)
 
     async def _refused(self, command: Command, entry: Entry, refusal: Rejection, doubtful: bool) -> bool:
         """It may not be written now, and the flag reads as before. Returns whether it need not be looked at again."""

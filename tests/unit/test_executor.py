@@ -248,6 +248,19 @@ async def test_a_flag_turned_off_and_on_again_is_not_the_one_that_was_judged(des
     assert desk.backend.variant == "on"
 
 
+async def test_a_flag_turned_off_and_on_again_between_two_attempts_is_left_alone(desk: Desk) -> None:
+    desk.backend.faults["apply"] = [Permission("403")]
+    assert not (await desk.execute(signed())).final
+    for variant in ("off", "on"):
+        desk.backend.edit(variant)
+        await desk.executor.look(*REF)
+    result = await desk.execute(signed())
+    assert (result.outcome, desk.backend.variant, desk.backend.writes) == (Outcome.CONFLICT, "on", [])
+    assert desk.types[-1] == events.FLAG_CONFLICT
+    assert desk.entry is not None
+    assert desk.entry.settled
+
+
 @pytest.mark.parametrize("operation", ["apply", "verify"])
 async def test_a_persons_edit_in_the_middle_of_a_flip_stays(
     desk: Desk, operation: str, monkeypatch: pytest.MonkeyPatch
