@@ -12,7 +12,7 @@ back neither counts nor is refused, and a flag that is safe already costs nothin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,6 +49,8 @@ class Breaker:
     together: Mapping[FlagRef, Sequence[FlagRef]]
     watch: FlagWatch
     _released: set[str] = field(default_factory=set)
+    _admitted: dict[str, tuple[Command, float]] = field(default_factory=dict)
+    """The newest sending of each command that was admitted here, by its id, and when."""
     _believed: Believed = field(default_factory=Believed)
 
     @contextmanager
@@ -61,6 +63,7 @@ class Breaker:
             refusal = self._judge(command, now)
             if refusal is None:
                 self._released.discard(command.id)
+                self._admitted[command.id] = command, now
             yield refusal
 
     def release(self, command: Command) -> None:
@@ -101,7 +104,7 @@ class Breaker:
                 found.add(_ref(entry.command))
                 if self._under_way(entry, now):
                     # The rest of its group was admitted with it, and may be on its way.
-                    found |= self._unsafe(entry.command) - ended[entry.command.incident]
+                    found |= self._unsafe(entry.command) - ended(self._newest(entry)[0])
         return found
 
     def _unsafe(self, command: Command) -> set[FlagRef]:
@@ -126,10 +129,18 @@ class Breaker:
 
     def _under_way(self, entry: Entry, now: float) -> bool:
         """Is the command still valid, by the time that it was entered at?"""
-        command = entry.command
-        entered = entry.events[0].time if entry.events else command.issued_at
+        command, entered = self._newest(entry)
         lifetime = command.expires_at - command.issued_at
-        return now < self._believed.at(command.id, entered, now) + lifetime
+        return now < self._believed.at(f"{command.id} {command.issued_at!r}", entered, now) + lifetime
+
+    def _newest(self, entry: Entry) -> tuple[Command, float]:
+        """The newest sending of the entry's command, and when it was entered: one that is sent again while its entry is
+        open gets no other one.
+        """
+        entered = entry.events[0].time if entry.events else entry.command.issued_at
+        known = self._admitted.get(entry.command.id)
+        again = known is not None and known[0].issued_at > entry.command.issued_at
+        return known if known is not None and again else (entry.command, entered)
 
 
 def _resumed_at(last: Event | None, now: float) -> float:
@@ -143,13 +154,17 @@ def _resumed_at(last: Event | None, now: float) -> float:
     return last.time
 
 
-def _ended(entries: Sequence[Entry]) -> Mapping[str, set[FlagRef]]:
-    """The flags of each incident whose command has come to its end: what was written of them counts by itself."""
-    found: defaultdict[str, set[FlagRef]] = defaultdict(set)
+def _ended(entries: Sequence[Entry]) -> Callable[[Command], set[FlagRef]]:
+    """The flags of a sending whose command has come to its end: what was written of them counts by itself.
+
+    What an earlier sending came to says nothing of a flag that is sent a command again.
+    """
+    sent: defaultdict[str, dict[FlagRef, float]] = defaultdict(dict)
     for entry in entries:
         if entry.settled:
-            found[entry.command.incident].add(_ref(entry.command))
-    return found
+            command, of = entry.command, sent[entry.command.incident]
+            of[_ref(command)] = max(command.issued_at, of.get(_ref(command), 0.0))
+    return lambda command: {ref for ref, at in sent[command.incident].items() if at >= command.issued_at}
 
 
 def _ref(command: Command) -> FlagRef:

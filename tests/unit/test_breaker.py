@@ -173,6 +173,39 @@ async def test_a_flag_that_could_not_be_written_holds_no_place_and_is_counted_wh
     assert fleet.written == ["f1"]
 
 
+async def test_a_flag_whose_command_is_sent_again_counts_while_it_is_written(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 2, 1)
+    fleet.backends["f0"].faults["apply"] = [Permission("403"), Fault.HANG_AFTER]
+    assert not (await fleet.flip("f0")).final
+    # The first sending has expired, and a second one finds its entry.
+    fleet.now += 65.0
+    again = asyncio.create_task(fleet.flip("f0"))
+    while not fleet.written:
+        await asyncio.sleep(0)
+    assert await halted(fleet, "f1")
+    assert (await again).outcome is Outcome.APPLIED
+    assert fleet.written == ["f0"]
+
+
+async def test_the_companion_of_a_flag_that_is_sent_again_keeps_its_place_whatever_became_of_it_at_first(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 3, 2, groups={"f0": ["f1"]})
+    fleet.backends["f0"].faults["apply"] = [Permission("403")]
+    first = fleet.command("f1", of="f0")
+    assert not (await fleet.flip("f0")).final
+    fleet.backends["f1"].edit("beta")
+    assert (await fleet.executor.execute(sign(first, KEY))).outcome is Outcome.CONFLICT
+    fleet.backends["f1"].edit("on")
+    await fleet.executor.look("f1", "production")
+    fleet.now += 65.0
+    again = fleet.command("f1", of="f0")
+    assert (await fleet.flip("f0")).outcome is Outcome.APPLIED
+    assert await halted(fleet, "f2")
+    assert (await fleet.executor.execute(sign(again, KEY))).outcome is Outcome.APPLIED
+    assert fleet.written == ["f0", "f1"]
+
+
 async def test_a_flag_that_a_person_made_safe_before_the_second_attempt_costs_nothing_and_halts_nothing(
     tmp_path: Path,
 ) -> None:
