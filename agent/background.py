@@ -6,9 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from agent.errors import LedgerError
 from agent.logs import log_event
 
 _logger = logging.getLogger(__name__)
+
+_EVERY = 1.0
+"""Seconds between looks for what is to be published."""
 
 MOST = 1000
 """Pieces of work at the same time. The brokers are away when so many wait, and the ledger has what must not be lost."""
@@ -40,3 +44,13 @@ class Background:
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:
     await work()
+
+
+async def each_second(work: Callable[[], Awaitable[None]]) -> None:
+    """Do work again and again, also while the ledger's disk fails, until cancelled."""
+    while True:
+        try:
+            await work()
+        except LedgerError as error:
+            log_event(_logger, "ledger.failed", level=logging.ERROR, error=str(error))
+        await asyncio.sleep(_EVERY)

@@ -36,7 +36,7 @@ from agent.keys import PublicKey
 from agent.ledger import Ledger
 from agent.ledger_probe import LedgerProbe
 from agent.logs import log_event
-from agent.recovery import Recovery, carry_on
+from agent.recovery import Later, Recovery, carry_on
 from agent.result import Decided, ExecutionResult, rejected, stopped
 from agent.telling import Teller
 from agent.unforeseen import foreseen, words
@@ -148,18 +148,20 @@ class Executor:
                 result = ExecutionResult(Outcome.AMBIGUOUS, detail, None, command, final=final, unforeseen=True)
         return Decided(result, partial(self._tell, result, command, raw, entry))
 
-    async def recover(self) -> list[tuple[Command, bytes]]:
+    async def recover(self, later: Later | None = None) -> list[tuple[Command, bytes]]:
         """Finish what an earlier process left open, and tell what it did not come to tell.
 
         What certainly came to nothing is settled at once, without a word to a backend; then the backends are asked side
         by side, each about one entry at a time, so that a new command waits for one of them at most. Returns the
-        commands of which it is still not known what became. Raises LedgerError where the ledger cannot be read.
+        commands of which it is still not known what became; what is to be published is given to `later`, where there is
+        one. Raises LedgerError where the ledger cannot be read.
         """
         entries = await self._disk.run(lambda: list(self._ledger.entries()))
         self._groups.recover(entries, self._now())
         left = await self._disk.run(partial(self._recovery.settle, entries, self._now()))
-        found = await asyncio.gather(*(carry_on(of_one, self.again) for of_one in left))
-        await self.tell_pending()
+        found = await asyncio.gather(*(carry_on(of_one, self.again, later) for of_one in left))
+        if later is None:
+            await self.tell_pending()
         return [command for commands in found for command in commands]
 
     async def tell_pending(self) -> None:

@@ -14,7 +14,7 @@ from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.backends.google import refuse_emulators
 from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
-from agent.background import Background
+from agent.background import Background, each_second
 from agent.breaker import Limits
 from agent.commands import Command
 from agent.config import Config, Flag
@@ -47,10 +47,6 @@ CHECK_EVERY = 10.0
 
 REPEAT_EVERY = 30.0
 """Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
-
-TELL_EVERY = 1.0
-"""Seconds between looks for events that were not told, or that another process has left in the ledger, and for a
-resumption."""
 
 RECOVER_EVERY = 1.0
 """Seconds between attempts to read the ledger at the start."""
@@ -201,7 +197,7 @@ class Flips:
     async def _recover(self) -> None:
         while True:
             try:
-                for command, raw in await self._executor.recover():
+                for command, raw in await self._executor.recover(self.later):
                     self._retries.add(command, raw)
                 return
             except LedgerError as error:
@@ -223,14 +219,14 @@ class Flips:
                 group.create_task(looking.run(seen))
 
     async def tell(self) -> None:
-        """Tell what is left to be told, until cancelled."""
-        while True:
-            try:
-                await self._executor.tell_pending()
-                await self._refused.tell(self._executor.halted, self._results.publish, time.time())
-            except LedgerError as error:
-                log_event(_logger, "ledger.failed", level=logging.ERROR, error=str(error))
-            await asyncio.sleep(TELL_EVERY)
+        """Publish events that are left to be published, and resumptions, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(each_second(self._executor.tell_pending))
+            # The audit log may take no records, and no flip waits for it.
+            group.create_task(each_second(self._tell_resumption))
+
+    async def _tell_resumption(self) -> None:
+        await self._refused.tell(self._executor.halted, self._results.publish, time.time())
 
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""

@@ -11,6 +11,9 @@ from agent.entry import Entry
 from agent.ledger import Ledger
 from agent.result import Decided
 
+Later = Callable[[Callable[[], Awaitable[None]]], None]
+"""Does work for which nobody waits."""
+
 
 class Recovery:
     """Settles what needs no word of a backend. Calls block on the disk; LedgerError where it fails."""
@@ -50,14 +53,19 @@ class Recovery:
 
 
 async def carry_on(
-    entries: Iterable[Entry], again: Callable[[Command, bytes], Awaitable[Decided]]
+    entries: Iterable[Entry], again: Callable[[Command, bytes], Awaitable[Decided]], later: Later | None = None
 ) -> list[tuple[Command, bytes]]:
-    """Carry on with entries, one after the other; returns the commands of which it is not known yet what became."""
+    """Carry on with entries, one after the other; returns the commands of which it is not known yet what became.
+
+    `later` is given what publishes a result; without it the next entry waits for that.
+    """
     undecided = []
     for entry in entries:
         command, raw = entry.command, entry.opened.raw
         decided = await again(command, raw)
-        if decided.tell is not None:
+        if decided.tell is not None and later is not None:
+            later(decided.tell)
+        elif decided.tell is not None:
             await decided.tell()
         if not decided.result.final:
             undecided.append((command, raw))

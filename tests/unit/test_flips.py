@@ -13,10 +13,11 @@ import pytest
 from agent import events
 from agent.audit import digest
 from agent.automation import Automation
+from agent.backends.flagd_file import FlagdFile
 from agent.commands import Command, Reason, issue, sign
 from agent.config_load import load
 from agent.entry import Entry
-from agent.errors import LedgerError
+from agent.errors import LedgerError, Permission
 from agent.events import Event
 from agent.flips import Flips
 from agent.incidents import CommandResult
@@ -132,6 +133,24 @@ async def test_the_monitor_hears_of_a_resumption_for_each_command_that_the_halt_
     assert not house.flips._refused._waiting
 
 
+async def test_the_monitor_hears_of_a_resumption_while_the_audit_log_takes_nothing(house: House) -> None:
+    switch = Automation(house.config.state_dir)
+    with switch.locked():
+        switch.halt("maintenance", by="ann", at=time.time())
+    house.open.clear()
+    await house.execute(await house.command())
+    watching = asyncio.create_task(house.flips.tell())
+    try:
+        await house.until(lambda: len(house.results) == 1)
+        with switch.locked():
+            switch.resume("it is over", by="ann", at=time.time())
+        await house.until(lambda: len(house.results) == 2)
+    finally:
+        watching.cancel()
+    assert house.results[1].retry_at is not None
+    assert house.told == []
+
+
 async def test_of_a_flood_of_garbage_few_are_published_and_all_are_counted(house: House) -> None:
     house.flips.refuse([b"garbage %d" % n for n in range(5000)])
     await house.until(lambda: len(house.results) >= BURST)
@@ -176,13 +195,13 @@ async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
     tried: list[int] = []
     recover = house.flips._executor.recover
 
-    async def fail_first() -> Any:
+    async def fail_first(later: Any) -> Any:
         tried.append(1)
         if len(tried) < 3:
             raise (LedgerError("the disk of the ledger did not answer within 1 s"), KeyError("an error"))[
                 len(tried) - 1
             ]
-        return await recover()
+        return await recover(later)
 
     monkeypatch.setattr(house.flips._executor, "recover", fail_first)
     monkeypatch.setattr("agent.flips.RECOVER_EVERY", 0.01)
@@ -191,6 +210,25 @@ async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
     await house.execute(await house.command())
     assert '"defaultVariant": "off"' in house.file.read_text()
     await house.until(lambda: len(tried) == 3)
+
+
+async def test_what_an_earlier_process_left_open_is_done_while_the_audit_log_takes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = FlagdFile.apply
+
+    async def refused(*_: object, **__: object) -> None:
+        raise Permission("403")
+
+    monkeypatch.setattr(FlagdFile, "apply", refused)
+    await house.execute(await house.command())
+    await house.flips.close()
+    house.open.clear()
+    house.flips = Flips(house.config, house._emit, house._result)
+    house.flips.recover()
+    await house.until(lambda: bool(house.flips._retries._newest))
+    monkeypatch.setattr(FlagdFile, "apply", apply)
+    await house.until(lambda: '"defaultVariant": "off"' in house.file.read_text())
 
 
 async def test_a_file_that_is_gone_is_one_cause_for_the_backend_and_for_its_flags(house: House) -> None:
