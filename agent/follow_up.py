@@ -78,9 +78,10 @@ def turned_back_at(incident: Incident, status: FlagStatus | None) -> float | Non
     return begun if status.changed_at is None else max(status.changed_at, begun)
 
 
-def may_have_flipped(result: CommandResult | None) -> bool:
-    """May a command have changed its flag, by its newest result? So it may have where none has come."""
-    return result is None or result.outcome not in ("already", "conflict", "rejected")
+def may_have_flipped(incident: Incident, result: CommandResult | None) -> bool:
+    """May a command have changed its flag, by its newest result? So it may have where none has come of its newest
+    sending."""
+    return result is None or not _answers(incident, result) or result.outcome not in ("already", "conflict", "rejected")
 
 
 def failed(incident: Incident, result: CommandResult | None, now: float, longest: float) -> str | None:

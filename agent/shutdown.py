@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -87,7 +88,9 @@ def end_on_signals(ending: Deadline, stop: asyncio.Event) -> Callable[..., None]
     def end(*_: object) -> None:
         # From the signal on, not from what it sets off: a start that waits for the brokers does not look at `stop`.
         ending.begin()
-        loop.call_soon_threadsafe(stop.set)
+        # The loop is closed where the process is about to end: a second Ctrl-C is no error then.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not a handler of the loop: on a busy machine the loop came to that 1.6 s later, or never where it was stuck.

@@ -91,7 +91,7 @@ def beyond_limit(
             continue
         for incident in known.of_flag(*key):
             at = turned_back_at(incident, status) if incident.outcome == "commanded" else None
-            if not may_have_flipped(known.result_of(incident)):
+            if not may_have_flipped(incident, known.result_of(incident)):
                 continue
             if at is None or now - at >= limit.within + LIMIT_MARGIN:
                 continue

@@ -48,6 +48,12 @@ class Work:
             try:
                 await self._work()
                 self._failed("it ended by itself")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # What it waited for was cancelled, and nobody has asked the work to end.
+                self._failed("what it waited for was cancelled")
             except Exception as error:
                 self._failed(repr(error)[:_MOST])
             if self._monotonic() - begun >= WELL_AFTER:

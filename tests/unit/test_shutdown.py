@@ -101,3 +101,9 @@ def test_a_signal_counts_from_when_it_comes_though_the_loop_never_comes_to_it() 
 def test_a_second_signal_changes_nothing() -> None:
     done = signalled("SIGTERM", 0.3, "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_after_the_loop_has_ended_changes_nothing() -> None:
+    code = _SIGNALLED.format(number="SIGTERM", within=30, then="") + "os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

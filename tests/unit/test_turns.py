@@ -15,7 +15,7 @@ from agent.commands import Command, Reason
 from agent.flag_state import FlagStatus, generation
 from agent.follow_up import UNSEEN_AFTER
 from agent.incidents import CommandResult, Incident, Known, encode
-from agent.turns import Limit, before, given_up
+from agent.turns import Limit, before, beyond_limit, given_up
 from detectors.grammar import parse
 from tests.unit.test_commander import FLAG, Bench, T, evidence, spec, status
 
@@ -240,6 +240,17 @@ def test_the_next_flag_waits_as_long_where_the_executors_clock_is_behind(passed:
 def test_what_led_nowhere_on_an_earlier_version_says_nothing_of_this_one() -> None:
     assert given_up(("production", "rival"), "g1-x", known_of(commanded(), "g1-x"), float(T), float(BAKE)) is not None
     assert given_up(("production", "rival"), "g2-x", known_of(commanded(), "g2-x"), float(T), float(BAKE)) is None
+
+
+def test_a_refusal_of_an_earlier_sending_frees_no_place() -> None:
+    sent_again = msgspec.structs.replace(commanded(), sent="new")
+    known = known_of(sent_again, None)
+    known.see(msgspec.structs.replace(status("g2-x", safe=True, changed_at=T - 30.0), flag="rival"))
+    refused = CommandResult(sent="old", outcome="rejected", at=T - 35.0, command="c", reason=Reason.HALTED)
+    known.incident(encode(refused))
+    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), Limit(1, 600.0)) is not None
+    known.incident(encode(msgspec.structs.replace(refused, sent="new", at=T - 34.0)))
+    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), Limit(1, 600.0)) is None
 
 
 async def test_a_trigger_of_a_variant_waits_for_nobody() -> None:

@@ -120,3 +120,17 @@ def test_it_is_said_in_time() -> None:
     assert SAID_AFTER + AGAIN_AFTER[1] < 30
     # Between two failures that follow each other it must not count as well.
     assert AGAIN_AFTER[1] < WELL_AFTER
+
+
+async def test_work_that_waits_for_what_is_cancelled_begins_anew() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        bench.attempts += 1
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with contextlib.AsyncExitStack() as stack:
+        bench.works.begin("watching flags", work, stack)
+        await bench.until(lambda: bench.attempts == 3)
