@@ -133,6 +133,8 @@ class JsonRun:
 
     def _hint(self, columns: Columns) -> None:
         """Look at the first sample that does not say how it ended: has it other names for what it lacks?"""
+        if int(columns.kind.max()) < NO_OUTCOME_KIND:
+            return
         silent = np.flatnonzero((columns.kind >= NO_OUTCOME_KIND) & (columns.kind < HIT_KIND))
         if not len(silent):
             return

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from detectors.cells import Cells
+from detectors.cells import Cells, Int
 from streams.clock import Clock, Now
 from streams.decode import Decoder
 from streams.decode_columns import Reject
@@ -121,9 +121,8 @@ class Ingest:
         ahead = owned.reducer.add(batch, self._clock.now().latest)
         owned.processed = delivery.after
         too_early = sum(reject.rows for reject in ahead)
-        kind = batch.columns.kind
-        counted = int(np.count_nonzero(kind != REJECTED_KIND)) - too_early
-        no_outcome = int(np.count_nonzero((kind >= NO_OUTCOME_KIND) & (kind < HIT_KIND)))
+        counted, no_outcome = _counted(batch.columns.kind)
+        counted -= too_early
         faults = batch.faults
         if too_early:
             faults = [*faults, Fault("rejected", AHEAD.field, AHEAD.said, too_early, ahead[0].reason)]
@@ -214,6 +213,15 @@ class Ingest:
         for part in parts[:-1]:
             await self._send(partition, encode(_with_cells(first, part, None)))
         await self._send(partition, encode(_with_cells(head, parts[-1] if parts else None, watermark)))
+
+
+def _counted(kind: Int) -> tuple[int, int]:
+    """The samples that are no rejected ones, and those that do not say how they ended."""
+    # Nearly always all say it, and that is one look.
+    if not len(kind) or int(kind.max()) < NO_OUTCOME_KIND:
+        return len(kind), 0
+    no_outcome = (kind >= NO_OUTCOME_KIND) & (kind < HIT_KIND)
+    return int(np.count_nonzero(kind != REJECTED_KIND)), int(np.count_nonzero(no_outcome))
 
 
 def _with_cells(head: Partial, cells: Cells | None, watermark: float | None) -> Partial:

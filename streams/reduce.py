@@ -140,7 +140,9 @@ class Reducer:
             columns = replace(columns, ts=np.where(ahead, np.where(before > 0, before, now), columns.ts))
         if not len(columns):
             return rejects
-        stats.samples += int(np.count_nonzero(columns.kind != REJECTED_KIND))
+        rejected = columns.kind == REJECTED_KIND
+        told = ~rejected if rejected.any() else None
+        stats.samples += len(columns) if told is None else int(np.count_nonzero(told))
 
         if self._table is not batch.table:
             self._fold()
@@ -148,7 +150,7 @@ class Reducer:
         # Times are positive, so this is their floor.
         second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
-        open_from = self._open_from(columns, batch.table.instances.names, now)
+        open_from = self._open_from(columns, told, batch.table.instances.names, now)
         if len(columns.ids):
             ended = columns.kind != STARTED_KIND
             if len(self._in_flight) or not ended.all():
@@ -247,12 +249,15 @@ class Reducer:
         before: Float = np.maximum.accumulate(newest)
         return before
 
-    def _open_from(self, columns: Columns, names: Sequence[str], now: float) -> Float | None:
+    def _open_from(
+        self, columns: Columns, told: NDArray[np.bool_] | None, names: Sequence[str], now: float
+    ) -> Float | None:
         """The first open second when each sample comes, None if none of them can be late.
 
-        What is rejected has no word in how far the samples have come: its time may be wrong.
+        What is rejected has no word in how far the samples have come: its time may be wrong. `told` are the others,
+        None where that are all.
         """
-        ts, told = columns.ts, columns.kind != REJECTED_KIND
+        ts = columns.ts
         if float(ts.max()) > now:
             ts = np.minimum(ts, now)
         reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, told)
