@@ -37,7 +37,7 @@ from agent.results import Results
 from agent.resumption import Refused
 from agent.retries import Retries
 from agent.skew import Skew
-from agent.unforeseen import Failures
+from agent.unforeseen import Failures, shown
 
 LEDGER = "ledger"
 """The directory of the ledger, in the state directory: there as soon as an executor has started once."""
@@ -259,7 +259,7 @@ class Flips:
         except BackendError as error:
             return [f"backend {name}: {error}"]
         except Exception as error:
-            return [f"backend {name}: an error of flipback: {error!r}"[:500]]
+            return [f"backend {name}: an error of flipback: {shown(error)}"]
         return [f"backend {name}: {problem}" for problem in health.problems]
 
     def unreadable(self) -> list[str]:

@@ -11,6 +11,7 @@ from agent.backends.contract import FlagBackend, FlagRef, Follows
 from agent.errors import BackendError
 from agent.flag_state import FlagStatus
 from agent.logs import log_event
+from agent.unforeseen import shown
 
 _FOLLOW_AGAIN = (1.0, 60.0)
 """Seconds until a backend is followed again after that failed: at first, and at most, doubling between."""
@@ -75,8 +76,8 @@ class Looking:
             except Exception as error:
                 # Not to be, and no reason to stop looking at the other flags: it is this backend's problem.
                 if ref not in self.failing:
-                    log_event(_logger, "look.failed", level=logging.ERROR, backend=self._name, error=repr(error)[:500])
-                self.failing[ref] = f"an error of flipback in backend {self._name}: {error!r}"[:500]
+                    log_event(_logger, "look.failed", level=logging.ERROR, backend=self._name, error=shown(error))
+                self.failing[ref] = f"an error of flipback in backend {self._name}: {shown(error)}"[:500]
                 continue
             self.failing.pop(ref, None)
 

@@ -22,6 +22,7 @@ from streams.health import Health, TriggerHealth
 from streams.health import decoder as health_decoder
 from streams.log import read_all_to_end
 from streams.topics import Topics, describe
+from streams.unreadable import UNREADABLE
 
 RECENT = 10.0
 """Seconds of health records that are read; a partition that is evaluated writes one a second."""
@@ -116,19 +117,25 @@ async def read_status(config: Config) -> Status:
         known.incident(record.value)
     for record in flags:
         known.flag(record.value)
-    frames = [health_decoder.decode(record.value) for record in health if record.value]
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.commanded_at, reverse=True),
         aftermaths=list(known.aftermaths.values()),
         results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
         orders=by_hand(_events(audit)),
-        shards={frame.partition: frame for frame in frames},
+        shards={frame.partition: frame for frame in frames(record.value for record in health)},
         partitions=partitions[topics.health],
         members=members_of(found[topics.heartbeats]) if topics.heartbeats in found else None,
         topics=partitions,
         at=time.time(),
     )
+
+
+def frames(values: Iterable[bytes | None]) -> Iterator[Health]:
+    """What can be read of the health topic: of a partition without any nobody is known to judge it."""
+    for value in values:
+        with suppress(*UNREADABLE):
+            yield health_decoder.decode(value or b"")
 
 
 def _events(records: Iterable[Any]) -> Iterator[Event]:

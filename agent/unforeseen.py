@@ -26,8 +26,15 @@ def words(where: str, error: Exception) -> str:
     """What the exception is, for people, in bounded length; log where it arose."""
     frames = traceback.extract_tb(error.__traceback__)
     at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    log_event(log, "error.unforeseen", level=logging.ERROR, where=where, error=repr(error)[:LONGEST], at=at)
-    return f"an error of flipback in {where}: {error!r}"[:LONGEST]
+    log_event(log, "error.unforeseen", level=logging.ERROR, where=where, error=shown(error), at=at)
+    return f"an error of flipback in {where}: {shown(error)}"[:LONGEST]
+
+
+def shown(error: Exception) -> str:
+    """The exception in bounded length, without the text that a codec could not read: that may hold secrets."""
+    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
+        return f"{type(error).__name__}({error.encoding!r}, {error.reason!r})"
+    return repr(error)[:LONGEST]
 
 
 @contextmanager

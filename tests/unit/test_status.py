@@ -12,8 +12,8 @@ from agent.armed import Arming
 from agent.cli.status import after_flip, listed, outcome, verdicts
 from agent.heartbeats import AWAY_AFTER, QUIET_AFTER, Member
 from agent.incidents import Aftermath, Bake, CommandResult, Effect, ResultOutcome
-from agent.status import Status
-from streams.health import Health, health
+from agent.status import Status, frames
+from streams.health import Health, encoder, health
 from tests.unit.test_aftermath import INCIDENT
 from tests.unit.test_armed import beat
 from tests.unit.test_by_hand import ROLLBACK
@@ -135,3 +135,8 @@ def test_a_heartbeat_that_is_overdue_is_shown_with_its_age_while_its_process_sti
     assert run("status", "-c", str(tmp_path / "flipback.yaml"), "--json") == 0
     (process,) = json.loads(capsys.readouterr().out)["processes"]
     assert (process["alive"], process["heard_s_ago"]) == (True, round(age, 1))
+
+
+def test_a_health_record_that_cannot_be_read_is_left_out() -> None:
+    one = shard(0)
+    assert list(frames([None, b"garbage", b"\xff", encoder.encode(one), b"{}"])) == [one]

@@ -11,6 +11,7 @@ from agent import events
 from agent.backends.flagd_file import FlagdFile
 from agent.errors import Unforeseen
 from agent.rollback import direct
+from agent.unforeseen import words
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.test_executor import REF, Desk, signed
 from tests.unit.test_flips import House
@@ -119,3 +120,14 @@ async def test_a_rollback_without_kafka_names_it(tmp_path: Path, monkeypatch: py
     ((_, found, _),) = [one async for one in direct(house.config, house.config.flags, reason="bad", by="ann")]
     assert isinstance(found, Unforeseen)
     assert "TypeError" in str(found)
+
+
+def test_what_a_codec_could_not_read_is_not_repeated() -> None:
+    content = b'{"secret": "hunter2", "name": "\xff"}'
+    with pytest.raises(UnicodeDecodeError) as found:
+        content.decode()
+    said = words("backend files", found.value)
+    assert said == "an error of flipback in backend files: UnicodeDecodeError('utf-8', 'invalid start byte')"
+    with pytest.raises(UnicodeEncodeError) as lone:
+        "hunter2 \ud800".encode()
+    assert "hunter2" not in words("backend files", lone.value)

@@ -134,3 +134,17 @@ async def test_work_that_waits_for_what_is_cancelled_begins_anew() -> None:
     async with contextlib.AsyncExitStack() as stack:
         bench.works.begin("watching flags", work, stack)
         await bench.until(lambda: bench.attempts == 3)
+
+
+async def test_work_whose_requests_each_time_out_after_40_s_is_announced() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        bench.attempts += 1
+        bench.now += 40.0 + AGAIN_AFTER[1]
+        raise TimeoutError
+
+    async with contextlib.AsyncExitStack() as stack:
+        bench.works.begin("reading flipback.flags", work, stack)
+        await bench.until(lambda: bench.attempts == 10)
+    assert [event.data["state"] for event in bench.told] == ["begun"]
