@@ -137,11 +137,12 @@ async def by_kafka(
     reason: str,
     by: str,
     step: Callable[[Event], None],
+    sent: Callable[[float], None],
     nobody: Callable[[str], None],
 ) -> dict[FlagRef, tuple[FlagStatus, Event | None]]:
     """Send a signed command for each flag, and wait until an executor has said what became of all; `step` gets each of
-    its events, `nobody` why none can be expected, if so. Returns of each flag how it was known before, and the last
-    event, None where none came within WAIT_S.
+    its events, `sent` when they expire (Unix seconds), `nobody` why no event can be expected, if so. Returns of each
+    flag how it was known before, and the last event, None where none came within WAIT_S.
 
     Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError where nobody knows what
     version a flag has.
@@ -152,15 +153,17 @@ async def by_kafka(
     for record in await read_to_end(topics.flags, client):
         known.flag(record.value)
     before = {FlagRef(flag.flag, flag.environment): _known(known.flags, flag) for flag in flags}
+    # The same order given a moment ago has the same id; what was said of that is no answer to this one.
+    since = time.time() - _LOOK_BACK_S
+    seen = {event.id for record in await read_to_end(topics.events, client, since=since) if (event := _event(record))}
+    # Orders are void some time after they were made, so nothing is read between that and the send.
     made = [
         order(config, flag, status, reason=reason, by=by) for flag, status in zip(flags, before.values(), strict=True)
     ]
     commands = {command.id: command for command in made}
-    # The same order given a moment ago has the same id; what was said of that is no answer to this one.
-    since = time.time() - _LOOK_BACK_S
-    seen = {event.id for record in await read_to_end(topics.events, client, since=since) if (event := _event(record))}
     records = [(f"{command.environment}/{command.flag}".encode(), sign(command, key)) for command in made]
     await send(topics.commands, records, client)
+    sent(max(command.expires_at for command in made))
     last: dict[str, Event] = {}
     # After the send, which it must not hold up: heartbeats may be wrong, and an executor that starts in time obeys.
     asking = asyncio.create_task(_ask_who_is_there(config, nobody))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,8 +142,12 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
             await asyncio.sleep(_SHOW_EVERY_S)
             click.echo(f"  {time.monotonic() - begun:5.2f} s  waiting for an executor")
 
-    expires = time.time() + config.command.expires
-    until = f"the order expires at {datetime.fromtimestamp(expires, UTC).strftime('%H:%M:%S')}Z and is void then"
+    until = "nothing was sent"
+
+    def sent(expires: float) -> None:
+        nonlocal until
+        clock = datetime.fromtimestamp(math.ceil(expires), UTC).strftime("%H:%M:%S")
+        until = f"the order expires at {clock}Z and is void then"
 
     def nobody(why: str) -> None:
         click.echo(f"flipback: {why}; {until}. Do not wait: use --direct, {DIRECT_WHERE}", err=True)
@@ -150,7 +155,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     click.echo(f"sending; an executor has {WAIT_S:.0f} s")
     showing = asyncio.create_task(show_that_it_lasts())
     try:
-        last = await by_kafka(config, flags, reason=reason, by=by, step=step, nobody=nobody)
+        last = await by_kafka(config, flags, reason=reason, by=by, step=step, sent=sent, nobody=nobody)
     except StreamsError as error:
         raise FlipbackError(
             f"{error}. Without Kafka: `flipback rollback {flags[0].flag} --direct`, {DIRECT_WHERE}"

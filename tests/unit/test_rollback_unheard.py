@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Brokers:
     def __init__(self, patch: pytest.MonkeyPatch, members: list[Member] | Exception | None) -> None:
         self.steps: list[str] = []
         self.members = members
+        self.read_at = self.sent_at = 0.0
         patch.setattr(rollback, "WAIT_S", 0.2)
         patch.setattr(rollback, "describe", self._nothing)
         patch.setattr(rollback, "read_to_end", self._nothing)
@@ -36,12 +38,14 @@ class Brokers:
         patch.setattr(rollback, "read_members", self._read)
 
     async def _nothing(self, *_: Any, **__: Any) -> list[Any]:
+        self.read_at = time.time()
         return []
 
     async def _silence(self, *_: object) -> None:
         await asyncio.Event().wait()
 
     async def _send(self, *_: object) -> None:
+        self.sent_at = time.time()
         self.steps.append("sent")
 
     async def _read(self, *_: object) -> list[Member] | None:
@@ -78,9 +82,21 @@ async def test_that_no_executor_would_hear_of_it_is_said_when_it_was_sent(
     generate(config.state_dir)
     brokers = Brokers(monkeypatch, members)
     order: Callable[..., Awaitable[Any]] = rollback.by_kafka
-    found = await order(config, config.flags, reason="r", by="ann", step=lambda _: None, nobody=brokers.steps.append)
+    expires: list[float] = []
+    found = await order(
+        config,
+        config.flags,
+        reason="r",
+        by="ann",
+        step=lambda _: None,
+        sent=expires.append,
+        nobody=brokers.steps.append,
+    )
     assert [event for _, event in found.values()] == [None]
     sent, *words = brokers.steps
     assert sent == "sent"
     assert [said in word for word in words if said] == ([True] if said else [])
     assert len(words) == (0 if said is None else 1)
+    # All of its time is left when it is sent, however long what is read before has taken.
+    (end,) = expires
+    assert brokers.read_at <= end - config.command.expires <= brokers.sent_at
