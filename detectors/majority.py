@@ -23,6 +23,10 @@ FADE: Final = 0.97
 MEMORY: Final = 1 / (1 - FADE)
 """Seconds of even traffic that the weight amounts to."""
 
+MOST_WEIGHT: Final = 2 * MEMORY
+"""Seconds of such traffic as that of the second that the weight counts for at most: of one request a second from three
+instances, 8 % of windows of 10 s then have a leader by chance, not 4 %; of three requests a second, none."""
+
 LEAST_LEAD: Final = 0.05
 """Part of the weight that a candidate must lead by, as it does with 52.5 % and more: chance seldom leads by that."""
 
@@ -79,11 +83,15 @@ class Majority:
         lead = before + 2 * own - total
         lost = lead < 0
         self._candidate[slots[lost]] = first[lost]
+        newcomers = (2 * most.astype(np.int64) - total)[lost]
         # Less the lead that was lost: else one burst every 4 s would take all that 60 % of the requests have gained.
-        lead[lost] = np.maximum(2 * most.astype(np.int64) - total - before, 0)[lost]
+        lead[lost] = np.maximum(newcomers - before[lost], 0)
         self._lead[slots] = lead
+        # In this second it led by all of that: a window may hold no other one.
+        lead[lost] = np.maximum(newcomers, 0)
         self._weight[slots] += total
-        leads = lead > LEAST_LEAD * self._weight[slots]
+        # Of a burst that nobody led, or of busier times, the weight would hide for minutes who leads now.
+        leads = lead > LEAST_LEAD * np.minimum(self._weight[slots], MOST_WEIGHT * total)
         slots, lead = slots[leads], lead[leads]
         earlier = np.where(self._last[slots] > second.second - FORGOTTEN, self._greatest[slots], 0)
         self._greatest[slots] = np.maximum(earlier, lead)

@@ -114,3 +114,11 @@ def test_bursts_of_another_do_not_hide_who_sends_three_of_five_requests() -> Non
     steady: Votes = {(0, 1): 50}
     seconds = [steady if number % 4 else {(0, 2): 100} for number in range(400)]
     assert led(voted(seconds, 1), seconds, 60, 1) == [True]
+
+
+@pytest.mark.parametrize("window", [10, 60])
+def test_who_leads_after_a_burst_that_nobody_led_is_found_as_soon_as_that_has_left_the_window(window: int) -> None:
+    steady: Votes = {(0, 0): 90, (0, 1): 5, (0, 2): 5}
+    burst: Votes = {(0, 1): 1_000_000, (0, 2): 1_000_000}
+    seconds = [steady] * 100 + [burst] + [steady] * window
+    assert led(voted(seconds, 1), seconds, window, 1) == [True]
