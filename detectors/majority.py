@@ -83,7 +83,7 @@ class Majority:
         lead = before + 2 * own - total
         lost = lead < 0
         self._candidate[slots[lost]] = first[lost]
-        newcomers = (2 * most.astype(np.int64) - total)[lost]
+        newcomers = 2 * most[lost].astype(np.int64) - total[lost]
         # Less the lead that was lost: else one burst every 4 s would take all that 60 % of the requests have gained.
         lead[lost] = np.maximum(newcomers - before[lost], 0)
         self._lead[slots] = lead
