@@ -6,6 +6,7 @@ A line that a crash cut short counts as never written.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,25 @@ def read_entry(path: Path, content: bytes) -> Entry:
 
 def encoded(part: Opened | Step | Announced | Writing) -> bytes:
     return msgspec.json.encode(part) + b"\n"
+
+
+def link_new(path: Path, content: bytes) -> bool:
+    """Make a file with its content, durably; False where there is one. Raises OSError. Blocks."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link does not take the place of what another process has put there.
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        # A disk that is full is not to be filled by attempts.
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return True
 
 
 def sync_directory(directory: Path) -> None:

@@ -82,6 +82,18 @@ def event_id(*parts: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode(parts).decode()))
 
 
+def inability(subject: str, status: str, reason: str, *, begun: bool, at: float) -> Event:
+    """What `subject` names cannot be done since `at` (Unix seconds), or can be again; `status` is its kind."""
+    state = "begun" if begun else "ended"
+    return Event(
+        type=INABILITY,
+        subject=subject,
+        data={"state": state, "status": status, "reason": reason},
+        id=event_id(status, subject, state, str(at)),
+        time=at,
+    )
+
+
 def to_kafka(event: Event) -> tuple[bytes, bytes, Headers]:
     """Key, value and headers of the event's record."""
     moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -28,8 +27,8 @@ from agent.entry import (
     append_line,
     disk_errors,
     encoded,
+    link_new,
     read_entry,
-    sync_directory,
 )
 from agent.errors import LedgerError
 from agent.events import FLAG_WRITTEN, Event
@@ -127,21 +126,9 @@ class Ledger:
         path = self._path(command.id, number)
         opened = Opened(command=command, raw=raw, snapshot=snapshot)
         content = encoded(opened) + b"".join(encoded(Step(event=event)) for event in events)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with disk_errors(path):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                # Unlike a rename, a link does not take the place of what another process has put there.
-                path.hardlink_to(temporary)
-            except FileExistsError:
+            if not link_new(path, content):
                 return read_entry(path, path.read_bytes()), False
-            finally:
-                # A disk that is full is not to be filled by attempts.
-                temporary.unlink(missing_ok=True)
-            sync_directory(self._directory)
         for event in events:
             self._note(command, event)
         return Entry(opened, list(events), round=number), True

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.entry import disk_errors, sync_directory
+from agent.entry import disk_errors, link_new
 from agent.errors import LedgerError
 from agent.heartbeats import Member, alive
 from streams.condition import shortened
@@ -53,17 +52,6 @@ def _read(path: Path) -> str | None:
 
 def _made(directory: Path) -> str | None:
     """Of executors that start together the first makes the id; the others read it."""
-    path, made = directory / _NAME, uuid.uuid4().hex
-    temporary = directory / f"{_NAME}.{made}"
-    try:
-        with temporary.open("w") as file:
-            file.write(made)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(temporary)
-        sync_directory(directory)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = directory / _NAME
+    link_new(path, uuid.uuid4().hex.encode())
     return _read(path)

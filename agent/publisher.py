@@ -99,12 +99,16 @@ class Publisher:
         for topic, stall in stalls.items():
             if topic not in self._announced:
                 self._announced[topic] = self.outbox.dropped(topic)
-                self.event(_inability(topic, begun=True, reason=self._words(topic, stall)))
+                self.event(events.inability(topic, "unwritable", self._words(topic, stall), begun=True, at=time.time()))
         for topic in [*self._announced]:
             if topic not in stalls:
                 dropped = self.outbox.dropped(topic) - self._announced.pop(topic)
                 lost = f"; {dropped} records were dropped meanwhile, see the log" if dropped else ""
-                self.event(_inability(topic, begun=False, reason=f"{topic} takes records again{lost}"))
+                self.event(
+                    events.inability(
+                        topic, "unwritable", f"{topic} takes records again{lost}", begun=False, at=time.time()
+                    )
+                )
 
     def _words(self, topic: str, stall: Stall) -> str:
         # The same as long as it lasts: a heartbeat is published when it changes.
@@ -116,15 +120,3 @@ class Publisher:
             f"{topic} takes no records: none was acknowledged for {STALLED_AFTER:.0f} s{error}; {meaning}. Does the "
             "topic exist, may this process write to it, does its max.message.bytes allow 1 MB?"
         )
-
-
-def _inability(topic: str, *, begun: bool, reason: str) -> Event:
-    at = time.time()
-    state = "begun" if begun else "ended"
-    return Event(
-        type=events.INABILITY,
-        subject=topic,
-        data={"state": state, "status": "unwritable", "reason": reason},
-        id=events.event_id("unwritable", topic, state, str(at)),
-        time=at,
-    )

@@ -92,14 +92,7 @@ def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
 
 def group_event(what: str, reason: str, *, begun: bool, at: float) -> Event:
     """A role is missing in a deployment, or its processes do not fit with each other, or that is over."""
-    state = "begun" if begun else "ended"
-    return Event(
-        type=events.INABILITY,
-        subject=what,
-        data={"state": state, "status": "not-armed", "reason": reason},
-        id=events.event_id("not-armed", what, state, str(at)),
-        time=at,
-    )
+    return events.inability(what, "not-armed", reason, begun=begun, at=at)
 
 
 def effect_event(

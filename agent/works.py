@@ -115,15 +115,8 @@ class Works:
 
 
 def _inability(name: str, problem: str | None) -> Event:
-    at, state = time.time(), "ended" if problem is None else "begun"
     reason = f"{name} no longer fails" if problem is None else f"{problem}; {_TODO}"
-    return Event(
-        type=events.INABILITY,
-        subject=name,
-        data={"state": state, "status": "failing", "reason": reason},
-        id=events.event_id("failing", name, state, repr(at)),
-        time=at,
-    )
+    return events.inability(name, "failing", reason, begun=problem is not None, at=time.time())
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

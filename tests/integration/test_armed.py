@@ -166,6 +166,11 @@ async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_
                     assert "separate ledgers" in body["notes"][0]
 
 
+async def _own_keys(deployment: Deployment) -> None:
+    generated = deployment.flipback("keys", "generate", "--dir", str(deployment.directory / ".flipback"))
+    assert await asyncio.to_thread(subprocess.call, generated) == 0
+
+
 async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody_is_ready(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -174,9 +179,7 @@ async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody
         with closing(twin(first, "second")) as second:
             # As both would be that start at the same moment, or were started long ago.
             for deployment in (first, second):
-                directory = str(deployment.directory / ".flipback")
-                generated = deployment.flipback("keys", "generate", "--dir", directory)
-                assert await asyncio.to_thread(subprocess.call, generated) == 0
+                await _own_keys(deployment)
             await first.ready(first.start())
             await second.ready(second.start())
             for deployment in (first, second):
@@ -199,9 +202,7 @@ async def test_a_command_that_the_executor_refuses_stands_in_its_incident(
         first = at.deployment
         with closing(twin(first, "second")) as second:
             for deployment in (first, second):
-                directory = str(deployment.directory / ".flipback")
-                generated = deployment.flipback("keys", "generate", "--dir", directory)
-                assert await asyncio.to_thread(subprocess.call, generated) == 0
+                await _own_keys(deployment)
             await second.ready(second.start("--roles", "executor"))
             await first.ready(first.start("--roles", "ingest,monitor"))
             at.traffic.failing = 1.0

@@ -17,7 +17,7 @@ from agent.events import COMMAND_RECEIVED, COMMAND_REJECTED, FLAG_CONFLICT, FLAG
 from agent.flag_state import FlagStatus
 from agent.keys import PrivateKey, load_private
 from streams.log import read_to_end
-from tests.chaos.scene import ENTRY, FLAG, SERVICE, scene
+from tests.chaos.scene import ENTRY, FLAG, SERVICE, Scene, scene
 from tests.worker import Deployment
 
 EVIDENCE = Evidence(
@@ -169,6 +169,18 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
         assert deployment.flag_file.read_bytes() == edited
 
 
+async def _turned_on_again(at: Scene) -> FlagStatus:
+    """A fault is over whose flag was turned back, and a person has put the flag's file back as it was."""
+    before = at.deployment.flag_file.read_bytes()
+    await at.deployment.ready(at.deployment.start())
+    await at.well()
+    at.traffic.failing = 1.0
+    await at.told(FLAG_VERIFIED)
+    at.traffic.failing = 0.0
+    at.deployment.flag_file.write_bytes(before)
+    return await status_of(at.deployment, lambda state: not state.safe and state.changed_at is not None)
+
+
 async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_since(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -178,14 +190,7 @@ async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_si
         tmp_path, kafka, topic_prefix, [{**ENTRY, "triggers": [trigger]}], command={"cooldown": "1s"}
     ) as at:
         deployment = at.deployment
-        before = deployment.flag_file.read_bytes()
-        await deployment.ready(deployment.start())
-        await at.well()
-        at.traffic.failing = 1.0
-        await at.told(FLAG_VERIFIED)
-        at.traffic.failing = 0.0
-        deployment.flag_file.write_bytes(before)
-        again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+        again = await _turned_on_again(at)
         assert again.changed_at is not None
         # Past the hold and past the seconds that count as fresh, with the trigger firing on the old window for
         # most of the time.
@@ -211,14 +216,7 @@ async def test_the_fast_tier_commands_long_before_the_hold_and_on_nothing_before
         tmp_path, kafka, topic_prefix, [{**ENTRY, "triggers": [trigger]}], command={"cooldown": "1s"}
     ) as at:
         deployment = at.deployment
-        before = deployment.flag_file.read_bytes()
-        await deployment.ready(deployment.start())
-        await at.well()
-        at.traffic.failing = 1.0
-        await at.told(FLAG_VERIFIED)
-        at.traffic.failing = 0.0
-        deployment.flag_file.write_bytes(before)
-        again = await status_of(deployment, lambda state: not state.safe and state.changed_at is not None)
+        again = await _turned_on_again(at)
         assert again.changed_at is not None
         await _judged(deployment, again.changed_at + 8)
         assert deployment.variant(FLAG) == "on"
