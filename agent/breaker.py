@@ -134,13 +134,14 @@ class Breaker:
         return now < self._believed.at(f"{command.id} {command.issued_at!r}", entered, now) + lifetime
 
     def _newest(self, entry: Entry) -> tuple[Command, float]:
-        """The newest sending of the entry's command, and when it was entered: one that is sent again while its entry is
-        open gets no other one.
+        """The newest sending of the entry's command, and when it was admitted last.
+
+        A command that is sent or tried again while its entry is open gets no other entry.
         """
-        entered = entry.events[0].time if entry.events else entry.command.issued_at
         known = self._admitted.get(entry.command.id)
-        again = known is not None and known[0].issued_at > entry.command.issued_at
-        return known if known is not None and again else (entry.command, entered)
+        if known is not None and known[0].issued_at >= entry.command.issued_at:
+            return known
+        return entry.command, entry.events[0].time if entry.events else entry.command.issued_at
 
 
 def _resumed_at(last: Event | None, now: float) -> float:

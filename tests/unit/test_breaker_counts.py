@@ -13,6 +13,7 @@ from agent.automation import Automation
 from agent.backends.contract import FlagRef
 from agent.breaker import Breaker, Limits
 from agent.commands import BY_HAND, Command
+from agent.entry import Entry
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
 from tests.unit.test_executor import command
@@ -161,3 +162,43 @@ def test_what_was_released_counts_again_when_it_is_tried_again(tmp_path: Path) -
     with desk.breaker.admission(made, 1001.0) as refusal:
         assert refusal is None
     assert not desk.admits("f1", 1001.0)
+
+
+def test_what_is_tried_again_just_before_it_expires_counts_while_it_is_written(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1)
+    made = desk.enter("f0", 1000.0, OPEN)
+    desk.breaker.release(made)
+    with desk.breaker.admission(made, 1059.0) as refusal:
+        assert refusal is None
+    assert not desk.admits("f1", 1062.0)
+
+
+def test_what_another_process_is_sent_anew_counts_where_an_earlier_sending_was_admitted(tmp_path: Path) -> None:
+    desk, other = Desk(tmp_path, 1), Desk(tmp_path, 1)
+    made = command(flag="f0", issued_at=1000.0)
+    with desk.breaker.admission(made, 1000.0) as refusal:
+        assert refusal is None
+        desk.enter("f0", 1000.0, [events.FLAG_CONFLICT])
+    assert desk.admits("f1", 1001.0)
+    again = command(flag="f0", issued_at=1100.0)
+    other.ledger.open(again, b"", SNAPSHOT, [event(events.FLAG_SNAPSHOT, 1100.0)], 1)
+    assert not desk.admits("f1", 1101.0)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_companion_that_was_left_alone_twice_takes_no_place_in_whatever_order_the_disk_names_its_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest_first: bool
+) -> None:
+    desk = Desk(tmp_path, 2, {"f0": ["f1"]})
+    made = desk.enter("f0", 1065.0, WRITTEN)
+    for number, at in enumerate((1000.0, 1065.0)):
+        other = command(flag="f1", issued_at=at, cause=made.origin)
+        entry, _ = desk.ledger.open(other, b"", SNAPSHOT, [event(events.COMMAND_RECEIVED, at)], number)
+        desk.ledger.append(entry, event(events.FLAG_CONFLICT, at))
+    recent = desk.ledger.recent
+
+    def ordered(since: float) -> list[Entry]:
+        return sorted(recent(since), key=lambda entry: entry.round, reverse=newest_first)
+
+    monkeypatch.setattr(desk.ledger, "recent", ordered)
+    assert desk.admits("f2", 1066.0)

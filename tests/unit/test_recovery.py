@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,25 @@ async def test_entries_are_carried_on_one_by_one_and_those_in_doubt_are_returned
     undecided = await carry_on(entries, again)
     assert undecided == [(entries[0].command, b"100.0"), (entries[2].command, b"300.0")]
     assert done == ["100.0", "200.0", "200.0 told", "300.0", "300.0 told"]
+
+
+async def test_an_entry_is_carried_on_before_the_result_of_the_one_before_is_published(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    entries = [left_open(ledger, "a", "x", at) for at in (100.0, 200.0, 300.0)]
+    done: list[str] = []
+
+    async def again(made: Command, raw: bytes) -> Decided:
+        done.append(raw.decode())
+
+        async def tell() -> None:
+            done.append(f"{raw.decode()} told")
+
+        result = ExecutionResult(Outcome.APPLIED, "", command=made)
+        return Decided(result, None if raw == b"100.0" else tell)
+
+    later: list[Callable[[], Awaitable[None]]] = []
+    assert await carry_on(entries, again, later.append) == []
+    assert done == ["100.0", "200.0", "300.0"]
+    for tell in later:
+        await tell()
+    assert done[3:] == ["200.0 told", "300.0 told"]

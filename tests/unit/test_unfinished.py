@@ -88,6 +88,20 @@ async def test_a_flag_whose_write_was_given_up_is_flipped_by_a_fresh_command(tmp
     assert found.round == 1
 
 
+async def test_a_flag_whose_confirmed_write_was_given_up_is_left_to_a_person(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    lost(desk)
+    desk.backend.faults["apply"] = [Fault.LIE]
+    await desk.execute(signed())
+    assert events.FLAG_WRITTEN in desk.types
+    desk.now += GIVE_UP_S
+    assert (await desk.execute(signed())).final
+    assert desk.types[-1] == events.FLAG_UNRESOLVED
+    desk.backend.faults.clear()
+    assert (await desk.execute(signed(issued_at=desk.now))).outcome is Outcome.DUPLICATE
+    assert desk.backend.writes == []
+
+
 @pytest.mark.parametrize("error", [Throttled("slow down", 99.0), Permission("403"), Unsent("refused")])
 async def test_an_attempt_that_has_certainly_failed_is_no_doubt_however_often_it_is_made(
     tmp_path: Path, error: BackendError
