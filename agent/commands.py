@@ -43,7 +43,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     `window` is [from, to); `value`, `threshold` and `control` are in the unit of the metric (ratios 0 to 1, latencies
     in milliseconds); `counts` are requests by kind; `sources` is the number of instances that contributed and
     `instances` names at most ten of them; `age_s` is how old the end of the window was when the trigger fired.
-    `first_true_at` is the evaluation at which the condition became true, `fired_at` the clock when it had held.
+    `first_true_at` is the evaluation at which the condition became true, `fired_at` the one on which the command was
+    given, later than the first that fired where it is given again; of a command by hand it is the clock.
     `tier` is what fired: a condition that was held, the fast tier or a proof (of an absence `window` and `counts` are
     the control's); of the last two `evidence` and the `bound` that it reached are in nats, gathered from `since` on.
     `null_rate` (0 to 1) is the share of bad requests that the fast tier takes for healthy.

@@ -55,14 +55,19 @@ _NAMESPACE = uuid.UUID("d2b4f0a3-4d1e-4a53-8a5e-0d9f0f9e7c11")
 _CONTENT_TYPE = b"application/json"
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened: `time` in Unix seconds, `data` of JSON values; an `id` seen before is a re-delivery."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened: `time` in Unix seconds, `data` of JSON values; an `id` seen before is a re-delivery.
+
+    `time` is that of the evidence where an event judges some; `recorded` is the clock when the event was handed over to
+    be published, None before that. https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/recorded-time.md
+    """
 
     type: str
     subject: str
     data: dict[str, Any]
     id: str
     time: float
+    recorded: float | None = None
 
 
 Headers = list[tuple[str, bytes]]
@@ -96,16 +101,17 @@ def inability(subject: str, status: str, reason: str, *, begun: bool, at: float)
 
 def to_kafka(event: Event) -> tuple[bytes, bytes, Headers]:
     """Key, value and headers of the event's record."""
-    moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event.id.encode()),
         ("ce_source", SOURCE.encode()),
         ("ce_type", event.type.encode()),
         ("ce_subject", event.subject.encode()),
-        ("ce_time", moment.encode()),
+        ("ce_time", _moment(event.time)),
         ("content-type", _CONTENT_TYPE),
     ]
+    if event.recorded is not None:
+        headers.append(("ce_recordedtime", _moment(event.recorded)))
     return event.subject.encode(), msgspec.json.encode(event.data), headers
 
 
@@ -117,20 +123,30 @@ def from_kafka(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Eve
     if found.get("content-type", _CONTENT_TYPE).split(b";")[0].strip() != _CONTENT_TYPE:
         raise MalformedEvent(f"the event's data is {found['content-type']!r}, expected application/json")
     try:
-        moment = datetime.fromisoformat(found["ce_time"].decode())
-        if moment.tzinfo is None:
-            raise MalformedEvent(f"the event's time {moment.isoformat()} has no zone")
+        recorded = found.get("ce_recordedtime")
         return Event(
             type=found["ce_type"].decode(),
             subject=found["ce_subject"].decode(),
             data=_data.decode(value or b""),
             id=found["ce_id"].decode(),
-            time=moment.timestamp(),
+            time=_seconds(found["ce_time"]),
+            recorded=None if recorded is None else _seconds(recorded),
         )
     except KeyError as error:
         raise MalformedEvent(f"the event has no header {error.args[0]}") from error
     except UNREADABLE as error:
         raise MalformedEvent(f"the event cannot be read: {error}") from error
+
+
+def _moment(at: float) -> bytes:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
+
+
+def _seconds(moment: bytes) -> float:
+    found = datetime.fromisoformat(moment.decode())
+    if found.tzinfo is None:
+        raise MalformedEvent(f"the event's time {found.isoformat()} has no zone")
+    return found.timestamp()
 
 
 _data = msgspec.json.Decoder(dict[str, Any])

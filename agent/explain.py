@@ -20,6 +20,7 @@ from agent.events import Event, from_kafka
 from agent.flag_changes import without_own_changes
 from agent.flag_now import FlagNow, flag_now
 from agent.flag_state import FlagStatus
+from agent.in_order import in_order, made_at
 from agent.incidents import Known
 from agent.kafka import connection
 from streams.log import read_all_to_end
@@ -42,9 +43,9 @@ class NothingKnown(FlipbackError):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """An incident, or the newest trouble of a flag.
 
-    `now` is the flag's state, None where no executor has published it. `events` are in the order of time; `evidence` is
-    that of the command, None where nothing was commanded. `since` holds what came after `events`, without the
-    `folded` changes of verdicts between ok and unknown.
+    `now` is the flag's state, None where no executor has published it. `events` are in order, causes before effects;
+    `evidence` is that of the command, None where nothing was commanded. `since` holds what came after `events`, without
+    the `folded` changes of verdicts between ok and unknown.
     """
 
     subject: str
@@ -91,9 +92,11 @@ async def read_audit(config: Config) -> AuditLog:
             event = from_kafka(record.value, record.headers)
         except MalformedEvent:
             continue
+        if event.recorded is None:
+            event = msgspec.structs.replace(event, recorded=record.timestamp / 1000)
         # An event that was published twice, by a re-delivery or a second process, is one.
         found.setdefault(event.id, event)
-    return AuditLog(_sorted(found.values()), list(known.flags.values()))
+    return AuditLog(in_order(found.values()), list(known.flags.values()))
 
 
 def explain(
@@ -141,7 +144,7 @@ def _incident(log: Sequence[Event], own: Sequence[Event], incident: str) -> Expl
     around = list(_around(verdicts, first, last))
     begin = min([first, *(event.time for event in around)])
     found = [*own, *around, *_changes(log, subject, begin, last)]
-    return Explanation(subject=subject, incident=incident, evidence=_evidence(own), events=_sorted(found))
+    return Explanation(subject=subject, incident=incident, evidence=_evidence(own), events=in_order(found))
 
 
 def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanation:
@@ -154,11 +157,11 @@ def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanatio
         return _trouble(log, of, subject)
     flip = _telling(commands, of, now)
     found = _incident(log, [event for event in log if event.data.get("incident") == flip], flip)
-    end, seen = found.events[-1].time, {event.id for event in found.events}
+    end, seen = max(map(made_at, found.events)), {event.id for event in found.events}
     shared = [event for event in log if event.subject == events.AUTOMATION]
-    later = [event for event in [*of, *shared] if event.time >= end and event.id not in seen]
+    later = [event for event in [*of, *shared] if made_at(event) >= end and event.id not in seen]
     listed = [event for event in later if event.type not in _MINOR]
-    return msgspec.structs.replace(found, subject=subject, since=_sorted(listed), folded=len(later) - len(listed))
+    return msgspec.structs.replace(found, subject=subject, since=in_order(listed), folded=len(later) - len(listed))
 
 
 def _telling(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
@@ -185,13 +188,13 @@ def _trouble(log: Sequence[Event], of: Sequence[Event], subject: str) -> Explana
     incidents = {event.data["incident"] for event in found if "incident" in event.data}
     incident = incidents.pop() if len(incidents) == 1 else None
     found += _changes(log, subject, start, last)
-    return Explanation(subject=subject, incident=incident, evidence=_evidence(found), events=_sorted(found))
+    return Explanation(subject=subject, incident=incident, evidence=_evidence(found), events=in_order(found))
 
 
 def _changes(log: Sequence[Event], subject: str, begin: float, end: float) -> Iterator[Event]:
     """The changes of the flag between two times, and the last one before: when was it turned on, and by whom?"""
     kinds = (events.FLAG_CHANGED, events.FLAG_RESTORED)
-    changes = _sorted(event for event in log if event.subject == subject and event.type in kinds)
+    changes = in_order(event for event in log if event.subject == subject and event.type in kinds)
     yield from [event for event in changes if event.time < begin][-1:]
     yield from (event for event in changes if begin <= event.time <= end)
 
@@ -217,7 +220,7 @@ def _episode(of: Sequence[Event], end: float) -> float:
 def _evidence(found: Iterable[Event]) -> Evidence | None:
     """The evidence of the first command; of a person's that was given again, who gave it last and why."""
     first: Evidence | None = None
-    for event in _sorted(found):
+    for event in in_order(found):
         command = event.data.get("command")
         if event.type != events.COMMAND_RECEIVED or not isinstance(command, dict):
             continue
@@ -230,7 +233,3 @@ def _evidence(found: Iterable[Event]) -> Evidence | None:
 def _cause(event: Event) -> object:
     command = event.data.get("command")
     return command.get("cause") if isinstance(command, dict) else None
-
-
-def _sorted(found: Iterable[Event]) -> list[Event]:
-    return sorted({event.id: event for event in found}.values(), key=lambda event: event.time)

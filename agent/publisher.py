@@ -12,6 +12,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from agent import events, incidents
 from agent.events import Event, to_kafka
 from agent.flag_state import FlagStatus
@@ -43,7 +45,7 @@ class Publisher:
 
     def event(self, event: Event) -> asyncio.Future[None]:
         """Log an event and queue it for the audit log; the future is done when a broker has acknowledged it."""
-        key, value, headers = to_kafka(event)
+        key, value, headers = to_kafka(msgspec.structs.replace(event, recorded=time.time()))
         log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
         return self.outbox.put(Record(self._topics.events, value, key, headers=headers), importance(event))
 

@@ -14,6 +14,7 @@ from agent.events import Event
 from agent.incidents import Incident
 from detectors.evaluation import Transition
 from detectors.spec import TriggerSpec
+from detectors.state import BEFORE
 from streams.condition import Condition
 from streams.drift import Drift
 from streams.habits import Habit
@@ -32,6 +33,7 @@ _BAKE_TYPES = {"recovered": events.FLAG_RECOVERED, "unknown": events.FLAG_RECOVE
 def transition_event(spec: TriggerSpec, change: Transition) -> Event:
     """A trigger's verdict changed; the id follows from trigger, time and verdict, so a replay repeats it."""
     state = change.to.name.lower()
+    since = {} if change.begin == BEFORE else {"flag_since": change.begin}
     return Event(
         type=events.trigger_type(state),
         subject=events.subject_of(spec.environment, spec.flag),
@@ -45,6 +47,7 @@ def transition_event(spec: TriggerSpec, change: Transition) -> Event:
             "samples": change.samples,
             "reason": change.reason,
             "action": spec.action,
+            **since,
         },
         id=events.event_id("trigger", spec.environment, spec.flag, spec.name, str(change.t), state),
         time=float(change.t),

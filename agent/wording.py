@@ -51,7 +51,8 @@ def evidence_lines(seen: Evidence) -> Iterator[str]:
     yield from _by_variant(seen)
     names = f" ({', '.join(seen.instances)})" if seen.instances else ""
     yield f"from {seen.sources} instances{names}; {seen.age_s:.1f} s old when it fired"
-    yield f"true since {seen.fired_at - seen.first_true_at:.0f} s before it fired"
+    since = datetime.fromtimestamp(seen.first_true_at, UTC).strftime("%H:%M:%SZ")
+    yield f"true since {since}, for {seen.fired_at - seen.first_true_at:.0f} s when the command was given"
 
 
 def _by_variant(seen: Evidence) -> Iterator[str]:

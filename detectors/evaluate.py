@@ -70,6 +70,7 @@ class Evaluator:
         # With a control the factor; the threshold is that times the control's value.
         self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
+        self._proof = np.array([s.condition.proof for s in specs], dtype=bool)
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._looks = Looks(store)
         self._variants = UnreadVariants(specs, store)
@@ -201,6 +202,7 @@ class Evaluator:
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
         # Nothing is greater or less than nan, and where it stands there is a doubt.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)
+        beyond = breach & self._proof
         self._compare(own, control, threshold, breach)
         known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
@@ -235,6 +237,9 @@ class Evaluator:
             control,
             threshold,
             since,
+            self._begin.copy(),
+            self._proof,
+            beyond,
             self._gathered(),
             self._words,
         )

@@ -39,7 +39,10 @@ class Tier(IntEnum):
 
 
 class Transition(NamedTuple):
-    """Trigger number `trigger` changed what it says at `t`; `reason` is the arithmetic behind it."""
+    """Trigger number `trigger` changed what it says at `t`; `reason` is the arithmetic behind it.
+
+    `begin` is the first second of the flag's version that was judged, BEFORE where it has been so all along.
+    """
 
     t: int
     trigger: int
@@ -49,6 +52,7 @@ class Transition(NamedTuple):
     threshold: float
     samples: int
     reason: str
+    begin: int
 
 
 class Row(NamedTuple):
@@ -101,7 +105,9 @@ class Evaluation:
 
     `state` and `previous` hold values of `State`; `tier`, values of `Tier`, says what makes a trigger fire now;
     `threshold` is nan where the control has no value; `first_true_at` is t0 of what is held, moved on by the time spent
-    unknown. `control` is without doubt where none is compared with.
+    unknown. `begin` is the first second of the flag's version; `proof` says who judges by the evidence of single
+    seconds alone and shows the value of a window beside it, `beyond` whose such value is beyond the threshold.
+    `control` is without doubt where none is compared with.
     """
 
     t: int
@@ -114,6 +120,9 @@ class Evaluation:
     control: Measured
     threshold: Float
     first_true_at: Int
+    begin: Int
+    proof: Bool
+    beyond: Bool
     gathered: Gathered
     words: Words
 
@@ -150,24 +159,32 @@ class Evaluation:
     def transitions(self) -> Sequence[Transition]:
         """What changed since the evaluation before, by number of the trigger."""
         changed = np.flatnonzero(self.previous != self.state)
-        numbers = (a[changed].tolist() for a in (self.previous, self.state, self.value, self.threshold, self.samples))
+        columns = (self.previous, self.state, self.value, self.threshold, self.samples, self.begin)
+        numbers = (column[changed].tolist() for column in columns)
         return [
-            Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i))
-            for i, before, state, value, threshold, samples in zip(changed.tolist(), *numbers, strict=True)
+            Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i), begin)
+            for i, before, state, value, threshold, samples, begin in zip(changed.tolist(), *numbers, strict=True)
         ]
 
     def rows(self) -> Iterator[Row]:
         """Every trigger in order, for people to read."""
         numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
-        judged = (self.own.judged | self.control.judged).tolist()
+        worded = (self.own.judged | self.control.judged | self.beyond).tolist()
         for i, (state, value, threshold, samples) in enumerate(zip(*numbers, strict=True)):
             yield Row(
                 _STATES[state],
                 None if isnan(value) else value,
                 None if isnan(threshold) else threshold,
                 samples,
-                "" if state == _OK and not judged[i] else self.reason(i),
+                "" if state == _OK and not worded[i] else self.reason(i),
             )
+
+    @cached_property
+    def anew(self) -> Bool:
+        """Whose verdict is on what came since the flag changed, while the value is of a window that reaches further
+        back: what is gathered second by second begins anew with a flag's version, a window does not."""
+        found: Bool = self.proof & (self.t - self.own.window < self.begin)
+        return found
 
     def reason(self, i: int) -> str:
         """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok.
@@ -214,7 +231,7 @@ class Evaluation:
         spec, state = self.specs[i], int(self.state[i])
         condition = spec.condition
         if state == _OK:
-            return ""
+            return self._not_proven(i) if self.beyond[i] else ""
         if self.tier[i] in (Tier.FAST, Tier.PROOF):
             return self._gathered(i)
         if state == _FIRING and self.tier[i] == Tier.NONE:
@@ -228,6 +245,13 @@ class Evaluation:
 
     def _compared(self, i: int, op: str) -> str:
         return compared(self.specs[i].condition.label, float(self.value[i]), op, float(self.threshold[i]))
+
+    def _not_proven(self, i: int) -> str:
+        """Why it is ok although the value that is shown is beyond the threshold."""
+        if self.anew[i]:
+            changed, seconds = clock(int(self.begin[i])), int(self.own.window[i])
+            return f"judged anew since the flag changed at {changed}, the value is of the last {seconds} s"
+        return f"not proven: evidence {self.gathered.evidence[i]:.4g} < {self.gathered.bound[i]:.4g} nats"
 
     def _gathered(self, i: int) -> str:
         condition, found = self.specs[i].condition, self.gathered

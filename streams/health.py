@@ -24,7 +24,8 @@ class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `unknown_since` is the event time since when it is unknown, or ok without some instances, while its flag is in use,
     None where it is not; one that is known again keeps it until that is trusted (`streams.standing`). `told` says that
-    an inability was announced for that.
+    an inability was announced for that. `judged_since` is the event time since when the verdict counts evidence, as the
+    flag changed then, where `value` is of a window that reaches further back.
     """
 
     flag: str
@@ -37,6 +38,7 @@ class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     unknown_since: int | None = None
     told: bool = False
+    judged_since: int | None = None
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):

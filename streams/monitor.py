@@ -38,6 +38,7 @@ from streams.observer import Observer, flip_wants
 from streams.partials import Batch, decode_all
 from streams.room import MOST_BYTES
 from streams.standing import Standing, StandingUnknown
+from streams.trigger_rows import unknown_rows, verdict_rows
 from streams.unattributed import LOOKED_BACK, Unattributed, by_topic
 
 _logger = logging.getLogger(__name__)
@@ -366,50 +367,12 @@ class Shard:
 
     def triggers(self) -> list[TriggerHealth]:
         """The verdict of every trigger as dashboards read it."""
-        if self.verdicts is None:
-            return []
-        return [
-            TriggerHealth(
-                flag=spec.flag,
-                trigger=spec.name,
-                scope=str(spec.scope),
-                state=row.state,
-                value=row.value,
-                threshold=row.threshold,
-                samples=row.samples,
-                reason=row.reason,
-                unknown_since=None if since == BEFORE else since,
-                told=told,
-            )
-            for spec, row, since, told in zip(
-                self._specs,
-                self.verdicts.rows(),
-                self.standing.since.tolist(),
-                self.standing.announced.tolist(),
-                strict=True,
-            )
-        ]
+        return [] if self.verdicts is None else verdict_rows(self.verdicts, self.standing)
 
     def unknown_health(self, now: Now) -> Health:
         """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
         condition = self.condition(now)
-        triggers = [
-            TriggerHealth(
-                s.flag,
-                s.name,
-                str(s.scope),
-                "unknown",
-                None,
-                None,
-                0,
-                condition.detail,
-                None if since == BEFORE else since,
-                told,
-            )
-            for s, since, told in zip(
-                self._specs, self.standing.since.tolist(), self.standing.announced.tolist(), strict=True
-            )
-        ]
+        triggers = unknown_rows(self._specs, self.standing, condition.detail)
         return health(
             max(self._next or 0, self._published or 0),
             self.partition,

@@ -60,6 +60,7 @@ def command(what: str, path: Path, as_json: bool) -> int:
 
 
 def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[str]:
+    from agent.in_order import made_at
     from agent.wording import evidence_lines, flag_line
 
     undo = {name: f"flipback restore {name} -c {shlex.quote(str(path))} --reason ..." for name in found.incidents}
@@ -71,15 +72,15 @@ def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[st
             lines.append(f"  undo: {undo[now.incident]}")
     if not found.events:
         return [*lines, f"{found.subject}: the audit log has nothing of it: no trigger of it has changed its verdict"]
-    begin = found.events[0].time
+    begin = made_at(found.events[0])
     head = f"{found.subject}, from {_clock(begin)}"
     lines.append(head if found.incident is None else f"{head}, incident {found.incident}")
     lines += [f"  another incident: {name}" for name in found.incidents if name != found.incident]
     if found.evidence is not None:
         lines += ["evidence", *(f"  {line}" for line in evidence_lines(found.evidence))]
-    lines += ["what happened", *_timeline(found.events, found.subject, begin)]
+    lines += ["what happened", *timeline(found.events, found.subject, begin)]
     if found.since:
-        lines += ["since then", *_timeline(found.since, found.subject, begin)]
+        lines += ["since then", *timeline(found.since, found.subject, begin)]
     if found.folded:
         lines.append(f"later changes of verdicts between ok and unknown: {found.folded}")
     known = None if now is None else now.incident
@@ -88,12 +89,19 @@ def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[st
     return [*lines, *(f"put it back with: {undo[name]}" for name in offered if now is None)]
 
 
-def _timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
+def timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
+    from agent.in_order import is_verdict, made_at
     from agent.wording import sentence
 
     for event in events:
         whom = "" if event.subject == subject else f"{event.subject}: "
-        yield f"  {event.time - begin:+9.3f} s  {whom}{sentence(event)}"
+        # A verdict is made when its second is complete, some seconds later.
+        until = f", evidence up to {_time(event.time)}" if is_verdict(event) else ""
+        yield f"  {made_at(event) - begin:+9.3f} s  {whom}{sentence(event)}{until}"
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%SZ")
 
 
 def _clock(at: float) -> str:

@@ -100,7 +100,7 @@ def command(path: Path, as_json: bool) -> int:
     click.echo("triggers")
     metrics = {(spec.flag, spec.name): spec.condition.label for spec in config.trigger_specs()}
     for trigger in status.triggers:
-        click.echo(f"  {_trigger(trigger, metrics.get((trigger.flag, trigger.trigger), ''))}")
+        click.echo(f"  {trigger_line(trigger, metrics.get((trigger.flag, trigger.trigger), ''))}")
     found = sorted(listed(status), reverse=True)[:SHOWN_INCIDENTS]
     click.echo("incidents" if found else "incidents  none")
     for at, line in found:
@@ -128,7 +128,7 @@ def overdue(member: Member) -> str:
     )
 
 
-def _trigger(trigger: TriggerHealth, metric: str) -> str:
+def trigger_line(trigger: TriggerHealth, metric: str) -> str:
     """A trigger in a line, its numbers in the unit of `metric`, which is empty where the file does not know it."""
     from detectors.units import shown
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,9 @@ def test_an_event_comes_out_of_kafka_as_it_went_in(data: dict[str, object], subj
     key, value, headers = to_kafka(event)
     assert key == subject.encode()
     assert from_kafka(value, headers) == event
+    recorded = msgspec.structs.replace(event, recorded=event.time + 2)
+    _, value, headers = to_kafka(recorded)
+    assert from_kafka(value, headers) == recorded
 
 
 def test_a_record_is_what_the_binding_asks_for() -> None:

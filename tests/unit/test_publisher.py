@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
@@ -50,6 +51,21 @@ def publisher(broker: Broker) -> tuple[Publisher, list[float]]:
 async def turns() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_an_event_says_when_it_was_made_however_long_it_waits_for_the_topic(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = publisher(broker)
+    broker.away = True
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_102.5)
+    made.event(EVENT)
+    await turns()
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_200.0)
+    broker.away = False
+    await turns()
+    (event,) = broker.events()
+    assert (event.time, event.recorded) == (EVENT.time, 1_700_000_102.5)
 
 
 async def test_an_audit_topic_that_takes_nothing_is_an_inability_in_the_log_and_in_readyz_and_told_once(
