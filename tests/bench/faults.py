@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 from tests.places import place
-from tests.unit import test_backend_faults as faults
-from tests.unit.test_backend_faults import CASES, FAULTY, Case, Desk
+from tests.unit.test_backend_faults import CASES, FAULTY, Case, Desk, order
 
 BUDGET_S = 5.0
 
@@ -22,9 +21,9 @@ async def measured(kind: str, case: Case) -> tuple[str, float]:
     """The outcome of a flip and the seconds until it was known and told."""
     with tempfile.TemporaryDirectory(prefix="flipback-bench-") as directory:
         async with place(kind, Path(directory)) as at:
-            desk = Desk(at, Path(directory) / "ledger")
+            desk = Desk(at, Path(directory) / "ledger", BUDGET_S)
             raw = await desk.command()
-            faults.order(desk, *case.faults)
+            order(desk, *case.faults)
             start = time.perf_counter()
             result = await desk.execute(raw)
             took = time.perf_counter() - start
@@ -33,7 +32,6 @@ async def measured(kind: str, case: Case) -> tuple[str, float]:
 
 
 def main(kinds: list[str]) -> int:
-    faults.BUDGET_S = BUDGET_S
     worst = 0.0
     for kind in kinds or [kind for kind in FAULTY if not kind.startswith("unleash")]:
         for case in CASES:
