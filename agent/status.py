@@ -18,7 +18,7 @@ from agent.heartbeats import Member, members_of
 from agent.incidents import Aftermath, CommandResult, Incident, Known
 from agent.kafka import connection
 from streams.condition import shortened
-from streams.health import Health, TriggerHealth
+from streams.health import Health, TriggerHealth, WithoutFlag
 from streams.health import decoder as health_decoder
 from streams.log import read_all_to_end
 from streams.topics import Topics, describe
@@ -61,6 +61,12 @@ class Status:
             (trigger for shard in self.shards.values() for trigger in shard.triggers),
             key=lambda trigger: (trigger.flag, trigger.trigger),
         )
+
+    @property
+    def without_flag(self) -> list[WithoutFlag]:
+        """The flags that a notable part of the requests does not carry; those whose requests fail first."""
+        found = (one for shard in self.shards.values() for one in shard.without_flag)
+        return sorted(found, key=lambda one: (not one.failing, -one.share, one.service, one.flag))
 
     @property
     def unjudged(self) -> list[int]:

@@ -12,6 +12,7 @@ from agent.backends.contract import FlagRef
 from agent.config import Config
 from agent.kafka import connection
 from agent.recorded import Counts, lost, unmatched
+from agent.unflagged import unflagged_in
 from agent.unread_fields import unread_fields
 from detectors.cells import CACHE_LOOKUPS, LATENCY_COUNT, REQUESTS, Scope
 from detectors.missing import MOST_MISSING
@@ -81,6 +82,9 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
             yield Look("samples", True, f"{name} (the flag is safe now)")
     problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
     problems += unread_fields(specs, whole.counts, whole.unread)
+    # Part of the traffic may never ask for the flag: it is shown, and stops nothing.
+    for note in unflagged_in(specs, whole.counts, whole.unread):
+        yield Look("samples", True, note)
     for problem in problems:
         yield Look("samples", False, problem)
     if not problems:

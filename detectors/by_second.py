@@ -1,7 +1,7 @@
 """Some counts of every scope second by second, over the last seconds: the one question that sums do not answer.
 
 Read from the log of a window, a minute of one flag took 0.4 ms; with many flips looked after at once that was a third
-of what happened while a flag was turned back. Here it takes 10 us, and 960 bytes a scope for two columns of a minute.
+of what happened while a flag was turned back. Here it takes 10 us, and 480 bytes a scope for a column of a minute.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detectors.by_instance import MAX_INSTANCES, counts_of, instances_of
 from detectors.by_second import BySecond
-from detectors.cells import COUNTS, LATE, LATENCY_COUNT, REQUESTS, Cells, Scope
+from detectors.cells import COUNTS, ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REQUESTS, Cells, Scope
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
 from detectors.seconds import Int, Second, collect
 from detectors.slots import K, Slots, looked_up, present, used_of
@@ -210,8 +210,9 @@ class WindowStore:
             row_of[slots] = np.arange(len(slots))
             self._windows[seconds] = Window(seconds, columns, len(slots), timed, row_of)
         self._longest = max(self._windows)
-        self.by_second = BySecond(display, (REQUESTS, LATE), max_scopes)
-        """Requests and late samples of each slot in each second of the display window."""
+        self.by_second = BySecond(display, (REQUESTS, LATE, ERRORS, NO_OUTCOME), max_scopes)
+        """Of each slot in each second of the display window: requests, those of them that failed, those that do not say
+        how they ended, and late samples."""
         self.unread = UnreadSums()
         """Values that could not be read."""
         # What no trigger looks at is kept as long as it is shown.

@@ -41,6 +41,22 @@ class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     judged_since: int | None = None
 
 
+class WithoutFlag(msgspec.Struct, frozen=True):
+    """Of a service's requests of the last minute `share` (0 to 1) carry no such flag, and are in no variant of it.
+
+    Of these `failed` (0 to 1) failed, of the others `others_failed`; null where nothing tells. `failing`: far more of
+    them than of the others.
+    """
+
+    environment: str
+    service: str
+    flag: str
+    share: float
+    failed: float | None
+    others_failed: float | None
+    failing: bool
+
+
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Second `[time - 1, time)` of a partials partition, published `at` (Unix seconds).
 
@@ -50,7 +66,8 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     `counts` holds a list a name of `detectors.cells.COUNTS`, `latency` one a quantile, in milliseconds, null where
     nothing was timed. `sources` counts the instances seen in each scope. `unread` holds, by telemetry topic, how many
     samples of the last minute were received, and of how many of these not even the service could be read, where there
-    are any. `never_seen` are the scopes of triggers of which no sample was ever seen.
+    are any. `never_seen` are the scopes of triggers of which no sample was ever seen. `without_flag` are the flags of
+    `@variant` triggers that a notable part of the requests does not carry (`detectors.unflagged`), 20 at most.
     """
 
     version: int
@@ -66,6 +83,7 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     triggers: list[TriggerHealth]
     unread: dict[str, tuple[int, int]] = {}
     never_seen: list[str] = []
+    without_flag: list[WithoutFlag] = []
 
 
 encoder = msgspec.json.Encoder()
@@ -83,12 +101,13 @@ def health(
     detail: str = "",
     unread: Mapping[str, tuple[int, int]] | None = None,
     never_seen: Sequence[str] = (),
+    without_flag: Sequence[WithoutFlag] = (),
 ) -> Health:
     """Describe the second before `time`; a scope that stands more than once in `cells` (one a source) is summed."""
     if cells is None or not len(cells):
         empty: dict[str, list[Any]] = {name: [] for name in QUANTILES}
         none: dict[str, list[int]] = {name: [] for name in COUNTS}
-        told = list(triggers), dict(unread or {}), list(never_seen)
+        told = list(triggers), dict(unread or {}), list(never_seen), list(without_flag)
         return Health(VERSION, time, at, partition, status, detail, [], none, empty, [], *told)
     present, row = np.unique(cells.scope, return_inverse=True)
     counts = np.zeros((len(present), len(COUNTS)), dtype=np.int64)
@@ -113,6 +132,7 @@ def health(
         triggers=list(triggers),
         unread=dict(unread or {}),
         never_seen=list(never_seen),
+        without_flag=list(without_flag),
     )
 
 

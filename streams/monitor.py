@@ -29,6 +29,7 @@ from streams.clock import Now, instant
 from streams.condition import Condition
 from streams.drift import Drift
 from streams.evidence import Evidence, Gather, fresh_wants
+from streams.flag_coverage import Coverage
 from streams.freshness import LIVE, Limits, ahead_of, condition, judged
 from streams.habits import Habit, Habits, habit_wants
 from streams.health import Health, TriggerHealth, health
@@ -138,6 +139,7 @@ class Shard:
         self.store = WindowStore(wanted, max_scopes=self._max_scopes, measures=measures(self._specs))
         self._evaluator = Evaluator(self._specs, self.store)
         self.observer = Observer(self._specs, self.store)
+        self._coverage = Coverage(self._specs, self.store)
         self._gather = Gather(self._specs, self.store, self.observer)
         self._habits = Habits(self._watched, self.store) if self._watched else None
 
@@ -322,6 +324,7 @@ class Shard:
                 detail=condition.detail,
                 unread=by_topic(unread),
                 never_seen=self._never_seen(),
+                without_flag=self._coverage.at(t, self.merge.overflow),
             )
         ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []

@@ -41,6 +41,7 @@ def command(path: Path, as_json: bool) -> int:
     from agent.deployment import look
     from agent.ledger_identity import separate_ledgers
     from agent.status import read_status
+    from agent.unflagged import sentence
     from streams.errors import TopicError
 
     config = load(path)
@@ -58,6 +59,7 @@ def command(path: Path, as_json: bool) -> int:
     problems, shown = status.problems, status.incidents[:SHOWN_INCIDENTS]
     separate = separate_ledgers(members)
     notes = [*(overdue(one) for one in members if one.quiet), *([] if separate is None else [separate])]
+    notes += map(sentence, status.without_flag)
     exit_status, rules = 0 if arming.armed else 1, rules_hash(config)
     if as_json:
         body = {
@@ -74,6 +76,7 @@ def command(path: Path, as_json: bool) -> int:
             "evidence_until": status.evidence_until,
             "flags": status.flags,
             "triggers": status.triggers,
+            "without_flag": status.without_flag,
             "incidents": shown,
             "results": [status.results[incident.id] for incident in shown if incident.id in status.results],
             "orders": status.orders[:SHOWN_INCIDENTS],
