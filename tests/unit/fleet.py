@@ -16,6 +16,7 @@ from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
 from agent.result import ExecutionResult
 from tests.unit.fake_backend import FakeBackend
+from tests.unit.pace import AMPLE
 from tests.unit.test_executor import KEY, command
 
 WITHIN = 600.0
@@ -34,7 +35,6 @@ class Fleet:
         backends: Mapping[str, FakeBackend] | None = None,
         watch: FlagWatch | None = None,
         now: float = 1001.0,
-        budget_s: float = 2.0,
     ) -> None:
         self.names = [f"f{n}" for n in range(size)]
         self.backends = dict(backends or {name: FakeBackend() for name in self.names})
@@ -61,11 +61,12 @@ class Fleet:
             emit=self._emit,
             now=lambda: self.now,
             cooldown_s=0.0,
-            budget_s=budget_s,
+            budget_s=AMPLE.whole_s,
         )
-        self.executor._disk._limit_s = max(2.0, budget_s / 5)
+        # A busy machine is no slow disk.
+        self.executor._disk._limit_s = 30.0
 
-    def reborn(self, budget_s: float = 2.0) -> Fleet:
+    def reborn(self) -> Fleet:
         """The next process on the same disk, to which the flags' states have been published."""
         return Fleet(
             self.directory,
@@ -75,7 +76,6 @@ class Fleet:
             backends=self.backends,
             watch=self.watch,
             now=self.now,
-            budget_s=budget_s,
         )
 
     async def _emit(self, event: Event) -> None:

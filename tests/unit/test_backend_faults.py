@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tenacity import RetryCallState
 
-from agent import events, flip
+from agent import events
 from agent.allowlist import ManagedFlag
 from agent.automation import Automation
 from agent.backends.contract import Cas, Outcome
@@ -27,32 +26,19 @@ from agent.events import Event
 from agent.executor import Executor
 from agent.fakes.faults import parse
 from agent.flag_state import FlagWatch
-from agent.flip import Budget
 from agent.ledger import Ledger
 from agent.result import ExecutionResult
 from tests.places import PLACES, REF, Place
 from tests.places import place as at_place
+from tests.unit.pace import AMPLE, Pace, Time
 from tests.unit.test_executor import EVIDENCE, KEY
 
-
-class Time(NamedTuple):
-    """What a flip may take, and a single call of it, in seconds; and how often it tries, for ever if that is 0."""
-
-    whole_s: float
-    call_s: float
-    tries: int = 0
-
-
-AMPLE = Time(30.0, 30.0)
-"""For all that ends by itself, however busy the machine is."""
-SOME_TRIES = Time(30.0, 30.0, tries=5)
-"""For a fault that lasts. The budget ends by the number of tries: what would be waited for is longer than the rest."""
-ONE_HANG = Time(30.0, 0.5)
+SOME_TRIES = Time(tries=5)
+"""For a fault that lasts."""
+ONE_HANG = Time(call_s=0.5)
 """The call that hangs ends soon; another call that takes as long is asked again."""
-HANGS = Time(2.0, 0.4)
+HANGS = Time(whole_s=2.0, call_s=0.4)
 """For what hangs for ever, where a call that is late changes nothing."""
-
-JITTER = flip._jitter
 
 FAULTY = [kind for kind in PLACES if kind != "flagd-file"]
 """A file has faults of its own: tests/unit/test_flagd_file.py."""
@@ -106,12 +92,13 @@ CASES = [
 
 
 class Desk:
-    """An executor on a place."""
+    """An executor on a place; `pace` is set by the fixture."""
+
+    pace: Pace
 
     def __init__(self, place: Place, directory: Path, budget_s: float = AMPLE.whole_s) -> None:
         self.place = place
         self.told: list[Event] = []
-        self.time = AMPLE
         self.executor = Executor(
             [ManagedFlag(REF.flag, REF.environment, "shop", "there", "off")],
             {"there": place.backend},
@@ -145,9 +132,6 @@ class Desk:
         )
         return sign(made, KEY)
 
-    def wait(self, call: RetryCallState) -> float:
-        return JITTER(call) if call.attempt_number != self.time.tries else self.time.whole_s
-
     async def execute(self, raw: bytes) -> ExecutionResult:
         # Not a measurement: what hangs must not hang the caller.
         async with asyncio.timeout(60):
@@ -158,8 +142,7 @@ class Desk:
 async def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     async with at_place(request.param, tmp_path) as place:
         desk = Desk(place, tmp_path / "ledger")
-        monkeypatch.setattr(Budget, "of", lambda _: Budget(time.monotonic() + desk.time.whole_s, desk.time.call_s))
-        monkeypatch.setattr(flip, "_jitter", lambda call: desk.wait(call))
+        desk.pace = Pace(monkeypatch)
         yield desk
         desk.executor.close()
 
@@ -176,7 +159,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
 ) -> None:
     raw = await desk.command()
     order(desk, *case.faults)
-    desk.time = case.time
+    desk.pace.time = case.time
     result = await desk.execute(raw)
     compares = desk.place.backend.capabilities.cas is not Cas.NONE
     assert result.outcome in case.outcomes + (() if compares else case.blind), result
@@ -191,7 +174,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
     assert desk.place.faults is not None
     desk.place.faults.clear()
     # Of a lie that is in the ledger, only the end of the budget makes an end.
-    desk.time = SOME_TRIES
+    desk.pace.time = SOME_TRIES
     again = await desk.execute(raw)
     if compares:
         assert again.outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
@@ -225,11 +208,11 @@ async def test_a_write_that_fails_at_what_it_asks_first_says_that_nothing_was_wr
 async def test_a_persons_change_during_an_outage_is_left_alone(desk: Desk) -> None:
     raw = await desk.command()
     order(desk, "write:status=503,times=0")
-    desk.time = SOME_TRIES
+    desk.pace.time = SOME_TRIES
     assert not (await desk.execute(raw)).final
     assert desk.place.faults is not None
     desk.place.faults.clear()
-    desk.time = AMPLE
+    desk.pace.time = AMPLE
     await desk.place.edit("beta")
     before = await desk.place.content()
     assert (await desk.execute(raw)).outcome is Outcome.CONFLICT

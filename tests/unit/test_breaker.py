@@ -19,6 +19,7 @@ from agent.errors import Permission
 from agent.ledger import Ledger
 from tests.unit.fake_backend import Fault
 from tests.unit.fleet import WITHIN, Fleet
+from tests.unit.pace import Pace, Time
 from tests.unit.test_cli_flip import CONFIG
 from tests.unit.test_executor import KEY
 
@@ -173,7 +174,10 @@ async def test_a_flag_that_could_not_be_written_holds_no_place_and_is_counted_wh
     assert fleet.written == ["f1"]
 
 
-async def test_a_flag_whose_command_is_sent_again_counts_while_it_is_written(tmp_path: Path) -> None:
+async def test_a_flag_whose_command_is_sent_again_counts_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.2))
     fleet = Fleet(tmp_path, 2, 1)
     fleet.backends["f0"].faults["apply"] = [Permission("403"), Fault.HANG_AFTER]
     assert not (await fleet.flip("f0")).final
@@ -239,7 +243,8 @@ async def test_a_write_that_a_crash_left_without_a_record_counts_before_and_afte
     assert await halted(reborn, "f1")
 
 
-async def test_a_write_of_which_nobody_knows_counts(tmp_path: Path) -> None:
+async def test_a_write_of_which_nobody_knows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pace(monkeypatch, Time(tries=3))
     fleet = Fleet(tmp_path, 2, 1)
     fleet.backends["f0"].faults["apply"] = [Fault.LIE]
     assert (await fleet.flip("f0")).outcome is Outcome.AMBIGUOUS
@@ -247,7 +252,10 @@ async def test_a_write_of_which_nobody_knows_counts(tmp_path: Path) -> None:
     assert await halted(fleet, "f1")
 
 
-async def test_a_halt_in_the_middle_of_a_flip_stops_a_second_attempt_and_not_the_reading_back(tmp_path: Path) -> None:
+async def test_a_halt_in_the_middle_of_a_flip_stops_a_second_attempt_and_not_the_reading_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.05))
     fleet = Fleet(tmp_path, 2, 2)
     fleet.backends["f0"].faults["apply"] = [Fault.HANG]
     flip = asyncio.create_task(fleet.flip("f0"))
@@ -304,7 +312,7 @@ async def test_a_halt_that_could_not_be_told_is_told_later(tmp_path: Path, monke
 
 
 async def test_a_process_that_stands_still_with_the_lock_is_named_and_a_person_is_not_kept(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, 2, 2, budget_s=10.0)
+    fleet = Fleet(tmp_path, 2, 2)
     with Automation(tmp_path).locked():
         result = await fleet.flip("f0")
         assert (result.outcome, result.final) == (Outcome.REJECTED, False)

@@ -27,6 +27,7 @@ from agent.restore import orders
 from agent.result import ExecutionResult
 from agent.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
+from tests.unit.pace import AMPLE, Pace, Time
 
 KEY = PrivateKey(Ed25519PrivateKey.generate())
 REF = FlagRef("new-checkout", "production")
@@ -72,7 +73,7 @@ def signed(**changes: object) -> bytes:
 class Desk:
     """An executor and all that it works with."""
 
-    def __init__(self, directory: Path, backend: FakeBackend | None = None, budget_s: float = 5.0) -> None:
+    def __init__(self, directory: Path, backend: FakeBackend | None = None) -> None:
         self.backend = backend or FakeBackend()
         self.now = 1001.0
         self.told: list[Event] = []
@@ -90,10 +91,10 @@ class Desk:
             emit=self.emit,
             now=lambda: self.now,
             cooldown_s=COOLDOWN,
-            budget_s=budget_s,
+            budget_s=AMPLE.whole_s,
         )
-        # However short the time for the backend is, a busy machine is no slow disk.
-        self.executor._disk._limit_s = 5.0
+        # A busy machine is no slow disk.
+        self.executor._disk._limit_s = 30.0
 
     async def emit(self, event: Event) -> None:
         _, value, headers = to_kafka(event)
@@ -390,8 +391,11 @@ async def test_a_look_at_a_flag_waits_for_a_flip_and_sees_its_end(desk: Desk) ->
 
 
 @pytest.mark.parametrize("fault", [Fault.DROP_AFTER, Fault.HANG_AFTER])
-async def test_a_write_whose_answer_was_lost_is_found_by_reading_back(tmp_path: Path, fault: str) -> None:
-    desk = Desk(tmp_path, budget_s=1.0)
+async def test_a_write_whose_answer_was_lost_is_found_by_reading_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.05))
+    desk = Desk(tmp_path)
     desk.backend.faults["apply"] = [fault]
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     assert desk.backend.calls.count("apply") == 1
@@ -400,8 +404,11 @@ async def test_a_write_whose_answer_was_lost_is_found_by_reading_back(tmp_path: 
 
 @pytest.mark.parametrize("cas", [Cas.NATIVE, Cas.LOCAL])
 @pytest.mark.parametrize("fault", [Transient("503"), Fault.HANG])
-async def test_a_write_that_did_not_land_is_made_again(tmp_path: Path, fault: str | Transient, cas: Cas) -> None:
-    desk = Desk(tmp_path, FakeBackend(cas=cas), budget_s=1.0)
+async def test_a_write_that_did_not_land_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | Transient, cas: Cas
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.05))
+    desk = Desk(tmp_path, FakeBackend(cas=cas))
     desk.backend.faults["apply"] = [fault]
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     assert desk.backend.calls == ["snapshot", "apply", "verify", "apply", "verify"]
@@ -420,8 +427,11 @@ async def test_without_compare_and_set_a_doubtful_write_is_not_made_again(tmp_pa
     assert "a second one is not safe" in result.detail
 
 
-async def test_a_write_that_was_confirmed_and_cannot_be_seen_is_ambiguous_and_never_repeated(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, budget_s=0.5)
+async def test_a_write_that_was_confirmed_and_cannot_be_seen_is_ambiguous_and_never_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(tries=3))
+    desk = Desk(tmp_path)
     desk.backend.faults["apply"] = [Fault.LIE]
     result = await desk.execute(signed())
     assert result.outcome is Outcome.AMBIGUOUS
@@ -472,10 +482,13 @@ async def test_what_never_reached_the_backend_is_sent_again_without_a_read_back(
 
 
 @pytest.mark.parametrize("operation", ["snapshot", "apply", "verify"])
-async def test_a_backend_that_hangs_leaves_an_outcome_within_the_budget(tmp_path: Path, operation: str) -> None:
-    desk = Desk(tmp_path, budget_s=0.3)
+async def test_a_backend_that_hangs_leaves_an_outcome_within_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.05, tries=3))
+    desk = Desk(tmp_path)
     desk.backend.faults[operation] = [Fault.HANG] * 100
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         result = await desk.execute(signed())
     expected = Outcome.REJECTED if operation == "snapshot" else Outcome.AMBIGUOUS
     assert (result.outcome, result.final) == (expected, False)
@@ -495,7 +508,7 @@ async def test_a_throttled_backend_is_given_the_time_it_asks_for(desk: Desk) -> 
 @pytest.mark.parametrize("operation", ["snapshot", "apply"])
 async def test_a_backend_that_asks_for_more_time_than_there_is_is_given_up_at_once(desk: Desk, operation: str) -> None:
     desk.backend.faults[operation] = [Throttled("429", 60.0)]
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(20):
         result = await desk.execute(signed())
     assert (result.outcome, result.final) == (Outcome.REJECTED, False)
     assert desk.types[-1] == events.INABILITY
@@ -526,8 +539,11 @@ async def test_an_unfinished_command_is_not_written_after_it_expired(desk: Desk)
     assert desk.backend.writes == []
 
 
-async def test_an_unfinished_command_that_was_written_is_finished_after_it_expired(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, budget_s=0.3)
+async def test_an_unfinished_command_that_was_written_is_finished_after_it_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(call_s=0.05, tries=3))
+    desk = Desk(tmp_path)
     desk.backend.faults["apply"] = [Fault.HANG_AFTER]
     desk.backend.faults["verify"] = [Fault.HANG] * 100
     assert (await desk.execute(signed())).outcome is Outcome.AMBIGUOUS
@@ -573,8 +589,11 @@ def by_hand(by: str, reason: str, at: float) -> bytes:
     return signed(trigger=BY_HAND, evidence=seen, issued_at=at)
 
 
-async def test_an_order_that_is_given_again_before_it_is_done_keeps_each_persons_reason(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, budget_s=0.3)
+async def test_an_order_that_is_given_again_before_it_is_done_keeps_each_persons_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(tries=3))
+    desk = Desk(tmp_path)
     desk.backend.faults["apply"] = [Fault.LIE]
     first, second = by_hand("ann", "customers call", 1000.0), by_hand("bob", "still broken", 1000.5)
     third = by_hand("cem", "please", 1000.75)

@@ -34,6 +34,7 @@ from agent.executor import Executor
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
 from tests.unit.flagd import REF, fixtures, soon
+from tests.unit.pace import AMPLE, Pace, Time
 from tests.unit.test_executor import KEY, command
 
 TEXT = (
@@ -181,6 +182,7 @@ def test_attributes_of_a_file_and_its_directory_are_read_where_the_file_system_h
 async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_tried(
     backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
+    Pace(monkeypatch, Time(tries=3))
     told: list[Event] = []
 
     async def emit(event: Event) -> None:
@@ -197,7 +199,7 @@ async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_trie
         emit=emit,
         now=lambda: 1001.0,
         cooldown_s=60.0,
-        budget_s=1.0,
+        budget_s=AMPLE.whole_s,
     )
     version = (await executor.look(REF.flag, REF.environment)).version
     raw = sign(command(flag_version=version), KEY)

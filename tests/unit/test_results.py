@@ -175,7 +175,7 @@ async def test_a_command_that_is_refused_is_told_with_its_time_and_bytes(desk: D
 
 
 async def test_a_hanging_backend_of_one_flag_holds_up_no_other(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, 2, 2, budget_s=60.0)
+    fleet = Fleet(tmp_path, 2, 2)
     fleet.backends["f0"].faults["snapshot"] = [Fault.HANG]
     flip = asyncio.create_task(fleet.flip("f0"))
     while not fleet.backends["f0"].calls:

@@ -19,6 +19,7 @@ from agent.ledger import Ledger
 from agent.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.fleet import Fleet
+from tests.unit.pace import Pace, Time
 from tests.unit.test_executor import DONE, Desk, command, signed
 from tests.unit.test_ledger import SNAPSHOT, event, opened
 
@@ -88,7 +89,10 @@ async def test_a_flag_whose_write_was_given_up_is_flipped_by_a_fresh_command(tmp
     assert found.round == 1
 
 
-async def test_a_flag_whose_confirmed_write_was_given_up_is_left_to_a_person(tmp_path: Path) -> None:
+async def test_a_flag_whose_confirmed_write_was_given_up_is_left_to_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pace(monkeypatch, Time(tries=3))
     desk = Desk(tmp_path)
     lost(desk)
     desk.backend.faults["apply"] = [Fault.LIE]
@@ -104,10 +108,10 @@ async def test_a_flag_whose_confirmed_write_was_given_up_is_left_to_a_person(tmp
 
 @pytest.mark.parametrize("error", [Throttled("slow down", 99.0), Permission("403"), Unsent("refused")])
 async def test_an_attempt_that_has_certainly_failed_is_no_doubt_however_often_it_is_made(
-    tmp_path: Path, error: BackendError
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BackendError
 ) -> None:
-    # A step of the ledger may take a fifth of it.
-    desk = Desk(tmp_path, budget_s=2.0)
+    Pace(monkeypatch, Time(tries=3))
+    desk = Desk(tmp_path)
     desk.backend.faults["apply"] = [error] * 100_000
     sizes = []
     for _ in range(4):
@@ -211,11 +215,11 @@ async def test_what_reads_as_before_long_after_it_expired_was_not_written(tmp_pa
 
 
 async def test_a_new_command_does_not_wait_for_what_an_earlier_process_left_open(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, 3, 3, budget_s=60.0)
+    fleet = Fleet(tmp_path, 3, 3)
     for name in ("f0", "f1"):
         fleet.backends[name].faults["verify"] = [Auth("withdrawn"), *[Fault.HANG] * 100]
         await fleet.flip(name)
-    reborn = fleet.reborn(budget_s=60.0)
+    reborn = fleet.reborn()
     recovering = asyncio.create_task(reborn.executor.recover())
     while not all(fleet.backends[name].calls.count("verify") == 2 for name in ("f0", "f1")):
         await asyncio.sleep(0)

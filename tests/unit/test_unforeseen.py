@@ -13,6 +13,7 @@ from agent.errors import Unforeseen
 from agent.rollback import direct
 from agent.unforeseen import words
 from tests.unit.fake_backend import FakeBackend
+from tests.unit.pace import Pace, Time
 from tests.unit.test_executor import REF, Desk, signed
 from tests.unit.test_flips import House
 
@@ -21,8 +22,9 @@ NAMED = "an error of flipback in backend files: TypeError('unsupported operand"
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "ledger", budget_s=0.5)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    Pace(monkeypatch, Time(tries=3))
+    return Desk(tmp_path / "ledger")
 
 
 @pytest.mark.parametrize("operation", ["snapshot", "apply", "verify"])
@@ -50,7 +52,7 @@ async def test_an_exception_after_the_write_is_settled_by_the_read_back(desk: De
             await super().apply(*given, **named)
             raise KeyError("etag")
 
-    desk = Desk(desk.ledger.directory, Late(), budget_s=0.5)
+    desk = Desk(desk.ledger.directory, Late())
     result = await desk.execute(signed())
     assert (result.outcome, result.final, result.unforeseen) == ("applied", True, False)
     assert "KeyError('etag')" in result.detail
