@@ -1,4 +1,4 @@
-"""A later attempt at a command that certainly failed: what a person made of the flag meanwhile is left as it is."""
+"""A later attempt at a command that certainly failed: what a person did meanwhile, to the flag or by a halt, holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent import events
+from agent.automation import Automation
 from agent.backends.contract import Outcome
+from agent.commands import Reason
 from agent.errors import Permission
 from tests.unit.test_executor import REF, Desk, command, signed
 
@@ -41,3 +43,18 @@ async def test_the_result_and_the_last_step_name_the_version_that_was_found(
     last = desk.told[-1]
     assert last.type == (events.FLAG_ALREADY if outcome is Outcome.ALREADY else events.FLAG_CONFLICT)
     assert end.items() <= last.data.items()
+
+
+async def test_a_halt_meanwhile_refuses_the_command_with_the_words_of_the_halt(desk: Desk) -> None:
+    desk.backend.faults["apply"] = [Permission("403")]
+    assert not (await desk.execute(signed())).final
+    switch = Automation(desk.ledger.directory)
+    with switch.locked():
+        switch.halt("maintenance until noon", by="ann", at=desk.now)
+    result = await desk.execute(signed())
+    assert (result.outcome, result.reason, result.final) == (Outcome.REJECTED, Reason.HALTED, True)
+    assert "maintenance until noon" in result.detail
+    assert result.command == command()
+    (refused,) = [event for event in desk.told if event.type == events.COMMAND_REJECTED]
+    assert refused.data["detail"] == result.detail
+    assert desk.backend.writes == []
