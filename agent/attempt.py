@@ -99,7 +99,7 @@ class Attempts:
             await self._unwritten(command, entry)
             return stopped(command, error)
         if changed:
-            return await self._left_alone(command, entry, changed[-1], flip, received)
+            return await self._left_alone(command, entry, changed[-1])
         if outcome is Outcome.REJECTED:
             final = await self._refused(command, entry, refusals[-1], flip.may_have_written)
             return rejected(command, refusals[-1], final=final)
@@ -155,12 +155,10 @@ class Attempts:
         unforeseen = flip.unforeseen or isinstance(error, Unforeseen)
         return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final, unforeseen=unforeseen)
 
-    async def _left_alone(
-        self, command: Command, entry: Entry, seen: FlagStatus, flip: Flip, received: float
-    ) -> ExecutionResult:
+    async def _left_alone(self, command: Command, entry: Entry, seen: FlagStatus) -> ExecutionResult:
         """Nothing was written, and somebody has changed the flag since it was judged."""
         outcome = Outcome.ALREADY if seen.safe else Outcome.CONFLICT
-        await self._record_end(command, entry, outcome, seen, flip, received)
+        await self._record_found(command, entry, outcome, audit.found(seen))
         detail = f"the flag is {seen.version}, judged was {command.flag_version}"
         return ExecutionResult(outcome, detail, command=command, status=seen)
 
@@ -195,7 +193,11 @@ class Attempts:
             await self._record(entry, events.FLAG_VERIFIED, {**found, **took})
         elif outcome is Outcome.APPLIED:
             await self._record(entry, events.FLAG_UNVERIFIED, {**found, **took, "detail": flip.detail})
-        elif outcome is Outcome.ALREADY:
+        else:
+            await self._record_found(command, entry, outcome, found)
+
+    async def _record_found(self, command: Command, entry: Entry, outcome: Outcome, found: dict[str, Any]) -> None:
+        if outcome is Outcome.ALREADY:
             await self._record(entry, events.FLAG_ALREADY, found)
         else:
             await self._record(entry, events.FLAG_CONFLICT, {**found, "expected": command.flag_version})

@@ -129,6 +129,18 @@ async def test_a_flag_whose_command_never_came_does_not_keep_the_end_from_being_
     assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "expired"}
 
 
+async def test_a_flag_that_was_refused_is_said_to_be_rejected_and_the_end_does_not_wait_for_it(fleet: Fleet) -> None:
+    made = orders(fleet)
+    await fleet.executor.execute(made[0])
+    with fleet.automation.locked():
+        fleet.automation.halt("maintenance", by="ann", at=fleet.now)
+    for raw in made[1:]:
+        assert (await fleet.executor.execute(raw)).reason is Reason.HALTED
+    (done,) = fleet.of(events.INCIDENT_DONE)
+    assert done.data["flags"] == {"f0": "applied", "f1": "rejected", "f2": "rejected"}
+    assert done.data["partial"] is True
+
+
 async def test_what_began_before_a_crash_ends_after_it_and_is_told_once(fleet: Fleet) -> None:
     made = orders(fleet)
     await fleet.executor.execute(made[0])

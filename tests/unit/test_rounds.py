@@ -1,0 +1,39 @@
+"""A command that came to nothing and is sent anew: another round where there is something new to say, else none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent import events
+from agent.backends.contract import Outcome
+from tests.unit.test_executor import Desk, signed
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> Desk:
+    """The command found that a person had changed the flag, and has expired."""
+    desk = Desk(tmp_path)
+    desk.backend.edit("beta")
+    assert (await desk.execute(signed())).outcome is Outcome.CONFLICT
+    desk.now += 65.0
+    desk.told.clear()
+    return desk
+
+
+async def test_a_flag_that_is_still_another_one_is_nothing_new(desk: Desk) -> None:
+    result = await desk.execute(signed(issued_at=desk.now))
+    assert result.outcome is Outcome.DUPLICATE
+    assert "flag.conflict" in result.detail
+    assert [entry.round for entry in desk.ledger.entries()] == [0]
+    assert desk.types == [events.COMMAND_REJECTED]
+
+
+async def test_a_flag_that_is_safe_meanwhile_ends_another_round(desk: Desk) -> None:
+    desk.backend.edit("off")
+    assert (await desk.execute(signed(issued_at=desk.now))).outcome is Outcome.ALREADY
+    assert desk.entry is not None
+    assert (desk.entry.round, desk.entry.settled, desk.entry.undone) == (1, True, False)
+    assert desk.types == [events.COMMAND_RECEIVED, events.FLAG_ALREADY]
+    assert desk.backend.writes == []
