@@ -17,7 +17,7 @@ from agent.backends.firestore import Firestore
 from agent.fakes.firestore import FakeFirestore
 
 REF, OTHER = FlagRef("new-checkout", "production"), FlagRef("other", "production")
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ def at(port: int, **fields: Any) -> Firestore:
     return Firestore(settings.Firestore(project="shop", emulator=f"127.0.0.1:{port}", **fields))
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     return time.monotonic() + seconds
 
 

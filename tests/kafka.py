@@ -27,7 +27,7 @@ POM = Path(__file__).with_name("kafka-pom.xml")
 # These nodes live for seconds or see little traffic: the second compiler and the parallel collector would cost more
 # than they bring. A start takes 2.6 s of processor time instead of 4.6 s.
 _QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-START_TIMEOUT = 60.0  # seconds; 3 s on a quiet machine with two cores
+START_TIMEOUT = 120.0  # seconds; 3 s on a quiet machine with two cores
 
 CONFIGURATION = """\
 process.roles=broker,controller

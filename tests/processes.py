@@ -52,7 +52,7 @@ def end_guarded(process: subprocess.Popen[bytes]) -> None:
     """End the server by the signal that it was started with."""
     assert process.stdin is not None
     process.stdin.close()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
 
 
 def free_ports(count: int) -> list[int]:

@@ -118,7 +118,7 @@ class Deployment:
     def variant(self, flag: str) -> str:
         return str(json.loads(self.flag_file.read_text())["flags"][flag]["defaultVariant"])
 
-    async def flipped(self, flag: str, within: float = 60) -> None:
+    async def flipped(self, flag: str, within: float = 120) -> None:
         async with asyncio.timeout(within):
             while self.variant(flag) != "off":
                 await asyncio.sleep(0.05)

@@ -107,11 +107,11 @@ class Scene:
         """Wait until a trigger has been judged and is ok; beside other tests a start may take its time."""
         await self.told(trigger_type("ok"), within)
 
-    async def told(self, kind: str, within: float = 60) -> Event:
+    async def told(self, kind: str, within: float = 120) -> Event:
         """Wait for an event of this type."""
         return await self.saw(lambda event: event.type == kind, within)
 
-    async def saw(self, wanted: Callable[[Event], bool], within: float = 60) -> Event:
+    async def saw(self, wanted: Callable[[Event], bool], within: float = 120) -> Event:
         """Wait for an event of the audit log."""
         async with asyncio.timeout(within):
             while True:
@@ -120,7 +120,7 @@ class Scene:
                         return event
                 await asyncio.sleep(0.2)
 
-    async def flipped(self, flag: str = FLAG, within: float = 60) -> None:
+    async def flipped(self, flag: str = FLAG, within: float = 120) -> None:
         """Wait until the witness has seen the flag turned off."""
         async with asyncio.timeout(within):
             while self.witness.changes(flag)[-1:] != ["off"]:

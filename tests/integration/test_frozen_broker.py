@@ -77,7 +77,7 @@ async def test_a_worker_without_a_broker_is_not_ready_and_ends_on_sigterm(
                 kafka_node.kill()
         for worker in workers:
             worker.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while any(worker.poll() is None for worker in workers):
                 await asyncio.sleep(0.05)
         assert [worker.returncode for worker in workers] == [0, 0]
@@ -99,7 +99,7 @@ async def test_a_worker_that_never_got_beyond_its_start_ends_on_sigterm(
                 assert worker.poll() is None
                 await asyncio.sleep(0.05)
         worker.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while worker.poll() is None:
                 await asyncio.sleep(0.05)
         assert worker.returncode == 0

@@ -82,7 +82,7 @@ class Shop:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # the client reports nothing to wait for
             await asyncio.sleep(0.01)
 
@@ -136,7 +136,7 @@ async def test_a_client_gives_a_percentage_to_its_share_and_keeps_those_it_had(t
 
     async def set_percent(percent: float) -> set[int]:
         before = shop.share(default=True)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         version = (await shop.backend.read(REF, deadline=deadline)).version
         await shop.backend.set_percent(REF, "on", "off", percent, expect=version, op_id=OP, deadline=deadline)
         await eventually(lambda: shop.share(default=True) != before)

@@ -46,7 +46,7 @@ async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any]
 
 async def status_of(deployment: Deployment, known: Callable[[FlagStatus], bool] = lambda status: True) -> FlagStatus:
     """The flag's newest published state, once it is as asked for."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             records = await read_to_end(deployment.topics.flags, deployment.client)
             states = [msgspec.json.decode(record.value or b"", type=FlagStatus) for record in records]
@@ -153,7 +153,7 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
         assert await asyncio.to_thread(executor.wait, 10) == 0
         at.traffic.failing = 1.0
         await at.told(trigger_type("firing"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await read_to_end(deployment.topics.commands, deployment.client):
                 await asyncio.sleep(0.1)
         # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.

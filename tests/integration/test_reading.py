@@ -131,7 +131,7 @@ async def test_a_telemetry_topic_that_is_made_anew_is_read_again(
             await client.delete_topics([deployment.telemetry])
         await asyncio.sleep(away)
         spec = TopicSpec(deployment.telemetry, partitions, 86_400_000, "samples")
-        await until(lambda: created(spec, deployment), within=30)
+        await until(lambda: created(spec, deployment), within=60)
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source, partitions), time.time()
             try:

@@ -36,7 +36,7 @@ async def place(unleash: UnleashServer, tmp_path: Path) -> AsyncIterator[Unleash
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + 60
 
 
 async def set_percent(place: UnleashPlace, percent: float) -> Outcome:

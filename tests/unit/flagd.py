@@ -16,7 +16,7 @@ from agent.backends.flagd_file import FlagdFile
 REF = FlagRef("new-checkout", "production")
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     """A deadline."""
     return time.monotonic() + seconds
 

@@ -37,7 +37,7 @@ def backend(place: Place) -> FlagBackend:
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + 60
 
 
 async def snapshot(backend: FlagBackend) -> Snapshot:

@@ -195,7 +195,7 @@ async def test_a_read_back_that_shows_what_was_before_is_asked_again(desk: Desk)
 @pytest.mark.parametrize("fault", ["read:status=503,times=0", "read:drop,times=0", "read:hang,times=0"])
 async def test_a_write_that_fails_at_what_it_asks_first_says_that_nothing_was_written(desk: Desk, fault: str) -> None:
     backend = desk.place.backend
-    snapshot = await backend.snapshot(REF, deadline=time.monotonic() + 30)
+    snapshot = await backend.snapshot(REF, deadline=time.monotonic() + 60)
     order(desk, fault)
     # Ambiguous is what a person is woken for, and true of a write only that may have been sent.
     with pytest.raises(Unsent):

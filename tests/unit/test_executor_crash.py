@@ -247,7 +247,7 @@ async def test_sixteen_executors_and_one_command_make_one_write(
 
     monkeypatch.setattr(Path, "replace", counted)
     made = machines(tmp_path, path, shared)
-    version = (await made[0][1].read(REF, deadline=time.monotonic() + 5)).version
+    version = (await made[0][1].read(REF, deadline=time.monotonic() + 60)).version
     raw = signed(flag_version=f"g1-{version}")
     results = await asyncio.gather(*(executor.execute(raw) for executor, _, _ in made))
     assert len(replaced) == 1

@@ -203,7 +203,7 @@ async def test_a_listener_is_told_what_there_is_and_of_every_change(
 
     def wait(expected: dict[str, Any]) -> None:
         with news:
-            assert news.wait_for(lambda: told and told[-1] == expected, timeout=10), told
+            assert news.wait_for(lambda: told and told[-1] == expected, timeout=60), told
 
     fake.put("a", "on")
     watched = flag(client, "a") if what == "document" else client.collection("flags")
@@ -314,4 +314,4 @@ async def test_the_documents_outlive_a_restart(fake: FakeFirestore, client: Any)
     await fake.stop()
     await fake.start(port)
     assert fake.flags() == {"new-checkout": FLAG}
-    assert flag(client).get(timeout=30).to_dict() == FLAG
+    assert flag(client).get(timeout=60).to_dict() == FLAG

@@ -96,15 +96,15 @@ async def test_a_listener_hears_sets_updates_and_removals_below_it(fake: FakeRea
         lambda: flags.listen(lambda event: heard.put((event.event_type, event.path, event.data)))
     )
     try:
-        assert await client(lambda: heard.get(timeout=5)) == ("put", "/", None)
+        assert await client(lambda: heard.get(timeout=60)) == ("put", "/", None)
         await client(lambda: flags.child("a").set({"x": 1}))
-        assert await client(lambda: heard.get(timeout=5)) == ("put", "/a", {"x": 1})
+        assert await client(lambda: heard.get(timeout=60)) == ("put", "/a", {"x": 1})
         await client(lambda: flags.child("a").update({"y": 2}))
-        assert await client(lambda: heard.get(timeout=5)) == ("patch", "/a", {"y": 2})
+        assert await client(lambda: heard.get(timeout=60)) == ("patch", "/a", {"y": 2})
         await client(flags.child("a/x").delete)
-        assert await client(lambda: heard.get(timeout=5)) == ("put", "/a/x", None)
+        assert await client(lambda: heard.get(timeout=60)) == ("put", "/a/x", None)
         await client(lambda: db.reference("/", app).set({"flags": {"b": 1}}))
-        assert await client(lambda: heard.get(timeout=5)) == ("put", "/", {"b": 1})
+        assert await client(lambda: heard.get(timeout=60)) == ("put", "/", {"b": 1})
     finally:
         # Its `close` alone pulls the connection from under a thread that reads, which then dies of it.
         registration._sse.should_connect, registration._sse.retry = False, 0
@@ -191,7 +191,7 @@ async def test_a_listener_is_kept_alive(fake: FakeRealtimeDatabase) -> None:
     async with (
         aiohttp.ClientSession(headers={"Accept": "text/event-stream"}) as session,
         session.get(f"http://127.0.0.1:{fake.port}/.json") as stream,
-        asyncio.timeout(5),
+        asyncio.timeout(60),
     ):
         lines = [await stream.content.readline() for _ in range(6)]
     assert lines == [

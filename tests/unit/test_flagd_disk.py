@@ -316,7 +316,7 @@ async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
         assert await flip(backend) is Outcome.APPLIED
     finally:
         go_on.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await problems(backend):
             await asyncio.sleep(0.01)
 

@@ -160,7 +160,7 @@ async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
     clock = Clock()
     expect = (await backend.read(REF, deadline=soon())).version
     monkeypatch.setattr("agent.backends.flagd_file.time", clock)
-    monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(10))
+    monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(100))
     with pytest.raises(Unsent, match="nothing was written"):
         await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
     assert path.read_text() == TEXT

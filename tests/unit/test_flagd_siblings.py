@@ -22,6 +22,7 @@ from agent.events import Event
 from agent.executor import Executor
 from agent.flag_state import FlagWatch
 from agent.ledger import Ledger
+from tests.unit.pace import AMPLE, Pace, Time
 from tests.unit.test_executor import KEY, command
 
 NAMES = ["a", "b", "c"]
@@ -69,6 +70,7 @@ class House:
             emit=self.emit,
             now=lambda: 1001.0,
             cooldown_s=60.0,
+            budget_s=AMPLE.whole_s,
         )
         return self.backend, self.executor
 
@@ -126,6 +128,8 @@ async def test_what_a_person_took_back_stays_although_a_crash_came_before_the_re
 
 async def test_flags_of_one_file_are_all_flipped_on_a_slow_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = [await house.command(name) for name in NAMES]
+    # The product's, in which one call waits for two slow ones at most.
+    Pace(monkeypatch, Time(whole_s=5.0, call_s=1.0))
     replace: Callable[..., bool] = FlagdFile._replace
 
     def slow(self: FlagdFile, *rest: object) -> bool:

@@ -20,7 +20,7 @@ async def test_a_search_for_credentials_that_outlasts_one_call_serves_the_next(m
     def search(scopes: list[str]) -> object:
         nonlocal searches
         searches += 1
-        found.wait(10)
+        found.wait(60)
         return SimpleNamespace(token="warm", expiry=expiry)  # noqa: S106 - no secret
 
     monkeypatch.setattr(google, "_default", search)

@@ -45,7 +45,7 @@ def start(directory: Path, stderr: int, before: Callable[[], object] = heard) ->
         preexec_fn=before,
     )
     assert started.stdout is not None
-    assert started.stdout.readline() == "running\n"
+    assert started.stdout.readline() == "running\n", f"it ended with {started.wait(60)}"
     return started
 
 
@@ -66,7 +66,7 @@ def test_a_process_without_a_terminal_logs_it_and_goes_on_whatever_the_file_has_
     assert "save" in capsys.readouterr().err
     assert started.poll() is None
     started.send_signal(signal.SIGTERM)
-    out, err = started.communicate(timeout=30)
+    out, err = started.communicate(timeout=60)
     assert (started.returncode, out, err) == (0, "ended\n", "")
 
 
@@ -75,7 +75,7 @@ def test_on_a_terminal_it_is_the_end(tmp_path: Path) -> None:
     try:
         started = start(tmp_path, theirs)
         started.send_signal(signal.SIGHUP)
-        out, _ = started.communicate(timeout=30)
+        out, _ = started.communicate(timeout=60)
         assert (started.returncode, out) == (0, "ended\n")
     finally:
         os.close(ours)
@@ -86,5 +86,5 @@ def test_under_nohup_it_stays_ignored(tmp_path: Path) -> None:
     started = start(tmp_path, subprocess.PIPE, lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     started.send_signal(signal.SIGHUP)
     started.send_signal(signal.SIGTERM)
-    out, err = started.communicate(timeout=30)
+    out, err = started.communicate(timeout=60)
     assert (started.returncode, out, err) == (0, "ended\n", "")

@@ -29,9 +29,9 @@ async def test_a_request_is_sent_once_though_its_connection_was_kept_open_and_br
     runner, port = await listen(app, 0)
     http = Http("the server")
     try:
-        await http.request("GET", f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 5)
+        await http.request("GET", f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 60)
         with pytest.raises(Transient):
-            await http.request(method, f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 5)
+            await http.request(method, f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 60)
         assert received == ["GET", method]
     finally:
         await http.close()
@@ -68,7 +68,7 @@ async def test_no_bytes_of_a_server_raise_anything_but_a_backend_error(raw: byte
     http = Http("it")
     port = server.sockets[0].getsockname()[1]
     try:
-        found = await http.request("GET", f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 20)
+        found = await http.request("GET", f"http://127.0.0.1:{port}/", deadline=time.monotonic() + 60)
         for name, content in found.headers.items():
             f"{name}{content}".encode()
     except BackendError as error:

@@ -37,7 +37,7 @@ class Shop:
         self.incident = ""
 
     async def flip(self) -> None:
-        version = (await self.backend.read(REF, deadline=time.monotonic() + 5)).version
+        version = (await self.backend.read(REF, deadline=time.monotonic() + 60)).version
 
         async def emit(_: object) -> None:
             return None

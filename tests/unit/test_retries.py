@@ -36,7 +36,7 @@ class Tries:
         return ExecutionResult(outcome, "", command=made, final=final)
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.pauses) < count:
                 await self.sleep(0)
 

@@ -62,12 +62,12 @@ async def backend(fake: FakeRealtimeDatabase) -> AsyncIterator[RealtimeDatabase]
         yield backend
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     return time.monotonic() + seconds
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -372,7 +372,7 @@ async def test_every_call_ends_by_its_deadline_while_the_server_hangs(
             backend.verify(snap, "off", op_id=OP, deadline=late()),
             backend.restore(snap, expect="any", op_id=OP, deadline=late()),
         ]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         results = await asyncio.gather(*calls, return_exceptions=True)
     # Of a write whose first read hangs it is certain that nothing was written.
     write = Unsent if on == "read" else Timeout

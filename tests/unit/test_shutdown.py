@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from agent import shutdown
+
 _STUCK = """
 import threading
 from agent.errors import ConfigError, FlipbackError
@@ -23,7 +25,7 @@ threading.Thread(target=threading.Event().wait).start()
 
 def run(how: str, then: str = "") -> subprocess.CompletedProcess[str]:
     code = _STUCK.format(how=how, then=then)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,11 @@ def test_a_process_that_does_not_end_is_cut_short_with_the_status_of_an_end_in_t
     assert (told["event"], told["level"], told["status"]) == ("run.cut-short", level, status)
     assert done.returncode == status
     assert ("error" in told) == (error != "None")
+
+
+def test_the_time_of_an_end_leaves_a_second_of_the_three_that_are_promised() -> None:
+    # The rest is for a busy machine: to wake up, and to take the process down.
+    assert shutdown.END_WITHIN + shutdown._LOG_WITHIN <= 2
 
 
 def test_an_event_loop_that_is_blocked_is_cut_short_too() -> None:
@@ -59,7 +66,7 @@ def test_a_block_that_is_left_with_an_error_ends_with_its_status() -> None:
 
 def test_a_process_that_ends_by_itself_is_not_cut_short() -> None:
     code = "from agent.shutdown import Deadline\nDeadline(within=30).begin()\nraise SystemExit(5)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (5, "")
 
 
@@ -81,7 +88,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 def signalled(number: str, within: float, then: str = "") -> subprocess.CompletedProcess[str]:
     code = _SIGNALLED.format(number=number, within=within, then=then)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
@@ -93,7 +100,7 @@ def test_a_signal_ends_what_waits_in_the_loop(number: str) -> None:
 def test_a_signal_counts_from_when_it_comes_though_the_loop_never_comes_to_it() -> None:
     busy = "os.kill(os.getpid(), signal.SIGTERM)\n    while True: pass"
     code = _SIGNALLED.format(number="SIGTERM", within=0.2, then="").replace("await stop.wait()", busy)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
     assert json.loads(done.stderr)["event"] == "run.cut-short"
 
@@ -105,5 +112,5 @@ def test_a_second_signal_changes_nothing() -> None:
 
 def test_a_signal_after_the_loop_has_ended_changes_nothing() -> None:
     code = _SIGNALLED.format(number="SIGTERM", within=30, then="") + "os.kill(os.getpid(), signal.SIGINT)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

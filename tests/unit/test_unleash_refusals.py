@@ -30,7 +30,7 @@ REFUSAL = {
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + 60
 
 
 def token_file(directory: Path) -> Path:

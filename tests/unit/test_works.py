@@ -23,7 +23,7 @@ class Bench:
         self.attempts = 0
 
     async def until(self, found: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not found():
                 self.works.look()
                 await asyncio.sleep(0)
