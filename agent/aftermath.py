@@ -62,20 +62,22 @@ class AftermathWatch:
 
     async def judged(self, second: Second) -> None:
         """Take in an evaluated second of a shard, while its windows end there."""
-        for incident, changed_at in list(self._open(second.observer)):
+        for incident, changed_at, flipped in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
                 said = self._known.aftermaths.get(
                     (incident.id, service), Aftermath(incident=incident.id, service=service)
                 )
-                if said.effect is None:
+                if flipped and said.effect is None:
                     said = self._effect(incident, said, second, changed_at)
                 if said.bake is None and service == incident.service and not second.muted:
                     self._bake(incident, said, second, changed_at)
             # A flip in the same process waits for one of these at most, not for all that are open.
             await asyncio.sleep(0)
 
-    def _open(self, observer: Observer) -> Iterator[tuple[Incident, float]]:
-        """The incidents whose flag is as their flip left it, and since when; of flags the shard watches."""
+    def _open(self, observer: Observer) -> Iterator[tuple[Incident, float, bool]]:
+        """The incidents whose flag is as their flip left it, since when, and whether the effect is told with this one;
+        of flags the shard watches.
+        """
         if self._indexed != len(self._known.incidents):
             self._indexed = len(self._known.incidents)
             self._incidents = {}
@@ -87,10 +89,25 @@ class AftermathWatch:
             status = self._known.flags.get(ref)
             if ref not in observer.services or status is None or not status.safe or status.changed_at is None:
                 continue
-            for incident in map(self._known.incidents.__getitem__, ids):
-                # The flip made the next generation. At any later one a person, or another flip, has been there.
-                if generation(status.version) == generation(incident.flag_version) + 1:
-                    yield incident, status.changed_at
+            # The flip made the next generation. At any later one a person, or another flip, has been there.
+            made = generation(status.version)
+            own = [
+                one for one in map(self._known.incidents.__getitem__, ids) if generation(one.flag_version) + 1 == made
+            ]
+            if own:
+                told_with = self._flipped_by(own)
+                yield from ((one, status.changed_at, one is told_with) for one in own)
+
+    def _flipped_by(self, own: Sequence[Incident]) -> Incident:
+        """Of the incidents of one flip that in which its effect was told, else whose command wrote, else the first."""
+
+        def place(one: Incident) -> tuple[bool, bool, float, str]:
+            told = self._known.aftermaths.get((one.id, one.service))
+            result = self._known.result_of(one)
+            wrote = result is not None and result.outcome == "applied"
+            return told is None or told.effect is None, not wrote, one.begun_at or one.commanded_at, one.id
+
+        return min(own, key=place)
 
     def _effect(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> Aftermath:
         where = incident.environment, said.service, incident.flag

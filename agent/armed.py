@@ -106,14 +106,14 @@ def _of_members(wanted: Wanted, view: View, members: Sequence[Member]) -> Iterat
                 if one.what == (VERDICTS if view.own is None else CLOCKS):
                     # A process has measured clocks itself; who looks from outside has read newer health records.
                     continue
-                yield Obstacle(what=one.what, why=f"{one.why} ({member.beat.name})", do=one.do, waits=one.waits)
+                yield Obstacle(what=one.what, why=f"{member.beat.name}: {one.why}", do=one.do, waits=one.waits)
     yield from of_telemetry(wanted, living)
 
 
 def _halts(view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
     for member in alive(living, "executor"):
         if member.beat.halted is not None and member.beat.id != view.own:
-            yield Obstacle(what="automation", why=f"{member.beat.halted} ({member.beat.name})")
+            yield Obstacle(what="automation", why=f"{member.beat.name}: {member.beat.halted}")
 
 
 def of_telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:

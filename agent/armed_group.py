@@ -61,7 +61,7 @@ def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:
         key = monitor.beat.signs
         deaf = [member for member in alive(living, "executor") if key is None or key not in member.beat.accepts]
         if deaf:
-            names = shortened([f"{one.beat.name} ({one.beat.roles['executor']})" for one in deaf])
+            names = shortened([f"{one.beat.name[:-1]}, {one.beat.roles['executor']})" for one in deaf])
             accepted = shortened(sorted({key for one in deaf for key in one.beat.accepts})) or "none"
             yield Obstacle(
                 what="keys",

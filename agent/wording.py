@@ -176,6 +176,14 @@ class _Told(dict[str, Any]):
         return "not known"
 
 
+def _done(data: Mapping[str, Any]) -> str:
+    """An incident is over: what became of each flag that was made safe together."""
+    flags = data.get("flags")
+    each = [f"{flag} {outcome}" for flag, outcome in flags.items()] if isinstance(flags, dict) else []
+    head = "the incident is over, not all flags are safe" if data.get("partial") is True else "the incident is over"
+    return _with(head, ", ".join(each))
+
+
 _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     events.COMMAND_RECEIVED: _command,
     events.COMMAND_REJECTED: lambda d: f"command refused, {d['reason']}: {d['detail']}",
@@ -202,12 +210,26 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"effective: {_number(d.get('before_rps'), 3)} requests/s of it became {_number(d.get('after_rps'), 3)}"
     ),
     events.FLAG_INEFFECTIVE: lambda d: f"without effect: {d['reason']}; {d['check']}",
+    events.FLAG_EFFECT_UNKNOWN: lambda d: f"it is not known whether the flip took effect: {d['reason']}",
     events.FLAG_RECOVERED: lambda d: (
         f"recovered: {d['metric']} is {_shown(d['metric'], d.get('value'))}, was {_shown(d['metric'], d.get('was'))}"
     ),
     events.FLAG_NOT_RECOVERED: lambda d: (
         f"not recovered, {d['verdict']}: {d['metric']} is {_shown(d['metric'], d.get('value'))}, was "
         f"{_shown(d['metric'], d.get('was'))}; {d['check']}"
+    ),
+    events.FLAG_RECOVERY_UNKNOWN: lambda d: (
+        f"it is not known whether the service recovered: {d['reason']}; {d['metric']} was "
+        f"{_shown(d['metric'], d.get('was'))}"
+    ),
+    events.INCIDENT_DONE: _done,
+    events.DRIFT_WORSE: lambda d: (
+        f"habit: {d['metric']} became worse than usual ({d['method']}); nothing follows from it"
+    ),
+    events.DRIFT_BETTER: lambda d: f"habit: {d['metric']} became better than usual ({d['method']})",
+    events.TELEMETRY_REJECTED: lambda d: (
+        f"telemetry: of {d['received']} samples of {d['topic']} {d['rejected']} were rejected and {d['no_outcome']} do "
+        f"not say how the request ended: {d['reason']}"
     ),
     events.AUTOMATION_HALTED: lambda d: f"halted by {d['by']}: {d['reason'] or 'no reason given'}; {d['todo']}",
     events.AUTOMATION_RESUMED: lambda d: f"resumed by {d['by']}: {d['reason'] or 'no reason given'}",

@@ -21,7 +21,7 @@ from agent.events import (
     Event,
 )
 from agent.flag_state import FlagStatus
-from agent.incidents import Aftermath, Incident, Known, encode
+from agent.incidents import Aftermath, CommandResult, Incident, Known, ResultOutcome, encode
 from detectors.cells import Scope
 from detectors.grammar import parse
 from detectors.spec import TriggerSpec
@@ -180,6 +180,27 @@ async def test_a_service_that_obeys_the_flag_is_effective_and_recovered_and_each
         assert event.subject == "production/new"
         assert event.data["incident"] == "i"
     assert test.records[-1] == Aftermath(incident="i", service="shop", effect="effective", bake="recovered")
+
+
+@pytest.mark.parametrize("outcome", ["already", None])
+async def test_of_several_triggers_that_fired_for_one_flip_the_one_that_wrote_tells_the_effect(
+    outcome: ResultOutcome | None,
+) -> None:
+    known = Known()
+    for name in ("a-first", "i", "z-last"):
+        own = msgspec.structs.replace(INCIDENT, id=name, command=f"c-{name}", trigger="errors")
+        known.incident(encode(own))
+        found = "applied" if name == "i" else outcome
+        if found is not None:
+            known.incident(encode(CommandResult(sent="s", command=f"c-{name}", outcome=found, at=float(FLIP))))
+    known.flag(encode(SAFE))
+    target = Bench(known)
+    await target.feed(FLIP, BEFORE)
+    await target.feed(FLIP + 100, OBEYED)
+    said = [(event.type, event.data["incident"]) for event in target.events]
+    assert [incident for kind, incident in said if kind == FLAG_EFFECTIVE] == ["i"]
+    # What fired differs from trigger to trigger, and each may be well again or not.
+    assert [incident for kind, incident in said if kind == FLAG_RECOVERED] == ["a-first", "i", "z-last"]
 
 
 async def test_a_service_that_ignores_the_flag_is_ineffective_at_the_limit_and_not_recovered() -> None:

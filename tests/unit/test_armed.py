@@ -89,7 +89,7 @@ def test_who_looks_from_outside_has_read_newer_verdicts_than_the_heartbeats_tell
     read = Obstacle(what="verdicts", why="partials/0: the last verdict is 7 s old")
     assert said(WANTED, view(ill, local=[read])).obstacles == (read,)
     # A process has read no verdicts but its own.
-    assert [one.why for one in said(WANTED, view(ill, standby(), own="two")).obstacles] == [f"{told.why} (one (pid 7))"]
+    assert [one.why for one in said(WANTED, view(ill, standby(), own="two")).obstacles] == [f"one (pid 7): {told.why}"]
 
 
 def test_where_no_executor_is_alive_that_no_flag_is_read_is_no_second_reason() -> None:
@@ -122,9 +122,9 @@ CASES: dict[str, tuple[Wanted, View, str, str]] = {
     "no ingest": (WANTED, view(*PARTED[1:]), "ingest", "no ingest is alive"),
     "executors stand by": (WANTED, view(standby(reads=beat().reads)), "executor", "no executor is active"),
     "halted": (WANTED, view(beat(halted="halted by root: no")), "automation", "halted by root"),
-    "standby halted": (WANTED, view(beat(), standby(halted="by root")), "automation", "by root (two"),
+    "standby halted": (WANTED, view(beat(), standby(halted="by root")), "automation", "two (pid 7): by root"),
     "key refused": (WANTED, view(beat(signs="mine")), "keys", "signs with key mine"),
-    "key refused by a standby": (WANTED, view(beat(), standby(accepts=["x"])), "keys", "two (pid 7) (standby)"),
+    "key refused by a standby": (WANTED, view(beat(), standby(accepts=["x"])), "keys", "two (pid 7, standby)"),
     "two with keys of their own": (
         WANTED,
         view(beat(), standby(signs="k2", accepts=["k2"])),
@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Wanted, View, str, str]] = {
         WANTED,
         view(beat(obstacles=[Obstacle(what="files", why="no such file", do="make it")])),
         "files",
-        "no such file (one",
+        "one (pid 7): no such file",
     ),
     "own obstacle": (
         WANTED,

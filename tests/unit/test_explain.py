@@ -146,6 +146,21 @@ EVERY_TYPE = sorted(
 
 
 @pytest.mark.parametrize("kind", [*EVERY_TYPE, events.trigger_type("firing")])
+def test_every_type_has_words_of_its_own(kind: str) -> None:
+    data = {"reason": "why", "metric": "error_rate", "method": "page-hinkley", "flags": {"new": "applied"}}
+    said = sentence(Event(type=kind, subject=SUBJECT, data=data, id="x", time=0.0))
+    assert not said.startswith(kind.removeprefix("flipback."))
+
+
+def test_what_is_not_known_after_a_flip_is_said_in_words() -> None:
+    said = sentence(step(events.FLAG_EFFECT_UNKNOWN, 1060.0, before_rps=10.0, after_rps=None, reason="no samples"))
+    assert said == "it is not known whether the flip took effect: no samples"
+    data = {"metric": "error_rate", "was": 0.2, "reason": "samples 3, wanted 30, late 0"}
+    said = sentence(step(events.FLAG_RECOVERY_UNKNOWN, 1120.0, **data))
+    assert said == ("it is not known whether the service recovered: samples 3, wanted 30, late 0; error_rate was 20 %")
+
+
+@pytest.mark.parametrize("kind", [*EVERY_TYPE, events.trigger_type("firing")])
 def test_data_that_another_version_left_out_is_not_known_and_stops_nothing(kind: str) -> None:
     assert sentence(Event(type=kind, subject=SUBJECT, data={}, id="x", time=0.0))
 

@@ -79,6 +79,13 @@ def test_orders_of_people_stand_among_the_incidents_with_what_was_put_back() -> 
     assert hand == "production/bad/by-hand  rolled back, by ann: 'kafka gone'  put back by bob: 'fixed'  i1"
 
 
+def test_the_time_of_an_incident_is_that_of_its_first_command() -> None:
+    again = msgspec.structs.replace(INCIDENT, begun_at=100.0, commanded_at=160.0)
+    assert [at for at, _ in listed(Status(flags=[], incidents=[again]))] == [100.0]
+    old = msgspec.structs.replace(INCIDENT, begun_at=None, commanded_at=160.0)
+    assert [at for at, _ in listed(Status(flags=[], incidents=[old]))] == [160.0]
+
+
 def shard(partition: int, *, time: int = 1_700_000_000, lag: float = 2.5, detail: str = "") -> Health:
     status = "catching_up" if detail else "live"
     return health(time, partition, None, [], at=time + lag, status=status, detail=detail)
