@@ -269,7 +269,7 @@ async def test_a_disk_that_hangs_before_the_rename_is_given_up_and_never_renames
     monkeypatch.setattr(os, "fsync", hang)
     try:
         with pytest.raises(Unsent, match="writing the new file to the disk; nothing was written"):
-            await flip(backend, soon(0.2))
+            await flip(backend, soon(2.0))
     finally:
         go_on.set()
     # A flip waits until the thread that hung has gone.
@@ -311,7 +311,7 @@ async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
     monkeypatch.setattr("agent.backends.flagd_check.replacement_problem", hang)
     try:
         for words in ("not done in time", "under way for", "under way for"):
-            (problem,) = (await backend.health([(REF, "off")], deadline=soon(0.2))).problems
+            (problem,) = (await backend.health([(REF, "off")], deadline=soon(2.0))).problems
             assert words in problem
         assert await flip(backend) is Outcome.APPLIED
     finally:
