@@ -20,7 +20,7 @@ async def test_a_worker_that_stood_still_while_it_started_lives_and_judges(
     async with scene(tmp_path, kafka, topic_prefix) as it:
         worker = it.deployment.start()
         log = tmp_path / "worker-0.log"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while b'"monitor.assigned"' not in log.read_bytes():
                 await asyncio.sleep(0.01)
         os.kill(worker.pid, signal.SIGSTOP)
@@ -48,7 +48,7 @@ async def test_a_fault_that_was_over_before_the_start_turns_nothing_back(
         await asyncio.sleep(10)
         second = it.deployment.start()
         await it.deployment.ready(second)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             # Live, and well past all that was read again.
             while not any(frame.status == "live" and frame.time > over + 30 for frame in await it.deployment.health()):
                 await asyncio.sleep(0.5)

@@ -53,7 +53,7 @@ async def test_the_death_of_the_broker_that_leads_most_changes_no_verdict_of_a_s
         victim = max(set(leads), key=leads.count)
         kafka_cluster.nodes[victim - 1].kill()
         before = len(await it.deployment.health())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             # Judged on without it: as many seconds again as were judged before.
             while sum(frame.status == "live" for frame in (await it.deployment.health())[before:]) < 40:
                 await asyncio.sleep(0.5)

@@ -17,7 +17,7 @@ from agent.wording import evidence_lines, sentence
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 ERRORS = {"name": "errors", "when": "error_rate > 20% over 5s for 2s"}
 
 Answer = Callable[[int, str], Mapping[str, Any]]

@@ -121,7 +121,7 @@ class _Watchdog:
         self._timer.join()
 
 
-def until(condition: Callable[[], bool], *, within: float = 60.0) -> bool:
+def until(condition: Callable[[], bool], *, within: float = 120.0) -> bool:
     end = time.monotonic() + within
     while not condition():
         if time.monotonic() > end:

@@ -58,7 +58,7 @@ async def until(condition: Callable[[], bool], within: float) -> float:
 
 async def events_with(deployment: Deployment, *kinds: str) -> dict[str, Event]:
     """The first event of each kind, once all have come."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found: dict[str, Event] = {}
             for event in await deployment.events():

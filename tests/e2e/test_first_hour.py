@@ -83,11 +83,11 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
         started(run, shop.directory, tmp_path / "run.log"),
     ):
         await shop.until("ARMED\n", "status", *config)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while "ok       new-recommendations/worse-than-old" not in (await shop.flipback("status", *config))[1]:
                 await asyncio.sleep(0.5)
         (shop.directory / "fault").write_text("0.3\n")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while json.loads(flags.read_text())["flags"][FLAG]["targeting"]:
                 await asyncio.sleep(0.1)
         told = await shop.until(f"production/{FLAG} gives 'off' (safe) since", "explain", FLAG, *config)

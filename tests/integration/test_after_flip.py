@@ -58,7 +58,7 @@ async def shops(deployment: Deployment, source: Telemetry, stop: asyncio.Event, 
 
 async def said(deployment: Deployment, enough: Callable[[Known], bool]) -> Known:
     """What the incidents topic holds, once that is enough."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             known = Known()
             for record in await read_to_end(deployment.topics.incidents, deployment.client):
@@ -105,7 +105,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
         data = {event.type: event.data for event in found if event.type in AFTER}
         # In seconds of evidence.
         assert 0 < data[events.FLAG_EFFECTIVE]["took_s"] <= EFFECT_S + PATIENCE
-        assert data[events.FLAG_EFFECTIVE]["before_rps"] > 10
+        assert data[events.FLAG_EFFECTIVE]["before_rps"] > 1
         ineffective = data[events.FLAG_INEFFECTIVE]
         assert ineffective["after_rps"] > ineffective["before_rps"] / 2
         assert ineffective["instances"] == ["shop-0"]
@@ -129,7 +129,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
 
 async def said_ok(deployment: Deployment) -> None:
     """Wait until every trigger is ok: the windows hold enough good traffic."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found = await deployment.events()
             if len({e.subject for e in found if e.type == events.trigger_type("ok")}) == len(FLAGS):

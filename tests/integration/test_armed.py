@@ -66,7 +66,7 @@ async def readyz(deployment: Deployment, number: int = 0) -> tuple[int, dict[str
 
 
 async def probed(
-    deployment: Deployment, wanted: int, naming: str | None = None, number: int = 0, within: float = 60
+    deployment: Deployment, wanted: int, naming: str | None = None, number: int = 0, within: float = 120
 ) -> dict[str, Any]:
     """What `/readyz` says, once it answers with this status, and with this obstacle where one is named."""
     code, body = 0, dict[str, Any](obstacles=[])
@@ -132,7 +132,7 @@ def twin(deployment: Deployment, name: str, **settings: Any) -> Deployment:
 
 
 async def ended(worker: subprocess.Popen[bytes]) -> int:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (code := worker.poll()) is None:
             await asyncio.sleep(0.1)
     return code
@@ -253,7 +253,7 @@ async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_i
         await deployment.ready(executor)
         await until(deployment, lambda body: body["armed"])
         deployment.kill(executor)
-        body = await until(deployment, lambda body: "executor" in whats(body), within=60)
+        body = await until(deployment, lambda body: "executor" in whats(body), within=120)
         (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
         assert "no executor is alive" in reason
         await probed(deployment, 503, "executor")
@@ -261,7 +261,7 @@ async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_i
         assert "rollback --direct" in told.data["reason"]
         await deployment.ready(deployment.start("--roles", "executor"))
         await until(deployment, lambda body: body["armed"])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
                 "begun",
                 "ended",

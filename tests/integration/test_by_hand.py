@@ -35,7 +35,7 @@ async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None,
 
 async def told(deployment: Deployment, kind: str, count: int = 1) -> list[Event]:
     """Wait for events of a type, each counted once."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found = {event.id: event for event in await deployment.events() if event.type == kind}
             if len(found) >= count:

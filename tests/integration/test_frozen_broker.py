@@ -34,7 +34,7 @@ def handles_sigterm(pid: int) -> bool:
 
 async def unready(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
     """Wait until the worker is not ready for want of the brokers; returns what each role says."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             async with session.get(f"{url}/readyz") as answer:
                 roles = (await answer.json())["roles"]
@@ -46,7 +46,7 @@ async def unready(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
 
 async def both_ready(session: aiohttp.ClientSession, urls: list[str]) -> None:
     """Wait until both workers are ready, each of which tells of the whole deployment."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         for url in urls:
             while (await session.get(f"{url}/readyz")).status != 200:
                 await asyncio.sleep(0.2)
@@ -77,7 +77,7 @@ async def test_a_worker_without_a_broker_is_not_ready_and_ends_on_sigterm(
                 kafka_node.kill()
         for worker in workers:
             worker.terminate()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while any(worker.poll() is None for worker in workers):
                 await asyncio.sleep(0.05)
         assert [worker.returncode for worker in workers] == [0, 0]
@@ -94,12 +94,12 @@ async def test_a_worker_that_never_got_beyond_its_start_ends_on_sigterm(
     kafka_node.freeze()
     try:
         worker = deployment.start()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not handles_sigterm(worker.pid):
                 assert worker.poll() is None
                 await asyncio.sleep(0.05)
         worker.terminate()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while worker.poll() is None:
                 await asyncio.sleep(0.05)
         assert worker.returncode == 0

@@ -33,7 +33,7 @@ async def test_a_command_behind_a_flood_is_carried_out_while_it_is_valid_and_the
         await deployment.ready(deployment.start())
         config = load(deployment.config)
         topics, known = Topics(config.kafka.prefix), Known()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not known.flags:
                 for record in await read_to_end(topics.flags, {"bootstrap_servers": kafka}):
                     known.flag(record.value)

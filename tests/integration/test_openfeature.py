@@ -82,7 +82,7 @@ class Shop:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():  # the client reports nothing to wait for
             await asyncio.sleep(0.01)
 

@@ -36,7 +36,7 @@ EVIDENCE = Evidence(
 )
 
 
-async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any], within: float = 60) -> list[Event]:
+async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any], within: float = 120) -> list[Event]:
     """All events, once `found` is content with them."""
     async with asyncio.timeout(within):
         while not found(events := await deployment.events()):
@@ -46,7 +46,7 @@ async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any]
 
 async def status_of(deployment: Deployment, known: Callable[[FlagStatus], bool] = lambda status: True) -> FlagStatus:
     """The flag's newest published state, once it is as asked for."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             records = await read_to_end(deployment.topics.flags, deployment.client)
             states = [msgspec.json.decode(record.value or b"", type=FlagStatus) for record in records]
@@ -153,7 +153,7 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
         assert await asyncio.to_thread(executor.wait, 10) == 0
         at.traffic.failing = 1.0
         await at.told(trigger_type("firing"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not await read_to_end(deployment.topics.commands, deployment.client):
                 await asyncio.sleep(0.1)
         # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.
@@ -234,6 +234,6 @@ async def test_the_fast_tier_commands_long_before_the_hold_and_on_nothing_before
 
 
 async def _judged(deployment: Deployment, until: float) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while max((f.time for f in await deployment.health() if f.triggers), default=0) < until:
             await asyncio.sleep(0.3)

@@ -110,7 +110,7 @@ async def test_a_committed_offset_beyond_the_end_loses_no_request_and_is_logged(
         await deployment.ready(deployment.start())
         traffic, since = Traffic(source), time.time()
         try:
-            await exact_for(deployment, source, since, seconds=5, within=60)
+            await exact_for(deployment, source, since, seconds=5, within=120)
         finally:
             traffic.end()
         reasons = [row["reason"] for row in logged(deployment, "reading.skipped")]
@@ -125,17 +125,17 @@ async def test_a_telemetry_topic_that_is_made_anew_is_read_again(
         await deployment.ready(deployment.start())
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source), time.time()
-            await exact_for(deployment, source, since, seconds=3, within=60)
+            await exact_for(deployment, source, since, seconds=3, within=120)
             traffic.end()
         async with admin(kafka) as client:
             await client.delete_topics([deployment.telemetry])
         await asyncio.sleep(away)
         spec = TopicSpec(deployment.telemetry, partitions, 86_400_000, "samples")
-        await until(lambda: created(spec, deployment), within=60)
+        await until(lambda: created(spec, deployment), within=120)
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source, partitions), time.time()
             try:
-                await exact_for(deployment, source, since, seconds=3, within=60)
+                await exact_for(deployment, source, since, seconds=3, within=120)
             finally:
                 traffic.end()
         told = [row["reason"] for row in logged(deployment, INABILITY) if row.get("status") == NOTICE]
@@ -151,14 +151,14 @@ async def test_partitions_that_are_added_are_counted_without_a_restart(
         await deployment.ready(deployment.start())
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source), time.time()
-            await exact_for(deployment, source, since, seconds=3, within=60)
+            await exact_for(deployment, source, since, seconds=3, within=120)
             traffic.end()
         async with admin(kafka) as client:
             await client.create_partitions({deployment.telemetry: NewPartitions(PARTITIONS + 2)})
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source, PARTITIONS + 2), time.time()
             try:
-                await exact_for(deployment, source, since, seconds=3, within=60)
+                await exact_for(deployment, source, since, seconds=3, within=120)
             finally:
                 traffic.end()
 
@@ -171,11 +171,11 @@ async def test_the_topic_of_partials_is_missed_announced_and_made_anew(
         async with telemetry(kafka, deployment.telemetry) as source:
             traffic, since = Traffic(source), time.time()
             try:
-                await exact_for(deployment, source, since, seconds=3, within=60)
+                await exact_for(deployment, source, since, seconds=3, within=120)
                 async with admin(kafka) as client:
                     await client.delete_topics([deployment.topics.partials])
                 deleted = time.time()
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(120):
                     while not any(
                         row["subject"] == deployment.topics.partials for row in logged(deployment, "flipback.inability")
                     ):
@@ -196,7 +196,7 @@ async def test_every_codec_of_kafka_is_read(kafka: str, topic_prefix: str, tmp_p
             source = Telemetry(producer, deployment.telemetry)
             traffic, since = Traffic(source), time.time()
             try:
-                await exact_for(deployment, source, since, seconds=3, within=60)
+                await exact_for(deployment, source, since, seconds=3, within=120)
             finally:
                 traffic.end()
         finally:

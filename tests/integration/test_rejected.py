@@ -100,7 +100,7 @@ async def send(kafka: str, topic: str, source: Telemetry, records: list[Bad]) ->
 
 async def told(deployment: Deployment) -> Event:
     """The first warning about the topic; waits until there is one."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             for record in await read_to_end(deployment.topics.events, deployment.client):
                 event = from_kafka(record.value, record.headers)
@@ -119,7 +119,7 @@ async def test_every_bad_record_is_put_aside_with_its_place_and_reason_and_every
         await deployment.ready(worker)
         async with telemetry(kafka, deployment.telemetry) as source:
             sent = await send(kafka, deployment.telemetry, source, bad_records())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while counted(await deployment.health()) != dict(source.exact):
                 await asyncio.sleep(0.3)
         rejected = await read_to_end(deployment.topics.rejected, deployment.client)

@@ -20,7 +20,7 @@ async def test_a_file_that_became_bad_and_a_hangup_change_nothing_and_the_next_f
         at.deployment.config.write_text(text)
         worker.send_signal(signal.SIGHUP)
         log = at.deployment.directory / "worker-0.log"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while b"run.not-reloaded" not in log.read_bytes():
                 await asyncio.sleep(0.05)
         check = await asyncio.create_subprocess_exec(

@@ -35,7 +35,7 @@ async def effective_flips(deployment: Deployment) -> int:
 
 async def judged(at: Scene, found: Callable[[list[Health]], Any]) -> list[Health]:
     """Wait until the health records are as asked for."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not found(frames := await at.deployment.health()):
             await asyncio.sleep(0.3)
     return frames
@@ -128,7 +128,7 @@ async def test_a_restart_goes_on_with_what_was_held_from_the_checkpoint(
         await at.well()
         at.traffic.failing = 1.0
         pending = await at.told(trigger_type("pending"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while len(await _checkpoints(deployment, pending.time)) < 4:
                 await asyncio.sleep(0.2)
         deployment.kill(worker)

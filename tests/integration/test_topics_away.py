@@ -60,7 +60,7 @@ def announced(deployment: Deployment, topic: str) -> bool:
     return bool(rows)
 
 
-async def until(found: Callable[[], bool], within: float = 60) -> None:
+async def until(found: Callable[[], bool], within: float = 120) -> None:
     async with asyncio.timeout(within):
         while not found():
             await asyncio.sleep(0.1)
@@ -68,7 +68,7 @@ async def until(found: Callable[[], bool], within: float = 60) -> None:
 
 async def not_ready(session: aiohttp.ClientSession, url: str, topic: str) -> dict[str, Any]:
     """What /readyz answers once it says that the topic takes no records."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             async with session.get(f"{url}/readyz") as answer:
                 roles: dict[str, Any] = (await answer.json())["roles"]
@@ -97,7 +97,7 @@ async def test_a_flip_does_not_wait_for_an_audit_topic_that_refuses_writes_which
 async def published(deployment: Deployment, states: set[str]) -> None:
     """Wait until the audit log has the verdicts, the flip and both ends of the inability."""
     wanted = {trigger_type("pending"), trigger_type("firing"), FLAG_VERIFIED}
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             told = await deployment.events()
             own = {e.data["state"] for e in told if e.type == INABILITY and e.subject == deployment.topics.events}
