@@ -65,9 +65,12 @@ def in_order(found: Iterable[Event]) -> list[Event]:
             incident = str(event.data.get("incident"))
             done[incident] = max(done.get(incident, event.time), event.time)
     flips: dict[tuple[str, object], list[_Flip]] = {}
+    received: dict[str, float] = {}
     for event in once:
         if event.type == events.COMMAND_RECEIVED:
-            end = done.get(str(event.data.get("incident")), event.time)
+            incident = str(event.data.get("incident"))
+            received[incident] = min(received.get(incident, event.time), event.time)
+            end = done.get(incident, event.time)
             of = flips.setdefault((event.subject, event.data.get("trigger")), [])
             of.append(_Flip(event.time, _fired_at(event.data), max(end, event.time)))
 
@@ -78,6 +81,9 @@ def in_order(found: Iterable[Event]) -> list[Event]:
         elif event.type in _AFTER_FLIP:
             after = done.get(str(event.data.get("incident")), at)
             at, rank = max(at, after), _EFFECT
+        elif event.data.get("status") == events.NOTICE:
+            # The monitor adds it to a command, which an executor may receive later.
+            at, rank = max(at, received.get(str(event.data.get("incident")), at)), _EFFECT
         return at, rank, made_at(event)
 
     return sorted(once, key=place)

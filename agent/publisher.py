@@ -45,7 +45,8 @@ class Publisher:
 
     def event(self, event: Event) -> asyncio.Future[None]:
         """Log an event and queue it for the audit log; the future is done when a broker has acknowledged it."""
-        key, value, headers = to_kafka(msgspec.structs.replace(event, recorded=time.time()))
+        recorded = time.time() if event.recorded is None else event.recorded
+        key, value, headers = to_kafka(msgspec.structs.replace(event, recorded=recorded))
         log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
         return self.outbox.put(Record(self._topics.events, value, key, headers=headers), importance(event))
 

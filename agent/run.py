@@ -294,7 +294,7 @@ class Worker:
 
         return Handlers(
             firing=firing,
-            transition=lambda spec, change: self.publisher.event(transition_event(spec, change)),
+            transition=lambda *change: self.publisher.event(transition_event(*change)),
             inability=inability,
             drift=lambda habit, found: self.publisher.event(drift_event(habit, found)),
             judged=judged,

@@ -30,8 +30,11 @@ _LIVE = "verdicts are live"
 _BAKE_TYPES = {"recovered": events.FLAG_RECOVERED, "unknown": events.FLAG_RECOVERY_UNKNOWN}
 
 
-def transition_event(spec: TriggerSpec, change: Transition) -> Event:
-    """A trigger's verdict changed; the id follows from trigger, time and verdict, so a replay repeats it."""
+def transition_event(spec: TriggerSpec, change: Transition, judged_at: float | None = None) -> Event:
+    """A trigger's verdict changed; the id follows from trigger, time and verdict, so a replay repeats it.
+
+    `judged_at` is the clock when it was judged: the command that follows from it is sent before the event is.
+    """
     state = change.to.name.lower()
     since = {} if change.begin == BEFORE else {"flag_since": change.begin}
     return Event(
@@ -51,6 +54,7 @@ def transition_event(spec: TriggerSpec, change: Transition) -> Event:
         },
         id=events.event_id("trigger", spec.environment, spec.flag, spec.name, str(change.t), state),
         time=float(change.t),
+        recorded=judged_at,
     )
 
 

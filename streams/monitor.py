@@ -56,7 +56,7 @@ class Second:
     `ill` are the (environment, flag) of which a rollback trigger's condition is true, held or not yet, or has half of
     the evidence that alarms; empty where muted. `muted` says that nothing may be commanded because of it. `drifts` are
     changes of habits, which nobody acts upon; none of muted seconds. `health` is None where it was published before.
-    `standing` are verdicts that stay unknown, or do so no more.
+    `standing` are verdicts that stay unknown, or do so no more. `judged_at` is the clock when it was judged.
     `observer` tells more of the windows as they are at `time`, until the next second is asked for.
     """
 
@@ -69,6 +69,7 @@ class Second:
     health: Health | None
     observer: Observer
     standing: Sequence[Standing] = ()
+    judged_at: float | None = None
 
 
 class _Taken:
@@ -328,7 +329,7 @@ class Shard:
             )
         ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
-        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer, standing)
+        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer, standing, at)
 
     def _stand(self, result: Evaluation, *, muted: bool) -> list[Standing]:
         """What is to be told of verdicts that stay unknown; of what nobody may act upon, later."""

@@ -68,7 +68,7 @@ class Handlers:
     """
 
     firing: Callable[[Second], Awaitable[None]]
-    transition: Callable[[TriggerSpec, Transition], asyncio.Future[None]]
+    transition: Callable[[TriggerSpec, Transition, float | None], asyncio.Future[None]]
     inability: Callable[[int, Condition, bool], object]
     drift: Callable[[Habit, Drift], object]
     judged: Callable[[Second], Awaitable[None]]
@@ -327,7 +327,7 @@ class MonitorRole:
     async def _publish(self, shard: Shard, second: Second) -> None:
         if second.ill:
             await self._handlers.firing(second)
-        told = [self._handlers.transition(spec, change) for spec, change in second.transitions]
+        told = [self._handlers.transition(spec, change, second.judged_at) for spec, change in second.transitions]
         for change in second.standing:
             told.append(written := self._handlers.standing(change))
             written.add_done_callback(partial(_announced, shard, change))

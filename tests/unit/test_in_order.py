@@ -98,6 +98,13 @@ def test_a_timeline_shows_verdicts_by_when_they_were_made_and_up_to_when_there_w
     assert ok.startswith("     +6.000 s  trigger errors is ok")
 
 
+def test_a_note_on_a_flip_stands_behind_its_command() -> None:
+    data = {"trigger": MADE.trigger, "status": events.NOTICE, "incident": MADE.incident, "reason": "flip 3"}
+    note = Event(type=events.INABILITY, subject=SUBJECT, data=data, id="n", time=FIRED + 2.05, recorded=FIRED + 2.05)
+    found = kinds(in_order([note, *story(0.0)]))
+    assert found.index("command.received") < found.index("inability") < found.index("flag.written")
+
+
 def test_the_order_does_not_depend_on_the_order_of_what_was_read() -> None:
     log = [event for event in story(0.3) if event.type != events.FLAG_SNAPSHOT]
     for shuffled in permutations(log, len(log)):

@@ -73,6 +73,9 @@ def test_a_verdict_that_follows_from_the_change_names_the_version_it_judges() ->
     _, after = flipped()
     (made,) = [transition_event(*change) for change in after[0].transitions if change[0] is PROOF]
     assert (made.data["to"], made.data["flag_since"]) == ("ok", T + 31)
+    # The clock at which it was judged, not the later one at which the commands of the second were written.
+    judged = transition_event(*after[0].transitions[0], after[0].judged_at)
+    assert (judged.time, judged.recorded) == (T + 31, T + 33)
     assert made.data["reason"].startswith("judged anew since the flag changed at")
 
 

@@ -201,6 +201,7 @@ async def test_events_are_written_before_the_health_of_their_second_and_that_bef
     second = SimpleNamespace(
         ill=frozenset(),
         transitions=[(None, None)],
+        judged_at=None,
         drifts=[],
         standing=[],
         firing=[],

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+import msgspec
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 
@@ -66,6 +67,9 @@ async def test_an_event_says_when_it_was_made_however_long_it_waits_for_the_topi
     await turns()
     (event,) = broker.events()
     assert (event.time, event.recorded) == (EVENT.time, 1_700_000_102.5)
+    made.event(msgspec.structs.replace(EVENT, id="judged", recorded=1_700_000_101.0))
+    await turns()
+    assert broker.events()[-1].recorded == 1_700_000_101.0
 
 
 async def test_an_audit_topic_that_takes_nothing_is_an_inability_in_the_log_and_in_readyz_and_told_once(
