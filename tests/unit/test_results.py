@@ -57,6 +57,12 @@ def seen(version: str, variant: str, at: float, changed_at: float | None = None)
     )
 
 
+async def test_the_refusal_of_an_expired_command_names_it(desk: Desk) -> None:
+    desk.now = command().expires_at
+    result = await desk.execute(signed())
+    assert (result.reason, result.command) == (Reason.EXPIRED, command())
+
+
 async def test_a_result_has_the_flag_as_it_was_last_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     between(desk, "verify", later(desk, 0.25), monkeypatch)
     flipped = seen("g2-v-off", "off", 1001.25, 1001.0)

@@ -8,7 +8,7 @@ import pytest
 
 from agent import events
 from agent.backends.contract import Outcome
-from tests.unit.test_executor import Desk, signed
+from tests.unit.test_executor import Desk, command, signed
 
 
 @pytest.fixture
@@ -37,3 +37,15 @@ async def test_a_flag_that_is_safe_meanwhile_ends_another_round(desk: Desk) -> N
     assert (desk.entry.round, desk.entry.settled, desk.entry.undone) == (1, True, False)
     assert desk.types == [events.COMMAND_RECEIVED, events.FLAG_ALREADY]
     assert desk.backend.writes == []
+
+
+async def test_each_step_has_an_id_that_follows_from_its_round(desk: Desk) -> None:
+    """Processes of two versions that share an audit log give one step one id."""
+    desk.backend.edit("off")
+    await desk.execute(signed(issued_at=desk.now))
+    for number, name in enumerate(("0", "1.0")):
+        entry = desk.ledger.round(command().id, number)
+        assert entry is not None
+        assert [event.id for event in entry.events] == [
+            events.event_id(command().id, event.type, name) for event in entry.events
+        ]
