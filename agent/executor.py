@@ -143,7 +143,7 @@ class Executor:
                     result, entry = await self._carry_out(command, raw)
             except Exception as error:
                 # Nobody can tell how far it came. It is looked at again until its last write would have landed.
-                final = self._now() > command.expires_at + IN_FLIGHT_S
+                final = self._now() >= command.expires_at + IN_FLIGHT_S
                 detail = words("the executor", error)
                 result = ExecutionResult(Outcome.AMBIGUOUS, detail, None, command, final=final, unforeseen=True)
         return Decided(result, partial(self._tell, result, command, raw, entry))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from agent.errors import Permission, Throttled, Timeout, Transient
+from agent.errors import LedgerError, Permission, Throttled, Timeout, Transient
 from agent.flip import Budget
+from agent.ledger_probe import LedgerProbe
+from tests.unit.test_flips import House
 
 
 def test_a_call_may_take_a_fifth_and_a_fiftieth_is_left_for_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +74,14 @@ async def test_when_the_time_is_up_the_last_error_is_raised() -> None:
     budget = Budget(time.monotonic() + 0.3, 0.1)
     with pytest.raises(Transient, match="503"):
         await budget.patiently(Calls(Transient("503"), 1_000_000))
+
+
+async def test_a_disk_may_take_a_fifth_of_the_five_seconds_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, go = House(tmp_path), threading.Event()
+    monkeypatch.setattr(LedgerProbe, "write", lambda self: go.wait(60))
+    with pytest.raises(LedgerError, match="did not answer within 1 s"):
+        await house.flips._executor.probe()
+    go.set()
+    await house.flips.close()

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from agent import events
+from agent.attempt import IN_FLIGHT_S
 from agent.backends.flagd_file import FlagdFile
 from agent.errors import Unforeseen
 from agent.rollback import direct
 from agent.unforeseen import words
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.pace import Pace, Time
-from tests.unit.test_executor import REF, Desk, signed
+from tests.unit.test_executor import REF, Desk, command, signed
 from tests.unit.test_flips import House
 
 DEFECT = TypeError("unsupported operand " + "x" * 5_000)
@@ -66,13 +67,15 @@ async def test_what_fails_beside_the_backend_is_told_too_and_is_given_up_when_no
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no second")
 
-    monkeypatch.setattr(desk.ledger, "open", broken)
+    monkeypatch.setattr(desk.ledger, "get", broken)
     result = await desk.execute(signed())
     assert (result.outcome, result.final, result.unforeseen) == ("ambiguous", False, True)
+    assert result.command == command()
     assert "an error of flipback in the executor: ZeroDivisionError('no second')" in result.detail
     assert desk.types == [events.INABILITY]
-    desk.now += 3_600
-    assert (await desk.execute(signed())).final
+    nothing_under_way_from = command().expires_at + IN_FLIGHT_S
+    for desk.now in (nothing_under_way_from - 0.001, nothing_under_way_from):
+        assert (await desk.execute(signed())).final is (desk.now >= nothing_under_way_from)
 
 
 async def test_a_look_at_a_flag_names_the_backend_and_the_exception(desk: Desk) -> None:
