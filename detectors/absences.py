@@ -106,8 +106,9 @@ class Absences:
         """Values of `detectors.evaluation.Doubt`, with what is `missing`."""
         own, control = self._rows
         much = np.zeros(len(own), dtype=np.bool_) if missing is None else missing.much
-        if self._variant is not None:
-            much = much | (self._variant > 0)
+        for lost in (self._elsewhere, self._variant):
+            if lost is not None:
+                much = much | (lost > 0)
         return np.select(
             [
                 (own < 0) | (control < 0),

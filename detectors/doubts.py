@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 
 from detectors.cells import LATE, Scope
-from detectors.elsewhere import over_window
+from detectors.elsewhere import Elsewhere
 from detectors.looks import Looks
 from detectors.missing import MOST_MISSING, Missing
-from detectors.seconds import Int
 from detectors.spec import Metric, TriggerSpec
 from detectors.unread_variants import UnreadVariants
 from detectors.unreadable import VARIANT, shortened, unreadable_of, what_is_unreadable
@@ -63,21 +62,23 @@ class Words:
     """Puts doubts into words, of the windows as they are at the last evaluation."""
 
     def __init__(
-        self, specs: Sequence[TriggerSpec], store: WindowStore, looks: Looks, variants: UnreadVariants
+        self,
+        specs: Sequence[TriggerSpec],
+        store: WindowStore,
+        looks: Looks,
+        variants: UnreadVariants,
+        elsewhere: Elsewhere,
     ) -> None:
         self._specs = specs
         self._store = store
         self._looks = looks
         self._unread_variants = variants
+        self._elsewhere = elsewhere
         self._told: dict[tuple[int, int, bool, str | None], str] = {}
         self._late: dict[int, int] | None = None
         self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
         self.hidden: dict[int, str] = {}
         """By number of the trigger: the instance that hides a breach of the others, for people."""
-        self.topics: Int | None = None
-        """Rejected samples of the last minute (triggers,) that may have been anybody's; None where none are."""
-        self.topics_of: Callable[[int], str] = _nowhere
-        """Where those of a trigger were rejected, for people."""
 
     def begin(self) -> None:
         """An evaluation begins: what was put into words is of the one before."""
@@ -96,7 +97,9 @@ class Words:
         """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
         late, rejected, unknown, elsewhere, unread, read, variant, total = (int(column[i]) for column in missing)
         lost = late + rejected + unknown + elsewhere + unread + variant
-        anybodys = min(elsewhere, 0 if self.topics is None else int(over_window(self.topics[i : i + 1], seconds)[0]))
+        # An absence looks at the last minute, whatever its window.
+        looked = self._store.display if self._specs[i].condition.metric == "absence" else seconds
+        anybodys = min(elsewhere, self._elsewhere.of_topics(i, looked))
         if 100 * (lost - anybodys) > MOST_MISSING * (total - anybodys):
             lost, elsewhere, total, anybodys = lost - anybodys, elsewhere - anybodys, total - anybodys, 0
         shares = [(late, "late"), (rejected + elsewhere, "rejected")]
@@ -110,7 +113,7 @@ class Words:
             told += f": {_percent(lost, total)} missing"
         if not (unknown or fields) or len(said) > 1:
             told += f" > {MOST_MISSING} %"
-        where = self.topics_of(i) if anybodys else ""
+        where = self._elsewhere.where(i, looked) if anybodys else ""
         return (f"{told} ({where})" if where else told) + "".join(f": {must}" for _, must in fields[:1])
 
     def _fields(
@@ -207,10 +210,6 @@ class Words:
             seconds, at = np.nonzero(self._store.by_second.read(rows, LATE, end - display, end))
             self._late = dict(zip(rows[at].tolist(), (seconds + (end - display + 1)).tolist(), strict=True))
         return self._late
-
-
-def _nowhere(_: int) -> str:
-    return ""
 
 
 def clock(t: int) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.absences import Absences
 from detectors.dominated import Dominated
 from detectors.doubts import Doubt, Words
-from detectors.elsewhere import Elsewhere
+from detectors.elsewhere import Elsewhere, service_wants
 from detectors.evaluation import Bool, Evaluation, Float, Gathered, Measured, Tier
 from detectors.fast import Day, Fast
 from detectors.looks import Looks
@@ -42,7 +42,7 @@ def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
         for scope in (spec.scope, spec.control_scope):
             if scope is not None:
                 found += [Want(scope, seconds, condition.metric == "latency_quantile") for seconds in lengths]
-    return found
+    return found + service_wants(specs)
 
 
 def measures(specs: Sequence[TriggerSpec]) -> list[str]:
@@ -74,17 +74,17 @@ class Evaluator:
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._looks = Looks(store)
         self._variants = UnreadVariants(specs, store)
-        self._words = Words(specs, store, self._looks, self._variants)
+        self._elsewhere = Elsewhere(specs, store)
+        self._words = Words(specs, store, self._looks, self._variants, self._elsewhere)
         counted = [s.condition.metric != "absence" for s in specs]
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
         control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
         self._own, self._control = (
-            Readings(specs, scopes, store, self._looks, self._variants) for scopes in (own, control)
+            Readings(specs, scopes, store, self._looks, self._variants, self._elsewhere) for scopes in (own, control)
         )
         self._dominated = Dominated(specs, self._own.slots, store, self._looks)
         self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
-        self._elsewhere = Elsewhere(specs, store)
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
         self._state = np.full(n, State.UNKNOWN, dtype=np.int8)
@@ -106,13 +106,12 @@ class Evaluator:
             compared.begin(changed[compared.at])
             compared.set_share(own[compared.at], share)
 
-    def set_elsewhere(self, samples: Int | None, where: Callable[[int], str] | None = None) -> None:
-        """Of the samples of the last minute so many (n,) that may have been a trigger's were rejected, and not even
-        their service could be read; None where they are no more than may be overlooked. `where` returns, for people,
-        of which topics those of a trigger are."""
-        self._elsewhere.topics = self._words.topics = samples
-        if where is not None:
-            self._words.topics_of = where
+    def set_elsewhere(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
+        """Of the samples of windows that end with the newest second so many (n,) that may have been a trigger's were
+        rejected, and not even their service could be read: by the windows' seconds (`detectors.elsewhere.looked_at`),
+        where they are more than may be overlooked. `where` returns, for people, of which topics those of a trigger in a
+        window are. To be told anew of each second."""
+        self._elsewhere.set_topics(samples, where)
 
     def learnt(self) -> dict[int, Day]:
         """See `detectors.fast.Fast.learnt`."""
@@ -169,10 +168,10 @@ class Evaluator:
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
-        self._dominated.take()
+        self._take()
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
-        elsewhere, variant = self._elsewhere.samples(), self._variants.recent()
+        elsewhere, variant = self._elsewhere.recent(), self._variants.recent()
         anybodys = elsewhere if variant is None else variant if elsewhere is None else elsewhere + variant
         lost = _of(at, anybodys)
         self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=lost)
@@ -183,7 +182,11 @@ class Evaluator:
 
     def pass_over(self) -> None:
         """Take in the newest second of the store where `restore` has, or will have, all else that it led to."""
+        self._take()
+
+    def _take(self) -> None:
         self._dominated.take()
+        self._elsewhere.take()
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
@@ -197,8 +200,7 @@ class Evaluator:
         self.see()
         self._looks.begin(t)
         self._words.begin()
-        elsewhere = self._elsewhere.samples()
-        own, control = (readings.measure(elsewhere, self._begin) for readings in (self._own, self._control))
+        own, control = (readings.measure(self._begin) for readings in (self._own, self._control))
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
         # Nothing is greater or less than nan, and where it stands there is a doubt.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)

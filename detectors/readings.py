@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.doubts import Doubt
-from detectors.elsewhere import over_window
+from detectors.elsewhere import Elsewhere
 from detectors.evaluation import Float, Measured
 from detectors.looks import Looks
 from detectors.metrics import compute
@@ -72,8 +72,10 @@ class Readings:
         store: WindowStore,
         looks: Looks,
         variants: UnreadVariants,
+        elsewhere: Elsewhere,
     ) -> None:
         self._store = store
+        self._elsewhere = elsewhere
         self._variants = variants
         self._looks = looks
         self._n = len(specs)
@@ -87,9 +89,8 @@ class Readings:
             self._place[group.at] = np.arange(len(group.at))
         self.slots = np.array([-1 if scope is None else store.slot(scope) for scope in scopes], dtype=np.int64)
 
-    def measure(self, elsewhere: Int | None, begin: Int) -> Measured:
-        """Read the windows as they are. `elsewhere` (n,) are the samples of the last minute that were rejected and may
-        have been anybody's, where they are more than may be overlooked.
+    def measure(self, begin: Int) -> Measured:
+        """Read the windows as they are.
 
         `begin` (n,) is the first second of the flag's version. A window is made longer for want of samples only as far
         as that: what an earlier version did would be held against this one for as long as the longest window.
@@ -129,7 +130,7 @@ class Readings:
                 why[few] = Doubt.FEW_SAMPLES
                 empty = np.flatnonzero((count == 0) & (rows >= 0))
                 measured.requests[at[empty]] = window.sums[REQUESTS][rows[empty]]
-                self._note_missing(measured, group, number, wanting, count, elsewhere, why)
+                self._note_missing(measured, group, number, wanting, count, why)
                 why[rows < 0] = Doubt.NOT_KEPT
                 measured.doubt[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
@@ -208,7 +209,6 @@ class Readings:
         number: int,
         wanting: Int,
         count: Int,
-        elsewhere: Int | None,
         why: Doubts,
     ) -> None:
         """Note where too much is missing in window `number` of a group, for its triggers `wanting` (q,).
@@ -218,7 +218,8 @@ class Readings:
         at, rows, seconds = group.at[wanting], group.rows[number][wanting], group.windows[number]
         outcome = asks_outcome(group.metric)
         columns = (LATE, REJECTED, NO_OUTCOME) if outcome else (LATE, REJECTED)
-        sums, fields, variants = self._store.window(seconds).sums, group.unread_in[number], self._variants.over(seconds)
+        sums, fields = self._store.window(seconds).sums, group.unread_in[number]
+        elsewhere, variants = self._elsewhere.over(seconds), self._variants.over(seconds)
         # Nearly always there is nothing, and to know that is cheaper than to look at every row.
         nothing = elsewhere is None and variants is None and not fields.any()
         if nothing and not any(sums[column].any() for column in columns):
@@ -227,7 +228,7 @@ class Readings:
         missing = missing_of(
             lambda column: sums[column][rows[kept]],
             outcome=outcome,
-            elsewhere=0 if elsewhere is None else over_window(elsewhere[at[kept]], seconds),
+            elsewhere=0 if elsewhere is None else elsewhere[at[kept]],
             unread=fields.read(group.unread[wanting[kept]]) if fields.any() else 0,
             read=count[kept],
             variant=0 if variants is None else variants[at[kept]],

@@ -13,6 +13,7 @@ import numpy as np
 from detectors.cells import REQUESTS, Int, Scope
 from detectors.flag_slots import FlagSlots
 from detectors.missing import MOST_MISSING
+from detectors.recent import recent
 from detectors.spec import TriggerSpec
 from detectors.unreadable import unreadable
 from detectors.windows import WindowStore
@@ -56,13 +57,7 @@ class UnreadVariants:
 
     def recent(self) -> Int | None:
         """As `over`, of the last minute; of one like the newest second, where there were more in that."""
-        found = self.over(self._store.display)
-        # A second that lacks too much is no evidence, however well the others of its minute were read.
-        newest = self.over(1)
-        if found is None or newest is None:
-            return found if newest is None else newest * self._store.display
-        most: Int = np.maximum(found, newest * self._store.display)
-        return most
+        return recent(self.over, self._store.display)
 
     def share(self, i: int, seconds: int) -> tuple[int, int]:
         """Of the requests of a window that carry the flag of trigger `i`: those of unread variant, and all."""

@@ -106,7 +106,7 @@ class Merge:
                 if mark is not None and (not marks or mark > marks[-1]):
                     marks.append(mark)
             if word.received or word.rejected:
-                self.unread.add(word.source, state.final, word.received, word.rejected)
+                self.unread.add(topic, state.final, word.received, word.rejected)
         if len(batch.cells) or len(self._open[1]):
             self._sort_out(batch, number, opens)
         if self._ready_bytes + nbytes(self._open[0]) > self._most_bytes:

@@ -23,7 +23,7 @@ from detectors.slots import NEVER
 from detectors.spec import TriggerSpec, longest_lookback
 from detectors.state import BEFORE
 from detectors.triggers import State
-from detectors.windows import WindowStore
+from detectors.windows import DISPLAY, WindowStore
 from streams.checkpoint import Checkpoint
 from streams.clock import Now, instant
 from streams.condition import Condition
@@ -40,7 +40,7 @@ from streams.partials import Batch, decode_all
 from streams.room import MOST_BYTES
 from streams.standing import Standing, StandingUnknown
 from streams.trigger_rows import unknown_rows, verdict_rows
-from streams.unattributed import LOOKED_BACK, Unattributed, by_topic
+from streams.unattributed import Unattributed
 
 _logger = logging.getLogger(__name__)
 
@@ -258,6 +258,8 @@ class Shard:
                     if due:
                         yield Second(self._next, True, [], [], frozenset(), [], None, self.observer)
                     continue
+                lost = self._unattributed.lost(self.merge.unread, self._next)
+                self._evaluator.set_elsewhere(lost.samples, lost.where)
                 self._evaluator.see()
                 if due:
                     superseded = self._next + self._evaluate_every <= finals[-1]
@@ -295,9 +297,6 @@ class Shard:
         if now is not None:
             condition, at = judged(self.condition(now), self._limits, t, superseded=superseded, now=now), now.time
         muted = condition.status != "live"
-        unread = self.merge.unread.since(t - LOOKED_BACK)
-        lost = self._unattributed.lost(unread)
-        self._evaluator.set_elsewhere(lost.samples, lost.where)
         result = self._evaluator.evaluate(t)
         self.verdicts = result
         for change in result.transitions:
@@ -323,7 +322,7 @@ class Shard:
                 at=at,
                 status=condition.status,
                 detail=condition.detail,
-                unread=by_topic(unread),
+                unread=self.merge.unread.over(t, DISPLAY),
                 never_seen=self._never_seen(),
                 without_flag=self._coverage.at(t, self.merge.overflow),
             )

@@ -1,41 +1,43 @@
 """Rejected samples of which not even the service could be read, and in which triggers they may be missing.
 
-They may have been of any service of their topic. Where they are more than 1 % of what a topic received in the last
-minute, they count as missing for every trigger of its services.
+They may have been of any service of their topic. Where they are more than 1 % of what a topic received in a window,
+they count as missing in windows of that length for every trigger of its services.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from detectors.cells import Int
+from detectors.elsewhere import looked_at
 from detectors.missing import MOST_MISSING, Bool
 from detectors.spec import TriggerSpec
 from streams.partials import Batch
-from streams.slices import Source
-from streams.unread import Unread
+from streams.unread import UnreadLog
 
-LOOKED_BACK: Final = 60
+
+class _Topics(NamedTuple):
+    """Those that rejected too many: words for each, and whose services it has: `mine` is (topics, triggers)."""
+
+    shares: tuple[str, ...]
+    mine: Bool
 
 
 class Lost(NamedTuple):
-    """`samples` (triggers,) that may have been a trigger's; None where there are none.
+    """`samples` (triggers,) that may have been a trigger's, by the seconds of the window that lacks them."""
 
-    `shares` are words for each topic that rejected too many, `mine` (topics, triggers) says whose services it has.
-    """
+    samples: Mapping[int, Int]
+    topics: Mapping[int, _Topics]
 
-    samples: Int | None
-    shares: tuple[str, ...] = ()
-    mine: Bool | None = None
-
-    def where(self, trigger: int) -> str:
-        """Which topics rejected those of a trigger, for people."""
-        if self.mine is None:
+    def where(self, trigger: int, seconds: int) -> str:
+        """Which topics rejected those of a trigger in a window, for people."""
+        if seconds not in self.topics:
             return ""
-        shares = [share for share, mine in zip(self.shares, self.mine[:, trigger], strict=True) if mine]
+        found = self.topics[seconds]
+        shares = [share for share, mine in zip(found.shares, found.mine[:, trigger], strict=True) if mine]
         return f"{', '.join(shares)}, of any service" if shares else ""
 
 
@@ -43,6 +45,7 @@ class Unattributed:
     """The triggers `specs` of a shard that reads `topics`."""
 
     def __init__(self, specs: Sequence[TriggerSpec], topics: Sequence[str]) -> None:
+        self._looked_at = looked_at(specs)
         services = list(dict.fromkeys((spec.environment, spec.service) for spec in specs))
         self._number = {service: number for number, service in enumerate(services)}
         self._of = np.array([self._number[spec.environment, spec.service] for spec in specs], dtype=np.int64)
@@ -60,27 +63,19 @@ class Unattributed:
         kept = (topic >= 0) & (service >= 0)
         self._served[topic[kept], service[kept]] = True
 
-    def lost(self, unread: Mapping[Source, Unread]) -> Lost:
-        """What may be missing, `unread` being what each source partition rejected in the last `LOOKED_BACK` seconds."""
-        received = dict.fromkeys(self._topics, 0)
-        rejected = dict.fromkeys(self._topics, 0)
-        for source, found in unread.items():
-            if source.topic in received:
-                received[source.topic] += found.received
-                rejected[source.topic] += found.rejected
-        much = [topic for topic in self._topics if 100 * rejected[topic] > MOST_MISSING * received[topic]]
-        if not much or not len(self._of):
-            return Lost(None)
-        served = self._served[[self._topics[topic] for topic in much]]
-        services = served.T @ np.array([rejected[topic] for topic in much], dtype=np.int64)
-        shares = (f"{100 * rejected[topic] / max(received[topic], 1):.3g} % of topic {topic}" for topic in much)
-        return Lost(services[self._of], tuple(shares), served[:, self._of])
-
-
-def by_topic(unread: Mapping[Source, Unread]) -> dict[str, tuple[int, int]]:
-    """What was received and rejected, by topic."""
-    found: dict[str, tuple[int, int]] = {}
-    for source, one in unread.items():
-        received, rejected = found.get(source.topic, (0, 0))
-        found[source.topic] = received + one.received, rejected + one.rejected
-    return found
+    def lost(self, unread: UnreadLog, end: int) -> Lost:
+        """What may be missing in the windows of the triggers that end at `end`."""
+        samples, topics = {}, {}
+        for seconds in self._looked_at:
+            much = {
+                topic: one
+                for topic, one in unread.over(end, seconds).items()
+                if topic in self._topics and 100 * one.rejected > MOST_MISSING * one.received
+            }
+            if not much or not len(self._of):
+                continue
+            served = self._served[[self._topics[topic] for topic in much]]
+            services = served.T @ np.array([one.rejected for one in much.values()], dtype=np.int64)
+            shares = tuple(f"{100 * n / max(whole, 1):.3g} % of topic {topic}" for topic, (whole, n) in much.items())
+            samples[seconds], topics[seconds] = services[self._of], _Topics(shares, served[:, self._of])
+        return Lost(samples, topics)

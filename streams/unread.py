@@ -1,55 +1,79 @@
-"""Samples of which nobody can say whose they are: how many of what each source partition received lately.
+"""Samples of which nobody can say whose they are: how many of what each topic received lately.
 
 They could be anybody's, so they are missing in every service. They are counted by event time, in the second to which
-the flush that tells of them moved its source's watermark: so a log that is read again says the same.
+the flush that tells of them moved its source's watermark. A window that ends at a time holds what was told up to that
+time, and not what sources that are ahead have told since: so a log that is read again says the same.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from streams.slices import Source
+import numpy as np
 
-KEPT: Final = 600
-"""Seconds behind a source's watermark that are kept; of a longer window the last ten minutes tell."""
+from detectors.spec import LONGEST
+
+KEPT: Final = 2 * LONGEST
+"""Seconds that are kept behind the newest: the longest window, and as long for who catches up and hears of an hour
+before it judges its first second. 170 KB a topic."""
 
 
 class Unread(NamedTuple):
-    """Samples of a source partition: of the `received` ones, `rejected` cannot be told whose they are."""
+    """Samples of a topic: of the `received` ones, `rejected` cannot be told whose they are."""
 
     received: int
     rejected: int
 
 
-class UnreadLog:
-    """What the source partitions said, each in the order of its log."""
+class _Topic:
+    """What was received and rejected in each second, a ring."""
 
     def __init__(self) -> None:
-        self._said: dict[Source, deque[tuple[int, int, int]]] = {}
-        self._last_rejected: dict[Source, int] = {}
+        # Written with every record: an item of numpy's arrays takes five times as long to set.
+        self._second, self._received, self._rejected = (array("q", bytes(8 * KEPT)) for _ in range(3))
+        self.last_rejected = 0
+        """The newest second with rejected samples."""
 
-    def add(self, source: Source, second: int, received: int, rejected: int) -> None:
-        """A source received these samples up to `second`, its watermark; one it had before does not come later."""
-        if not received and not rejected:
+    def add(self, second: int, received: int, rejected: int) -> None:
+        place = second % KEPT
+        if self._second[place] < second:
+            self._second[place] = second
+            self._received[place] = self._rejected[place] = 0
+        elif self._second[place] > second:
             return
-        said = self._said.setdefault(source, deque())
-        if said and second <= said[-1][0]:
-            second, before, unread = said.pop()
-            received, rejected = received + before, rejected + unread
-        said.append((second, received, rejected))
+        self._received[place] += received
         if rejected:
-            self._last_rejected[source] = second
-        while said[0][0] < second - KEPT:
-            said.popleft()
+            self._rejected[place] += rejected
+            self.last_rejected = max(self.last_rejected, second)
 
-    def since(self, second: int) -> Mapping[Source, Unread]:
-        """What all sources of the topics with rejected samples after `second` received since."""
+    def over(self, end: int, seconds: int) -> Unread:
+        wanted = np.arange(end - seconds + 1, end + 1)
+        places = wanted % KEPT
+        told = np.frombuffer(self._second, dtype=np.int64)[places] == wanted
+        received, rejected = (np.frombuffer(one, dtype=np.int64)[places] for one in (self._received, self._rejected))
+        return Unread(int(received[told].sum()), int(rejected[told].sum()))
+
+
+class UnreadLog:
+    """What the source partitions said, by topic."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, _Topic] = {}
+
+    def add(self, topic: str, second: int, received: int, rejected: int) -> None:
+        """A source of the topic received these samples up to `second`, its watermark in Unix seconds."""
+        if second > 0 and (received or rejected):
+            found = self._topics.get(topic)
+            if found is None:
+                found = self._topics[topic] = _Topic()
+            found.add(second, received, rejected)
+
+    def over(self, end: int, seconds: int) -> Mapping[str, Unread]:
+        """Return what the topics received up to `end`, in a window of `seconds` (`LONGEST` at most); only of those of
+        which samples in it were rejected."""
         # Asked at every evaluation, and there are hardly ever any.
-        topics = {source.topic for source, last in self._last_rejected.items() if last > second}
-        found = {}
-        for source in [source for source in self._said if source.topic in topics] if topics else ():
-            recent = [(received, rejected) for at, received, rejected in self._said[source] if at > second]
-            found[source] = Unread(sum(received for received, _ in recent), sum(rejected for _, rejected in recent))
-        return found
+        topics = {name: topic for name, topic in self._topics.items() if topic.last_rejected > end - seconds}
+        found = {name: topic.over(end, seconds) for name, topic in topics.items()}
+        return {name: unread for name, unread in found.items() if unread.rejected}

@@ -147,7 +147,7 @@ def test_samples_that_were_received_are_known_of_also_where_none_was_rejected() 
     merge = Merge(["requests"])
     for mark, received, rejected in ((T + 1.0, 5, 5), (T + 2.0, 20, 0), (T + 3.0, 0, 0)):
         merge.add_all(Batch([Word(Source("requests", 0), 1, mark, 0, received, rejected)], empty(), NO_ROWS), 0.0)
-    assert merge.unread.since(T) == {Source("requests", 0): (25, 5)}
+    assert merge.unread.over(T + 3, 3) == {"requests": (25, 5)}
 
 
 def test_a_watermark_further_ahead_than_clocks_differ_is_not_believed_and_named_until_a_later_word() -> None:

@@ -303,21 +303,21 @@ def test_rejects_whose_variant_is_not_known_count_against_every_variant() -> Non
 
 def test_samples_that_may_have_been_anybodys_are_missing_everywhere() -> None:
     bench = Bench(spec("error_rate > 2% over 1s", min_samples=30), spec("error_rate > 20% over 1s", min_samples=30))
-    bench.evaluator.set_elsewhere(np.array([50, 50]), lambda _: "of topic 'requests'")
+    bench.evaluator.set_elsewhere({1: np.array([50, 50])}, lambda _, seconds: f"in {seconds} s of topic 'requests'")
     found = bench.see((SERVICE, counts(100, 10)))
     assert [row.state for row in found.rows()] == ["firing", "unknown"]
-    assert found.reason(1) == "rejected 33.33 % > 1 % (of topic 'requests')"
-    bench.evaluator.set_elsewhere(None)
+    assert found.reason(1) == "rejected 33.33 % > 1 % (in 1 s of topic 'requests')"
+    bench.evaluator.set_elsewhere({})
     assert [row.state for row in bench.see((SERVICE, counts(100, 10))).rows()] == ["firing", "ok"]
 
 
 @pytest.mark.parametrize("rule", ["error_rate > 2% over 1s", "error_rate@on > 2% over 1s"])
 def test_a_service_whose_own_samples_are_rejected_blames_no_topic(rule: str) -> None:
     bench = Bench(spec(rule, min_samples=30))
-    bench.evaluator.set_elsewhere(np.array([40]), lambda _: "31.9 % of topic requests, of any service")
+    bench.evaluator.set_elsewhere({1: np.array([40])}, lambda *_: "31.9 % of topic requests, of any service")
     rows = [(SERVICE, counts(0, rejected=100)), (ON, counts(0, rejected=0))]
     assert bench.see(*rows).reason(0) == "rejected 100 % > 1 %"
-    bench.evaluator.set_elsewhere(None)
+    bench.evaluator.set_elsewhere({})
     assert bench.see(*rows).reason(0) == "rejected 100 % > 1 %"
 
 

@@ -9,9 +9,8 @@ from detectors.spec import TriggerSpec
 from streams.health import decoder, encoder
 from streams.monitor import Second, Shard
 from streams.published import told_before
-from streams.slices import Source
 from streams.unattributed import Unattributed
-from streams.unread import Unread
+from streams.unread import UnreadLog
 from tests.cells import Bucket, cells
 from tests.unit.test_evaluate import SERVICE
 from tests.unit.test_monitor import ERRORS, said, second
@@ -126,12 +125,17 @@ def of(service: str) -> TriggerSpec:
 
 def test_what_may_have_been_anybodys_counts_above_one_percent_of_its_topic() -> None:
     one = Unattributed([of("shop"), of("cart")], ["requests"])
-    first, second_ = Source("requests", 0), Source("requests", 1)
-    assert one.lost({first: Unread(1000, 10), second_: Unread(1000, 10)}).samples is None
-    lost = one.lost({first: Unread(1000, 30), second_: Unread(1000, 10)})
-    assert lost.samples is not None
-    assert lost.samples.tolist() == [40, 40]
-    assert lost.where(1) == "2 % of topic requests, of any service"
+    log = UnreadLog()
+    log.add("requests", T, 2000, 20)
+    assert one.lost(log, T).samples == {}
+    log.add("requests", T + 1, 2000, 60)
+    lost = one.lost(log, T + 1)
+    assert {seconds: samples.tolist() for seconds, samples in lost.samples.items()} == {
+        1: [60, 60],
+        RULE.condition.over: [80, 80],
+        60: [80, 80],
+    }
+    assert lost.where(1, 60) == "2 % of topic requests, of any service"
 
 
 def test_of_several_topics_only_the_services_of_the_one_are_missing_something() -> None:
@@ -146,8 +150,10 @@ def test_of_several_topics_only_the_services_of_the_one_are_missing_something() 
         from_start=True,
     )
     list(target.take(said(T + 1.0, second(T, 10, 0)), T + 3.0))
-    lost = target._unattributed.lost({Source("requests", 0): Unread(100, 50), Source("others", 0): Unread(100, 90)})
-    assert lost.samples is not None
-    assert lost.samples.tolist() == [50, 0]
+    log = UnreadLog()
+    log.add("requests", T, 100, 50)
+    log.add("others", T, 100, 90)
+    lost = target._unattributed.lost(log, T)
+    assert lost.samples[1].tolist() == [50, 0]
     # Of the other topic shop has no samples, so what that rejected is not shop's.
-    assert [lost.where(0), lost.where(1)] == ["50 % of topic requests, of any service", ""]
+    assert [lost.where(0, 1), lost.where(1, 1)] == ["50 % of topic requests, of any service", ""]
