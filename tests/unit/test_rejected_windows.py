@@ -188,7 +188,7 @@ RULES = [
 received = st.lists(
     st.tuples(
         st.integers(1, 40),
-        st.builds(Received, received=st.integers(20, 200), rejected=st.sampled_from([0, 0, 0, 1, 2, 20])),
+        st.builds(Received, st.integers(20, 200), rejected=st.sampled_from([0, 0, 0, 1, 2, 20]), of_service=st.just(0)),
     ),
     min_size=1,
     max_size=4,
