@@ -129,8 +129,6 @@ class Ledger:
         with disk_errors(path):
             if not link_new(path, content):
                 return read_entry(path, path.read_bytes()), False
-        for event in events:
-            self._note(command, event)
         return Entry(opened, list(events), round=number), True
 
     def append(self, entry: Entry, event: Event) -> None:

@@ -19,7 +19,7 @@ from agent.ledger import Ledger
 from agent.ledger_probe import LedgerProbe, probe_state
 from tests.unit.test_cli_flip import CONFIG
 from tests.unit.test_doctor import examine
-from tests.unit.test_ledger import event, opened
+from tests.unit.test_ledger import command, event, opened
 
 FLAGS = (
     '{"flags": {"new-checkout": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}'
@@ -110,13 +110,13 @@ def test_a_probe_fails_as_an_entry_would_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(("operation", "number"), FAILURES)
-def test_an_entry_that_the_disk_does_not_take_leaves_nothing_behind(
+def test_an_entry_that_the_disk_does_not_take_is_named_and_leaves_nothing_behind(
     tmp_path: Path, operation: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(operation, refuse(number))
-        with pytest.raises(LedgerError, match=os.strerror(number)):
+        with pytest.raises(LedgerError, match=f"{command().id}.jsonl: {os.strerror(number)}"):
             opened(ledger)
     assert list(tmp_path.iterdir()) == []
     opened(ledger)
