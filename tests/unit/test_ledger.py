@@ -155,6 +155,18 @@ def test_the_flips_of_a_flag_outlive_the_process(tmp_path: Path) -> None:
     assert Ledger(tmp_path).flips("staging", "f") == []
 
 
+def test_of_all_flips_of_a_flag_the_newest_hundred_are_known(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    entry = opened(ledger)
+    # Neither in the order of their times nor in that of their ids.
+    times = [float(at) for at in (*range(100, 151), *range(50, 100))]
+    for at in times:
+        ledger.append(entry, event(FLAG_WRITTEN, at))
+    newest = sorted(times)[1:]
+    assert len(newest) == 100
+    assert ledger.flips("production", "f") == Ledger(tmp_path).flips("production", "f") == newest
+
+
 def test_a_damaged_entry_is_named_and_hides_no_other(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     opened(ledger)
