@@ -81,6 +81,14 @@ def test_a_disk_that_does_not_take_the_mark_is_named(tmp_path: Path, monkeypatch
         ledger.append(entry, event(FLAG_WRITTEN))
 
 
+def test_an_entry_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path)
+    opened(ledger)
+    monkeypatch.setattr(Path, "read_bytes", refuse(errno.EIO))
+    with pytest.raises(LedgerError, match=f"{command().id}.jsonl: {os.strerror(errno.EIO)}"):
+        ledger.get(command().id)
+
+
 def refuse(number: int) -> Callable[..., Any]:
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
