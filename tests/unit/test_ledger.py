@@ -155,6 +155,15 @@ def test_the_flips_of_a_flag_outlive_the_process(tmp_path: Path) -> None:
     assert Ledger(tmp_path).flips("staging", "f") == []
 
 
+def test_what_was_settled_before_a_start_is_read_once_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path)
+    entry = opened(ledger)
+    ledger.append(entry, event(FLAG_VERIFIED))
+    reborn = Ledger(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read again"))
+    assert reborn.recent(0.0) == [entry]
+
+
 def test_of_all_flips_of_a_flag_the_newest_hundred_are_known(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     entry = opened(ledger)
