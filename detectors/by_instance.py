@@ -32,33 +32,41 @@ class ByInstance(NamedTuple):
 def by_instance(seconds: Iterable[Second], slots: Int) -> ByInstance:
     """Sum seconds by instance in some slots (r,), each given once.
 
-    An entry is an instance in a second, and costs about 0.1 us. Those of other slots cost nothing: the rows of a second
-    ascend, so each slot is found by bisection.
+    A second costs about 15 us, an entry (an instance in a second) 0.1 us. Entries of other slots cost nothing: the rows
+    of a second ascend, so each slot is found by bisection.
     """
     by_slot = np.argsort(slots)
-    ascending = slots[by_slot]
-    last = int(ascending[-1]) if len(slots) else 0
-    keys, counts = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(COUNTS)), dtype=np.int64)]
+    edges = np.add.outer(slots[by_slot], (0, 1)).ravel()
+    last = int(edges[-1]) if len(edges) else 0
+    whose: list[Int] = []
+    ids: list[Int] = []
+    columns: list[list[Int]] = [[] for _ in COUNTS]
     for second in seconds:
         rows = second.instance_rows
-        # Of another type than the rows, the slots would be looked for in a copy of all rows.
-        narrow = rows.dtype if last <= np.iinfo(rows.dtype).max else np.int64
-        wanted = ascending.astype(narrow)
-        begin = np.searchsorted(rows, wanted, side="left")
-        length = np.searchsorted(rows, wanted, side="right") - begin
+        # Edges of another type than the rows would be looked for in a copy of all rows.
+        found = rows.searchsorted(edges.astype(rows.dtype) if last <= np.iinfo(rows.dtype).max else edges)
+        begin, length = found[::2], found[1::2] - found[::2]
         total = int(length.sum())
         if total:
             kept = np.repeat(begin - np.cumsum(length) + length, length) + np.arange(total)
-            keys.append(np.repeat(by_slot, length) * MAX_INSTANCES + second.instance_ids[kept])
-            counts.append(np.stack([column[kept] for column in second.instance_columns], axis=1, dtype=np.int64))
-    key, values = np.concatenate(keys), np.concatenate(counts)
+            whose.append(np.repeat(by_slot, length))
+            ids.append(second.instance_ids.take(kept))
+            for column, parts in zip(second.instance_columns, columns, strict=True):
+                parts.append(column.take(kept))
+    if not whose:
+        nobody = np.zeros(0, dtype=np.int64)
+        return ByInstance(
+            nobody, nobody, np.zeros((0, len(COUNTS)), dtype=np.int64), np.zeros(len(slots) + 1, np.int64)
+        )
+    key = np.concatenate(whose) * MAX_INSTANCES + np.concatenate(ids)
     # Each second is sorted already, and a stable sort merges what is.
     order = np.argsort(key, kind="stable")
     key = key[order]
-    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=bool), key[1:] != key[:-1]))[: len(key)])
-    values = np.add.reduceat(values[order], first, axis=0) if len(key) else values
+    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=bool), key[1:] != key[:-1])))
+    values = np.stack([np.concatenate(parts, dtype=np.int64) for parts in columns], axis=1)
     row, instance = np.divmod(key[first], MAX_INSTANCES)
-    return ByInstance(row, instance, values, np.searchsorted(row, np.arange(len(slots) + 1)))
+    sums = np.add.reduceat(values[order], first, axis=0)
+    return ByInstance(row, instance, sums, np.searchsorted(row, np.arange(len(slots) + 1)))
 
 
 def sum_by_row(counts: Int, starts: Int) -> Int:

@@ -9,6 +9,7 @@ knows which of the two is true.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -28,10 +29,11 @@ from detectors.units import compared
 from detectors.windows import WindowStore
 
 EVERY: Final = 5
-"""Seconds after which a trigger is looked at again: a part of them in each second, so that none costs more."""
+"""Seconds after which the triggers of a shard are looked at again, all at once: the log of a window of a minute takes
+1 ms to go through, however few of them are suspects. Shards take turns, so that no second of a process costs more."""
 
-AT_ONCE: Final = 40
-"""Triggers whose instances are read in one second's part, which takes up to 2 ms of windows of a minute."""
+AT_ONCE: Final = 100
+"""Triggers whose instances are read at once, which takes up to 4 ms of windows of a minute."""
 
 SHORT: Final = 10
 """Seconds below which all windows are read by instance: the vote finds nobody who led for only 1 or 2 s."""
@@ -58,9 +60,8 @@ class Dominated:
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
         self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
-        counted = counted[slots[counted] >= 0]
-        # By slot, as the triggers of one share a reading of its instances.
-        self._turns = [counted[slots[counted] % EVERY == turn] for turn in range(EVERY)]
+        self._counted = counted[slots[counted] >= 0]
+        self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % EVERY
         self._time = NEVER
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
@@ -72,25 +73,31 @@ class Dominated:
         more than `AT_ONCE` suspects those that were looked at longest ago come first.
         """
         self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
-        for turn in {second % EVERY for second in range(max(self._time, t - EVERY) + 1, t + 1)}:
-            at = self._turns[turn]
-            self._look_at(at[well[at]], t, own, threshold)
+        if self._due(self._time, t):
+            self._look_at(self._counted[well[self._counted]], t, own, threshold)
         self._time = t
         return np.array(sorted(self.hidden), dtype=np.int64)
 
+    def _due(self, last: int, t: int) -> bool:
+        """Is it the turn of this shard at t, or was it after `last`?"""
+        return (t - self._turn) // EVERY > (last - self._turn) // EVERY
+
     def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
         """Look at the triggers with the numbers `at`, all of which are well."""
-        window = own.window[at]
-        voted = self._majority.led(self._slots[at], t - window, own.samples[at], window)
-        # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
-        led = at[voted | own.judged[at] | (window < SHORT)]
-        value, samples, limit = own.value[led], own.samples[led], threshold[led]
-        inverse = self._ratio[led] & ~self._greater[led]
+        value, limit = own.value[at], threshold[at]
+        inverse = self._ratio[at] & ~self._greater[at]
         bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
         # The others cannot breach with fewer bad ones than that.
-        suspect = led[bad * samples > limit * self._min_samples[led]]
+        suspect = np.flatnonzero(bad * own.samples[at] > limit * self._min_samples[at])
+        at, bad, limit = at[suspect], bad[suspect], limit[suspect]
+        window = own.window[at]
+        # Nor while they have so many of the requests that all bad ones are too few.
+        share = 1 - bad / np.maximum(limit, bad)
+        voted = self._majority.led(self._slots[at], t - window, own.samples[at], window, share)
+        # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
+        suspect = at[voted | own.judged[at] | (window < SHORT)]
         if self.hidden:
-            for i in set(at.tolist()) - set(suspect.tolist()):
+            for i in self.hidden.keys() - set(suspect.tolist()):
                 self.hidden.pop(i, None)
         due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:AT_ONCE]]
         for seconds in np.unique(own.window[due]).tolist():
@@ -98,11 +105,16 @@ class Dominated:
         self._looked_at[due] = t
 
     def take(self) -> None:
-        """Take in the seconds since the last time, of the last minute; of longer windows each must be taken in."""
-        for second in self._store.window(self._store.display).seconds_kept:
-            if second.second > self._taken:
-                self._majority.take(second)
-        self._taken = (self._store.end or 0) - 1
+        """Take in the seconds since the last time, if a look is due. Of windows of more than a minute each second must
+        be taken in."""
+        end = self._store.end or 0
+        if not self._due(self._taken + 1, end):
+            return
+        kept = (s for s in self._store.window(self._store.display).seconds_kept if s.second > self._taken)
+        # One vote for several seconds takes as long as one for each of them.
+        for _, seconds in groupby(kept, lambda s: (s.second - self._turn) // EVERY):
+            self._majority.take(list(seconds))
+        self._taken = end - 1
 
     def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.dominated import EVERY
 from detectors.histogram import midpoints_ms
 from detectors.spec import TriggerSpec
 from tests.cells import Bucket
@@ -365,7 +366,7 @@ def test_who_outweighs_the_others_in_a_few_seconds_hides_nothing_in_a_window_of_
     even = service(a={"requests": 100}, b={"requests": 100}, big={"requests": 100})
     ill = {"requests": 60, "errors": 4}
     before = [one(bench.see((SERVICE, even))) for _ in range(60)]
-    after = [one(bench.see((SERVICE, service(a=ill, b=ill, big={"requests": 200})))) for _ in range(5)]
+    after = [one(bench.see((SERVICE, service(a=ill, b=ill, big={"requests": 200})))) for _ in range(5 + EVERY)]
     assert before[-1] == ("ok", "")
     assert after[-1] == ("unknown", "instance big has 62.5 % of the weight; without it: 6.667 % > 5 %")
 
