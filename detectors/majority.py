@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cells import REQUESTS
-from detectors.seconds import Int, Second
+from detectors.seconds import Int, Ints, Second
 from detectors.triggers import NEVER
 
 FADE: Final = 0.97
@@ -107,7 +107,7 @@ class Majority:
         self._last[slots] = newest
 
 
-def _votes(seconds: Sequence[Second]) -> tuple[Int, Int, Int]:
+def _votes(seconds: Sequence[Second]) -> tuple[Ints, Ints, Ints]:
     """The slot, the instance and the requests of each entry (n,), each pair of slot and instance once, ascending."""
     if len(seconds) == 1:
         only = seconds[0]
