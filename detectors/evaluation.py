@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -169,14 +168,15 @@ class Evaluation:
     def rows(self) -> Iterator[Row]:
         """Every trigger in order, for people to read."""
         numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
-        worded = (self.own.judged | self.control.judged | self.beyond).tolist()
-        for i, (state, value, threshold, samples) in enumerate(zip(*numbers, strict=True)):
+        plain = (self.state == State.OK) & ~(self.own.judged | self.control.judged | self.beyond)
+        for i, (state, value, threshold, samples, ok) in enumerate(zip(*numbers, plain.tolist(), strict=True)):
+            # Only nan is not equal to itself.
             yield Row(
                 _STATES[state],
-                None if isnan(value) else value,
-                None if isnan(threshold) else threshold,
+                value if value == value else None,
+                threshold if threshold == threshold else None,
                 samples,
-                "" if state == _OK and not worded[i] else self.reason(i),
+                "" if ok else self.reason(i),
             )
 
     @cached_property

@@ -115,7 +115,7 @@ def health(
     pairs = np.unique(row[cells.instance_cell] * max(len(cells.instances), 1) + cells.instance_id)
     sources = np.bincount(pairs // max(len(cells.instances), 1), minlength=len(present))
     latency = {
-        name: [None if np.isnan(ms) else ms for ms in values.tolist()]
+        name: _or_none(values)
         for name, values in _quantiles(row[cells.hist_cell], cells.hist_bin, cells.hist_count, len(present)).items()
     }
     return Health(
@@ -134,6 +134,14 @@ def health(
         never_seen=list(never_seen),
         without_flag=list(without_flag),
     )
+
+
+def _or_none(values: NDArray[np.float64]) -> list[float | None]:
+    """Values (n,) as JSON has them, None for nan. Asked of each, two thousand scopes would take 0.3 ms a second."""
+    found: list[float | None] = values.tolist()
+    for i in np.flatnonzero(np.isnan(values)).tolist():
+        found[i] = None
+    return found
 
 
 def _quantiles(row: Int, bin_: Int, count: Int, rows: int) -> dict[str, NDArray[np.float64]]:

@@ -116,6 +116,7 @@ class Shard:
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
+        self._scopes = [str(spec.scope) for spec in specs]
         self.merge = Merge(topics, from_start=from_start, most_bytes=most_bytes)
         self._watched = tuple(habits)
         self._max_scopes = max_scopes
@@ -347,7 +348,7 @@ class Shard:
 
     def _never_seen(self) -> list[str]:
         never = np.flatnonzero(self._seen_at() == NEVER).tolist()
-        return sorted({str(self._specs[i].scope) for i in never})
+        return sorted({self._scopes[i] for i in never})
 
     def _ill(self, result: Evaluation) -> Iterator[tuple[str, str]]:
         for row in np.flatnonzero(result.breach | result.suspected).tolist():
@@ -370,7 +371,7 @@ class Shard:
 
     def triggers(self) -> list[TriggerHealth]:
         """The verdict of every trigger as dashboards read it."""
-        return [] if self.verdicts is None else verdict_rows(self.verdicts, self.standing)
+        return [] if self.verdicts is None else verdict_rows(self.verdicts, self.standing, self._scopes)
 
     def unknown_health(self, now: Now) -> Health:
         """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""

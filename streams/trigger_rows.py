@@ -11,13 +11,13 @@ from streams.health import TriggerHealth
 from streams.standing import StandingUnknown
 
 
-def verdict_rows(verdicts: Evaluation, standing: StandingUnknown) -> list[TriggerHealth]:
-    """The verdict of every trigger, and since when it stands unknown."""
+def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequence[str]) -> list[TriggerHealth]:
+    """The verdict of every trigger, of which `scopes` are the scopes in words, and since when it stands unknown."""
     return [
         TriggerHealth(
             flag=spec.flag,
             trigger=spec.name,
-            scope=str(spec.scope),
+            scope=scope,
             state=row.state,
             value=row.value,
             threshold=row.threshold,
@@ -27,8 +27,9 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown) -> list[Trigge
             told=told,
             judged_since=begin if anew else None,
         )
-        for spec, row, since, told, begin, anew in zip(
+        for spec, scope, row, since, told, begin, anew in zip(
             verdicts.specs,
+            scopes,
             verdicts.rows(),
             standing.since.tolist(),
             standing.announced.tolist(),
