@@ -59,7 +59,7 @@ bench-detect: install
 	@$(BIN)/python -m tests.bench.detect $(ARGS)
 
 # Breaks the safety core in some thousand ways and runs the unit tests on each: an hour on two cores. In an environment
-# of its own, because the tool needs an older pytest. ARGS="agent.commands*" for some of them.
+# of its own, because the tool needs an older pytest. ARGS="agent.commands.command*" for some of them.
 mutants:
 	@test -e .venv-mutants/.installed || { $(PYTHON) -m venv .venv-mutants && \
 	  .venv-mutants/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-mutants.txt && \

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.cells import COUNTS, Cells, Int, Scope
-from detectors.spec import TriggerSpec
-from detectors.unreadable import PREFIX
-from streams.decode import Decoder
-from streams.faults import Faults
-from streams.habits import Habit
-from streams.intern import Interner
-from streams.monitor import Second, Shard
+from detectors.conditions.spec import TriggerSpec
+from detectors.windows.unreadable import PREFIX
+from streams.decoders.decoder import Decoder
+from streams.decoders.faults import Faults
+from streams.decoders.interner import Interner
+from streams.decoders.sources import INSTANCE
+from streams.ingest.reducer import Reducer
+from streams.monitor.drift_watch import Habit
+from streams.monitor.shard import Second, Shard
+from streams.monitor.watch_list import watch_list
 from streams.partials import VERSION, Partial, encode, pack
-from streams.reduce import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source
-from streams.sources import INSTANCE
-from streams.watch import watch_list
 
 BATCH = 2000
 TOPIC = "recording"
@@ -52,7 +52,7 @@ class Tally:
 
     `counts` has the sums of every scope, a column each of detectors.cells.COUNTS. `faults` are what was wrong with
     samples that count all the same, `unread` how many values could not be read, by scope and the measure of
-    detectors.unreadable that counts them.
+    detectors.windows.unreadable that counts them.
     """
 
     records: int = 0
@@ -91,7 +91,7 @@ class Replay:
         habits: Sequence[Habit] = (),
         source: str = INSTANCE,
     ) -> None:
-        """`source` says what counts as one source of evidence (streams.sources)."""
+        """`source` says what counts as one source of evidence (streams.decoders.sources)."""
         interner = Interner(watch_list(specs, habits), max_scopes)
         self._decoder = Decoder({TOPIC: format}, interner, {TOPIC: source})
         self._tapes = [

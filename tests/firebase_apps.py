@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from agent.fakes.firestore import FakeFirestore
-from agent.fakes.remote_config import FakeRemoteConfig
-from agent.fakes.rtdb import FakeRealtimeDatabase
+from agent.fakes.firestore.server import FakeFirestore
+from agent.fakes.remote_config.server import FakeRemoteConfig
+from agent.fakes.rtdb.server import FakeRealtimeDatabase
 from agent.fakes.server import Fake
 
 

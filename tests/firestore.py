@@ -13,8 +13,8 @@ from google.cloud import firestore
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Snapshot, Verdict
-from agent.backends.firestore import Firestore
-from agent.fakes.firestore import FakeFirestore
+from agent.backends.firestore.backend import Firestore
+from agent.fakes.firestore.server import FakeFirestore
 
 REF, OTHER = FlagRef("new-checkout", "production"), FlagRef("other", "production")
 PATIENCE_S = 60.0

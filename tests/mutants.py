@@ -104,7 +104,7 @@ def _results() -> Iterable[Mutant]:
 
 
 def _readable(name: str) -> str:
-    """`agent.ledger.xǁLedgerǁopen__mutmut_3` is of `agent.ledger.Ledger.open`."""
+    """`agent.ledger.ledger.xǁLedgerǁopen__mutmut_3` is of `agent.ledger.ledger.Ledger.open`."""
     module, _, rest = name.rpartition("__mutmut_")[0].rpartition(".")
     parts = rest.split("ǁ") if "ǁ" in rest else [rest.removeprefix("x_")]
     return ".".join([module, *(part for part in parts if part != "x")])

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
 from detectors.histogram import bins
-from streams.columnar import encode
-from streams.decode import Decoder
-from streams.faults import Faults
-from streams.intern import Interner, WatchList
-from streams.reduce import Reducer
-from streams.sample import Sample
+from streams.decoders.decoder import Decoder
+from streams.decoders.faults import Faults
+from streams.decoders.interner import Interner, WatchList
+from streams.ingest.reducer import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source
+from streams.telemetry.columnar import encode
+from streams.telemetry.sample import Sample
 
 T0 = 1_700_000_000
 TOPIC = "requests"

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from streams.health import Health
+from streams.monitor.health import Health
 
 
 class Telemetry:

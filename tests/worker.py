@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.events import Event, from_kafka
-from streams.health import Health
-from streams.health import decoder as health_decoder
-from streams.log import read_to_end
-from streams.topics import Topics, TopicSpec, create
+from agent.events.cloudevents import Event, from_kafka
+from streams.kafka.reader import read_to_end
+from streams.kafka.topics import Topics, TopicSpec, create
+from streams.monitor.health import Health
+from streams.monitor.health import decoder as health_decoder
 
 _DAY_MS = 86_400_000
 _COMMAND = [sys.executable, "-c", "from agent.cli import main; main()"]

@@ -19,11 +19,11 @@ from agent.backends.settings import (
 )
 
 KINDS: dict[type[Backend], str] = {
-    FlagdFile: "agent.backends.flagd_file:FlagdFile",
-    Firestore: "agent.backends.firestore:Firestore",
-    RealtimeDatabase: "agent.backends.rtdb:RealtimeDatabase",
-    RemoteConfig: "agent.backends.remote_config:RemoteConfig",
-    Unleash: "agent.backends.unleash:Unleash",
+    FlagdFile: "agent.backends.flagd.backend:FlagdFile",
+    Firestore: "agent.backends.firestore.backend:Firestore",
+    RealtimeDatabase: "agent.backends.rtdb.backend:RealtimeDatabase",
+    RemoteConfig: "agent.backends.remote_config.backend:RemoteConfig",
+    Unleash: "agent.backends.unleash.backend:Unleash",
     Webhook: "agent.backends.webhook:Webhook",
 }
 """`module:class` by the struct of its settings, which is the only argument of the class."""

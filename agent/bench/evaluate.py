@@ -12,17 +12,17 @@ import msgspec
 import numpy as np
 
 from agent.bench.measures import Measure, figure, kib_of, spread
-from agent.config import fast_by_default
+from agent.config.min_samples import with_auto
+from agent.config.model import fast_by_default
 from agent.errors import FlipbackError
-from agent.min_samples import with_auto
 from detectors.cells import COUNTS, Cells, Scope
-from detectors.evaluate import Evaluator, measures, wants
-from detectors.grammar import parse
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, bins
-from detectors.spec import TriggerSpec
-from detectors.windows import WindowStore
-from streams.evidence import fresh_wants
-from streams.monitor import Shard
+from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.windows.store import WindowStore
+from streams.monitor.evidence import fresh_wants
+from streams.monitor.shard import Shard
 from streams.partials import VERSION, Partial, encode, pack, split
 
 SCOPES = 10_000

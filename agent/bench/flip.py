@@ -19,11 +19,11 @@ from agent.bench.measures import Measure, spread
 from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.bench.systems import KINDS, kinds, system
 from agent.errors import FlipbackError
-from agent.events import FLAG_VERIFIED, from_kafka
-from agent.incidents import Incident, Known
+from agent.events.cloudevents import FLAG_VERIFIED, from_kafka
+from agent.state.incidents import Incident, Known
 from streams.bench.live import LiveTraffic
 from streams.bench.load import Place, place
-from streams.log import read_to_end, read_topic
+from streams.kafka.reader import read_to_end, read_topic
 
 FLIPS = 200
 A_SECOND = 4

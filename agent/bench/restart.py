@@ -22,10 +22,10 @@ from streams.bench.history import last_words, partials
 from streams.bench.live import columnar_traffic
 from streams.bench.load import PARTIALS_PARTITIONS, Place, load, place
 from streams.bench.shop import Shop
-from streams.checkpoint import EVERY
-from streams.health import decoder
-from streams.log import read_topic
-from streams.monitor_app import REPLAY_MARGIN
+from streams.kafka.reader import read_topic
+from streams.monitor.checkpoint import EVERY
+from streams.monitor.health import decoder
+from streams.monitor.role import REPLAY_MARGIN
 
 SERVICES = 667
 """With the whole service and two variants of its flag each, 2,001 scopes."""

@@ -42,8 +42,8 @@ SUBCOMMANDS = {
         "agent.cli.explain:command", "What happened in an incident, or to a flag, and why; reads Kafka."
     ),
     "restore": Subcommand("agent.cli.restore:command", "Put a flag back as it was before an incident."),
-    "halt": Subcommand("agent.cli.automation:halt", "Turn no flag back without a person, until resumed."),
-    "resume": Subcommand("agent.cli.automation:resume", "Turn flags back again after a halt."),
+    "halt": Subcommand("agent.cli.halt:halt", "Turn no flag back without a person, until resumed."),
+    "resume": Subcommand("agent.cli.halt:resume", "Turn flags back again after a halt."),
     "status": Subcommand("agent.cli.status:command", "Show flags, verdicts and the newest incidents."),
     "fake": Subcommand("agent.cli.fake:command", "Serve a fake of a flag system on loopback, to rehearse with."),
     "bench": Subcommand("agent.cli.bench:command", "Measure this machine on a real Kafka."),

@@ -11,7 +11,7 @@ from agent.cli.options import Finite, Written
 from agent.cli.replay import FORMATS
 
 if TYPE_CHECKING:
-    from agent.backtest import Backtest, TriggerReport
+    from agent.offline.backtest import Backtest, TriggerReport
 
 
 @click.command("backtest")
@@ -51,8 +51,8 @@ def command(
 
     import msgspec
 
-    from agent.backtest import backtest, read_labels, unwatched
-    from agent.config_load import load
+    from agent.config.load import load
+    from agent.offline.backtest import backtest, read_labels, unwatched
     from streams.settings import Format
 
     config = load(path)
@@ -62,7 +62,7 @@ def command(
         click.echo(f"flipback: warning: {labels}: {warning}", err=True)
     found = backtest(config, files, chosen, faults, within=within)
     if plot is not None:
-        from agent.timeline import page
+        from agent.offline.backtest_plot import page
 
         plot.write_text(page(found))
     for note in found.notes:

@@ -9,15 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 import msgspec
 
-from agent.baseline import NO_BASELINE, read_baseline
 from agent.cli.options import Finite
-from agent.config import Config, fast_by_default
-from agent.config_load import check, load, render, rules_hash
-from agent.config_schema import schema
+from agent.config.baseline import NO_BASELINE, read_baseline
+from agent.config.json_schema import schema
+from agent.config.load import check, load, render, rules_hash
+from agent.config.model import Config, fast_by_default
+from agent.config.slips import slip
 from agent.errors import ConfigError
-from agent.slips import slip
-from detectors.grammar import format_condition, format_seconds
-from detectors.spec import TriggerSpec
+from detectors.conditions.grammar import format_condition, format_seconds
+from detectors.conditions.spec import TriggerSpec
 from streams.settings import Seconds, WholeSeconds
 
 

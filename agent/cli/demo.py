@@ -33,9 +33,9 @@ def command(kafka: str | None) -> int:
 
     from rich.console import Console
 
+    from agent.demo.director import play
     from agent.demo.live import LiveScreen
     from agent.demo.plain import PlainScreen
-    from agent.demo.play import play
     from agent.demo.story import Screen, Story
 
     console = Console(highlight=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from agent.doctor import Finding
+    from agent.preflight.doctor import Finding
 
 
 @click.command("doctor")
@@ -29,9 +29,9 @@ def command(path: Path, as_json: bool, no_kafka: bool) -> int:
     """
     import msgspec
 
-    from agent.config_load import load
-    from agent.doctor import examine
+    from agent.config.load import load
     from agent.errors import BackendError, FlipbackError
+    from agent.preflight.doctor import examine
 
     found: list[Finding] = []
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from agent.events import Event
-    from agent.explain import Explanation
+    from agent.events.cloudevents import Event
+    from agent.views.explain import Explanation
 
 
 @click.command("explain")
@@ -34,9 +34,9 @@ def command(what: str, path: Path, as_json: bool) -> int:
 
     import msgspec
 
-    from agent.config_load import load
-    from agent.explain import NothingKnown, explain, read_audit
-    from agent.local_ledger import local_events
+    from agent.config.load import load
+    from agent.executor.local_ledger import local_events
+    from agent.views.explain import NothingKnown, explain, read_audit
     from streams.errors import StreamsError
 
     def show(found: Explanation, *, alone: bool = False) -> None:
@@ -60,8 +60,8 @@ def command(what: str, path: Path, as_json: bool) -> int:
 
 
 def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[str]:
-    from agent.in_order import made_at
-    from agent.wording import evidence_lines, flag_line
+    from agent.views.in_order import made_at
+    from agent.views.wording import evidence_lines, flag_line
 
     undo = {name: f"flipback restore {name} -c {shlex.quote(str(path))} --reason ..." for name in found.incidents}
     lines = [] if found.now is None else [f"{found.subject} {flag_line(found.now, at, alone=alone)}"]
@@ -90,8 +90,8 @@ def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[st
 
 
 def timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
-    from agent.in_order import is_verdict, made_at
-    from agent.wording import sentence
+    from agent.views.in_order import is_verdict, made_at
+    from agent.views.wording import sentence
 
     for event in events:
         whom = "" if event.subject == subject else f"{event.subject}: "

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from agent.fakes.server import Fake
 
 FAKES = {
-    "firestore": "agent.fakes.firestore:FakeFirestore",
-    "rtdb": "agent.fakes.rtdb:FakeRealtimeDatabase",
-    "remote-config": "agent.fakes.remote_config:FakeRemoteConfig",
+    "firestore": "agent.fakes.firestore.server:FakeFirestore",
+    "rtdb": "agent.fakes.rtdb.server:FakeRealtimeDatabase",
+    "remote-config": "agent.fakes.remote_config.server:FakeRemoteConfig",
 }
 
 

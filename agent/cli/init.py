@@ -63,7 +63,7 @@ def command(directory: Path, service: str, flag: str, topic: str, brokers: tuple
 
     Nothing is overwritten. The first hour with them is in docs/first-hour.md.
     """
-    from agent.starter import CONFIG_NAME, Names, write
+    from agent.config.starter import CONFIG_NAME, Names, write
 
     for path in write(directory, Names(service=service, flag=flag, topic=topic, brokers=brokers)):
         click.echo(f"written: {path}")

@@ -26,7 +26,7 @@ def generate(directory: Path) -> None:
 
     Existing keys are never overwritten.
     """
-    from agent import keys
+    from agent.commands import keys
 
     private, public = keys.generate(directory)
     click.echo(f"private key, for the monitor alone:  {private}")

@@ -38,12 +38,12 @@ def command(
 
     import msgspec
 
-    from agent.config_load import load
-    from agent.recorded import lost, matches_nothing, never_judged, unmatched
-    from agent.replay import Change, replay, text
-    from agent.telemetry_watch import told
+    from agent.config.load import load
+    from agent.offline.replay import Change, replay, text
+    from agent.telemetry.recorded import lost, matches_nothing, never_judged, unmatched
+    from agent.telemetry.watch import told
+    from streams.ingest.telemetry_counts import MOST_FAULTS
     from streams.settings import Format
-    from streams.telemetry_counts import MOST_FAULTS
 
     config = load(path)
     run, lines = replay(config, files, cast(Format, format or config.telemetry[0].format), evaluations=evaluations)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.person import Reason, confirm, user
+from agent.cli.confirm import Reason, confirm, user
 
 if TYPE_CHECKING:
     from agent.backends.contract import FlagState, Outcome
-    from agent.config import Config
-    from agent.entry import Entry
+    from agent.config.model import Config
     from agent.errors import FlipbackError
-    from agent.ledger import Ledger
+    from agent.ledger.entry import Entry
+    from agent.ledger.ledger import Ledger
 
 
 @click.command("restore")
@@ -34,10 +34,10 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     import asyncio
     import os
 
-    from agent.config_load import load
+    from agent.config.load import load
+    from agent.control.restore import flipped
     from agent.errors import RestoreRefused
-    from agent.flips import LEDGER, open_ledger
-    from agent.restore import flipped
+    from agent.executor.service import LEDGER, open_ledger
 
     config = load(path)
     if not os.path.lexists(config.state_dir / LEDGER):
@@ -65,9 +65,9 @@ async def _restore(
     import asyncio
     import time
 
+    from agent.control.restore import restore
     from agent.errors import FlipbackError
-    from agent.flips import make_backends
-    from agent.restore import restore
+    from agent.executor.service import make_backends
 
     backends = make_backends(config, {entry.command.backend for entry in entries})
     found: list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]] = []
@@ -97,9 +97,9 @@ def _told(entry: Entry, result: tuple[Outcome, FlagState] | FlipbackError) -> Fl
 
 
 def _summary(entry: Entry) -> str:
-    from agent.restore import orders
-    from agent.wording import sentence
-    from detectors.units import shown
+    from agent.control.restore import orders
+    from agent.views.wording import sentence
+    from detectors.conditions.units import shown
 
     made, seen = entry.command, entry.command.evidence
     before = _words(entry.opened.snapshot.state)

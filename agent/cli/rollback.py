@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.person import Reason, confirm, user
+from agent.cli.confirm import Reason, confirm, user
 
 if TYPE_CHECKING:
-    from agent.config import Config, Flag
-    from agent.events import Event
-    from agent.result import ExecutionResult
+    from agent.config.model import Config, Flag
+    from agent.events.cloudevents import Event
+    from agent.executor.result import ExecutionResult
 
 _NOT_DONE = 4
 _MAYBE_UNSEEN = 6
@@ -42,8 +42,8 @@ def command(flag: str, path: Path, direct: bool, environment: str | None, reason
     """
     import asyncio
 
-    from agent.config_load import load
-    from agent.keys import load_private
+    from agent.commands.keys import load_private
+    from agent.config.load import load
 
     config = load(path)
     flags = _chosen(config, flag, environment)
@@ -73,8 +73,8 @@ def _chosen(config: Config, name: str, environment: str | None) -> list[Flag]:
 
 async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> int:
     from agent.backends.contract import Outcome
+    from agent.control.rollback import direct
     from agent.errors import BackendError
-    from agent.rollback import direct
 
     status = 0
     async for flag, result, against in direct(config, flags, reason=reason, by=by):
@@ -107,7 +107,7 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
 def _undone(result: ExecutionResult, backend: str) -> str:
     """Why a flag was not made safe, and what to do."""
     from agent.backends.contract import Outcome
-    from agent.entry import UNUSABLE
+    from agent.ledger.entry import UNUSABLE
 
     why = result.detail or "not done"
     if why.startswith(UNUSABLE):
@@ -120,11 +120,11 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     import asyncio
     from datetime import UTC, datetime
 
-    from agent import events
-    from agent.commands import Reason
+    from agent.commands.command import Reason
+    from agent.control.rollback import DIRECT_WHERE, FINAL, WAIT_S, by_kafka
     from agent.errors import FlipbackError
-    from agent.rollback import DIRECT_WHERE, FINAL, WAIT_S, by_kafka
-    from agent.wording import sentence
+    from agent.events import cloudevents as events
+    from agent.views.wording import sentence
     from streams.errors import StreamsError
 
     done = {

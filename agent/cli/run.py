@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.logs import configure, log_event
+from agent.logs.setup import configure, log_event
 
 if TYPE_CHECKING:
     import asyncio
 
-    from agent.heartbeats import Role
+    from agent.heartbeats.heartbeat import Role
 
 _logger = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     # Faust costs half a second and 50 MB; a wrong option or configuration should not.
     import asyncio
 
-    from agent.config_load import load
+    from agent.config.load import load
 
     config = load(path)
     import uvloop
 
-    from agent.run import run
-    from agent.shutdown import Deadline, end_on_signals
+    from agent.runtime.shutdown import Deadline, end_on_signals
+    from agent.runtime.worker import run
 
     ending = Deadline()
 
@@ -86,6 +86,6 @@ def _on_hangup(loop: asyncio.AbstractEventLoop, end: Callable[[], None], path: P
 
 def _words(event: str, fields: dict[str, Any]) -> str | None:
     # Imported with the first event: a wrong option is to be answered at once.
-    from agent.wording import log_line
+    from agent.views.wording import log_line
 
     return log_line(event, fields)

@@ -11,7 +11,7 @@ import click
 from agent.cli.options import Finite, Written
 
 if TYPE_CHECKING:
-    from agent.simulate import Simulated
+    from agent.offline.simulate import Simulated
 
 _SHARE = Finite(0, 1)
 _RATE = Finite(0, 1e6, min_open=True)
@@ -53,8 +53,8 @@ def command(
     """
     import msgspec
 
-    from agent.config_load import load
-    from agent.simulate import simulate
+    from agent.config.load import load
+    from agent.offline.simulate import simulate
 
     shown = sys.stderr.isatty() and not as_json
 
@@ -75,7 +75,7 @@ def command(
     if not as_json and found:
         click.echo("\n".join(_summary(found)))
     if plot is not None:
-        from agent.delay_plot import page
+        from agent.offline.simulate_plot import page
 
         plot.write_text(page(found))
     return 0
@@ -109,7 +109,7 @@ def _out_of_reach(result: Simulated) -> str:
 
 def _summary(found: list[Simulated]) -> list[str]:
     """Which trigger of each flag sees a regression first."""
-    from agent.simulate import first_seen
+    from agent.offline.simulate import first_seen
 
     lines = []
     for flag in dict.fromkeys(one.flag for one in found):

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.by_hand import ByHand, restores
-from agent.commands import BY_HAND
+from agent.commands.command import BY_HAND
+from agent.state.by_hand import ByHand, restores
 
 if TYPE_CHECKING:
-    from agent.armed import Arming
-    from agent.heartbeats import Member
-    from agent.incidents import Aftermath, CommandResult, Incident
-    from agent.status import Status
-    from streams.health import TriggerHealth
+    from agent.armed.verdict import Arming
+    from agent.heartbeats.heartbeat import Member
+    from agent.state.incidents import Aftermath, CommandResult, Incident
+    from agent.views.status import Status
+    from streams.monitor.health import TriggerHealth
 
 SHOWN_INCIDENTS = 10
 SHOWN_PROCESSES = 20
@@ -37,11 +37,11 @@ def command(path: Path, as_json: bool) -> int:
     """
     import msgspec
 
-    from agent.config_load import load, rules_hash
-    from agent.deployment import look
-    from agent.ledger_identity import separate_ledgers
-    from agent.status import read_status
-    from agent.unflagged import sentence
+    from agent.config.load import load, rules_hash
+    from agent.deployment.outside import look
+    from agent.ledger.identity import separate_ledgers
+    from agent.telemetry.unflagged import sentence
+    from agent.views.status import read_status
     from streams.errors import TopicError
 
     config = load(path)
@@ -122,7 +122,7 @@ def verdicts(status: Status) -> str:
 
 def overdue(member: Member) -> str:
     """The age of heartbeats that should have come: until it counts as away, the process may be dead already."""
-    from agent.heartbeats import AWAY_AFTER, EVERY
+    from agent.heartbeats.heartbeat import AWAY_AFTER, EVERY
 
     roles = ", ".join(member.beat.roles)
     return (
@@ -133,7 +133,7 @@ def overdue(member: Member) -> str:
 
 def trigger_line(trigger: TriggerHealth, metric: str) -> str:
     """A trigger in a line, its numbers in the unit of `metric`, which is empty where the file does not know it."""
-    from detectors.units import shown
+    from detectors.conditions.units import shown
 
     value = "-" if trigger.value is None else shown(metric, trigger.value)
     limit = "-" if trigger.threshold is None else shown(metric, trigger.threshold)

@@ -10,7 +10,7 @@ import click
 from agent.cli.options import Written
 
 if TYPE_CHECKING:
-    from agent.trigger_tests import Result
+    from agent.offline.trigger_tests import Result
 
 
 @click.command("test")
@@ -24,7 +24,7 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
     """
     import msgspec
 
-    from agent.trigger_tests import run
+    from agent.offline.trigger_tests import run
 
     results: dict[Path, list[Result]] = {}
     for path in files:

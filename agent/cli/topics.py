@@ -23,10 +23,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def create(path: Path, as_json: bool) -> int:
     """Create the topics that are missing, telemetry topics too; those that exist are left as they are."""
-    from agent.config_load import load
-    from agent.kafka import connection
-    from agent.topics import lacking, wanted
-    from streams.topics import create as create_topics
+    from agent.config.kafka import connection
+    from agent.config.load import load
+    from agent.telemetry.topics import lacking, wanted
+    from streams.kafka.topics import create as create_topics
 
     config = load(path)
     made = asyncio.run(
@@ -47,8 +47,8 @@ def create(path: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def show(path: Path, as_json: bool) -> int:
     """Show every topic as flipback would create it: partitions, configuration, purpose. Asks no broker."""
-    from agent.config_load import load
-    from agent.topics import wanted
+    from agent.config.load import load
+    from agent.telemetry.topics import wanted
 
     for spec in wanted(load(path)):
         if as_json:

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 from agent.demo.scene import HOLD
+from agent.demo.steps import Arm, Mark, Second, Step
 from agent.demo.story import Activity, Story
-from agent.demo.timeline import Arm, Mark, Second, Step
 from agent.demo.words import opening, percent
 
 _REDRAW = 0.1

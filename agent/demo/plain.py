@@ -6,8 +6,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from agent.demo.steps import Arm, Mark, Second, Step
 from agent.demo.story import Activity, Story
-from agent.demo.timeline import Arm, Mark, Second, Step
 from agent.demo.words import opening, percent
 
 

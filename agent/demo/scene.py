@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams.topics import Topics
+from streams.kafka.topics import Topics
 
 FLAG = "new-recommendations"
 SERVICE = "shop"

@@ -24,9 +24,9 @@ from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
 from agent.demo.scene import FLAG, NEW, OLD, SERVICE
-from agent.logs import configure
-from streams.emitter import Emitter
-from streams.sample import Sample
+from agent.logs.setup import configure
+from streams.telemetry.emitter import Emitter
+from streams.telemetry.sample import Sample
 
 FLAG_POLL_MS = 50
 """How often the flag file is looked at. The file provider takes its deadline for that, 500 ms if nothing is said."""

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent.commands import Evidence
+from agent.commands.command import Evidence
 from agent.demo.scene import Scene
-from agent.demo.timeline import CLEAN_SECONDS, Mark, Second, Step, Timeline, recovered
+from agent.demo.steps import CLEAN_SECONDS, Mark, Second, Step, Timeline, recovered
 
 
 @dataclass(slots=True)

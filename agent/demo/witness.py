@@ -10,15 +10,15 @@ import asyncio
 import math
 from functools import partial
 
-from agent import events
-from agent.commands import Command, verify
-from agent.config import Config
+from agent.commands.command import Command, verify
+from agent.commands.keys import load_public
+from agent.config.model import Config
 from agent.demo.scene import FLAG, OLD
+from agent.demo.steps import Step, second
 from agent.demo.story import Story
-from agent.demo.timeline import Step, second
-from agent.keys import load_public
-from streams.health import decoder
-from streams.log import read_topic
+from agent.events import cloudevents as events
+from streams.kafka.reader import read_topic
+from streams.monitor.health import decoder
 
 _COMMAND_WITHIN = 1.0
 """Seconds after which a trigger has fired even if no command tells when."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from agent.demo.load import Load
 from agent.demo.scene import FAULT_AFTER, FAULT_RATE, FLAG, HOLD, INSTANCES, RATE, TRIGGER, USUAL_HOLD, Scene
+from agent.demo.steps import Step
 from agent.demo.story import Story
-from agent.demo.timeline import Step
 
 
 def percent(ratio: float | None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS
 from streams.bench.shop import Shop, Timed
 from streams.clock import Clock
-from streams.decode import Decoder
-from streams.health import encoder, health
-from streams.ingest import Ingest
-from streams.intern import Interner
-from streams.reading import Answer, Delivery, Position
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner
+from streams.ingest.ingest import Ingest
+from streams.kafka.reading import Answer, Delivery, Position
+from streams.monitor.health import encoder, health
 from streams.slices import Slice, Source
 
 MAX_LATENESS = 2.0

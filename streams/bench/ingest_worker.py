@@ -7,13 +7,13 @@ import asyncio
 from streams.bench import workers
 from streams.bench.workers import Clock, Result, Task
 from streams.clock import Clock as Time
-from streams.connection import Connection
-from streams.decode_columns import Reject
-from streams.ingest_app import IngestRole
-from streams.outbox import Record
-from streams.reading import Delivery
+from streams.decoders.columns import Reject
+from streams.ingest.role import IngestRole
+from streams.kafka.connection import Connection
+from streams.kafka.outbox import Record
+from streams.kafka.reading import Delivery
+from streams.kafka.topics import Topics
 from streams.slices import Source
-from streams.topics import Topics
 
 _LOOK = 0.005
 _LOOKBACK = 86_400.0

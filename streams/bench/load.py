@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaProducer
 
 from detectors.cells import LATE, REQUESTS
 from streams.bench.shop import Timed
-from streams.log import read_topic
+from streams.kafka.admin import remove
+from streams.kafka.reader import read_topic
+from streams.kafka.topics import Topics, TopicSpec, create
 from streams.partials import decode
-from streams.topic_removal import remove
-from streams.topics import Topics, TopicSpec, create
 
 TELEMETRY_PARTITIONS = 8
 PARTIALS_PARTITIONS = 8

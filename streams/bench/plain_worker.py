@@ -16,7 +16,7 @@ import msgspec
 
 from streams.bench import workers
 from streams.bench.workers import Clock, Result, Task
-from streams.sample import Sample
+from streams.telemetry.sample import Sample
 
 _decode = msgspec.json.Decoder(Sample).decode
 _encode = msgspec.json.Encoder().encode

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cells import Scope
-from streams.columnar import ColumnarBatch, encode
-from streams.intern import WatchList
-from streams.sample import Cache, Outcome, Sample
+from streams.decoders.interner import WatchList
+from streams.telemetry.columnar import ColumnarBatch, encode
+from streams.telemetry.sample import Cache, Outcome, Sample
 
 Float = NDArray[np.float64]
 
@@ -135,7 +135,7 @@ class Shop:
     def at(self, template: ColumnarBatch, start: float, span: float) -> Timed:
         """The batch with its samples spread over `span` seconds from `start`."""
         ts = start + np.sort(self._numbers.uniform(0, span, template.n))
-        # What `streams.columnar.encode` would give for samples of these times; only the times differ.
+        # What `streams.telemetry.columnar.encode` would give for samples of these times; only the times differ.
         batch = msgspec.structs.replace(template, ts=ts.astype("<f8").tobytes())
         return Timed(_encoder.encode(batch), int((start + span) * 1000))
 

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config_load import load
-from agent.simulate import Scenario, false_alarms
-from detectors.absence import Absence, AbsenceConfig
-from detectors.control import CanaryProof, CanaryProofConfig
-from detectors.healthy_rate import HealthyRate, HealthyRateConfig
-from detectors.sample_ratio import SampleRatio, SampleRatioConfig
-from detectors.sequential import FastTier, FastTierConfig
-from streams.drift import DriftConfig, DriftWatch
+from agent.config.load import load
+from agent.offline.simulate import Scenario, false_alarms
+from detectors.sequential.absence import Absence, AbsenceConfig
+from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
+from detectors.sequential.fast_tier import FastTier, FastTierConfig
+from detectors.sequential.healthy_rate import HealthyRate, HealthyRateConfig
+from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig
+from streams.monitor.drift import DriftConfig, DriftWatch
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.events import Event, trigger_type
+from agent.events.cloudevents import Event, trigger_type
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from agent.commands import Evidence
-from agent.events import COMMAND_RECEIVED, INABILITY, Event, trigger_type
+from agent.commands.command import Evidence
+from agent.events.cloudevents import COMMAND_RECEIVED, INABILITY, Event, trigger_type
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

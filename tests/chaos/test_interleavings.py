@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from agent import events
-from agent.automation import Automation
 from agent.backends.contract import FlagRef
-from agent.breaker import Limits
-from agent.commands import Command, sign
-from agent.disk import Disk
-from agent.entry import Entry
+from agent.commands.command import Command, sign
 from agent.errors import Permission, Transient, Unsent
-from agent.events import Event
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.flags import FlagWatch
+from agent.storage.disk import Disk
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.test_executor import KEY, MANAGED, command
 
@@ -294,8 +294,8 @@ def test_in_any_order_the_newest_decision_holds_and_every_step_is_told(
 ) -> None:
     monkeypatch.setattr(Disk, "run", _inline)
     # What dies here is the process, not the machine.
-    monkeypatch.setattr("agent.ledger.os.fsync", lambda _: None)
-    monkeypatch.setattr("agent.flip._jitter", lambda _: 0.0)
+    monkeypatch.setattr("agent.ledger.ledger.os.fsync", lambda _: None)
+    monkeypatch.setattr("agent.executor.flip._jitter", lambda _: 0.0)
     happened = {"writes": 0, "deaths": 0, "edits": 0}
     for seed in range(chunk * RUNS // CHUNKS, (chunk + 1) * RUNS // CHUNKS):
         with TemporaryDirectory() as directory:

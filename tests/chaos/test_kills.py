@@ -7,7 +7,7 @@ import random
 import time
 from pathlib import Path
 
-from agent.events import FLAG_VERIFIED
+from agent.events.cloudevents import FLAG_VERIFIED
 from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.allowlist import ManagedFlag
-from agent.automation import Automation
 from agent.backends.contract import Cas, FlagBackend, Outcome
-from agent.breaker import Limits
-from agent.commands import sign
-from agent.events import FLAG_WRITTEN, Event
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
+from agent.commands.command import sign
+from agent.events.cloudevents import FLAG_WRITTEN, Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagWatch
 from tests.places import PLACES, REF, place
 from tests.unit.test_executor import KEY, command
 
@@ -28,7 +28,7 @@ EXECUTORS = 16
 @pytest.mark.parametrize("kind", PLACES)
 async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The machine does not fail here, and 20,000 flushes take minutes.
-    monkeypatch.setattr("agent.ledger.os.fsync", lambda _: None)
+    monkeypatch.setattr("agent.ledger.ledger.os.fsync", lambda _: None)
     outcomes: Counter[Outcome] = Counter()
     for number in range(REPETITIONS):
         directory = tmp_path / str(number)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from agent.events import FLAG_VERIFIED
+from agent.events.cloudevents import FLAG_VERIFIED
 from tests.chaos.scene import FLAG, scene
 from tests.kafka import KafkaCluster
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.events import FLAG_VERIFIED, INABILITY, Event, trigger_type
-from agent.explain import explain
-from agent.wording import evidence_lines, sentence
+from agent.events.cloudevents import FLAG_VERIFIED, INABILITY, Event, trigger_type
+from agent.views.explain import explain
+from agent.views.wording import evidence_lines, sentence
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from agent.events import COMMAND_RECEIVED, FLAG_VERIFIED, FLAG_WRITTEN, Event, trigger_type
+from agent.events.cloudevents import COMMAND_RECEIVED, FLAG_VERIFIED, FLAG_WRITTEN, Event, trigger_type
 from agent.fakes.server import Fake
 from tests.firebase_apps import APPS, Application
 from tests.telemetry import Telemetry, telemetry

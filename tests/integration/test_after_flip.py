@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import events
-from agent.aftermath_rules import PATIENCE
-from agent.events import COMMAND_SHADOWED, Event
-from agent.incidents import Known
-from streams.log import read_to_end
+from agent.after_flip.rules import PATIENCE
+from agent.events import cloudevents as events
+from agent.events.cloudevents import COMMAND_SHADOWED, Event
+from agent.state.incidents import Known
+from streams.kafka.reader import read_to_end
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

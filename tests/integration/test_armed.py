@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiokafka import AIOKafkaProducer
 
-from agent.events import INABILITY
+from agent.events.cloudevents import INABILITY
 from tests.chaos.scene import ENTRY, FLAG, scene
 from tests.worker import Deployment
 

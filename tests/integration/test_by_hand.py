@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import events, heartbeats, rollback
 from agent.cli import rollback as cli_rollback
-from agent.commands import BY_HAND
-from agent.config_load import load
-from agent.events import Event
+from agent.commands.command import BY_HAND
+from agent.config.load import load
+from agent.control import rollback
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.heartbeats import heartbeat as heartbeats
 from tests.worker import Deployment
 
 FLAG = {

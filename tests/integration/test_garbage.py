@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from agent import events
-from agent.commands import sign
-from agent.config_load import load
-from agent.incidents import Known
-from agent.keys import load_private, load_public
-from agent.rollback import order
-from streams.log import read_to_end
-from streams.topics import Topics
+from agent.commands.command import sign
+from agent.commands.keys import load_private, load_public
+from agent.config.load import load
+from agent.control.rollback import order
+from agent.events import cloudevents as events
+from agent.state.incidents import Known
+from streams.kafka.reader import read_to_end
+from streams.kafka.topics import Topics
 from tests.integration.test_by_hand import FLAG, told
 from tests.worker import Deployment
 

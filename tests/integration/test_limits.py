@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from agent import events
+from agent.events import cloudevents as events
 from tests.integration.test_by_hand import flipback, told
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from streams import log
 from streams.errors import TopicError
-from streams.log import read_all_to_end
-from streams.topics import TopicSpec, create, describe
+from streams.kafka import reader as log
+from streams.kafka.reader import read_all_to_end
+from streams.kafka.topics import TopicSpec, create, describe
 
 DAY_MS = 86_400_000
 NOW = time.time()

@@ -15,16 +15,16 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
-from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import Outcome
-from agent.backends.flagd_file import FlagdFile
-from agent.breaker import Limits
-from agent.events import Event
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
-from agent.restore import flipped, restore
+from agent.backends.flagd.backend import FlagdFile
+from agent.control.restore import flipped, restore
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.flags import FlagWatch
 from tests.unit.test_executor import KEY, MANAGED, REF, command, signed
 
 FLAG = "new-checkout"

@@ -12,11 +12,18 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.commands import Command, Evidence, Reason, issue, sign
-from agent.events import COMMAND_RECEIVED, COMMAND_REJECTED, FLAG_CONFLICT, FLAG_VERIFIED, Event, trigger_type
-from agent.flag_state import FlagStatus
-from agent.keys import PrivateKey, load_private
-from streams.log import read_to_end
+from agent.commands.command import Command, Evidence, Reason, issue, sign
+from agent.commands.keys import PrivateKey, load_private
+from agent.events.cloudevents import (
+    COMMAND_RECEIVED,
+    COMMAND_REJECTED,
+    FLAG_CONFLICT,
+    FLAG_VERIFIED,
+    Event,
+    trigger_type,
+)
+from agent.state.flags import FlagStatus
+from streams.kafka.reader import read_to_end
 from tests.chaos.scene import ENTRY, FLAG, SERVICE, Scene, scene
 from tests.worker import Deployment
 

@@ -14,8 +14,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
-from agent.events import INABILITY, NOTICE
-from streams.topics import TopicSpec, create
+from agent.events.cloudevents import INABILITY, NOTICE
+from streams.kafka.topics import TopicSpec, create
 from tests.telemetry import Telemetry, telemetry
 from tests.worker import Deployment
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from agent.events import TELEMETRY_REJECTED, Event, from_kafka
-from streams.log import read_to_end
+from agent.events.cloudevents import TELEMETRY_REJECTED, Event, from_kafka
+from streams.kafka.reader import read_to_end
 from tests.telemetry import Telemetry, counted, telemetry
 from tests.worker import Deployment
 

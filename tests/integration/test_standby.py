@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from agent.commands import Command, verify
-from agent.events import FLAG_VERIFIED, FLAG_WRITTEN, trigger_type
-from agent.keys import load_public
-from streams import checkpoint
-from streams.health import Health
-from streams.log import read_to_end
+from agent.commands.command import Command, verify
+from agent.commands.keys import load_public
+from agent.events.cloudevents import FLAG_VERIFIED, FLAG_WRITTEN, trigger_type
+from streams.kafka.reader import read_to_end
+from streams.monitor import checkpoint
+from streams.monitor.health import Health
 from tests.chaos.scene import ENTRY, TRIGGER, Scene, scene
 from tests.telemetry import counted
 from tests.worker import Deployment

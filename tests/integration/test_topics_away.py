@@ -14,7 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from agent.events import FLAG_VERIFIED, INABILITY, trigger_type
+from agent.events.cloudevents import FLAG_VERIFIED, INABILITY, trigger_type
 from tests.chaos.scene import Scene, scene
 from tests.worker import Deployment
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import Outcome, Verdict
-from agent.backends.unleash import Unleash
+from agent.backends.unleash.backend import Unleash
 from agent.errors import Auth, NotFound, Permission, Unsupported
 from tests.places import REF
 from tests.places.unleash import UnleashPlace, place_of

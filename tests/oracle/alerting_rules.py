@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.config_load import load
-from agent.replay import Evaluated, replay
+from agent.config.load import load
+from agent.offline.replay import Evaluated, replay
 
 START = 1_700_000_000
 """Event time of second 0. promtool's time begins at 0."""

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
-from agent.backtest import Fault
+from agent.offline.backtest import Fault
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "cloud-monitoring-app-crash-rate-1.tar.gz"

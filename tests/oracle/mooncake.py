@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.backtest import Fault
+from agent.offline.backtest import Fault
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "mooncake-conversation.jsonl.gz"

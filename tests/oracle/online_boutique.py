@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from agent.backtest import Fault
-from agent.recordings import read
+from agent.offline.backtest import Fault
+from agent.offline.recordings import read
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "online-boutique-2022-08-22.requests.jsonl.gz"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent import timeline
-from agent.backtest import Backtest, Fault, TriggerReport, backtest
-from agent.config_load import load
+from agent.config.load import load
+from agent.offline import backtest_plot as timeline
+from agent.offline.backtest import Backtest, Fault, TriggerReport, backtest
 from streams.settings import Format
 from tests.oracle import crash_rates, mooncake, nginx_status, online_boutique
 

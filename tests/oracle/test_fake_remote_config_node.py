@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.fakes.remote_config import SERVER, FakeRemoteConfig
+from agent.fakes.remote_config.server import SERVER, FakeRemoteConfig
 from tests.npm import NpmUnavailable, installed
 
 HERE = Path(__file__).with_name("node")

@@ -53,11 +53,11 @@ class Mutant(NamedTuple):
     new: str
 
 
-TRIGGERS = ("Triggers", "detectors.triggers", "detectors.evaluate")
-EVALUATOR = ("Evaluator", "detectors.evaluate", "streams.monitor")
-WINDOWS = ("WindowStore", "detectors.windows", "streams.monitor")
-READINGS = ("Readings", "detectors.readings", "detectors.evaluate")
-METRICS = ("compute", "detectors.metrics", "detectors.readings")
+TRIGGERS = ("Triggers", "detectors.triggers.state_machine", "detectors.triggers.evaluator")
+EVALUATOR = ("Evaluator", "detectors.triggers.evaluator", "streams.monitor.shard")
+WINDOWS = ("WindowStore", "detectors.windows.store", "streams.monitor.shard")
+READINGS = ("Readings", "detectors.triggers.readings", "detectors.triggers.evaluator")
+METRICS = ("compute", "detectors.windows.metrics", "detectors.triggers.readings")
 
 MUTANTS = {
     "fires one evaluation late": Mutant(*TRIGGERS, "- self.since >= self.hold", "- self.since > self.hold"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.firestore import Firestore
-from agent.backends.firestore_document import Document, Write, value
-from agent.fakes.firestore import FakeFirestore
+from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.document import Document, Write, value
+from agent.fakes.firestore.server import FakeFirestore
 
 
 class FirestorePlace:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.flagd.backend import FlagdFile
 from agent.fakes.faults import Faults
 
 

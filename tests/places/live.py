@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent import backends
 from agent.backends.contract import FlagBackend, FlagRef
-from agent.config_load import load
+from agent.config.load import load
 from agent.fakes.faults import Faults
 
 CONFIG = os.environ.get("FLIPBACK_LIVE", "")

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.remote_config import RemoteConfig
+from agent.backends.remote_config.backend import RemoteConfig
 from agent.fakes.faults import Faults
-from agent.fakes.remote_config import CLIENT, SERVER, FakeRemoteConfig
+from agent.fakes.remote_config.server import CLIENT, SERVER, FakeRemoteConfig
 from streams.settings import Seconds
 
 

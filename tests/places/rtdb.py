@@ -7,9 +7,9 @@ from typing import Any
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.rtdb import RealtimeDatabase
+from agent.backends.rtdb.backend import RealtimeDatabase
 from agent.fakes.faults import Faults
-from agent.fakes.rtdb import FakeRealtimeDatabase
+from agent.fakes.rtdb.server import FakeRealtimeDatabase
 
 
 class RealtimeDatabasePlace:

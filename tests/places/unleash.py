@@ -9,7 +9,7 @@ import aiohttp
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.unleash import Unleash
+from agent.backends.unleash.backend import Unleash
 from agent.fakes.faults import Faults
 from tests.places.proxy import FaultProxy
 from tests.unleash.server import UnleashServer, running

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 
-from agent.fakes.remote_config import FakeRemoteConfig
+from agent.fakes.remote_config.server import FakeRemoteConfig
 
 USERS = 4_000
 _PATIENCE_S = 60.0

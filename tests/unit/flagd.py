@@ -11,7 +11,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.flagd.backend import FlagdFile
 
 REF = FlagRef("new-checkout", "production")
 

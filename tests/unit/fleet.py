@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.allowlist import ManagedFlag
-from agent.automation import Automation
 from agent.backends.contract import FlagRef
-from agent.breaker import Limits
-from agent.commands import Cause, Command, sign
-from agent.events import Event, from_kafka, to_kafka
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
-from agent.result import ExecutionResult
+from agent.commands.command import Cause, Command, sign
+from agent.events.cloudevents import Event, from_kafka, to_kafka
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.executor.result import ExecutionResult
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagWatch
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.pace import AMPLE
 from tests.unit.test_executor import KEY, command

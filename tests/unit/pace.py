@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from tenacity import RetryCallState
 
-from agent import flip
-from agent.flip import Budget
+from agent.executor import flip
+from agent.executor.flip import Budget
 
 
 class Time(NamedTuple):

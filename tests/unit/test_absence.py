@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors.absence import Absence, AbsenceConfig
+from detectors.sequential.absence import Absence, AbsenceConfig
 
 CONFIG = AbsenceConfig()
 

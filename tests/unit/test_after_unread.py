@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.aftermath_rules import PATIENCE, bake, effect, exposure_after
-from detectors.unreadable import unreadable
-from streams.observer import whole
+from agent.after_flip.rules import PATIENCE, bake, effect, exposure_after
+from detectors.windows.unreadable import unreadable
+from streams.monitor.observer import whole
 from tests.cells import Bucket, cells
 from tests.unit.test_aftermath_rules import BEFORE, LIMIT, incident, now, since
 from tests.unit.test_observer import SERVICE, made, spec, variant

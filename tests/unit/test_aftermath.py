@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 
-from agent.aftermath import AftermathWatch, lookback
-from agent.aftermath_rules import PATIENCE
-from agent.config import AfterFlipSettings, Flag, Trigger, When
-from agent.events import (
+from agent.after_flip.rules import PATIENCE
+from agent.after_flip.watch import AftermathWatch, lookback
+from agent.config.model import AfterFlipSettings, Flag, Trigger, When
+from agent.events.cloudevents import (
     FLAG_EFFECT_UNKNOWN,
     FLAG_EFFECTIVE,
     FLAG_INEFFECTIVE,
@@ -20,13 +20,13 @@ from agent.events import (
     FLAG_RECOVERY_UNKNOWN,
     Event,
 )
-from agent.flag_state import FlagStatus
-from agent.incidents import Aftermath, CommandResult, Incident, Known, ResultOutcome, encode
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Aftermath, CommandResult, Incident, Known, ResultOutcome, encode
 from detectors.cells import Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
-from streams.monitor import Shard
-from streams.observer import Exposure
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.observer import Exposure
+from streams.monitor.shard import Shard
 from streams.settings import Seconds
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import said

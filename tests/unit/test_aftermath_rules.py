@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.aftermath_rules import ENOUGH, LAST_SECONDS, PATIENCE, After, bake, effect, exposure_after
-from agent.incidents import Incident
-from streams.observer import Exposure, Measurement, Requests
+from agent.after_flip.rules import ENOUGH, LAST_SECONDS, PATIENCE, After, bake, effect, exposure_after
+from agent.state.incidents import Incident
+from streams.monitor.observer import Exposure, Measurement, Requests
 
 LIMIT = 60.0
 BEFORE = Exposure(others=50.0, variants=100.0, requests=100.0)

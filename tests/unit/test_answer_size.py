@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent.backends import bounded_session, http
 from agent.backends.google import GoogleToken
 from agent.backends.http import MOST_BYTES, Answer, Http
-from agent.backends.rtdb_stream import Stream
+from agent.backends.rtdb.stream import Stream
 from agent.errors import Auth, BackendError, Invalid, Transient
 
 ENDLESS = 20 * MOST_BYTES

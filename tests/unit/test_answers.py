@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.blame import Blame, Judged
-from agent.commander import Commander, Outputs
-from agent.config import Flag, Trigger, When
-from agent.events import COMMAND_REJECTED, INABILITY, Event
-from agent.incidents import CommandResult, Incident, Known, encode
-from agent.keys import PrivateKey
-from agent.results import Results
-from agent.turns import Limit
-from detectors.grammar import parse
+from agent.commands.keys import PrivateKey
+from agent.config.model import Flag, Trigger, When
+from agent.decisions.blame import Blame, Judged
+from agent.decisions.commander import Commander, Outputs
+from agent.decisions.turns import Limit
+from agent.events.cloudevents import COMMAND_REJECTED, INABILITY, Event
+from agent.executor.results import Results
+from agent.state.incidents import CommandResult, Incident, Known, encode
+from detectors.conditions.grammar import parse
 from tests.unit.test_commander import evidence, spec
 from tests.unit.test_executor import COOLDOWN, KEY, REF, Desk
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.armed import SHOWN, Arming, arming
-from agent.armed_group import of_clocks
-from agent.armed_view import View, Wanted
-from agent.heartbeats import AWAY_AFTER, Heartbeat, Member, Obstacle, TelemetryCount
+from agent.armed.group import of_clocks
+from agent.armed.verdict import SHOWN, Arming, arming
+from agent.armed.view import View, Wanted
+from agent.heartbeats.heartbeat import AWAY_AFTER, Heartbeat, Member, Obstacle, TelemetryCount
 
 NOW = 1_700_000_000.0
 FLAG = ("production", "new-cart")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
-from agent.automation import Automation
 from agent.backends.contract import Outcome
-from agent.commands import Reason
+from agent.commands.command import Reason
 from agent.errors import Permission
+from agent.events import cloudevents as events
+from agent.ledger.automation import Automation
 from tests.unit.test_executor import REF, Desk, command, signed
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from detectors.cells import Scope
-from streams.sample import Sample
 from streams.settings import Format
+from streams.telemetry.sample import Sample
 from tests.samples import T0, Stage, as_json, records_of
 
 CART = Scope("production", "cart")

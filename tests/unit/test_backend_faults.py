@@ -15,19 +15,19 @@ from typing import NamedTuple
 
 import pytest
 
-from agent import events
-from agent.allowlist import ManagedFlag
-from agent.automation import Automation
 from agent.backends.contract import Cas, Outcome
-from agent.breaker import Limits
-from agent.commands import issue, sign
+from agent.commands.command import issue, sign
 from agent.errors import Unsent
-from agent.events import Event
-from agent.executor import Executor
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.executor.result import ExecutionResult
 from agent.fakes.faults import parse
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
-from agent.result import ExecutionResult
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagWatch
 from tests.places import PLACES, REF, Place
 from tests.places import place as at_place
 from tests.unit.pace import AMPLE, Pace, Time

@@ -19,15 +19,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from agent.backends import firestore_connection, flagd_file, settings
+from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Snapshot, WriteResult
-from agent.backends.firestore import Firestore
-from agent.backends.firestore_document import Document, Value, value
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.firestore import connection as firestore_connection
+from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.document import Document, Value, value
+from agent.backends.flagd import backend as flagd_file
+from agent.backends.flagd.backend import FlagdFile
 from agent.backends.http import Http, retry_after
-from agent.backends.remote_config import RemoteConfig
-from agent.backends.rtdb import RealtimeDatabase
-from agent.backends.unleash import Unleash
+from agent.backends.remote_config.backend import RemoteConfig
+from agent.backends.rtdb.backend import RealtimeDatabase
+from agent.backends.unleash.backend import Unleash
 from agent.backends.webhook import Webhook
 from agent.errors import BackendError, Throttled
 from streams.settings import Seconds
@@ -248,7 +250,7 @@ def test_no_document_raises_anything_but_a_backend_error(data: st.DataObject) ->
             return {name: data.draw(documents()) for name in names if data.draw(st.booleans())}
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("agent.backends.firestore._PAUSES_S", (0.0, 0.0))
+            patch.setattr("agent.backends.firestore.backend._PAUSES_S", (0.0, 0.0))
             patch.setattr(backend._connection, "read", read)
             patch.setattr(backend._connection, "commit", lambda *_, **__: [])
             # In this thread: hypothesis draws in one alone.

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.backtest import Backtest, backtest, read_labels
-from agent.config_load import load
+from agent.config.load import load
 from agent.errors import ConfigError
-from agent.timeline import page, picture
+from agent.offline.backtest import Backtest, backtest, read_labels
+from agent.offline.backtest_plot import page, picture
 from tests.unit.test_cli_flip import run
 
 T = 1_700_000_000

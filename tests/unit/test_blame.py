@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.blame import AT_ONCE_S, Blame, Judged, Suspect, first, infrastructure
-from agent.flag_state import FlagStatus
-from agent.incidents import Incident, Known
-from agent.turns import FlagKey, Limit
-from detectors.blame import PROOF, worse
-from detectors.grammar import parse
-from streams.evidence import Evidence
+from agent.decisions.blame import AT_ONCE_S, Blame, Judged, Suspect, first, infrastructure
+from agent.decisions.turns import FlagKey, Limit
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Incident, Known
+from detectors.conditions.grammar import parse
+from detectors.sequential.blame import PROOF, worse
+from streams.monitor.evidence import Evidence
 from tests.unit.test_commander import T, evidence, spec
 
 NOW = float(T)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.blind import Blind, unjudged
-from agent.unseen import unseen_by
+from agent.telemetry.blind import Blind, unjudged
+from agent.telemetry.unseen import unseen_by
 from detectors.cells import Cells, Scope
-from detectors.spec import TriggerSpec
-from streams.monitor import Shard
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.shard import Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import ON, SERVICE, T, said, shard, spec
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import cli, events
-from agent.automation import ITSELF, Automation
+from agent import cli
 from agent.backends.contract import Outcome
-from agent.commands import BY_HAND, Reason, sign
-from agent.config import AutomationSettings
+from agent.commands.command import BY_HAND, Reason, sign
+from agent.config.model import AutomationSettings
 from agent.errors import Permission
-from agent.ledger import Ledger
+from agent.events import cloudevents as events
+from agent.ledger.automation import ITSELF, Automation
+from agent.ledger.ledger import Ledger
 from tests.unit.fake_backend import Fault
 from tests.unit.fleet import WITHIN, Fleet
 from tests.unit.pace import Pace, Time
@@ -378,7 +379,7 @@ async def test_a_write_that_was_given_up_counts_for_the_time_that_is_set(
     fleet.backends["f0"].faults["verify"] = [Permission("403")] * 100
     raw = sign(fleet.command("f0"), KEY)
     await fleet.executor.execute(raw)
-    monkeypatch.setattr("agent.doubt.GIVE_UP_S", 0.0)
+    monkeypatch.setattr("agent.executor.doubt.GIVE_UP_S", 0.0)
     assert (await fleet.executor.execute(raw)).final
     assert await halted(fleet, "f1")
     fleet.now += WITHIN + 1

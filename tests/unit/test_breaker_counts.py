@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from agent import events
-from agent.allowlist import CLOCK_SKEW_S
-from agent.automation import Automation
 from agent.backends.contract import FlagRef
-from agent.breaker import Breaker, Limits
-from agent.commands import BY_HAND, Command
-from agent.entry import Entry
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
+from agent.commands.command import BY_HAND, Command
+from agent.events import cloudevents as events
+from agent.executor.limits import Breaker, Limits
+from agent.ledger.automation import Automation
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import CLOCK_SKEW_S
+from agent.state.flags import FlagWatch
 from tests.unit.test_executor import command
 from tests.unit.test_ledger import SNAPSHOT, event
 

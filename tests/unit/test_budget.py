@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError, Permission, Throttled, Timeout, Transient
-from agent.flip import Budget
-from agent.ledger_probe import LedgerProbe
+from agent.executor.flip import Budget
+from agent.ledger.probe import LedgerProbe
 from tests.unit.test_flips import House
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Cells, Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from streams.clock import instant
-from streams.merge import join
-from streams.monitor import Second, Shard
+from streams.monitor.merge import join
+from streams.monitor.shard import Second, Shard
 from streams.partials import VERSION, Partial, decode_all, empty, encode, pack
 from tests.cells import Bucket, cells
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent import events
-from agent.by_hand import ByHand, by_hand, restores
-from agent.events import Event
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.state.by_hand import ByHand, by_hand, restores
 
 
 def event(kind: str, at: float, name: str | None = None, **data: Any) -> Event:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import by_instance as module
-from detectors.by_instance import by_instance
 from detectors.cells import COUNTS, REQUESTS
+from detectors.windows import by_instance as module
+from detectors.windows.by_instance import by_instance
 from tests.unit.test_majority import second
 
 SECONDS = st.lists(

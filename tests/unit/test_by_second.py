@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.by_second import BySecond
 from detectors.cells import ERRORS, LATE, REQUESTS, Scope
-from detectors.windows import Want, WindowStore
+from detectors.windows.by_second import BySecond
+from detectors.windows.store import Want, WindowStore
 from tests.cells import Bucket, cells
 
 SCOPES = [Scope("production", name) for name in ("a", "b", "c")]

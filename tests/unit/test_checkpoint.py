@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.evaluate import Evaluator, measures, wants
-from detectors.evaluation import Evaluation
+from detectors.conditions.spec import TriggerSpec, longest_window
 from detectors.histogram import BINS
-from detectors.spec import TriggerSpec, longest_window
-from detectors.triggers import State
-from detectors.windows import WindowStore
-from streams.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
+from detectors.triggers.evaluation import Evaluation
+from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.state_machine import State
+from detectors.windows.store import WindowStore
 from streams.clock import instant
 from streams.errors import CheckpointError
-from streams.monitor import Second, Shard
+from streams.monitor.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
+from streams.monitor.shard import Second, Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_evaluate import OFF, ON, SERVICE, spec
 from tests.unit.test_monitor import BAD, GOOD, MUTED_AFTER, said, second

@@ -11,18 +11,18 @@ import msgspec
 import pytest
 
 from agent import cli
-from agent.automation import Automation
 from agent.backends.contract import Outcome
-from agent.breaker import Limits
-from agent.commands import sign
-from agent.config_load import load
+from agent.commands.command import sign
+from agent.commands.keys import PUBLIC_NAME, load_private, load_public
+from agent.config.load import load
+from agent.control.restore import flipped
 from agent.errors import RestoreRefused
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.flips import make_backends, managed
-from agent.keys import PUBLIC_NAME, load_private, load_public
-from agent.ledger import Ledger
-from agent.restore import flipped
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.executor.service import make_backends, managed
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.flags import FlagWatch
 from tests.unit.test_executor import command
 
 CONFIG = """

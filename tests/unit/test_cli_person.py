@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.automation import Automation
-from agent.cli.person import MAX_NAME, MAX_REASON, user
-from agent.commands import Evidence
-from agent.config_load import load
-from agent.flips import open_ledger
+from agent.cli.confirm import MAX_NAME, MAX_REASON, user
+from agent.commands.command import Evidence
+from agent.config.load import load
+from agent.executor.service import open_ledger
+from agent.ledger.automation import Automation
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 
 NAMELESS = f"uid {os.getuid()}"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.app import send_until_acknowledged
 from streams.clock import DOUBTED, SETTLE, TOLERANCE, Clock
+from streams.kafka.app import send_until_acknowledged
 
 T = 1_700_000_000.0
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.columnar import PLAIN_VERSION, VERSION, ColumnarBatch, encode
-from streams.sample import MAX_RECORD_BYTES, Sample
+from streams.telemetry.columnar import PLAIN_VERSION, VERSION, ColumnarBatch, encode
+from streams.telemetry.sample import MAX_RECORD_BYTES, Sample
 from tests.samples import T0, Bucket, Stage, count, records_of, samples
 
 

@@ -11,22 +11,22 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.blame import Blame, Judged
-from agent.commander import Commander, Outputs
-from agent.commands import Cause, Command, verify
-from agent.commands import Evidence as CommandEvidence
-from agent.config import Flag, Trigger, When
-from agent.events import COMMAND_SHADOWED, INABILITY, Event
-from agent.flag_state import FlagStatus
-from agent.follow_up import UNSEEN_AFTER
-from agent.incidents import Incident, Known, encode
-from agent.issuing import for_command
-from agent.keys import PrivateKey
-from agent.turns import Limit
-from detectors.grammar import parse
-from detectors.spec import Action, TriggerSpec
-from streams.evidence import FRESH_SECONDS, Evidence, TierName
-from streams.observer import Exposure
+from agent.commands.command import Cause, Command, verify
+from agent.commands.command import Evidence as CommandEvidence
+from agent.commands.keys import PrivateKey
+from agent.config.model import Flag, Trigger, When
+from agent.decisions.blame import Blame, Judged
+from agent.decisions.commander import Commander, Outputs
+from agent.decisions.follow_up import UNSEEN_AFTER
+from agent.decisions.issuing import for_command
+from agent.decisions.turns import Limit
+from agent.events.cloudevents import COMMAND_SHADOWED, INABILITY, Event
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Incident, Known, encode
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import Action, TriggerSpec
+from streams.monitor.evidence import FRESH_SECONDS, Evidence, TierName
+from streams.monitor.observer import Exposure
 
 T = 1_700_000_000
 KEY = PrivateKey(Ed25519PrivateKey.generate())

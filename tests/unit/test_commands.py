@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands import (
+from agent.commands.command import (
     MAX_BYTES,
     Command,
     Evidence,
@@ -20,7 +20,7 @@ from agent.commands import (
     sign,
     verify,
 )
-from agent.keys import PrivateKey
+from agent.commands.keys import PrivateKey
 
 KEY = PrivateKey(Ed25519PrivateKey.generate())
 PUBLICS = {KEY.id: KEY.public}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.control import CanaryProofConfig
-from detectors.evaluation import Evaluation, Tier
-from detectors.spec import TriggerSpec
-from detectors.triggers import State
+from detectors.conditions.spec import TriggerSpec
+from detectors.sequential.canary_proof import CanaryProofConfig
+from detectors.triggers.evaluation import Evaluation, Tier
+from detectors.triggers.state_machine import State
 from tests.cells import Bucket
 from tests.unit.test_evaluate import OFF, ON, Bench, counts, spec
 

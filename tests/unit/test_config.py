@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from agent.backends.settings import FlagdFile
-from agent.config import CommandSettings, Config, Flag, KeySettings, Trigger, WebSettings
-from agent.config_load import load, rules_hash
+from agent.config.load import load, rules_hash
+from agent.config.model import CommandSettings, Config, Flag, KeySettings, Trigger, WebSettings
 from detectors.cells import Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec, longest_lookback
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec, longest_lookback
 from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
 
 COMPOSE = Path(__file__).parents[2] / "compose"

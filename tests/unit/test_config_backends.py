@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config
-from agent.config_load import check, load
-from agent.config_text import Problem
+from agent.config.document import Problem
+from agent.config.kafka import connection
+from agent.config.load import check, load
+from agent.config.model import Config
 from agent.errors import ConfigError
-from agent.kafka import connection
 from tests.unit.test_config_errors import VALID, write
 
 FILES = """\

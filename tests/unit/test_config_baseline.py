@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.baseline import NO_BASELINE, read_baseline
+from agent.config.baseline import NO_BASELINE, read_baseline
 from agent.errors import ConfigError
 
 HEAD = '{"apiVersion": "flipback/v1", "baseline": '

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.config_load import load, rules_hash
-from agent.config_schema import schema
+from agent.config.json_schema import schema
+from agent.config.load import load, rules_hash
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 

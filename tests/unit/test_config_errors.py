@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import starter
-from agent.config_load import check, load, render
-from agent.config_text import Problem, join
+from agent.config import starter
+from agent.config.document import Problem, join
+from agent.config.load import check, load, render
 from agent.errors import ConfigError
 
 VALID = """\

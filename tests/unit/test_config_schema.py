@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from agent.config_load import check
-from agent.config_schema import schema
+from agent.config.json_schema import schema
+from agent.config.load import check
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 SAMPLE = yaml.safe_load((COMPOSE / "flipback.yaml").read_text())

@@ -15,9 +15,9 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from streams.connection_errors import cause, explained, reason
 from streams.errors import TopicError
-from streams.topics import describe
+from streams.kafka.connection_errors import cause, explained, reason
+from streams.kafka.topics import describe
 
 TLS: dict[str, Any] = {"security_protocol": "SSL", "ssl_context": ssl.create_default_context()}
 USER: dict[str, Any] = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "u", "sasl_plain_password": "p"}

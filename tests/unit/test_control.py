@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors.control import CanaryProof, CanaryProofConfig
+from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
 from tests.bench.detect import divergence
 
 CONFIG = CanaryProofConfig()

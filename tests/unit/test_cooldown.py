@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.allowlist import CLOCK_SKEW_S
 from agent.backends.contract import Outcome
-from agent.commands import Reason
-from agent.cooldown import Cooldown
-from agent.events import FLAG_SNAPSHOT, FLAG_WRITTEN
-from agent.ledger import Ledger
+from agent.commands.command import Reason
+from agent.events.cloudevents import FLAG_SNAPSHOT, FLAG_WRITTEN
+from agent.executor.cooldown import Cooldown
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import CLOCK_SKEW_S
 from tests.unit.test_executor import COOLDOWN, REF, Desk, signed
 from tests.unit.test_ledger import SNAPSHOT, command, event
 

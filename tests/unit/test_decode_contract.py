@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.columnar import ColumnarBatch
-from streams.sample import MAX_RECORD_BYTES, Sample
 from streams.settings import Format
+from streams.telemetry.columnar import ColumnarBatch
+from streams.telemetry.sample import MAX_RECORD_BYTES, Sample
 from tests.samples import T0, Stage, as_json, completed, count, records_of, samples, started, without_values
 
 FORMATS: list[Format] = ["json", "json-array", "ndjson", "columnar"]

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, MEASURE_SCALE, Scope
-from detectors.unreadable import unreadable
-from streams.decode import Batch, Decoder
-from streams.decode_counters import MAX_GAP, MAX_SERIES
-from streams.intern import Interner
-from streams.sample import KIND_COUNTS
+from detectors.windows.unreadable import unreadable
+from streams.decoders.counter_snapshots import MAX_GAP, MAX_SERIES
+from streams.decoders.decoder import Batch, Decoder
+from streams.decoders.interner import Interner
+from streams.grouped_sums import LIMIT
 from streams.slices import Slice, Source
-from streams.sums import LIMIT
+from streams.telemetry.sample import KIND_COUNTS
 from tests.samples import T0, TOPIC, WATCH, Stage, as_json
 
 CART = Scope("production", "cart")

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.decode import CONTENT_TYPES, Decoder
-from streams.intern import Interner
-from streams.sample import Sample
+from streams.decoders.decoder import CONTENT_TYPES, Decoder
+from streams.decoders.interner import Interner
 from streams.settings import Format
 from streams.slices import Slice, Source
+from streams.telemetry.sample import Sample
 from tests.samples import T0, TOPIC, WATCH, Stage, as_json, count, records_of, samples
 
 FORMATS: list[Format] = ["json", "json-array", "ndjson", "columnar"]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.cli.demo import command
-from agent.config_load import check
+from agent.config.load import check
 from agent.demo.children import DemoFailed, free_port, start, stop
 from agent.demo.needs import MissingExtra, check_answers, check_extras
 from agent.demo.scene import FLAG, HOLD, SERVICE, THRESHOLD, Scene, new_prefix

@@ -13,10 +13,10 @@ from rich.console import Console
 from agent.demo.live import LiveScreen
 from agent.demo.plain import PlainScreen
 from agent.demo.scene import FLAG, SERVICE, Scene
+from agent.demo.steps import Arm, Second, Step
 from agent.demo.story import Story
-from agent.demo.timeline import Arm, Second, Step
 from agent.demo.words import opening
-from streams.health import TriggerHealth
+from streams.monitor.health import TriggerHealth
 
 
 def scene(tmp_path: Path, brokers: str = "127.0.0.1:20123", *, embedded: bool = True) -> Scene:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.demo.scene import FLAG, SERVICE
-from agent.demo.timeline import CLEAN_SECONDS, Arm, Second, Step, Timeline, recovered, second, unfinished
+from agent.demo.steps import CLEAN_SECONDS, Arm, Second, Step, Timeline, recovered, second, unfinished
 from detectors.cells import COUNTS
-from streams.health import Health, TriggerHealth
+from streams.monitor.health import Health, TriggerHealth
 
 OK = TriggerHealth(FLAG, "errors", f"production/{SERVICE}", "ok", 0.0, 0.02, 2000, "")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_load import load
-from agent.deployment import look
-from agent.heartbeats import Member
-from agent.status import Status
+from agent.config.load import load
+from agent.deployment.outside import look
+from agent.heartbeats.heartbeat import Member
+from agent.views.status import Status
 from tests.unit.test_armed import beat
 from tests.unit.test_cli_flip import CONFIG
 

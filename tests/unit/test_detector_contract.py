@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 import detectors
-from detectors.absence import Absence, AbsenceConfig
-from detectors.control import CanaryProof, CanaryProofConfig
 from detectors.errors import StateError
-from detectors.healthy_rate import HealthyRate, HealthyRateConfig
-from detectors.sample_ratio import SampleRatio, SampleRatioConfig
-from detectors.sequential import FastTier, FastTierConfig
+from detectors.sequential.absence import Absence, AbsenceConfig
+from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
+from detectors.sequential.fast_tier import FastTier, FastTierConfig
+from detectors.sequential.healthy_rate import HealthyRate, HealthyRateConfig
+from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig
 from detectors.state import Arrays, Detector
 
 Counts = NDArray[np.int64]
@@ -116,8 +116,8 @@ def assert_close(state: Arrays, other: Arrays) -> None:
 def test_every_detector_of_the_package_has_a_case() -> None:
     found = {
         value
-        for module in pkgutil.iter_modules(detectors.__path__)
-        for value in vars(importlib.import_module(f"detectors.{module.name}")).values()
+        for module in pkgutil.walk_packages(detectors.__path__, "detectors.")
+        for value in vars(importlib.import_module(module.name)).values()
         if inspect.isclass(value)
         and value is not Detector
         and all(hasattr(value, method) for method in ("update", "state", "restore"))

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from agent.disk import Disk
 from agent.errors import LedgerError
+from agent.storage.disk import Disk
 
 
 async def test_what_the_disk_did_in_time_is_taken_however_late_the_loop_comes_to_it() -> None:

@@ -14,30 +14,30 @@ from xml.etree import ElementTree
 import click
 import pytest
 
-from agent import events
-from agent.backends.flagd_text import Document, all_to
-from agent.backtest import read_labels
+from agent.backends.flagd.text import Document, all_to
 from agent.cli import EXIT_STATUS, SUBCOMMANDS, main
 from agent.cli.replay import FORMATS
-from agent.commands import Command, Evidence, Reason
-from agent.config_load import load
-from agent.config_schema import schema
-from agent.flag_state import FlagStatus
-from agent.heartbeats import Heartbeat, Obstacle, TelemetryCount
-from agent.incidents import Aftermath, CommandResult, Ill, Incident
-from agent.replay import Change, Evaluated, Line, replay
-from agent.starter import Names, config_text
-from agent.trigger_tests import run as run_tests
-from detectors.triggers import State
-from streams.decode import CONTENT_TYPES
-from streams.decode_columns import RejectKind
-from streams.decode_counters import Counters
-from streams.health import Health
-from streams.health import decoder as health_decoder
-from streams.observer import Exposure
-from streams.sample import Sample
+from agent.commands.command import Command, Evidence, Reason
+from agent.config.json_schema import schema
+from agent.config.load import load
+from agent.config.starter import Names, config_text
+from agent.events import cloudevents as events
+from agent.heartbeats.heartbeat import Heartbeat, Obstacle, TelemetryCount
+from agent.offline.backtest import read_labels
+from agent.offline.replay import Change, Evaluated, Line, replay
+from agent.offline.trigger_tests import run as run_tests
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Aftermath, CommandResult, Ill, Incident
+from detectors.triggers.state_machine import State
+from streams.decoders.columns import RejectKind
+from streams.decoders.counter_snapshots import Counters
+from streams.decoders.decoder import CONTENT_TYPES
+from streams.kafka.topics import Topics
+from streams.monitor.health import Health
+from streams.monitor.health import decoder as health_decoder
+from streams.monitor.observer import Exposure
 from streams.settings import Format
-from streams.topics import Topics
+from streams.telemetry.sample import Sample
 from tests.fault_table import table as fault_table
 
 ROOT = Path(__file__).parents[2]

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from agent import doctor
-from agent.armed import Arming, of_telemetry
-from agent.armed_view import wanted
+from agent.armed.verdict import Arming, of_telemetry
+from agent.armed.view import wanted
 from agent.backends.contract import FlagRef
-from agent.config import Config
-from agent.config_load import load
-from agent.doctor import Finding
-from agent.flips import open_ledger
-from agent.heartbeats import QUIET_AFTER, Member, Obstacle, TelemetryCount
-from agent.telemetry_look import Look
+from agent.config.load import load
+from agent.config.model import Config
+from agent.executor.service import open_ledger
+from agent.heartbeats.heartbeat import QUIET_AFTER, Member, Obstacle, TelemetryCount
+from agent.preflight import doctor
+from agent.preflight.doctor import Finding
+from agent.telemetry.look import Look
 from tests.unit.test_armed import beat
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 
@@ -207,9 +207,9 @@ async def test_telemetry_is_looked_at_with_the_flags_that_are_safe_now(
         asked.append(set(are_safe))
         return []
 
-    monkeypatch.setattr("agent.doctor._brokers", brokers)
-    monkeypatch.setattr("agent.doctor._deployment", deployment)
-    monkeypatch.setattr("agent.doctor.look_at_telemetry", telemetry)
+    monkeypatch.setattr("agent.preflight.doctor._brokers", brokers)
+    monkeypatch.setattr("agent.preflight.doctor._deployment", deployment)
+    monkeypatch.setattr("agent.preflight.doctor.look_at_telemetry", telemetry)
     flags = json.loads(FLAGS)
     flags["flags"]["new-checkout"]["defaultVariant"] = variant
     (home / "flags.json").write_text(json.dumps(flags))
@@ -236,7 +236,7 @@ async def test_what_was_found_here_is_not_said_again_for_a_process_of_this_machi
 ) -> None:
     (home / "flags.json").unlink()
     cause = f"{home / 'flags.json'}: there is no such file"
-    monkeypatch.setattr("agent.doctor.socket.gethostname", lambda: "here")
+    monkeypatch.setattr("agent.preflight.doctor.socket.gethostname", lambda: "here")
     member = Member(beat("x", host=host), 1.0)
     why = f"{says.format(cause)} ({member.beat.name})"
     found = await with_processes(home, monkeypatch, [member], [obstacle(why)], [])
@@ -291,5 +291,5 @@ async def with_processes(
         "look": look,
         "look_at_telemetry": telemetry,
     }.items():
-        monkeypatch.setattr(f"agent.doctor.{name}", stub)
+        monkeypatch.setattr(f"agent.preflight.doctor.{name}", stub)
     return [finding async for finding in doctor.examine(load(home / "flipback.yaml"))]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
-from agent.entry import Entry, Opened
-from agent.events import FLAG_AMBIGUOUS
+from agent.events.cloudevents import FLAG_AMBIGUOUS
+from agent.executor.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
+from agent.ledger.entry import Entry, Opened
 from tests.unit.test_ledger import SNAPSHOT, command, event
 
 BEGUN = 1_000_000.0

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.drift import Drift, DriftConfig, DriftWatch
 from streams.errors import DriftUnavailable
+from streams.monitor.drift import Drift, DriftConfig, DriftWatch
 
 HOUR = 3600
 FLAT = np.full((24, 1), 0.05)
@@ -102,7 +102,7 @@ def test_a_baseline_that_is_none_is_refused() -> None:
 
 
 def test_river_is_imported_only_where_a_watch_is_made() -> None:
-    code = "import sys, streams.drift; sys.exit('river' in sys.modules)"
+    code = "import sys, streams.monitor.drift; sys.exit('river' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

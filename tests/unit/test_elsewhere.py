@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.blame import AT_ONCE_S, Blame, Judged
-from agent.elsewhere import BELIEVED_FOR, REPEAT_EVERY, Elsewhere, watched_services
-from agent.incidents import Ill, Known, encode
-from agent.turns import FlagKey, Limit
-from streams.evidence import Evidence
+from agent.decisions.blame import AT_ONCE_S, Blame, Judged
+from agent.decisions.elsewhere import BELIEVED_FOR, REPEAT_EVERY, Elsewhere, watched_services
+from agent.decisions.turns import FlagKey, Limit
+from agent.state.incidents import Ill, Known, encode
+from streams.monitor.evidence import Evidence
 from tests.unit.test_blame import status
 from tests.unit.test_commander import T, evidence, spec
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 
-import streams.emitter
-from streams.emitter import Emitter
-from streams.sample import Sample
+import streams.telemetry.emitter
+from streams.telemetry.emitter import Emitter
+from streams.telemetry.sample import Sample
 
 
 class Broker:
@@ -52,9 +52,9 @@ class Broker:
 @pytest.fixture
 async def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
-    monkeypatch.setattr(streams.emitter, "AIOKafkaProducer", broker)
-    monkeypatch.setattr(streams.emitter, "_RETRY_AFTER", 0.001)
-    monkeypatch.setattr(streams.emitter, "_FLUSH", 0.05)
+    monkeypatch.setattr(streams.telemetry.emitter, "AIOKafkaProducer", broker)
+    monkeypatch.setattr(streams.telemetry.emitter, "_RETRY_AFTER", 0.001)
+    monkeypatch.setattr(streams.telemetry.emitter, "_FLUSH", 0.05)
     return broker
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from detectors.enough import enough, enough_timed, tail
+from detectors.conditions.sample_size import enough, enough_timed, tail
 
 
 def exact_tail(n: int, p: Fraction, least: int) -> Fraction:

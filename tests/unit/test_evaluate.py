@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.evaluate import Evaluator, measures, wants
-from detectors.evaluation import Evaluation, Transition
-from detectors.grammar import parse
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
-from detectors.spec import TriggerSpec
-from detectors.triggers import State
-from detectors.windows import Want, WindowStore
+from detectors.triggers.evaluation import Evaluation, Transition
+from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.state_machine import State
+from detectors.windows.store import Want, WindowStore
 from tests.cells import Bucket, cells
 
 SERVICE = Scope("production", "shop")

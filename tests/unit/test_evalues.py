@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.evalues import checked_odds, log_evalues, log_mean
+from detectors.sequential.evalues import checked_odds, log_evalues, log_mean
 
 rates = st.floats(0.001, 0.999)
 odds = st.floats(1.01, 200)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import MalformedEvent
-from agent.events import FLAG_WRITTEN, Event, Headers, event_id, from_kafka, subject_of, to_kafka, trigger_type
+from agent.events.cloudevents import (
+    FLAG_WRITTEN,
+    Event,
+    Headers,
+    event_id,
+    from_kafka,
+    subject_of,
+    to_kafka,
+    trigger_type,
+)
 
 EVENT = Event(
     type=FLAG_WRITTEN,

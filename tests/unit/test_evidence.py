@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from detectors.cells import Scope
-from detectors.evaluation import Tier
-from detectors.spec import TriggerSpec
-from streams.evidence import _NAMES, FRESH_SECONDS, Evidence
-from streams.monitor import Second, Shard
+from detectors.conditions.spec import TriggerSpec
+from detectors.triggers.evaluation import Tier
+from streams.monitor.evidence import _NAMES, FRESH_SECONDS, Evidence
+from streams.monitor.shard import Second, Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import ON, SERVICE, T, said, shard, spec
 

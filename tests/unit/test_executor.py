@@ -9,23 +9,23 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import events
-from agent.allowlist import CLOCK_SKEW_S, ManagedFlag
-from agent.automation import Automation
 from agent.backends.contract import Cas, FlagRef, Outcome
-from agent.breaker import Limits
-from agent.commands import BY_HAND, Command, Evidence, Reason, issue, sign
-from agent.entry import Entry
+from agent.commands.command import BY_HAND, Command, Evidence, Reason, issue, sign
+from agent.commands.keys import PrivateKey
+from agent.control.restore import orders
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
-from agent.events import Event, from_kafka, to_kafka
-from agent.executor import Executor
-from agent.explain import explain
-from agent.flag_state import FlagWatch
-from agent.keys import PrivateKey
-from agent.ledger import Ledger
-from agent.restore import orders
-from agent.result import ExecutionResult
-from agent.wording import sentence
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event, from_kafka, to_kafka
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.executor.result import ExecutionResult
+from agent.ledger.automation import Automation
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import CLOCK_SKEW_S, ManagedFlag
+from agent.state.flags import FlagWatch
+from agent.views.explain import explain
+from agent.views.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.pace import AMPLE, Pace, Time
 
@@ -558,7 +558,7 @@ async def test_without_a_durable_snapshot_nothing_is_written(desk: Desk, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("agent.ledger.os.fsync", full)
+        patch.setattr("agent.ledger.ledger.os.fsync", full)
         result = await desk.execute(signed())
     assert (result.outcome, result.final) == (Outcome.REJECTED, False)
     assert "No space" in result.detail

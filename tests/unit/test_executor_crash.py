@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import events
-from agent.automation import Automation
 from agent.backends import settings as backend_settings
 from agent.backends.contract import Outcome
-from agent.backends.flagd_file import FlagdFile
-from agent.breaker import Limits
-from agent.commands import Command, verify
-from agent.events import Event
-from agent.executor import Executor
-from agent.flag_state import FlagStatus, FlagWatch
-from agent.ledger import Ledger
+from agent.backends.flagd.backend import FlagdFile
+from agent.commands.command import Command, verify
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.flags import FlagStatus, FlagWatch
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.test_executor import DONE, KEY, MANAGED, REF, Desk, command, signed
 

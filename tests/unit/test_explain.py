@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent import audit, events
-from agent.events import Event
-from agent.explain import AuditLog, NothingKnown, explain
-from agent.flag_changes import change_of
-from agent.flag_now import OUTSIDE
-from agent.flag_state import FlagStatus
-from agent.wording import evidence_lines, flag_line, sentence
-from detectors.triggers import State
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor import audit
+from agent.state.flag_changes import change_of
+from agent.state.flag_now import OUTSIDE
+from agent.state.flags import FlagStatus
+from agent.views.explain import AuditLog, NothingKnown, explain
+from agent.views.wording import evidence_lines, flag_line, sentence
+from detectors.triggers.state_machine import State
 from tests.unit.test_cli_flip import CONFIG, FLAGS, run
 from tests.unit.test_executor import command
 
@@ -281,7 +282,7 @@ def test_of_a_flag_the_incidents_are_named_that_can_be_restored(
     async def read_audit(_: object) -> AuditLog:
         return AuditLog([*INCIDENT, other], [])
 
-    monkeypatch.setattr("agent.explain.read_audit", read_audit)
+    monkeypatch.setattr("agent.views.explain.read_audit", read_audit)
     (tmp_path / "flipback.yaml").write_text(CONFIG)
     assert run("explain", "new-checkout", "-c", str(tmp_path / "flipback.yaml")) == 0
     output = capsys.readouterr().out

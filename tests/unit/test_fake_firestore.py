@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
 from agent.errors import FlipbackError
-from agent.fakes.firestore import FakeFirestore
+from agent.fakes.firestore.server import FakeFirestore
 
 FLAG = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
 ONCE: dict[str, Any] = {"retry": None, "timeout": 5.0}

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.fakes.remote_config import CLIENT, SERVER, FakeRemoteConfig
-from agent.fakes.remote_config_rules import MOST_CHARACTERS, MOST_CONDITIONS, MOST_PARAMETERS, problem
+from agent.fakes.remote_config.rules import MOST_CHARACTERS, MOST_CONDITIONS, MOST_PARAMETERS, problem
+from agent.fakes.remote_config.server import CLIENT, SERVER, FakeRemoteConfig
 from tests.unit.firebase_server import USERS, given
 
 OWNER = {"Authorization": "Bearer owner"}

@@ -15,9 +15,9 @@ from firebase_admin import db, exceptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fakes import rtdb_tree as tree
 from agent.fakes.faults import Faults
-from agent.fakes.rtdb import FakeRealtimeDatabase, Rules
+from agent.fakes.rtdb import tree
+from agent.fakes.rtdb.server import FakeRealtimeDatabase, Rules
 from agent.fakes.server import Control
 
 T = TypeVar("T")

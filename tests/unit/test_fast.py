@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import MEASURE_SCALE
-from detectors.evaluation import Evaluation, Tier
-from detectors.healthy_rate import HealthyRateConfig
+from detectors.conditions.spec import FALSE_ALARMS, TriggerSpec
 from detectors.histogram import BINS, midpoints_ms
-from detectors.overdue import measure_of
-from detectors.sequential import FastTierConfig
-from detectors.spec import FALSE_ALARMS, TriggerSpec
-from detectors.triggers import State
+from detectors.sequential.fast_tier import FastTierConfig
+from detectors.sequential.healthy_rate import HealthyRateConfig
+from detectors.triggers.evaluation import Evaluation, Tier
+from detectors.triggers.state_machine import State
+from detectors.windows.overdue import measure_of
 from tests.cells import Bucket, cells
 from tests.unit.test_evaluate import SERVICE, Bench, counts, spec
 

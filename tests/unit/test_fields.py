@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import MEASURE_SCALE, Scope
-from detectors.unreadable import unreadable
-from streams.columnar import PLAIN_VERSION
-from streams.intern import WatchList
+from detectors.windows.unreadable import unreadable
+from streams.decoders.interner import WatchList
 from streams.settings import Format
+from streams.telemetry.columnar import PLAIN_VERSION
 from tests.samples import T0, Stage, as_json
 
 CART, ON = Scope("production", "cart"), Scope("production", "cart", "new", "on")

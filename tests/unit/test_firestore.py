@@ -15,13 +15,13 @@ from openfeature.contrib.provider.flagd.resolvers.process.targeting import targe
 from openfeature.evaluation_context import EvaluationContext
 
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.firestore import Firestore
-from agent.backends.firestore_document import Document, definition, raw, state, value
+from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.document import Document, definition, raw, state, value
 from agent.errors import (
     Conflict,
     Invalid,
 )
-from agent.fakes.firestore import FakeFirestore
+from agent.fakes.firestore.server import FakeFirestore
 from tests.firestore import REF, application, apply, at, serving, snapshot, soon, verdict, working
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent.backends import make, settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.firestore import Firestore
+from agent.backends.firestore.backend import Firestore
 from agent.backends.google import EMULATORS
 from agent.errors import (
     Auth,
@@ -30,8 +30,8 @@ from agent.errors import (
     Transient,
     Unsent,
 )
-from agent.fakes import firestore_store
-from agent.fakes.firestore import FakeFirestore
+from agent.fakes.firestore import store as firestore_store
+from agent.fakes.firestore.server import FakeFirestore
 from tests.firestore import OTHER, PATIENCE_S, REF, apply, at, serving, snapshot, soon, verdict, working
 
 

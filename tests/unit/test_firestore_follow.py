@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.backends import firestore_listen
 from agent.backends.contract import FlagRef, Follows
-from agent.backends.firestore import Firestore
-from agent.fakes.firestore import FakeFirestore
+from agent.backends.firestore import listen as firestore_listen
+from agent.backends.firestore.backend import Firestore
+from agent.fakes.firestore.server import FakeFirestore
 from tests.firestore import OTHER, PATIENCE_S, REF, application, serving, working
 
 

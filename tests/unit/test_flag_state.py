@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.contract import FlagRef, FlagState
-from agent.flag_state import FORGET_AFTER, FlagStatus, FlagWatch
-from agent.incidents import Known
+from agent.state.flags import FORGET_AFTER, FlagStatus, FlagWatch
+from agent.state.incidents import Known
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.test_executor import Desk
 

@@ -18,21 +18,22 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
-from agent.allowlist import ManagedFlag
-from agent.automation import Automation
-from agent.backends import flagd_disk, mounts
-from agent.backends.attributes import sealed
 from agent.backends.contract import Outcome
-from agent.backends.flagd_file import FlagdFile
-from agent.backends.progress import Progress
-from agent.breaker import Limits
-from agent.commands import sign
+from agent.backends.flagd import disk as flagd_disk
+from agent.backends.flagd import mounts
+from agent.backends.flagd.attributes import sealed
+from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.progress import Progress
+from agent.commands.command import sign
 from agent.errors import Permission, Transient, Unsent
-from agent.events import Event
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagWatch
 from tests.unit.flagd import REF, fixtures, soon
 from tests.unit.pace import AMPLE, Pace, Time
 from tests.unit.test_executor import KEY, command
@@ -208,7 +209,7 @@ async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_trie
         raise OSError(code, os.strerror(code))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.backends.flagd_file.write_like", refuse)
+        patch.setattr("agent.backends.flagd.backend.write_like", refuse)
         for _ in range(4):
             result = await executor.execute(raw)
             assert (result.outcome, result.final) == (Outcome.REJECTED, False)
@@ -231,7 +232,7 @@ async def test_an_error_up_to_the_rename_says_that_nothing_was_written(
     if fails == "rename":
         monkeypatch.setattr(Path, "replace", refuse)
     else:
-        monkeypatch.setattr("agent.backends.flagd_file.write_like", refuse)
+        monkeypatch.setattr("agent.backends.flagd.backend.write_like", refuse)
     with pytest.raises(kind):
         await flip(backend)
     assert path.read_text() == TEXT
@@ -308,7 +309,7 @@ async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
         go_on.wait(60)
         return trial(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("agent.backends.flagd_check.replacement_problem", hang)
+    monkeypatch.setattr("agent.backends.flagd.check.replacement_problem", hang)
     try:
         for words in ("not done in time", "under way for", "under way for"):
             (problem,) = (await backend.health([(REF, "off")], deadline=soon(2.0))).problems

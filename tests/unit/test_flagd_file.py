@@ -14,7 +14,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.flagd.backend import FlagdFile
 from agent.errors import Invalid, NotFound, Permission, Timeout, Unsent
 from tests.unit.flagd import REF, fixtures, soon
 
@@ -161,7 +161,7 @@ async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
 ) -> None:
     clock = Clock()
     expect = (await backend.read(REF, deadline=soon())).version
-    monkeypatch.setattr("agent.backends.flagd_file.time", clock)
+    monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
     monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(100))
     with pytest.raises(Unsent, match="nothing was written"):
         await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
@@ -216,7 +216,7 @@ async def test_a_file_caught_half_written_is_read_again(
 ) -> None:
     path.write_text(TEXT[:100])
     clock = Clock()
-    monkeypatch.setattr("agent.backends.flagd_file.time", clock)
+    monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
     monkeypatch.setattr(clock, "sleep", lambda _: path.write_text(TEXT))
     assert (await backend.read(REF, deadline=soon())).raw in TEXT
 

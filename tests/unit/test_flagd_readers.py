@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from openfeature.contrib.provider.flagd.resolvers.process.flags import FlagStore
 
-from agent.backends.flagd_text import Document
+from agent.backends.flagd.text import Document
 
 odd = st.sampled_from([None, "", 0, 1, True, [], ["a"], {}, {"a": None}, {"": 1}, {"a": [1]}, {"a": "b"}, "a", "gone"])
 sound = st.fixed_dictionaries(

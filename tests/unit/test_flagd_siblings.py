@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from agent import audit, events
-from agent.allowlist import ManagedFlag
-from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import Outcome, ReadBack, Snapshot, Verdict
-from agent.backends.flagd_file import FlagdFile
-from agent.breaker import Limits
-from agent.commands import sign
-from agent.events import Event
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
+from agent.backends.flagd.backend import FlagdFile
+from agent.commands.command import sign
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor import audit
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagWatch
 from tests.unit.pace import AMPLE, Pace, Time
 from tests.unit.test_executor import KEY, command
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.flag_definition import problem
-from agent.backends.flagd_text import Document, all_to, percent_to, state, version
+from agent.backends.flagd.text import Document, all_to, percent_to, state, version
 from agent.errors import Invalid, NotFound, Unsupported
 
 FILE = """{

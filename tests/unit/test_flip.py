@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
 from agent.backends.contract import Cas, FlagRef, Outcome, ReadBack, Snapshot, Verdict, WriteResult
 from agent.errors import Conflict, Transient, Unsent
-from agent.flip import Budget, Flip
-from agent.wording import sentence
+from agent.events import cloudevents as events
+from agent.executor.flip import Budget, Flip
+from agent.views.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.test_executor import DONE, REF, Desk, command, signed
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from agent import events
-from agent.audit import digest
-from agent.automation import Automation
-from agent.backends.flagd_file import FlagdFile
-from agent.commands import Command, Reason, issue, sign
-from agent.config_load import load
-from agent.entry import Entry
+from agent.backends.flagd.backend import FlagdFile
+from agent.commands.command import Command, Reason, issue, sign
+from agent.commands.keys import generate, load_private
+from agent.config.load import load
 from agent.errors import LedgerError, Permission
-from agent.events import Event
-from agent.flips import Flips
-from agent.incidents import CommandResult
-from agent.keys import generate, load_private
-from agent.ledger import Ledger
-from agent.untrusted import BURST
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.audit import digest
+from agent.executor.service import Flips
+from agent.executor.untrusted import BURST
+from agent.ledger.automation import Automation
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.incidents import CommandResult
 from tests.unit.test_cli_flip import CONFIG
 from tests.unit.test_executor import EVIDENCE
 from tests.unit.test_ledger_disk import FLAGS
@@ -204,7 +204,7 @@ async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
         return await recover(later)
 
     monkeypatch.setattr(house.flips._executor, "recover", fail_first)
-    monkeypatch.setattr("agent.flips.RECOVER_EVERY", 0.01)
+    monkeypatch.setattr("agent.executor.service.RECOVER_EVERY", 0.01)
     house.flips.recover()
     # Commands are carried out meanwhile.
     await house.execute(await house.command())

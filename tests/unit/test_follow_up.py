@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.commands import Reason
-from agent.events import INABILITY
-from agent.explain import explain
-from agent.follow_up import RESEND_MARGIN, RETRY_MARGIN, UNSEEN_AFTER, failed
-from agent.incidents import CommandResult, Incident, encode
-from agent.resumption import RESUMED
-from agent.wording import sentence
+from agent.commands.command import Reason
+from agent.decisions.follow_up import RESEND_MARGIN, RETRY_MARGIN, UNSEEN_AFTER, failed
+from agent.events.cloudevents import INABILITY
+from agent.executor.resumption import RESUMED
+from agent.state.incidents import CommandResult, Incident, encode
+from agent.views.explain import explain
+from agent.views.wording import sentence
 from tests.unit.test_commander import LIFETIME, Bench, T, evidence, group, spec, status
 
 SENT_AT = T + 2.0

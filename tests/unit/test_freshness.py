@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from streams.clock import Now, instant
-from streams.merge import AHEAD
-from streams.monitor import Second, Shard
+from streams.monitor.merge import AHEAD
+from streams.monitor.shard import Second, Shard
 from streams.partials import decode_all
 from tests.unit.test_monitor import BAD, GOOD, T, firing, live, said, second, shard, spec
 

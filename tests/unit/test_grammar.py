@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
+from detectors.conditions.grammar import METRICS, default_over, format_condition, format_seconds, parse, parse_span
+from detectors.conditions.spec import (
+    LATENCIES,
+    LONGEST,
+    RATIOS,
+    Condition,
+    Metric,
+    Reference,
+    TriggerSpec,
+    longest_lookback,
+)
 from detectors.errors import GrammarError, SpecError
-from detectors.grammar import METRICS, default_over, format_condition, format_seconds, parse, parse_span
-from detectors.spec import LATENCIES, LONGEST, RATIOS, Condition, Metric, Reference, TriggerSpec, longest_lookback
 
 
 def spec(when: str, **changes: object) -> TriggerSpec:

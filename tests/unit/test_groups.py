@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from agent import events
 from agent.backends.contract import Outcome
-from agent.commands import BY_HAND, Cause, Command, Reason, incident_id, sign, verify
+from agent.commands.command import BY_HAND, Cause, Command, Reason, incident_id, sign, verify
 from agent.errors import Permission, Transient
-from agent.result import ExecutionResult
+from agent.events import cloudevents as events
+from agent.executor.result import ExecutionResult
 from tests.unit.fleet import Fleet
 from tests.unit.test_executor import KEY, command
 

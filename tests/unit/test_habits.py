@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_load import load
+from agent.after_flip.events import drift_event
+from agent.config.load import load
 from agent.errors import ConfigError
-from agent.events import DRIFT_BETTER, DRIFT_WORSE
-from agent.replay import Change, Commanded, Drifted, replay, text
-from agent.verdicts import drift_event
-from streams.drift import Drift
-from streams.habits import Habit
+from agent.events.cloudevents import DRIFT_BETTER, DRIFT_WORSE
+from agent.offline.replay import Change, Commanded, Drifted, replay, text
+from streams.monitor.drift import Drift
+from streams.monitor.drift_watch import Habit
 from tests.unit.test_cli_flip import CONFIG
 
 T = 1_700_000_000

@@ -18,12 +18,12 @@ from tests.unit.test_cli_flip import CONFIG
 
 # The roles need brokers; what handles signals does not.
 _RUN = """
-import agent.run
+import agent.runtime.worker
 async def run(config, roles, stop, *, ending):
     print("running", flush=True)
     await stop.wait()
     print("ended", flush=True)
-agent.run.run = run
+agent.runtime.worker.run = run
 from agent.cli import main
 main()
 """

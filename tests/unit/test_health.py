@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import bins
-from streams.health import QUANTILES, TriggerHealth, decoder, encoder, health
-from streams.merge import join
+from streams.monitor.health import QUANTILES, TriggerHealth, decoder, encoder, health
+from streams.monitor.merge import join
 from tests.cells import Bucket, cells
 
 T = 1_700_000_000

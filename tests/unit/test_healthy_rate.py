@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors.healthy_rate import HealthyRate, HealthyRateConfig
+from detectors.sequential.healthy_rate import HealthyRate, HealthyRateConfig
 
 DAY = 1440
 THRESHOLD = 0.02

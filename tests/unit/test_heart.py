@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent import heart
-from agent.heart import Heart
-from agent.heartbeats import Heartbeat, decode
+from agent.heartbeats import sender as heart
+from agent.heartbeats.heartbeat import Heartbeat, decode
+from agent.heartbeats.sender import Heart
 from streams.errors import TopicError
 from tests.unit.test_heartbeats import beat
 

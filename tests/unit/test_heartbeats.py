@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.heart import LOOK_EVERY
-from agent.heartbeats import (
+from agent.heartbeats.heartbeat import (
     AWAY_AFTER,
     EVERY,
     MAX_AHEAD,
@@ -23,6 +22,7 @@ from agent.heartbeats import (
     decode,
     encode,
 )
+from agent.heartbeats.sender import LOOK_EVERY
 
 NOW = 1_700_000_000.0
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from streams.faults import MOST, Faults, Why, shown
+from streams.decoders.faults import MOST, Faults, Why, shown
 from streams.settings import Format
 from tests.samples import T0, Stage, as_json
 

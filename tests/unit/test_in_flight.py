@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.grammar import parse
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
-from detectors.overdue import measure_of
-from detectors.spec import TriggerSpec
-from streams import in_flight
-from streams.intern import WatchList
+from detectors.windows.overdue import measure_of
+from streams.decoders.interner import WatchList
+from streams.ingest import in_flight
 from streams.replay import Replay
-from streams.sample import Sample
+from streams.telemetry.sample import Sample
 from tests.recordings import expected_firing
 from tests.samples import T0, Buckets, Stage, records_of
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import events
-from agent.audit import step
 from agent.cli.explain import timeline
-from agent.events import Event
-from agent.in_order import in_order, made_at
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.audit import step
+from agent.views.in_order import in_order, made_at
 from tests.unit.test_executor import command
 
 MADE = command()

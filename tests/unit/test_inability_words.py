@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.events import INABILITY, Event
-from agent.verdicts import flips_event, inability_event
-from agent.wording import sentence
+from agent.after_flip.events import flips_event, inability_event
+from agent.events.cloudevents import INABILITY, Event
+from agent.views.wording import sentence
 from streams.condition import Condition
 
 

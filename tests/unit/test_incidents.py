@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.contract import Outcome
-from agent.commands import Reason
-from agent.incidents import MAX_DETAIL, Aftermath, CommandResult, Incident, Known, encode
+from agent.commands.command import Reason
+from agent.state.incidents import MAX_DETAIL, Aftermath, CommandResult, Incident, Known, encode
 
 SENT = hashlib.sha256(b"command").hexdigest()
 

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
-from detectors.overdue import measure_of
+from detectors.windows.overdue import measure_of
 from streams import partials
 from streams.clock import Clock
-from streams.decode import Decoder
-from streams.ingest import HEARTBEAT, Ingest
-from streams.intern import Interner, WatchList
-from streams.merge import Merge, by_second
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner, WatchList
+from streams.ingest.ingest import HEARTBEAT, Ingest
+from streams.kafka.reading import Answer, Delivery, Position
+from streams.monitor.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
-from streams.reading import Answer, Delivery, Position
 from streams.settings import Format
 from streams.slices import Slice, Source
 

@@ -9,13 +9,13 @@ import pytest
 from faust.exceptions import ProducerSendError
 
 from streams.clock import Clock
-from streams.connection import Connection
-from streams.ingest_app import IngestRole
-from streams.intern import WatchList
-from streams.outbox import Record
-from streams.reading import Delivery, Position
+from streams.decoders.interner import WatchList
+from streams.ingest.role import IngestRole
+from streams.kafka.connection import Connection
+from streams.kafka.outbox import Record
+from streams.kafka.reading import Delivery, Position
+from streams.kafka.topics import Topics
 from streams.slices import Slice, Source
-from streams.topics import Topics
 
 SOURCE = Source("requests", 0)
 VALUES = (b"no sample", b'{"ts": 1700000000.5, "service": "cart", "status": 200}')

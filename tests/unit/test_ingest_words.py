@@ -8,9 +8,9 @@ import pytest
 
 from streams import partials
 from streams.clock import Clock
-from streams.ingest import HEARTBEAT
+from streams.ingest.ingest import HEARTBEAT
+from streams.kafka.reading import Answer, Delivery
 from streams.partials import VERSION, Partial
-from streams.reading import Answer, Delivery
 from streams.slices import Slice
 from tests.unit.test_ingest import LATENESS, OTHER, SOURCE, Bench, CounterLog, Log, T, merged
 

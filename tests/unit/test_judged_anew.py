@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.after_flip.events import transition_event
 from agent.cli.status import trigger_line
-from agent.verdicts import transition_event
 from detectors.cells import Scope
-from streams.health import TriggerHealth, decoder, encoder
-from streams.monitor import Second, Shard
+from streams.monitor.health import TriggerHealth, decoder, encoder
+from streams.monitor.shard import Second, Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import ON, SERVICE, T, said, shard, spec
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from detectors.cells import Scope
-from streams.evidence import Evidence
-from streams.monitor import Second, Shard
+from streams.monitor.evidence import Evidence
+from streams.monitor.shard import Second, Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import SERVICE, T, said, shard, spec
 

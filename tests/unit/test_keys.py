@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from agent.commands.keys import generate, load_private, load_public
 from agent.errors import KeyFileError
-from agent.keys import generate, load_private, load_public
 
 
 def test_what_the_private_key_signs_its_public_half_accepts(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.evaluate import Evaluator, wants
-from detectors.fast import Day
-from detectors.spec import TriggerSpec
-from detectors.windows import WindowStore
-from streams.learnt import Learnt, days, decode, encode, learnt
+from detectors.conditions.spec import TriggerSpec
+from detectors.triggers.evaluator import Evaluator, wants
+from detectors.triggers.fast import Day
+from detectors.windows.store import WindowStore
+from streams.monitor.healthy_rates import Learnt, days, decode, encode, learnt
 from tests.cells import cells
 from tests.unit.test_evaluate import SERVICE, counts, spec
 

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.backends.contract import FlagState, Snapshot
-from agent.commands import Command, Evidence, issue
-from agent.entry import Announced, Entry, append_line, encoded
+from agent.commands.command import Command, Evidence, issue
 from agent.errors import LedgerError
-from agent.events import (
+from agent.events.cloudevents import (
     FLAG_AMBIGUOUS,
     FLAG_CONFLICT,
     FLAG_SNAPSHOT,
@@ -21,7 +20,8 @@ from agent.events import (
     FLAG_WRITTEN,
     Event,
 )
-from agent.ledger import Ledger
+from agent.ledger.entry import Announced, Entry, append_line, encoded
+from agent.ledger.ledger import Ledger
 
 EVIDENCE = Evidence(
     metric="error_rate",

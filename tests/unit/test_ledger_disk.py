@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from agent.config_load import load
+from agent.commands.keys import generate, load_private, load_public
+from agent.config.load import load
 from agent.errors import KeyFileError, LedgerError
-from agent.events import FLAG_VERIFIED, FLAG_WRITTEN, Event
-from agent.flips import LEDGER, Flips
-from agent.keys import generate, load_private, load_public
-from agent.ledger import Ledger
-from agent.ledger_probe import LedgerProbe, probe_state
+from agent.events.cloudevents import FLAG_VERIFIED, FLAG_WRITTEN, Event
+from agent.executor.service import LEDGER, Flips
+from agent.ledger.ledger import Ledger
+from agent.ledger.probe import LedgerProbe, probe_state
 from tests.unit.test_cli_flip import CONFIG
 from tests.unit.test_doctor import examine
 from tests.unit.test_ledger import command, event, opened

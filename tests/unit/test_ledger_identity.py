@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.heartbeats import AWAY_AFTER, Heartbeat, Member, decode, encode
-from agent.ledger import Ledger
-from agent.ledger_identity import identity, separate_ledgers
+from agent.heartbeats.heartbeat import AWAY_AFTER, Heartbeat, Member, decode, encode
+from agent.ledger.identity import identity, separate_ledgers
+from agent.ledger.ledger import Ledger
 from tests.unit.test_heartbeats import beat
 
 

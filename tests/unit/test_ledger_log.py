@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
 from agent.backends.contract import Outcome
 from agent.errors import LedgerError, Permission
-from agent.groups import Groups
-from agent.ledger import Ledger
+from agent.events import cloudevents as events
+from agent.executor.groups import Groups
+from agent.ledger.ledger import Ledger
 from tests.unit.fleet import Fleet
 from tests.unit.test_executor import Desk, command, signed
 from tests.unit.test_groups import GROUP, carry_out

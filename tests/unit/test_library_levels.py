@@ -13,8 +13,8 @@ import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NodeNotReadyError
 from faust.transport.drivers import aiokafka as driver
 
-from agent.library_levels import RETRIED, STREAM_WATCH
-from agent.logs import LineHandler, configure
+from agent.logs.library_levels import RETRIED, STREAM_WATCH
+from agent.logs.setup import LineHandler, configure
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_what_a_client_tries_again_is_a_warning(log: io.StringIO) -> None:
         ("aiokafka.cluster", "Topic %s is not authorized for this client", ("flipback.events",)),
         ("aiokafka.consumer.group_coordinator", "Unexpected error from SyncGroup: %s", ("what",)),
         ("faust.app.base", "[^-App]: Crashed reason=%r", (RuntimeError("no"),)),
-        ("agent.run", "Unable connect to", ()),
+        ("agent.runtime.worker", "Unable connect to", ()),
     ],
 )
 def test_what_no_waiting_mends_and_what_is_not_known_stays_an_error(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams.liveness import STUCK_AFTER, UNOWNED_AFTER, Liveness
+from streams.kafka.liveness import STUCK_AFTER, UNOWNED_AFTER, Liveness
 from streams.slices import Source
 
 TPS = [TP("requests", p) for p in range(4)]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import events
-from agent.logs import (
+from agent.events import cloudevents as events
+from agent.logs.setup import (
     LIBRARY_INTERVAL,
     REPEAT_INTERVAL,
     HumanFormatter,
@@ -23,7 +23,7 @@ from agent.logs import (
     configure,
     log_event,
 )
-from agent.wording import log_line
+from agent.views.wording import log_line
 from tests.unit.test_executor import command
 
 
@@ -77,7 +77,7 @@ def test_an_event_is_one_json_object_with_its_fields() -> None:
 def test_packages_below_write_events_with_plain_logging() -> None:
     stream = io.StringIO()
     configure(json=True, stream=stream)
-    logging.getLogger("streams.merge").warning("partial.unreadable", extra={"fields": {"offset": 7}})
+    logging.getLogger("streams.monitor.merge").warning("partial.unreadable", extra={"fields": {"offset": 7}})
     got = json.loads(stream.getvalue())
     assert (got["event"], got["level"], got["offset"]) == ("partial.unreadable", "warning", 7)
 
@@ -282,7 +282,7 @@ def test_on_a_terminal_an_event_is_one_sentence_without_the_command_in_it() -> N
     configure(stream=stream, words=log_line)
     made = msgspec.to_builtins(command())
     log_event(
-        logging.getLogger("agent.run"),
+        logging.getLogger("agent.runtime.worker"),
         events.COMMAND_RECEIVED,
         subject="production/new-checkout",
         flag="new-checkout",
@@ -307,8 +307,8 @@ def test_colour_follows_the_level_and_is_left_out_where_nobody_wants_it(monkeypa
         if not wanted:
             monkeypatch.setenv("NO_COLOR", "1")
         configure(stream=stream)
-        log_event(logging.getLogger("agent.run"), "run.failed", level=logging.ERROR)
-        log_event(logging.getLogger("agent.run"), "run.ready")
+        log_event(logging.getLogger("agent.runtime.worker"), "run.failed", level=logging.ERROR)
+        log_event(logging.getLogger("agent.runtime.worker"), "run.ready")
         error, info = stream.getvalue().splitlines()
         assert ("\x1b[31m" in error) is wanted
         assert "ERROR" in error

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from agent import flips as flips_module
-from agent import looking as looking_module
-from agent.automation import Automation
 from agent.backends.contract import FlagBackend, FlagRef, FlagState, Health
-from agent.config_load import load
+from agent.commands.keys import generate
+from agent.config.load import load
 from agent.errors import ConfigError, Timeout, Transient
-from agent.events import Event
-from agent.flag_state import FlagStatus
-from agent.flips import Flips, make_backends
-from agent.keys import generate
+from agent.events.cloudevents import Event
+from agent.executor import flag_poller as looking_module
+from agent.executor import service as flips_module
+from agent.executor.service import Flips, make_backends
+from agent.ledger.automation import Automation
+from agent.state.flags import FlagStatus
 from tests.unit.fake_backend import FakeBackend
 
 CONFIG = """

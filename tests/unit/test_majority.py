@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, REQUESTS
-from detectors.dominated import EVERY
-from detectors.majority import Majority
-from detectors.seconds import Int, Second
+from detectors.missing.majority import Majority
+from detectors.triggers.dominated import EVERY
+from detectors.windows.second import Int, Second
 
 Votes = Mapping[tuple[int, int], int]
 """Requests by slot and instance."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import REQUESTS, Cells
-from streams.merge import AHEAD, Merge, by_second, join
+from streams.monitor.merge import AHEAD, Merge, by_second, join
 from streams.partials import VERSION, Batch, Partial, Word, empty
 from streams.slices import Source
 from tests.random_cells import cells_of, random_cells

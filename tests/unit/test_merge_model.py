@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import REQUESTS, Cells
-from streams.merge import Merge, by_second, join
+from streams.monitor.merge import Merge, by_second, join
 from streams.partials import Batch, Word, empty
 from streams.slices import Source
 from tests.random_cells import cells_of, random_cells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.merge import Merge
+from streams.monitor.merge import Merge
 from tests.unit.test_merge import T, record, requests, taken
 
 

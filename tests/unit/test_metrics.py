@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from detectors.cells import Scope
+from detectors.conditions.spec import Metric
 from detectors.histogram import midpoints_ms
-from detectors.metrics import METRICS, compute
-from detectors.spec import Metric
-from detectors.windows import Want, WindowStore
+from detectors.windows.metrics import METRICS, compute
+from detectors.windows.store import Want, WindowStore
 from tests.cells import Bucket, cells
 
 A, B = Scope("production", "a"), Scope("production", "b")
@@ -68,7 +68,7 @@ def test_value_and_samples(metric: Metric, quantile: float, measure: str | None,
 
 
 COMPUTED = [metric for metric in get_args(Metric) if metric != "absence"]
-"""Absence is no number of a window: detectors.absences."""
+"""Absence is no number of a window: detectors.triggers.absences."""
 
 
 def test_every_metric_of_the_grammar_is_there() -> None:

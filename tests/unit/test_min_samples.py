@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.min_samples import healthy, with_auto
-from detectors.enough import CHANCE, tail
+from agent.config.min_samples import healthy, with_auto
+from detectors.conditions.sample_size import CHANCE, tail
+from detectors.conditions.spec import TriggerSpec, longest_lookback
 from detectors.errors import SpecError
-from detectors.spec import TriggerSpec, longest_lookback
 from tests.cells import Bucket
 from tests.unit.test_evaluate import SERVICE, Bench, counts, one, spec
 

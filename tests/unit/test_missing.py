@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.dominated import EVERY
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
-from detectors.spec import TriggerSpec
+from detectors.triggers.dominated import EVERY
 from tests.cells import Bucket
 from tests.unit.test_evaluate import OFF, ON, SERVICE, Bench, counts, one, spec
 
@@ -57,7 +57,7 @@ def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
 
 
 def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
-    """The rule of `detectors.missing` for an error rate, read plainly."""
+    """The rule of `detectors.missing.share` for an error rate, read plainly."""
     whole = of(*instances.values())
     missing, total = share(whole)
     told = whole.get("requests", 0) - whole.get("no_outcome", 0)

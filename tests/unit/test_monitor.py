@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Cells, Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec, longest_lookback
-from streams.announcements import Announcements
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec, longest_lookback
 from streams.clock import instant
 from streams.condition import Condition
 from streams.errors import PartialError
-from streams.freshness import SILENT_AFTER
-from streams.merge import join
-from streams.monitor import Second, Shard
-from streams.observer import Exposure
+from streams.monitor.announcements import Announcements
+from streams.monitor.freshness import SILENT_AFTER
+from streams.monitor.merge import join
+from streams.monitor.observer import Exposure
+from streams.monitor.room import MOST_BYTES
+from streams.monitor.shard import Second, Shard
 from streams.partials import VERSION, Partial, empty, encode, pack
-from streams.room import MOST_BYTES
 from tests.cells import Bucket, cells
 
 T = 1_700_000_000

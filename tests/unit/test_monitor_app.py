@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-import streams.monitor_app
-from streams import checkpoint
-from streams.checkpoint import Checkpoint
+import streams.monitor.role
 from streams.clock import Clock, Now
-from streams.connection import Connection
-from streams.health import health
-from streams.monitor_app import Handlers, MonitorRole
-from streams.outbox import Outbox, OutboxError, Record
-from streams.reading import Delivery, Position
+from streams.kafka.connection import Connection
+from streams.kafka.outbox import Outbox, OutboxError, Record
+from streams.kafka.reading import Delivery, Position
+from streams.kafka.topics import Topics
+from streams.monitor import checkpoint
+from streams.monitor.checkpoint import Checkpoint
+from streams.monitor.health import health
+from streams.monitor.role import Handlers, MonitorRole
 from streams.slices import Slice, Source
-from streams.topics import Topics
 
 SOURCE = Source("flipback.partials", 0)
 
@@ -123,7 +123,7 @@ def since(
     async def last(sources: list[Source], client: object) -> dict[Source, bytes | None]:
         return {source: health if source.topic.endswith("health") else None for source in sources}
 
-    monkeypatch.setattr(streams.monitor_app, "last_records", last)
+    monkeypatch.setattr(streams.monitor.role, "last_records", last)
     monkeypatch.setattr(time, "time", lambda: NOW)
     return asyncio.run(made._since([SOURCE]))[SOURCE]
 
@@ -165,7 +165,7 @@ def test_topics_that_cannot_be_read_keep_no_monitor_from_starting(monkeypatch: p
         raise UnknownTopicOrPartitionError
 
     made = role(Shard(False))
-    monkeypatch.setattr(streams.monitor_app, "last_records", gone)
+    monkeypatch.setattr(streams.monitor.role, "last_records", gone)
     monkeypatch.setattr(time, "time", lambda: NOW)
     assert asyncio.run(made._since([SOURCE])) == {SOURCE: NOW - 70}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, equivalents, only_words, table
 
-KILLED = Mutant("agent.commands.verify", "killed", "", "")
-WORDS = Mutant("agent.commands.verify", "survived", 'return "too large"', 'return "XXtoo largeXX"')
-ALIKE = Mutant("agent.ledger.Ledger.open", "survived", "a = 1", "a = 2")
-UNSEEN = Mutant("agent.ledger.Ledger.open", "no tests", "if a < b:", "if a <= b:")
+KILLED = Mutant("agent.commands.command.verify", "killed", "", "")
+WORDS = Mutant("agent.commands.command.verify", "survived", 'return "too large"', 'return "XXtoo largeXX"')
+ALIKE = Mutant("agent.ledger.ledger.Ledger.open", "survived", "a = 1", "a = 2")
+UNSEEN = Mutant("agent.ledger.ledger.Ledger.open", "no tests", "if a < b:", "if a <= b:")
 
 
 def test_a_mutant_that_no_test_sees_lowers_the_score_also_where_no_test_reaches_it() -> None:

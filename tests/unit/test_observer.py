@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.evaluate import measures, wants
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
-from detectors.windows import WindowStore
-from streams.observer import Exposure, Observer, flip_wants, whole
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
+from detectors.triggers.evaluator import measures, wants
+from detectors.windows.store import WindowStore
+from streams.monitor.observer import Exposure, Observer, flip_wants, whole
 from tests.cells import Bucket, cells
 
 DISPLAY = 60

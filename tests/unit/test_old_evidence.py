@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.events import INABILITY
-from detectors.spec import TriggerSpec
-from streams.monitor import Second
+from agent.events.cloudevents import INABILITY
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.shard import Second
 from tests.cells import Bucket, cells
 from tests.unit.test_commander import Bench, status
 from tests.unit.test_evidence import BAD, GOOD, Counts, seen

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.orders import AT_ONCE, Orders
-from streams.reading import Delivery, Position
+from streams.executor.orders import AT_ONCE, Orders
+from streams.kafka.reading import Delivery, Position
 from streams.slices import Slice, Source
 
 SOURCE = Source("commands", 0)

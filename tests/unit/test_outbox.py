@@ -11,14 +11,14 @@ from faust.exceptions import ProducerSendError
 from hypothesis import given
 from hypothesis import strategies as st
 
-import streams.outbox
-from streams.outbox import Outbox, OutboxError, Record
+import streams.kafka.outbox
+from streams.kafka.outbox import Outbox, OutboxError, Record
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.outbox, "_RETRY_FIRST", 0.0)
-    monkeypatch.setattr(streams.outbox, "_RETRY_MOST", 0.0)
+    monkeypatch.setattr(streams.kafka.outbox, "_RETRY_FIRST", 0.0)
+    monkeypatch.setattr(streams.kafka.outbox, "_RETRY_MOST", 0.0)
 
 
 class Broker:
@@ -135,7 +135,7 @@ async def test_one_record_that_is_never_taken_is_dropped_and_holds_up_no_other(b
 
 async def test_where_there_is_no_room_the_oldest_of_the_least_important_goes_first(broker: Broker) -> None:
     broker.open.clear()
-    box = outbox(broker, most_bytes=3 * (streams.outbox._OVERHEAD + 2))
+    box = outbox(broker, most_bytes=3 * (streams.kafka.outbox._OVERHEAD + 2))
     under_way = box.put(event(b"00"), 2)
     await turns()
     done = {name: box.put(event(name.encode()), rank) for name, rank in [("i1", 2), ("v1", 0), ("c1", 1), ("v2", 0)]}
@@ -185,7 +185,7 @@ async def test_a_record_waits_for_what_it_comes_after_but_not_for_ever(
     assert not frame.done()
     told.set_result(None)
     await frame
-    monkeypatch.setattr(streams.outbox, "_AFTER_WITHIN", 0.0)
+    monkeypatch.setattr(streams.kafka.outbox, "_AFTER_WITHIN", 0.0)
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     await box.put(event(b"next", "health"), after=[never])
 
@@ -210,7 +210,7 @@ async def test_a_topic_is_stalled_while_records_wait_and_none_is_acknowledged(br
 
 
 async def test_a_backlog_waits_for_room_while_records_are_written_and_not_where_none_is(broker: Broker) -> None:
-    box = outbox(broker, most_bytes=4 * (streams.outbox._OVERHEAD + 1))
+    box = outbox(broker, most_bytes=4 * (streams.kafka.outbox._OVERHEAD + 1))
     broker.open.clear()
     box.put(event(b"under way"))
     await turns()
@@ -235,7 +235,7 @@ async def test_a_backlog_waits_for_room_while_records_are_written_and_not_where_
 def test_every_record_is_written_once_or_counted_as_dropped(puts: list[tuple[int, bool]]) -> None:
     async def run() -> None:
         broker = Broker()
-        box = outbox(broker, most_bytes=5 * (streams.outbox._OVERHEAD + 2))
+        box = outbox(broker, most_bytes=5 * (streams.kafka.outbox._OVERHEAD + 2))
         done = []
         for n, (importance, open_) in enumerate(puts):
             broker.refuse = (lambda record: None) if open_ else (lambda record: UnknownTopicOrPartitionError())

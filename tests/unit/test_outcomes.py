@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, Scope
-from detectors.metrics import compute
-from detectors.ratios import RATIO
-from detectors.spec import RATIOS, Metric
-from detectors.windows import Want, WindowStore
+from detectors.conditions.spec import RATIOS, Metric
+from detectors.windows.metrics import compute
+from detectors.windows.ratios import RATIO
+from detectors.windows.store import Want, WindowStore
 from streams.settings import Format
 from tests.cells import Bucket, cells
 from tests.samples import T0, Stage, as_json

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.grammar import parse
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, bins, midpoints_ms
-from detectors.overdue import LONGEST_MS, above_ms, corrected_quantile, limit_of, measure_of
-from detectors.spec import TriggerSpec
+from detectors.windows.overdue import LONGEST_MS, above_ms, corrected_quantile, limit_of, measure_of
 
 latencies = st.floats(0, LONGEST_MS) | st.floats(0.5, 60)
 limits = st.floats(0.1, 100_000) | st.sampled_from([1.0, 2.0, 1000.0, 45_000.0])

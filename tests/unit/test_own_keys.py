@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent import own_keys
+from agent.deployment import own_keys
+from agent.deployment.own_keys import ensure_keys
 from agent.errors import KeyFileError
-from agent.heartbeats import AWAY_AFTER, Heartbeat, Member
-from agent.own_keys import ensure_keys
+from agent.heartbeats.heartbeat import AWAY_AFTER, Heartbeat, Member
 from tests.unit.test_armed import beat
 
 ALL = ("ingest", "monitor", "executor")

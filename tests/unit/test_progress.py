@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.progress import FEWEST, LONGEST, VOTES, Progress
+from streams.ingest.progress import FEWEST, LONGEST, VOTES, Progress
 
 NAMES = ["", *(f"i-{n}" for n in range(10))]
 LATENESS = 2.0

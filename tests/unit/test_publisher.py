@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-import streams.outbox
-from agent.events import FLAG_EFFECTIVE, FLAG_VERIFIED, INABILITY, Event, from_kafka, trigger_type
-from agent.incidents import Aftermath
-from agent.publisher import STALLED_AFTER, Publisher
-from agent.severity import importance
-from streams.outbox import Record
-from streams.topics import Topics
+import streams.kafka.outbox
+from agent.events.cloudevents import FLAG_EFFECTIVE, FLAG_VERIFIED, INABILITY, Event, from_kafka, trigger_type
+from agent.events.severity import importance
+from agent.runtime.publisher import STALLED_AFTER, Publisher
+from agent.state.incidents import Aftermath
+from streams.kafka.outbox import Record
+from streams.kafka.topics import Topics
 
 EVENT = Event(type=FLAG_EFFECTIVE, subject="production/new", data={"reason": "gone"}, id="e", time=1_700_000_000.0)
 SAID = Aftermath(incident="i", service="shop", effect="effective")
@@ -38,8 +38,8 @@ class Broker:
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    monkeypatch.setattr(streams.outbox, "_RETRY_FIRST", 0.0)
-    monkeypatch.setattr(streams.outbox, "_RETRY_MOST", 0.0)
+    monkeypatch.setattr(streams.kafka.outbox, "_RETRY_FIRST", 0.0)
+    monkeypatch.setattr(streams.kafka.outbox, "_RETRY_MOST", 0.0)
     return Broker()
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.events import INABILITY, Event
-from agent.ramp import Ramps
-from detectors.grammar import parse
+from agent.decisions.ramp import Ramps
+from agent.events.cloudevents import INABILITY, Event
+from detectors.conditions.grammar import parse
 from tests.unit.test_commander import Bench, T, evidence, spec, status
 
 KEY = "production", "new"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.baseline import read_baseline
-from agent.config_load import load
+from agent.config.baseline import read_baseline
+from agent.config.load import load
 from agent.errors import ConfigError
-from streams.decode import Decoder
-from streams.intern import Interner, WatchList
-from streams.sample import KIND_COUNTS
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner, WatchList
 from streams.slices import Slice, Source
+from streams.telemetry.sample import KIND_COUNTS
 from tests.oracle import crash_rates, mooncake, nginx_status
 from tests.oracle.replays import DATA, DOCS, RECORDINGS, pages
 

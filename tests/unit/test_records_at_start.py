@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import MalformedEvent
-from agent.events import from_kafka
-from agent.heartbeats import Members
-from agent.incidents import Known
-from streams import checkpoint, learnt
+from agent.events.cloudevents import from_kafka
+from agent.heartbeats.heartbeat import Members
+from agent.state.incidents import Known
 from streams.errors import CheckpointError
+from streams.monitor import checkpoint
+from streams.monitor import healthy_rates as learnt
+from streams.monitor.published import newest_judged
 from streams.partials import decode_all
-from streams.published import newest_judged
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 GARBAGE = {

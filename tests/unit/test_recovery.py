@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
-from agent.allowlist import AllowList, ManagedFlag
 from agent.backends.contract import FlagState, Outcome, Snapshot
-from agent.commands import Command
-from agent.entry import Entry
-from agent.ledger import Ledger
-from agent.recovery import Recovery, carry_on
-from agent.result import Decided, ExecutionResult
+from agent.commands.command import Command
+from agent.events import cloudevents as events
+from agent.executor.recovery import Recovery, carry_on
+from agent.executor.result import Decided, ExecutionResult
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import AllowList, ManagedFlag
 from tests.unit.test_executor import command
 from tests.unit.test_ledger import event
 

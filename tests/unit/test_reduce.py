@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
-from streams.intern import VARIANTS_KEPT, WatchList
-from streams.sample import Sample
-from streams.sums import LIMIT
-from streams.watch import watch_list
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
+from streams.decoders.interner import VARIANTS_KEPT, WatchList
+from streams.grouped_sums import LIMIT
+from streams.monitor.watch_list import watch_list
+from streams.telemetry.sample import Sample
 from tests.samples import T0, WATCH, Buckets, Stage, count, records_of, samples
 
 

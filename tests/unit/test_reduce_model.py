@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import LATE, REJECTED, REQUESTS, Scope
-from streams import profiles, reduce
-from streams.decode_columns import RejectKind
-from streams.sample import Sample
+from streams.decoders import profiles
+from streams.decoders.columns import RejectKind
+from streams.ingest import reducer as reduce
+from streams.telemetry.sample import Sample
 from tests.samples import T0, Buckets, Stage, buckets_of, count, records_of, samples
 
 MAX_LATENESS = 2.0

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backtest import backtest
-from agent.config_load import load
-from agent.recorded import lost, unmatched
-from agent.replay import Commanded, Hindered, Line, replay, text
-from agent.trigger_tests import run as run_tests
+from agent.config.load import load
+from agent.offline.backtest import backtest
+from agent.offline.replay import Commanded, Hindered, Line, replay, text
+from agent.offline.trigger_tests import run as run_tests
+from agent.telemetry.recorded import lost, unmatched
 from detectors.cells import COUNTS, LATE, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from tests.recordings import T0, config_file, write
 from tests.unit.test_cli_flip import run as cli

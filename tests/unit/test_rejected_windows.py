@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.spec import TriggerSpec
+from detectors.conditions.spec import TriggerSpec
 from streams.clock import Now
-from streams.monitor import Second, Shard
+from streams.monitor.shard import Second, Shard
 from streams.partials import VERSION, Partial, decode_all, encode, pack
 from tests.cells import Bucket, cells
 from tests.unit.test_evaluate import OFF, ON, SERVICE, Bench, counts, one, spec

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Snapshot, Verdict
-from agent.backends.remote_config import RemoteConfig
+from agent.backends.remote_config.backend import RemoteConfig
 from agent.errors import Auth, ConfigError, Invalid, NotFound, Permission, Throttled, Timeout, Transient, Unsupported
-from agent.fakes.remote_config import CLIENT, SERVER, FakeRemoteConfig
+from agent.fakes.remote_config.server import CLIENT, SERVER, FakeRemoteConfig
 from agent.fakes.server import listen
 from streams.settings import Seconds
 from tests.unit.firebase_server import USERS, given

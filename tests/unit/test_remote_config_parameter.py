@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.remote_config_parameter import Definition, all_to, doubt, parameter_name, percent_to, state
+from agent.backends.remote_config.parameter import Definition, all_to, doubt, parameter_name, percent_to, state
 from agent.errors import Invalid, Unsupported
 
 TENTH = {"name": "tenth", "expression": "percent('salt') <= 10", "tagColor": "BLUE"}

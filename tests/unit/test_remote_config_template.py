@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backends.remote_config_parameter import Definition, all_to, percent_to, state
-from agent.backends.remote_config_template import Template
+from agent.backends.remote_config.parameter import Definition, all_to, percent_to, state
+from agent.backends.remote_config.template import Template
 from agent.errors import Invalid, NotFound, Unsupported
 
 FLAG = {"defaultValue": {"value": "true"}, "valueType": "BOOLEAN"}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config_load import load
-from agent.recordings import RecordingError, read
-from agent.replay import lines
+from agent.config.load import load
+from agent.offline.recordings import RecordingError, read
+from agent.offline.replay import lines
 from streams.replay import Replay
 from tests.recordings import T0, Traffic, config_file, write
 from tests.recordings import lines as as_lines

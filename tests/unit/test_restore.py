@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.automation import Automation
 from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Outcome
-from agent.backends.flagd_file import FlagdFile
-from agent.breaker import Limits
+from agent.backends.flagd.backend import FlagdFile
+from agent.control.restore import flipped, restore
 from agent.errors import ConfigError, RestoreRefused, Transient
-from agent.events import FLAG_RESTORED
-from agent.executor import Executor
-from agent.flag_state import FlagWatch
-from agent.ledger import Ledger
-from agent.restore import flipped, restore
+from agent.events.cloudevents import FLAG_RESTORED
+from agent.executor.executor import Executor
+from agent.executor.limits import Limits
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
+from agent.state.flags import FlagWatch
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.test_executor import DONE, KEY, MANAGED, REF, Desk, command, signed
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from agent import events
 from agent.backends.contract import FlagRef, Outcome
-from agent.commands import Reason
+from agent.commands.command import Reason
 from agent.errors import Auth, Permission
-from agent.flag_state import FlagStatus
-from agent.untrusted import BURST, Untrusted
+from agent.events import cloudevents as events
+from agent.executor.untrusted import BURST, Untrusted
+from agent.state.flags import FlagStatus
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.fleet import Fleet
 from tests.unit.test_executor import DONE, EVIDENCE, REF, Desk, by_hand, command, signed

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from agent.backends.contract import Outcome
-from agent.commands import Command
-from agent.result import ExecutionResult
-from agent.retries import AGAIN_AFTER, LOOK_AT_MOST, Retries
+from agent.commands.command import Command
+from agent.executor.result import ExecutionResult
+from agent.executor.retries import AGAIN_AFTER, LOOK_AT_MOST, Retries
 from tests.unit.test_executor import command
 
 
@@ -27,7 +27,7 @@ class Tries:
             if len(self.pauses) > self.most:
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr("agent.retries.asyncio.sleep", pause)
+        monkeypatch.setattr("agent.executor.retries.asyncio.sleep", pause)
         self.sleep = sleep
 
     async def attempt(self, made: Command, raw: bytes) -> ExecutionResult:

@@ -15,23 +15,24 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import cli, events
-from agent.automation import Automation
+from agent import cli
 from agent.backends.contract import FlagRef, Outcome
-from agent.backends.flagd_file import FlagdFile
-from agent.commands import BY_HAND, Cause, sign
-from agent.config import Config
-from agent.config_load import load
+from agent.backends.flagd.backend import FlagdFile
+from agent.commands.command import BY_HAND, Cause, sign
+from agent.commands.keys import PrivateKey
+from agent.config.load import load
+from agent.config.model import Config
+from agent.control.rollback import order
 from agent.errors import Transient
-from agent.events import Event
-from agent.executor import Executor
-from agent.flip import Flip
-from agent.flips import make_backends, make_executor, open_ledger
-from agent.generations import watch_from
-from agent.keys import PrivateKey
-from agent.ledger import Ledger
-from agent.result import ExecutionResult
-from agent.rollback import order
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor.executor import Executor
+from agent.executor.flip import Flip
+from agent.executor.generations import watch_from
+from agent.executor.result import ExecutionResult
+from agent.executor.service import make_backends, make_executor, open_ledger
+from agent.ledger.automation import Automation
+from agent.ledger.ledger import Ledger
 from tests.unit.test_executor import command
 
 # Nothing listens on port 1, and keys are named that are not there.

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from agent import rollback
-from agent.config_load import load
-from agent.flag_state import FlagStatus
-from agent.heartbeats import AWAY_AFTER, Heartbeat, Member
-from agent.keys import generate
+from agent.commands.keys import generate
+from agent.config.load import load
+from agent.control import rollback
+from agent.heartbeats.heartbeat import AWAY_AFTER, Heartbeat, Member
+from agent.state.flags import FlagStatus
 from streams.errors import TopicError
 from tests.unit.test_armed import beat, standby
 from tests.unit.test_cli_flip import CONFIG

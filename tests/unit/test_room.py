@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, Cells
-from streams.merge import Merge
+from streams.monitor.merge import Merge
+from streams.monitor.room import kept_from, nbytes
 from streams.partials import empty
-from streams.room import kept_from, nbytes
 from tests.random_cells import cells_of
 from tests.unit.test_merge import record, requests, taken
 

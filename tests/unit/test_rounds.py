@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
 from agent.backends.contract import Outcome
+from agent.events import cloudevents as events
 from tests.unit.test_executor import Desk, command, signed
 
 

@@ -15,14 +15,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backends import rtdb_node, rtdb_stream, settings
+from agent.backends import settings
 from agent.backends.contract import FlagRef, Follows, Outcome, Snapshot, Verdict
 from agent.backends.google import EMULATORS
 from agent.backends.http import Answer, Http
-from agent.backends.rtdb import RealtimeDatabase
-from agent.backends.rtdb_stream import EventParser, ServerEvent
+from agent.backends.rtdb import node as rtdb_node
+from agent.backends.rtdb import stream as rtdb_stream
+from agent.backends.rtdb.backend import RealtimeDatabase
+from agent.backends.rtdb.stream import EventParser, ServerEvent
 from agent.errors import Auth, ConfigError, Conflict, Invalid, Permission, Timeout, Transient, Unsent, Unsupported
-from agent.fakes.rtdb import FakeRealtimeDatabase, Rules
+from agent.fakes.rtdb.server import FakeRealtimeDatabase, Rules
 from agent.fakes.server import listen
 
 URL = "https://shop-default-rtdb.firebaseio.com"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors.sample_ratio import SampleRatio, SampleRatioConfig, _most_likely, log_gamma
+from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig, _most_likely, log_gamma
 
 TENTH = np.array([[0.1], [0.9]])
 counts = st.lists(st.integers(0, 400), min_size=2, max_size=4)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_load import load
-from agent.replay import Change, Commanded, replay
+from agent.config.load import load
+from agent.offline.replay import Change, Commanded, replay
 from tests.recordings import T0, Traffic, config_file, expected_firing, write
 
 Sample = dict[str, object]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams import transport
-from streams.fetcher import SliceFetcher
-from streams.reading import Position, Reading
-from streams.seek import Begin, Skip, starts
+from streams.kafka import driver as transport
+from streams.kafka.fetcher import SliceFetcher
+from streams.kafka.reading import Position, Reading
+from streams.kafka.seek import Begin, Skip, starts
 from streams.slices import Source
 
 NOW = 1_700_000_000.0

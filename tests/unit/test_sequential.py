@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.sequential import FastTier, FastTierConfig
+from detectors.sequential.fast_tier import FastTier, FastTierConfig
 from tests.bench.detect import divergence
 
 RATE, HEALTHY, R0 = 50, 0.005, 0.02

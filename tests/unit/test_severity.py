@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.events import Event
-from agent.severity import level
+from agent.events.cloudevents import Event
+from agent.events.severity import level
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from agent import shutdown
+from agent.runtime import shutdown
 
 _STUCK = """
 import threading
 from agent.errors import ConfigError, FlipbackError
-from agent.logs import configure
-from agent.shutdown import Deadline
+from agent.logs.setup import configure
+from agent.runtime.shutdown import Deadline
 configure(json=True)
 {how}
 # The interpreter waits for a thread like this one, as Faust's are.
@@ -65,15 +65,15 @@ def test_a_block_that_is_left_with_an_error_ends_with_its_status() -> None:
 
 
 def test_a_process_that_ends_by_itself_is_not_cut_short() -> None:
-    code = "from agent.shutdown import Deadline\nDeadline(within=30).begin()\nraise SystemExit(5)"
+    code = "from agent.runtime.shutdown import Deadline\nDeadline(within=30).begin()\nraise SystemExit(5)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (5, "")
 
 
 _SIGNALLED = """
 import asyncio, os, signal, uvloop
-from agent.logs import configure
-from agent.shutdown import Deadline, end_on_signals
+from agent.logs.setup import configure
+from agent.runtime.shutdown import Deadline, end_on_signals
 configure(json=True)
 async def main():
     stop = asyncio.Event()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from streams.app import new_app
 from streams.condition import shortened
-from streams.connection import Connection
-from streams.liveness import silence
-from streams.reading import Reading
+from streams.kafka.app import new_app
+from streams.kafka.connection import Connection
+from streams.kafka.liveness import silence
+from streams.kafka.reading import Reading
 
 
 def silence_after(seconds: float | None, session_timeout: float = 6.0) -> str | None:

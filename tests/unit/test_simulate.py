@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.delay_plot import page
-from agent.simulate import Simulated, bad_limit, first_seen, simulate
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
+from agent.offline.simulate import Simulated, bad_limit, first_seen, simulate
+from agent.offline.simulate_plot import page
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 from tests.unit.test_cli_flip import CONFIG, run
 
 

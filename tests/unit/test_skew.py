@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.commands import BY_HAND, Command
-from agent.skew import SHOWN_FOR, Skew
+from agent.commands.command import BY_HAND, Command
+from agent.executor.skew import SHOWN_FOR, Skew
 from tests.unit.test_commands import command as make
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import When
-from agent.config_load import load
-from agent.slips import slip
+from agent.config.load import load
+from agent.config.model import When
+from agent.config.slips import slip
 from tests.recordings import config_file
 from tests.unit.test_cli_flip import run as cli
 from tests.unit.test_commander import spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detectors.cells import Scope
-from detectors.slots import Slots
+from detectors.windows.slots import Slots
 
 
 def assign(slots: Slots[str], second: int, *tables: str, silent_before: int = 0) -> list[list[int]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from streams.decode import Decoder
-from streams.intern import Interner, WatchList
-from streams.reduce import Reducer
-from streams.sample import Sample
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner, WatchList
+from streams.decoders.sources import pattern_of
+from streams.ingest.reducer import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source
-from streams.sources import pattern_of
+from streams.telemetry.sample import Sample
 from tests.samples import T0, TOPIC, buckets_of, records_of
 
 HOST = "([^/]+)/"

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.severity import level
-from agent.standing import standing_event
-from agent.wording import sentence
+from agent.decisions.standing import standing_event
+from agent.events.severity import level
+from agent.views.wording import sentence
 from detectors.cells import Scope
-from detectors.spec import TriggerSpec
-from streams.standing import Standing, StandingUnknown
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.standing import Standing, StandingUnknown
 from tests.cells import Bucket
 from tests.unit.test_evaluate import SERVICE, Bench, counts, spec
 

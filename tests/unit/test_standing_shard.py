@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from detectors.spec import TriggerSpec
-from streams.health import decoder, encoder
-from streams.monitor import Second, Shard
-from streams.published import told_before
-from streams.unattributed import Unattributed
-from streams.unread import UnreadLog
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.health import decoder, encoder
+from streams.monitor.published import told_before
+from streams.monitor.shard import Second, Shard
+from streams.monitor.unattributed import Unattributed
+from streams.monitor.unread import UnreadLog
 from tests.cells import Bucket, cells
 from tests.unit.test_evaluate import SERVICE
 from tests.unit.test_monitor import ERRORS, said, second

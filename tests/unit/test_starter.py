@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.flagd_text import Document, all_to
-from agent.config_load import load
+from agent.backends.flagd.text import Document, all_to
+from agent.config.load import load
+from agent.config.starter import CONFIG_NAME, FLAGS_NAME, Names, write
 from agent.errors import FlipbackError
-from agent.starter import CONFIG_NAME, FLAGS_NAME, Names, write
 from tests.unit.test_cli_flip import run
 
 NAMES = Names(service="cart", flag="new-cart", topic="cart.requests")

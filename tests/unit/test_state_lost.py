@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.backends.contract import Outcome
-from agent.commands import Reason
-from agent.flips import LEDGER
+from agent.commands.command import Reason
+from agent.executor.service import LEDGER
 from tests.unit.test_executor import REF, Desk, signed
 from tests.unit.test_flips import House
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.armed import Arming
+from agent.armed.verdict import Arming
 from agent.cli.status import after_flip, listed, outcome, verdicts
-from agent.heartbeats import AWAY_AFTER, QUIET_AFTER, Member
-from agent.incidents import Aftermath, Bake, CommandResult, Effect, ResultOutcome
-from agent.status import Status, frames
-from streams.health import Health, encoder, health
+from agent.heartbeats.heartbeat import AWAY_AFTER, QUIET_AFTER, Member
+from agent.state.incidents import Aftermath, Bake, CommandResult, Effect, ResultOutcome
+from agent.views.status import Status, frames
+from streams.monitor.health import Health, encoder, health
 from tests.unit.test_aftermath import INCIDENT
 from tests.unit.test_armed import beat
 from tests.unit.test_by_hand import ROLLBACK
@@ -132,8 +132,8 @@ def test_a_heartbeat_that_is_overdue_is_shown_with_its_age_while_its_process_sti
     async def look(*_: object) -> tuple[Arming, list[Member]]:
         return Arming(()), [Member(beat("one"), age)]
 
-    monkeypatch.setattr("agent.status.read_status", read_status)
-    monkeypatch.setattr("agent.deployment.look", look)
+    monkeypatch.setattr("agent.views.status.read_status", read_status)
+    monkeypatch.setattr("agent.deployment.outside.look", look)
     (tmp_path / "flipback.yaml").write_text(CONFIG)
     assert run("status", "-c", str(tmp_path / "flipback.yaml")) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent import tables
-from agent.tables import Tables
-from streams.log import Read
+from agent.state import tables
+from agent.state.tables import Tables
+from streams.kafka.reader import Read
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from agent.severity import level
-from agent.telemetry_watch import TelemetryWatch, told
-from streams.decode_columns import Reject
-from streams.faults import Fault, FaultKind
+from agent.events.severity import level
+from agent.telemetry.watch import TelemetryWatch, told
+from streams.decoders.columns import Reject
+from streams.decoders.faults import Fault, FaultKind
+from streams.ingest.telemetry_counts import MAX_EXAMPLE, MAX_REASON, NOTHING, WITHIN, Count, Telemetry, TelemetryCounts
 from streams.slices import Slice, Source
-from streams.telemetry_counts import MAX_EXAMPLE, MAX_REASON, NOTHING, WITHIN, Count, Telemetry, TelemetryCounts
 
 SOURCE = Source("requests", 3)
 

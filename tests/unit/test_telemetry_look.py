@@ -11,9 +11,9 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from agent.backends.contract import FlagRef
-from agent.config_load import load
-from agent.telemetry_look import Look, judge
-from streams.log import Tail
+from agent.config.load import load
+from agent.telemetry.look import Look, judge
+from streams.kafka.reader import Tail
 from streams.slices import Source
 from tests.unit.test_cli_flip import CONFIG
 

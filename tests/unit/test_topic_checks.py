@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.topic_checks import lacking
-from streams.topics import Topics
+from streams.kafka.topic_checks import lacking
+from streams.kafka.topics import Topics
 
 TOPICS = Topics("flipback")
 SPECS = {spec.name: spec for spec in TOPICS.specs(8, 600.0)}

@@ -8,8 +8,8 @@ import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from agent.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems, Sizes
-from streams.coverage import Group, Look, look
+from agent.telemetry.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems, Sizes
+from streams.kafka.coverage import Group, Look, look
 from streams.slices import Source
 
 PARTIALS = "flipback.partials"

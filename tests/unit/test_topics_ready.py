@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent import topics
-from agent.config_load import load
+from agent.config.load import load
+from agent.telemetry import topics
 from streams.errors import TopicError
 from tests.unit.test_cli_flip import CONFIG
 

@@ -1,4 +1,5 @@
-"""What streams/transport.py relies on in Faust and aiokafka: it fails when a private name is gone or acts otherwise."""
+"""What streams/kafka/driver.py relies on in Faust and aiokafka: it fails when a private name is gone or acts
+otherwise."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mode.threads import ServiceThread
 
-from streams import fetcher, transport
-from streams.fetcher import AnsweredClient, SliceFetcher
-from streams.producer_client import PatientClient
-from streams.reading import Fetched, Position, Reading
+from streams.kafka import driver as transport
+from streams.kafka import fetcher
+from streams.kafka.driver import SliceScheduler
+from streams.kafka.fetcher import AnsweredClient, SliceFetcher
+from streams.kafka.producer_client import PatientClient
+from streams.kafka.reading import Fetched, Position, Reading
 from streams.slices import Source
-from streams.transport import SliceScheduler
 
 TELEMETRY = TP("requests", 3)
 SOURCE = Source(*TELEMETRY)

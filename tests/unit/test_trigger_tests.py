@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError
-from agent.series_notation import parse_series, parse_values
-from agent.trigger_tests import run
+from agent.offline.promtool_series import parse_series, parse_values
+from agent.offline.trigger_tests import run
 from tests.unit.test_cli_flip import run as cli
 
 CONFIG = """

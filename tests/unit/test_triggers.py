@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.triggers import NEVER, State, Triggers
+from detectors.triggers.state_machine import NEVER, State, Triggers
 
 TRUTH = {"1": 1, "0": 0, "?": -1}
 LETTER = {State.OK: "o", State.PENDING: "p", State.FIRING: "F", State.UNKNOWN: "?"}

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.commands import Command, Reason
-from agent.flag_state import FlagStatus, generation
-from agent.follow_up import UNSEEN_AFTER
-from agent.incidents import CommandResult, Incident, Known, encode
-from agent.turns import Limit, before, beyond_limit, given_up
-from detectors.grammar import parse
+from agent.commands.command import Command, Reason
+from agent.decisions.follow_up import UNSEEN_AFTER
+from agent.decisions.turns import Limit, before, beyond_limit, given_up
+from agent.state.flags import FlagStatus, generation
+from agent.state.incidents import CommandResult, Incident, Known, encode
+from detectors.conditions.grammar import parse
 from tests.unit.test_commander import FLAG, Bench, T, evidence, spec, status
 
 BAKE = 120

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import events
 from agent.backends.contract import Cas, Outcome
-from agent.commands import Reason
-from agent.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
-from agent.entry import Entry, Opened
+from agent.commands.command import Reason
 from agent.errors import Auth, BackendError, LedgerError, Permission, Throttled, Transient, Unsent
-from agent.ledger import Ledger
-from agent.wording import sentence
+from agent.events import cloudevents as events
+from agent.executor.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
+from agent.ledger.entry import Entry, Opened
+from agent.ledger.ledger import Ledger
+from agent.views.wording import sentence
 from tests.unit.fake_backend import FakeBackend, Fault
 from tests.unit.fleet import Fleet
 from tests.unit.pace import Pace, Time

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.status import Status
-from agent.unflagged import sentence
+from agent.telemetry.unflagged import sentence
+from agent.views.status import Status
 from detectors.cells import Scope
-from detectors.unflagged import Counted, unflagged
-from detectors.unreadable import unreadable
-from streams.flag_coverage import MOST_TOLD
-from streams.health import Health, WithoutFlag
-from streams.monitor import Shard
+from detectors.missing.unflagged import Counted, unflagged
+from detectors.windows.unreadable import unreadable
+from streams.monitor.flag_coverage import MOST_TOLD
+from streams.monitor.health import Health, WithoutFlag
+from streams.monitor.shard import Shard
 from tests.cells import Bucket, cells
 from tests.unit.test_monitor import ERRORS, ON, SERVICE, T, said, shard, spec
 from tests.unit.test_telemetry_look import FIELDS, looked

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent import events
-from agent.attempt import IN_FLIGHT_S
-from agent.backends.flagd_file import FlagdFile
+from agent.backends.flagd.backend import FlagdFile
+from agent.control.rollback import direct
 from agent.errors import Unforeseen
-from agent.rollback import direct
-from agent.unforeseen import words
+from agent.events import cloudevents as events
+from agent.executor.attempt import IN_FLIGHT_S
+from agent.executor.unforeseen import words
 from tests.unit.fake_backend import FakeBackend
 from tests.unit.pace import Pace, Time
 from tests.unit.test_executor import REF, Desk, command, signed

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.units import compared, shown
+from detectors.conditions.units import compared, shown
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from agent.backends import settings
-from agent.backends.unleash import Unleash
+from agent.backends.unleash.backend import Unleash
 from agent.errors import ConfigError, Invalid, Permission
 from agent.fakes.server import listen
 from tests.places import REF

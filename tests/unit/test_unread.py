@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.merge import Merge
+from streams.monitor.merge import Merge
+from streams.monitor.unread import KEPT, Unread, UnreadLog
 from streams.partials import VERSION, Partial, empty
-from streams.unread import KEPT, Unread, UnreadLog
 
 T = 1_700_000_000
 

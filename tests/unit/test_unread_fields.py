@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import Scope
 from detectors.histogram import midpoints_ms
-from detectors.unreadable import unreadable
+from detectors.windows.unreadable import unreadable
 from tests.cells import Bucket
 from tests.unit.test_evaluate import OFF, ON, SERVICE, Bench, counts, one, spec
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from agent.standing import standing_event
-from agent.wording import sentence
-from detectors.spec import TriggerSpec
-from streams.health import Health
-from streams.intern import WatchList
-from streams.monitor import Second
+from agent.decisions.standing import standing_event
+from agent.views.wording import sentence
+from detectors.conditions.spec import TriggerSpec
+from streams.decoders.interner import WatchList
+from streams.monitor.health import Health
+from streams.monitor.shard import Second
+from streams.monitor.standing import Standing
 from streams.settings import Format
-from streams.standing import Standing
 from tests.samples import T0, Stage
 from tests.unit.test_fields import FORMATS, record
 from tests.unit.test_monitor import said, shard, spec

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.seconds import MOST_COUNTED
-from detectors.unreadable import unreadable
-from detectors.windows import Want, WindowStore
-from streams.merge import join
+from detectors.windows.second import MOST_COUNTED
+from detectors.windows.store import Want, WindowStore
+from detectors.windows.unreadable import unreadable
+from streams.monitor.merge import join
 from tests.cells import Bucket, cells
 
 SCOPES = [Scope("production", "shop"), Scope("production", "shop", "new", "on"), Scope("staging", "shop")]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.unseen import unseen
+from agent.telemetry.unseen import unseen
 from detectors.cells import Scope
-from detectors.grammar import parse
-from detectors.spec import TriggerSpec
+from detectors.conditions.grammar import parse
+from detectors.conditions.spec import TriggerSpec
 
 FLAG = ("production", "new-cart")
 SPEC = TriggerSpec(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.armed_group import of_group
-from agent.heartbeats import AWAY_AFTER, Heartbeat, Members, Obstacle, encode
-from agent.watchdog import News, Watchdog, first_of
+from agent.armed.group import of_group
+from agent.heartbeats.heartbeat import AWAY_AFTER, Heartbeat, Members, Obstacle, encode
+from agent.heartbeats.watchdog import News, Watchdog, first_of
 from tests.unit.test_armed import WANTED, beat, view
 from tests.unit.test_heartbeats import Clocks
 

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.armed import Arming
+from agent.armed.verdict import Arming
 from agent.errors import FlipbackError
-from agent.heartbeats import Obstacle
-from agent.web import HealthServer, RoleHealth
+from agent.heartbeats.heartbeat import Obstacle
+from agent.web.health import HealthServer, RoleHealth
 
 GOOD = RoleHealth(live=True, ready=True, detail="at the watermark")
 STARTING = RoleHealth(live=True, ready=False, detail="catching up, 40 s behind")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from agent import events
 from agent.backends import settings
 from agent.backends.contract import Cas, FlagBackend, FlagRef, Outcome, Verdict
 from agent.backends.webhook import Webhook
 from agent.errors import Auth, ConfigError, Invalid, NotFound, Throttled, Transient, Unsent, Unsupported
+from agent.events import cloudevents as events
 from agent.fakes.server import listen
 from tests.places import ABSENT, REF
 from tests.places.webhook import WebhookPlace

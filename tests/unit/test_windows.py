@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, ERRORS, LATE, MEASURE_SCALE, REQUESTS, Scope
 from detectors.histogram import BINS, midpoints_ms, quantile
-from detectors.windows import Want, WindowStore
+from detectors.windows.store import Want, WindowStore
 from tests.cells import Bucket, cells
 
 SCOPES = [Scope("production", name) for name in "abcd"]
@@ -228,7 +228,7 @@ def test_rows_without_a_histogram_have_no_quantile() -> None:
 def test_instances_beyond_the_limit_are_left_out_until_others_have_left_every_window(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("detectors.windows.MAX_INSTANCES", 2)
+    monkeypatch.setattr("detectors.windows.store.MAX_INSTANCES", 2)
     windows = store(Want(A, 10), display=3)
 
     def advance(second: int, *names: str) -> list[str]:

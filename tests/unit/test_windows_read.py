@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
 from detectors.histogram import BINS, OCTAVES, midpoints_ms
-from detectors.unreadable import unreadable
-from detectors.windows import Want
-from streams.merge import join
+from detectors.windows.store import Want
+from detectors.windows.unreadable import unreadable
+from streams.monitor.merge import join
 from tests.cells import Bucket, cells
 from tests.unit.test_windows import A, B, C, D, requests, store
 
@@ -175,7 +175,7 @@ def test_what_a_block_names_but_has_no_cell_of_takes_no_room(prepares: bool) -> 
 
 
 def test_nothing_is_prepared_of_which_not_all_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detectors.windows.MAX_INSTANCES", 1)
+    monkeypatch.setattr("detectors.windows.store.MAX_INSTANCES", 1)
     of_two = [Bucket(instances={name: {"requests": 1}}) for name in ("a", "b")]
     assert store(max_scopes=1).prepared(cells(1, (A, requests(1)), (B, requests(1)))) == {}
     assert store(max_scopes=2).prepared(cells(1, (A, of_two[0]), (B, of_two[1]))) == {}
@@ -184,7 +184,7 @@ def test_nothing_is_prepared_of_which_not_all_finds_room(monkeypatch: pytest.Mon
 
 
 def test_who_is_not_in_a_prepared_second_was_not_seen_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detectors.windows.MAX_INSTANCES", 2)
+    monkeypatch.setattr("detectors.windows.store.MAX_INSTANCES", 2)
     windows = store(display=3)
     windows.advance(1, cells(1, (A, Bucket(instances={"gone": {"requests": 1}}))))
     other = Bucket({"requests": 1}, instances={"here": {"requests": 1}})

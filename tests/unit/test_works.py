@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from agent import events, works
-from agent.events import Event
-from agent.works import AGAIN_AFTER, SAID_AFTER, WELL_AFTER, Works
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.runtime import works
+from agent.runtime.works import AGAIN_AFTER, SAID_AFTER, WELL_AFTER, Works
 
 
 class Bench:

@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backtest import read_labels
-from agent.config_load import check
+from agent.config.load import check
+from agent.config.yaml_text import MOST_ALIASED, excess, read_yaml
 from agent.errors import ConfigError
-from agent.trigger_tests import run
-from agent.yaml_text import MOST_ALIASED, excess, read_yaml
+from agent.offline.backtest import read_labels
+from agent.offline.trigger_tests import run
 
 
 def merges(levels: int) -> str:

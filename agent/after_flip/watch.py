@@ -1,0 +1,187 @@
+"""After a flip: did the flag take effect, and was it the cause? Said once each, never acted upon.
+
+The flag system has acknowledged and the flag reads safe; that tells nothing of the service, which may read another
+file, hold a cache, or ignore the flag. So its own samples are asked: the flag's other variants must vanish from them
+(the effect), and the metric that fired must be well again (the bake). What cannot be told is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from agent.after_flip.events import bake_event, effect_event
+from agent.after_flip.rules import LAST_SECONDS, PATIENCE, BakeVerdict, bake, effect, exposure_after
+from agent.config.model import AfterFlipSettings, Flag
+from agent.events.cloudevents import Event
+from agent.state.flags import generation
+from agent.state.incidents import Aftermath, Incident, Known
+from streams.monitor.observer import Exposure, Observer, whole
+from streams.monitor.shard import Second
+
+_BEFORE_UNTIL = 10.0
+
+
+def lookback(flags: Sequence[Flag], settings: AfterFlipSettings) -> int:
+    """Seconds of the log that tell again what was before a flip that is still looked at.
+
+    An incident says it of its own service; of others that watch the flag the log alone does.
+    """
+    services: dict[tuple[str, str], set[str]] = {}
+    for flag in flags:
+        services.setdefault((flag.environment, flag.flag), set()).add(flag.service)
+    several = any(len(found) > 1 for found in services.values())
+    return math.ceil(settings.effect + PATIENCE) + 60 if several else 0
+
+
+class AftermathWatch:
+    """Looks at the flags of commanded incidents for as long as they are as the flip left them.
+
+    `flags` are the managed ones by (environment, flag). What was said is in `known`, from its topic: who takes over
+    says it no second time, and begins anew with what is open. `publish` publishes an event and, once that is written,
+    that it was said; it returns at once.
+    """
+
+    def __init__(
+        self,
+        flags: Mapping[tuple[str, str], Flag],
+        known: Known,
+        settings: AfterFlipSettings,
+        publish: Callable[[Event, Aftermath], object],
+    ) -> None:
+        self._flags = flags
+        self._known = known
+        self._settings = settings
+        self._publish = publish
+        self._incidents: dict[tuple[str, str], list[str]] = {}
+        self._indexed = 0
+        self._before: dict[tuple[str, str], Exposure] = {}
+
+    async def judged(self, second: Second) -> None:
+        """Take in an evaluated second of a shard, while its windows end there."""
+        for incident, changed_at, flipped in list(self._open(second.observer)):
+            for service in second.observer.services[incident.environment, incident.flag]:
+                said = self._known.aftermaths.get(
+                    (incident.id, service), Aftermath(incident=incident.id, service=service)
+                )
+                if flipped and said.effect is None:
+                    said = self._effect(incident, said, second, changed_at)
+                if said.bake is None and service == incident.service and not second.muted:
+                    self._bake(incident, said, second, changed_at)
+            # A flip in the same process waits for one of these at most, not for all that are open.
+            await asyncio.sleep(0)
+
+    def _open(self, observer: Observer) -> Iterator[tuple[Incident, float, bool]]:
+        """The incidents whose flag is as their flip left it, since when, and whether the effect is told with this one;
+        of flags the shard watches.
+        """
+        if self._indexed != len(self._known.incidents):
+            self._indexed = len(self._known.incidents)
+            self._incidents = {}
+            for incident in self._known.incidents.values():
+                # Incidents of an earlier flipback do not say what fired.
+                if incident.outcome == "commanded" and incident.value is not None:
+                    self._incidents.setdefault((incident.environment, incident.flag), []).append(incident.id)
+        for ref, ids in self._incidents.items():
+            status = self._known.flags.get(ref)
+            if ref not in observer.services or status is None or not status.safe or status.changed_at is None:
+                continue
+            # The flip made the next generation. At any later one a person, or another flip, has been there.
+            made = generation(status.version)
+            own = [
+                one for one in map(self._known.incidents.__getitem__, ids) if generation(one.flag_version) + 1 == made
+            ]
+            if own:
+                told_with = self._flipped_by(own)
+                yield from ((one, status.changed_at, one is told_with) for one in own)
+
+    def _flipped_by(self, own: Sequence[Incident]) -> Incident:
+        """Of the incidents of one flip that in which its effect was told, else whose command wrote, else the first."""
+
+        def place(one: Incident) -> tuple[bool, bool, float, str]:
+            told = self._known.aftermaths.get((one.id, one.service))
+            result = self._known.result_of(one)
+            wrote = result is not None and result.outcome == "applied"
+            return told is None or told.effect is None, not wrote, one.begun_at or one.commanded_at, one.id
+
+        return min(own, key=place)
+
+    def _effect(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> Aftermath:
+        where = incident.environment, said.service, incident.flag
+        before = self._exposure_before(incident, said.service, second, changed_at)
+        if second.muted or second.time <= changed_at:
+            return said
+        since = math.ceil(changed_at)
+        # A minute read costs a millisecond, and in all but little traffic its newest seconds tell.
+        now = second.observer.requests(*where, since=max(since, second.time - LAST_SECONDS))
+        if before is None or exposure_after(before, now) is None:
+            now = second.observer.requests(*where, since=since)
+        found = effect(before, now, elapsed=second.time - changed_at, limit=self._settings.effect)
+        if found is None:
+            return said
+        serving: list[str] = []
+        if found.verdict == "ineffective" and found.after is not None:
+            serving = second.observer.serving(*where, since=second.time - found.after.seconds)
+        event = effect_event(
+            incident,
+            self._flags[incident.environment, incident.flag],
+            said.service,
+            found,
+            before=before,
+            serving=serving,
+            changed_at=changed_at,
+            t=second.time,
+        )
+        self._before.pop((incident.id, said.service), None)
+        return self._say(event, msgspec.structs.replace(said, effect=found.verdict))
+
+    def _exposure_before(self, incident: Incident, service: str, second: Second, changed_at: float) -> Exposure | None:
+        if service == incident.service:
+            return incident.before
+        key = incident.id, service
+        # The last second before the change tells it; one soon after it too, if that is the first to be seen.
+        if second.time <= changed_at or (key not in self._before and second.time <= changed_at + _BEFORE_UNTIL):
+            self._before[key] = second.observer.exposure(incident.environment, service, incident.flag)
+        return self._before.get(key)
+
+    def _bake(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> None:
+        found = self._baked(incident, second, changed_at)
+        if found is None:
+            return
+        flag = self._flags[incident.environment, incident.flag]
+        event = bake_event(incident, flag, found, t=second.time)
+        self._say(event, msgspec.structs.replace(said, bake=found.verdict))
+
+    def _baked(self, incident: Incident, second: Second, changed_at: float) -> BakeVerdict | None:
+        observer = second.observer
+        spec = observer.triggers.get((incident.environment, incident.service, incident.flag, incident.trigger))
+        scope = incident.scope or ""
+        if spec is None or spec.condition.label != incident.metric:
+            if second.time < changed_at + self._settings.bake:
+                return None
+            return BakeVerdict("unknown", scope, None, "the trigger is not in the configuration any more")
+        # The window must lie wholly after the time in which the flag had to take effect.
+        due = changed_at + max(self._settings.bake, self._settings.effect + spec.condition.over)
+        if second.time < due:
+            return None
+        measured, looked_at = observer.measure(spec, spec.scope), spec.scope
+        if measured.samples == 0 or measured.samples < spec.least_samples:
+            # The variant has no traffic any more, which is what the flip is for: how is the service without it?
+            measured, looked_at = observer.measure(spec, whole(spec)), whole(spec)
+        verdict = bake(incident, measured, spec.least_samples)
+        if verdict is not None:
+            return BakeVerdict(verdict, str(looked_at), measured, "")
+        if second.time < due + PATIENCE:
+            return None
+        reason = f"samples {measured.samples}, wanted {spec.least_samples}, late {measured.late}"
+        if measured.lacking:
+            reason += "; more than 1 % of its samples are missing, or do not tell what the trigger asks for"
+        return BakeVerdict("unknown", str(looked_at), None, reason)
+
+    def _say(self, event: Event, said: Aftermath) -> Aftermath:
+        self._known.aftermaths[said.incident, said.service] = said
+        self._publish(event, said)
+        return said

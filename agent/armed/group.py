@@ -1,0 +1,152 @@
+"""What keeps a deployment from acting although each process by itself is well: who is missing, who does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from agent.armed.view import View, Wanted
+from agent.backends.shown import nearest
+from agent.heartbeats.heartbeat import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, alive
+from agent.state.allowlist import CLOCK_SKEW_S
+from streams.condition import shortened
+
+
+def of_group(wanted: Wanted, view: View) -> list[Obstacle] | None:
+    """The obstacles that are announced for all: who is missing, and who does not fit with the others.
+
+    None where nobody is seen alive, not even who looks: then no heartbeats are read, and nothing is known.
+    """
+    members = view.members or ()
+    living = alive(members)
+    if not living:
+        return None
+    return [
+        *of_roles(members),
+        *of_keys(living),
+        *of_clocks(living, wanted.lifetime),
+        *of_configurations(wanted, view, living),
+    ]
+
+
+def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
+    """Each role needs somebody, and the executor one who acts."""
+    todo: dict[Role, str] = {
+        "executor": "nothing can be flipped: start one (flipback run --roles executor), and until then turn flags off "
+        "by hand, or with `flipback rollback --direct`",
+        "monitor": "nothing is judged: start one (flipback run --roles monitor)",
+        "ingest": "no telemetry is read: start one (flipback run --roles ingest)",
+    }
+    for role, do in todo.items():
+        there = alive(members, role)
+        if not there:
+            last = last_heard([member for member in members if role in member.beat.roles])
+            yield Obstacle(what=role, why=f"no {role} is alive{last}", do=do)
+        elif role == "executor" and all(member.beat.roles[role] != "active" for member in there):
+            names = shortened([member.beat.name for member in there])
+            yield Obstacle(what=role, why=f"no executor is active, {names} wait", do="it takes over within seconds")
+
+
+def last_heard(members: Sequence[Member]) -> str:
+    if not members:
+        return ""
+    newest = min(members, key=lambda member: member.age)
+    if newest.ahead > MAX_AHEAD:
+        return f": the clock of {newest.beat.name} is {newest.ahead:.0f} s ahead of this one"
+    return f": {newest.beat.name} was last heard {newest.age:.0f} s ago, {AWAY_AFTER:.0f} s are allowed"
+
+
+def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Every executor, a standby too, must obey every monitor: any of them may be the one that acts next."""
+    for monitor in alive(living, "monitor"):
+        key = monitor.beat.signs
+        deaf = [member for member in alive(living, "executor") if key is None or key not in member.beat.accepts]
+        if deaf:
+            names = shortened([f"{one.beat.name[:-1]}, {one.beat.roles['executor']})" for one in deaf])
+            accepted = shortened(sorted({key for one in deaf for key in one.beat.accepts})) or "none"
+            yield Obstacle(
+                what="keys",
+                why=f"the monitor {monitor.beat.name} signs with key {key}, which the executor {names} refuses: "
+                f"accepted are {accepted}",
+                do="give all processes the same keys (`flipback keys generate` once, the files to each, named under "
+                "`keys`) and restart them; processes that share no flags need a `kafka.prefix` each",
+            )
+
+
+CLOCKS = "clocks"
+
+
+def of_clocks(living: Sequence[Member], lifetime: float, own: str | None = None) -> Iterator[Obstacle]:
+    """An executor refuses a command of the future, and one that has expired by its clock: each, or the one `own`."""
+    for monitor in alive(living, "monitor"):
+        for executor in alive(living, "executor"):
+            if executor.clock is None or monitor.clock is None or (own is not None and executor.beat.id != own):
+                continue
+            ahead = executor.clock - monitor.clock
+            if -CLOCK_SKEW_S <= ahead < lifetime:
+                continue
+            yield Obstacle(
+                what=CLOCKS,
+                why=f"the clock of the executor {executor.beat.name} is {abs(ahead):.0f} s "
+                f"{'ahead of' if ahead > 0 else 'behind'} that of the monitor {monitor.beat.name}: it refuses its "
+                "commands",
+                do="see that both machines follow NTP",
+            )
+
+
+def of_configurations(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Processes under one prefix share partitions, so all must have the same rules and flags."""
+    for member in living:
+        beat = member.beat
+        if member.beat.id == view.own or (beat.rules == wanted.rules and beat.managed == wanted.managed):
+            continue
+        what = "triggers" if beat.rules != wanted.rules else "managed flags"
+        foreign = bool(beat.flags) and not wanted.names.intersection(beat.flags)
+        whose = "this file" if view.own is None else "this process"
+        hashes = f"rules {beat.rules[:12]}, here {wanted.rules[:12]}" if what == "triggers" else "the same rules"
+        older = view.started_at is not None and beat.started_at < view.started_at
+        yield Obstacle(
+            what="configuration",
+            why=f"{beat.name} has other {what} than {whose} under the same prefix ({hashes})"
+            + (", and no flag in common" if foreign else ""),
+            do="give each team a `kafka.prefix` of its own"
+            if foreign
+            else "restart what is older than the file; other teams need a `kafka.prefix` of their own",
+            # Else an update would wait for the old processes, and they for it.
+            waits=older and not foreign,
+        )
+
+
+def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
+    """Every partition of telemetry and partials needs a reader."""
+    topics: list[tuple[str, Role]] = [(wanted.partials, "monitor")]
+    topics += [(topic, "ingest") for topic in wanted.telemetry]
+    if view.partitions is None:
+        unknown = "the partitions of the topics are not known"
+        yield Obstacle(what="topics", why=unknown, do="is a broker up?")
+        return
+    for topic, role in topics:
+        if topic not in view.partitions:
+            own = f"{wanted.partials.rpartition('.')[0]}."
+            others = {name for name in view.partitions if not name.startswith(own)}.difference(wanted.telemetry)
+            yield _missing(topic, role, sorted(others))
+            continue
+        read = {p for member in alive(living, role) for p in member.beat.reads.get(topic, ())}
+        left = [f"{topic}/{p}" for p in range(view.partitions[topic]) if p not in read]
+        if left:
+            yield Obstacle(
+                what=topic,
+                why=f"no {role} reads {shortened(left)}",
+                do="after a rebalance wait for some seconds; else restart the processes of this role",
+            )
+
+
+def _missing(topic: str, role: Role, others: Sequence[str]) -> Obstacle:
+    """A topic that is not there. A name of telemetry is a slip more often than right."""
+    if role != "ingest":
+        return Obstacle(what=topic, why="there is no such topic", do="flipback topics create -c FILE, then restart")
+    are = f"; there are {nearest(topic, others)}" if others else ""
+    return Obstacle(
+        what=topic,
+        why=f"there is no such topic{are}",
+        do="correct the name; or, if it is right, create it, and it is read within about 10 s",
+    )

@@ -1,0 +1,4 @@
+"""Cloud Firestore.
+
+It may import agent.backends and agent.errors.
+"""

@@ -1,0 +1,297 @@
+"""Cloud Firestore: a document for each flag, compared and set by Firestore itself, every write on record in one commit.
+
+A write names the update time of the document that it read, and creates the record of its operation in the same commit:
+both happen or neither, so whether an operation landed is never a guess. The record, `OPERATIONS/OPERATION`, holds
+`flag`, `environment`, `previous` and `new` (definitions as JSON text), `at` (time of the commit) and `by`.
+How a definition is stored stands in `agent.backends.firestore.document`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from agent.backends import settings as config
+from agent.backends.address import emulator_address
+from agent.backends.contract import (
+    Capabilities,
+    Cas,
+    FlagRef,
+    FlagState,
+    Granularity,
+    Health,
+    Outcome,
+    ReadBack,
+    Snapshot,
+    Verdict,
+    WriteResult,
+)
+from agent.backends.firestore.connection import SCOPES, Connection, Metadata
+from agent.backends.firestore.document import (
+    Definition,
+    Document,
+    all_to,
+    changes,
+    definition,
+    percent_to,
+    record,
+    state,
+    update,
+    version,
+)
+from agent.backends.firestore.listen import follow
+from agent.backends.google import GoogleToken, refuse_emulators
+from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, nothing_sent
+
+_THREADS = 8
+"""Calls at one time; each ends by its own deadline, so none is ever held for longer."""
+_PAUSES_S = (0.0, 0.01, 0.03)
+"""Before a write whose document somebody touched is tried once more on the same definition."""
+_TRY_WRITING_EVERY_S = 600.0
+"""Of the dry run, once it has gone well: health is asked every ten seconds."""
+
+_EARLIER_S = 0.05
+
+T = TypeVar("T")
+
+
+class _Copy(NamedTuple):
+    """A flag's document as it was read, and whether the operation that was asked for is on record."""
+
+    name: str
+    definition: Definition
+    update_time: Any
+    done: bool
+
+    @property
+    def identity(self) -> str:
+        return f"{self.update_time.seconds}.{self.update_time.nanos:09}"
+
+
+class Firestore:
+    """A backend of one collection. An environment is not looked at: each has a collection or database of its own."""
+
+    capabilities = Capabilities(
+        cas=Cas.NATIVE,
+        percent=True,
+        atomic_ledger=True,
+        push=True,
+        granularity=Granularity.FLAG,
+        look_every=15.0,
+    )
+
+    def __init__(self, settings: config.Firestore) -> None:
+        _check_collection("collection", settings.collection)
+        _check_collection("operations", settings.operations)
+        self._token: GoogleToken | None = None
+        if settings.emulator is None:
+            refuse_emulators()
+            self._token = GoogleToken(settings.credentials, SCOPES)
+        else:
+            emulator_address(settings.emulator)
+        self._collection = settings.collection
+        self._operations = settings.operations
+        self._connection = Connection(settings)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="firestore")
+        self._try_writing_at = 0.0
+        self._by = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
+        return (await self.snapshot(ref, deadline=deadline)).state
+
+    async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
+        copy = await self._run(partial(self._find, ref, None, deadline), deadline)
+        return Snapshot(
+            flag=ref.flag, environment=ref.environment, state=state(copy.definition), identity=copy.identity
+        )
+
+    async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        write = partial(self._write, ref, lambda old: all_to(old, target), expect, op_id, op_id, deadline)
+        return await self._run(write, deadline)
+
+    async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
+        written = version(all_to(json.loads(snapshot.state.raw), target))
+        copy = await self._run(partial(self._find, snapshot.ref, op_id, deadline), deadline)
+        found = state(copy.definition)
+        # Not on record means not written, though others may have written the document.
+        wanted, verdict = (written, Verdict.LANDED) if copy.done else (snapshot.state.version, Verdict.UNTOUCHED)
+        return ReadBack(verdict if found.version == wanted else Verdict.OTHER, found)
+
+    async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        before: Definition = json.loads(snapshot.state.raw)
+        write = partial(self._write, snapshot.ref, lambda _: before, expect, op_id, None, deadline)
+        return await self._run(write, deadline)
+
+    async def set_percent(
+        self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
+    ) -> WriteResult:
+        def edit(old: Definition) -> Definition:
+            return percent_to(old, variant, rest, percent)
+
+        return await self._run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
+
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+        try:
+            return await self._run(partial(self._health, wanted, deadline), deadline)
+        except Auth as error:
+            return Health((str(error),))
+
+    async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
+        names: dict[str, list[FlagRef]] = {}
+        for ref in refs:
+            names.setdefault(self._connection.path(self._collection, ref.flag), []).append(ref)
+        await follow(self._connection, self._authorization, names, changed)
+
+    async def close(self) -> None:
+        if self._token is not None:
+            await self._token.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._connection.close()
+
+    async def _run(self, work: Callable[[Metadata], T], deadline: float) -> T:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Timeout(f"{self._connection.name}: the time was up before anything was sent")
+        try:
+            async with asyncio.timeout(left):
+                try:
+                    return await self._call(work, await self._authorization())
+                except Auth:
+                    if self._token is None:
+                        raise
+                # A token may have been withdrawn early.
+                return await self._call(work, await self._authorization(renew=True))
+        except TimeoutError:
+            raise Timeout(f"{self._connection.name}: no answer in time") from None
+
+    async def _call(self, work: Callable[[Metadata], T], metadata: Metadata) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, metadata)
+
+    async def _authorization(self, renew: bool = False) -> Metadata:
+        """What shows who asks. A token that ends soon is renewed beside the call, so that none waits for it."""
+        if self._token is None:
+            return ()
+        headers = await self._token.headers(time.monotonic(), renew)
+        return tuple((name.lower(), content) for name, content in headers.items())
+
+    def _find(self, ref: FlagRef, entry: str | None, deadline: float, metadata: Metadata) -> _Copy:
+        """The flag's document and, as of the same time, whether the ledger has the operation's record."""
+        name = self._connection.path(self._collection, ref.flag)
+        ledger = None if entry is None else self._connection.path(self._operations, entry)
+        names = [name] if ledger is None else [name, ledger]
+        found = self._connection.read(names, deadline=deadline, metadata=metadata)
+        return self._copy(ref, found, done=ledger in found)
+
+    def _copy(self, ref: FlagRef, found: Mapping[str, Any], *, done: bool = False) -> _Copy:
+        name = self._connection.path(self._collection, ref.flag)
+        if name not in found:
+            raise NotFound(f"{self._connection.name}: there is no document {self._collection}/{ref.flag}")
+        return _Copy(name, definition(found[name]), found[name].update_time, done)
+
+    def _write(
+        self,
+        ref: FlagRef,
+        edit: Callable[[Definition], Definition],
+        expect: str,
+        op_id: str,
+        entry: str | None,
+        deadline: float,
+        metadata: Metadata,
+    ) -> WriteResult:
+        """Write the edited definition and the record `entry`, unless that is there already.
+
+        It gives up a little before the deadline, so that what failed is known when nobody waits any more.
+
+        Without an entry the record is named by the copy that is replaced as well: an operation of a person may put
+        back one definition several times, and none on one copy twice.
+        """
+        refusal = ""
+        deadline -= min(_EARLIER_S, max(0.0, deadline - time.monotonic()) / 10)
+        for pause in _PAUSES_S:
+            time.sleep(pause)
+            # A commit is followed by another read only where it was refused.
+            with nothing_sent():
+                copy = self._find(ref, entry, deadline, metadata)
+            old, found = copy.definition, state(copy.definition)
+            if copy.done:
+                return WriteResult(Outcome.DUPLICATE, found, f"{self._operations}/{entry} is on record")
+            try:
+                new = edit(old)
+            except Invalid as error:
+                raise Invalid(f"{self._connection.name}: {self._collection}/{ref.flag}: {error}") from error
+            if new == old:
+                return WriteResult(Outcome.ALREADY, found)
+            names, changed = changes(old, new)
+            if found.version != expect or not names:
+                return WriteResult(Outcome.CONFLICT, found, f"version is {found.version}, expected {expect}")
+            entry = entry or f"{op_id}.{copy.identity}"
+            try:
+                ledger = record(self._connection.path(self._operations, entry), ref, old, new, self._by)
+                writes = [update(copy.name, copy.update_time, names, changed), ledger]
+                self._connection.commit(writes, deadline=deadline, metadata=metadata)
+            except Conflict as error:
+                # Somebody touched the document, or did this very operation, or the answer is wrong: look again.
+                refusal = str(error)
+                continue
+            return WriteResult(Outcome.APPLIED, state(new))
+        raise Conflict(f"the document stayed contended: {refusal}")
+
+    def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> Health:
+        problems: list[str] = []
+        copies: list[_Copy] = []
+        # The ledger must be readable too; it need not have such a record.
+        names = {self._connection.path(self._operations, "health")}
+        for ref, _ in wanted:
+            with suppress(Invalid):
+                names.add(self._connection.path(self._collection, ref.flag))
+        try:
+            found = self._connection.read(sorted(names), deadline=deadline, metadata=metadata)
+        except Auth:
+            raise
+        except BackendError as error:
+            return Health((str(error),))
+        for ref, target in wanted:
+            try:
+                copy = self._copy(ref, found)
+                all_to(copy.definition, target)
+                copies.append(copy)
+            except (NotFound, Invalid) as error:
+                problems.append(f"flag {ref.flag}: {error}")
+        if copies and time.monotonic() >= self._try_writing_at:
+            problems += self._may_not_write(copies[0], deadline, metadata)
+        return Health(tuple(problems))
+
+    def _may_not_write(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
+        """A dry run: a commit of no field onto a document of 1970, which no document is, so that nothing is written."""
+        never = update(copy.name, type(copy.update_time)(seconds=1), [], Document())
+        try:
+            self._connection.commit([never], deadline=deadline, metadata=metadata)
+        except Auth:
+            raise
+        except Permission as error:
+            return [f"flags can be read, but not written: {error}"]
+        except Conflict:
+            self._try_writing_at = time.monotonic() + _TRY_WRITING_EVERY_S
+            return []
+        except BackendError as error:
+            return [f"whether flags can be written is not known: {error}"]
+        return [
+            f"{self._connection.name} takes writes whose precondition does not hold, as some emulators do; "
+            "a flip there could undo what a person did"
+        ]
+
+
+def _check_collection(setting: str, path: str) -> None:
+    parts = path.split("/")
+    if len(parts) % 2 == 0 or not all(parts):
+        raise ConfigError(
+            f"{setting} {path!r} is no path of a collection: expected NAME, or COLLECTION/DOCUMENT/NAME and so on"
+        )

@@ -1,0 +1,4 @@
+"""The flagd file.
+
+It may import agent.backends and agent.errors.
+"""

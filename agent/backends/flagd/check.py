@@ -1,0 +1,71 @@
+"""What would keep a flip in a flagd file from being made, or applications from seeing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.backends.contract import FlagRef, Health
+from agent.backends.flagd import mounts
+from agent.backends.flagd.attributes import sealed
+from agent.backends.flagd.disk import obstacles, replacement_problem
+from agent.backends.flagd.text import Document, all_to
+from agent.backends.shown import some
+from agent.errors import BackendError
+
+
+class Copy(NamedTuple):
+    """The file as it was read, and which file that was."""
+
+    path: Path
+    document: Document
+    stat: os.stat_result
+
+    @property
+    def identity(self) -> str:
+        return f"{self.stat.st_ino}:{self.stat.st_mtime_ns}:{self.stat.st_size}"
+
+
+def found(copy: Copy, wanted: Sequence[tuple[FlagRef, str]]) -> Health:
+    """What the file itself tells, of flips of these flags to these variants."""
+    problems = list(obstacles(copy.path, copy.stat))
+    for ref, target in wanted:
+        try:
+            copy.document.check(ref.flag, all_to(copy.document.definition(ref.flag), target))
+        except BackendError as error:
+            problems.append(str(error))
+    # What a flip mends by itself keeps no other one from being seen where there is no other.
+    flags = {ref.flag for ref, _ in wanted}
+    refused = unseen(copy.document, next(iter(flags)) if len(flags) == 1 else None)
+    doubts = copy.document.doubts()
+    if copy.stat.st_nlink > 1:
+        doubts.append("it has another name too (a hard link), under which a flip is not seen")
+    said = (f"{copy.document.where}: {some(doubts)}",) if doubts else ()
+    return Health((*problems, *filter(None, [refused])), said)
+
+
+def unseen(document: Document, but: str | None = None) -> str:
+    """Why readers do not take this file, the flag `but` left out; empty where nothing is known against it."""
+    refused = document.refused(but)
+    if not refused:
+        return ""
+    return (
+        f"{document.where}: {some(refused)}: readers refuse the whole file for that and keep the copy that they have, "
+        "so that no flip in it is seen; mend it"
+    )
+
+
+def tried(copy: Copy) -> list[str]:
+    """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone. Blocks on the disk."""
+    problem = replacement_problem(copy.path, copy.document.content, copy.stat)
+    # `obstacles` names what seals a file.
+    problems = [] if problem is None or problem in sealed(copy.path) else [problem]
+    places = mounts.of_file(copy.path)
+    if places:
+        problems.append(
+            f"{copy.path} is mounted by itself at {some(places)}: a flip replaces the file, and a reader there keeps "
+            "the one that it has; mount its directory instead"
+        )
+    return problems

@@ -1,0 +1,4 @@
+"""Firebase Remote Config.
+
+It may import agent.backends and agent.errors.
+"""

@@ -1,0 +1,260 @@
+"""Firebase Remote Config: a parameter for each flag. The boolean ones have the variants on and off, of the others the
+values are the variants.
+
+A publication replaces the whole template, on condition that nobody has published since it was read. Where somebody has,
+the template is read again, and published if the flag's own parameter is still the one that was expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from agent.backends import settings as config
+from agent.backends.contract import (
+    Capabilities,
+    Cas,
+    FlagRef,
+    FlagState,
+    Granularity,
+    Health,
+    Outcome,
+    ReadBack,
+    Snapshot,
+    Verdict,
+    WriteResult,
+)
+from agent.backends.google import refuse_emulators
+from agent.backends.remote_config.api import Api, Copy, Version
+from agent.backends.remote_config.parameter import Definition, all_to, doubt, parameter_name, percent_to, state
+from agent.backends.remote_config.template import MOST_DESCRIPTION, Template
+from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported, nothing_sent
+
+_ATTEMPTS = 5
+"""How often a publication is begun anew because somebody else published meanwhile."""
+_DRY_RUN_EVERY = 300.0
+"""Seconds after which what would go through is tried again though nothing has changed: a right may have been lost."""
+
+Edit = Callable[[Template, Definition], Definition]
+
+
+class _Publication(NamedTuple):
+    """The last one that was sent: when, and the number of the version that it was to replace."""
+
+    at: float
+    replaces: int
+
+
+class RemoteConfig:
+    """A backend of one template. An environment is not looked at: each has a project, and so a backend, of its own."""
+
+    capabilities = Capabilities(
+        cas=Cas.NATIVE,
+        percent=True,
+        atomic_ledger=True,
+        push=False,
+        granularity=Granularity.TEMPLATE,
+        look_every=10.0,
+    )
+
+    def __init__(self, settings: config.RemoteConfig) -> None:
+        if settings.emulator is None:
+            refuse_emulators()
+        self._api = Api(settings)
+        self._parameters = settings.parameters
+        # Sources disagree on whether a server template is open to publications by the API at all.
+        self._doubt = "; this server template may take none by its API" if settings.template == "server" else ""
+        self._publish_every = settings.publish_every
+        self._held: Copy | None = None
+        self._published: _Publication | None = None
+        self._tried: tuple[int, tuple[tuple[FlagRef, str], ...], float] | None = None
+
+    async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
+        return state((await self._current(deadline)).template.definition(self._name(ref)))
+
+    async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
+        template = (await self._get(deadline)).template
+        found = state(template.definition(self._name(ref)))
+        return Snapshot(flag=ref.flag, environment=ref.environment, state=found, identity=str(template.number))
+
+    async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        return await self._edit(
+            ref, lambda _, old: all_to(old, target), f"flip {op_id}", f"{ref.flag} to {target}", expect, deadline
+        )
+
+    async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
+        template = (await self._get(deadline)).template
+        before, found = Definition.of(snapshot.state.raw), template.definition(self._name(snapshot.ref))
+        now = state(found)
+        if _leaves(before, target, found):
+            return ReadBack(Verdict.LANDED, now)
+        if now.version != snapshot.state.version:
+            return ReadBack(Verdict.OTHER, now)
+        since = int(snapshot.identity)
+        if template.number == since:
+            return ReadBack(Verdict.UNTOUCHED, now)
+        # The parameter is as before: others published, or our write has been taken back by a person.
+        versions = [*await self._api.versions(deadline=deadline), _own(template)]
+        told = _covers(versions, since, template.number) and not _done(versions, f"flip {op_id}")
+        return ReadBack(Verdict.UNTOUCHED if told else Verdict.OTHER, now)
+
+    async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
+        before = Definition.of(snapshot.state.raw)
+        return await self._edit(
+            snapshot.ref, lambda _, old: before, f"restore {op_id}", snapshot.flag, expect, deadline
+        )
+
+    async def set_percent(
+        self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
+    ) -> WriteResult:
+        def edit(template: Template, old: Definition) -> Definition:
+            return percent_to(old, self._name(ref), template.condition, variant, rest, percent)
+
+        what = f"{ref.flag} to {variant} for {percent:g} %"
+        return await self._edit(ref, edit, f"percent {op_id}", what, expect, deadline)
+
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+        copy = await self._current(deadline)
+        problems = self._meetings(wanted)
+        definitions, doubts = {}, []
+        for ref, target in dict.fromkeys(wanted):
+            name = self._name(ref)
+            try:
+                old = copy.template.definition(name)
+                definitions[name] = new = all_to(old, target)
+                said = state(new).variant
+                if (unknown := doubt(old, target)) is not None:
+                    doubts.append(f"flag {ref.flag!r}: {unknown}")
+                if said != target:
+                    problems.append(f"flag {ref.flag!r}: {target!r} is read back as {said!r}; write {said} instead")
+            except BackendError as error:
+                problems.append(f"flag {ref.flag!r}: {error}")
+        try:
+            await self._dry_run(copy, definitions, tuple(wanted), deadline)
+        except Timeout:
+            raise
+        except (Invalid, NotFound) as error:
+            problems.append(f"a dry run was refused: {error}{self._doubt}")
+        except BackendError as error:
+            problems.append(f"a dry run was refused: {error}")
+        return Health(tuple(problems), tuple(doubts))
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    def _name(self, ref: FlagRef) -> str:
+        return self._parameters.get(ref.flag) or parameter_name(ref.flag)
+
+    def _meetings(self, wanted: Sequence[tuple[FlagRef, str]]) -> list[str]:
+        """Flags that would be one and the same parameter."""
+        first: dict[str, str] = {}
+        return [
+            f"flags {first[name]!r} and {ref.flag!r} are both parameter {name!r}; name theirs under `parameters`"
+            for ref, _ in wanted
+            if first.setdefault(name := self._name(ref), ref.flag) != ref.flag
+        ]
+
+    async def _current(self, deadline: float) -> Copy:
+        """The template as it is now, for all flags of a look.
+
+        It has up to 1 MB, and 3,000 parameters take 25 ms to parse. So the number of the newest version is asked for,
+        and tells whether the copy that is held is still the one that is served.
+        """
+        held = self._held
+        if held is not None:
+            newest = await self._api.versions(1, deadline=deadline)
+            if newest and newest[0].number == held.template.number:
+                return held
+        return await self._get(deadline)
+
+    async def _get(self, deadline: float) -> Copy:
+        known = None if self._held is None else self._held.template
+        self._held = copy = await self._api.get(known, deadline=deadline)
+        return copy
+
+    async def _dry_run(
+        self,
+        copy: Copy,
+        definitions: dict[str, Definition],
+        wanted: tuple[tuple[FlagRef, str], ...],
+        deadline: float,
+    ) -> None:
+        """Try a publication that makes all flags safe, unless one like it went through a while ago."""
+        now = time.monotonic()
+        if self._tried is not None:
+            number, flags, at = self._tried
+            if (number, flags) == (copy.template.number, wanted) and now - at < _DRY_RUN_EVERY:
+                return
+        body = copy.template.replaced(definitions, "a dry run of flipback")
+        # Somebody may publish in between; the next check tries again.
+        if await self._api.dry_run(body, copy.etag, deadline=deadline):
+            self._tried = copy.template.number, wanted, now
+
+    async def _edit(
+        self, ref: FlagRef, edit: Edit, operation: str, what: str, expect: str, deadline: float
+    ) -> WriteResult:
+        name = self._name(ref)
+        description = f"flipback {operation}: {what}"[:MOST_DESCRIPTION]
+        for attempt in range(_ATTEMPTS):
+            # A publication is followed by another look only where it was refused.
+            with nothing_sent():
+                copy, versions = await self._look(deadline)
+            old = copy.template.definition(name)
+            new = edit(copy.template, old)
+            done = _done(versions, operation)
+            # What looks done before anything was sent need not be this operation's doing.
+            if new == old and not (done and attempt):
+                return WriteResult(Outcome.ALREADY, state(old))
+            if done:
+                return WriteResult(Outcome.DUPLICATE, state(old), "the history has this operation")
+            if old.version != expect:
+                return WriteResult(Outcome.CONFLICT, state(old), f"version is {old.version}, expected {expect}")
+            body = copy.template.replaced({name: new}, description)
+            if await self._publish(copy, body, deadline):
+                return WriteResult(Outcome.APPLIED, state(new))
+        raise Throttled(f"others published {_ATTEMPTS} times in between; nothing was written")
+
+    async def _look(self, deadline: float) -> tuple[Copy, list[Version]]:
+        """The template and a history that is no older. Both are asked for at once: a flip has no time to lose."""
+        copy, versions = await asyncio.gather(self._get(deadline), self._api.versions(deadline=deadline))
+        if all(version.number < copy.template.number for version in versions):
+            versions = await self._api.versions(deadline=deadline)
+        return copy, [*versions, _own(copy.template)]
+
+    async def _publish(self, copy: Copy, body: bytes, deadline: float) -> bool:
+        """False where somebody else published in between. Raises Throttled where the last one was too short ago."""
+        last, now = self._published, time.monotonic()
+        # A version that is still the newest was not replaced: what was sent on it has not landed, and does not count.
+        if last is not None and last.replaces != copy.template.number:
+            rest = last.at + self._publish_every - now
+            if rest > 0:
+                raise Throttled(f"one publication in {self._publish_every:g} s is allowed", rest)
+        self._published = _Publication(now, copy.template.number)
+        published = await self._api.publish(body, copy.etag, deadline=deadline)
+        if not published:
+            self._published = last
+        return published
+
+
+def _leaves(before: Definition, target: str, found: Definition) -> bool:
+    """Is the parameter as a flip to the target leaves it."""
+    try:
+        return all_to(before, target).same_parameter(found)
+    except (Invalid, Unsupported):
+        return False
+
+
+def _done(versions: Sequence[Version], operation: str) -> bool:
+    return any(version.description.startswith(f"flipback {operation}:") for version in versions)
+
+
+def _covers(versions: Sequence[Version], since: int, newest: int) -> bool:
+    """Does the history hold every version after `since`, up to `newest`."""
+    return {version.number for version in versions}.issuperset(range(since + 1, newest + 1))
+
+
+def _own(template: Template) -> Version:
+    """The version that a template itself names; the list of versions may come to have it later."""
+    return Version(template.number, template.description)

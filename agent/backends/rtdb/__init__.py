@@ -1,0 +1,4 @@
+"""Firebase Realtime Database.
+
+It may import agent.backends and agent.errors.
+"""

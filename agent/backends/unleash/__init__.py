@@ -1,0 +1,4 @@
+"""Unleash.
+
+It may import agent.backends and agent.errors.
+"""

@@ -1,0 +1,61 @@
+"""The configuration's JSON Schema, for editors and for checks before a deployment."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+
+from agent.config.model import Config, When
+from detectors.conditions.grammar import format_seconds
+from streams.settings import Seconds, WholeSeconds
+
+_NUMBER = r"(\d+(\.\d*)?|\.\d+)"
+_TEXTS: dict[Any, dict[str, Any]] = {
+    Path: {"type": "string", "minLength": 1},
+    When: {"type": "string", "pattern": r"^\s*([a-z][^\s<>]*\s*[<>]\s*([-.0-9]|control\s*$)|absence@\S+\s*$)"},
+    Seconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|d|h|m|s))+$", "examples": ["30s", "1.5s", "1m30s"]},
+    WholeSeconds: {"type": "string", "pattern": rf"^({_NUMBER}(ms|d|h|m|s))+$", "examples": ["30s", "2m", "1m30s"]},
+}
+
+
+def schema() -> dict[str, Any]:
+    """The schema, draft 2020-12. It knows shapes and names; `config check` knows the words of `when` and the rest."""
+    made = msgspec.json.schema(Config, schema_hook=lambda kind: dict(_TEXTS[kind]))
+    for struct in set(_structs(Config)):
+        properties = made["$defs"][struct.__name__]["properties"]
+        for field in msgspec.structs.fields(struct):
+            # msgspec leaves out what a factory makes, and those are the defaults that are not plain JSON.
+            if field.default_factory is not msgspec.NODEFAULT:
+                properties[field.encode_name]["default"] = _written(field.default_factory())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "flipback configuration, flipback/v1",
+        **made,
+    }
+
+
+def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """Every struct that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+        for field in msgspec.structs.fields(kind):
+            yield from _structs(field.type)
+    elif get_origin(kind) is Annotated:
+        yield from _structs(get_args(kind)[0])
+    elif get_origin(kind) in (Union, types.UnionType, list, dict):
+        for inner in get_args(kind):
+            yield from _structs(inner)
+
+
+def _written(default: Any) -> Any:
+    """A default as the file would have it."""
+    if isinstance(default, Seconds | WholeSeconds):
+        return format_seconds(int(default))
+    if isinstance(default, list):
+        return []
+    # Of settings, each has its own default.
+    return str(default) if isinstance(default, Path) else {}

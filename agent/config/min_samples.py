@@ -1,0 +1,53 @@
+"""`min_samples: auto`: how many samples a trigger wants, from the level at which its service is well.
+
+The level is the stored one where the baseline file has the metric; else it is taken to be a cautious one:
+
+    error_rate, timeout_rate, availability   0.5 % are bad, or half of the limit where that is less
+    cache_hit_rate                           two thirds of the misses that the limit allows
+    latency_pNN                              a fifth of the requests that may be above the limit: 1 % for p95
+
+A stored latency does not say how many requests are above another one, so of latencies the level is always the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from detectors.conditions.sample_size import enough
+from detectors.conditions.spec import RATIOS, TriggerSpec
+from detectors.errors import SpecError
+
+BAD = 0.005
+"""Share of bad requests of a service that is well, where nothing is stored."""
+
+_INVERSE = ("availability", "cache_hit_rate")
+
+
+def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
+    """The share (0..1) of bad requests when the service is well; None where the trigger is no limit on such a share.
+
+    `stored` is the metric's value in the baseline file, None where it has none.
+    """
+    limit, metric = spec.bad_limit, spec.condition.metric
+    if limit is None:
+        return None
+    if metric not in RATIOS:
+        return limit / 5
+    if stored is not None:
+        return round(1 - stored, 12) if metric in _INVERSE else stored
+    return limit * 2 / 3 if metric == "cache_hit_rate" else min(BAD, limit / 2)
+
+
+def with_auto(spec: TriggerSpec, stored: float | None, max_window: int) -> TriggerSpec:
+    """The trigger with as many samples as it wants and windows up to `max_window` to find them in; as it is where
+    it is no limit on the share of bad requests. Raises SpecError where no number is enough."""
+    level, limit = healthy(spec, stored), spec.bad_limit
+    if level is None or limit is None:
+        return spec
+    least = enough(level, limit) if level < limit or limit == 0 else None
+    if least is None:
+        raise SpecError(
+            f"a service that is well has {level:.4g} bad requests in one, too near to the limit of {limit:.4g} to tell "
+            "them apart"
+        )
+    return replace(spec, min_samples=least, max_window=max_window)

@@ -1,0 +1,115 @@
+"""Putting a flag back as it was before an incident: a person's decision, never the agent's.
+
+The snapshot of the flip is put back only where the flag is still as the flip left it. Who did it and why goes into the
+ledger; a running executor tells the audit log. Of flags that were made safe together each is put back by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+from agent.backends.contract import FlagBackend, FlagState, Outcome
+from agent.errors import ConfigError, RestoreRefused, Timeout, Transient, Unforeseen
+from agent.events.cloudevents import COMMAND_RECEIVED, FLAG_RESTORED, FLAG_WRITTEN
+from agent.executor import audit
+from agent.executor.unforeseen import foreseen
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+
+BUDGET_S = 5.0
+
+SHOWN = 5
+"""Incidents that are named where one is not known."""
+
+
+def flipped(ledger: Ledger, incident: str) -> list[Entry]:
+    """The entries of the incident's flips, one a flag, that of the flag whose trigger fired first.
+
+    Raises RestoreRefused where flipback wrote no flag.
+    """
+    known = list(ledger.entries())
+    entries = [entry for entry in known if entry.command.incident == incident]
+    if not entries:
+        raise RestoreRefused(
+            f"the ledger {ledger.directory} has no incident {incident}; an incident that `flipback status` "
+            "shows and this ledger has not was carried out by an executor with another state_dir: restore it there. "
+            f"{_newest(known)}"
+        )
+    written = [entry for entry in entries if _written(entry) is not None]
+    if not written:
+        last = entries[0].events[-1].type if entries[0].events else "nothing"
+        raise RestoreRefused(f"flipback did not write the flag in this incident; the last step was {last}")
+    return sorted(written, key=lambda entry: (entry.command.cause is not None, entry.command.flag))
+
+
+async def restore(
+    ledger: Ledger,
+    backends: Mapping[str, FlagBackend],
+    entry: Entry,
+    *,
+    reason: str,
+    by: str,
+    now: Callable[[], float],
+) -> tuple[Outcome, FlagState]:
+    """Put the snapshot of a flip back: `applied`, or `already` where the flag is as it was.
+
+    Raises RestoreRefused where somebody changed the flag since the flip, and BackendError where the backend fails.
+    """
+    command, snapshot, expect = entry.command, entry.opened.snapshot, _written(entry)
+    backend = backends.get(command.backend)
+    if backend is None or expect is None:
+        raise ConfigError(f"the flag was kept in backend {command.backend!r}, which the configuration does not have")
+    number = sum(event.type == FLAG_RESTORED for event in entry.events)
+    op_id = f"{command.id}.restore.{number}"
+    deadline = time.monotonic() + BUDGET_S
+    detail = ""
+    try:
+        with foreseen(command.backend):
+            result = await backend.restore(snapshot, expect=expect, op_id=op_id, deadline=deadline - BUDGET_S / 2)
+        outcome, detail = result.outcome, result.detail
+    except (Timeout, Transient, Unforeseen) as error:
+        outcome, detail = Outcome.AMBIGUOUS, str(error)
+    with foreseen(command.backend):
+        state = await backend.read(snapshot.ref, deadline=deadline)
+    if state.version != snapshot.state.version:
+        if outcome is Outcome.CONFLICT:
+            raise RestoreRefused(
+                f"the flag was changed since the flip, and gives {state.variant!r} now; it was left alone"
+            )
+        raise Transient(f"the flag was not restored: {detail or 'it reads as before'}; try again")
+    by_us = outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
+    outcome = Outcome.APPLIED if by_us else Outcome.ALREADY
+    # Found restored and not on record: a crash came between the write and the ledger, or somebody was faster.
+    if by_us or number == 0:
+        data = {"variant": state.variant, "version": state.version, "outcome": outcome, "reason": reason, "by": by}
+        ledger.append(entry, audit.step(command, FLAG_RESTORED, data, str(number), now()))
+    return outcome, state
+
+
+def orders(entry: Entry) -> list[tuple[str, str]]:
+    """By whom a command by hand was given and why, each that gave it before it was done; oldest first."""
+    commands = [event.data["command"] for event in entry.events if event.type == COMMAND_RECEIVED]
+    return [(command["evidence"].get("by", ""), command["evidence"].get("reason", "")) for command in commands]
+
+
+def _newest(entries: Iterable[Entry]) -> str:
+    """The newest incidents that can be restored, a line each."""
+    written = sorted(filter(_written, entries), key=lambda entry: -entry.command.issued_at)
+    if not written:
+        return "It has none that could be restored"
+    lines = ["The newest that it has:"]
+    # A group has one incident and several flags.
+    for name in list(dict.fromkeys(entry.command.incident for entry in written))[:SHOWN]:
+        made = next(entry.command for entry in written if entry.command.incident == name)
+        at = datetime.fromtimestamp(made.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lines.append(f"  {at}  {made.environment}/{made.flag}/{made.trigger}  {name}")
+    return "\n".join(lines)
+
+
+def _written(entry: Entry) -> str | None:
+    """The version that the flip left behind."""
+    event = entry.find(FLAG_WRITTEN)
+    version = event.data.get("version") if event is not None else None
+    return version if isinstance(version, str) else None

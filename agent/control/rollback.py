@@ -1,0 +1,225 @@
+"""A person's rollback: the same command, checks, ledger and audit as a trigger's, without a trigger.
+
+A person outranks the agent: neither the cooldown nor the limits nor a halt nor shadow mode stops it. Each flag has an
+incident of its own here, so that a flag that somebody turned on again is a new case, whatever became of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent.armed.group import of_roles
+from agent.backends.contract import FlagBackend, FlagRef, Health
+from agent.commands.command import BY_HAND, Command, Evidence, issue, sign
+from agent.commands.keys import PrivateKey, load_private
+from agent.config.kafka import connection
+from agent.config.load import rules_hash
+from agent.config.model import Config, Flag
+from agent.deployment.outside import read_members
+from agent.errors import BackendError, FlipbackError, MalformedEvent
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event, from_kafka
+from agent.executor.generations import watch_from
+from agent.executor.result import ExecutionResult
+from agent.executor.service import make_backends, make_executor, open_ledger
+from agent.executor.unforeseen import foreseen
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Known
+from streams.kafka.reader import read_to_end, read_topic
+from streams.kafka.topics import Topics, describe
+from streams.kafka.writer import send
+
+WAIT_S = 30.0
+"""How long an executor has to say what became of a command that came to it through Kafka."""
+
+DIRECT_WHERE = "where the executor's state directory is"
+
+_ASK_S = 2.0
+"""Seconds for the question what may keep a flip from being seen."""
+
+_LOOK_BACK_S = 60.0
+"""The executor's clock may be behind this one."""
+
+FINAL = {
+    events.FLAG_VERIFIED,
+    events.FLAG_UNVERIFIED,
+    events.FLAG_ALREADY,
+    events.FLAG_CONFLICT,
+    events.FLAG_NOT_WRITTEN,
+    events.FLAG_UNRESOLVED,
+    events.COMMAND_REJECTED,
+}
+"""Types of events after which no more is to come of a command."""
+
+
+def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: str) -> Command:
+    """The command of a person, for the flag as it was just seen."""
+    now = time.time()
+    evidence = Evidence(
+        metric=BY_HAND,
+        scope=f"{flag.environment}/{flag.service}",
+        window=(now, now),
+        op=BY_HAND,
+        threshold=0.0,
+        value=0.0,
+        samples=0,
+        counts={},
+        sources=0,
+        age_s=0.0,
+        first_true_at=now,
+        fired_at=now,
+        by=by,
+        reason=reason,
+    )
+    return issue(
+        flag=flag.flag,
+        environment=flag.environment,
+        service=flag.service,
+        backend=flag.backend,
+        target=flag.safe,
+        trigger=BY_HAND,
+        flag_version=status.version,
+        issued_at=now,
+        rules_hash=rules_hash(config),
+        evidence=evidence,
+        lifetime_s=config.command.expires,
+    )
+
+
+async def direct(
+    config: Config, flags: Sequence[Flag], *, reason: str, by: str
+) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, Health]]:
+    """Make each flag safe from here, without Kafka and without a running agent; what stops one stops no other.
+
+    Yields each with what may keep applications from seeing it: what the flag system says against a flip, for which the
+    write does not wait. Raises ConfigError and LedgerError where nothing can be begun.
+    """
+    key = PrivateKey(Ed25519PrivateKey.generate())
+    ledger = open_ledger(config)
+    backends = make_backends(config, {flag.backend for flag in flags})
+    executor = make_executor(config, ledger, watch_from(ledger), backends, [key.public], emit=None)
+    try:
+        for flag in flags:
+            # Asked before the write, after which a hard link is not to be seen any more, and awaited after it.
+            against = asyncio.create_task(_against(backends[flag.backend], flag))
+            try:
+                status = await executor.look(flag.flag, flag.environment)
+            except BackendError as error:
+                against.cancel()
+                yield flag, error, Health(())
+                continue
+            result = await executor.execute(sign(order(config, flag, status, reason=reason, by=by), key))
+            yield flag, result, await against
+    finally:
+        executor.close()
+        await asyncio.gather(*(backend.close() for backend in backends.values()))
+
+
+async def _against(backend: FlagBackend, flag: Flag) -> Health:
+    ref = FlagRef(flag.flag, flag.environment)
+    try:
+        with foreseen(flag.backend):
+            return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
+    except BackendError as error:
+        return Health((f"it could not be asked: {error}",))
+
+
+async def by_kafka(
+    config: Config,
+    flags: Sequence[Flag],
+    *,
+    reason: str,
+    by: str,
+    step: Callable[[Event], None],
+    sent: Callable[[float], None],
+    nobody: Callable[[str], None],
+) -> dict[FlagRef, tuple[FlagStatus, Event | None]]:
+    """Send a signed command for each flag, and wait until an executor has said what became of all; `step` gets each of
+    its events, `sent` when they expire (Unix seconds), `nobody` why no event can be expected, if so. Returns of each
+    flag how it was known before, and the last event, None where none came within WAIT_S.
+
+    Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError where nobody knows what
+    version a flag has.
+    """
+    key, topics, client = load_private(config.signing_key), Topics(config.kafka.prefix), connection(config).client
+    await describe([topics.flags, topics.commands, topics.events], client)
+    known = Known()
+    for record in await read_to_end(topics.flags, client):
+        known.flag(record.value)
+    before = {FlagRef(flag.flag, flag.environment): _known(known.flags, flag) for flag in flags}
+    # The same order given a moment ago has the same id; what was said of that is no answer to this one.
+    since = time.time() - _LOOK_BACK_S
+    seen = {event.id for record in await read_to_end(topics.events, client, since=since) if (event := _event(record))}
+    # Orders are void some time after they were made, so nothing is read between that and the send.
+    made = [
+        order(config, flag, status, reason=reason, by=by) for flag, status in zip(flags, before.values(), strict=True)
+    ]
+    commands = {command.id: command for command in made}
+    records = [(f"{command.environment}/{command.flag}".encode(), sign(command, key)) for command in made]
+    await send(topics.commands, records, client)
+    sent(max(command.expires_at for command in made))
+    last: dict[str, Event] = {}
+    # After the send, which it must not hold up: heartbeats may be wrong, and an executor that starts in time obeys.
+    asking = asyncio.create_task(_ask_who_is_there(config, nobody))
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await _follow(topics.events, client, commands, seen, last, step)
+    except TimeoutError:
+        pass
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    return {ref: (status, last.get(command.id)) for (ref, status), command in zip(before.items(), made, strict=True)}
+
+
+async def _ask_who_is_there(config: Config, nobody: Callable[[str], None]) -> None:
+    """Call `nobody` with the reason where heartbeats say that no executor would hear of a command."""
+    members = await read_members(config)
+    for obstacle in of_roles(members or ()):
+        # Heartbeats that cannot be read say nothing of anybody.
+        if members is not None and obstacle.what == "executor":
+            nobody(obstacle.why)
+
+
+async def _follow(
+    topic: str,
+    client: dict[str, object],
+    commands: Mapping[str, Command],
+    seen: set[str],
+    last: dict[str, Event],
+    step: Callable[[Event], None],
+) -> None:
+    """Read events until each of the commands has its final one; those in `seen` are passed over."""
+    async with aclosing(read_topic(topic, client, since=time.time() - _LOOK_BACK_S)) as reads:
+        async for read in reads:
+            for record in read.records:
+                event = _event(record)
+                name = "" if event is None else str(event.data.get("command_id"))
+                if event is not None and name in commands and event.id not in seen:
+                    seen.add(event.id)
+                    last[name] = event
+                    step(event)
+            if all(name in last and last[name].type in FINAL for name in commands):
+                return
+
+
+def _event(record: Any) -> Event | None:
+    try:
+        return from_kafka(record.value, record.headers)
+    except MalformedEvent:
+        return None
+
+
+def _known(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> FlagStatus:
+    status = statuses.get((flag.environment, flag.flag))
+    if status is None:
+        raise FlipbackError(
+            f"no executor has told the state of {flag.environment}/{flag.flag}; use --direct, {DIRECT_WHERE}"
+        )
+    return status

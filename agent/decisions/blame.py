@@ -1,0 +1,232 @@
+"""Which of several flags is turned back, and when none is: what a firing trigger does not know of the others.
+
+A trigger on a whole service fires for every flag of it. One is turned back, the one to which most points, and the next
+only if the breach is still there when that has had its time. Where half of everything breaks at once it is no release.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agent.decisions import turns
+from agent.decisions.elsewhere import Elsewhere
+from agent.decisions.turns import FlagKey, Limit
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Known
+from detectors.sequential.blame import PROOF
+from streams.monitor.evidence import Evidence
+
+AT_ONCE_S = 3.0
+"""Seconds of the clock in which what is ill counts as one moment, at least: two evaluations of all shards are."""
+
+LEAST_SERVICES = 3
+"""Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a flag is not turned back now. `shared` says that no flag is, which is one message and not one a flag."""
+
+    kind: str
+    detail: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A flag whose trigger fires. `proof` is that of detectors.sequential.blame, None where nothing can be compared;
+    `changed_at` is when the flag was last changed, None where it has not been seen to change."""
+
+    flag: str
+    proof: float | None
+    changed_at: float | None
+
+
+def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
+    """Whom to turn back first: who is proven worse than its control, by the strength of it; else who changed last.
+
+    A change is one within `window` seconds before `now`. Of equals the first by name.
+    """
+
+    def order(one: Suspect) -> tuple[float, float, str]:
+        proof = one.proof if one.proof is not None and one.proof >= PROOF else 0.0
+        recent = one.changed_at if one.changed_at is not None and now - one.changed_at <= window else -math.inf
+        return -proof, -recent, one.flag
+
+    return min(suspects, key=order)
+
+
+def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
+    """Why it is no release: more than half of the watched flags are ill, in several services; None where it is not so.
+
+    `watched` has the services of each flag.
+    """
+    known = set(ill) & watched.keys()
+    services = {service for flag in known for service in watched[flag]}
+    if 2 * len(known) <= len(watched) or len(services) < LEAST_SERVICES:
+        return None
+    return (
+        f"{len(known)} of {len(watched)} watched flags are ill at once, in {len(services)} services: it is taken for "
+        "an outage of what they share, and no flag is turned back"
+    )
+
+
+class Judged(NamedTuple):
+    """What a process judges: its flags with the services of each, and the evaluation that all live shards have had."""
+
+    flags: Mapping[FlagKey, Collection[str]]
+    until: float
+
+
+class Blame:
+    """What fires now, of all services that this process judges.
+
+    `judged` tells what that is, `evaluate_every` how often; `window` is how long ago a change may be to be blamed,
+    `bake` how long a service gets after a flag was turned back before the next is, and how long one flag waits for
+    another that is not turned back, in seconds. `limit` is how many flags may be. `elsewhere` knows what other monitors
+    judge, None where there are none.
+    """
+
+    def __init__(
+        self,
+        judged: Callable[[], Judged],
+        *,
+        window: float,
+        bake: float,
+        limit: Limit,
+        evaluate_every: float = 1.0,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self._judge = judged
+        self._window = window
+        self._bake = bake
+        self._limit = limit
+        self._elsewhere = elsewhere
+        self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
+        self._judged = Judged({}, -math.inf)
+        self._services = 0
+        self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
+        self._ill: dict[FlagKey, float] = {}
+        self._ill_since: dict[FlagKey, int] = {}
+        self._chosen: dict[FlagKey, float] = {}
+
+    def observe(self, evidences: Iterable[Evidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
+        """Take in what fires at evaluation `t` of a shard, and the flags that are `ill`; `now` is the clock.
+
+        What is pending is ill too: of an outage of everything some trigger is the first to have held.
+        """
+        self._judged = self._judge()
+        watched = self._judged.flags if self._elsewhere is None else self._elsewhere.watched
+        self._services = len({service for watching in watched.values() for service in watching})
+        self._ill |= dict.fromkeys(ill, now)
+        for evidence in evidences:
+            if evidence.spec.action == "rollback":
+                key = evidence.spec.environment, evidence.spec.flag
+                self._seen[key] = now, evidence
+                self._ill[key] = now
+        self._forget(now)
+        self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if self._is_now(at, now)}
+        self._chosen = {key: min(at, now) for key, at in self._chosen.items() if key in self._seen}
+        self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
+
+    def well(self, now: float) -> None:
+        """An evaluation of a shard is over, in which perhaps nothing was ill: other monitors hear what no longer is."""
+        if self._ill:
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        self._ill = {key: at for key, at in self._ill.items() if self._is_now(at, now)}
+        if self._elsewhere is not None:
+            self._elsewhere.tell(self._ill, self._judged.flags, now)
+
+    def _is_now(self, at: float, now: float) -> bool:
+        # After a clock was set back by an hour, what was ill before would be so for an hour.
+        return abs(now - at) <= self._at_once
+
+    def early(self, evidence: Evidence) -> bool:
+        """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.
+
+        An outage that begins at the end of a second is in it a failure of the busiest service alone. So the evaluation
+        in which a flag is first ill decides nothing, and no later one before all shards have had that one.
+        """
+        since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
+        return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
+
+    def objection(self, evidence: Evidence, group: Collection[FlagKey], known: Known, now: float) -> Objection | None:
+        """Why the flag of this evidence is not turned back now, None where nothing speaks against it.
+
+        `group` are the flags that would be turned back with it, itself included.
+        """
+        flags = known.flags
+        # A service that is ill although its flag is safe already tells of that flag, not of what all share.
+        ill = {key for key in self._ill if key not in flags or not flags[key].safe}
+        outage = infrastructure(ill, self._judged.flags)
+        if outage is None and self._elsewhere is not None:
+            others = {key for key in self._elsewhere.ill(now) if key not in flags or not flags[key].safe}
+            outage = infrastructure(ill | others, self._elsewhere.watched)
+        if outage is not None:
+            return Objection("outage", outage, shared=True)
+        spec = evidence.spec
+        if spec.condition.variant is not None:
+            # Its own requests are worse: no other flag is blamed for that.
+            return None
+        waits = turns.before(spec, known, now, self._bake)
+        if waits is not None:
+            return Objection(*waits)
+        suspects = [
+            self._suspect(found, flags)
+            for key, found in self._rivals(evidence, flags)
+            if self._passed_over(key, flags[key].version, known, now) is None
+        ]
+        chosen = first([*suspects, self._suspect(evidence, flags)], now, self._window)
+        if chosen.flag == spec.flag:
+            late = turns.beyond_limit(spec, group, known, now, self._limit)
+            return None if late is None else Objection(*late)
+        self._chosen.setdefault((spec.environment, chosen.flag), now)
+        why = f"proven worse than its control ({chosen.proof:.1f} nats)" if _proven(chosen) else "the last to change"
+        return Objection("blame", f"flag {chosen.flag!r} of the same service is turned back first: it is {why}")
+
+    def passed_over(self, evidence: Evidence, known: Known, now: float) -> Iterator[tuple[Evidence, str]]:
+        """The other flags of the service that fire too and are waited for no longer, and why."""
+        if evidence.spec.condition.variant is not None:
+            return
+        for key, found in self._rivals(evidence, known.flags):
+            why = self._passed_over(key, known.flags[key].version, known, now)
+            if why is not None:
+                yield found, why
+
+    def _passed_over(self, key: FlagKey, version: str, known: Known, now: float) -> str | None:
+        """Why a flag is no longer chosen before others; None where it is."""
+        why = turns.given_up(key, version, known, now, self._bake)
+        if why is not None:
+            return why
+        waited = now - self._chosen.get(key, now)
+        return f"it was not turned back within {self._bake:.0f} s" if waited > self._bake else None
+
+    def _rivals(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Iterator[tuple[FlagKey, Evidence]]:
+        """Other flags of the service whose trigger on all of it fires too, and which could be turned back."""
+        spec = evidence.spec
+        for key, (_, other) in self._seen.items():
+            status, its = flags.get(key), other.spec
+            if (
+                (its.environment, its.service) == (spec.environment, spec.service)
+                and its.flag != spec.flag
+                and its.condition.variant is None
+                and not its.shadow
+                and other.obstacle is None
+                and status is not None
+                and not status.safe
+            ):
+                yield key, other
+
+    def _suspect(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Suspect:
+        spec = evidence.spec
+        status = flags.get((spec.environment, spec.flag))
+        return Suspect(spec.flag, evidence.proof, None if status is None else status.changed_at)
+
+
+def _proven(suspect: Suspect) -> bool:
+    return suspect.proof is not None and suspect.proof >= PROOF

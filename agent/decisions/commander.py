@@ -1,0 +1,257 @@
+"""From a firing trigger to a signed command, at most one for each (flag, version of the flag, trigger).
+
+Flags that are made safe together get a command each, all of one incident: each names the version of its own flag and
+the flag whose trigger fired. The commands are written before the incident that latches them: a crash between the two
+sends the same commands again, whose ids follow from the incident, and the executor knows them. The other order could
+lose them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.commands.command import Cause, Command, incident_id, issue, sign
+from agent.commands.keys import PrivateKey
+from agent.config.model import Flag
+from agent.decisions.blame import Blame, Objection
+from agent.decisions.fight import fight
+from agent.decisions.follow_up import problem, resend_at
+from agent.decisions.issuing import for_command, incident_of, shadow_event
+from agent.decisions.turns import FlagKey
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.executor import audit
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Incident, Known
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.evidence import Evidence
+
+_OUTAGE_OVER = 60.0
+"""Seconds without an outage of everything after which another is told anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the commander writes; each returns when the broker has acknowledged."""
+
+    command: Callable[[bytes, bytes], Awaitable[None]]
+    incident: Callable[[Incident], Awaitable[None]]
+    event: Callable[[Event], Awaitable[None]]
+
+
+class Commander:
+    """Turns evidence into commands. `flags` are the managed ones by (environment, flag), `clock` is Unix seconds."""
+
+    def __init__(
+        self,
+        flags: Mapping[tuple[str, str], Flag],
+        known: Known,
+        key: PrivateKey,
+        *,
+        rules_hash: str,
+        lifetime: float,
+        outputs: Outputs,
+        clock: Callable[[], float],
+        blame: Blame,
+    ) -> None:
+        self._flags = flags
+        self._known = known
+        self._key = key
+        self._rules_hash = rules_hash
+        self._lifetime = lifetime
+        self._outputs = outputs
+        self._clock = clock
+        self._blame = blame
+        self._announced: set[str] = set()
+        self._in_hand: set[str] = set()
+        self._outage_at = -math.inf
+
+    async def firing(self, t: int, evidences: Sequence[Evidence], ill: Iterable[FlagKey] = ()) -> None:
+        """Handle the triggers of a shard that fire at evaluation `t`; called for every one in which a flag is ill.
+
+        `ill` are those flags: of `streams.monitor.shard.Second`.
+        """
+        self._blame.observe(evidences, ill, t, self._clock())
+        # In turn, the last of an outage would wait for the broker's word on all before.
+        await asyncio.gather(*map(self._fired, evidences))
+
+    def well(self) -> None:
+        """A second of a shard is over, in which perhaps nothing was ill."""
+        self._blame.well(self._clock())
+
+    async def _fired(self, evidence: Evidence) -> None:
+        spec = evidence.spec
+        if spec.action != "rollback":
+            return
+        status = self._known.flags.get((spec.environment, spec.flag))
+        if status is None:
+            await self._unable(spec, "unknown", "state", "the state of the flag is not known: is an executor running?")
+            return
+        if status.safe or not _held_since_change(evidence, status):
+            return
+        if evidence.obstacle is not None:
+            await self._unable(spec, status.version, "evidence", evidence.obstacle)
+            return
+        incident = incident_id(spec.environment, spec.flag, status.version, spec.name)
+        if incident in self._in_hand:
+            # Two services of the flag, in different shards, have triggers of one name.
+            return
+        latched = self._known.incidents.get(incident)
+        now = self._clock()
+        if latched is not None and spec.shadow:
+            return
+        # What was told in shadow mode has turned nothing back.
+        if latched is not None and latched.outcome == "commanded":
+            result = self._known.result_of(latched)
+            if now <= resend_at(latched, result):
+                found = problem(latched, status, result, now)
+                if found is not None:
+                    await self._unable(spec, status.version, *found, incident=latched.id)
+                return
+        if self._blame.early(evidence):
+            return
+        group = self._group(spec)
+        objection = self._blame.objection(evidence, group, self._known, now)
+        if objection is not None:
+            await self._held(spec, status, objection, now)
+            return
+        self._in_hand.add(incident)
+        try:
+            await self._command(evidence, status, now)
+        finally:
+            self._in_hand.discard(incident)
+
+    async def _held(self, spec: TriggerSpec, status: FlagStatus, objection: Objection, now: float) -> None:
+        """Say why a flag is not turned back; of an outage of everything once, not once a flag."""
+        if not objection.shared:
+            await self._unable(spec, status.version, objection.kind, objection.detail)
+            return
+        begun, self._outage_at = now - self._outage_at > _OUTAGE_OVER, now
+        if begun:
+            await self._outputs.event(
+                Event(
+                    type=events.INABILITY,
+                    subject=events.AUTOMATION,
+                    data={"state": "begun", "status": objection.kind, "reason": objection.detail},
+                    id=events.event_id("inability", objection.kind, str(now)),
+                    time=now,
+                )
+            )
+
+    def _group(self, spec: TriggerSpec) -> set[FlagKey]:
+        """The flags that are made safe together, but for those that are known to be."""
+        names = [spec.flag, *self._flags[spec.environment, spec.flag].together]
+        keys = {(spec.environment, name) for name in names}
+        return {key for key in keys if (seen := self._known.flags.get(key)) is None or not seen.safe}
+
+    async def _command(self, evidence: Evidence, status: FlagStatus, now: float) -> None:
+        spec = evidence.spec
+        commands = [self._issue(evidence, spec.flag, spec.service, status.version, now)]
+        cause = Cause(flag=spec.flag, flag_version=status.version)
+        for name in self._flags[spec.environment, spec.flag].together:
+            companion = self._known.flags.get((spec.environment, name))
+            if companion is None:
+                # The others are made safe all the same.
+                reason = f"the state of flag {name!r}, which goes with this one, is not known: it is left as it is"
+                await self._unable(spec, status.version, f"state of {name}", reason)
+                continue
+            service = self._flags[spec.environment, name].service
+            commands.append(self._issue(evidence, name, service, companion.version, now, cause))
+        sent = [sign(command, self._key) for command in commands]
+        if not spec.shadow:
+            for command, raw in zip(commands, sent, strict=True):
+                await self._outputs.command(f"{command.environment}/{command.flag}".encode(), raw)
+        earlier = self._known.incidents.get(commands[0].incident)
+        incident = incident_of(commands[0], evidence, self._clock(), earlier, audit.digest(sent[0]))
+        # Known at once: the same second's next trigger must not wait for the record to come back.
+        self._known.incidents[incident.id] = incident
+        await self._outputs.incident(incident)
+        if spec.shadow:
+            for command in commands:
+                await self._outputs.event(shadow_event(command))
+            return
+        for other, why in self._blame.passed_over(evidence, self._known, now) if earlier is None else ():
+            detail = f"passed over: {why}; flag {spec.flag!r} of the same service is turned back in its place"
+            version = self._known.flags[spec.environment, other.spec.flag].version
+            await self._unable(other.spec, version, "passed over", detail, notice=True)
+        undone = fight(incident, self._known.of_flag(spec.environment, spec.flag))
+        if undone is not None:
+            await self._unable(spec, status.version, "fight", undone, incident=incident.id, notice=True)
+
+    def _issue(
+        self, evidence: Evidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
+    ) -> Command:
+        spec = evidence.spec
+        flag = self._flags[spec.environment, name]
+        return issue(
+            flag=name,
+            environment=spec.environment,
+            service=service,
+            backend=flag.backend,
+            target=flag.safe,
+            trigger=spec.name,
+            flag_version=version,
+            issued_at=now,
+            rules_hash=self._rules_hash,
+            evidence=for_command(evidence),
+            lifetime_s=self._lifetime,
+            cause=cause,
+        )
+
+    async def _unable(
+        self,
+        spec: TriggerSpec,
+        version: str,
+        kind: str,
+        detail: str,
+        *,
+        incident: str | None = None,
+        notice: bool = False,
+    ) -> None:
+        """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed.
+
+        `incident` is the one that was commanded, where there is one. A `notice` stops no flip.
+        """
+        key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, kind)
+        if key in self._announced:
+            return
+        self._announced.add(key)
+        await self._outputs.event(
+            Event(
+                type=events.INABILITY,
+                subject=events.subject_of(spec.environment, spec.flag),
+                data={
+                    "trigger": spec.name,
+                    "flag_version": version,
+                    "reason": detail,
+                    **({} if incident is None else {"incident": incident}),
+                    **({"status": events.NOTICE} if notice else {}),
+                },
+                id=key,
+                time=self._clock(),
+            )
+        )
+
+
+def _held_since_change(evidence: Evidence, status: FlagStatus) -> bool:
+    """Was the condition held, and the breach seen, since the flag got this version?
+
+    What was measured under an earlier version says nothing of this one; a person who turns a flag on again after a
+    rollback would otherwise be overruled by the old window. The first version seen has been there all along.
+    """
+    if status.changed_at is None:
+        return True
+    if evidence.tier != "held":
+        # It insists by its evidence, not by a time: all of that must be of this version.
+        return evidence.since is not None and evidence.since >= status.changed_at
+    spec = evidence.spec
+    since = evidence.t - max(evidence.first_true_at, status.changed_at)
+    if since < spec.condition.hold:
+        return False
+    # Held without a break since after the change: the ordinary case. Else the newest seconds must show it.
+    return evidence.first_true_at >= status.changed_at or (
+        evidence.t - status.changed_at >= evidence.fresh_seconds and evidence.fresh
+    )

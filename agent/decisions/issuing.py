@@ -1,0 +1,84 @@
+"""What a command, its incident and its event in shadow mode say of the evidence."""
+
+from __future__ import annotations
+
+from agent.commands.command import MAX_INSTANCES, MAX_VARIANTS, Command
+from agent.commands.command import Evidence as CommandEvidence
+from agent.events import cloudevents as events
+from agent.events.cloudevents import Event
+from agent.state.incidents import Incident
+from detectors.cells import COUNTS, REQUESTS
+from streams.monitor.evidence import Evidence
+
+
+def for_command(evidence: Evidence) -> CommandEvidence:
+    return CommandEvidence(
+        metric=evidence.spec.condition.label,
+        scope=str(evidence.spec.scope),
+        window=evidence.window,
+        op=evidence.spec.condition.op,
+        threshold=evidence.threshold,
+        value=evidence.value,
+        samples=evidence.samples,
+        counts=dict(evidence.counts),
+        sources=evidence.sources,
+        instances=tuple(evidence.instances[:MAX_INSTANCES]),
+        age_s=evidence.age,
+        first_true_at=evidence.first_true_at,
+        fired_at=evidence.t,
+        control=evidence.control,
+        tier=evidence.tier,
+        evidence=evidence.evidence,
+        bound=evidence.bound,
+        null_rate=evidence.null_rate,
+        since=evidence.since,
+        variants=_by_variant(evidence),
+    )
+
+
+def _by_variant(evidence: Evidence) -> dict[str, dict[str, int]]:
+    """The counts of each variant of the flag, of the busiest ones where there are many."""
+    found = {} if evidence.variants is None else evidence.variants()
+    busiest = sorted(found, key=lambda name: -int(found[name][REQUESTS]))[:MAX_VARIANTS]
+    return {name: dict(zip(COUNTS, found[name].tolist(), strict=True)) for name in sorted(busiest)}
+
+
+def incident_of(command: Command, evidence: Evidence, now: float, earlier: Incident | None, sent: str) -> Incident:
+    """The incident of a command that was acknowledged just now; `earlier` is the one that it is sent again for."""
+    again = earlier is not None and earlier.outcome == "commanded"
+    return Incident(
+        id=command.incident,
+        environment=command.environment,
+        flag=command.flag,
+        service=command.service,
+        trigger=command.trigger,
+        flag_version=command.flag_version,
+        outcome="shadow" if evidence.spec.shadow else "commanded",
+        command=command.id,
+        fired_at=evidence.t,
+        commanded_at=now,
+        expires_at=command.expires_at,
+        metric=command.evidence.metric,
+        scope=command.evidence.scope,
+        op=evidence.spec.condition.op,
+        value=evidence.value,
+        threshold=evidence.threshold,
+        before=None if evidence.exposure is None else evidence.exposure(),
+        sent=sent,
+        begun_at=(earlier.begun_at or earlier.commanded_at) if earlier is not None and again else now,
+    )
+
+
+def shadow_event(command: Command) -> Event:
+    return Event(
+        type=events.COMMAND_SHADOWED,
+        subject=events.subject_of(command.environment, command.flag),
+        data={
+            "command": command.id,
+            "incident": command.incident,
+            "trigger": command.trigger,
+            "target": command.target,
+        },
+        id=events.event_id(command.id, events.COMMAND_SHADOWED),
+        time=command.issued_at,
+    )

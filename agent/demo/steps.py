@@ -1,0 +1,145 @@
+"""What happened, when, and whether it is the whole story. Pure: every time is given, in Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.demo.scene import FLAG, NEW, OLD, SERVICE, THRESHOLD
+from streams.monitor.health import Health, TriggerHealth
+
+
+class Step(StrEnum):
+    """The way of a flip, in the order in which it happens. A fast reader of the flag file may serve the old path before
+    the executor has noted that it wrote, and that it read back.
+    """
+
+    INJECTED = "injected"
+    PENDING = "pending"
+    FIRING = "firing"
+    COMMAND = "command"
+    WRITTEN = "written"
+    READ_BACK = "read back"
+    OLD_PATH = "old path"
+    RECOVERED = "recovered"
+
+
+CLEAN_SECONDS = 5
+"""Seconds in a row without a fault, after which the service counts as recovered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A step as it was observed, `since` seconds after the injection."""
+
+    step: Step
+    at: float
+    since: float
+    detail: str
+
+
+class Timeline:
+    """The first sign of each step. What is older than the injection belongs to another story."""
+
+    def __init__(self) -> None:
+        self.marks: dict[Step, Mark] = {}
+
+    @property
+    def injected(self) -> float | None:
+        mark = self.marks.get(Step.INJECTED)
+        return None if mark is None else mark.at
+
+    def note(self, step: Step, at: float, detail: str = "") -> Mark | None:
+        """The new mark; None for a step that was seen before, or that is older than the injection."""
+        begin = at if step is Step.INJECTED else self.injected
+        if step in self.marks or begin is None or at < begin:
+            return None
+        mark = self.marks[step] = Mark(step, at, at - begin, detail)
+        return mark
+
+    @property
+    def next(self) -> Step | None:
+        """The first step that has not been seen; None at the end."""
+        return next(iter(self.missing), None)
+
+    @property
+    def missing(self) -> list[Step]:
+        return [step for step in Step if step not in self.marks]
+
+    def between(self, first: Step, last: Step) -> float | None:
+        """Seconds from one step to another; None unless both were seen."""
+        if first in self.marks and last in self.marks:
+            return self.marks[last].at - self.marks[first].at
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The requests of a code path, or of both."""
+
+    requests: int = 0
+    errors: int = 0
+
+    @property
+    def error_rate(self) -> float | None:
+        return self.errors / self.requests if self.requests else None
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """Second `[time - 1, time)` of the shop as flipback has counted it, and the verdict at its end."""
+
+    time: int
+    new: Arm
+    old: Arm
+    whole: Arm
+    trigger: TriggerHealth
+
+
+def second(frame: Health) -> Second | None:
+    """The shop's second in a health record; None where the record is not about a second of the shop."""
+    arms: dict[str, Arm] = {}
+    requests, errors = frame.counts["requests"], frame.counts["errors"]
+    for index, (_, service, flag, variant) in enumerate(frame.scopes):
+        if service == SERVICE and flag in ("", FLAG):
+            arms[variant if flag else ""] = Arm(requests[index], errors[index])
+    trigger = next((trigger for trigger in frame.triggers if trigger.flag == FLAG), None)
+    if trigger is None or not arms:
+        return None
+    return Second(frame.time, arms.get(NEW, Arm()), arms.get(OLD, Arm()), arms.get("", Arm()), trigger)
+
+
+def recovered(seconds: Sequence[Second], since: float) -> tuple[int, Arm] | None:
+    """The first CLEAN_SECONDS in a row, all requests on the old path and their error rate below the threshold: the end
+    of the last of them, and their requests. Seconds that began before `since` do not count; None while there are too
+    few.
+    """
+    clean, before = 0, None
+    for index, seen in enumerate(seconds):
+        if seen.time - 1 < since:
+            continue
+        rate = seen.whole.error_rate
+        good = rate is not None and rate < THRESHOLD and seen.old.requests == seen.whole.requests
+        # A second that nobody has counted is none that was clean.
+        clean = (clean if before == seen.time - 1 else 0) + 1 if good else 0
+        before = seen.time
+        if clean == CLEAN_SECONDS:
+            run = seconds[index + 1 - CLEAN_SECONDS : index + 1]
+            return seen.time, Arm(sum(s.whole.requests for s in run), sum(s.whole.errors for s in run))
+    return None
+
+
+def unfinished(step: Step) -> str:
+    """What has not happened if a step was not seen."""
+    words = {
+        Step.INJECTED: "the fault was not injected",
+        Step.PENDING: "the trigger did not become pending",
+        Step.FIRING: "the trigger did not fire",
+        Step.COMMAND: "no command was given",
+        Step.WRITTEN: "the flag was not written",
+        Step.READ_BACK: "the flag was not read back",
+        Step.OLD_PATH: "no user of the new path came to the old one",
+        Step.RECOVERED: f"the shop did not have {CLEAN_SECONDS} clean seconds in a row",
+    }
+    return words[step]

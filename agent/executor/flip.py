@@ -1,0 +1,183 @@
+"""One flip, from a durable snapshot to a state that is known: conditional write, read-back, and again where that helps.
+
+An attempt writes only while it is certain that nothing was written: at first, or when a read-back finds the snapshot's
+copy, or its definition and no write on record. Whatever an answer says, or its absence, what counts is the read-back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
+
+from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict
+from agent.commands.command import Command
+from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unforeseen, Unsent
+from agent.executor.unforeseen import foreseen
+
+T = TypeVar("T")
+
+_jitter = wait_random_exponential(multiplier=0.05, max=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time a flip may take: an absolute end, and the longest single call, in seconds of `time.monotonic()`."""
+
+    end: float
+    call_s: float
+
+    @classmethod
+    def of(cls, seconds: float) -> Budget:
+        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt.
+
+        The last fiftieth is for the ledger: what became of the flip is written down within the budget too.
+        """
+        return cls(time.monotonic() + seconds * 49 / 50, seconds / 5)
+
+    @property
+    def deadline(self) -> float:
+        """Until when a call that begins now may last."""
+        return min(self.end, time.monotonic() + self.call_s)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call, and again on what may pass while there is time; raises what the last call raised."""
+        retrying = AsyncRetrying(
+            stop=stop_before_delay(self.end - time.monotonic()),
+            wait=_wait,
+            retry=retry_if_exception_type((Transient, Timeout, Throttled)),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await call()
+        raise AssertionError("the last attempt returns or raises")
+
+
+class Flip:
+    """The write of one command. `written` makes it durable that a write has landed, given the state that it left where
+    that is known, and data of the event.
+
+    `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
+    `readable`, after `settle`: False where the backend has no read-back, so that its word is all that will be known.
+    `unforeseen`: the last write raised what no backend should, which `detail` names.
+    """
+
+    def __init__(
+        self,
+        backend: FlagBackend,
+        command: Command,
+        snapshot: Snapshot,
+        written: Callable[[FlagState | None, dict[str, Any]], Awaitable[None]],
+        *,
+        acknowledged: bool,
+        certain: bool,
+    ) -> None:
+        self._backend = backend
+        self._command = command
+        self._snapshot = snapshot
+        self._written = written
+        self._acknowledged = acknowledged
+        self._write_next = certain
+        self._attempts = 0
+        self._under_way = False
+        self.may_have_written = not certain
+        self.readable = True
+        self.unforeseen = False
+        self.detail = ""
+
+    async def settle(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
+        """Write and read back until the outcome is known: applied, already, conflict, or rejected if it may not write.
+
+        Raises the BackendError that stopped it; `may_have_written` then tells whether a write may be out.
+        """
+        return await budget.patiently(lambda: self._attempt(budget, may_write))
+
+    async def _attempt(
+        self, budget: Budget, may_write: Callable[[], Awaitable[bool]]
+    ) -> tuple[Outcome, FlagState | None]:
+        if self._write_next:
+            if not await may_write():
+                return Outcome.REJECTED, self._snapshot.state
+            await self._write(budget)
+        with foreseen(self._command.backend):
+            found = await self._backend.verify(
+                self._snapshot, self._command.target, op_id=self._command.id, deadline=budget.deadline
+            )
+        if found.verdict is Verdict.LANDED and self.may_have_written:
+            if not self._acknowledged:
+                await self._acknowledge(found.state)
+            return Outcome.APPLIED, found.state
+        # A write that is on record here was taken back since, which is a person's change.
+        as_before = found.verdict is Verdict.AS_BEFORE and not self._acknowledged
+        if found.verdict is Verdict.UNTOUCHED or as_before:
+            if self._acknowledged:
+                raise Transient("the backend confirmed the write, but reads as before")
+            if self._backend.capabilities.cas is Cas.NONE and self._under_way:
+                raise Ambiguous("the write has not landed yet, and without compare-and-set a second one is not safe")
+            # Two writes that expect the same version cannot both land.
+            self._write_next = True
+            if self._attempts:
+                raise Transient("the write did not land")
+            return await self._attempt(budget, may_write)
+        if found.verdict is Verdict.UNKNOWN:
+            self.readable = False
+            if not self._acknowledged:
+                raise Ambiguous("the write was not acknowledged, and the backend cannot be read back")
+            self.detail = "; ".join(filter(None, ("acknowledged; it cannot be read back", self.detail)))
+            return Outcome.APPLIED, found.state
+        safe = found.state is not None and found.state.variant == self._command.target
+        return Outcome.ALREADY if safe else Outcome.CONFLICT, found.state
+
+    async def _write(self, budget: Budget) -> None:
+        if time.monotonic() >= budget.end:
+            raise Unsent("the time was up before the write; nothing was written")
+        self._write_next = False
+        self._attempts += 1
+        try:
+            with foreseen(self._command.backend):
+                result = await self._backend.apply(
+                    self._snapshot.ref,
+                    self._command.target,
+                    expect=self._snapshot.state.version,
+                    op_id=self._command.id,
+                    deadline=budget.deadline,
+                )
+        except (Throttled, Unsent):
+            self._write_next = True
+            raise
+        except (Timeout, Transient, Unforeseen) as error:
+            self.may_have_written = True
+            self._under_way = self._under_way or not isinstance(error, Failed)
+            self.unforeseen = isinstance(error, Unforeseen)
+            self.detail = str(error)
+            return
+        except Conflict as error:
+            self.detail = str(error)
+            return
+        self.detail = result.detail
+        if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
+            self.may_have_written = True
+            await self._acknowledge(result.state)
+        elif result.outcome is Outcome.AMBIGUOUS:
+            self.may_have_written = self._under_way = True
+
+    async def _acknowledge(self, state: FlagState | None) -> None:
+        self._acknowledged = True
+        version = None if state is None else state.version
+        await self._written(state, {"version": version, "attempts": self._attempts, "detail": self.detail})
+
+
+def _wait(call: RetryCallState) -> float:
+    """Seconds until the next attempt: as asked by the backend, else at random so that replicas fall out of step."""
+    error = call.outcome.exception() if call.outcome is not None else None
+    if isinstance(error, Throttled) and error.retry_after is not None:
+        return error.retry_after
+    return _jitter(call)

@@ -1,0 +1,73 @@
+"""What a start finds unfinished in the ledger: what has certainly come to nothing, and what must be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from agent.commands.command import Command
+from agent.events import cloudevents as events
+from agent.executor import audit
+from agent.executor.result import Decided
+from agent.ledger.entry import Entry
+from agent.ledger.ledger import Ledger
+from agent.state.allowlist import AllowList, stale
+
+Later = Callable[[Callable[[], Awaitable[None]]], None]
+"""Does work for which nobody waits."""
+
+
+class Recovery:
+    """Settles what needs no word of a backend. Calls block on the disk; LedgerError where it fails."""
+
+    def __init__(self, ledger: Ledger, allowed: AllowList) -> None:
+        self._ledger = ledger
+        self._allowed = allowed
+
+    def settle(self, entries: Iterable[Entry], now: float) -> list[list[Entry]]:
+        """Settle the entries that can be; returns those that cannot, a list a backend, in the order to look at them.
+
+        What is still valid comes first, then the newest: an old one waits for nothing.
+        """
+        left: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if not entry.settled and not self._settle(entry, now):
+                left.setdefault(entry.command.backend, []).append(entry)
+        for of_one in left.values():
+            of_one.sort(key=lambda entry: -entry.command.expires_at)
+        return list(left.values())
+
+    def _settle(self, entry: Entry, now: float) -> bool:
+        command = entry.command
+        unknown = self._allowed.refusal(command)
+        refusal = unknown or stale(command, now)
+        if entry.unwritten and refusal is not None:
+            self._end(entry, events.FLAG_NOT_WRITTEN, {"detail": refusal.detail}, now)
+            return True
+        if unknown is not None:
+            todo = "look at the flag: this configuration cannot, and nobody knows whether it was written"
+            self._end(entry, events.FLAG_UNRESOLVED, {"detail": unknown.detail, "todo": todo}, now)
+            return True
+        return False
+
+    def _end(self, entry: Entry, kind: str, data: dict[str, str], now: float) -> None:
+        self._ledger.append(entry, audit.entry_step(entry, kind, data, now))
+
+
+async def carry_on(
+    entries: Iterable[Entry], again: Callable[[Command, bytes], Awaitable[Decided]], later: Later | None = None
+) -> list[tuple[Command, bytes]]:
+    """Carry on with entries, one after the other; returns the commands of which it is not known yet what became.
+
+    `later` is given what publishes a result; without it the next entry waits for that.
+    """
+    undecided = []
+    for entry in entries:
+        command, raw = entry.command, entry.opened.raw
+        decided = await again(command, raw)
+        if decided.tell is not None and later is not None:
+            later(decided.tell)
+        elif decided.tell is not None:
+            await decided.tell()
+        if not decided.result.final:
+            undecided.append((command, raw))
+    return undecided

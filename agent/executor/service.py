@@ -1,0 +1,295 @@
+"""The executor with what it works on: backends made from the configuration, the ledger, and the flags' states."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+
+from agent import backends
+from agent.backends.contract import FlagBackend, FlagRef
+from agent.backends.google import refuse_emulators
+from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
+from agent.commands.command import Command
+from agent.commands.keys import PublicKey, load_public
+from agent.config.load import rules_hash
+from agent.config.model import Config, Flag
+from agent.errors import BackendError, LedgerError
+from agent.events.cloudevents import Event
+from agent.executor.background import Background, each_second
+from agent.executor.executor import Executor
+from agent.executor.flag_poller import Looking
+from agent.executor.generations import watch_from
+from agent.executor.limits import Limits
+from agent.executor.replays import Replays
+from agent.executor.result import Decided, ExecutionResult
+from agent.executor.results import Results
+from agent.executor.resumption import Refused
+from agent.executor.retries import Retries
+from agent.executor.skew import Skew
+from agent.executor.unforeseen import Failures, shown
+from agent.ledger.automation import Automation
+from agent.ledger.identity import identity
+from agent.ledger.ledger import Ledger
+from agent.ledger.probe import TODO as LEDGER_TODO
+from agent.logs.setup import log_event
+from agent.state.allowlist import ManagedFlag
+from agent.state.flags import FlagStatus, FlagWatch
+from agent.state.incidents import CommandResult
+
+LEDGER = "ledger"
+"""The directory of the ledger, in the state directory: there as soon as an executor has started once."""
+
+CHECK_EVERY = 10.0
+"""Seconds between checks of what would stop a flip; an inability is announced within 30 s (promise P3)."""
+
+REPEAT_EVERY = 30.0
+"""Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
+
+RECOVER_EVERY = 1.0
+"""Seconds between attempts to read the ledger at the start."""
+
+_CHECK_BUDGET = 2.0
+_logger = logging.getLogger(__name__)
+
+
+def make_backends(config: Config, names: Collection[str] | None = None) -> dict[str, FlagBackend]:
+    """Make the backends of the configuration, by name: all of them, or those that `names` has.
+
+    Raises ConfigError where a file that the settings name cannot be used, or where a variable of an emulator is set and
+    a backend is the real one.
+    """
+    wanted = {name: settings for name, settings in config.backends.items() if names is None or name in names}
+    google = (
+        settings for settings in wanted.values() if isinstance(settings, Firestore | RealtimeDatabase | RemoteConfig)
+    )
+    if any(settings.emulator is None for settings in google):
+        refuse_emulators()
+    return {name: backends.make(settings) for name, settings in wanted.items()}
+
+
+def managed(flag: Flag) -> ManagedFlag:
+    return ManagedFlag(flag.flag, flag.environment, flag.service, flag.backend, flag.safe, tuple(flag.together))
+
+
+def open_ledger(config: Config) -> Ledger:
+    return Ledger(config.state_dir / LEDGER)
+
+
+def make_executor(
+    config: Config,
+    ledger: Ledger,
+    watch: FlagWatch,
+    made: Mapping[str, FlagBackend],
+    publics: Collection[PublicKey],
+    emit: Callable[[Event], Awaitable[None]] | None,
+) -> Executor:
+    """The executor of a configuration: the one of a running process and a person's are the same."""
+    flags = [managed(flag) for flag in config.flags]
+    most = config.automation.most(len({flag.ref for flag in flags}))
+    return Executor(
+        flags,
+        made,
+        {key.id: key for key in publics},
+        ledger,
+        Automation(config.state_dir),
+        Limits(most, config.automation.within),
+        watch=watch,
+        emit=emit,
+        now=time.time,
+        cooldown_s=config.command.cooldown,
+    )
+
+
+class Flips:
+    """Executes commands and watches the managed flags. Raises ConfigError where keys or the ledger cannot be used.
+
+    `emit` takes an event, `result` what became of a command, where somebody is to know; no command waits for either.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        emit: Callable[[Event], Awaitable[None]],
+        result: Callable[[CommandResult], Awaitable[None]] | None = None,
+    ) -> None:
+        self._flags = [managed(flag) for flag in config.flags]
+        self._backends = make_backends(config)
+        self._published: dict[FlagRef, FlagStatus] = {}
+        self.problems: list[str] | None = None
+        """What would stop a flip by the last check; None before the first."""
+        self.halt: str | None = None
+        """Why nothing is done without a person, if so; one of `problems`."""
+        self.skew = Skew(rules_hash(config))
+        self._background = Background()
+        ledger = open_ledger(config)
+        self.ledger = identity(ledger.directory)
+        """The id of the ledger, None where the disk gives none."""
+        self._watch = watch_from(ledger)
+        publics = [load_public(path) for path in config.public_keys]
+        self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
+        self._replays = Replays()
+        self._retries = Retries(self._again)
+        self._results = Results(result)
+        self._refused = Refused()
+        self._failures = Failures()
+        self._looking = {
+            name: Looking(name, backend, refs, self._executor.look)
+            for name, backend in self._backends.items()
+            if (refs := list(dict.fromkeys(flag.ref for flag in self._flags if flag.backend == name)))
+        }
+
+    def prime(self, status: FlagStatus) -> None:
+        """Go on from the state that an earlier process published."""
+        self._watch.prime(status)
+
+    def trusts(self, raw: bytes) -> bool:
+        """Has an accepted key signed these bytes?"""
+        return self._executor.trusts(raw)
+
+    async def execute(self, raw: bytes) -> list[FlagStatus]:
+        """Carry out a command; returns the flags' states that are to be published, when the flag has its state.
+
+        Where nothing could be decided it is tried again, beside the commands that follow, until it is or has expired: a
+        backend that is away must not hold up the flags of another.
+        """
+        if self._replays.known(raw):
+            return []
+        result = self._take(await self._executor.decide(raw), raw)
+        self._replays.note(raw, result)
+        if not result.final and result.command is not None:
+            self._retries.add(result.command, raw)
+        return [] if result.status is None else self._news(result.status)
+
+    async def _again(self, command: Command, raw: bytes) -> ExecutionResult:
+        return self._take(await self._executor.again(command, raw), raw)
+
+    def refuse(self, raws: Sequence[bytes]) -> None:
+        """Refuse bytes that no accepted key has signed. All are counted, one a second is published."""
+        for raw in raws:
+            decided = self._executor.refuse(raw)
+            if decided is not None:
+                self._take(decided, raw)
+
+    def _take(self, decided: Decided, raw: bytes) -> ExecutionResult:
+        """Publish a result and its events, later."""
+        result = decided.result
+        if result.command is not None:
+            self.skew.note(result.command)
+            self._refused.note(raw, result)
+            self._failures.note(result.command.backend, result)
+        if decided.tell is not None:
+            log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
+            self.later(partial(self._results.publish, raw, result, time.time()))
+            self.later(decided.tell)
+        return result
+
+    def later(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what no command may wait for."""
+        self._background.start(work)
+
+    def recover(self) -> None:
+        """Begin to finish what an earlier process left open, beside the first commands."""
+        self.later(self._recover)
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                for command, raw in await self._executor.recover(self.later):
+                    self._retries.add(command, raw)
+                return
+            except LedgerError as error:
+                log_event(_logger, "ledger.failed", level=logging.ERROR, step="recover", error=str(error))
+            except Exception as error:
+                # What an earlier process left open may be a write that nobody knows of.
+                log_event(_logger, "recover.failed", level=logging.ERROR, error=repr(error)[:500])
+            await asyncio.sleep(RECOVER_EVERY)
+
+    async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
+        """Look at every managed flag, each backend at its own pace, and publish what changed or grew old; for ever."""
+
+        async def seen(status: FlagStatus) -> None:
+            for news in self._news(status):
+                await publish(news)
+
+        async with asyncio.TaskGroup() as group:
+            for looking in self._looking.values():
+                group.create_task(looking.run(seen))
+
+    async def tell(self) -> None:
+        """Publish events that are left to be published, and resumptions, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(each_second(self._executor.tell_pending))
+            # The audit log may take no records, and no flip waits for it.
+            group.create_task(each_second(self._tell_resumption))
+
+    async def _tell_resumption(self) -> None:
+        await self._refused.tell(self._executor.halted, self._results.publish, time.time())
+
+    async def check(self) -> list[str]:
+        """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
+        found = await asyncio.gather(self._halted(), self._disk(), *(self._check(name) for name in self._backends))
+        self.problems = [*(problem for problems in found for problem in problems), *self._failures.problems()]
+        return self.problems
+
+    async def _halted(self) -> list[str]:
+        try:
+            self.halt = await self._executor.halted()
+        except LedgerError as error:
+            return [str(error)]
+        return [] if self.halt is None else [self.halt]
+
+    async def _disk(self) -> list[str]:
+        try:
+            await self._executor.probe()
+        except LedgerError as error:
+            return [f"{error}; {LEDGER_TODO}"]
+        return []
+
+    async def _check(self, name: str) -> list[str]:
+        wanted = [(flag.ref, flag.safe) for flag in self._flags if flag.backend == name]
+        try:
+            # A backend that does not keep its own deadline must not keep the others from being heard.
+            async with asyncio.timeout(2 * _CHECK_BUDGET):
+                health = await self._backends[name].health(wanted, deadline=time.monotonic() + _CHECK_BUDGET)
+        except TimeoutError:
+            return [f"backend {name}: no answer within {2 * _CHECK_BUDGET:g} s"]
+        except BackendError as error:
+            return [f"backend {name}: {error}"]
+        except Exception as error:
+            return [f"backend {name}: an error of flipback: {shown(error)}"]
+        return [f"backend {name}: {problem}" for problem in health.problems]
+
+    def unreadable(self) -> list[str]:
+        """Managed flags that could not be read when last looked at, and why."""
+        return sorted(f"{ref.environment}/{ref.flag}: {error}" for _, ref, error in self._failing())
+
+    def unread(self) -> list[str]:
+        """The same without those whose reason is one of `problems`, which holds for all flags of the backend."""
+        known = set(self.problems or ())
+        return sorted(
+            f"{ref.environment}/{ref.flag}: {error}"
+            for name, ref, error in self._failing()
+            if f"backend {name}: {error}" not in known
+        )
+
+    def _failing(self) -> Iterator[tuple[str, FlagRef, str]]:
+        for name, looking in self._looking.items():
+            for ref, error in looking.failing.items():
+                yield name, ref, error
+
+    def _news(self, status: FlagStatus) -> list[FlagStatus]:
+        ref = FlagRef(status.flag, status.environment)
+        last = self._published.get(ref)
+        if last is not None and last.version == status.version and status.at - last.at < REPEAT_EVERY:
+            return []
+        self._published[ref] = status
+        return [status]
+
+    async def close(self) -> None:
+        self._retries.close()
+        self._background.close()
+        self._executor.close()
+        await asyncio.gather(*(backend.close() for backend in self._backends.values()))

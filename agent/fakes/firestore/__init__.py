@@ -1,0 +1,4 @@
+"""A Cloud Firestore on loopback.
+
+It may import agent.fakes.
+"""

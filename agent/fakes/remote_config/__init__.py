@@ -1,0 +1,4 @@
+"""A Firebase Remote Config on loopback.
+
+It may import agent.fakes.
+"""

@@ -1,0 +1,4 @@
+"""A Firebase Realtime Database on loopback.
+
+It may import agent.fakes.
+"""

@@ -1,0 +1,77 @@
+"""Who is missing, or does not fit: the processes of a deployment watch each other, and one announces it for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agent.heartbeats.heartbeat import AWAY_AFTER, Member, Members, Obstacle, Role, alive
+
+_ROLES: dict[str, Role] = {"executor": "executor", "monitor": "monitor", "ingest": "ingest"}
+"""A role that is missing may be a restart. What else there is does not pass by itself."""
+
+_SETTLED = 3.0
+"""Seconds for the heartbeats of a process that ends or begins."""
+
+
+class News(NamedTuple):
+    """What begins, or is over, with the reason."""
+
+    what: str
+    begun: bool
+    reason: str
+
+
+class Watchdog:
+    """Tells what is to be announced, and when. `own` is the id of this process.
+
+    The process with the first id of those alive announces, and then the end too. When it dies, the next one announces
+    what is still so once more: said twice is better than never.
+    """
+
+    def __init__(self, own: str, members: Members) -> None:
+        self._own = own
+        self._members = members
+        self._since: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._told: set[str] = set()
+
+    def look(self, obstacles: Sequence[Obstacle] | None, now: float) -> list[News]:
+        """`obstacles` are those of `agent.armed.group.of_group`, `now` is in monotonic seconds.
+
+        While they are not known nothing begins and nothing is over.
+        """
+        if obstacles is None:
+            return []
+        reasons: dict[str, list[str]] = {}
+        for obstacle in obstacles:
+            reasons.setdefault(obstacle.what, []).append(str(obstacle))
+        news = []
+        for what in [what for what in self._since if what not in reasons]:
+            del self._since[what]
+            reason = self._reasons.pop(what)
+            if what in self._told:
+                self._told.remove(what)
+                news.append(News(what, False, f"over: {reason}"))
+        for what, found in reasons.items():
+            self._since.setdefault(what, now)
+            self._reasons[what] = "; ".join(found[:3])
+            if what not in self._told and self._announces() and self._due(what, now):
+                self._told.add(what)
+                news.append(News(what, True, self._reasons[what]))
+        return news
+
+    def _announces(self) -> bool:
+        return first_of(self._members.all(), self._own) == self._own
+
+    def _due(self, what: str, now: float) -> bool:
+        lasted, role = now - self._since[what], _ROLES.get(what)
+        if role is None:
+            return lasted >= _SETTLED
+        return lasted >= AWAY_AFTER or self._members.unheard(role) >= AWAY_AFTER
+
+
+def first_of(members: Sequence[Member], own: str) -> str:
+    """Who announces: the first of the monitors and executors that are alive; `own`, where that is not seen alive."""
+    able = {member.beat.id for role in ("monitor", "executor") for member in alive(members, role)}
+    return min(able) if own in able else own

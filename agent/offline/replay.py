@@ -1,0 +1,211 @@
+"""`flipback replay`: what a configuration would have made of recorded telemetry, as lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from agent.config.model import Config
+from agent.offline.recordings import read
+from agent.offline.rehearsal import Hindrance, Rehearsal
+from detectors.conditions.spec import TriggerSpec
+from detectors.triggers.evaluation import Transition
+from streams.decoders.sources import INSTANCE
+from streams.monitor.evidence import Evidence
+from streams.monitor.shard import Second
+from streams.replay import BATCH, Replay
+from streams.settings import Format
+
+
+class Change(msgspec.Struct, tag_field="type", tag="change", frozen=True):
+    """A trigger's verdict became another. `time` is the evaluation in Unix seconds."""
+
+    time: int
+    trigger: str
+    flag: str
+    scope: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    value: float | None
+    threshold: float | None
+    samples: int
+    reason: str
+
+
+class Evaluated(msgspec.Struct, tag_field="type", tag="evaluation", frozen=True):
+    """A trigger's verdict at one evaluation."""
+
+    time: int
+    trigger: str
+    flag: str
+    scope: str
+    state: str
+    value: float | None
+    samples: int
+
+
+class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
+    """The command that would have been sent; after it the flag is safe, and nothing more is sent for it.
+
+    `shadow`: in shadow mode, so that it would only have been told, and the flag stays as it is.
+    """
+
+    time: int
+    trigger: str
+    flag: str
+    environment: str
+    target: str
+    value: float
+    threshold: float
+    samples: int
+    sources: int
+    shadow: bool = False
+
+
+class Hindered(msgspec.Struct, tag_field="type", tag="hindered", frozen=True):
+    """A trigger fired and nothing would have been commanded, for `reason`; once a firing and kind of reason."""
+
+    time: int
+    trigger: str
+    flag: str
+    environment: str
+    reason: str
+
+
+class Drifted(msgspec.Struct, tag_field="type", tag="drift", frozen=True):
+    """A service's habit changed: `residual` is the mean of the last half minute, in units of chance, `before` it."""
+
+    time: int
+    service: str
+    metric: str
+    worse: bool
+    residual: float
+    before: float
+
+
+Line = Change | Evaluated | Commanded | Hindered | Drifted
+
+
+def replay(
+    config: Config, files: Sequence[Path], format: Format, *, evaluations: bool = False, batch: int = BATCH
+) -> tuple[Replay, Iterator[Line]]:
+    """Make a replay and the lines that it yields; the replay's tally is complete when the lines are used up."""
+    specs = config.trigger_specs()
+    run = Replay(
+        [read(path, format) for path in files],
+        specs,
+        format=format,
+        max_scopes=config.max_scopes,
+        max_lateness=config.max_lateness,
+        evaluate_every=int(config.evaluate_every),
+        batch=batch,
+        names=[str(path) for path in files],
+        habits=config.habits(),
+        source=_source(config),
+    )
+    return run, lines(run, config, evaluations=evaluations)
+
+
+def _source(config: Config) -> str:
+    """What counts as one source where all topics agree on it; else an instance."""
+    rules = {telemetry.source for telemetry in config.telemetry}
+    return rules.pop() if len(rules) == 1 else INSTANCE
+
+
+def lines(run: Replay, config: Config, *, evaluations: bool) -> Iterator[Line]:
+    """Changes, then commands and why there are none, then evaluations of each second, in the order of the triggers."""
+    specs, rehearsal = config.trigger_specs(), Rehearsal(config)
+    for second in run.seconds():
+        for spec, change in second.transitions:
+            yield _change(spec, change)
+        for found in rehearsal.judge(second):
+            yield _hindered(found) if isinstance(found, Hindrance) else _command(found)
+        for habit, drift in second.drifts:
+            name = f"{habit.environment}/{habit.service}"
+            residual, before = round(drift.residual, 3), round(drift.before, 3)
+            yield Drifted(second.time, name, habit.metric, drift.worse, residual, before)
+        if evaluations:
+            yield from _evaluations(run, second, specs)
+
+
+def text(line: Line) -> str:
+    """The line for a person: time in UTC, then who, then what."""
+    clock = datetime.fromtimestamp(line.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    match line:
+        case Change():
+            shown = f"{line.from_} -> {line.to}"
+            numbers = f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples}"
+            return f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {shown}  {numbers}  {line.reason}".rstrip()
+        case Commanded():
+            does = "SHADOW would set" if line.shadow else "COMMAND set"
+            return (
+                f"{clock}  {line.flag}/{line.trigger}  {does} {line.environment}/{line.flag} to {line.target}  "
+                f"value={_number(line.value)} threshold={_number(line.threshold)} samples={line.samples} "
+                f"sources={line.sources}"
+            )
+        case Hindered():
+            return f"{clock}  {line.flag}/{line.trigger}  NO COMMAND  {line.reason}"
+        case Drifted():
+            way = "worse" if line.worse else "better"
+            return f"{clock}  {line.service}  {line.metric} drifts, {way}  {line.before:.3g} -> {line.residual:.3g}"
+        case Evaluated():
+            return (
+                f"{clock}  {line.flag}/{line.trigger}  {line.scope}  {line.state}  "
+                f"value={_number(line.value)} samples={line.samples}"
+            )
+
+
+def _change(spec: TriggerSpec, change: Transition) -> Change:
+    return Change(
+        time=change.t,
+        trigger=spec.name,
+        flag=spec.flag,
+        scope=str(spec.scope),
+        from_=change.from_.name.lower(),
+        to=change.to.name.lower(),
+        value=finite(change.value),
+        threshold=finite(change.threshold),
+        samples=change.samples,
+        reason=change.reason,
+    )
+
+
+def _command(evidence: Evidence) -> Commanded:
+    spec = evidence.spec
+    return Commanded(
+        time=evidence.t,
+        trigger=spec.name,
+        flag=spec.flag,
+        environment=spec.environment,
+        target=spec.safe_variant,
+        value=evidence.value,
+        threshold=evidence.threshold,
+        samples=evidence.samples,
+        sources=evidence.sources,
+        shadow=spec.shadow,
+    )
+
+
+def _hindered(found: Hindrance) -> Hindered:
+    spec = found.evidence.spec
+    return Hindered(
+        time=found.evidence.t, trigger=spec.name, flag=spec.flag, environment=spec.environment, reason=found.reason
+    )
+
+
+def _evaluations(run: Replay, second: Second, specs: Sequence[TriggerSpec]) -> Iterator[Evaluated]:
+    for spec, row in zip(specs, run.shard.triggers(), strict=True):
+        yield Evaluated(second.time, spec.name, spec.flag, str(spec.scope), row.state, row.value, row.samples)
+
+
+def finite(value: float) -> float | None:
+    """The value; None where there is none (not a number)."""
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

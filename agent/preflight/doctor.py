@@ -1,0 +1,300 @@
+"""`flipback doctor`: would a flip work now, and if not, what is missing.
+
+No flag is written: there are reads, dry runs, and a file that is written to the ledger's disk and removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from agent import backends
+from agent.armed.verdict import of_telemetry, shadow_obstacle
+from agent.armed.view import wanted as rules_of
+from agent.backends.contract import FlagBackend, FlagRef, Health
+from agent.commands.keys import load_private, load_public
+from agent.config.kafka import connection
+from agent.config.model import Config, Flag
+from agent.config.variants import unknown_variants
+from agent.deployment.outside import look
+from agent.errors import BackendError, ConfigError, LedgerError
+from agent.executor.service import LEDGER
+from agent.executor.unforeseen import foreseen
+from agent.heartbeats.heartbeat import Member, Obstacle, alive
+from agent.ledger.automation import FILE_NAME, Automation, words
+from agent.ledger.identity import separate_ledgers
+from agent.ledger.probe import TODO, probe_state
+from agent.telemetry.look import Look, look_at_telemetry
+from agent.telemetry.topics import lacking, there, wanted
+from agent.views.status import read_status
+from streams.condition import shortened
+from streams.errors import StreamsError
+from streams.kafka.topics import describe
+
+BUDGET_S = 5.0
+"""Seconds for one backend: what a flip has."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. `what` names it, `detail` says what was found, or what to do where it is no good.
+
+    `took_ms` is how long the answer took, None where nothing was asked. `local` findings are of this machine and its
+    flag systems, the others of the brokers, of the processes that run, and of the mode.
+    """
+
+    what: str
+    ok: bool
+    detail: str
+    took_ms: float | None = None
+    local: bool = True
+
+
+@dataclass(slots=True)
+class _Known:
+    """What has been found so far, so that each cause is said once. `halt` and `shadow` are obstacles by their `what`;
+    `local` are the words for what is wrong on this machine, `topics` those whose samples are bad; `safe` flags give the
+    safe variant.
+    """
+
+    whats: set[str] = field(default_factory=set)
+    local: set[str] = field(default_factory=set)
+    topics: set[str] = field(default_factory=set)
+    safe: set[FlagRef] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    problems: tuple[str, ...]
+    doubts: tuple[str, ...]
+    took_ms: float
+
+
+async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
+    """Look at keys, flags, brokers and the processes that run, each as it is found. What only brokers can tell is left
+    out where `kafka` is False.
+    """
+    known = _Known()
+    state = _state(config)
+    halts = list(_automation(config)) if state.ok else []
+    known.whats |= {finding.what for finding in halts}
+    known.local |= {finding.detail for finding in [state, *halts] if not finding.ok}
+    for finding in [*_keys(config), state, *halts]:
+        yield finding
+    for name, settings in config.backends.items():
+        flags = [flag for flag in config.flags if flag.backend == name]
+        try:
+            backend = backends.make(settings)
+        except ConfigError as error:
+            yield Finding(what=f"backend {name}", ok=False, detail=str(error))
+            continue
+        try:
+            async for finding in _backend(name, backend, flags, known):
+                yield finding
+        finally:
+            await backend.close()
+    shadow = shadow_obstacle(rules_of(config))
+    if shadow is not None:
+        known.whats.add(shadow.what)
+        yield _finding(shadow)
+    if kafka:
+        brokers = await _brokers(config)
+        yield brokers
+        if brokers.ok:
+            looks = [finding async for finding in _telemetry(config, known)]
+            async for finding in _deployment(config, known):
+                yield finding
+            for finding in looks:
+                yield finding
+
+
+async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _Known) -> AsyncIterator[Finding]:
+    """A read of each flag, then a dry run of all flips. What keeps several flags from being read is one finding."""
+    distinct = list({FlagRef(flag.flag, flag.environment): flag.safe for flag in flags}.items())
+    unread: dict[str, list[str]] = {}
+    for ref, safe in distinct:
+        what, start = f"{name}: {ref.environment}/{ref.flag}", time.monotonic()
+        try:
+            with foreseen(name):
+                state = await backend.read(ref, deadline=start + BUDGET_S)
+        except BackendError as error:
+            unread.setdefault(str(error), []).append(f"{ref.environment}/{ref.flag}")
+            continue
+        if state.variant == safe:
+            known.safe.add(ref)
+        given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
+        if state.percent is not None:
+            given = f"a variant at {state.percent:g} %"
+        yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
+        for slip in unknown_variants([one for one in flags if (one.flag, one.environment) == ref], state.raw):
+            yield Finding(what=what, ok=False, detail=slip)
+    for problem, names in unread.items():
+        yield Finding(what=f"{name}: {shortened(names)}", ok=False, detail=problem)
+    found = await _dry_run(name, backend, distinct)
+    known.local |= {*unread, *found.problems}
+    for problem in found.problems:
+        if problem not in unread:
+            yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
+    for doubt in found.doubts:
+        yield Finding(what=f"{name}: to be looked at", ok=True, detail=doubt)
+    if not found.problems and not unread:
+        flips = "1 flip" if len(distinct) == 1 else f"{len(distinct)} flips"
+        yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
+
+
+async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
+    start = time.monotonic()
+    try:
+        with foreseen(name):
+            health = await backend.health(flags, deadline=start + BUDGET_S)
+    except BackendError as error:
+        health = Health((str(error),))
+    return _Answer(health.problems, health.doubts, _since(start))
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    """The keys of commands. Where none are named and none are there, a process with all roles makes them itself."""
+    if config.keys.signing_key is None and config.keys.public_keys is None and not config.signing_key.exists():
+        yield Finding(what="keys", ok=True, detail="none yet; a process that has all roles makes its own")
+        return
+    if config.signing_key.exists():
+        try:
+            private = load_private(config.signing_key)
+            yield Finding(what="signing key", ok=True, detail=f"{private.id} in {config.signing_key}")
+        except ConfigError as error:
+            yield Finding(what="signing key", ok=False, detail=str(error))
+    else:
+        yield Finding(what="signing key", ok=True, detail="not here; only a monitor needs it")
+    for path in config.public_keys:
+        try:
+            yield Finding(what="public key", ok=True, detail=f"{load_public(path).id} in {path}")
+        except ConfigError as error:
+            yield Finding(what="public key", ok=False, detail=str(error))
+
+
+def _state(config: Config) -> Finding:
+    """Could the executor keep its ledger? It flips nothing that it cannot write down."""
+    state_dir = config.state_dir
+    directories = [state_dir, state_dir / LEDGER]
+    problem = next((found for path in directories if (found := _directory(path)) is not None), None)
+    if problem is None:
+        files = [state_dir / FILE_NAME, state_dir / f".{FILE_NAME}.lock", *(state_dir / LEDGER).glob("*.jsonl")]
+        bad = next((path for path in files if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK)), None)
+        problem = _probed(state_dir) if bad is None else f"{bad} cannot be read and written by this user"
+    if problem is not None:
+        return Finding(what="state_dir", ok=False, detail=f"{problem}; {TODO}")
+    known = "can be used" if state_dir.is_dir() else "is not there yet and can be made"
+    return Finding(what="state_dir", ok=True, detail=f"{state_dir} {known}")
+
+
+def _probed(state_dir: Path) -> str | None:
+    """Why the disk would not take an entry: rights do not tell of a full disk, or of one without hard links."""
+    try:
+        probe_state(state_dir / LEDGER)
+    except LedgerError as error:
+        return str(error)
+    return None
+
+
+def _directory(path: Path) -> str | None:
+    """Why a directory cannot be used, or made where it is not there; nothing is written to find out."""
+    # What is not there is made in the nearest directory above it that is.
+    there = next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))
+    if not there.is_dir():
+        return f"{there} is no directory"
+    rights = os.R_OK | os.W_OK | os.X_OK if there == path else os.W_OK | os.X_OK
+    if os.access(there, rights):
+        return None
+    return f"{path} cannot be {'read and written' if there == path else f'made in {there}'} by this user"
+
+
+def _automation(config: Config) -> Iterator[Finding]:
+    """The halt that is in force, if one is: a person's rollback would work, and no other."""
+    if not config.state_dir.exists():
+        return
+    try:
+        halt = Automation(config.state_dir).halted()
+    except LedgerError as error:
+        yield Finding(what="automation", ok=False, detail=str(error))
+        return
+    if halt is not None:
+        yield Finding(what="automation", ok=False, detail=words(halt))
+
+
+async def _brokers(config: Config) -> Finding:
+    start = time.monotonic()
+    names = [spec.name for spec in wanted(config)]
+    try:
+        async with asyncio.timeout(2 * BUDGET_S):
+            client = connection(config).client
+            await there(config, client)
+            if lacks := await lacking(config, client):
+                return Finding(what="kafka", ok=False, detail="; ".join(lacks), took_ms=_since(start), local=False)
+            if config.kafka.create_topics:
+                # flipback's own that are missing are made at the start.
+                return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start), local=False)
+            await describe(names, client)
+    except (ConfigError, StreamsError) as error:
+        return Finding(what="kafka", ok=False, detail=str(error), took_ms=_since(start), local=False)
+    except TimeoutError:
+        detail = f"no answer from {', '.join(config.kafka.brokers)} in {2 * BUDGET_S:.0f} s"
+        return Finding(what="kafka", ok=False, detail=detail, took_ms=_since(start), local=False)
+    answer = f"answers, {len(names)} topics are there"
+    return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
+
+
+async def _telemetry(config: Config, known: _Known) -> AsyncIterator[Finding]:
+    """What the newest samples hold of what triggers judge."""
+    start = time.monotonic()
+    try:
+        looks = await look_at_telemetry(config, known.safe)
+    except StreamsError as error:
+        looks = [Look("telemetry", False, str(error))]
+    for one in looks:
+        if not one.ok and one.topic is not None:
+            known.topics.add(one.topic)
+        yield Finding(what=one.what, ok=one.ok, detail=one.detail, took_ms=_since(start), local=False)
+
+
+async def _deployment(config: Config, known: _Known) -> AsyncIterator[Finding]:
+    """What the running processes say, which is what `flipback status` goes by, but for what is `known`."""
+    start = time.monotonic()
+    try:
+        arming, members = await look(config, await read_status(config))
+    except StreamsError as error:
+        yield Finding(what="processes", ok=False, detail=str(error), took_ms=_since(start), local=False)
+        return
+    living = alive(members)
+    if living:
+        names = [f"{one.beat.name}, last heard {one.age:.0f} s ago" if one.quiet else one.beat.name for one in living]
+        yield Finding(
+            what="processes", ok=True, detail=f"alive: {shortened(names)}", took_ms=_since(start), local=False
+        )
+    separate = separate_ledgers(members)
+    if separate is not None:
+        yield Finding(what="executors: to be looked at", ok=True, detail=separate, local=False)
+    samples = {one.bounded() for one in of_telemetry(rules_of(config), living) if one.what in known.topics}
+    for obstacle in arming.obstacles:
+        if obstacle.what not in known.whats and obstacle not in samples and not _same_here(obstacle, living, known):
+            yield _finding(obstacle)
+
+
+def _same_here(obstacle: Obstacle, living: Collection[Member], known: _Known) -> bool:
+    """Does a process of this machine say what was found here? Another machine has disks and rights of its own."""
+    here = [one.beat.name for one in living if one.beat.host == socket.gethostname()]
+    return any(f"({name})" in obstacle.why for name in here) and any(words in obstacle.why for words in known.local)
+
+
+def _finding(obstacle: Obstacle) -> Finding:
+    detail = f"{obstacle.why}; {obstacle.do}" if obstacle.do else obstacle.why
+    return Finding(what=obstacle.what, ok=False, detail=detail, local=False)
+
+
+def _since(start: float) -> float:
+    return round(1000 * (time.monotonic() - start), 1)

@@ -1,0 +1,79 @@
+"""What commands may do: the managed flags, towards their safe state, while the command is fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.backends.contract import FlagRef
+from agent.commands.command import Command, Reason, Rejection
+
+CLOCK_SKEW_S = 5.0
+"""How far ahead of the executor's clock a command may be issued: two machines' clocks are never quite the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedFlag:
+    """A flag that commands may make safe: where it is, which variant that is, and which flags of the same environment
+    are made safe together with it.
+    """
+
+    flag: str
+    environment: str
+    service: str
+    backend: str
+    safe: str
+    together: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> FlagRef:
+        return FlagRef(self.flag, self.environment)
+
+
+class AllowList:
+    """The managed flags. One may be watched in several services."""
+
+    def __init__(self, flags: Iterable[ManagedFlag]) -> None:
+        self._flags: dict[FlagRef, list[ManagedFlag]] = {}
+        for flag in flags:
+            self._flags.setdefault(flag.ref, []).append(flag)
+
+    def __getitem__(self, ref: FlagRef) -> ManagedFlag:
+        """Raises KeyError for a flag that is not managed."""
+        return self._flags[ref][0]
+
+    def group(self, command: Command) -> list[FlagRef]:
+        """The flags of the command's incident: the one whose trigger fired, then those that go with it.
+
+        What a person orders is one flag by one.
+        """
+        origin = FlagRef(command.origin.flag, command.environment)
+        if command.by_hand:
+            return [origin]
+        together = self._flags[origin][0].together if origin in self._flags else ()
+        return [origin, *(FlagRef(name, command.environment) for name in together)]
+
+    def refusal(self, command: Command) -> Rejection | None:
+        """Why the command is not allowed, at any time."""
+        managed = self._flags.get(FlagRef(command.flag, command.environment))
+        if managed is None:
+            return Rejection(Reason.UNKNOWN_FLAG, "the flag is not managed in this environment")
+        if command.service not in {flag.service for flag in managed}:
+            return Rejection(Reason.WRONG_SERVICE, f"the flag is not managed for service {command.service!r}")
+        if command.backend != managed[0].backend:
+            return Rejection(Reason.WRONG_BACKEND, f"the flag is kept in {managed[0].backend!r}")
+        if command.target != managed[0].safe:
+            return Rejection(Reason.WRONG_STATE, f"the flag's safe state is {managed[0].safe!r}")
+        if FlagRef(command.flag, command.environment) not in self.group(command):
+            return Rejection(Reason.WRONG_GROUP, f"the flag is not made safe together with {command.origin.flag!r}")
+        return None
+
+
+def stale(command: Command, now: float) -> Rejection | None:
+    """Why the command is not valid at `now`, in Unix seconds."""
+    if command.issued_at > now + CLOCK_SKEW_S:
+        ahead = f"issued {command.issued_at - now:.1f} s ahead of this clock, {CLOCK_SKEW_S:.0f} s are allowed"
+        return Rejection(Reason.FROM_THE_FUTURE, ahead)
+    if now >= command.expires_at:
+        return Rejection(Reason.EXPIRED, f"expired {now - command.expires_at:.1f} s ago")
+    return None

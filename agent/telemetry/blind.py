@@ -1,0 +1,102 @@
+"""Triggers of flags in use that judge nothing for a lasting reason, however well others of their flag see it.
+
+Samples that tell no outcome leave a latency trigger at work while all that judge errors are blind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from agent.armed.view import FlagKey
+from agent.heartbeats.heartbeat import Obstacle
+from detectors.cells import REQUESTS, Scope
+from detectors.conditions.spec import TriggerSpec
+from detectors.missing.doubts import Doubt, clock
+from detectors.state import BEFORE
+from detectors.triggers.state_machine import State
+from streams.condition import shortened
+from streams.monitor.shard import Shard
+
+BLIND_AFTER: Final = 30
+"""Seconds of event time that a trigger may be unknown without a sample, as after a start."""
+TRAFFIC: Final = 30
+"""Requests of a service in the display window below which it is at rest, and none of a variant means little."""
+
+_FLAGS: Final = 5
+"""Flags that have an obstacle of their own; a heartbeat has room for 20 obstacles of all kinds."""
+_REASONS: Final = 2
+_MOST: Final = 1_000
+"""Triggers of a shard that are looked at each second: where telemetry fails as a whole it may be all of 40,000."""
+_DO: Final = "mend what the services send, or take the trigger out; `flipback doctor` reads the samples"
+
+
+class Blind(NamedTuple):
+    """A trigger that judges nothing since the second `since`, and why."""
+
+    spec: TriggerSpec
+    since: int
+    reason: str
+
+
+def blind(shard: Shard) -> Iterator[Blind]:
+    """The rollback triggers of flags in use that are unknown for want of usable samples for `BLIND_AFTER`, while their
+    service has requests; and those of which an inability stands. Few samples, as at night, are none of the first.
+    """
+    result, standing = shard.verdicts, shard.standing
+    if result is None:
+        return
+    stands = (result.state == State.UNKNOWN) & (standing.since != BEFORE)
+    own, control = result.own, result.control
+    missing = (own.doubt == Doubt.MISSING) | (control.doubt == Doubt.MISSING)
+    empty = (own.samples == 0) & ((own.doubt == Doubt.FEW_SAMPLES) | (own.doubt == Doubt.NO_VALUE))
+    lasting = result.t - standing.since >= BLIND_AFTER
+    for i in np.flatnonzero(stands & (standing.told | (lasting & (missing | empty))))[:_MOST].tolist():
+        spec = result.specs[i]
+        if spec.action != "rollback" or spec.shadow:
+            continue
+        if standing.told[i] or missing[i] or _gone(shard, spec, result.t, requests=int(own.requests[i])):
+            yield Blind(spec, int(standing.since[i]), result.reason(i))
+
+
+def unjudged(found: Iterable[Blind], silent: Collection[tuple[str, str, str]]) -> Iterator[Obstacle]:
+    """An obstacle for each flag, and one for all beyond the first five. Left out are `silent`, each an environment, a
+    flag and a service.
+    """
+    flags: dict[FlagKey, list[Blind]] = {}
+    for one in found:
+        if (one.spec.environment, one.spec.flag, one.spec.service) not in silent:
+            flags.setdefault((one.spec.environment, one.spec.flag), []).append(one)
+    named = sorted(flags.items())
+    for flag, blinds in named[:_FLAGS]:
+        reasons = list(dict.fromkeys(one.reason for one in blinds))
+        more = f"; and {len(reasons) - _REASONS} more reasons" if len(reasons) > _REASONS else ""
+        yield _obstacle(
+            f"{'/'.join(flag)} is not judged by {shortened([one.spec.name for one in blinds])} since "
+            f"{clock(min(one.since for one in blinds))} UTC: {'; '.join(reasons[:_REASONS])}{more}"
+        )
+    if rest := named[_FLAGS:]:
+        yield _obstacle(
+            f"{len(rest)} more flags are not judged by some of their triggers: "
+            f"{shortened(['/'.join(flag) for flag, _ in rest])}"
+        )
+
+
+def _obstacle(why: str) -> Obstacle:
+    # An update does not wait for it: an instance that is not ready mends no samples.
+    return Obstacle(what="telemetry", why=why, do=_DO, waits=True).bounded()
+
+
+def _gone(shard: Shard, spec: TriggerSpec, t: int, *, requests: int) -> bool:
+    """Does the service have requests, and none of them what the trigger judges?
+
+    `requests` are those in the trigger's window, of which none has its field.
+    """
+    store = shard.store
+    row = store.row(Scope(spec.environment, spec.service), store.display)
+    if row < 0 or store.window(store.display).sums[REQUESTS][row] < TRAFFIC:
+        return False
+    newest = store.newest(spec.scope)
+    return requests > 0 or newest is None or t - newest >= BLIND_AFTER

@@ -1,0 +1,145 @@
+"""What the newest telemetry holds of what a configuration watches: read from the topics, without a running process."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from agent.backends.contract import FlagRef
+from agent.config.kafka import connection
+from agent.config.model import Config
+from agent.telemetry.recorded import Counts, lost, unmatched
+from agent.telemetry.unflagged import unflagged_in
+from agent.telemetry.unread_fields import unread_fields
+from detectors.cells import CACHE_LOOKUPS, LATENCY_COUNT, REQUESTS, Scope
+from detectors.conditions.spec import LATENCIES, TriggerSpec
+from detectors.missing.share import MOST_MISSING
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner
+from streams.ingest.reducer import Reducer
+from streams.kafka.reader import Tail, tails
+from streams.kafka.topics import describe
+from streams.monitor.watch_list import watch_list
+from streams.replay import Tally
+from streams.slices import Slice, Source
+
+NEWEST = 1000
+"""Records of a topic that are looked at."""
+
+_EVERY = "every service, flag and variant of a trigger"
+
+
+class Look(NamedTuple):
+    """What was found of a topic, or of all of them together; `ok` where nothing keeps triggers from judging."""
+
+    what: str
+    ok: bool
+    detail: str
+    topic: str | None = None
+
+
+async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[Look]:
+    """Read the newest records of every telemetry topic. Raises StreamsError where the brokers or a topic are away.
+
+    `safe` are the flags that give the safe variant now.
+    """
+    client = connection(config).client
+    partitions = await describe([one.topic for one in config.telemetry], client)
+    sources = [Source(topic, p) for topic, number in partitions.items() for p in range(number)]
+    least = min(partitions.values())
+    found = await tails(sources, client, max(1, math.ceil(NEWEST / least)))
+    return list(judge(config, found, time.time(), safe))
+
+
+def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collection[FlagRef] = ()) -> Iterator[Look]:
+    """Say what the tails of the telemetry's partitions hold; `now` in Unix seconds.
+
+    A flag that is safe gives no other variant: that samples lack it is shown, and stops nothing.
+    """
+    specs = config.trigger_specs()
+    interner = Interner(watch_list(specs, config.habits()), config.max_scopes)
+    decoder = Decoder({one.topic: one.format for one in config.telemetry}, interner)
+    whole = Tally()
+    for one in config.telemetry:
+        own = {source: tail for source, tail in found.items() if source.topic == one.topic}
+        tally, newest = Tally(), -math.inf
+        for source, tail in own.items():
+            if tail.records:
+                newest = max(newest, tail.records[-1].timestamp / 1000)
+                _count(source, tail, decoder, Reducer(source, interner, math.inf), tally)
+        yield _of_topic(one.topic, tally, newest, now, config, ever=any(tail.ever for tail in own.values()))
+        for scope, row in tally.counts.items():
+            whole.counts[scope] = whole.counts.get(scope, 0) + row
+        whole.unread.update(tally.unread)
+    if not whole.counts:
+        return
+    names = list(unmatched(specs, whole.counts, safe))
+    for name in unmatched(specs, whole.counts):
+        if name not in names:
+            yield Look("samples", True, f"{name} (the flag is safe now)")
+    problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
+    problems += unread_fields(specs, whole.counts, whole.unread)
+    # Part of the traffic may never ask for the flag: it is shown, and stops nothing.
+    for note in unflagged_in(specs, whole.counts, whole.unread):
+        yield Look("samples", True, note)
+    for problem in problems:
+        yield Look("samples", False, problem)
+    if not problems:
+        whose = "every service of a trigger, and every variant of a flag in use," if safe else _EVERY
+        yield Look("samples", True, f"{whose} is in the newest {NEWEST:,} records")
+
+
+def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally: Tally) -> None:
+    """Count the records of a partition as an ingest would that was never late."""
+    records = tail.records
+    headers = {i: dict(record.headers).get("content-type") for i, record in enumerate(records) if record.headers}
+    batch = decoder.decode(
+        Slice(
+            source,
+            [record.value for record in records],
+            [record.offset for record in records],
+            [record.timestamp for record in records],
+            {i: value for i, value in headers.items() if value is not None},
+        )
+    )
+    tally.records += len(records)
+    for reject in batch.rejects + reducer.add(batch, time.time()):
+        tally.rejected[reject.kind] += reject.rows
+        if len(tally.reasons) < 1:
+            tally.reasons.append(f"record {source.partition}/{reject.offset}: {reject.reason}")
+    tally.add(reducer.close(math.inf))
+
+
+def _of_topic(topic: str, tally: Tally, newest: float, now: float, config: Config, *, ever: bool) -> Look:
+    """Is something written to the topic, lately, and can it be read?"""
+    what = f"telemetry {topic}"
+    if not tally.records:
+        return Look(what, False, "no record is left of it" if ever else "nobody has ever written to it", topic)
+    age = max(0.0, now - newest)
+    if age > float(config.unknown_alert):
+        since = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Look(what, False, f"none since {since}", topic)
+    requests = sum(int(row[REQUESTS]) for scope, row in tally.counts.items() if not scope.flag)
+    rejected = tally.rejected.total()
+    share = 100 * rejected / max(requests + rejected, 1)
+    detail = f"{requests:,} requests in the newest {tally.records:,} records, the newest {age:.0f} s old"
+    if rejected:
+        detail += f"; {rejected:,} samples rejected ({share:.3g} %), {tally.reasons[0]}"
+    return Look(what, share <= MOST_MISSING, detail, topic)
+
+
+def _without_field(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:
+    """A sentence for each field that a trigger needs and no sample of its service has."""
+    for spec in specs:
+        row = counts.get(Scope(spec.environment, spec.service))
+        if row is None or not row[REQUESTS]:
+            continue
+        metric = spec.condition.metric
+        needed = "latency_ms" if metric in LATENCIES and not row[LATENCY_COUNT] else ""
+        needed = "cache" if metric == "cache_hit_rate" and not row[CACHE_LOOKUPS] else needed
+        if needed:
+            service = f"{spec.environment}/{spec.service}"
+            yield f"no sample of {service} has `{needed}`, by which trigger {spec.name!r} judges"

@@ -1,0 +1,155 @@
+"""`flipback status`: what the topics say of flags, incidents and the health of the verdicts."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.config.kafka import connection
+from agent.config.model import Config
+from agent.errors import MalformedEvent
+from agent.events.cloudevents import Event, from_kafka
+from agent.heartbeats.heartbeat import Member, members_of
+from agent.state.by_hand import ByHand, by_hand
+from agent.state.flags import FlagStatus
+from agent.state.incidents import Aftermath, CommandResult, Incident, Known
+from streams.condition import shortened
+from streams.kafka.reader import read_all_to_end
+from streams.kafka.topics import Topics, describe
+from streams.monitor.health import Health, TriggerHealth, WithoutFlag
+from streams.monitor.health import decoder as health_decoder
+from streams.unreadable import UNREADABLE
+
+RECENT = 10.0
+"""Seconds of health records that are read; a partition that is evaluated writes one a second."""
+
+STALE_AFTER = 5.0
+
+ORDERS_WITHIN = 7 * 86_400.0
+"""Seconds of the audit log in which orders of people are looked for."""
+
+
+@dataclass(slots=True)
+class Status:
+    """`shards` has the newest health record of each partials partition; `aftermaths` are by incident and service,
+    `results` by incident; `orders` of people are the newest first.
+    """
+
+    flags: list[FlagStatus]
+    incidents: list[Incident]
+    aftermaths: list[Aftermath] = field(default_factory=list)
+    results: dict[str, CommandResult] = field(default_factory=dict)
+    orders: list[ByHand] = field(default_factory=list)
+    shards: dict[int, Health] = field(default_factory=dict)
+    partitions: int = 0
+    members: list[Member] | None = None
+    topics: Mapping[str, int] = field(default_factory=dict)
+    at: float = 0.0
+
+    def after(self, incident: Incident) -> list[Aftermath]:
+        """What was said after the incident's flip, the incident's own service first."""
+        found = [said for said in self.aftermaths if said.incident == incident.id]
+        return sorted(found, key=lambda said: (said.service != incident.service, said.service))
+
+    @property
+    def triggers(self) -> list[TriggerHealth]:
+        return sorted(
+            (trigger for shard in self.shards.values() for trigger in shard.triggers),
+            key=lambda trigger: (trigger.flag, trigger.trigger),
+        )
+
+    @property
+    def without_flag(self) -> list[WithoutFlag]:
+        """The flags that a notable part of the requests does not carry; those whose requests fail first."""
+        found = (one for shard in self.shards.values() for one in shard.without_flag)
+        return sorted(found, key=lambda one: (not one.failing, -one.share, one.service, one.flag))
+
+    @property
+    def unjudged(self) -> list[int]:
+        """The partitions of which no monitor has lately published verdicts."""
+        return [p for p in range(self.partitions) if p not in self.shards]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why verdicts are not live, one line a reason; empty when all are."""
+        found = dict.fromkeys(self.unjudged, f"no monitor has published verdicts for {RECENT:.0f} s")
+        for partition, shard in sorted(self.shards.items()):
+            if shard.status != "live":
+                found[partition] = shard.detail or shard.status
+            elif self.at - shard.at > STALE_AFTER:
+                found[partition] = f"the last verdict is {self.at - shard.at:.0f} s old"
+        return by_reason(found)
+
+    @property
+    def evidence_until(self) -> int | None:
+        """Event time, in Unix seconds, up to which everything has been judged; None where some partition has not."""
+        if self.unjudged or not self.shards:
+            return None
+        return min(shard.time for shard in self.shards.values())
+
+
+def by_reason(found: Mapping[int, str]) -> list[str]:
+    """One line for all partitions of `flipback.partials` that have the same reason, but for its numbers."""
+    alike: dict[str, list[int]] = {}
+    for partition, reason in sorted(found.items()):
+        alike.setdefault(re.sub(r"\d+", "", reason), []).append(partition)
+    return [
+        f"{shortened([f'partials/{p}' for p in partitions])}: {found[partitions[0]]}" for partitions in alike.values()
+    ]
+
+
+async def read_status(config: Config) -> Status:
+    """Read the newest state from the topics; TopicError where they are not there."""
+    topics, client = Topics(config.kafka.prefix), connection(config).client
+    known = Known()
+    now = time.time()
+    since = {
+        topics.incidents: None,
+        topics.flags: None,
+        topics.health: now - RECENT,
+        topics.events: now - ORDERS_WITHIN,
+    }
+    looked_at = [topics.heartbeats, topics.partials, *(telemetry.topic for telemetry in config.telemetry)]
+    partitions = await describe(since, client, optional=looked_at)
+    if topics.heartbeats in partitions:
+        since[topics.heartbeats] = None
+    found = await read_all_to_end(since, client)
+    incidents, flags, health, audit = (found[topic] for topic in list(since)[:4])
+    for record in incidents:
+        known.incident(record.value)
+    for record in flags:
+        known.flag(record.value)
+    return Status(
+        flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
+        incidents=sorted(known.incidents.values(), key=_begun, reverse=True),
+        aftermaths=list(known.aftermaths.values()),
+        results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
+        orders=by_hand(_events(audit)),
+        shards={frame.partition: frame for frame in frames(record.value for record in health)},
+        partitions=partitions[topics.health],
+        members=members_of(found[topics.heartbeats]) if topics.heartbeats in found else None,
+        topics=partitions,
+        at=time.time(),
+    )
+
+
+def _begun(incident: Incident) -> float:
+    """When its first command was acknowledged; of earlier versions of flipback the newest is all that is known."""
+    return incident.begun_at or incident.commanded_at
+
+
+def frames(values: Iterable[bytes | None]) -> Iterator[Health]:
+    """What can be read of the health topic: of a partition without any nobody is known to judge it."""
+    for value in values:
+        with suppress(*UNREADABLE):
+            yield health_decoder.decode(value or b"")
+
+
+def _events(records: Iterable[Any]) -> Iterator[Event]:
+    for record in records:
+        with suppress(MalformedEvent):
+            yield from_kafka(record.value, record.headers)

@@ -1,0 +1,4 @@
+"""Health over HTTP.
+
+It may import agent.armed and lower.
+"""

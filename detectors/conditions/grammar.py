@@ -1,0 +1,337 @@
+"""The words of a condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, `METRIC@variant OP control`,
+`absence@variant`.
+
+`parse` reads them and points at the first wrong word, `format_condition` writes them; each undoes the other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import NoReturn, cast, get_args
+
+from detectors.conditions.spec import (
+    LATENCIES,
+    LONGEST,
+    PROOF_WINDOW,
+    RATIOS,
+    WORSE,
+    Condition,
+    Metric,
+    Op,
+    Reference,
+    percent,
+)
+from detectors.errors import GrammarError
+
+METRICS: tuple[str, ...] = (
+    *(m for m in get_args(Metric) if m not in ("latency_quantile", "measure")),
+    "latency_p50",
+    "latency_p90",
+    "latency_p95",
+    "latency_p99",
+    "latency_p99.9",
+)
+"""Names a condition may start with, besides any other `latency_pNN` and `measure.NAME`."""
+
+SHORTEST_WINDOW, LONGEST_DEFAULT_WINDOW = 10, 60
+
+_WORD = re.compile(r"[<>=!≤≥]+|[^\s<>=!≤≥]+")
+# Bounded, so that no number is read as infinite and no duration leaves the 28 digits of decimal arithmetic.
+_NUMBER = r"(?:\d{1,15}(?:\.\d{0,30})?|\.\d{1,30})"
+_VALUE = re.compile(rf"(-?{_NUMBER})(\D.*)?", re.ASCII)
+_SPAN = re.compile(rf"(?:{_NUMBER}(?:ms|d|h|m|s))+", re.ASCII)
+_SPAN_PART = re.compile(rf"({_NUMBER})(ms|d|h|m|s)", re.ASCII)
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_NAME = re.compile(r"[^\s<>=!≤≥@]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    start: int
+
+
+@dataclass(slots=True)
+class _Reader:
+    """The words of one condition and how far they have been read."""
+
+    text: str
+    words: list[_Word] = field(init=False)
+    at: int = 0
+
+    def __post_init__(self) -> None:
+        self.words = [_Word(m.group(), m.start()) for m in _WORD.finditer(self.text)]
+
+    def peek(self) -> str | None:
+        return self.words[self.at].text if self.at < len(self.words) else None
+
+    def take(self, expected: str) -> _Word:
+        if self.at == len(self.words):
+            message = f"expected {expected}, but the condition ends here"
+            raise GrammarError(message, self.text, len(self.text.rstrip()))
+        self.at += 1
+        return self.words[self.at - 1]
+
+    def fail(self, message: str, word: _Word, skip: int = 0) -> NoReturn:
+        """Point at the word, less its first `skip` characters."""
+        raise GrammarError(message, self.text, word.start + skip, max(1, len(word.text) - skip))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    metric: Metric
+    quantile: float | None = None
+    measure: str | None = None
+
+
+def parse(text: str) -> Condition:
+    """Read a condition. Raises GrammarError at the first word that does not fit, saying what was expected there."""
+    reader = _Reader(text)
+    subject, variant = _subject(reader)
+    if subject.metric == "absence":
+        return _absence(reader, variant)
+    op = _op(reader)
+    if reader.peek() == "control":
+        return _proof(reader, subject, variant, op)
+    value, relative = _value(reader, subject.metric, op)
+    over, hold = _spans(reader)
+    return Condition(
+        metric=subject.metric,
+        op=op,
+        value=value,
+        over=over,
+        hold=hold,
+        quantile=subject.quantile,
+        measure=subject.measure,
+        variant=variant,
+        relative=relative,
+    )
+
+
+def format_condition(condition: Condition) -> str:
+    """Write a condition in full, its window always named. Equal conditions are written alike."""
+    words = [condition.label + (f"@{condition.variant}" if condition.variant is not None else ""), condition.op]
+    if condition.sequential:
+        return " ".join([*words, "control"] if condition.proof else words[:1])
+    value = condition.value
+    if condition.relative is not None:
+        words += [f"{_plain(value)}x", condition.relative]
+    elif condition.metric in RATIOS:
+        words.append(f"{percent(value)}%")
+    elif condition.metric in LATENCIES:
+        words.append(f"{_plain(value / 1000)}s" if value and value % 1000 == 0 else f"{_plain(value)}ms")
+    else:
+        words.append(_plain(value) + ("/s" if condition.metric == "throughput" else ""))
+    words += ["over", format_seconds(condition.over)]
+    if condition.hold:
+        words += ["for", format_seconds(condition.hold)]
+    return " ".join(words)
+
+
+def parse_span(text: str) -> Decimal | None:
+    """Milliseconds of a duration such as `800ms`, `30s`, `1.5m` or `1m30s`, exactly; None when it is none."""
+    if not _SPAN.fullmatch(text):
+        return None
+    return sum((Decimal(n) * _MILLISECONDS[unit] for n, unit in _SPAN_PART.findall(text)), Decimal(0))
+
+
+def format_seconds(seconds: int) -> str:
+    """Whole seconds as `30d`, `1h`, `1m30s`, `45s`."""
+    parts = [
+        (seconds // 86_400, "d"),
+        (seconds % 86_400 // 3600, "h"),
+        (seconds % 3600 // 60, "m"),
+        (seconds % 60, "s"),
+    ]
+    return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
+
+
+def default_over(hold: int) -> int:
+    """Seconds of the window of a condition that names none: half of its hold, 10 s at least and 60 s at most."""
+    return min(max(hold // 2, SHORTEST_WINDOW), LONGEST_DEFAULT_WINDOW)
+
+
+def _plain(number: float) -> str:
+    text = format(Decimal(repr(number)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _close(word: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _subject(reader: _Reader) -> tuple[_Subject, str | None]:
+    word = reader.take("a metric, such as error_rate")
+    name, at, variant = word.text.partition("@")
+    metric = _Word(name, word.start)
+    if not name:
+        reader.fail("expected a metric before the variant, such as error_rate@on", word)
+    subject = _metric(reader, metric)
+    if at and not _NAME.fullmatch(variant):
+        reader.fail("expected the name of one variant after @, such as error_rate@on", word, len(name))
+    return subject, variant if at else None
+
+
+def _metric(reader: _Reader, word: _Word) -> _Subject:
+    name = word.text
+    if name in METRICS and not name.startswith("latency_p"):
+        return _Subject(cast("Metric", name))
+    if name.startswith("measure"):
+        if not name.startswith("measure.") or name == "measure.":
+            reader.fail("expected the name of a measure, such as measure.recommendation_quality", word)
+        return _Subject("measure", measure=name.removeprefix("measure."))
+    if match := re.fullmatch(rf"latency_p({_NUMBER})", name, re.ASCII):
+        quantile = float(Decimal(match[1]).scaleb(-2))
+        if 0 < quantile < 1:
+            return _Subject("latency_quantile", quantile=quantile)
+        reader.fail(f"expected a percentile between 0 and 100, such as latency_p95, found {name}", word)
+    hint = _close(name, METRICS) or f"; known are {', '.join(METRICS)}, any latency_pNN and measure.NAME"
+    reader.fail(f"{name!r} is not a metric{hint}", word)
+
+
+def _op(reader: _Reader) -> Op:
+    word = reader.take("> or <")
+    if word.text in (">", "<"):
+        return cast("Op", word.text)
+    if word.text[0] in "<>=!≤≥":
+        reader.fail(f"expected > or <, found {word.text}: comparison is strict", word)
+    reader.fail(f"expected > or <, found {word.text!r}", word)
+
+
+def _absence(reader: _Reader, variant: str | None) -> Condition:
+    word = reader.words[0]
+    if variant is None:
+        reader.fail("absence is that of a variant, such as absence@on", word)
+    _alone(reader, "a variant is absent or not: there is no value to compare with", "absence")
+    return Condition("absence", ">", 0.0, SHORTEST_WINDOW, variant=variant, relative="control")
+
+
+def _proof(reader: _Reader, subject: _Subject, variant: str | None, op: Op) -> Condition:
+    sign, word = reader.words[1], reader.take("control")
+    if subject.metric not in WORSE:
+        hint = "proven are error_rate, timeout_rate, availability, cache_hit_rate and latency_pNN"
+        reader.fail(f"{hint}; write a factor for others, such as 1.5x control", word)
+    if op != WORSE[subject.metric]:
+        reader.fail(f"proven is that the variant is worse: expected {WORSE[subject.metric]}, found {op}", sign)
+    _alone(reader, "expected the end", "a proof")
+    return Condition(
+        metric=subject.metric,
+        op=op,
+        value=1.0,
+        over=PROOF_WINDOW,
+        quantile=subject.quantile,
+        variant=variant,
+        relative="control",
+        proof=True,
+    )
+
+
+def _alone(reader: _Reader, instead: str, what: str) -> None:
+    """Nothing may follow."""
+    if reader.peek() is None:
+        return
+    rest = reader.take("nothing")
+    if rest.text in ("over", "for"):
+        reader.fail(f"{what} gathers its evidence second by second: leave out `{rest.text}`", rest)
+    reader.fail(f"{instead}, found {rest.text!r}", rest)
+
+
+def _value(reader: _Reader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
+    example = _example(metric)
+    word = reader.take(f"a value, such as {example}")
+    match = _VALUE.fullmatch(word.text)
+    if match is None:
+        reader.fail(f"expected a value, such as {example}, found {word.text!r}", word)
+    number, unit = Decimal(match[1]), match[2] or ""
+    if unit == "x":
+        return _relative(reader, word, number)
+    if reader.peek() in ("%", "ms", "s", "m", "h", "x", "/s"):
+        apart = reader.take("a unit")
+        reader.fail(f"write the unit without a blank: {word.text}{apart.text}", apart)
+    value = _absolute(reader, word, metric, number, unit)
+    never = (op == "<" and value <= 0) if metric != "measure" else False
+    if never or (op == ">" and metric in RATIOS and value >= 1):
+        reader.fail(f"{_kind(metric)} is never {op} {word.text}: the condition could never be true", word)
+    return value, None
+
+
+def _relative(reader: _Reader, word: _Word, factor: Decimal) -> tuple[float, Reference]:
+    if factor <= 0:
+        reader.fail("expected a factor above 0, such as 3x", word)
+    expected = f"control or baseline after {word.text}"
+    of = reader.take(expected)
+    if of.text not in get_args(Reference):
+        reader.fail(f"expected {expected}, found {of.text!r}{_close(of.text, get_args(Reference))}", of)
+    return float(factor), cast("Reference", of.text)
+
+
+def _absolute(reader: _Reader, word: _Word, metric: Metric, number: Decimal, unit: str) -> float:
+    example = _example(metric)
+    if metric == "measure":
+        if unit:
+            reader.fail(f"a measure is compared with a plain number, such as {example}, found {word.text!r}", word)
+        return float(number)
+    if number < 0:
+        reader.fail(f"{_kind(metric)} is never negative; expected a value such as {example}", word)
+    if metric in LATENCIES:
+        span = parse_span(word.text)
+        if span is None:
+            problem = "needs a unit: ms, s or m" if not unit else "is measured in ms, s or m"
+            reader.fail(f"a latency {problem}, such as {example}, found {word.text!r}", word)
+        return float(span)
+    if metric == "throughput":
+        if unit not in ("", "/s"):
+            reader.fail(f"a throughput is counted per second, such as {example}, found {word.text!r}", word)
+        return float(number)
+    if unit not in ("", "%"):
+        reader.fail(f"a ratio is written in per cent or between 0 and 1, such as {example}, found {word.text!r}", word)
+    ratio = number.scaleb(-2) if unit else number
+    if ratio > 1:
+        hint = f"; did you mean {word.text}%?" if not unit and number <= 100 else ""
+        reader.fail(f"a ratio is at most 100% or 1, found {word.text}{hint}", word)
+    return float(ratio)
+
+
+def _spans(reader: _Reader) -> tuple[int, int]:
+    over = hold = None
+    if reader.peek() == "over":
+        over = _seconds(reader, reader.take("over"))
+    if reader.peek() == "for":
+        hold = _seconds(reader, reader.take("for"))
+    if reader.peek() is not None:
+        rest = reader.take("nothing")
+        if rest.text in ("over", "for"):
+            twice = (over if rest.text == "over" else hold) is not None
+            reader.fail(f"`{rest.text}` stands twice" if twice else "`over` comes before `for`", rest)
+        expected = "the end" if hold is not None else "`for`" if over is not None else "`over` or `for`"
+        reader.fail(f"expected {expected}, found {rest.text!r}{_close(rest.text, ('over', 'for'))}", rest)
+    return over if over is not None else default_over(hold or 0), hold or 0
+
+
+def _seconds(reader: _Reader, keyword: _Word) -> int:
+    word = reader.take(f"a duration after `{keyword.text}`, such as 30s or 2m")
+    span = parse_span(word.text)
+    if span is None:
+        reader.fail(f"expected a duration such as 30s, 2m or 1m30s after `{keyword.text}`, found {word.text!r}", word)
+    if span < 1000 or span % 1000:
+        instead = "; without `for` the trigger fires at once" if keyword.text == "for" and span == 0 else ""
+        reader.fail(f"`{keyword.text}` counts whole seconds, 1s at least, found {word.text}{instead}", word)
+    if span > LONGEST * 1000:
+        reader.fail(f"`{keyword.text}` lasts at most {format_seconds(LONGEST)}, found {word.text}", word)
+    return int(span / 1000)
+
+
+def _example(metric: Metric) -> str:
+    if metric in RATIOS:
+        return "2%"
+    if metric in LATENCIES:
+        return "800ms"
+    return "100/s" if metric == "throughput" else "0.8"
+
+
+def _kind(metric: Metric) -> str:
+    return "a ratio" if metric in RATIOS else "a latency" if metric in LATENCIES else f"a {metric}"

@@ -1,0 +1,230 @@
+"""What a trigger is: a condition on the windows of one scope, held for a time, with an action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
+from typing import Literal
+
+from detectors.cells import Scope
+from detectors.errors import SpecError
+
+Metric = Literal[
+    "error_rate",
+    "timeout_rate",
+    "availability",
+    "cache_hit_rate",
+    "throughput",
+    "latency_mean",
+    "latency_quantile",
+    "measure",
+    "absence",
+]
+Op = Literal[">", "<"]
+Reference = Literal["control", "baseline"]
+Action = Literal["rollback", "hold", "alert"]
+
+RATIOS: frozenset[Metric] = frozenset({"error_rate", "timeout_rate", "availability", "cache_hit_rate"})
+LATENCIES: frozenset[Metric] = frozenset({"latency_mean", "latency_quantile"})
+
+WORSE: Mapping[Metric, Op] = {
+    "error_rate": ">",
+    "timeout_rate": ">",
+    "availability": "<",
+    "cache_hit_rate": "<",
+    "latency_quantile": ">",
+}
+"""Metrics that count bad requests, and on which side of a threshold they are worse. Of a latency those above it are."""
+
+FALSE_ALARMS = 30 * 86_400
+"""Seconds between two false alarms of a trigger, at least, on average."""
+
+PROOF_WINDOW = 60
+"""Seconds of the window that a proof shows, and in which there must be requests of both arms."""
+
+LONGEST = 3600
+"""Seconds a window or a hold may last at most; state and the log are sized by it."""
+
+MIN_SAMPLES = 30
+"""Samples a ratio or a mean wants unless the trigger says otherwise: under it one failure is more than 3 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, read.
+
+    `value` is a ratio in 0..1, milliseconds of latency, requests per second of throughput, or the measure's own unit;
+    with `relative` it is the factor on what the control variant or the stored baseline shows. `quantile` (0..1, both
+    excluded) belongs to latency_quantile alone, `measure` (a name) to measure alone. `over` and `hold` are seconds;
+    a hold of 0 fires at the first evaluation that is true.
+
+    `proof` is `METRIC@variant OP control`: true once the variant is proven worse (`detectors.sequential.canary_proof`);
+    absence, which is compared with the control too, once the variant has fallen silent
+    (`detectors.sequential.absence`). Of both `over` is the window in which there must be requests at all, and from which the numbers shown are taken.
+    """
+
+    metric: Metric
+    op: Op
+    value: float
+    over: int
+    hold: int = 0
+    quantile: float | None = None
+    measure: str | None = None
+    variant: str | None = None
+    relative: Reference | None = None
+    proof: bool = False
+
+    @property
+    def sequential(self) -> bool:
+        """Does it rest on the evidence of every second since a beginning, not on a window?"""
+        return self.proof or self.metric == "absence"
+
+    @property
+    def counts_bad(self) -> bool:
+        """Is it a limit on the share of bad requests: a ratio or a quantile, on the side where it is worse?"""
+        return WORSE.get(self.metric) == self.op
+
+    @property
+    def label(self) -> str:
+        """The metric as it is written: `error_rate`, `latency_p99.9`, `measure.score`."""
+        if self.quantile is not None:
+            return f"latency_p{percent(self.quantile)}"
+        return f"measure.{self.measure}" if self.measure is not None else self.metric
+
+    @property
+    def default_min_samples(self) -> int:
+        """Samples a window needs before it says anything, unless the trigger sets another number.
+
+        A quantile wants ten samples beyond it, 10 / (1 - q); no traffic at all is a throughput too. What gathers its
+        evidence by itself wants any.
+        """
+        if self.metric in ("throughput", "absence"):
+            return 0
+        if self.proof:
+            return 1
+        if self.quantile is None:
+            return MIN_SAMPLES
+        return samples_beyond(self.quantile)
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSpec:
+    """A trigger of one flag in one service and environment.
+
+    `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
+    `unknown_grace`, `unknown_alert` and `keep_for` are in seconds. `baseline` is the stored value of the condition's
+    metric, in the condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to
+    a longer one.
+    `fast` lets `detectors.sequential.fast_tier` fire it too, with one false alarm in `false_alarms` seconds at most. Raises
+    SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
+    """
+
+    name: str
+    flag: str
+    environment: str
+    service: str
+    condition: Condition
+    safe_variant: str
+    min_samples: int
+    unknown_grace: int = 30
+    unknown_alert: int = 300
+    keep_for: int = 0
+    action: Action = "rollback"
+    shadow: bool = False
+    guard: bool = True
+    control_variant: str | None = None
+    baseline: float | None = None
+    max_window: int | None = None
+    fast: bool = False
+    false_alarms: int = FALSE_ALARMS
+
+    def __post_init__(self) -> None:
+        where = f"trigger {self.name!r} of flag {self.flag!r}"
+        variant, relative = self.condition.variant, self.condition.relative
+        if relative == "baseline" and self.baseline is None:
+            raise SpecError(f"{where} compares with a baseline, but no baseline value is given")
+        if relative == "control":
+            if variant is None or self.control_variant is None:
+                raise SpecError(f"{where} compares with the control: it needs a variant and a control variant")
+            if variant == self.control_variant:
+                raise SpecError(f"{where} compares variant {variant!r} with itself; name another control variant")
+        if self.fast and (not self.condition.counts_bad or relative == "control"):
+            raise SpecError(f"{where} cannot be fast: it is no fixed limit on the share of bad requests")
+
+    @property
+    def scope(self) -> Scope:
+        """Whose windows are judged: the named variant of the flag, or the whole service."""
+        if self.condition.variant is None:
+            return Scope(self.environment, self.service)
+        return Scope(self.environment, self.service, self.flag, self.condition.variant)
+
+    @property
+    def control_scope(self) -> Scope | None:
+        """Whose windows the threshold comes from; None unless the condition compares with the control."""
+        if self.condition.relative != "control" or self.control_variant is None:
+            return None
+        return Scope(self.environment, self.service, self.flag, self.control_variant)
+
+    @property
+    def threshold(self) -> float | None:
+        """The number the metric is compared with; None when it depends on the control's window."""
+        if self.condition.relative == "baseline" and self.baseline is not None:
+            return self.condition.value * self.baseline
+        return self.condition.value if self.condition.relative is None else None
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Seconds of the windows looked at, ascending: `over`, twice, four times as long, ... and `max_window`."""
+        found, longest = [self.condition.over], self.max_window or 0
+        while 2 * found[-1] < longest:
+            found.append(2 * found[-1])
+        return (*found, longest) if longest > found[-1] else tuple(found)
+
+    @property
+    def least_samples(self) -> int:
+        """Samples with which a part of a window, or what follows a flip, says something.
+
+        As many as `min_samples`, unless a longer window would make up for fewer.
+        """
+        default = self.condition.default_min_samples
+        return self.min_samples if self.max_window is None else min(self.min_samples, default)
+
+    @property
+    def bad_limit(self) -> float | None:
+        """The share (0..1) of bad requests above which the condition is true, None where it is no such limit.
+
+        It is the complement of the threshold where that is of good requests, and 1 - q of a quantile.
+        """
+        if not self.condition.counts_bad or self.condition.relative == "control" or self.threshold is None:
+            return None
+        if self.condition.quantile is not None:
+            return float(1 - Fraction(repr(self.condition.quantile)))
+        # As decimals: in binary floating point 1 - 0.99 is 0.010000000000000009.
+        share = Fraction(repr(self.threshold))
+        return float(share if self.condition.op == ">" else 1 - share)
+
+
+def samples_beyond(quantile: float) -> int:
+    """Samples of which ten are beyond a quantile (0..1): 10 / (1 - q)."""
+    # In binary floating point 10 / (1 - 0.999) is a hair over 10,000 and would be rounded up to 10,001.
+    return ceil(10 / (1 - Fraction(repr(quantile))))
+
+
+def longest_window(specs: Sequence[TriggerSpec]) -> int:
+    """Seconds of the log that must be read again to fill every window."""
+    return max((s.windows[-1] for s in specs), default=0)
+
+
+def longest_lookback(specs: Sequence[TriggerSpec]) -> int:
+    """Seconds of the log that must be read again to know every state: the longest window, hold and time of keeping."""
+    return longest_window(specs) + max((s.condition.hold + s.keep_for for s in specs), default=0)
+
+
+def percent(ratio: float) -> str:
+    """The shortest decimal of a ratio times 100: 0.999 is `99.9`. It reads back as the same number."""
+    # In binary floating point 0.07 * 100 is 7.000000000000001.
+    text = format(Decimal(repr(ratio)).scaleb(2), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,222 @@
+"""Why nothing is said of a window, in numbers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from detectors.cells import LATE, Scope
+from detectors.conditions.spec import Metric, TriggerSpec
+from detectors.missing.elsewhere import Elsewhere
+from detectors.missing.looks import Looks
+from detectors.missing.share import MOST_MISSING, Missing
+from detectors.missing.unread_variants import UnreadVariants
+from detectors.windows.store import WindowStore
+from detectors.windows.unreadable import VARIANT, shortened, unreadable_of, what_is_unreadable
+
+
+class Doubt(IntEnum):
+    """Why nothing is said of a window; where several are true, the least."""
+
+    NONE = 0
+    NOT_KEPT = 1
+    MISSING = 2
+    FEW_SAMPLES = 3
+    NO_VALUE = 4
+    MISMATCH = 5
+    NO_LIMIT = 6
+    NO_SHARE = 7
+    SILENT = 8
+    ONE_INSTANCE = 9
+
+
+_WORDS: Final = {
+    int(Doubt.NOT_KEPT): "scope not kept: there are more than max_scopes",
+    int(Doubt.NO_VALUE): "no value: nothing to divide by",
+    int(Doubt.MISMATCH): "sample ratio mismatch: requests are not shared as the flag's percentage says",
+    int(Doubt.NO_LIMIT): "too few timed requests to take {label} of",
+    int(Doubt.NO_SHARE): "too few requests of the variant seen to know its share",
+    int(Doubt.SILENT): "no request of the control in {over} s either",
+}
+_MISSING: Final = int(Doubt.MISSING)
+
+_FIELDS: Final[dict[Metric, str]] = {
+    "error_rate": "status or outcome",
+    "timeout_rate": "status or outcome",
+    "availability": "status or outcome",
+    "cache_hit_rate": "cache",
+    "latency_mean": "latency_ms",
+    "latency_quantile": "latency_ms",
+}
+
+_ARRIVING = 5
+"""Seconds without a missing sample after which no more of them are expected."""
+
+_VARIANTS = 4
+
+
+class Words:
+    """Puts doubts into words, of the windows as they are at the last evaluation."""
+
+    def __init__(
+        self,
+        specs: Sequence[TriggerSpec],
+        store: WindowStore,
+        looks: Looks,
+        variants: UnreadVariants,
+        elsewhere: Elsewhere,
+    ) -> None:
+        self._specs = specs
+        self._store = store
+        self._looks = looks
+        self._unread_variants = variants
+        self._elsewhere = elsewhere
+        self._told: dict[tuple[int, int, bool, str | None], str] = {}
+        self._late: dict[int, int] | None = None
+        self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
+        self.hidden: dict[int, str] = {}
+        """By number of the trigger: the instance that hides a breach of the others, for people."""
+
+    def begin(self) -> None:
+        """An evaluation begins: what was put into words is of the one before."""
+        self._told, self._late = {}, None
+
+    def missing(self, i: int, missing: Missing, *, slot: int, seconds: int, outcome: bool) -> str:
+        """Why the window of trigger `i` lacks too much: kinds and shares, who, and until when."""
+        key = slot, seconds, outcome, unreadable_of(self._specs[i].condition)
+        told = self._told.get(key)
+        if told is None:
+            # Triggers of one window share it: after an outage it is asked of all of them.
+            told = self._told[key] = self._lost(i, missing, seconds) + self._who(slot, seconds, outcome=outcome)
+        return told
+
+    def _lost(self, i: int, missing: Missing, seconds: int) -> str:
+        """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
+        late, rejected, unknown, elsewhere, unread, read, variant, total = (int(column[i]) for column in missing)
+        lost = late + rejected + unknown + elsewhere + unread + variant
+        # An absence looks at the last minute, whatever its window.
+        looked = self._store.display if self._specs[i].condition.metric == "absence" else seconds
+        anybodys = min(elsewhere, self._elsewhere.of_topics(i, looked))
+        if 100 * (lost - anybodys) > MOST_MISSING * (total - anybodys):
+            lost, elsewhere, total, anybodys = lost - anybodys, elsewhere - anybodys, total - anybodys, 0
+        shares = [(late, "late"), (rejected + elsewhere, "rejected")]
+        said = [f"{word} {_percent(count, total)}" for count, word in shares if count]
+        if unknown:
+            said.append(f"outcome known for {_percent(total - unknown, total)} of requests")
+        fields = list(self._fields(i, seconds, unread=unread, read=read, variant=variant, total=total))
+        said += [what for what, _ in fields]
+        told = " and ".join(said)
+        if len(said) > 1:
+            told += f": {_percent(lost, total)} missing"
+        if not (unknown or fields) or len(said) > 1:
+            told += f" > {MOST_MISSING} %"
+        where = self._elsewhere.where(i, looked) if anybodys else ""
+        return (f"{told} ({where})" if where else told) + "".join(f": {must}" for _, must in fields[:1])
+
+    def _fields(
+        self, i: int, seconds: int, *, unread: int, read: int, variant: int, total: int
+    ) -> Iterator[tuple[str, str]]:
+        """Which fields could not be read, of how many requests, and what they must be."""
+        if unread:
+            field, must = what_is_unreadable(self._specs[i].condition)
+            few = 100 * unread <= MOST_MISSING * total
+            of = f"{_percent(unread, unread + read)} of the requests that have one"
+            yield f"{field} of {of if few else f'{_percent(unread, total)} of requests'} could not be read", must
+        if variant:
+            count, carried = self._unread_variants.share(i, seconds)
+            if not count:
+                # An absence looks at the last minute, whatever its window.
+                count, carried = self._unread_variants.share(i, self._store.display)
+            flag = shortened(self._specs[i].flag)
+            yield f"variant of {flag!r} of {_percent(count, carried)} of requests could not be read", VARIANT
+
+    def one_instance(self, i: int) -> str:
+        """Which instance hides that the others of trigger `i` would breach."""
+        return self.hidden.get(i, "one instance has most of the weight")
+
+    def left_out(self, *, slot: int, seconds: int, outcome: bool) -> str:
+        """Who is left out of a window that is judged without them."""
+        return self._looks.words(seconds, slot, outcome=outcome)
+
+    def names_left_out(self, *, slot: int, seconds: int, outcome: bool) -> frozenset[str]:
+        """All of them."""
+        return frozenset(self._looks.left_out(seconds, slot, outcome=outcome))
+
+    def other(self, doubt: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
+        """Why there is a doubt of another kind."""
+        metric = spec.condition.metric
+        if doubt in (Doubt.FEW_SAMPLES, Doubt.NO_VALUE) and not samples:
+            if requests and metric in _FIELDS:
+                return f"no sample has {_FIELDS[metric]}"
+            if requests and spec.condition.measure is not None:
+                return f"no sample has measure {spec.condition.measure!r}"
+            if metric != "throughput" or not self._seen(scope):
+                return self._silence(scope)
+        if doubt == Doubt.FEW_SAMPLES:
+            return f"samples {samples} < min_samples {spec.min_samples}"
+        if doubt == Doubt.NO_VALUE and metric == "throughput":
+            return "not watched for the whole window yet"
+        return _WORDS.get(doubt, "").format(label=spec.condition.label, over=spec.condition.over)
+
+    def _seen(self, scope: Scope) -> bool:
+        return self._store.newest(scope) is not None
+
+    def _silence(self, scope: Scope) -> str:
+        newest = self._store.newest(scope)
+        if newest is not None:
+            return f"none since {clock(newest + 1)}"
+        if not scope.flag:
+            return "never seen"
+        carried = self._variants().get((scope.environment, scope.service))
+        if carried is None:
+            return f"never seen, and no sample of {scope.service!r} either"
+        variants = sorted(carried.get(scope.flag, ()))
+        if not variants:
+            return f"never seen: no sample carries flag {scope.flag!r}"
+        return f"never seen: variants of {scope.flag!r} that were seen are {', '.join(map(repr, variants[:_VARIANTS]))}"
+
+    def _variants(self) -> dict[tuple[str, str], dict[str, set[str]]]:
+        """The variants seen of each flag in each service. A loop over all scopes: once in ten seconds."""
+        end = self._store.end or 0
+        if self._carried is None or not 0 <= end - self._carried[0] < 10:
+            found: dict[tuple[str, str], dict[str, set[str]]] = {}
+            for scope in self._store.scopes():
+                if self._seen(scope):
+                    of_service = found.setdefault((scope.environment, scope.service), {})
+                    if scope.flag:
+                        of_service.setdefault(scope.flag, set()).add(scope.variant)
+            self._carried = end, found
+        return self._carried[1]
+
+    def _who(self, slot: int, seconds: int, *, outcome: bool) -> str:
+        who = self._looks.words(seconds, slot, outcome=outcome)
+        return (f": {who}" if who else "") + self._until(slot, seconds)
+
+    def _until(self, slot: int, seconds: int) -> str:
+        """How long it lasts, where no more come late: until the last ones leave the window."""
+        end, last = self._store.end or 0, self._last_late().get(slot)
+        if last is None or end - last < _ARRIVING or last + seconds <= end:
+            return ""
+        return f"; the last came at {clock(last)}, about {last + seconds - end} s more until they leave the window"
+
+    def _last_late(self) -> dict[int, int]:
+        """When the newest late sample came, by slot; of all at once, because after an outage it is asked of all."""
+        if self._late is None:
+            end, display = self._store.end or 0, self._store.display
+            rows = np.flatnonzero(self._store.window(display).sums[LATE])
+            seconds, at = np.nonzero(self._store.by_second.read(rows, LATE, end - display, end))
+            self._late = dict(zip(rows[at].tolist(), (seconds + (end - display + 1)).tolist(), strict=True))
+        return self._late
+
+
+def clock(t: int) -> str:
+    """A time of day, UTC, as in `13:04:05`."""
+    minutes, second = divmod(t % 86_400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.4g} %"

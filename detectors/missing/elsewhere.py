@@ -1,0 +1,142 @@
+"""Rejected samples of which it is not known whose they are, and in which scopes they may be missing.
+
+Where a service could be read and the variants could not, every variant may be meant; where not even that, every service
+of the topic. They count in each window that holds their second, once they are more than may be overlooked
+(`detectors.missing.share`) of what they may be of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from detectors.cells import LATE, REJECTED, REQUESTS, Int, Scope
+from detectors.conditions.spec import TriggerSpec
+from detectors.missing.flag_slots import FlagSlots
+from detectors.missing.recent import recent
+from detectors.missing.share import MOST_MISSING
+from detectors.triggers.state_machine import NEVER
+from detectors.windows.second import Second
+from detectors.windows.store import DISPLAY, Want, WindowStore
+from detectors.windows.unread_sums import Entry, FieldSums
+
+
+def service_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
+    """The windows of whole services, of whose samples the rejected ones are a share: up to the display window every
+    scope is kept."""
+    judged = [(Scope(s.environment, s.service), s.windows) for s in specs if s.condition.variant is not None]
+    return [Want(scope, seconds) for scope, windows in judged for seconds in windows if seconds > DISPLAY]
+
+
+def looked_at(specs: Sequence[TriggerSpec]) -> tuple[int, ...]:
+    """Seconds of all windows of which it is asked what is missing: those of the triggers, the newest second and the
+    last minute."""
+    return tuple(sorted({1, DISPLAY, *(seconds for spec in specs for seconds in spec.windows)}))
+
+
+class Elsewhere:
+    """Of the windows of `store`; arrays have shape (triggers,).
+
+    Seconds without rejected samples are not kept: it costs next to nothing while there are none.
+    """
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        self._store = store
+        self._flags = FlagSlots(specs, store)
+        judged = [s for s in specs if s.condition.variant is not None]
+        lengths = {1, store.display, *(seconds for s in judged for seconds in s.windows)} if judged else set()
+        # By flag, first all rejected samples of its service, then those that no variant has.
+        self._windows = {seconds: FieldSums(seconds) for seconds in lengths}
+        services = [Scope(environment, service) for environment, service, _ in self._flags.flags]
+        self._services = {
+            seconds: np.array([store.row(scope, seconds) for scope in services], dtype=np.int64)
+            for seconds in lengths
+            if seconds > store.display
+        }
+        self._taken = NEVER
+        self._topics: Mapping[int, Int] = {}
+        self._where: Callable[[int, int], str] = _nowhere
+        self._found: dict[int, Int | None] = {}
+
+    def set_topics(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None) -> None:
+        """See `detectors.triggers.evaluator.Evaluator.set_elsewhere`."""
+        self._topics, self._where = samples, where or _nowhere
+        self._found.clear()
+
+    def take(self) -> None:
+        """Take in the seconds since the last time, of the last minute; of longer windows each must be taken in."""
+        if not self._windows:
+            return
+        for second in self._store.window(self._store.display).seconds_kept:
+            if second.second > self._taken and second.columns[REJECTED].any():
+                self._note(second)
+        end = self._store.end or 0
+        self._taken = end - 1
+        for window in self._windows.values():
+            window.move(end, None, 0)
+        self._found.clear()
+
+    def over(self, seconds: int) -> Int | None:
+        """Return how many rejected samples of a window may have been of each trigger's scopes and are in none; None
+        where there are none."""
+        if seconds not in self._found:
+            own, topics = self._of_services(seconds), self._topics.get(seconds)
+            self._found[seconds] = topics if own is None else own if topics is None else own + topics
+        return self._found[seconds]
+
+    def recent(self) -> Int | None:
+        """As `over`, of the last minute; of one like the newest second, where there were more in that."""
+        return recent(self.over, self._store.display)
+
+    def of_topics(self, i: int, seconds: int) -> int:
+        """Return how many samples of a window may have been of trigger `i`, of which not even the service was read."""
+        return int(self._topics[seconds][i]) if seconds in self._topics else 0
+
+    def where(self, i: int, seconds: int) -> str:
+        """Return of which topics those are, for people."""
+        return self._where(i, seconds)
+
+    def _note(self, second: Second) -> None:
+        """Keep the rejected samples of a second, by flag."""
+        services, slots, of = self._flags.places()
+        flags = len(services)
+        rejected = np.zeros(self._store.max_scopes, dtype=np.int64)
+        rejected[second.rows] = second.columns[REJECTED]
+        counts = np.zeros(2 * flags, dtype=np.int64)
+        counts[:flags] = rejected[services] * (services >= 0)
+        attributed = np.zeros(flags, dtype=np.int64)
+        np.add.at(attributed, of, rejected[slots])
+        counts[flags:] = np.maximum(counts[:flags] - attributed, 0)
+        at = np.flatnonzero(counts)
+        if len(at):
+            for window in self._windows.values():
+                window.move(second.second + 1, Entry(second.second, at, counts[at]), 2 * flags)
+
+    def _of_services(self, seconds: int) -> Int | None:
+        """Rejected samples of a window whose service could be read."""
+        window = self._windows.get(seconds)
+        if window is None or not window.any():
+            return None
+        flags = len(self._flags.flags)
+        rejected, unknown = window.read(np.arange(2 * flags)).reshape(2, flags)
+        much = 100 * rejected > MOST_MISSING * (rejected + self._counted(seconds))
+        found: Int = (unknown * much)[self._flags.of] * (self._flags.of >= 0)
+        return found if found.any() else None
+
+    def _counted(self, seconds: int) -> Int:
+        """By flag, the requests of its service and the late samples in a window; 0 where they are not kept."""
+        if seconds <= self._store.display:
+            end, places = self._store.end or 0, self._flags.places().services
+            kept = self._store.by_second
+            parts = [kept.read(places, column, end - seconds, end).sum(axis=0) for column in (REQUESTS, LATE)]
+        else:
+            places = self._services[seconds]
+            sums = self._store.window(seconds).sums
+            parts = [sums[column][places] for column in (REQUESTS, LATE)]
+        found: Int = (parts[0] + parts[1]) * (places >= 0)
+        return found
+
+
+def _nowhere(_: int, __: int) -> str:
+    return ""

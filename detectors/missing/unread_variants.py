@@ -1,0 +1,90 @@
+"""Requests of which it could not be read which variant of a flag they had.
+
+Each may have been of any variant of its flag, so it is missing in all of them, once such requests are more than may be
+overlooked of those that carry the flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detectors.cells import REQUESTS, Int, Scope
+from detectors.conditions.spec import TriggerSpec
+from detectors.missing.flag_slots import FlagSlots
+from detectors.missing.recent import recent
+from detectors.missing.share import MOST_MISSING
+from detectors.windows.store import WindowStore
+from detectors.windows.unreadable import unreadable
+
+
+class UnreadVariants:
+    """Of the windows of `store`; arrays have shape (triggers,)."""
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        self._store = store
+        self._flags = FlagSlots(specs, store)
+        self._places = np.array(
+            [
+                store.unread.place(Scope(environment, service), unreadable("variant", flag))
+                for environment, service, flag in self._flags.flags
+            ],
+            dtype=np.int64,
+        )
+        judged = [s for s in specs if s.condition.variant is not None]
+        lengths = {1, store.display, *(seconds for s in judged for seconds in s.windows)} if judged else set()
+        self._windows = {seconds: store.unread.window(seconds) for seconds in lengths}
+        services = [Scope(environment, service) for environment, service, _ in self._flags.flags]
+        self._services = {
+            seconds: np.array([store.row(scope, seconds) for scope in services], dtype=np.int64)
+            for seconds in lengths
+            if seconds > store.display
+        }
+        self._found: dict[int, tuple[int, Int, Int]] = {}
+
+    def over(self, seconds: int) -> Int | None:
+        """How many requests of a window may have been of each trigger's variant; None where there are none.
+
+        Where they are no more than may be overlooked, 0.
+        """
+        if seconds not in self._windows or not self._windows[seconds].any():
+            return None
+        unread, carried = self._counted(seconds)
+        much = unread * (100 * unread > MOST_MISSING * (carried + unread))
+        found: Int = much[self._flags.of] * (self._flags.of >= 0)
+        return found if found.any() else None
+
+    def recent(self) -> Int | None:
+        """As `over`, of the last minute; of one like the newest second, where there were more in that."""
+        return recent(self.over, self._store.display)
+
+    def share(self, i: int, seconds: int) -> tuple[int, int]:
+        """Of the requests of a window that carry the flag of trigger `i`: those of unread variant, and all."""
+        unread, carried = self._counted(seconds)
+        number = int(self._flags.of[i])
+        return int(unread[number]), int(unread[number] + carried[number])
+
+    def _counted(self, seconds: int) -> tuple[Int, Int]:
+        """By flag: requests of unread variant, and of a variant that was read."""
+        end = self._store.end or 0
+        found = self._found.get(seconds)
+        if found is None or found[0] != end:
+            found = self._found[seconds] = end, self._windows[seconds].read(self._places), self._carried(end, seconds)
+        return found[1:]
+
+    def _carried(self, end: int, seconds: int) -> Int:
+        """Requests by flag. Of a window longer than the display window, as many as the seconds of that let expect, and
+        no more than its service has."""
+        store = self._store
+        _, slots, of = self._flags.places()
+        whole = max(store.span(seconds), 1)
+        known = min(whole, store.display)
+        carried = np.zeros(len(self._flags.flags), dtype=np.int64)
+        np.add.at(carried, of, store.by_second.read(slots, REQUESTS, end - known, end).sum(axis=0))
+        if whole > known:
+            carried = carried * whole // known
+            rows = self._services[seconds]
+            of_service = store.window(seconds).sums[REQUESTS][rows]
+            carried = np.where(rows >= 0, np.minimum(carried, of_service), carried)
+        return carried

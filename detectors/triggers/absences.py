@@ -1,0 +1,184 @@
+"""`absence@variant`: the triggers that fire when a variant has fallen silent while the control lives.
+
+The evidence of `detectors.sequential.absence` needs the variant's share of the requests. Where the flag's percentage is
+not known, it is what was seen until the variant fell silent: requests count less with age, half after 60 seconds in
+which the variant had some, and two standard errors are taken off, so that chance in few requests makes no absence. A
+variant with fewer than 30 is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import LATE, REJECTED, REQUESTS
+from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
+from detectors.missing.doubts import Doubt
+from detectors.missing.share import Missing, missing_of
+from detectors.sequential.absence import Absence, AbsenceConfig
+from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.triggers.bad_counts import BadCounts
+from detectors.windows.second import Int
+from detectors.windows.store import WindowStore
+
+Bool = NDArray[np.bool_]
+
+HALF_LIFE = 60
+"""Seconds with requests of the variant after which one counts half in the share."""
+
+
+class Absences:
+    """The absences among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+
+    `absent`, `evidence` (nats), `share` (0..1, 0 where it is not known), `missed` (requests of the control since the
+    variant's last one) and `since`, the second after that one, are those of the newest second.
+    """
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        chosen = [
+            (i, s, control)
+            for i, s in enumerate(specs)
+            if s.condition.metric == "absence" and (control := s.control_scope)
+        ]
+        n = len(chosen)
+        self.at = np.array([i for i, _, _ in chosen], dtype=np.int64)
+        self._own = BadCounts(store, [(spec, spec.scope) for _, spec, _ in chosen]) if n else None
+        self._control = BadCounts(store, [(spec, scope) for _, spec, scope in chosen]) if n else None
+        if n:
+            # One length for all: that of the condition.
+            self._over = store.window(chosen[0][1].condition.over)
+        self._rows = (
+            np.array(
+                [
+                    [store.row(scope, spec.condition.over) for scope in (spec.scope, control)]
+                    for _, spec, control in chosen
+                ],
+                dtype=np.int64,
+            )
+            .reshape(-1, 2)
+            .T
+        )
+        gammas = np.array([spec.false_alarms for _, spec, _ in chosen], dtype=np.float64)
+        self._detectors = [
+            (rows, Absence(len(rows), AbsenceConfig(gamma=float(gamma))))
+            for gamma in np.unique(gammas)
+            for rows in (np.flatnonzero(gammas == gamma),)
+        ]
+        self.bound = np.log(gammas)
+        self.slots = np.array([store.slot(spec.scope) for _, spec, _ in chosen], dtype=np.int64)
+        self.over = np.array([spec.condition.over for _, spec, _ in chosen], dtype=np.int64)
+        self._elsewhere: Int | None = None
+        self._variant: Int | None = None
+        self._set_share = np.full(n, np.nan)
+        self._seen = np.zeros((2, n))
+        self.absent = np.zeros(n, dtype=np.bool_)
+        self.evidence = np.zeros(n)
+        self.missed = np.zeros(n, dtype=np.int64)
+        self.since = np.full(n, BEFORE, dtype=np.int64)
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        own, control = self._seen
+        cautious = np.where(
+            own >= MIN_SAMPLES, np.maximum(own - 2 * np.sqrt(own), 0) / np.maximum(own + control, 1), 0.0
+        )
+        # A percentage says what should come only once something has: a rollout begins with a variant nobody has yet.
+        return np.where(np.isnan(self._set_share) | (own == 0), cautious, self._set_share)
+
+    @property
+    def missing(self) -> Missing | None:
+        """What is missing in the windows of both arms, each (n,); None where that is nothing at all."""
+        sums = self._over.sums
+        if (
+            self._elsewhere is None
+            and self._variant is None
+            and not any(sums[column].any() for column in (LATE, REJECTED))
+        ):
+            return None
+        both = missing_of(lambda column: sums[column][self._rows].sum(axis=0), outcome=False)
+        given = {"elsewhere": self._elsewhere, "variant": self._variant}
+        return both._replace(**{name: lost for name, lost in given.items() if lost is not None})
+
+    def doubt(self, missing: Missing | None) -> NDArray[np.int8]:
+        """Values of `detectors.triggers.evaluation.Doubt`, with what is `missing`."""
+        own, control = self._rows
+        much = np.zeros(len(own), dtype=np.bool_) if missing is None else missing.much
+        for lost in (self._elsewhere, self._variant):
+            if lost is not None:
+                much = much | (lost > 0)
+        return np.select(
+            [
+                (own < 0) | (control < 0),
+                much,
+                self.share == 0,
+                self._over.sums[REQUESTS][control] == 0,
+            ],
+            [Doubt.NOT_KEPT, Doubt.MISSING, Doubt.NO_SHARE, Doubt.SILENT],
+            Doubt.NONE,
+        ).astype(np.int8)
+
+    def set_share(self, rows: Bool, share: float | None) -> None:
+        """The variant of these rows (n,) should have this share (0..1) of the requests; None where it is not known."""
+        self._set_share[rows] = np.nan if share is None else share
+
+    def begin(self, rows: Bool) -> None:
+        """Begin anew in these rows (n,): another version of the flag has another share."""
+        for own, detector in self._detectors:
+            detector.reset(rows[own])
+        self._seen[:, rows] = 0
+        self.absent[rows] = False
+        self.evidence[rows] = 0.0
+        self.missed[rows] = 0
+        self.since[rows] = BEFORE
+
+    def memory(self) -> Arrays:
+        """Copies of all that it remembers. The shares that are set are told anew."""
+        own = {
+            "seen": self._seen.copy(),
+            "absent": self.absent.copy(),
+            "evidence": self.evidence.copy(),
+            "missed": self.missed.copy(),
+            "since": self.since.copy(),
+        }
+        silent = {f"silent{i}": detector.state() for i, (_, detector) in enumerate(self._detectors)}
+        return named(own=own, **silent)
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = taken(memory, self.memory())
+        for i, (_, detector) in enumerate(self._detectors):
+            detector.restore(part(arrays, f"silent{i}"))
+        own = part(arrays, "own")
+        self._seen, self.absent, self.evidence = own["seen"], own["absent"], own["evidence"]
+        self.missed, self.since = own["missed"], own["since"]
+
+    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None, variant: Int | None = None) -> None:
+        """Take in the newest second; what happened before the second `begin` is no evidence. `elsewhere` (n,) could not
+        be read and may have been the variant's, and of `variant` (n,) the variant could not: while there are any, none
+        is absent."""
+        if self._own is None or self._control is None:
+            return
+        self._elsewhere, self._variant = elsewhere, variant
+        (_, own), (_, control) = self._own.read(), self._control.read()
+        missing = self._own.missing()
+        if missing is not None:
+            # Who sends what comes late, or cannot be counted, is not silent. Of the control that is no evidence.
+            own = own + missing.late + missing.rejected
+        own[begin > second] = control[begin > second] = 0
+        share = self.share
+        for rows, detector in self._detectors:
+            self.absent[rows] = detector.update(second, own[rows], control[rows], share[rows])
+            self.evidence[rows] = detector.evidence
+        for lost in (elsewhere, variant):
+            if lost is not None:
+                self.absent &= lost == 0
+        heard = own > 0
+        # What the control had in seconds without the variant counts once the variant is back, and not before.
+        missed = self.missed + control
+        fading = 0.5 ** (1 / HALF_LIFE)
+        self._seen = np.where(heard, fading * self._seen + np.stack([own, missed]), self._seen)
+        self.missed = np.where(heard, 0, missed)
+        self.since[heard] = second + 1

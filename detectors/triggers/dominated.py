@@ -1,0 +1,147 @@
+"""Triggers that are well only because one instance outweighs all others.
+
+A sample may stand for up to a million requests. Of one instance that counts wrongly, 1 % of the traffic can weigh more
+than all the rest, and its health would be that of the service. So of a service with three instances or more, of which
+one has more than half of the weight, the others are asked: where they breach by themselves, with samples enough, nobody
+knows which of the two is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import REQUESTS
+from detectors.conditions.spec import TriggerSpec
+from detectors.conditions.units import compared
+from detectors.missing.looks import Looks
+from detectors.missing.majority import Majority
+from detectors.missing.share import asks_outcome
+from detectors.triggers.evaluation import Measured
+from detectors.triggers.state_machine import NEVER
+from detectors.windows.by_instance import by_instance
+from detectors.windows.ratios import PARTS, RATIO, value_of
+from detectors.windows.second import Int
+from detectors.windows.store import WindowStore
+
+EVERY: Final = 5
+"""Seconds after which the triggers of a shard are looked at again, all at once: the log of a window of a minute takes
+1 ms to go through, however few of them are suspects. Shards take turns, so that no second of a process costs more."""
+
+AT_ONCE: Final = 100
+"""Triggers whose instances are read at once, which takes up to 4 ms of windows of a minute."""
+
+SHORT: Final = 10
+"""Seconds below which all windows are read by instance: the vote finds nobody who led for only 1 or 2 s."""
+
+_LEAST_INSTANCES: Final = 3
+_NAME: Final = 60
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+class Dominated:
+    """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
+
+    def __init__(self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore, looks: Looks) -> None:
+        self._looks = looks
+        self._specs = specs
+        self._slots = slots
+        self._store = store
+        self._majority = Majority(store.max_scopes)
+        self._taken = NEVER
+        self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
+        self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
+        self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
+        self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
+        counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
+        self._counted = counted[slots[counted] >= 0]
+        self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % EVERY
+        self._time = NEVER
+        self.hidden: dict[int, str] = {}
+        """By number of the trigger: who hides what, for people."""
+
+    def find(self, t: int, well: Bool, own: Measured, threshold: Float) -> Int:
+        """Return the numbers of those among the triggers that are `well` at time t that are so because of one instance.
+
+        All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
+        more than `AT_ONCE` suspects those that were looked at longest ago come first.
+        """
+        self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
+        if self._due(self._time, t):
+            self._look_at(self._counted[well[self._counted]], t, own, threshold)
+        self._time = t
+        return np.array(sorted(self.hidden), dtype=np.int64)
+
+    def _due(self, last: int, t: int) -> bool:
+        """Is it the turn of this shard at t, or was it after `last`?"""
+        return (t - self._turn) // EVERY > (last - self._turn) // EVERY
+
+    def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
+        """Look at the triggers with the numbers `at`, all of which are well."""
+        value, limit = own.value[at], threshold[at]
+        inverse = self._ratio[at] & ~self._greater[at]
+        bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
+        # The others cannot breach with fewer bad ones than that.
+        suspect = np.flatnonzero(bad * own.samples[at] > limit * self._min_samples[at])
+        at, bad, limit = at[suspect], bad[suspect], limit[suspect]
+        window = own.window[at]
+        # Nor while they have so many of the requests that all bad ones are too few.
+        share = 1 - bad / np.maximum(limit, bad)
+        voted = self._majority.led(self._slots[at], t - window, own.samples[at], window, share)
+        # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
+        suspect = at[voted | own.judged[at] | (window < SHORT)]
+        if self.hidden:
+            for i in self.hidden.keys() - set(suspect.tolist()):
+                self.hidden.pop(i, None)
+        due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:AT_ONCE]]
+        for seconds in np.unique(own.window[due]).tolist():
+            self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
+        self._looked_at[due] = t
+
+    def take(self) -> None:
+        """Take in the seconds since the last time, if a look is due. Of windows of more than a minute each second must
+        be taken in."""
+        end = self._store.end or 0
+        if not self._due(self._taken + 1, end):
+            return
+        kept = (s for s in self._store.window(self._store.display).seconds_kept if s.second > self._taken)
+        # One vote for several seconds takes as long as one for each of them.
+        for _, seconds in groupby(kept, lambda s: (s.second - self._turn) // EVERY):
+            self._majority.take(list(seconds))
+        self._taken = end - 1
+
+    def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
+        slots = np.unique(self._slots[at])
+        found = by_instance(self._store.window(seconds).seconds_kept, slots)
+        for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):
+            self.hidden.pop(i, None)
+            entries = slice(int(found.starts[place]), int(found.starts[place + 1]))
+            counts, numbers = found.counts[entries], found.instance[entries]
+            if judged[i]:
+                kept = ~np.isin(numbers, self._left_out(i, seconds))
+                counts, numbers = counts[kept], numbers[kept]
+            weight = counts[:, REQUESTS]
+            if len(counts) < _LEAST_INSTANCES or 2 * weight.max() <= weight.sum():
+                continue
+            first = int(weight.argmax())
+            limit, condition = float(threshold[i]), self._specs[i].condition
+            rest = counts.sum(axis=0) - counts[first]
+            others, samples = value_of(condition.metric, rest), PARTS[condition.metric].of(rest.__getitem__)[1]
+            if others is None or samples < self._min_samples[i]:
+                continue
+            if others > limit if condition.op == ">" else others < limit:
+                share = 100 * int(weight[first]) / int(weight.sum())
+                name = self._store.instance(int(numbers[first]))[:_NAME] or "without a name"
+                said = compared(condition.label, others, condition.op, limit)
+                self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {said}"
+
+    def _left_out(self, i: int, seconds: int) -> Int:
+        """The numbers of the instances that trigger `i` is judged without."""
+        outcome = asks_outcome(self._specs[i].condition.metric)
+        return self._looks.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)

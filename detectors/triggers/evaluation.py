@@ -1,0 +1,264 @@
+"""What an evaluation says of every trigger, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.conditions.spec import TriggerSpec, percent
+from detectors.conditions.units import compared
+from detectors.missing.doubts import Doubt, Words, clock
+from detectors.missing.share import Missing, asks_outcome
+from detectors.triggers.state_machine import State
+from detectors.windows.second import Int
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+# An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
+_FEW_SAMPLES, _MISSING, _NONE = int(Doubt.FEW_SAMPLES), int(Doubt.MISSING), int(Doubt.NONE)
+_ONE_INSTANCE = int(Doubt.ONE_INSTANCE)
+_OK, _FIRING, _UNKNOWN = int(State.OK), int(State.FIRING), int(State.UNKNOWN)
+_STATES = tuple(state.name.lower() for state in State)
+
+
+class Tier(IntEnum):
+    """What makes a trigger fire: its rule that was held, the fast tier, or the comparison with the control."""
+
+    NONE = 0
+    HELD = 1
+    FAST = 2
+    PROOF = 3
+
+
+class Transition(NamedTuple):
+    """Trigger number `trigger` changed what it says at `t`; `reason` is the arithmetic behind it.
+
+    `begin` is the first second of the flag's version that was judged, BEFORE where it has been so all along.
+    """
+
+    t: int
+    trigger: int
+    from_: State
+    to: State
+    value: float
+    threshold: float
+    samples: int
+    reason: str
+    begin: int
+
+
+class Row(NamedTuple):
+    """One trigger's verdict; None stands for no number."""
+
+    state: str
+    value: float | None
+    threshold: float | None
+    samples: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the windows of one scope for each trigger show; arrays have shape (triggers,).
+
+    `value` is nan where there is none, `doubt` holds values of `Doubt`, `window` the seconds of the window that was
+    looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that is
+    too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
+    `slots` are those of the scopes in the store, -1 where there is none.
+    """
+
+    value: Float
+    samples: Int
+    doubt: NDArray[np.int8]
+    window: Int
+    requests: Int
+    missing: Missing
+    judged: Bool
+    slots: Int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Evidence gathered second by second, where it is; arrays have shape (triggers,), nan where there is none.
+
+    `evidence` and the `bound` at which it alarms are logarithms of e-values, in nats. `null` is the share of bad
+    requests (0..1) that it speaks against; `since` is the second with which it began.
+    """
+
+    evidence: Float
+    bound: Float
+    null: Float
+    since: Int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All triggers at evaluation `t`; arrays have shape (triggers,).
+
+    `state` and `previous` hold values of `State`; `tier`, values of `Tier`, says what makes a trigger fire now;
+    `threshold` is nan where the control has no value; `first_true_at` is t0 of what is held, moved on by the time spent
+    unknown. `begin` is the first second of the flag's version; `proof` says who judges by the evidence of single
+    seconds alone and shows the value of a window beside it, `beyond` whose such value is beyond the threshold.
+    `control` is without doubt where none is compared with.
+    """
+
+    t: int
+    specs: Sequence[TriggerSpec]
+    state: NDArray[np.int8]
+    previous: NDArray[np.int8]
+    breach: Bool
+    tier: NDArray[np.int8]
+    own: Measured
+    control: Measured
+    threshold: Float
+    first_true_at: Int
+    begin: Int
+    proof: Bool
+    beyond: Bool
+    gathered: Gathered
+    words: Words
+
+    @property
+    def value(self) -> Float:
+        return self.own.value
+
+    @property
+    def samples(self) -> Int:
+        return self.own.samples
+
+    @property
+    def suspected(self) -> Bool:
+        """Whose gathered evidence is half of what alarms, in nats."""
+        return 2 * self.gathered.evidence >= self.gathered.bound
+
+    def left_out(self, i: int) -> frozenset[str]:
+        """The instances that are left out of what trigger `i` judges."""
+        if not self.own.judged[i]:
+            return frozenset()
+        outcome = asks_outcome(self.specs[i].condition.metric)
+        return self.words.names_left_out(slot=int(self.own.slots[i]), seconds=int(self.own.window[i]), outcome=outcome)
+
+    def taken_for_healthy(self, i: int) -> int:
+        """How many missing samples of trigger `i` are taken for healthy requests, as nobody knows what they were."""
+        lacking = int(self.own.doubt[i]) == _MISSING and not self.own.judged[i]
+        return int(self.own.missing.lost[i]) if lacking else 0
+
+    def firing(self) -> list[int]:
+        """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
+        return np.flatnonzero((self.state == State.FIRING) & (self.tier != Tier.NONE)).tolist()
+
+    @cached_property
+    def transitions(self) -> Sequence[Transition]:
+        """What changed since the evaluation before, by number of the trigger."""
+        changed = np.flatnonzero(self.previous != self.state)
+        columns = (self.previous, self.state, self.value, self.threshold, self.samples, self.begin)
+        numbers = (column[changed].tolist() for column in columns)
+        return [
+            Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i), begin)
+            for i, before, state, value, threshold, samples, begin in zip(changed.tolist(), *numbers, strict=True)
+        ]
+
+    def rows(self) -> Iterator[Row]:
+        """Every trigger in order, for people to read."""
+        numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
+        plain = (self.state == State.OK) & ~(self.own.judged | self.control.judged | self.beyond)
+        for i, (state, value, threshold, samples, ok) in enumerate(zip(*numbers, plain.tolist(), strict=True)):
+            # Only nan is not equal to itself.
+            yield Row(
+                _STATES[state],
+                value if value == value else None,
+                threshold if threshold == threshold else None,
+                samples,
+                "" if ok else self.reason(i),
+            )
+
+    @cached_property
+    def anew(self) -> Bool:
+        """Whose verdict is on what came since the flag changed, while the value is of a window that reaches further
+        back: what is gathered second by second begins anew with a flag's version, a window does not."""
+        found: Bool = self.proof & (self.t - self.own.window < self.begin)
+        return found
+
+    def reason(self, i: int) -> str:
+        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok.
+
+        Who is left out, or what is missing although it fires, is said behind that.
+        """
+        if int(self.state[i]) == _UNKNOWN:
+            return self._doubt(i, self.own) or f"control: {self._doubt(i, self.control)}"
+        return "; ".join(part for part in (self._arithmetic(i), self._apart(i)) if part)
+
+    def _doubt(self, i: int, side: Measured) -> str:
+        """Why nothing is said of the window of trigger `i`, empty where something is."""
+        spec, doubt = self.specs[i], int(side.doubt[i])
+        if doubt == _NONE:
+            return ""
+        if doubt == _MISSING:
+            outcome = asks_outcome(spec.condition.metric)
+            return self.words.missing(
+                i, side.missing, slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome
+            )
+        if doubt == _ONE_INSTANCE:
+            return self.words.one_instance(i)
+        if doubt == _FEW_SAMPLES and side.samples[i]:
+            # Nearly all of those that are unknown.
+            return f"samples {side.samples[i]} < min_samples {spec.min_samples}"
+        scope = spec.scope if side is self.own else spec.control_scope or spec.scope
+        return self.words.other(doubt, spec, scope, int(side.samples[i]), int(side.requests[i]))
+
+    def _apart(self, i: int) -> str:
+        """Who is left out of what was judged, or what is missing in it."""
+        said = []
+        for prefix, side in (("", self.own), ("control: ", self.control)):
+            if side.judged[i]:
+                said.append(f"{prefix}left out: {self._left_out(i, side)}")
+            elif side.doubt[i] == _MISSING:
+                said.append(f"{prefix}even if what is missing was well: {self._doubt(i, side)}")
+        return "; ".join(said)
+
+    def _left_out(self, i: int, side: Measured) -> str:
+        outcome = asks_outcome(self.specs[i].condition.metric)
+        return self.words.left_out(slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome)
+
+    def _arithmetic(self, i: int) -> str:
+        spec, state = self.specs[i], int(self.state[i])
+        condition = spec.condition
+        if state == _OK:
+            return self._not_proven(i) if self.beyond[i] else ""
+        if self.tier[i] in (Tier.FAST, Tier.PROOF):
+            return self._gathered(i)
+        if state == _FIRING and self.tier[i] == Tier.NONE:
+            if self.breach[i] or condition.sequential:
+                return "kept firing: the evidence is below its bound"
+            return f"kept firing: {self._compared(i, f'is not {condition.op}')} any more"
+        held = f" for {condition.hold} s" if state == _FIRING and condition.hold else ""
+        # A window that gave way to a longer one is told; the one that is written needs no words.
+        wider = f" over {self.own.window[i]} s" if self.own.window[i] != condition.over else ""
+        return self._compared(i, condition.op) + wider + held
+
+    def _compared(self, i: int, op: str) -> str:
+        return compared(self.specs[i].condition.label, float(self.value[i]), op, float(self.threshold[i]))
+
+    def _not_proven(self, i: int) -> str:
+        """Why it is ok although the value that is shown is beyond the threshold."""
+        if self.anew[i]:
+            changed, seconds = clock(int(self.begin[i])), int(self.own.window[i])
+            return f"judged anew since the flag changed at {changed}, the value is of the last {seconds} s"
+        return f"not proven: evidence {self.gathered.evidence[i]:.4g} < {self.gathered.bound[i]:.4g} nats"
+
+    def _gathered(self, i: int) -> str:
+        condition, found = self.specs[i].condition, self.gathered
+        told = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {clock(int(found.since[i]))}"
+        if condition.metric == "absence":
+            return f"proof: no request of the variant: {told}"
+        if self.tier[i] == Tier.PROOF:
+            return f"proof: {self._compared(i, condition.op)} of the control: {told}"
+        bad = percent(round(float(found.null[i]), 5))
+        return f"fast: more than {bad} % bad: {told}"

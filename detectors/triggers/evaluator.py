@@ -1,0 +1,293 @@
+"""Triggers on windows: for every trigger its value, its threshold, whether that is a breach, and what it now says.
+
+A trigger fires when its condition has been held, or when the evidence of single seconds is enough: the fast tier's, or
+the comparison of a variant with its control. The two do not touch each other: what is held is held as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.conditions.spec import TriggerSpec
+from detectors.missing.doubts import Doubt, Words
+from detectors.missing.elsewhere import Elsewhere, service_wants
+from detectors.missing.looks import Looks
+from detectors.missing.unread_variants import UnreadVariants
+from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.triggers.absences import Absences
+from detectors.triggers.dominated import Dominated
+from detectors.triggers.evaluation import Bool, Evaluation, Float, Gathered, Measured, Tier
+from detectors.triggers.fast import Day, Fast
+from detectors.triggers.partly import Partly
+from detectors.triggers.proofs import Proofs
+from detectors.triggers.readings import Readings
+from detectors.triggers.state_machine import FALSE, NEVER, TRUE, UNKNOWN, State, Triggers
+from detectors.windows.overdue import limit_of, measure_of
+from detectors.windows.second import Int
+from detectors.windows.store import Want, WindowStore
+
+_HEARD = (int(Doubt.NONE), int(Doubt.FEW_SAMPLES), int(Doubt.MISSING))
+
+
+def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
+    """The windows that the triggers look at."""
+    found = []
+    for spec in specs:
+        condition = spec.condition
+        lengths = (1, *spec.windows) if spec.fast or condition.sequential else spec.windows
+        for scope in (spec.scope, spec.control_scope):
+            if scope is not None:
+                found += [Want(scope, seconds, condition.metric == "latency_quantile") for seconds in lengths]
+    return found + service_wants(specs)
+
+
+def measures(specs: Sequence[TriggerSpec]) -> list[str]:
+    """The measures that the triggers look at: custom ones, and the sums of requests overdue for latency limits."""
+    custom = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    return custom + [measure_of(limit) for limit in map(limit_of, specs) if limit is not None]
+
+
+class Evaluator:
+    """Evaluates `specs` on the windows of `store`, which must have been made with what they want.
+
+    Every evaluation costs numpy calls for each (windows, metric) in use, over all its triggers at once. Raises KeyError
+    when the store lacks a window that a trigger looks at.
+    """
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        self._specs = tuple(specs)
+        self._store = store
+        n = len(specs)
+        self._grace = np.array([s.unknown_grace for s in specs], dtype=np.int64)
+        self._keep = np.array([s.keep_for for s in specs], dtype=np.int64)
+        self._triggers = Triggers(np.array([s.condition.hold for s in specs], dtype=np.int64), self._grace, self._keep)
+        self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
+        self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
+        # With a control the factor; the threshold is that times the control's value.
+        self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
+        self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
+        self._proof = np.array([s.condition.proof for s in specs], dtype=bool)
+        self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
+        self._looks = Looks(store)
+        self._variants = UnreadVariants(specs, store)
+        self._elsewhere = Elsewhere(specs, store)
+        self._words = Words(specs, store, self._looks, self._variants, self._elsewhere)
+        counted = [s.condition.metric != "absence" for s in specs]
+        own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
+        control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
+        self._own, self._control = (
+            Readings(specs, scopes, store, self._looks, self._variants, self._elsewhere) for scopes in (own, control)
+        )
+        self._dominated = Dominated(specs, self._own.slots, store, self._looks)
+        self._partly = Partly(specs, self._own, self._control)
+        self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
+        self._begin = np.full(n, BEFORE, dtype=np.int64)
+        self._seen = BEFORE
+        self._state = np.full(n, State.UNKNOWN, dtype=np.int8)
+        self._heard_at = np.full(n, NEVER, dtype=np.int64)
+        self._fast_kept_since = np.full(n, NEVER, dtype=np.int64)
+        self._fast_fired = np.zeros(n, dtype=bool)
+
+    def begin(self, environment: str, flag: str, second: int, *, share: float | None = None) -> None:
+        """A flag has another version from `second` on: what was gathered of the earlier one is no evidence of this one.
+
+        `share` (0..1) is that of the requests which should have the variant under judgement, None where it is not
+        known. Windows, and what is held on them, stay as they are. Nothing happens when it is told twice.
+        """
+        own = np.array([(s.environment, s.flag) == (environment, flag) for s in self._specs], dtype=bool)
+        changed = own & (self._begin != second)
+        self._begin[own] = second
+        self._fast.forget(changed[self._fast.at])
+        for compared in (self._proofs, self._absences):
+            compared.begin(changed[compared.at])
+            compared.set_share(own[compared.at], share)
+
+    def set_elsewhere(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
+        """Of the samples of windows that end with the newest second so many (n,) that may have been a trigger's were
+        rejected, and not even their service could be read: by the windows' seconds
+        (`detectors.missing.elsewhere.looked_at`), where they are more than may be overlooked. `where` returns, for people, of which topics those of a trigger in a
+        window are. To be told anew of each second."""
+        self._elsewhere.set_topics(samples, where)
+
+    def learnt(self) -> dict[int, Day]:
+        """See `detectors.triggers.fast.Fast.learnt`."""
+        return self._fast.learnt()
+
+    def recall(self, days: Mapping[int, Day]) -> None:
+        """See `detectors.triggers.fast.Fast.recall`."""
+        self._fast.recall(days)
+
+    def memory(self) -> Arrays:
+        """Copies of all that was gathered up to the last evaluation, but for the windows and for what was `learnt`."""
+        own: Arrays = {
+            "begin": self._begin.copy(),
+            "state": self._state.copy(),
+            "heard_at": self._heard_at.copy(),
+            "fast_kept_since": self._fast_kept_since.copy(),
+            "fast_fired": self._fast_fired.copy(),
+        }
+        return named(
+            own=own,
+            seen=self._store.memory(),
+            triggers=self._triggers.memory(),
+            fast=self._fast.memory(),
+            proofs=self._proofs.memory(),
+            absences=self._absences.memory(),
+        )
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave, once the windows end where they did then.
+
+        Of a flag that has another version by now nothing that was gathered is kept. Raises StateError when it does not
+        fit the triggers.
+        """
+        arrays = taken(memory, self.memory())
+        for name, holder in (
+            ("triggers", self._triggers),
+            ("fast", self._fast),
+            ("proofs", self._proofs),
+            ("absences", self._absences),
+        ):
+            holder.restore(part(arrays, name))
+        self._store.recall(part(arrays, "seen"))
+        own = part(arrays, "own")
+        self._state, self._heard_at = own["state"], own["heard_at"]
+        self._fast_kept_since, self._fast_fired = own["fast_kept_since"], own["fast_fired"]
+        changed = own["begin"] != self._begin
+        self._fast.forget(changed[self._fast.at])
+        for compared in (self._proofs, self._absences):
+            compared.begin(changed[compared.at])
+        self._seen = self._triggers.time
+
+    def see(self) -> None:
+        """Take in the newest second of the store, once: the evidence that is gathered needs every one."""
+        if self._store.end is None or self._store.end <= self._seen:
+            return
+        self._seen, second = self._store.end, self._store.end - 1
+        self._take()
+        before, at = self._state[self._fast.at], self._fast.at
+        pending, firing = before == State.PENDING, before == State.FIRING
+        elsewhere, variant = self._elsewhere.recent(), self._variants.recent()
+        anybodys = elsewhere if variant is None else variant if elsewhere is None else elsewhere + variant
+        lost = _of(at, anybodys)
+        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=lost)
+        at = self._proofs.at
+        self._proofs.see(second, begin=self._begin[at], elsewhere=_of(at, anybodys))
+        at = self._absences.at
+        self._absences.see(second, begin=self._begin[at], elsewhere=_of(at, elsewhere), variant=_of(at, variant))
+
+    def pass_over(self) -> None:
+        """Take in the newest second of the store where `restore` has, or will have, all else that it led to."""
+        self._take()
+
+    def _take(self) -> None:
+        self._dominated.take()
+        self._elsewhere.take()
+
+    def evaluate(self, t: int) -> Evaluation:
+        """Evaluate at time t, the end of the windows.
+
+        Raises ValueError when the windows end elsewhere or t is not later than the last evaluation.
+        """
+        if t != self._store.end:
+            raise ValueError(f"evaluation at {t}, but the windows end at {self._store.end}")
+        if t <= self._triggers.time:
+            raise ValueError(f"evaluation at {t} is not later than the last one at {self._triggers.time}")
+        self.see()
+        self._looks.begin(t)
+        self._words.begin()
+        own, control = (readings.measure(self._begin) for readings in (self._own, self._control))
+        threshold = self._limit * np.where(self._controlled, control.value, 1.0)
+        # Nothing is greater or less than nan, and where it stands there is a doubt.
+        breach = np.where(self._greater, own.value > threshold, own.value < threshold)
+        beyond = breach & self._proof
+        self._compare(own, control, threshold, breach)
+        known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
+        truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
+        self._partly.settle(own, control, threshold, breach, truth)
+        found = self._dominated.find(t, truth == FALSE, own, threshold)
+        truth[found], own.doubt[found], own.judged[found] = UNKNOWN, Doubt.ONE_INSTANCE, False
+        self._words.hidden = self._dominated.hidden
+        held = self._triggers.step(t, truth)
+        fast = np.zeros(len(self._specs), dtype=bool)
+        fast[self._fast.at] = self._fast.alarm
+        # Evidence needs no more samples than it has, and what is missing speaks against it; of silence nothing is said.
+        heard = (own.samples > 0) & np.isin(own.doubt, _HEARD)
+        fast &= heard
+        self._heard_at[heard] = t
+        silent = t - self._heard_at > self._grace
+        self._fast.forget(silent[self._fast.at])
+        self._fast_fired &= ~silent
+        state, previous = self._joined(t, held, fast), self._state
+        self._state = state
+        by_rule = np.where(self._sequential, Tier.PROOF, Tier.HELD)
+        tier = np.where((held == State.FIRING) & (truth == TRUE), by_rule, Tier.NONE).astype(np.int8)
+        tier[fast] = Tier.FAST
+        since = self._triggers.since.copy()
+        return Evaluation(
+            t,
+            self._specs,
+            state,
+            previous,
+            truth == TRUE,
+            tier,
+            own,
+            control,
+            threshold,
+            since,
+            self._begin.copy(),
+            self._proof,
+            beyond,
+            self._gathered(),
+            self._words,
+        )
+
+    def _joined(self, t: int, held: NDArray[np.int8], fast: Bool) -> NDArray[np.int8]:
+        """States of what is held and of the fast tier together; both are kept as long after they were true."""
+        since = self._fast_kept_since
+        since[~fast & self._fast_fired & (since == NEVER)] = t
+        since[fast] = NEVER
+        self._fast_fired |= fast
+        over = (since != NEVER) & (t - since >= self._keep)
+        self._fast_fired[over] = False
+        since[~self._fast_fired] = NEVER
+        shown = fast | (self._fast_fired & (held != State.UNKNOWN))
+        return np.where(shown, np.int8(State.FIRING), held)
+
+    def _compare(self, own: Measured, control: Measured, threshold: Float, breach: Bool) -> None:
+        """Put in what the comparisons with the control say."""
+        proofs, absences = self._proofs, self._absences
+        at = proofs.at
+        breach[at] = proofs.proven
+        undoubted = (own.doubt[at] <= Doubt.MISSING) & (control.doubt[at] <= Doubt.MISSING)
+        undoubted &= (own.doubt[at] != Doubt.NOT_KEPT) & (control.doubt[at] != Doubt.NOT_KEPT)
+        own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
+        control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
+        at = absences.at
+        if not len(at):
+            return
+        missing = absences.missing
+        own.value[at], own.samples[at] = absences.evidence, absences.missed
+        threshold[at], breach[at] = absences.bound, absences.absent
+        own.doubt[at] = absences.doubt(missing)
+        own.slots[at], own.window[at] = absences.slots, absences.over
+        if missing is not None:
+            for noted, count in zip(own.missing, missing, strict=True):
+                noted[at] = count
+
+    def _gathered(self) -> Gathered:
+        n = len(self._specs)
+        nothing = np.full(n, np.nan)
+        found = Gathered(nothing, nothing.copy(), nothing.copy(), np.full(n, BEFORE, dtype=np.int64))
+        for by in (self._fast, self._proofs, self._absences):
+            found.evidence[by.at], found.bound[by.at], found.since[by.at] = by.evidence, by.bound, by.since
+        found.null[self._fast.at] = self._fast.r0
+        return found
+
+
+def _of(at: Int, samples: Int | None) -> Int | None:
+    return None if samples is None else samples[at]

@@ -1,0 +1,168 @@
+"""The fast tier of triggers: a gross failure fires them within seconds, whatever their window and `for`.
+
+The statistic of `detectors.sequential.fast_tier` on the bad requests of each second. Its null rate r0 is what the
+service has shown on its worse healthy minutes (`detectors.sequential.healthy_rate`), never less than the trigger's own
+limit.
+
+What is missing in a second, because it came late, was rejected or does not say how it ended, is taken for as many
+healthy requests. The e-value falls with each healthy request and rises with each bad one, so that evidence is never
+more than it would be if all were known, whatever is missing and however much: an alarm that it reaches all the same is
+one. The rate of healthy minutes is learnt only of seconds of which no more than 1 % is missing: of others it would be
+too low, and the alarms of the next day too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.conditions.spec import TriggerSpec
+from detectors.sequential.fast_tier import FastTier, FastTierConfig
+from detectors.sequential.healthy_rate import HOURS, MINUTE, HealthyRate, HealthyRateConfig
+from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.triggers.bad_counts import BadCounts
+from detectors.windows.second import Int
+from detectors.windows.store import WindowStore
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+_DAY = ("sums", "hour_of")
+"""What `Fast.learnt` tells of the healthy rate: 960 bytes a row, where all else are 200."""
+
+Hour = tuple[int, float, float, float, float, float]
+
+
+class Day(NamedTuple):
+    """What a row has learnt: all before second `until`, as the five sums of `detectors.sequential.healthy_rate` by
+    hour."""
+
+    until: int
+    hours: tuple[Hour, ...]
+
+
+class Fast:
+    """The fast ones among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+
+    `alarm`, `evidence` (nats), `bound`, `r0` and `since`, the second with which the evidence began, are those of the
+    newest second.
+    """
+
+    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        chosen = [
+            (i, spec, limit) for i, spec in enumerate(specs) if spec.fast and (limit := spec.bad_limit) is not None
+        ]
+        n = len(chosen)
+        self.at = np.array([i for i, _, _ in chosen], dtype=np.int64)
+        self._limit = np.array([limit for _, _, limit in chosen])
+        self._counts = BadCounts(store, [(spec, spec.scope) for _, spec, _ in chosen]) if n else None
+        if self._counts is not None:
+            timed = [k for k, (_, spec, _) in enumerate(chosen) if spec.condition.metric == "latency_quantile"]
+            limits = [chosen[k][1].threshold for k in timed]
+            self._counts.set_limit(np.array(timed, dtype=np.int64), np.array(limits, dtype=np.float64))
+        gammas = np.array([spec.false_alarms for _, spec, _ in chosen], dtype=np.float64)
+        # A statistic has one mean time between false alarms; there are as many as the triggers have such times.
+        self._tiers = [
+            (rows, FastTier(len(rows), FastTierConfig(gamma=float(gamma))))
+            for gamma in np.unique(gammas)
+            for rows in (np.flatnonzero(gammas == gamma),)
+        ]
+        self.healthy = HealthyRate(n, HealthyRateConfig())
+        self._counted_until = np.full(n, BEFORE, dtype=np.int64)
+        self.alarm = np.zeros(n, dtype=np.bool_)
+        self.evidence = np.full(n, -np.inf)
+        self.bound = np.log(gammas)
+        self.r0 = self.healthy.rate(self._limit)
+        self.since = np.full(n, BEFORE, dtype=np.int64)
+
+    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int, elsewhere: Int | None = None) -> None:
+        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
+        second `begin` is no evidence. `elsewhere` (n,) were rejected in the last minute and may have been anybody's."""
+        if self._counts is None:
+            return
+        bad, known = self._counts.read()
+        whole, clear = known, np.ones(len(known), dtype=np.bool_)
+        missing = self._counts.missing()
+        if missing is not None:
+            whole, clear = known + missing.lost, ~missing.much
+        if elsewhere is not None:
+            whole, clear = whole - (-elsewhere // MINUTE), clear & (elsewhere == 0)
+        early = begin > second
+        told = np.where(early, 0, whole)
+        starts = (told > 0) & (self.evidence <= 0)
+        self.since[starts] = second
+        self.r0 = self.healthy.rate(self._limit)
+        for rows, tier in self._tiers:
+            tier.reset(early[rows])
+            self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
+            self.evidence[rows] = tier.evidence
+        fresh = second >= self._counted_until
+        fresh &= clear
+        self.healthy.update(second, bad * fresh, known * fresh, pending=pending, firing=firing | self.alarm)
+
+    def learnt(self) -> dict[int, Day]:
+        """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""
+        if not len(self.at):
+            return {}
+        state = self.healthy.state()
+        second, hour_of, sums = int(state["second"]), state["hour_of"], state["sums"]
+        until = (second // MINUTE - self.healthy.config.quarantine) * MINUTE
+        slots = [int(slot) for slot in np.argsort(hour_of) if hour_of[slot] > second // (MINUTE * MINUTE) - HOURS]
+        found = {}
+        for row, number in enumerate(self.at.tolist()):
+            hours = tuple(
+                (int(hour_of[slot]), *sums[slot, :, row].tolist()) for slot in slots if sums[slot, 0, row] > 0
+            )
+            found[number] = Day(until, hours)
+        return found
+
+    def recall(self, days: Mapping[int, Day]) -> None:
+        """Go on from what was learnt; to be told before the first second. What it counts is not counted again."""
+        rows = {number: row for row, number in enumerate(self.at.tolist())}
+        state = self.healthy.state()
+        hour_of, sums = state["hour_of"], state["sums"]
+        for number, day in days.items():
+            for hour, *values in day.hours:
+                slot = hour % HOURS
+                if hour > hour_of[slot]:
+                    hour_of[slot], sums[slot] = hour, 0
+                if hour == hour_of[slot]:
+                    sums[slot, :, rows[number]] = values
+            self._counted_until[rows[number]] = day.until
+        self.healthy.restore(state)
+        self.r0 = self.healthy.rate(self._limit)
+
+    def memory(self) -> Arrays:
+        """Copies of all that it remembers, but for the day of `learnt`, which is remembered for longer."""
+        healthy = {name: array for name, array in self.healthy.state().items() if name not in _DAY}
+        own = {
+            "counted_until": self._counted_until.copy(),
+            "alarm": self.alarm.copy(),
+            "evidence": self.evidence.copy(),
+            "since": self.since.copy(),
+        }
+        tiers = {f"tier{i}": tier.state() for i, (_, tier) in enumerate(self._tiers)}
+        return named(own=own, healthy=healthy, **tiers)
+
+    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `memory` gave; the day stays. Raises StateError, and changes nothing, if it does not fit."""
+        arrays = taken(memory, self.memory())
+        state = self.healthy.state()
+        self.healthy.restore({**state, **part(arrays, "healthy")})
+        for i, (_, tier) in enumerate(self._tiers):
+            tier.restore(part(arrays, f"tier{i}"))
+        own = part(arrays, "own")
+        self._counted_until = np.maximum(own["counted_until"], self._counted_until)
+        self.alarm, self.evidence, self.since = own["alarm"], own["evidence"], own["since"]
+        self.r0 = self.healthy.rate(self._limit)
+
+    def forget(self, rows: Bool) -> None:
+        """Begin anew in these rows (n,), of which nothing was known for too long."""
+        for own, tier in self._tiers:
+            tier.reset(rows[own])
+            self.evidence[own] = tier.evidence
+        self.alarm[rows] = False

@@ -1,0 +1,117 @@
+"""The counts of a window by second and by instance, read from its log for the few rows of which somebody asks.
+
+The rows of the seconds are slots of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from detectors.cells import COUNTS, LATE, REJECTED, REQUESTS
+from detectors.windows.second import Int, Second
+
+MAX_INSTANCES = 65_536
+"""Instances kept by name; who invents a new name each second must not fill the memory."""
+
+_FEW = 100_000
+"""Entries among which those of some slots are found faster by looking at all than by bisection in each second."""
+
+
+class ByInstance(NamedTuple):
+    """Who sent what: `counts` (k, len(COUNTS)) of instance number `instance` (k,) in the slot with index `row` (k,).
+
+    Rows ascend, and the instances of a row. `starts` (r + 1,) says where the entries of each row begin.
+    """
+
+    row: Int
+    instance: Int
+    counts: Int
+    starts: Int
+
+
+def by_instance(seconds: Iterable[Second], slots: Int) -> ByInstance:
+    """Sum seconds by instance in some slots (r,), each given once."""
+    kept = [second for second in seconds if len(second.instance_rows)]
+    entries = sum(len(second.instance_rows) for second in kept)
+    found = (_among_all if entries <= _FEW else _by_bisection)(kept, slots) if kept and len(slots) else None
+    if found is None or not len(found[0]):
+        nobody = np.zeros(0, dtype=np.int64)
+        return ByInstance(
+            nobody, nobody, np.zeros((0, len(COUNTS)), dtype=np.int64), np.zeros(len(slots) + 1, np.int64)
+        )
+    whose, ids, values = found
+    key = whose.astype(np.int64) * MAX_INSTANCES + ids
+    # Each second is sorted already, and a stable sort merges what is.
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=bool), key[1:] != key[:-1])))
+    row, instance = np.divmod(key[first], MAX_INSTANCES)
+    sums = np.add.reduceat(values[order], first, axis=0)
+    return ByInstance(row, instance, sums, np.searchsorted(row, np.arange(len(slots) + 1)))
+
+
+def _among_all(seconds: Sequence[Second], slots: Int) -> tuple[Int, Int, Int]:
+    """Index of the slot (k,), instance (k,) and counts (k, len(COUNTS)) of each entry, found by looking at all entries.
+
+    60 seconds of 500 entries take 0.5 ms, 2 ms by bisection.
+    """
+    rows = np.concatenate([second.instance_rows for second in seconds])
+    place = np.full(max(int(rows.max()), int(slots.max())) + 1, -1, dtype=np.int64)
+    place[slots] = np.arange(len(slots))
+    whose = place.take(rows)
+    kept = np.flatnonzero(whose >= 0)
+    ids = np.concatenate([second.instance_ids for second in seconds]).take(kept)
+    columns = (np.concatenate(parts).take(kept) for parts in zip(*(s.instance_columns for s in seconds), strict=True))
+    return whose.take(kept), ids, np.stack(list(columns), axis=1, dtype=np.int64)
+
+
+def _by_bisection(seconds: Sequence[Second], slots: Int) -> tuple[Int, Int, Int]:
+    """As `_among_all`. A second costs about 15 us, an entry 0.1 us, those of other slots nothing: rows ascend."""
+    by_slot = np.argsort(slots)
+    edges = np.add.outer(slots[by_slot], (0, 1)).ravel()
+    whose, ids, values = [], [], []
+    for second in seconds:
+        rows = second.instance_rows
+        # Edges of another type than the rows would be looked for in a copy of all rows.
+        found = rows.searchsorted(edges.astype(rows.dtype) if edges[-1] <= np.iinfo(rows.dtype).max else edges)
+        begin, length = found[::2], found[1::2] - found[::2]
+        kept = np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))
+        whose.append(np.repeat(by_slot, length))
+        ids.append(second.instance_ids.take(kept))
+        values.append(np.stack([column.take(kept) for column in second.instance_columns], axis=1, dtype=np.int64))
+    return np.concatenate(whose), np.concatenate(ids), np.concatenate(values)
+
+
+def sum_by_row(counts: Int, starts: Int) -> Int:
+    """Sum the counts of entries by their row, as `ByInstance.starts` says: (r, len(COUNTS))."""
+    result = np.zeros((len(starts) - 1, counts.shape[1]), dtype=np.int64)
+    filled = np.flatnonzero(starts[1:] > starts[:-1])
+    if len(filled):
+        result[filled] = np.add.reduceat(counts, starts[filled], axis=0)
+    return result
+
+
+def samples_of(counts: Int) -> Int:
+    """All samples of some counts (r, len(COUNTS)), those that are missing too."""
+    result: Int = counts[:, REQUESTS] + counts[:, LATE] + counts[:, REJECTED]
+    return result
+
+
+def counts_of(seconds: Iterable[Second], slot: int, since: int = 0) -> Int:
+    """Return the counts (len(COUNTS),) of a slot in the seconds from `since` on."""
+    found = np.zeros(len(COUNTS), dtype=np.int64)
+    for second in seconds:
+        if second.second >= since:
+            at = np.flatnonzero(second.rows == slot)
+            found += [int(column[at].sum()) for column in second.columns[: len(COUNTS)]]
+    return found
+
+
+def instances_of(seconds: Iterable[Second], slot: int, since: int = 0) -> dict[int, Int]:
+    """Return the counts (len(COUNTS),) of a slot by number of the instance, in the seconds from `since` on."""
+    recent = (second for second in seconds if second.second >= since)
+    found = by_instance(recent, np.array([slot], dtype=np.int64))
+    return dict(zip(found.instance.tolist(), found.counts, strict=True))

@@ -1,0 +1,127 @@
+"""What a metric is: a value and the number of samples behind it, from the sums of a window, for many rows at once.
+
+To add one: a function here, its entry in `METRICS`, its name in `detectors.conditions.spec.Metric` and a row in the
+test's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, REQUESTS
+from detectors.conditions.spec import Metric
+from detectors.windows.overdue import corrected_quantile, measure_of
+from detectors.windows.ratios import RATIO
+from detectors.windows.second import Int
+from detectors.windows.store import Window, WindowStore
+
+Float = NDArray[np.float64]
+Values = tuple[Float, Int]
+"""Value and samples, both (r,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a metric's function gets: a window, the rows (r,) wanted of it, and what only some metrics need.
+
+    `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum;
+    `overdue` is the column of the sum that belongs to the latency limit `limit_ms`, None where there is no limit.
+    """
+
+    window: Window
+    rows: Int
+    quantile: float | Float = 0.5
+    measure: tuple[int, int] = (0, 0)
+    limit_ms: float = 0.0
+    overdue: int | None = None
+
+    def sums(self, column: int) -> Int:
+        """Return a column of the window's sums at the rows."""
+        sums: Int = self.window.sums[column].take(self.rows)
+        return sums
+
+
+def _ratio(metric: Metric) -> Callable[[Reading], Values]:
+    ratio = RATIO[metric]
+
+    def value(reading: Reading) -> Values:
+        part, whole = ratio.of(reading.sums)
+        # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
+        return _share(whole - part if ratio.inverse else part, whole)
+
+    return value
+
+
+def _throughput(reading: Reading) -> Values:
+    # Silence is a throughput of 0 only where there was something to fall silent, in a window that was all watched.
+    requests = reading.sums(REQUESTS)
+    said = reading.window.seen[reading.rows] & reading.window.filled
+    return np.where(said, requests / reading.window.seconds, np.nan), requests
+
+
+def _latency_mean(reading: Reading) -> Values:
+    count = reading.sums(LATENCY_COUNT)
+    return _share(reading.sums(LATENCY_US), count, per=1000)
+
+
+def _latency_quantile(reading: Reading) -> Values:
+    value, count = reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
+    if reading.overdue is not None:
+        each, overdue = np.broadcast_to(reading.quantile, value.shape), reading.sums(reading.overdue)
+        # Few rows: those in which requests hang, or did before the window began.
+        for i in np.flatnonzero(overdue).tolist():
+            histogram = reading.window.histogram(int(reading.rows[i]))
+            value[i], count[i] = corrected_quantile(histogram, int(overdue[i]), reading.limit_ms, float(each[i]))
+    return value, count
+
+
+def _measure(reading: Reading) -> Values:
+    count, total = reading.measure
+    return _share(reading.sums(total), reading.sums(count), per=MEASURE_SCALE)
+
+
+METRICS: dict[Metric, Callable[[Reading], Values]] = {
+    **{metric: _ratio(metric) for metric in RATIO},
+    "throughput": _throughput,
+    "latency_mean": _latency_mean,
+    "latency_quantile": _latency_quantile,
+    "measure": _measure,
+}
+"""Ratios are 0..1, latencies milliseconds, throughput requests/s; nan where there is nothing to divide by."""
+
+
+def compute(
+    store: WindowStore,
+    seconds: int,
+    metric: Metric,
+    rows: Int,
+    *,
+    quantile: float | Float = 0.5,
+    measure: str | None = None,
+    limit_ms: float | None = None,
+) -> Values:
+    """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
+
+    Samples are what the value rests on: requests that say how they ended for ratios of failures, lookups for
+    cache_hit_rate, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile is
+    taken as it is to be compared with that limit: with the requests that have crossed it and still run. Raises KeyError
+    for a window, measure or limit that the store does not keep.
+    """
+    kept = np.flatnonzero(rows >= 0)
+    columns = store.measure_columns(measure) if measure is not None else (0, 0)
+    each = quantile[kept] if isinstance(quantile, np.ndarray) else quantile
+    value, samples = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
+    overdue = None if limit_ms is None else store.measure_columns(measure_of(limit_ms))[1]
+    reading = Reading(store.window(seconds), rows[kept], each, columns, limit_ms or 0.0, overdue)
+    value[kept], samples[kept] = METRICS[metric](reading)
+    return value, samples
+
+
+def _share(part: Int, whole: Int, *, per: int = 1) -> Values:
+    value = np.full(len(whole), np.nan)
+    np.divide(part, whole * per, out=value, where=whole > 0)
+    return value, whole

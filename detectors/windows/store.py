@@ -1,0 +1,378 @@
+"""Sliding windows: exact sums over [t - w, t) of event time, for all scopes at once.
+
+A window is a matrix of running sums to which each second is added once and from which it is taken once, in integers,
+so nothing drifts. A window tracks the scopes it was asked for; the display window tracks every scope that is seen.
+Windows of several lengths hold the same seconds, each stored once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import COUNTS, ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REQUESTS, Cells, Scope
+from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
+from detectors.state import Arrays
+from detectors.windows.by_instance import MAX_INSTANCES, counts_of, instances_of
+from detectors.windows.by_second import BySecond
+from detectors.windows.second import Int, Second, collect
+from detectors.windows.slots import K, Slots, looked_up, present, used_of
+from detectors.windows.unread_sums import UnreadSums
+
+DISPLAY = 60
+"""Seconds for which every scope that is seen is kept, to be shown and compared."""
+
+
+class Want(NamedTuple):
+    """A window that something asks for: `seconds` of `scope`, with its latency histogram or without."""
+
+    scope: Scope
+    seconds: int
+    latency: bool = False
+
+
+class Window:
+    """The sums over the last `seconds` seconds. Read by row; `WindowStore.row` says which row a scope has.
+
+    Seconds are noted when they come and summed when the window is read: one that nobody looks at for a while, such as
+    that of what is fresh, costs nothing, and what came and went in between is never summed.
+
+    `filled` says whether the store has been running for all of the window.
+    """
+
+    def __init__(self, seconds: int, columns: int, rows: int, timed: int, row_of: Int | None = None) -> None:
+        """Track `rows` rows, the first `timed` with histograms; `row_of` maps slots to rows, None for slots as rows."""
+        self.seconds = seconds
+        self._sums = np.zeros((columns, rows), dtype=np.int64)
+        self._seen = np.zeros(rows, dtype=bool)
+        self.filled = False
+        self._row_of = row_of
+        self._timed = timed
+        # Pages of zeros cost nothing until a row is written. Sums of 2**32 wrap; `quantile` says nothing about those.
+        self._bins = np.zeros((timed, BINS), dtype=np.uint32)
+        self._octaves = np.zeros((timed, OCTAVES), dtype=np.uint32)
+        self._log: deque[Second] = deque()
+        self._noted: deque[Second] = deque()
+        self._begin: int
+        """The first second that it holds; set before it holds one."""
+
+    @property
+    def sums(self) -> Int:
+        """Sums of all rows, int64 (columns, rows): `detectors.cells.COUNTS`, then count and sum of each measure."""
+        self.settle()
+        return self._sums
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Who has ever had a second, (rows,)."""
+        self.settle()
+        return self._seen
+
+    def row(self, slot: int) -> int:
+        """Return the row of a slot of the store, -1 when it is not tracked."""
+        return slot if self._row_of is None or slot < 0 else int(self._row_of[slot])
+
+    def quantile(self, rows: Int, q: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return latency quantiles in milliseconds, shape (r,); `q` is one for all or (r,).
+
+        It is nan where nothing was timed, where no histogram is kept for the row, and above 2**32 - 1 values.
+        """
+        result, known = np.full(len(rows), np.nan), self._known(rows)
+        each = q[known] if isinstance(q, np.ndarray) else q
+        result[known] = quantile_by_octave(self._bins, self._octaves, rows[known], each)
+        return result
+
+    def at_rank(self, rows: Int, ranks: Int) -> NDArray[np.float64]:
+        """Return the latency in milliseconds that is number `ranks` (r,), from 1, of each row; nan as in `quantile`."""
+        result, known = np.full(len(rows), np.nan), self._known(rows)
+        result[known] = value_at_rank(self._bins, self._octaves, rows[known], np.maximum(ranks[known], 1))
+        return result
+
+    def _known(self, rows: Int) -> Int:
+        """Which of some rows have a histogram of one value or more, none of whose sums wrapped."""
+        totals = self.sums[LATENCY_COUNT][rows]
+        return np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
+
+    def histogram(self, row: int) -> Int:
+        """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
+        self.settle()
+        if row >= self._timed:
+            return np.zeros(BINS, dtype=np.int64)
+        own: Int = self._bins[row].astype(np.int64)
+        return own
+
+    def above(self, rows: Int, first_bin: Int) -> Int:
+        """Return how many latencies of some rows (r,) are in bins from `first_bin` (r,) on; 0 without histogram."""
+        self.settle()
+        result = np.zeros(len(rows), dtype=np.int64)
+        known = np.flatnonzero((rows >= 0) & (rows < self._timed) & (first_bin < BINS))
+        result[known] = count_above(self._bins, self._octaves, rows[known], first_bin[known])
+        return result
+
+    def counts(self, slot: int, since: int) -> Int:
+        """See `detectors.windows.by_instance.counts_of`. Reads the log."""
+        self.settle()
+        return counts_of(self._log, slot, since)
+
+    def instances(self, slot: int, since: int) -> dict[int, Int]:
+        """See `detectors.windows.by_instance.instances_of`. Reads the whole log: for rare use."""
+        self.settle()
+        return instances_of(self._log, slot, since)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own arrays, those of pages never written included."""
+        return self._sums.nbytes + self._seen.nbytes + self._bins.nbytes + self._octaves.nbytes
+
+    @property
+    def seconds_kept(self) -> Sequence[Second]:
+        """The seconds that it holds, whose rows are slots of the store."""
+        return (*self._log, *self._noted)
+
+    def add(self, second: Second) -> None:
+        """Note a second whose rows are slots of the store."""
+        self._noted.append(second)
+
+    def expire(self, before: int) -> None:
+        """Note that the seconds earlier than `before` are to be taken away."""
+        self._begin = before
+        while self._noted and self._noted[0].second < before:
+            self._saw(self._own(self._noted.popleft()))
+
+    def settle(self) -> None:
+        """Sum what was noted."""
+        while self._log and self._log[0].second < self._begin:
+            self._apply(self._own(self._log.popleft()), np.subtract)
+        while self._noted:
+            second = self._noted.popleft()
+            own = self._own(second)
+            if len(own.rows):
+                self._apply(own, np.add)
+                self._saw(own)
+                self._log.append(second)
+
+    def _own(self, second: Second) -> Second:
+        return second if self._row_of is None else second.renumbered(self._row_of, self._timed)
+
+    def _saw(self, own: Second) -> None:
+        self._seen[own.rows] = True
+
+    def _apply(self, second: Second, change: np.ufunc) -> None:
+        rows = second.rows.astype(np.int64)
+        for total, column in zip(self._sums, second.columns, strict=True):
+            # Most columns of faults are empty, and to see that takes a fifth of adding them.
+            if column.any():
+                total[rows] = change(total[rows], column)
+        keys = np.repeat(rows * BINS, second.lengths)
+        keys += second.bins
+        counts = second.bin_counts.astype(np.uint32)
+        # `at` because an octave stands several times; with equal types it takes 5 ns an entry.
+        change.at(self._bins.ravel(), keys, counts)
+        keys >>= SCALE
+        change.at(self._octaves.ravel(), keys, counts)
+
+
+class WindowStore:
+    """Windows of all scopes of a shard, moved on second by second.
+
+    At most `max_scopes` scopes are kept. Those of `wants` have their place for ever, in the order given; others come
+    when they are seen and go when there is no room and they have been silent for the display window. What does not
+    fit is counted in `refused_scopes` (once a scope and second). `measures` are the custom measures to keep.
+    """
+
+    def __init__(
+        self, wants: Iterable[Want], *, max_scopes: int, display: int = DISPLAY, measures: Sequence[str] = ()
+    ) -> None:
+        wants = list(wants)
+        if any(seconds < 1 for seconds in (display, *(want.seconds for want in wants))):
+            raise ValueError("a window must be at least 1 second long")
+        self.end: int | None = None
+        """All windows hold [end - w, end); None before the first second."""
+        self.display = display
+        self.max_scopes = max_scopes
+        self._start: int
+        """The first second; there is none before `end`."""
+        self._scopes: Slots[Scope] = Slots(max_scopes, (want.scope for want in wants))
+        self._instances: Slots[str] = Slots(MAX_INSTANCES)
+        self._measures = {name: k for k, name in enumerate(dict.fromkeys(measures))}
+        columns = len(COUNTS) + 2 * len(self._measures)
+        self._windows = {display: Window(display, columns, max_scopes, max_scopes)}
+        for seconds in sorted({want.seconds for want in wants} - {display}):
+            # Rows with a histogram come first, so that the others need none.
+            chosen = sorted((want for want in wants if want.seconds == seconds), key=lambda want: not want.latency)
+            slots = list(dict.fromkeys(slot for want in chosen if (slot := self._scopes.get(want.scope)) >= 0))
+            timed = len({want.scope for want in chosen if want.latency and self._scopes.get(want.scope) >= 0})
+            row_of = np.full(max_scopes, -1, dtype=np.int64)
+            row_of[slots] = np.arange(len(slots))
+            self._windows[seconds] = Window(seconds, columns, len(slots), timed, row_of)
+        self._longest = max(self._windows)
+        self.by_second = BySecond(display, (REQUESTS, LATE, ERRORS, NO_OUTCOME), max_scopes)
+        """Of each slot in each second of the display window: requests, those of them that failed, those that do not say
+        how they ended, and late samples."""
+        self.unread = UnreadSums()
+        """Values that could not be read."""
+        # What no trigger looks at is kept as long as it is shown.
+        self._asked = np.full(max_scopes, -1, dtype=np.int64)
+        asked = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
+        self._asked[asked] = asked
+
+    def advance(self, second: int, *blocks: Cells) -> None:
+        """Commit [second, second + 1) and move every window to end there.
+
+        All rows of the blocks are of that second; a scope may stand in several and is summed. Seconds left out are
+        empty. Raises ValueError when the second is not later than the last one or a row is of another second.
+        """
+        if self.end is not None and second < self.end:
+            raise ValueError(f"second {second} is already committed: the windows end at {self.end}")
+        blocks = tuple(cells for cells in blocks if len(cells))
+        for cells in blocks:
+            if np.any(cells.second != second):
+                raise ValueError(f"cells of other seconds than {second}: {cells.second[cells.second != second][:3]}")
+        self._start = second if self.end is None else self._start
+        self.end = second + 1
+        for window in self._windows.values():
+            window.expire(self.end - window.seconds)
+            window.filled = self.end - window.seconds >= self._start
+        self.unread.advance(second, blocks)
+        if blocks:
+            self._commit(self._collect(second, blocks))
+
+    def prepared(self, cells: Cells) -> dict[int, Second]:
+        """Sum all seconds of a block at once, for `advance_prepared`: of minutes that are read again, the calls of
+        numpy are what costs.
+
+        Empty where scopes or instances find no room: who gets one depends on the seconds before. What is prepared is
+        good until `advance` is given a block.
+        """
+        if not len(cells):
+            return {}
+        scopes = self._scopes.of(cells.scopes, present(cells.scope, len(cells.scopes)))
+        names = self._instances.of(cells.instances, present(cells.instance_id, len(cells.instances)))
+        if scopes is None or names is None:
+            return {}
+        self.unread.note([cells])
+        found = collect([cells], [scopes[cells.scope]], [names[cells.instance_id]], self._measures)
+        return {second.second: second for second in found}
+
+    def advance_prepared(self, second: int, prepared: Second | None) -> None:
+        """As `advance`, with what was prepared of the second; None for one that is empty."""
+        self.advance(second)
+        if prepared is not None:
+            self._scopes.mark(prepared.rows, second)
+            self._instances.mark(prepared.instance_ids, second)
+            self._commit(prepared)
+
+    def _commit(self, committed: Second) -> None:
+        self.by_second.put(committed)
+        asked = committed.renumbered(self._asked, len(self._asked))
+        for window in self._windows.values():
+            window.add(committed if window.seconds == self.display else asked)
+
+    def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
+        # A scope is gone from the display window, the only one that tracks it, before its slot can be another's.
+        scopes = _numbered(self._scopes, [(c.scope, c.scopes) for c in blocks], second, second + 1 - self.display)
+        longest = second + 1 - self._longest
+        names = _numbered(self._instances, [(c.instance_id, c.instances) for c in blocks], second, longest)
+        (committed,) = collect(blocks, scopes, names, self._measures)
+        return committed
+
+    def window(self, seconds: int) -> Window:
+        """Return the window of a length. Raises KeyError when nothing asked for it."""
+        return self._windows[seconds]
+
+    def row(self, scope: Scope, seconds: int) -> int:
+        """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
+        return self._windows[seconds].row(self._scopes.get(scope))
+
+    def slot(self, scope: Scope) -> int:
+        """Return the scope's slot, -1 when it has none. It is for ever for a scope that was wanted."""
+        return self._scopes.get(scope)
+
+    def seen_at(self, slots: Int) -> Int:
+        """Return the newest second in which each slot (s,) had cells, `detectors.windows.slots.NEVER` where it never
+        had."""
+        return self._scopes.seen_at(slots)
+
+    def instance(self, number: int) -> str:
+        """Return the name of an instance that some window holds."""
+        return self._instances.key(number)
+
+    def memory(self) -> Arrays:
+        """What of the wanted scopes outlives every window: who has ever had a second, by the window's length, and when
+        last."""
+        seen = {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
+        return seen | {"newest": self.seen_at(np.flatnonzero(self._asked >= 0))}
+
+    def recall(self, memory: Mapping[str, NDArray[Any]]) -> None:
+        """Know again what `memory` gave; what was seen since stays seen."""
+        for seconds, window in self._windows.items():
+            window.seen[self._wanted(window)] |= memory[str(seconds)]
+        self._scopes.recall(np.flatnonzero(self._asked >= 0), memory["newest"])
+
+    def _wanted(self, window: Window) -> Int:
+        """The rows of the wanted scopes, which stand for ever."""
+        slots = np.flatnonzero(self._asked >= 0)
+        rows = np.array([window.row(slot) for slot in slots.tolist()], dtype=np.int64)
+        return rows[rows >= 0]
+
+    def span(self, seconds: int) -> int:
+        """Return how many seconds of a window the store has been running for."""
+        return 0 if self.end is None else min(seconds, self.end - self._start)
+
+    def scopes(self) -> list[Scope]:
+        """Return the scopes that have a place now. Their list has changed when `scope_changes` has."""
+        return self._scopes.keys()
+
+    @property
+    def scope_changes(self) -> int:
+        """How often scopes came or went."""
+        return self._scopes.changes
+
+    def measure_columns(self, measure: str) -> tuple[int, int]:
+        """Return the columns of `Window.sums` with count and sum (millionths) of a measure. Raises KeyError."""
+        first = len(COUNTS) + 2 * self._measures[measure]
+        return first, first + 1
+
+    def instances(self, scope: Scope, seconds: int, since: int = 0) -> dict[str, Int]:
+        """Return the counts (len(COUNTS),) of each instance of a scope in a window from `since` on, by name, sorted."""
+        window, slot = self._windows[seconds], self._scopes.get(scope)
+        found = window.instances(slot, since) if window.row(slot) >= 0 else {}
+        return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
+
+    def newest(self, scope: Scope) -> int | None:
+        """Return the newest second in which a scope has cells, None where it has none."""
+        return self._scopes.last_seen(scope)
+
+    def active(self) -> list[Scope]:
+        """Return the scopes seen in the display window, sorted."""
+        return [] if self.end is None else self._scopes.seen(self.end - self.display)
+
+    @property
+    def refused_scopes(self) -> int:
+        """Scopes turned away for want of room, once a second each."""
+        return self._scopes.refused
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays of all windows, those of pages never written included."""
+        stored = {id(second): second.nbytes for window in self._windows.values() for second in window.seconds_kept}
+        own = sum(window.nbytes for window in self._windows.values()) + self.by_second.nbytes
+        return own + sum(stored.values())
+
+    def counts(self, scope: Scope, seconds: int, since: int = 0) -> Int:
+        """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
+        window, slot = self._windows[seconds], self._scopes.get(scope)
+        return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
+
+
+def _numbered(
+    slots: Slots[K], columns: Sequence[tuple[Int, tuple[K, ...]]], second: int, silent_before: int
+) -> list[Int]:
+    """Give each entry of some columns, indices into a table each, the slot of what it names; see `Slots.assign`."""
+    used = [(index, table, present(index, len(table))) for index, table in columns]
+    assigned = slots.assign([used_of(table, own) for _, table, own in used], second, silent_before)
+    return [looked_up(index, own, found) for (index, _, own), found in zip(used, assigned, strict=True)]

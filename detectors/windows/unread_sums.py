@@ -1,0 +1,118 @@
+"""How many values of which fields could not be read, by window: see `detectors.windows.unreadable`.
+
+Nearly always there are none, and a column in each window for every flag would cost what the counts of all requests do.
+So only what comes is kept: a second without unreadable values costs nothing but to ask for the names of its measures.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from detectors.cells import Cells, Int, Scope
+from detectors.windows.second import MOST_COUNTED
+from detectors.windows.slots import present
+from detectors.windows.unreadable import PREFIX
+
+
+class Entry(NamedTuple):
+    """`counts` (k,) of the places `at` (k,), each given once, in one second."""
+
+    second: int
+    at: Int
+    counts: Int
+
+
+class FieldSums:
+    """The sums over the last `seconds` seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+        self._log: deque[Entry] = deque()
+        self._sums = np.zeros(0, dtype=np.int64)
+
+    def any(self) -> bool:
+        """Could any value not be read?"""
+        return bool(self._log)
+
+    def read(self, places: Int) -> Int:
+        """Return how many there were at places (p,) of `UnreadSums.place`; 0 for -1."""
+        known = (places >= 0) & (places < len(self._sums))
+        found = np.zeros(len(places), dtype=np.int64)
+        found[known] = self._sums[places[known]]
+        return found
+
+    def since(self, place: int, second: int) -> int:
+        """Return how many there were at a place from a second on. For rare use."""
+        return sum(int(entry.counts[entry.at == place].sum()) for entry in self._log if entry.second >= second)
+
+    def move(self, end: int, entry: Entry | None, places: int) -> None:
+        """Take in a second of `places` places, and let go of what is earlier than `end - seconds`."""
+        while self._log and self._log[0].second < end - self._seconds:
+            old = self._log.popleft()
+            self._sums[old.at] -= old.counts
+        if entry is not None:
+            if len(self._sums) < places:
+                self._sums = np.concatenate((self._sums, np.zeros(places - len(self._sums), dtype=np.int64)))
+            self._sums[entry.at] += entry.counts
+            self._log.append(entry)
+
+
+class UnreadSums:
+    """Counts what could not be read of those scopes and fields that somebody asked a place for."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[Scope, str], int] = {}
+        self._windows: dict[int, FieldSums] = {}
+        self._coming: dict[int, list[tuple[Int, Int]]] = {}
+
+    def place(self, scope: Scope, name: str | None) -> int:
+        """The place of a scope and the measure `name`, -1 for None. Asked for before the first second."""
+        return -1 if name is None else self._places.setdefault((scope, name), len(self._places))
+
+    def window(self, seconds: int) -> FieldSums:
+        """The window of a length. Asked for before the first second."""
+        return self._windows.setdefault(seconds, FieldSums(seconds))
+
+    def note(self, blocks: Iterable[Cells]) -> None:
+        """Keep what blocks say of their seconds, until `advance` comes to them."""
+        for cells in blocks:
+            # Its table names all measures that its sender knows, of which hardly any is in it.
+            named = present(cells.measure_id, len(cells.measures)).tolist()
+            wanted = [number for number in named if cells.measures[number].startswith(PREFIX)]
+            if wanted:
+                self._note(cells, np.isin(cells.measure_id, wanted))
+
+    def advance(self, second: int, blocks: Iterable[Cells] = ()) -> None:
+        """Move every window to end with this second, of which `blocks` are told now."""
+        self.note(blocks)
+        entry = None
+        if self._coming:
+            entry = self._entry(second, self._coming.pop(second, []))
+        for window in self._windows.values():
+            window.move(second + 1, entry, len(self._places))
+
+    def _note(self, cells: Cells, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+        of, name, counts = cells.measure_cell[kept], cells.measure_id[kept], cells.measure_count[kept]
+        # One look-up a scope and field, not one a second of them.
+        pairs, which = np.unique(cells.scope[of] * len(cells.measures) + name, return_inverse=True)
+        number, field = np.divmod(pairs, max(len(cells.measures), 1))
+        named = zip(number.tolist(), field.tolist(), strict=True)
+        places = [self._places.get((cells.scopes[s], cells.measures[f]), -1) for s, f in named]
+        at = np.array(places, dtype=np.int64)[which]
+        seconds = cells.second[of]
+        for second in np.unique(seconds[at >= 0]).tolist():
+            own = (at >= 0) & (seconds == second)
+            self._coming.setdefault(second, []).append((at[own], counts[own]))
+
+    @staticmethod
+    def _entry(second: int, parts: list[tuple[Int, Int]]) -> Entry | None:
+        if not parts:
+            return None
+        at, which = np.unique(np.concatenate([own for own, _ in parts]), return_inverse=True)
+        counts = np.zeros(len(at), dtype=np.int64)
+        np.add.at(counts, which, np.clip(np.concatenate([own for _, own in parts]), 0, MOST_COUNTED))
+        return Entry(second, at, np.minimum(counts, MOST_COUNTED))

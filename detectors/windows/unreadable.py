@@ -1,0 +1,54 @@
+"""Fields that came with a request and could not be read: the request counts, and this value of it is missing.
+
+How many there were travels as the count of a measure whose name no sample can have, in every scope of the request. A
+variant that cannot be read belongs to no scope of the flag, so it is counted in the scope of the service.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from detectors.conditions.spec import Condition
+
+Field = Literal["latency", "cache", "variant", "measure"]
+
+PREFIX: Final = "\0unreadable "
+
+VARIANT: Final = 'it must be the name of the variant, such as "on"'
+
+_NAME: Final = 60
+
+
+def unreadable(field: Field, name: str = "") -> str:
+    """The name of the measure that counts unreadable values; `name` is that of the flag or of the measure.
+
+    It does not print, so samples cannot name it.
+    """
+    return f"{PREFIX}{field} {name}"
+
+
+def unreadable_of(condition: Condition) -> str | None:
+    """The name of the measure that counts the unreadable values of a condition's metric; None where it reads none."""
+    match condition.metric:
+        case "latency_mean" | "latency_quantile":
+            return unreadable("latency")
+        case "cache_hit_rate":
+            return unreadable("cache")
+        case "measure" if condition.measure is not None:
+            return unreadable("measure", condition.measure)
+    return None
+
+
+def what_is_unreadable(condition: Condition) -> tuple[str, str]:
+    """For people: the field that a condition's metric reads, and what it must be."""
+    match condition.metric:
+        case "latency_mean" | "latency_quantile":
+            return "latency", "latency_ms must be milliseconds from 0 to 3,600,000 (an hour)"
+        case "cache_hit_rate":
+            return "cache", "cache must be hit, miss or bypass"
+    return f"measure {shortened(condition.measure or '')!r}", "it must be a number"
+
+
+def shortened(name: str) -> str:
+    """A name of others, for people."""
+    return name if len(name) <= _NAME else name[: _NAME - 3] + "..."

@@ -1,0 +1,320 @@
+"""Snapshots of cumulative counters to columns: what counts is how far a series' counters rose since its last snapshot.
+
+A series is one process as seen by its service, environment, instance and flags. Its first snapshot only sets the base.
+The rise is counted in the second of the snapshot, not spread over the seconds before: those are closed 2 s
+(`max_lateness`) after their end, and to hold them open for a snapshot every 5 s would make every verdict 5 s later.
+
+A re-read gives the same: each rise in an open second needs the base it was taken from, so offsets are committed only up
+to the oldest base that is still needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from streams.decoders.columns import NO_COLUMNS, Columns, Float, RejectKind, Rejects
+from streams.decoders.faults import Why, shown
+from streams.decoders.hints import recognised, time_fault
+from streams.decoders.interner import Table
+from streams.decoders.json_rows import is_number, whose
+from streams.decoders.lenient import loose
+from streams.decoders.profiles import INVALID, LONGEST_KEPT
+from streams.grouped_sums import LIMIT
+from streams.slices import MAX_AHEAD
+from streams.telemetry.sample import (
+    DEFAULT_ENVIRONMENT,
+    HIT_KIND,
+    MAX_RECORD_BYTES,
+    MAX_TIME,
+    MIN_TIME,
+    MISS_KIND,
+    NO_OUTCOME_KIND,
+    REJECTED_KIND,
+    Instance,
+    Name,
+    Time,
+)
+
+MAX_GAP: Final = 150.0
+"""Seconds between two snapshots of a series up to which the rise is counted.
+
+Twice the 60 s of an OpenTelemetry exporter, and some: one snapshot may be lost. The rise of a longer silence would come
+down in one second, and outweigh all that is in the window.
+"""
+MAX_SERIES: Final = 10_000
+"""Series of a source partition; at half a kilobyte each they are 5 MB."""
+
+Count = Annotated[int, Meta(ge=0, le=LIMIT)]
+
+
+class Counters(msgspec.Struct, forbid_unknown_fields=True):
+    """Totals since the process began; None was not observed. A misspelt name is refused: it would read as no error."""
+
+    requests: Count
+    errors: Count | None = None
+    timeouts: Count | None = None
+    unavailable: Count | None = None
+    cache_hits: Count | None = None
+    cache_lookups: Count | None = None
+
+
+class Snapshot(msgspec.Struct):
+    """The counters of a series at `ts`, Unix seconds."""
+
+    ts: Time
+    service: Name
+    counters: Counters
+    environment: Name | None = DEFAULT_ENVIRONMENT
+    instance: Instance | None = None
+    flags: object = None
+
+
+_decode: Final = msgspec.json.Decoder(Snapshot).decode
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+_OUTCOME_KINDS: Final = range(0, NO_OUTCOME_KIND, 3)
+"""Kinds of OUTCOMES without a lookup."""
+_Totals = tuple[int, int, int, int, int, int]
+"""In the order of `Counters`."""
+_Key = tuple[str, str, str, bytes]
+
+
+@dataclass(slots=True)
+class _Base:
+    """The last snapshot of a series and its offset; `totals` keeps the last of counters that it did not name.
+
+    `told` says whether the series has named its errors: else nobody knows how its requests ended.
+    """
+
+    ts: float
+    offset: int
+    totals: _Totals
+    told: bool
+
+
+class _NotCounted(Exception):
+    """A snapshot is rejected."""
+
+    def __init__(self, kind: RejectKind, why: Why) -> None:
+        super().__init__(str(why))
+        self.kind = kind
+        self.why = why
+
+
+class CounterBases:
+    """The series of one source partition, the one heard of longest ago first."""
+
+    def __init__(self) -> None:
+        self._bases: OrderedDict[_Key, _Base] = OrderedDict()
+        # The oldest base of what rose in a second that is not closed.
+        self._needed: dict[int, int] = {}
+
+    def run(
+        self,
+        records: range,
+        values: Sequence[bytes | None],
+        offsets: Sequence[int],
+        stamps: Float,
+        table: Table,
+        rejects: Rejects,
+    ) -> Columns:
+        """Count the snapshots of some records of a slice; up to six samples that stand for many come of each.
+
+        `values`, `offsets` and `stamps` (the records' times, infinite where they have none) are of the whole slice.
+        """
+        rows: list[tuple[int, float, int, int, int, int]] = []
+        for record in records:
+            try:
+                snapshot = _read(values[record], rejects)
+                key, profile, instance = _names(snapshot, table)
+                # The time it will count at, as `decode` sees to for all samples.
+                stamp = float(stamps[record])
+                ts = snapshot.ts if snapshot.ts <= stamp + MAX_AHEAD else stamp
+                rise, told = self._rise(key, ts, offsets[record], snapshot.counters)
+            except _NotCounted as error:
+                # Nothing is missing of what is past: the rise of the later snapshot holds it.
+                past = error.kind == "past"
+                found = None if past else _attributed(values[record], float(stamps[record]), table)
+                rejects.add(record, error.kind, error.why, unread=int(found is None and not past))
+                if found is not None:
+                    rows.append((record, *found, REJECTED_KIND, 1))
+                continue
+            rows += [(record, snapshot.ts, profile, instance, kind, n) for kind, n in _kinds(rise, told) if n]
+        if not rows:
+            return NO_COLUMNS
+        record_of, ts_of, profile_of, instance_of, kind_of, n_of = zip(*rows, strict=True)
+        return replace(
+            NO_COLUMNS,
+            record=np.array(record_of, dtype=np.int64),
+            ts=np.array(ts_of, dtype=np.float64),
+            profile=np.array(profile_of, dtype=np.int64),
+            instance=np.array(instance_of, dtype=np.int64),
+            kind=np.array(kind_of, dtype=np.int64),
+            n=np.array(n_of, dtype=np.int64),
+            latency_ms=np.full(len(rows), np.nan),
+        )
+
+    def close(self, watermark: float, now: float) -> int | None:
+        """Forget what no later snapshot needs when the seconds before `watermark` are closed.
+
+        `now` is the clock's time. Returns the oldest offset that is needed, None if none is.
+        """
+        boundary = math.floor(watermark)
+        self._needed = {second: offset for second, offset in self._needed.items() if second >= boundary}
+        while self._bases:
+            oldest = next(iter(self._bases.values()))
+            # One far ahead has a wrong clock and counts nothing; it must not hold the offsets back for as long.
+            if boundary - MAX_GAP <= oldest.ts <= now + MAX_GAP:
+                return min([*self._needed.values(), oldest.offset])
+            self._bases.popitem(last=False)
+        return min(self._needed.values(), default=None)
+
+    def _rise(self, key: _Key, ts: float, offset: int, counters: Counters) -> tuple[_Totals | None, bool]:
+        """How far the counters rose, None where it cannot be known, and whether the series tells of its errors.
+
+        The snapshot becomes the base.
+        """
+        base = self._bases.get(key)
+        told = counters.errors is not None or (base is not None and base.told)
+        if base is None:
+            self._make_room(ts)
+            self._bases[key] = _Base(ts, offset, _totals(counters, (0, 0, 0, 0, 0, 0)), told)
+            return None, told
+        totals = _totals(counters, base.totals)
+        gap = ts - base.ts
+        if -MAX_GAP <= gap <= 0:
+            if gap == 0 and totals == base.totals:
+                return None, told
+            said = "is older than the last snapshot of its series, or of the same time with other totals"
+            raise _NotCounted("past", Why("ts", said, shown(ts)))
+        # A process counts all or nothing anew. One by one, errors that have passed their old total would be missed.
+        fell = any(now < before for now, before in zip(totals, base.totals, strict=True))
+        before = (0, 0, 0, 0, 0, 0) if fell else base.totals
+        rise = None
+        if 0 < gap <= MAX_GAP:
+            a, b, c, d, e, f = (now - then for now, then in zip(totals, before, strict=True))
+            rise = a, b, c, d, e, f
+            second = int(ts)
+            self._needed[second] = min(self._needed.get(second, base.offset), base.offset)
+        self._bases[key] = _Base(ts, offset, totals, told)
+        self._bases.move_to_end(key)
+        return rise, told
+
+    def _make_room(self, ts: float) -> None:
+        """See that there is a place for one more series; those that fell silent give theirs."""
+        while len(self._bases) >= MAX_SERIES:
+            if ts - next(iter(self._bases.values())).ts <= MAX_GAP:
+                said = f"is of another series than the {MAX_SERIES:,} of its partition: use more partitions"
+                raise _NotCounted("overflow", Why("record", said))
+            self._bases.popitem(last=False)
+
+
+def _read(value: bytes | None, rejects: Rejects) -> Snapshot:
+    if value is None:
+        raise _NotCounted("empty", Why("record", "has no value"))
+    if len(value) > MAX_RECORD_BYTES:
+        raise _NotCounted(
+            "oversized", Why("record", f"must have {MAX_RECORD_BYTES:,} bytes at most", f"{len(value):,}")
+        )
+    try:
+        snapshot = _decode(value)
+    except msgspec.ValidationError as error:
+        raise _NotCounted("invalid", _why(value, error)) from None
+    # RecursionError: thousands of nested arrays in a field nobody asked for.
+    except (ValueError, RecursionError):
+        said = recognised(value) or "is no JSON"
+        raise _NotCounted("malformed", Why("record", said, shown(value[:60]))) from None
+    if snapshot.counters.cache_lookups is None and snapshot.counters.cache_hits is not None:
+        # Every lookup would seem a hit.
+        rejects.faults.add("dropped", Why("counters.cache_hits", "needs cache_lookups too"))
+        snapshot.counters.cache_hits = None
+    return snapshot
+
+
+def _why(value: bytes, error: msgspec.ValidationError) -> Why:
+    try:
+        given = loose(value)
+    except (ValueError, RecursionError):
+        # The strict reader stops at the first wrong value, before what is no JSON.
+        return Why("record", "is no JSON", shown(value[:60]))
+    looks = recognised(given)
+    if looks is not None:
+        return Why("record", looks)
+    if isinstance(given, dict):
+        unknown = whose(given)
+        if unknown is not None:
+            return unknown
+        if not is_number(given.get("ts"), MIN_TIME, MAX_TIME):
+            return time_fault(given.get("ts"))
+    return Why("record", str(error))
+
+
+def _attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float, int, int] | None:
+    """Time, profile and instance of a snapshot that cannot be counted; None where nobody knows whose it is."""
+    if value is None or len(value) > MAX_RECORD_BYTES:
+        return None
+    try:
+        given = loose(value)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict) or whose(given) is not None:
+        return None
+    ts: Any = given.get("ts")
+    instance = given.get("instance")
+    at = float(ts) if is_number(ts, MIN_TIME, MAX_TIME) else stamp
+    profile = table.json[given.get("environment"), given["service"], b""]
+    number = table.instances[instance] if isinstance(instance, str) else INVALID
+    return (at, profile, number) if math.isfinite(at) else None
+
+
+def _names(snapshot: Snapshot, table: Table) -> tuple[_Key, int, int]:
+    """The key of the series, its profile and its instance.
+
+    The key has the flags as they are sent, also where they cannot be read: of two series with other values of a flag
+    the totals must not be taken for those of one.
+    """
+    environment = DEFAULT_ENVIRONMENT if snapshot.environment is None else snapshot.environment
+    # Sorted: the same flags in another order are the same series.
+    flags = _encode(snapshot.flags) if snapshot.flags else b""
+    if len(flags) > LONGEST_KEPT:
+        raise _NotCounted("invalid", Why("flags", f"must take {LONGEST_KEPT:,} bytes at most", f"{len(flags):,}"))
+    profile = table.json[environment, snapshot.service, flags]
+    instance = table.instances[snapshot.instance]
+    if profile == INVALID or instance == INVALID:
+        what = "instance" if profile != INVALID else "service"
+        raise _NotCounted("invalid", Why(what, "must have characters that print"))
+    return (environment, snapshot.service, snapshot.instance or "", flags), profile, instance
+
+
+def _totals(counters: Counters, last: _Totals) -> _Totals:
+    a, b, c, d, e, f = (
+        total if now is None else now for now, total in zip(msgspec.structs.astuple(counters), last, strict=True)
+    )
+    return a, b, c, d, e, f
+
+
+def _kinds(rise: _Totals | None, told: bool) -> Iterator[tuple[int, int]]:
+    """Kinds of samples and how many of each the rise stands for.
+
+    Counters are not read at one instant: where there are more errors than requests, there were as many requests. Of a
+    series that does not tell of its errors nobody knows how requests ended: timeouts alone would make the rest healthy.
+    """
+    if rise is None:
+        return
+    requests, errors, timeouts, unavailable, hits, lookups = rise
+    if told:
+        errors = max(errors - timeouts - unavailable, 0)
+        ok = max(requests - errors - timeouts - unavailable, 0)
+        yield from zip(_OUTCOME_KINDS, (ok, errors, timeouts, unavailable), strict=True)
+    else:
+        yield NO_OUTCOME_KIND, requests
+    yield HIT_KIND, hits
+    yield MISS_KIND, max(lookups - hits, 0)

@@ -1,0 +1,230 @@
+"""Small integers for the strings of samples, bounded whatever is sent.
+
+Two lifetimes. Scopes and measure names keep their number as long as the process lives, and there are at most so many;
+what a trigger needs has its place reserved. Everything that can grow with the traffic (combinations of flags,
+instances) is numbered by a `Table` that is replaced by an empty one when it is full; numbers of two tables have
+nothing to do with each other, so a batch carries the table that numbered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from detectors.cells import Int, Scope
+from detectors.windows.overdue import above_ms, measure_of
+from detectors.windows.unreadable import unreadable
+from streams.decoders.lenient import check_name, loose
+from streams.decoders.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, Unread
+
+NO_INSTANCE: Final = 0
+VARIANTS_KEPT: Final = 16
+"""Places kept free for the variants of each flag under watch, from half of those that are free at most."""
+MAX_MEASURES: Final = 256
+"""Measure names kept in one process, beside those under watch."""
+LONGEST_LIST: Final = 1 << 16
+"""Bytes of a list of a columnar batch up to which it is remembered."""
+
+
+class Limit(NamedTuple):
+    """A latency that a trigger compares with, in seconds; `above_ms` is the least that counts as more.
+
+    `measure` is the number of the measure that carries the sum of the requests overdue for it.
+    """
+
+    seconds: float
+    above_ms: float
+    measure: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """What triggers ask for: scopes that always have a place, and the flags whose variants become scopes."""
+
+    scopes: tuple[Scope, ...]
+    flags: Mapping[tuple[str, str], frozenset[str]]
+    measures: frozenset[str]
+    limits: Mapping[Scope, tuple[float, ...]]
+
+    @classmethod
+    def of(
+        cls, scopes: Iterable[Scope], measures: Iterable[str] = (), limits: Iterable[tuple[str, str, float]] = ()
+    ) -> WatchList:
+        """Build it from the scopes, measure names and latency limits of all triggers.
+
+        A limit is environment, service and milliseconds; the service's scope is reserved too.
+
+        A scope with a flag and no variant watches the flag; no single variant of it is then sure of a place.
+        """
+        reserved: set[Scope] = set()
+        flags: dict[tuple[str, str], set[str]] = {}
+        for scope in scopes:
+            reserved.add(Scope(scope.environment, scope.service))
+            if scope.flag:
+                flags.setdefault((scope.environment, scope.service), set()).add(scope.flag)
+                if scope.variant:
+                    reserved.add(scope)
+        watched = {service: frozenset(names) for service, names in flags.items()}
+        crossed: dict[Scope, set[float]] = {}
+        for environment, service, limit in limits:
+            crossed.setdefault(Scope(environment, service), set()).add(limit)
+        ascending = {scope: tuple(sorted(limits_of)) for scope, limits_of in crossed.items()}
+        return cls(tuple(sorted(reserved | crossed.keys())), watched, frozenset(measures), ascending)
+
+
+class Interner:
+    """The numbers of one process; all decoders and reducers of the process share it."""
+
+    def __init__(self, watch: WatchList, max_scopes: int = 2000) -> None:
+        self.watch = watch
+        self.scopes: list[Scope] = list(watch.scopes)
+        limits = sorted({limit for limits in watch.limits.values() for limit in limits})
+        flags = sorted(set().union(*watch.flags.values()))
+        missing = [
+            unreadable("latency"),
+            unreadable("cache"),
+            *(unreadable("variant", flag) for flag in flags),
+            *(unreadable("measure", measure) for measure in sorted(watch.measures)),
+        ]
+        self.measures = Measures(watch.measures, [*map(measure_of, limits), *missing])
+        self.unreadable = {name: self.measures.names.index(name) for name in missing}
+        """The numbers of the measures that count fields nobody could read, by name."""
+        number = {limit: self.measures.names.index(measure_of(limit)) for limit in limits}
+        self.limits = {
+            scope_id: tuple(Limit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
+            for scope_id, scope in enumerate(watch.scopes)
+            if scope in watch.limits
+        }
+        """The latency limits of a service by the number of its scope, ascending."""
+        self._max_scopes = max(max_scopes, len(watch.scopes))
+        self._scope_ids = {scope: index for index, scope in enumerate(watch.scopes)}
+        free = self._max_scopes - len(watch.scopes)
+        # Services that nobody watches, as short-lived names are, leave the others' variants their places.
+        self._others_left = free - min(free // 2, VARIANTS_KEPT * sum(map(len, watch.flags.values())))
+        self._table = Table(self)
+
+    def table(self) -> Table:
+        """The table to number the next batch with."""
+        if self._table.full:
+            self._table = Table(self)
+        return self._table
+
+    def scope_id(self, scope: Scope) -> int:
+        """Number of a scope, INVALID when all places are taken."""
+        found = self._scope_ids.get(scope)
+        if found is not None:
+            return found
+        watched = (scope.environment, scope.service) in self.watch.flags
+        if len(self.scopes) >= self._max_scopes or (not watched and not self._others_left):
+            return INVALID
+        self._others_left -= not watched
+        self._scope_ids[scope] = found = len(self.scopes)
+        self.scopes.append(scope)
+        return found
+
+
+class Table:
+    """Numbers of profiles and instances, good for one generation.
+
+    Nothing in it refers back to it, so that it is freed as soon as the next one has taken its place.
+    """
+
+    def __init__(self, interner: Interner) -> None:
+        self._size = Size()
+        self._profiles = Profiles(interner)
+        self._lists: dict[bytes, Int] = {}
+        self.json = FlagMaps(self._profiles, self._size, loose)
+        self.msgpack = FlagMaps(self._profiles, self._size, msgspec.msgpack.decode)
+        self.instances = Instances(self._size)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next slice should have another table."""
+        return self._size.reached(1)
+
+    @property
+    def profiles(self) -> int:
+        """How many profiles have a number."""
+        return len(self._profiles.scopes)
+
+    def expansion(self) -> tuple[Int, Int, Int]:
+        """What profiles stand for: (starts, scopes, missing).
+
+        Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
+        """
+        return self._profiles.expansion()
+
+    def scopes(self, profile: int) -> tuple[int, ...]:
+        """The scope numbers of a profile; that of its service is the first, unless it has no place."""
+        return self._profiles.scopes[profile]
+
+    def whole(self, profile: int) -> int:
+        """The profile of the same service without any flag."""
+        return self._profiles.whole(profile)
+
+    @property
+    def unread(self) -> Mapping[int, tuple[Unread, ...]]:
+        """The profiles of samples in which variants cannot be read."""
+        return self._profiles.unread
+
+    def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
+        """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
+        key = kind + encoded
+        found = self._lists.get(key)
+        if found is None:
+            found = np.array(read(encoded, self), dtype=np.int64)
+            if len(key) <= LONGEST_LIST and not self._size.reached(OVERFULL):
+                self._size.grow(len(key) + found.nbytes)
+                self._lists[key] = found
+        return found
+
+
+class Instances(dict[str | None, int]):
+    """Instance numbers; `names[number]` is the name, "" for none and for those an overfull table has no place for."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
+        self._size = size
+        self.names = [""]
+
+    def __missing__(self, name: str) -> int:
+        try:
+            check_name("instance", name)
+        except ValueError:
+            return INVALID
+        if self._size.reached(OVERFULL):
+            return NO_INSTANCE
+        self._size.grow(len(name))
+        self[name] = number = len(self.names)
+        self.names.append(name)
+        return number
+
+
+class Measures(dict[str, int]):
+    """Measure numbers, NOT_KEPT for those past the limit; `names[number]` is the name.
+
+    `own` are names that have a number but that no sample may use.
+    """
+
+    NOT_KEPT: Final = -2
+
+    def __init__(self, watched: frozenset[str], own: Sequence[str] = ()) -> None:
+        self.names = sorted(watched)
+        super().__init__({name: number for number, name in enumerate(self.names)})
+        self.names += own
+        self._limit = len(self.names) + MAX_MEASURES
+
+    def __missing__(self, name: str) -> int:
+        try:
+            check_name("measure", name)
+        except ValueError:
+            return INVALID
+        if len(self.names) >= self._limit:
+            return self.NOT_KEPT
+        self[name] = number = len(self.names)
+        self.names.append(name)
+        return number

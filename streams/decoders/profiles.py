@@ -1,0 +1,168 @@
+"""What samples of the same scopes share: environment, service, and the variants of the flags under watch.
+
+A profile is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags. Only the
+flags that somebody watches in a service are read; a variant of one that cannot be read is counted as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from detectors.cells import Int, Scope
+from detectors.windows.unreadable import unreadable
+from streams.decoders.faults import Why, shown
+from streams.decoders.lenient import check_name, variant_fault
+from streams.telemetry.sample import DEFAULT_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from streams.decoders.interner import Interner
+
+INVALID: Final = -1
+"""Number of what may not be counted; ask `explain` for the reason."""
+TABLE_ENTRIES: Final = 1 << 15
+TABLE_BYTES: Final = 1 << 24
+OVERFULL: Final = 4
+"""A table is replaced between slices. What one slice adds past so many times its size is not remembered."""
+LONGEST_KEPT: Final = 4096
+"""Bytes of a flag map up to which its reading is remembered; longer ones are read anew every time."""
+
+ProfileKey = tuple[str | None, str, bytes]
+"""Environment (None for the default), service, flag map as it was encoded (empty for none)."""
+
+
+class Unread(NamedTuple):
+    """A variant that cannot be read: the number of the measure that counts it, and what is wrong."""
+
+    measure: int
+    why: Why
+
+
+class Size:
+    """How much a table holds."""
+
+    __slots__ = ("bytes", "entries")
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.bytes = 0
+
+    def grow(self, size: int) -> None:
+        self.entries += 1
+        self.bytes += size
+
+    def reached(self, times: int) -> bool:
+        return self.entries >= times * TABLE_ENTRIES or self.bytes >= times * TABLE_BYTES
+
+
+class Profiles:
+    """Numbers of profiles."""
+
+    def __init__(self, interner: Interner) -> None:
+        self._interner = interner
+        self._ids: dict[tuple[int, tuple[int, ...], tuple[Unread, ...]], int] = {}
+        self.scopes: list[tuple[int, ...]] = []
+        self.unread: dict[int, tuple[Unread, ...]] = {}
+        """The profiles of samples in which a variant cannot be read."""
+        self._missing: list[int] = []
+        self._expansion: tuple[Int, Int, Int] | None = None
+
+    def number(self, environment: str, service: str, flags: object) -> int:
+        """Number of the profile of a sample; ValueError with the reason when nobody knows whose it is."""
+        check_name("environment", environment)
+        check_name("service", service)
+        watched = self._interner.watch.flags.get((environment, service), frozenset())
+        variants, faults = _variants(flags, watched)
+        scopes = [Scope(environment, service), *(Scope(environment, service, *one) for one in sorted(variants.items()))]
+        numbers = [self._interner.scope_id(scope) for scope in scopes]
+        unread = tuple(
+            Unread(self._interner.unreadable[unreadable("variant", flag)], why) for flag, why in sorted(faults.items())
+        )
+        return self._numbered(numbers.count(INVALID), tuple(n for n in numbers if n != INVALID), unread)
+
+    def whole(self, profile: int) -> int:
+        """The profile of the same service without any flag."""
+        scopes = self.scopes[profile]
+        known = bool(scopes) and not self._interner.scopes[scopes[0]].flag
+        return self._numbered(0 if known else 1, scopes[:1] if known else (), ())
+
+    def _numbered(self, missing: int, scopes: tuple[int, ...], unread: tuple[Unread, ...]) -> int:
+        # The example is of the first: what was wrong with others is no profile of its own.
+        key = missing, scopes, tuple(one._replace(why=one.why._replace(example="")) for one in unread)
+        found = self._ids.get(key)
+        if found is None:
+            self._ids[key] = found = len(self.scopes)
+            self._missing.append(missing)
+            self.scopes.append(scopes)
+            if unread:
+                self.unread[found] = unread
+        return found
+
+    def expansion(self) -> tuple[Int, Int, Int]:
+        known = self._expansion
+        if known is None or len(known[2]) != len(self.scopes):
+            sizes = np.fromiter(map(len, self.scopes), dtype=np.int64, count=len(self.scopes))
+            starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
+            scopes = np.array([scope for profile in self.scopes for scope in profile], dtype=np.int64)
+            self._expansion = known = (starts, scopes, np.array(self._missing, dtype=np.int64))
+        return known
+
+
+class FlagMaps(dict[ProfileKey, int]):
+    """Profile numbers by the flag map as encoded: a map already met costs one look-up, without being read."""
+
+    def __init__(self, profiles: Profiles, size: Size, parse: Callable[[bytes], object]) -> None:
+        super().__init__()
+        self._profiles = profiles
+        self._size = size
+        self._parse = parse
+
+    def __missing__(self, key: ProfileKey) -> int:
+        try:
+            found = self._resolve(key)
+        except ValueError:
+            found = INVALID
+        if len(key[2]) <= LONGEST_KEPT and not self._size.reached(OVERFULL):
+            self._size.grow(len(key[1]) + len(key[2]))
+            self[key] = found
+        return found
+
+    def explain(self, key: ProfileKey) -> str:
+        """Why the number of `key` is INVALID."""
+        try:
+            self._resolve(key)
+        except ValueError as error:
+            return str(error)
+        raise LookupError(f"{key} is not invalid")
+
+    def _resolve(self, key: ProfileKey) -> int:
+        environment, service, encoded = key
+        return self._profiles.number(
+            DEFAULT_ENVIRONMENT if environment is None else environment, service, self._read(encoded)
+        )
+
+    def _read(self, encoded: bytes) -> object:
+        try:
+            return self._parse(encoded) if encoded else None
+        # RecursionError: thousands of nested arrays in the place of a variant.
+        except (ValueError, RecursionError):
+            return False
+
+
+def _variants(flags: object, watched: frozenset[str]) -> tuple[dict[str, str], Mapping[str, Why]]:
+    """The variants of the watched flags, and what is wrong with those that cannot be read."""
+    if flags is None:
+        return {}, {}
+    if not isinstance(flags, dict):
+        why = Why("flags", "must be an object with the variant of each flag", shown(flags))
+        return {}, dict.fromkeys(watched, why)
+    variants, faults = {}, {}
+    for flag in watched & flags.keys():
+        said = variant_fault(flags[flag])
+        if said is not None:
+            faults[flag] = Why(f"flags.{flag}", said, shown(flags[flag]))
+        elif flags[flag]:
+            variants[flag] = flags[flag]
+    return variants, faults

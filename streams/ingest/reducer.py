@@ -1,0 +1,349 @@
+"""One source partition's samples to cells: which second a sample counts in, and which seconds are closed.
+
+What is in a cell depends on the order of the samples and on what `close` was told, never on how they were cut into
+batches. A sample is late when its second has ended at least `max_lateness` before the time that is reached
+(`progress`), or is closed; it is counted as late in the oldest second that is still open then. Starts of requests are
+followed in `in_flight`, and counted in nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.cells import Cells, Int
+from streams.decoders.columns import Columns, Float, Reject, Rejects
+from streams.decoders.decoder import Batch
+from streams.decoders.faults import Why
+from streams.decoders.interner import Interner, Measures, Table
+from streams.grouped_sums import dense
+from streams.ingest.block import Block, combine, finished, renumber
+from streams.ingest.fold import Rows, fold, stacked
+from streams.ingest.in_flight import InFlight, summed_up
+from streams.ingest.progress import Progress
+from streams.partials import empty
+from streams.slices import Source
+from streams.telemetry.sample import LATE_KIND, REJECTED_KIND, STARTED_KIND
+
+MAX_FUTURE: Final = 60.0
+"""Seconds a sample may be ahead of the clock before it is rejected."""
+AHEAD: Final = Why("ts", f"is more than {MAX_FUTURE:.0f} s ahead of the clock")
+MAX_INSTANCES: Final = 256
+"""Instances kept apart in a cell; of more the first by name are, the others count as the instance ""."""
+
+_FOLD_AT: Final = 1 << 15
+"""Samples kept as they came before they are summed up: few enough for the processor's caches."""
+_MOST_BLOCKS: Final = 8
+_FEW_NAMES: Final = 4096
+_FEW_SECONDS: Final = 8
+"""Seconds of a batch that are looked for one by one."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a reducer has seen. Counted are records, samples (`rejected` by kind), and for the rest requests.
+
+    `unread` are those of the rejected samples of which nobody knows whose they are. `overflow` had a scope without a
+    place, `unkept_measures` are values of measures without one, `forgotten` were given up while they ran.
+    """
+
+    records: int = 0
+    samples: int = 0
+    late: int = 0
+    clamped: int = 0
+    overflow: int = 0
+    unkept_measures: int = 0
+    forgotten: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
+
+
+class Told(NamedTuple):
+    """Samples since they were told last: see `streams.partials.Partial`."""
+
+    overflow: int = 0
+    received: int = 0
+    rejected: int = 0
+
+
+class Reducer:
+    """The open seconds of one source partition; `max_lateness` in seconds."""
+
+    def __init__(self, source: Source, interner: Interner, max_lateness: float) -> None:
+        self.stats = Stats()
+        self._source = source
+        self._interner = interner
+        self._max_lateness = max_lateness
+        self._progress = Progress()
+        self._closed: float = -math.inf
+        self._next_offset: int | None = None
+        self._first_offsets: dict[int, int] = {}
+        self._table: Table | None = None
+        self._pending: list[Rows] = []
+        self._pending_rows = 0
+        self._blocks: list[Block] = []
+        self._names = [""]
+        self._numbers = {"": 0}
+        self._told = Told()
+        self._in_flight = InFlight()
+        # The earliest second that has anything, infinite when none has.
+        self._oldest: float = math.inf
+
+    @property
+    def newest(self) -> float | None:
+        """The time that the samples have reached, at most the clock's when they came; None before it is known."""
+        return self._progress.reached
+
+    @property
+    def last(self) -> float | None:
+        """Time of the newest sample, at most the clock's when it came; None before the first."""
+        return None if self._progress.newest == -math.inf else self._progress.newest
+
+    @property
+    def committable(self) -> int | None:
+        """The offset from which a re-reader must start to count every open second whole; None before the first."""
+        return min(self._first_offsets.values(), default=self._next_offset)
+
+    def take_told(self) -> Told:
+        """What there was since the last call."""
+        before, stats = self._told, self.stats
+        self._told = now = Told(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
+        return Told(*(after - then for after, then in zip(now, before, strict=True)))
+
+    def add(self, batch: Batch, now: float) -> list[Reject]:
+        """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
+
+        Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`, and
+        count as rejected now.
+        """
+        stats, columns = self.stats, batch.columns
+        stats.records += len(batch.offsets)
+        stats.clamped += batch.clamped
+        for reject in batch.rejects:
+            stats.rejected[reject.kind] += reject.rows
+        stats.unread += batch.unread
+        if len(batch.offsets):
+            self._next_offset = int(batch.offsets[-1]) + 1
+        ahead = columns.ts > now + MAX_FUTURE
+        rejects: list[Reject] = []
+        if ahead.any():
+            rejects = self._future(batch, ahead & (columns.kind != REJECTED_KIND), now)
+            columns = columns.without_requests(ahead, batch.table)
+            # Their time is none; that of the samples before them is near it, also where the partition is read late.
+            before = self._newest_before(columns.ts, columns.kind == REJECTED_KIND, now)
+            columns = replace(columns, ts=np.where(ahead, np.where(before > 0, before, now), columns.ts))
+        if not len(columns):
+            return rejects
+        rejected = columns.kind == REJECTED_KIND
+        told = ~rejected if rejected.any() else None
+        stats.samples += len(columns) if told is None else int(np.count_nonzero(told))
+
+        if self._table is not batch.table:
+            self._fold()
+            self._table = batch.table
+        # Times are positive, so this is their floor.
+        second = columns.ts.astype(np.int64)
+        offset = batch.offsets[columns.record]
+        open_from = self._open_from(columns, told, batch.table.instances.names, now)
+        if len(columns.ids):
+            ended = columns.kind != STARTED_KIND
+            if len(self._in_flight) or not ended.all():
+                late = None if open_from is None else second + 1 <= open_from
+                columns = replace(columns, latency_ms=self._follow(columns, offset, late, batch.table))
+            if not ended.any():
+                return rejects
+            columns, second, offset = columns.where(ended), second[ended], offset[ended]
+            open_from = None if open_from is None else open_from[ended]
+        kind, latency_ms = columns.kind, columns.latency_ms
+        kept = columns.measure_id != Measures.NOT_KEPT
+        stats.unkept_measures += len(kept) - int(np.count_nonzero(kept))
+        if open_from is None:
+            self._note_first(second, offset)
+        else:
+            late = second + 1 <= open_from
+            requests = late & (kind != REJECTED_KIND)
+            stats.late += int(np.count_nonzero(requests))
+            self._note_first(second[~late], offset[~late])
+            second = np.where(late, open_from, second).astype(np.int64)
+            kind = np.where(requests, LATE_KIND, kind)
+            latency_ms = np.where(late, np.nan, latency_ms)
+            kept &= ~late[columns.measure_row]
+        rows = Rows(
+            second=second,
+            offset=offset,
+            profile=columns.profile,
+            instance=columns.instance,
+            kind=kind,
+            n=columns.n,
+            latency_ms=latency_ms,
+            measure_row=columns.measure_row[kept],
+            measure_id=columns.measure_id[kept],
+            measure_value=columns.measure_value[kept],
+        )
+        self._oldest = min(self._oldest, int(rows.second.min()))
+        self._pending.append(rows)
+        self._pending_rows += len(second)
+        if self._pending_rows >= _FOLD_AT:
+            self._fold()
+        return rejects
+
+    def close(self, watermark: float) -> Cells:
+        """Give out the cells of all seconds that end at or before `watermark`, once; sorted by scope and second."""
+        boundary = np.floor(watermark)
+        self._closed = max(self._closed, boundary)
+        self._first_offsets = {s: offset for s, offset in self._first_offsets.items() if s >= boundary}
+        self._in_flight.close(boundary)
+        self.stats.forgotten = self._in_flight.forgotten
+        crossings = self._in_flight.take()
+        if crossings:
+            self._oldest = min(self._oldest, min(crossing.second for crossing in crossings))
+            self._blocks.append(summed_up(crossings, self._number))
+        if self._oldest >= boundary:
+            return empty()
+        self._fold()
+        self._cap()
+        if not self._blocks:
+            self._oldest = math.inf
+            return empty()
+        block = self._blocks[0]
+        done = block.second < boundary
+        rest = block.select(~done)
+        self._blocks = [rest] if len(rest) else []
+        self._oldest = int(rest.second.min()) if len(rest) else math.inf
+        cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
+        return cells
+
+    def _follow(self, columns: Columns, offset: Int, late: NDArray[np.bool_] | None, table: Table) -> Float:
+        """Take note of the requests that start or end; returns the latencies of all samples as they are to count."""
+        latency_ms = columns.latency_ms.copy()
+        rows = columns.id_row
+        timed = ~np.isnan(latency_ms[rows]) if late is None else ~np.isnan(latency_ms[rows]) & ~late[rows]
+        about = (rows, columns.profile[rows], columns.ts[rows], offset[rows], columns.instance[rows], timed)
+        started = (columns.kind[rows] == STARTED_KIND).tolist()
+        for row, profile, ts, at, instance, counts, id_, starts in zip(
+            *(part.tolist() for part in about), columns.ids, started, strict=True
+        ):
+            scopes = table.scopes(profile)
+            limits = self._interner.limits.get(scopes[0]) if scopes else None
+            if limits is None:
+                continue
+            key, name = (scopes[0], id_), table.instances.names[instance]
+            if starts:
+                self._in_flight.start(key, ts, offset=at, scopes=scopes, instance=name, limits=limits)
+            else:
+                least = self._in_flight.end(key, ts, offset=at, scopes=scopes, instance=name, timed=counts)
+                if counts and least > latency_ms[row]:
+                    latency_ms[row] = least
+        return latency_ms
+
+    def _newest_before(self, ts: Float, rejected: NDArray[np.bool_], now: float) -> Float:
+        """The time of the newest sample before each sample, -inf before the first."""
+        told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
+        newest = np.concatenate(([self._progress.newest], np.minimum(told[:-1], now)))
+        before: Float = np.maximum.accumulate(newest)
+        return before
+
+    def _open_from(
+        self, columns: Columns, told: NDArray[np.bool_] | None, names: Sequence[str], now: float
+    ) -> Float | None:
+        """The first open second when each sample comes, None if none of them can be late.
+
+        What is rejected has no word in how far the samples have come: its time may be wrong. `told` are the others,
+        None where that are all.
+        """
+        ts = columns.ts
+        if float(ts.max()) > now:
+            ts = np.minimum(ts, now)
+        reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, told)
+        if reached is not None:
+            return np.floor(np.maximum(reached - self._max_lateness, self._closed))
+        return None if math.floor(columns.ts.min()) + 1 > self._closed else np.full(len(ts), self._closed)
+
+    def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
+        rejects = Rejects()
+        records = batch.columns.record[ahead]
+        seconds = batch.columns.ts[ahead] - now
+        for record, first, rows in zip(*np.unique(records, return_index=True, return_counts=True), strict=True):
+            why = AHEAD._replace(example=f"{seconds[first]:.0f} s")
+            rejects.add(int(record), "future", why, rows=int(rows), unread=0)
+        self.stats.rejected["future"] += len(records)
+        return rejects.entries(self._source, batch.offsets.tolist())
+
+    def _note_first(self, second: Int, offset: Int) -> None:
+        """Remember the first offset of every second; only the first batch that has it counts."""
+        if not len(second):
+            return
+        least, most = int(second.min()), int(second.max())
+        if most - least < _FEW_SECONDS:
+            for one in range(least, most + 1):
+                if one not in self._first_offsets and len(own := np.flatnonzero(second == one)):
+                    self._first_offsets[one] = int(offset[own[0]])
+            return
+        seconds, at = dense(second)
+        first = np.full(len(seconds), -1, dtype=np.int64)
+        # Of entries with the same index the last one stays, so backwards the first.
+        first[at[::-1]] = offset[::-1]
+        for index in np.flatnonzero(first >= 0).tolist():
+            self._first_offsets.setdefault(int(seconds[index]), int(first[index]))
+
+    def _fold(self) -> None:
+        """Sum up what came since the last time."""
+        if not self._pending or self._table is None:
+            return
+        pending, self._pending, self._pending_rows = self._pending, [], 0
+        block, overflow = fold(stacked(pending), self._table)
+        self.stats.overflow += overflow
+        names = self._table.instances.names
+        number = np.zeros(len(names), dtype=np.int64)
+        for used in np.unique(block.instance_id).tolist():
+            number[used] = self._number(names[used])
+        self._blocks.append(replace(block, instance_id=number[block.instance_id]))
+        if len(self._blocks) > _MOST_BLOCKS:
+            self._cap()
+
+    def _number(self, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            self._numbers[name] = number = len(self._names)
+            self._names.append(name)
+        return number
+
+    def _cap(self) -> None:
+        """Make one block of all, with MAX_INSTANCES named instances a cell at most.
+
+        The first by name stay, because those do not depend on the order of arrival: an instance that is dropped here
+        would be dropped at the end too.
+        """
+        if not self._blocks:
+            return
+        block = combine(self._blocks)
+        self._blocks = [block]
+        named = block.instance_id != 0
+        count = np.bincount(block.instance_cell[named], minlength=len(block))
+        instance_id = block.instance_id
+        for cell in np.flatnonzero(count > MAX_INSTANCES).tolist():
+            rows = np.flatnonzero(named & (block.instance_cell == cell)).tolist()
+            rows.sort(key=lambda row: self._names[block.instance_id[row]])
+            if instance_id is block.instance_id:
+                instance_id = instance_id.copy()
+            instance_id[rows[MAX_INSTANCES:]] = 0
+        if instance_id is not block.instance_id:
+            self._blocks = [renumber(block, instance_id)]
+        self._forget_names()
+
+    def _forget_names(self) -> None:
+        """Give up the names of instances that no open second has, once they are many."""
+        live = np.unique(self._blocks[0].instance_id).tolist() if self._blocks else []
+        if len(self._names) <= 4 * len(live) + _FEW_NAMES:
+            return
+        known, self._names, self._numbers = self._names, [""], {"": 0}
+        number = np.zeros(len(known), dtype=np.int64)
+        for used in live:
+            number[used] = self._number(known[used])
+        self._blocks = [replace(block, instance_id=number[block.instance_id]) for block in self._blocks]

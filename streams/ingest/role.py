@@ -1,0 +1,137 @@
+"""The ingest role: the Faust app around stage 1."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from streams.clock import Clock
+from streams.decoders.columns import Reject
+from streams.decoders.decoder import Decoder
+from streams.decoders.interner import Interner, WatchList
+from streams.ingest.ingest import Ingest
+from streams.ingest.rejected import RejectedLog
+from streams.kafka.app import new_app, send_until_acknowledged
+from streams.kafka.connection import Connection
+from streams.kafka.outbox import Record
+from streams.kafka.reading import Delivery, Reading
+from streams.kafka.topics import Topics
+from streams.memory import keep_freed_memory
+from streams.settings import Format
+from streams.slices import Source
+
+_TICK = 0.02
+"""Seconds between looks at the watermarks; a second is closed at most this long after its watermark has passed."""
+
+_GATHER = 64 << 10
+"""Bytes for which the broker waits: at 800 requests/s an answer a record took half a core, a slice costs 2 ms."""
+
+_BUFFERED_SLICES = 8
+"""Slices that may wait for the reducer; at 2,000 records of 200 bytes they are about 3 MB."""
+
+
+COUNTED = 300.0
+"""Seconds of an outage that are counted afterwards. Of a longer one what triggers look back is read, so that a backlog
+of days is not gone through before the present."""
+
+
+class IngestRole:
+    """Reads the telemetry topics and writes partials.
+
+    `formats` maps a telemetry topic to its format, `sources` to what counts as one source there, `partitions` any topic
+    to its number of partitions; `watch` is what triggers need. Reading begins with what is younger than `lookback`
+    seconds, and than `COUNTED`. `publish` takes what was rejected and returns at once: a rejected topic that is gone or
+    takes no records must not stop what can be counted.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        *,
+        formats: Mapping[str, Format],
+        sources: Mapping[str, str] | None = None,
+        watch: WatchList,
+        max_scopes: int,
+        max_lateness: float,
+        lookback: float,
+        partitions: Mapping[str, int],
+        clock: Clock,
+        publish: Callable[[Record], object],
+    ) -> None:
+        keep_freed_memory()
+        self._publish = publish
+        self._topics = topics
+        self._clock = clock
+        self._reading = Reading(
+            batched=frozenset(formats),
+            lookback=dict.fromkeys(formats, max(lookback, COUNTED)),
+            bounded=frozenset(formats),
+            committable=lambda source: self.ingest.committable(source),
+            gather=_GATHER,
+            on_start=self._assigned,
+            on_revoke=lambda: self.ingest.revoke(),
+        )
+        self.app = new_app(f"{topics.prefix}-ingest", connection, self._reading, buffer=_BUFFERED_SLICES)
+        interner = Interner(watch, max_scopes)
+        self.rejected = RejectedLog()
+        self.ingest = Ingest(
+            owner=uuid.uuid4().hex[:12],
+            positions=self._reading.positions,
+            partitions=partitions,
+            partials_partitions=partitions[topics.partials],
+            decoder=Decoder(formats, interner, sources),
+            interner=interner,
+            max_lateness=max_lateness,
+            send=self._send,
+            clock=clock,
+        )
+        self.assigned = False
+        topic = self.app.topic(*formats, value_serializer="raw", key_serializer="raw")
+        self.app.agent(topic, name="ingest")(self._take)
+        self.app.task(self._flush)
+
+    def owned(self) -> set[Source]:
+        return self.ingest.owned()
+
+    async def _assigned(self, offsets: Mapping[Source, int]) -> None:
+        self.ingest.assign(offsets)
+        self.assigned = True
+
+    async def _send(self, partition: int, value: bytes) -> None:
+        at = await send_until_acknowledged(self.app, self._topics.partials, value, partition=partition)
+        if at is not None:
+            self._clock.acknowledged(at)
+
+    async def _take(self, stream: object) -> None:
+        try:
+            async for event in stream.events():  # type: ignore[attr-defined]
+                delivery: Delivery = event.value
+                for reject in self.ingest.take(delivery):
+                    self._reject(delivery, reject)
+        except Exception as error:
+            # Faust would start the agent anew behind the slice that was lost; another process reads it again.
+            await self.app.crash(error)
+            raise
+
+    def _reject(self, delivery: Delivery, reject: Reject) -> None:
+        record = self.rejected.record(delivery.slice, reject, time.monotonic())
+        if record is not None:
+            value, headers = record
+            self._publish(Record(self._topics.rejected, value, headers=headers))
+
+    def _resize(self) -> None:
+        """Take over the numbers of partitions that the consumer's metadata have; none are there of a missing topic."""
+        for topic in self._reading.batched:
+            partitions = self.app.consumer.topic_partitions(topic)
+            if partitions:
+                self.ingest.resized(topic, partitions)
+
+    async def _flush(self) -> None:
+        while not self.app.should_stop:
+            if self.assigned:
+                self._resize()
+            await self.ingest.flush()
+            await asyncio.sleep(_TICK)

@@ -1,0 +1,81 @@
+"""May a shard act: does it know everything, is it of now, and can the clock be believed?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from streams.clock import Now
+from streams.condition import Condition, shortened
+from streams.monitor.merge import AHEAD, Merge
+
+SILENT_AFTER = 10.0
+"""Seconds after which a source partition's owner counts as silent; it speaks every second."""
+
+BACKLOG_AFTER = 3.0
+"""Seconds beyond the allowed lateness after which nothing is acted upon while more waits to be read: what waits may say
+that the fault is over."""
+
+LIVE = Condition("live", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many seconds old what is acted upon may be: `most`, and `backlog` while more waits to be read."""
+
+    most: float
+    backlog: float
+
+    @classmethod
+    def of(cls, catching_up_after: float, max_lateness: float) -> Limits:
+        return cls(catching_up_after, min(catching_up_after, max_lateness + BACKLOG_AFTER))
+
+
+def condition(merge: Merge, limits: Limits, now: Now) -> Condition:
+    """May the shard whose partials `merge` has act at `now`?"""
+    if missing := merge.missing():
+        return Condition("unknown", f"nothing heard yet of {shortened(missing)}")
+    if silent := merge.silent(now.monotonic, SILENT_AFTER):
+        detail = f"no ingest has spoken for {shortened(silent)} for {SILENT_AFTER:.0f} s{_given_up(merge)}"
+        return Condition("unknown", detail)
+    if ahead := merge.ahead(now.latest):
+        by = f"{max(ahead.values()):.0f} s ahead of this machine's clock"
+        todo = "that of the monitor or that of ingest is wrong; see that both machines follow NTP"
+        return Condition("unknown", f"what ingest says of {shortened([*ahead])} is {by}: {todo}")
+    if now.doubt:
+        return Condition("unknown", now.doubt)
+    mark = merge.watermark
+    if mark is None or now.time - mark > limits.most:
+        known = "no evidence yet" if mark is None else f"the evidence is {now.time - mark:.0f} s old"
+        waiting = shortened(merge.lagging(now.time - limits.most))
+        return Condition("catching_up", f"{known}: waiting for {waiting}{_given_up(merge)}")
+    if backlog := merge.lagging(now.time - limits.backlog, caught_up=False):
+        waits = f"more waits to be read in {shortened(backlog)}"
+        return Condition("catching_up", f"the evidence is {now.time - mark:.0f} s old: {waits}")
+    return LIVE
+
+
+def _given_up(merge: Merge) -> str:
+    if merge.lost_until is None or (merge.watermark or -math.inf) >= merge.lost_until:
+        return ""
+    until = datetime.fromtimestamp(merge.lost_until, UTC).strftime("%H:%M:%S")
+    return f"; what the others say of the time before {until} UTC no longer fits in memory, it stays unknown"
+
+
+def judged(of_shard: Condition, limits: Limits, t: int, *, superseded: bool, now: Now) -> Condition:
+    """May the second that ends at `t` be acted upon, in a shard of this condition?
+
+    `superseded` says that a later one is complete already.
+    """
+    age = now.time - t
+    if age > limits.most or (of_shard.status == "live" and superseded and age > limits.backlog):
+        # The last of a backlog: the watermark has come to the present, the second that it closes is old. Or what was
+        # done about the second before took long.
+        return Condition("catching_up", f"judged {age:.0f} s after its end")
+    return of_shard
+
+
+def ahead_of(time: int | None, now: Now) -> float:
+    """By how many seconds the judged time is ahead of the clock, beyond what clocks may differ; 0 where it is not."""
+    return 0.0 if time is None or time - now.latest <= AHEAD else time - now.latest

@@ -1,0 +1,320 @@
+"""Partials of all source partitions, put together: which seconds are whole, and what they hold.
+
+A cell is cumulative and carries the last source offset it contains; of two for the same (source, scope, second) the
+one with the higher offset counts, the first of equals. A second behind a source's watermark is final: whatever comes
+later for it from that source changes nothing. So a record read twice, a re-read after a crash, and an owner that
+still writes after it lost its partition all add nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from detectors.cells import Cells, Int
+from streams.monitor.highest_offsets import highest_offsets
+from streams.monitor.room import MOST_BYTES, kept_from, nbytes
+from streams.monitor.source_state import SourceState
+from streams.monitor.unread import UnreadLog
+from streams.partials import Batch, Partial, Word, empty, select
+from streams.slices import Source
+
+AHEAD = 5.0
+"""Seconds that a watermark may be ahead of the reader's clock. Nobody can know everything before a time that is yet to
+come: taken for true, it would make all that comes until then too late."""
+
+_TABLES = ("scopes", "instances", "measures")
+_ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in _TABLES)
+_FAR = int(np.iinfo(np.int64).max)
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+class Merge:
+    """Merges the partials of one partials partition.
+
+    `topics` are the telemetry topics that must be heard of before anything is known. Times are Unix seconds; but
+    `heard_at`, when a record was read, is of the monotonic clock. No watermark is believed that is more than `AHEAD`
+    seconds later than `latest`, by the reader's clock.
+    """
+
+    def __init__(self, topics: Iterable[str], *, from_start: bool = True, most_bytes: int = MOST_BYTES) -> None:
+        """`from_start` says that the first record added is the first of the log; `most_bytes` may wait to be taken."""
+        self._most_bytes = most_bytes
+        self._ready_bytes = 0
+        self.lost_until: int | None = None
+        """The first second of which nothing was given up; None where nothing ever was."""
+        self._topics = frozenset(topics)
+        self._from_start = from_start
+        self._partitions: dict[str, int] = {}
+        self._sources: dict[Source, SourceState] = {}
+        # Cells of seconds that may still change, and the number of the source that each is of.
+        self._open: tuple[Cells, Int] = empty(), _NO_ROWS
+        self._ready: list[Cells] = []
+        self._unheard: list[str] | None = None
+        self.overflow = 0
+        self.unread = UnreadLog()
+
+    def add(self, partial: Partial, cells: Cells, heard_at: float, latest: float = math.inf) -> None:
+        """Take in one record; records of a source arrive in the order of the log."""
+        self.add_all(Batch([Word.of(partial)], cells, np.zeros(len(cells), dtype=np.int64)), heard_at, latest)
+
+    def expects(self, word: Word) -> bool:
+        """Does the record come from who was heard before, so that from whom to hear stays as it is?"""
+        topic = word.source.topic
+        known = word.source in self._sources and word.partitions <= self._partitions[topic]
+        return known or topic not in self._topics
+
+    def add_all(self, batch: Batch, heard_at: float, latest: float = math.inf) -> list[float]:
+        """Take in records, of each source in the order of the log; returns the watermarks that they led to, rising.
+
+        All cells are sorted out at once, as if each record had come alone: `opens` is, for each record, the first
+        second that was open for its source when it came, which is all that earlier records have to say to it.
+        """
+        number = np.zeros(len(batch.words), dtype=np.int64)
+        opens = np.full(len(batch.words), _FAR)
+        marks: list[float] = []
+        for i, word in enumerate(batch.words):
+            topic = word.source.topic
+            if topic not in self._topics:
+                continue
+            if word.partitions > self._partitions.get(topic, 0):
+                self._resize(topic, word.partitions)
+            state = self._sources.get(word.source)
+            if state is None:
+                self._unheard = None
+                state = self._sources[word.source] = SourceState(len(self._sources), heard_at)
+            state.heard_at = max(state.heard_at, heard_at)
+            self.overflow += word.overflow
+            number[i], opens[i] = state.number, state.final
+            state.caught_up = word.caught_up
+            if word.watermark is not None:
+                state.ahead = word.watermark if word.watermark > latest + AHEAD else None
+            believed = None if state.ahead is not None else word.watermark
+            if believed is not None and (state.watermark is None or believed > state.watermark):
+                final = math.floor(believed)
+                if state.watermark is None and not self._from_start:
+                    # Cells of earlier seconds may be in records before those that were read.
+                    state.whole_from = final
+                state.watermark, state.final = believed, max(state.final, final)
+                mark = self.watermark
+                if mark is not None and (not marks or mark > marks[-1]):
+                    marks.append(mark)
+            if word.received or word.rejected:
+                self.unread.add(topic, state.final, word.received, word.rejected)
+        if len(batch.cells) or len(self._open[1]):
+            self._sort_out(batch, number, opens)
+        if self._ready_bytes + nbytes(self._open[0]) > self._most_bytes:
+            first = self.first()
+            # What is complete is taken next, which makes room.
+            if not marks or first is None or first >= math.floor(marks[-1]):
+                self._give_up()
+        return marks
+
+    def resized(self, topic: str, partitions: int) -> int | None:
+        """Go on with fewer partitions of a topic than were told of; returns how many those were, None where no more.
+
+        To be called for what the brokers say, again and again: a record of an earlier time tells of more once more.
+        """
+        known = self._partitions.get(topic, 0)
+        if partitions >= known:
+            return None
+        self._resize(topic, partitions)
+        return known
+
+    def _resize(self, topic: str, partitions: int) -> None:
+        self._partitions[topic], self._unheard = partitions, None
+        for source, state in self._sources.items():
+            if source.topic == topic:
+                state.gone = source.partition >= partitions
+
+    def _there(self) -> list[tuple[Source, SourceState]]:
+        return [(source, state) for source, state in self._sources.items() if not state.gone]
+
+    def _sort_out(self, batch: Batch, number: Int, opens: Int) -> None:
+        """Drop what came too late, make ready what is final and keep the rest open."""
+        cells, source = batch.cells, number[batch.record]
+        fresh = np.flatnonzero(cells.second >= opens[batch.record])
+        if len(fresh) < len(cells):
+            cells, source = select(cells, fresh), source[fresh]
+        if len(self._open[1]):
+            cells, source = join([self._open[0], cells]), np.concatenate([self._open[1], source])
+        finals = np.array([_FAR if s.gone else s.final for s in self._sources.values()], dtype=np.int64)
+        closed = cells.second < finals[source]
+        if closed.any():
+            kept = highest_offsets(cells, source)
+            final = kept[closed[kept]]
+            self._ready.append(cells if len(final) == len(cells) else select(cells, final))
+            self._ready_bytes += nbytes(self._ready[-1])
+            kept = kept[~closed[kept]]
+            cells, source = (select(cells, kept), source[kept]) if len(kept) else (empty(), _NO_ROWS)
+        self._open = cells, source
+
+    def _give_up(self) -> None:
+        """Give up the oldest seconds: all that is known of them, and all that would come."""
+        open_, source = self._open
+        # What was said again of an open second stands twice until it is final.
+        kept = highest_offsets(open_, source) if len(source) else source
+        ready, open_, source = join(self._ready or [empty()]), select(open_, kept), source[kept]
+        first = kept_from([ready, open_], self._most_bytes)
+        if first is not None:
+            self.lost_until = first if self.lost_until is None else max(self.lost_until, first)
+            for state in self._sources.values():
+                state.final = max(state.final, first)
+            ready = select(ready, np.flatnonzero(ready.second >= first))
+            rows = np.flatnonzero(open_.second >= first)
+            open_, source = select(open_, rows), source[rows]
+        self._ready, self._ready_bytes, self._open = [ready] if len(ready) else [], nbytes(ready), (open_, source)
+
+    def missing(self) -> list[str]:
+        """Topics and source partitions nothing was heard of, as text; empty when all have spoken."""
+        # Asked for with every record, and another only when a source speaks for the first time.
+        if self._unheard is None:
+            unheard = [topic for topic in sorted(self._topics) if topic not in self._partitions]
+            for topic, number in sorted(self._partitions.items()):
+                unheard += [f"{topic}/{p}" for p in range(number) if Source(topic, p) not in self._sources]
+            self._unheard = unheard
+        return self._unheard
+
+    def silent(self, now: float, after: float) -> list[str]:
+        """Source partitions whose owner has said nothing for longer than `after` seconds; `now` is monotonic."""
+        late = (source for source, state in self._there() if now - state.heard_at > after)
+        return [f"{source.topic}/{source.partition}" for source in sorted(late)]
+
+    @property
+    def watermark(self) -> float | None:
+        """Everything before this time is known from every source partition; None until each has said so once."""
+        if self.missing():
+            return None
+        marks = [state.watermark for state in self._sources.values() if not state.gone]
+        return None if None in marks else min(mark for mark in marks if mark is not None)
+
+    def ahead(self, latest: float) -> dict[str, float]:
+        """Source partitions that cannot be believed, and by how many seconds their watermark is later than `latest`."""
+        found = {}
+        for source, state in sorted(self._there()):
+            mark = state.ahead if state.ahead is not None else state.watermark
+            if mark is not None and mark > latest + AHEAD:
+                found[f"{source.topic}/{source.partition}"] = mark - latest
+        return found
+
+    def lagging(self, behind: float, *, caught_up: bool = True) -> list[str]:
+        """Source partitions whose watermark is before the given time; without `caught_up` only those that have more to
+        read.
+        """
+        states = ((source, state) for source, state in self._there() if caught_up or not state.caught_up)
+        marks = ((source, state.watermark) for source, state in states)
+        return [f"{s.topic}/{s.partition}" for s, mark in sorted(marks) if mark is None or mark < behind]
+
+    @property
+    def whole_from(self) -> int | None:
+        """The first second that was read whole from every source; None where the log was read from its start."""
+        return max((state.whole_from for _, state in self._there() if state.whole_from is not None), default=None)
+
+    def first(self) -> int | None:
+        """The earliest second that waits to be taken."""
+        return min((int(cells.second.min()) for cells in self._ready), default=None)
+
+    def take(self, before: int) -> Cells:
+        """The cells of all sources of the seconds earlier than `before`; a scope may stand twice in a second."""
+        cells = join(self._ready or [empty()])
+        later = np.flatnonzero(cells.second >= before)
+        if not len(later):
+            self._ready, self._ready_bytes = [], 0
+            return cells
+        self._ready = [select(cells, later)]
+        self._ready_bytes = nbytes(self._ready[0])
+        return select(cells, np.flatnonzero(cells.second < before))
+
+
+def join(blocks: Sequence[Cells]) -> Cells:
+    """One block with the rows of all; the same scope, instance or measure has one number in its table."""
+    blocks = [block for block in blocks if len(block)] or blocks[:1]
+    if len(blocks) == 1:
+        return blocks[0]
+    tables: dict[str, defaultdict[Any, int]] = {name: defaultdict(count().__next__) for name in _TABLES}
+    parts: dict[str, list[Int]] = {name: [] for name in _ARRAYS}
+    rows = 0
+    for block in blocks:
+        number = {
+            name: np.fromiter(map(table.__getitem__, getattr(block, name)), dtype=np.int64)
+            for name, table in tables.items()
+        }
+        for name, arrays in parts.items():
+            array = getattr(block, name)
+            if name == "scope":
+                array = number["scopes"][array]
+            elif name == "instance_id":
+                array = number["instances"][array]
+            elif name == "measure_id":
+                array = number["measures"][array]
+            elif name.endswith("_cell"):
+                array = array + rows
+            arrays.append(array)
+        rows += len(block)
+    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    joined |= {name: tuple(table) for name, table in tables.items()}
+    return Cells(**joined)
+
+
+def by_second(cells: Cells) -> Iterator[tuple[int, Cells]]:
+    """Cut a block into its seconds, ascending; the tables are shared by all parts."""
+    if not len(cells):
+        return
+    order = np.argsort(cells.second, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    seconds, starts = np.unique(cells.second[order], return_index=True)
+    ends = np.append(starts[1:], len(order))
+    hist_row, instance_row, measure_row = (rank[c] for c in (cells.hist_cell, cells.instance_cell, cells.measure_cell))
+    hist, instance, measure = (np.argsort(row, kind="stable") for row in (hist_row, instance_row, measure_row))
+    whole = replace(
+        cells,
+        scope=cells.scope[order],
+        second=cells.second[order],
+        offset=cells.offset[order],
+        counts=cells.counts[order],
+        hist_cell=hist_row[hist],
+        hist_bin=cells.hist_bin[hist],
+        hist_count=cells.hist_count[hist],
+        instance_cell=instance_row[instance],
+        instance_id=cells.instance_id[instance],
+        instance_counts=cells.instance_counts[instance],
+        measure_cell=measure_row[measure],
+        measure_id=cells.measure_id[measure],
+        measure_count=cells.measure_count[measure],
+        measure_sum=cells.measure_sum[measure],
+    )
+    for second, start, end in zip(seconds.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield second, _rows(whole, start, end)
+
+
+def _rows(cells: Cells, start: int, end: int) -> Cells:
+    """Rows start..end of a block whose sparse sections are sorted by cell."""
+    h0, h1 = np.searchsorted(cells.hist_cell, (start, end))
+    i0, i1 = np.searchsorted(cells.instance_cell, (start, end))
+    m0, m1 = np.searchsorted(cells.measure_cell, (start, end))
+    return Cells(
+        scopes=cells.scopes,
+        scope=cells.scope[start:end],
+        second=cells.second[start:end],
+        offset=cells.offset[start:end],
+        counts=cells.counts[start:end],
+        hist_cell=cells.hist_cell[h0:h1] - start,
+        hist_bin=cells.hist_bin[h0:h1],
+        hist_count=cells.hist_count[h0:h1],
+        instances=cells.instances,
+        instance_cell=cells.instance_cell[i0:i1] - start,
+        instance_id=cells.instance_id[i0:i1],
+        instance_counts=cells.instance_counts[i0:i1],
+        measures=cells.measures,
+        measure_cell=cells.measure_cell[m0:m1] - start,
+        measure_id=cells.measure_id[m0:m1],
+        measure_count=cells.measure_count[m0:m1],
+        measure_sum=cells.measure_sum[m0:m1],
+    )

@@ -1,0 +1,59 @@
+"""The verdicts of a shard's triggers as dashboards read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors.conditions.spec import TriggerSpec
+from detectors.state import BEFORE
+from detectors.triggers.evaluation import Evaluation
+from streams.monitor.health import TriggerHealth
+from streams.monitor.standing import StandingUnknown
+
+
+def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequence[str]) -> list[TriggerHealth]:
+    """The verdict of every trigger, of which `scopes` are the scopes in words, and since when it stands unknown."""
+    return [
+        TriggerHealth(
+            flag=spec.flag,
+            trigger=spec.name,
+            scope=scope,
+            state=row.state,
+            value=row.value,
+            threshold=row.threshold,
+            samples=row.samples,
+            reason=row.reason,
+            unknown_since=None if since == BEFORE else since,
+            told=told,
+            judged_since=begin if anew else None,
+        )
+        for spec, scope, row, since, told, begin, anew in zip(
+            verdicts.specs,
+            scopes,
+            verdicts.rows(),
+            standing.since.tolist(),
+            standing.announced.tolist(),
+            verdicts.begin.tolist(),
+            verdicts.anew.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def unknown_rows(specs: Sequence[TriggerSpec], standing: StandingUnknown, why: str) -> list[TriggerHealth]:
+    """Every trigger as unknown, for one reason."""
+    return [
+        TriggerHealth(
+            flag=spec.flag,
+            trigger=spec.name,
+            scope=str(spec.scope),
+            state="unknown",
+            value=None,
+            threshold=None,
+            samples=0,
+            reason=why,
+            unknown_since=None if since == BEFORE else since,
+            told=told,
+        )
+        for spec, since, told in zip(specs, standing.since.tolist(), standing.announced.tolist(), strict=True)
+    ]

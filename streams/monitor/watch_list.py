@@ -1,0 +1,24 @@
+"""What the triggers ask of the telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors.conditions.spec import TriggerSpec
+from detectors.windows.overdue import limit_of
+from streams.decoders.interner import WatchList
+from streams.monitor.drift_watch import Habit
+
+
+def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[Habit] = ()) -> WatchList:
+    """The scopes, measures and latency limits of the triggers, and every triggered flag's variants beside them.
+
+    The services whose habits are watched are there too.
+    """
+    scopes = [scope for spec in specs for scope in (spec.scope, spec.control_scope) if scope is not None]
+    flags = [spec.scope._replace(flag=spec.flag, variant="") for spec in specs]
+    # What a trigger of the whole service is compared with before anything is turned back.
+    safe = [spec.scope._replace(flag=spec.flag, variant=spec.safe_variant) for spec in specs]
+    measures = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
+    limits = [(spec.environment, spec.service, limit) for spec in specs if (limit := limit_of(spec)) is not None]
+    return WatchList.of([*scopes, *flags, *safe, *(habit.scope for habit in habits)], measures, limits)
