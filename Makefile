@@ -40,7 +40,7 @@ test: install
 
 test-live: install
 ifneq ($(CONFIG),)
-	@FLIPBACK_LIVE=$(CONFIG) $(BIN)/python -m pytest tests/unit/test_backend_contract.py -k 'live:' $(ARGS)
+	@FLIPBACK_LIVE=$(CONFIG) $(BIN)/python -m pytest tests/contract/test_backends.py -k 'live:' $(ARGS)
 else
 	@echo "NOT TESTED: no real flag system. make test-live CONFIG=flipback.yaml tries the backends of that file, which"
 	@echo "must hold the flags new-checkout and other with the variants on, off and beta; both are written."
@@ -50,10 +50,10 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/unit/test_imports.py
+	@$(BIN)/python -m pytest -q tests/house/test_imports.py
 
 bench: install
-	@$(BIN)/python -m tests.bench_broker $(BROKER) $(ARGS)
+	@$(BIN)/python -m tests.bench.broker $(BROKER) $(ARGS)
 
 bench-detect: install
 	@$(BIN)/python -m tests.bench.detect $(ARGS)

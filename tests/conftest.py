@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.clock import Clock, library
-from tests.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
-from tests.side_by_side import in_turn, pytest_xdist_make_scheduler  # noqa: F401 - the second is a hook
-from tests.together import together
-from tests.unleash.server import UnleashServer, UnleashUnavailable, serving
+from tests.support.clock import Clock, library
+from tests.support.kafka import KafkaCluster, KafkaNode, KafkaUnavailable
+from tests.support.side_by_side import in_turn, pytest_xdist_make_scheduler  # noqa: F401 - the second is a hook
+from tests.support.together import together
+from tests.support.unleash.server import UnleashServer, UnleashUnavailable, serving
 
 # No test depends on how busy the machine is: an example of 200 ms is no failure beside a broker and seven other tests.
 settings.register_profile("flipback", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -63,7 +63,8 @@ class Condition:
 
     `proof` is `METRIC@variant OP control`: true once the variant is proven worse (`detectors.sequential.canary_proof`);
     absence, which is compared with the control too, once the variant has fallen silent
-    (`detectors.sequential.absence`). Of both `over` is the window in which there must be requests at all, and from which the numbers shown are taken.
+    (`detectors.sequential.absence`). Of both `over` is the window in which there must be requests at all, and from
+    which the numbers shown are taken.
     """
 
     metric: Metric
@@ -118,8 +119,8 @@ class TriggerSpec:
     `unknown_grace`, `unknown_alert` and `keep_for` are in seconds. `baseline` is the stored value of the condition's
     metric, in the condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to
     a longer one.
-    `fast` lets `detectors.sequential.fast_tier` fire it too, with one false alarm in `false_alarms` seconds at most. Raises
-    SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
+    `fast` lets `detectors.sequential.fast_tier` fire it too, with one false alarm in `false_alarms` seconds at most.
+    Raises SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
     """
 
     name: str

@@ -9,8 +9,8 @@ arms shows nothing. If the canary's rate lc is above the control's lk, it is the
 whose odds are w = lc / lk times those of rho. With x of the b bad requests of a second the canary's, the e-value of the
 null lc <= lk is w^x / (1 - rho + w rho)^b, that of `detectors.sequential.evalues`. Seconds multiply; the mean over
 several w is a nonnegative supermartingale under the null, so that with probability 1 - alpha it never reaches 1 / alpha
-(Ville 1939): one may look every second. What is proven stays proven until the row is reset; a stage of a rollout is a reset, and each
-has its own alpha. The share may change from second to second, as when the percentage is raised.
+(Ville 1939): one may look every second. What is proven stays proven until the row is reset; a stage of a rollout is a
+reset, and each has its own alpha. The share may change from second to second, as when the percentage is raised.
 
 The share must be known without regard to which requests failed: the percentage that is set, or the canary's share of
 the requests. And requests must fail independently: where each failure is tried again twice by the same client, so that

@@ -109,8 +109,8 @@ class Evaluator:
     def set_elsewhere(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
         """Of the samples of windows that end with the newest second so many (n,) that may have been a trigger's were
         rejected, and not even their service could be read: by the windows' seconds
-        (`detectors.missing.elsewhere.looked_at`), where they are more than may be overlooked. `where` returns, for people, of which topics those of a trigger in a
-        window are. To be told anew of each second."""
+        (`detectors.missing.elsewhere.looked_at`), where they are more than may be overlooked. `where` returns, for
+        people, of which topics those of a trigger in a window are. To be told anew of each second."""
         self._elsewhere.set_topics(samples, where)
 
     def learnt(self) -> dict[int, Day]:

@@ -1,6 +1,6 @@
 """Every change flipback makes to Faust and aiokafka, and nothing else.
 
-Upstream versions: faust-streaming 0.15.3, aiokafka 0.14.0. tests/unit/test_transport_contract.py fails when a private
+Upstream versions: faust-streaming 0.15.3, aiokafka 0.14.0. tests/contract/test_kafka_driver.py fails when a private
 name used here is gone or behaves otherwise. What is changed, and why:
 
 1. A fetched slice of a telemetry partition is one event. Upstream handles each record as an event of its own: four

@@ -1,6 +1,6 @@
 """How long a flip takes to its outcome when a flag system misbehaves: `python -m tests.bench.faults [KIND]...`.
 
-The faults are those of tests/unit/test_backend_faults.py, through the executor, with the whole budget of 5 s.
+The faults are those of tests/contract/test_backend_faults.py, through the executor, with the whole budget of 5 s.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.places import place
-from tests.unit.test_backend_faults import CASES, FAULTY, Case, Desk, order
+from tests.contract.test_backend_faults import CASES, FAULTY, Case, Desk, order
+from tests.support.places import place
 
 BUDGET_S = 5.0
 

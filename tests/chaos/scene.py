@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.events.cloudevents import Event, trigger_type
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 FLAG, SERVICE = "new", "shop"
 TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 6s for 6s", "min_samples": 30, "fast": False}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.scene import FLAG, scene
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 PATIENCE_S = 120
 """A process whose every look at the clock goes through libfaketime is slow, and other tests compute beside it."""

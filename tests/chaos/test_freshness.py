@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agent.commands.command import Evidence
 from agent.events.cloudevents import COMMAND_RECEIVED, INABILITY, Event, trigger_type
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 _FLAG = {
     "flag": "bad",

@@ -28,8 +28,8 @@ from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
 from agent.storage.disk import Disk
-from tests.unit.fake_backend import FakeBackend, Fault
-from tests.unit.test_executor import KEY, MANAGED, command
+from tests.support.fake_backend import FakeBackend, Fault
+from tests.unit.agent.executor.test_executor import KEY, MANAGED, command
 
 REF = FlagRef(MANAGED.flag, MANAGED.environment)
 RUNS, CHUNKS = 1000, 4

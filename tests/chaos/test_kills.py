@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from agent.events.cloudevents import FLAG_VERIFIED
-from tests.telemetry import Telemetry, counted, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, counted, telemetry
+from tests.support.worker import Deployment
 
 SAMPLES = 200_000
 SECONDS = 75

@@ -18,8 +18,8 @@ from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
 from agent.state.flags import FlagWatch
-from tests.places import PLACES, REF, place
-from tests.unit.test_executor import KEY, command
+from tests.support.places import PLACES, REF, place
+from tests.unit.agent.executor.test_executor import KEY, command
 
 REPETITIONS = 200
 EXECUTORS = 16

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agent.events.cloudevents import FLAG_VERIFIED
 from tests.chaos.scene import FLAG, scene
-from tests.kafka import KafkaCluster
+from tests.support.kafka import KafkaCluster
 
 
 async def _leaders(bootstrap: str, topic: str) -> dict[int, int]:

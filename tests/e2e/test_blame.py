@@ -14,8 +14,8 @@ from typing import Any
 from agent.events.cloudevents import FLAG_VERIFIED, INABILITY, Event, trigger_type
 from agent.views.explain import explain
 from agent.views.wording import evidence_lines, sentence
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 PATIENCE = 120.0
 ERRORS = {"name": "errors", "when": "error_rate > 20% over 5s for 2s"}

@@ -19,9 +19,9 @@ import pytest
 
 from agent.events.cloudevents import COMMAND_RECEIVED, FLAG_VERIFIED, FLAG_WRITTEN, Event, trigger_type
 from agent.fakes.server import Fake
-from tests.firebase_apps import APPS, Application
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.firebase_apps import APPS, Application
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 FLAG = "new-checkout"
 TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 5s for 2s", "min_samples": 30, "fast": False}

@@ -13,8 +13,8 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import COMMAND_SHADOWED, Event
 from agent.state.incidents import Known
 from streams.kafka.reader import read_to_end
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 WHEN = {
     "triggers": [{"name": "errors", "when": "error_rate@on > 20% over 6s for 4s", "min_samples": 30, "fast": False}]

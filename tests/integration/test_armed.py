@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from agent.events.cloudevents import INABILITY
 from tests.chaos.scene import ENTRY, FLAG, scene
-from tests.worker import Deployment
+from tests.support.worker import Deployment
 
 
 async def called(deployment: Deployment, *arguments: str) -> tuple[int, str]:

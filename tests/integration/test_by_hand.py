@@ -16,7 +16,7 @@ from agent.control import rollback
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.heartbeats import heartbeat as heartbeats
-from tests.worker import Deployment
+from tests.support.worker import Deployment
 
 FLAG = {
     "flag": "bad",

@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.kafka import KafkaNode
-from tests.worker import Deployment
+from tests.support.kafka import KafkaNode
+from tests.support.worker import Deployment
 
 FLAG = {
     "flag": "bad",

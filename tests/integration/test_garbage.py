@@ -18,7 +18,7 @@ from agent.state.incidents import Known
 from streams.kafka.reader import read_to_end
 from streams.kafka.topics import Topics
 from tests.integration.test_by_hand import FLAG, told
-from tests.worker import Deployment
+from tests.support.worker import Deployment
 
 FLOOD = 50_000
 

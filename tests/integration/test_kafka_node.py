@@ -12,7 +12,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.kafka import KafkaNode
+from tests.support.kafka import KafkaNode
 
 
 async def test_a_killed_node_starts_again_with_its_data(kafka_node: KafkaNode, topic_prefix: str) -> None:
@@ -35,7 +35,8 @@ async def test_a_killed_node_starts_again_with_its_data(kafka_node: KafkaNode, t
 
 def test_the_node_dies_with_the_process_that_started_it(kafka_node: KafkaNode, tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys, time; from tests.kafka import KafkaNode; node = KafkaNode(pathlib.Path(sys.argv[1]));"
+        "import pathlib, sys, time; from tests.support.kafka import KafkaNode;"
+        " node = KafkaNode(pathlib.Path(sys.argv[1]));"
         "node.start(); print(node.bootstrap, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "other")], stdout=subprocess.PIPE) as starter:

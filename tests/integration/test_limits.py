@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agent.events import cloudevents as events
 from tests.integration.test_by_hand import flipback, told
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 TRIGGERS = [{"name": "errors", "when": "error_rate > 20% over 6s for 6s"}]
 FLAGS = [

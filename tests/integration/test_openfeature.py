@@ -25,7 +25,7 @@ from agent.executor.limits import Limits
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
-from tests.unit.test_executor import KEY, MANAGED, REF, command, signed
+from tests.unit.agent.executor.test_executor import KEY, MANAGED, REF, command, signed
 
 FLAG = "new-checkout"
 OP = "operation"

@@ -25,7 +25,7 @@ from agent.events.cloudevents import (
 from agent.state.flags import FlagStatus
 from streams.kafka.reader import read_to_end
 from tests.chaos.scene import ENTRY, FLAG, SERVICE, Scene, scene
-from tests.worker import Deployment
+from tests.support.worker import Deployment
 
 EVIDENCE = Evidence(
     metric="error_rate",

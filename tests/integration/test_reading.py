@@ -16,8 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from agent.events.cloudevents import INABILITY, NOTICE
 from streams.kafka.topics import TopicSpec, create
-from tests.telemetry import Telemetry, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, telemetry
+from tests.support.worker import Deployment
 
 PARTITIONS = 3
 FLAG = {

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaProducer
 
 from agent.events.cloudevents import TELEMETRY_REJECTED, Event, from_kafka
 from streams.kafka.reader import read_to_end
-from tests.telemetry import Telemetry, counted, telemetry
-from tests.worker import Deployment
+from tests.support.telemetry import Telemetry, counted, telemetry
+from tests.support.worker import Deployment
 
 PARTITIONS = 3
 FLAG = {

@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agent.events.cloudevents import FLAG_VERIFIED, INABILITY, trigger_type
 from tests.chaos.scene import Scene, scene
-from tests.worker import Deployment
+from tests.support.worker import Deployment
 
 
 @asynccontextmanager

@@ -15,9 +15,9 @@ from agent.backends import settings
 from agent.backends.contract import Outcome, Verdict
 from agent.backends.unleash.backend import Unleash
 from agent.errors import Auth, NotFound, Permission, Unsupported
-from tests.places import REF
-from tests.places.unleash import UnleashPlace, place_of
-from tests.unleash.server import UnleashServer
+from tests.support.places import REF
+from tests.support.places.unleash import UnleashPlace, place_of
+from tests.support.unleash.server import UnleashServer
 
 OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
 EUROPE = {"contextName": "region", "operator": "IN", "values": ["eu"]}

@@ -11,9 +11,9 @@ import pytest
 from UnleashClient.clients.unleash_client import UnleashClient
 
 from agent.backends.contract import Outcome
-from tests.places import REF
-from tests.places.unleash import UnleashPlace
-from tests.unleash.server import UnleashServer
+from tests.support.places import REF
+from tests.support.places.unleash import UnleashPlace
+from tests.support.unleash.server import UnleashServer
 
 OP = "0b5c9a2e-6a0d-5b7e-9a35-1a0b6c1d2e3f"
 SUBJECTS = 5_000

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.fakes.remote_config.server import SERVER, FakeRemoteConfig
-from tests.npm import NpmUnavailable, installed
+from tests.support.npm import NpmUnavailable, installed
 
 HERE = Path(__file__).with_name("node")
 PATIENCE_S = 60.0

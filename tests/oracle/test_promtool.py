@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.oracle.alerting_rules import disagreement, series
-from tests.promtool import PromtoolUnavailable
-from tests.promtool import promtool as find
+from tests.support.promtool import PromtoolUnavailable
+from tests.support.promtool import promtool as find
 
 STATES = 50_000
 """At least so many are compared."""

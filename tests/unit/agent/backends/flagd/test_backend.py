@@ -1,0 +1,340 @@
+# ruff: noqa: ASYNC240  # a test may block its own loop
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.backends import settings
+from agent.backends.contract import FlagRef, Outcome, Verdict
+from agent.backends.flagd.backend import FlagdFile
+from agent.errors import Invalid, NotFound, Permission, Timeout, Unsent
+from tests.support.flagd import REF, fixtures, soon
+
+OP = "command-1"
+TEXT = """{
+  "$schema": "https://flagd.dev/schema/v0/flags.json",
+  "flags": {
+    "new-checkout": {
+      "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on",
+      "targeting": {"if": [{"var": "beta"}, "on", "off"]}
+    },
+    "other": {"state": "ENABLED", "variants": {"a": 1.0, "b": 2e0}, "defaultVariant": "a"}
+  }
+}
+"""
+KILLED = TEXT.replace('"defaultVariant": "on"', '"defaultVariant": "off"').replace(
+    '{"if": [{"var": "beta"}, "on", "off"]}', "{}"
+)
+
+
+class Clock:
+    """Stands for the module `time` in the backend alone; time passes by sleeping."""
+
+    time_ns = staticmethod(time.time_ns)
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+path, backend = fixtures(TEXT)
+
+
+async def kill(backend: FlagdFile, expect: str | None = None) -> Outcome:
+    if expect is None:
+        expect = (await backend.read(REF, deadline=soon())).version
+    return (await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())).outcome
+
+
+async def test_a_kill_leaves_the_rest_of_the_file_as_it_was(backend: FlagdFile, path: Path) -> None:
+    assert await kill(backend) is Outcome.APPLIED
+    assert path.read_text() == KILLED
+
+
+async def test_the_file_keeps_its_mode_and_owner(backend: FlagdFile, path: Path) -> None:
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 2345)
+    before = path.stat()
+    assert await kill(backend) is Outcome.APPLIED
+    after = path.stat()
+    assert (stat.S_IMODE(after.st_mode), after.st_uid, after.st_gid) == (0o640, before.st_uid, before.st_gid)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+async def test_the_files_time_rises_for_a_watcher_that_holds_it_as_a_float(
+    backend: FlagdFile, path: Path, ahead_s: int
+) -> None:
+    os.utime(path, (time.time() + ahead_s,) * 2)
+    times = [os.path.getmtime(path)]
+    snapshot = await backend.snapshot(REF, deadline=soon())
+    assert await kill(backend) is Outcome.APPLIED
+    times.append(os.path.getmtime(path))
+    now = await backend.read(REF, deadline=soon())
+    assert (await backend.restore(snapshot, expect=now.version, op_id=OP, deadline=soon())).outcome is Outcome.APPLIED
+    times.append(os.path.getmtime(path))
+    assert times[0] < times[1] < times[2]
+
+
+async def test_a_reader_never_sees_half_a_file(backend: FlagdFile, path: Path) -> None:
+    with path.open() as before:
+        assert await kill(backend) is Outcome.APPLIED
+        assert before.read() == TEXT
+
+
+async def test_nothing_is_left_in_the_directory_but_the_file_and_its_lock(backend: FlagdFile, path: Path) -> None:
+    (path.parent / ".flags.json.new").write_text("left behind by a crash")
+    assert await kill(backend) is Outcome.APPLIED
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".flags.json.lock", "flags.json"]
+
+
+async def test_an_edit_to_another_flag_is_no_conflict(backend: FlagdFile, path: Path) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    path.write_text(TEXT.replace("2e0", "3e0"))
+    assert await kill(backend, expect) is Outcome.APPLIED
+    assert path.read_text() == KILLED.replace("2e0", "3e0")
+
+
+async def test_an_edit_to_the_flag_is_a_conflict_and_stays(backend: FlagdFile, path: Path) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    edited = TEXT.replace('"beta"', '"staff"')
+    path.write_text(edited)
+    assert await kill(backend, expect) is Outcome.CONFLICT
+    assert path.read_text() == edited
+
+
+async def test_an_edit_between_reading_and_replacing_is_not_lost(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = TEXT.replace('"beta"', '"staff"')
+    original = FlagdFile._replace
+
+    def edit_first(self: FlagdFile, copy: object, content: bytes, progress: object) -> bool:
+        monkeypatch.undo()
+        path.write_text(edited)
+        return original(self, copy, content, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlagdFile, "_replace", edit_first)
+    assert await kill(backend) is Outcome.CONFLICT
+    assert path.read_text() == edited
+
+
+async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
+    backends = [FlagdFile(settings.FlagdFile(path=path)) for _ in range(8)]
+    expect = (await backends[0].read(REF, deadline=soon())).version
+    outcomes = await asyncio.gather(*(kill(backend, expect) for backend in backends))
+    assert sorted(outcomes) == [Outcome.ALREADY] * 7 + [Outcome.APPLIED]
+    for backend in backends:
+        await backend.close()
+
+
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
+    backend: FlagdFile, path: Path, kind: int
+) -> None:
+    expect = (await backend.read(REF, deadline=soon())).version
+    with (path.parent / ".flags.json.lock").open("w") as lock:
+        fcntl.flock(lock, kind)
+        # The thread says so a little before the deadline; where it wakes up late, its caller does.
+        said = r"holds the lock|waiting for the lock of another process; nothing was written"
+        with pytest.raises(Unsent, match=said):
+            await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(1.0))
+    assert path.read_text() == TEXT
+    assert await kill(backend) is Outcome.APPLIED
+
+
+async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    expect = (await backend.read(REF, deadline=soon())).version
+    monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
+    monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(100))
+    with pytest.raises(Unsent, match="nothing was written"):
+        await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+    assert path.read_text() == TEXT
+
+
+async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "day").mkdir()
+    real = path.rename(tmp_path / "day" / "flags.json")
+    path.symlink_to(real)
+    backend = FlagdFile(settings.FlagdFile(path=path))
+    assert await kill(backend) is Outcome.APPLIED
+    assert path.is_symlink()
+    assert real.read_text() == KILLED
+    await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (errno.EROFS, Permission, "directory must be open for writing"),
+        (errno.EACCES, Permission, "directory must be open for writing"),
+        (errno.EPERM, Permission, "owner"),
+        (errno.EBUSY, Invalid, "mount its directory"),
+        (errno.ENOSPC, Unsent, "No space"),
+        (errno.EIO, Unsent, "error"),
+    ],
+)
+async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception], words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(error, match=words):
+        await kill(backend)
+    assert path.read_text() == TEXT
+    assert not (path.parent / ".flags.json.new").exists()
+
+
+async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFile, path: Path) -> None:
+    with pytest.raises(NotFound, match=r"flags\.json has no flag 'absent'"):
+        await backend.read(FlagRef("absent", "production"), deadline=soon())
+    path.unlink()
+    with pytest.raises(NotFound, match=r"flags\.json"):
+        await backend.read(REF, deadline=soon())
+
+
+async def test_a_file_caught_half_written_is_read_again(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(TEXT[:100])
+    clock = Clock()
+    monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
+    monkeypatch.setattr(clock, "sleep", lambda _: path.write_text(TEXT))
+    assert (await backend.read(REF, deadline=soon())).raw in TEXT
+
+
+async def test_a_broken_file_is_invalid_and_left_alone(backend: FlagdFile, path: Path) -> None:
+    path.write_text(TEXT[:100])
+    with pytest.raises(Invalid, match=r"flags\.json"):
+        await kill(backend, "any")
+    assert path.read_text() == TEXT[:100]
+
+
+async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFile, path: Path) -> None:
+    snapshot = await backend.snapshot(REF, deadline=soon())
+
+    async def verdict() -> Verdict:
+        return (await backend.verify(snapshot, "off", op_id=OP, deadline=soon())).verdict
+
+    assert await verdict() is Verdict.UNTOUCHED
+    await kill(backend)
+    assert await verdict() is Verdict.LANDED
+    path.write_text(KILLED.replace("2e0", "3e0"))
+    assert await verdict() is Verdict.LANDED
+    path.write_text(TEXT.replace('"beta"', '"staff"'))
+    assert await verdict() is Verdict.OTHER
+    # Turned on again by a person, byte by byte as it was: not to be taken for a write that never happened.
+    path.write_text(TEXT)
+    assert await verdict() is Verdict.OTHER
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "{}",
+        "null",
+        '{"state": "enabled", "variants": {"a": 1}, "defaultVariant": "a"}',
+        '{"state": "ENABLED", "variants": {"a": 1}, "defaultVariant": "gone"}',
+        '{"state": "ENABLED", "variants": {"a": 1}, "metadata": {"team": null}}',
+    ],
+)
+async def test_a_flag_for_which_readers_refuse_the_file_is_told_before_and_with_a_flip_which_is_made(
+    backend: FlagdFile, path: Path, other: str
+) -> None:
+    path.write_text(
+        TEXT.replace('{"state": "ENABLED", "variants": {"a": 1.0, "b": 2e0}, "defaultVariant": "a"}', other)
+    )
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "flag 'other' (line 8)" in problem
+    assert "no flip in it is seen" in problem
+    for outcome in (Outcome.APPLIED, Outcome.ALREADY):
+        expect = (await backend.read(REF, deadline=soon())).version
+        result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
+        assert result.outcome is outcome
+        assert result.detail == problem
+    # What the flip of the only flag mends keeps no other one from being seen.
+    assert (await backend.health([(FlagRef("other", "production"), "a")], deadline=soon())).problems != (problem,)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on", "targeting": null}',
+        '{"variants": {"on": true, "off": false}, "defaultVariant": "on"}',
+        '{"state": "enabled", "variants": {"on": 1, "off": null}, "defaultVariant": "on"}',
+        '{"state": "ENABLED", "variants": {"on": true, "off": []}, "defaultVariant": "gone"}',
+        '{"state": 1, "variants": {"off": {}}, "defaultVariant": {"a": 1}, "targeting": [1], "metadata": 5}',
+    ],
+)
+async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFile, path: Path, odd: str) -> None:
+    path.write_text(before := '{"flags": {"new-checkout": %s, "other": {}}}' % odd)  # noqa: UP031
+    snapshot = await backend.snapshot(REF, deadline=soon())
+    assert await kill(backend, snapshot.state.version) is Outcome.APPLIED
+    now = await backend.read(REF, deadline=soon())
+    assert now.variant == "off"
+    result = await backend.restore(snapshot, expect=now.version, op_id=OP, deadline=soon())
+    assert result.outcome is Outcome.APPLIED
+    assert path.read_text() == before
+
+
+async def test_what_takes_too_long_is_named(backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, parsed = threading.Event(), FlagdFile._parsed
+
+    def slow(self: FlagdFile, content: bytes) -> object:
+        go_on.wait(60)
+        return parsed(self, content)
+
+    monkeypatch.setattr(FlagdFile, "_parsed", slow)
+    try:
+        # Both threads have begun by then.
+        reads = [backend.read(REF, deadline=soon(2.0)) for _ in range(2)]
+        for found in await asyncio.gather(*reads, return_exceptions=True):
+            assert isinstance(found, Timeout)
+            assert "the time went into parsing the file" in str(found)
+        with pytest.raises(Timeout, match="waiting for a thread"):
+            await backend.read(REF, deadline=soon(0.1))
+        with pytest.raises(Unsent, match=r"waiting for a thread.*nothing was written"):
+            await backend.apply(REF, "off", expect="any", op_id=OP, deadline=soon(0.1))
+    finally:
+        go_on.set()
+
+
+async def test_health_foresees_a_directory_that_is_closed_to_writing(
+    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "closed to writing" in problem
+
+
+async def test_health_foresees_an_owner_that_cannot_be_kept(
+    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 4321)
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "belongs to user" in problem
+
+
+async def test_health_of_a_missing_file_is_one_problem(backend: FlagdFile, path: Path) -> None:
+    path.unlink()
+    (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
+    assert "no such file" in problem
