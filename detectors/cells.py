@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from detectors.arrays import Int
 
 COUNTS = (
     "requests",
@@ -60,9 +59,6 @@ class Scope(NamedTuple):
     def __str__(self) -> str:
         whole = f"{self.environment}/{self.service}"
         return f"{whole}/{self.flag}@{self.variant}" if self.flag else whole
-
-
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ Arrays = dict[str, NDArray[Any]]
 """Arrays by name: plain numbers that a file or a topic can hold. The last axis is the rows', where there is one."""
 
 BEFORE = -(1 << 62)
-"""The second of a detector that has seen none."""
+"""Earlier than any second, with room to subtract it from one; the second of a detector that has seen none."""
 
 
 class Detector(Protocol):

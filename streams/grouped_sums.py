@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Int
-from streams.decoders.columns import Float
+from detectors.arrays import Float, Int
 
 LIMIT: Final = 1 << 53
 """Where sums stop: up to here a double counts exactly, and a thousand of them still fit in 64 bits."""

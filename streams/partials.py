@@ -16,7 +16,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from detectors.cells import COUNTS, Cells, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import COUNTS, Cells, Scope
 from streams.errors import PartialError
 from streams.slices import Source
 from streams.unreadable import UNREADABLE

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detectors.cells import COUNTS, Cells, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import COUNTS, Cells, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.windows.unreadable import PREFIX
 from streams.decoders.decoder import Decoder

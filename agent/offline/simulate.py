@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Float, Int
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -34,9 +35,6 @@ from detectors.histogram import bins
 from detectors.triggers.evaluator import Evaluator, measures, wants
 from detectors.triggers.state_machine import State
 from detectors.windows.store import WindowStore
-
-Int = NDArray[np.int64]
-Float = NDArray[np.float64]
 
 STAGES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the requests that a rollout gives to the new variant, one stage after the other."""

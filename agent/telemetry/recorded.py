@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from agent.backends.shown import instead
-from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.share import MOST_MISSING
 from streams.monitor.health import TriggerHealth

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from detectors.cells import LATE, REJECTED, REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import LATE, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.recent import recent
 from detectors.missing.share import MOST_MISSING
-from detectors.triggers.state_machine import NEVER
+from detectors.state import BEFORE
 from detectors.windows.second import Second
 from detectors.windows.store import DISPLAY, Want, WindowStore
 from detectors.windows.unread_sums import Entry, FieldSums
@@ -54,7 +55,7 @@ class Elsewhere:
             for seconds in lengths
             if seconds > store.display
         }
-        self._taken = NEVER
+        self._taken = BEFORE
         self._topics: Mapping[int, Int] = {}
         self._where: Callable[[int, int], str] = _nowhere
         self._found: dict[int, Int | None] = {}

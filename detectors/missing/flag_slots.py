@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.cells import Int, Scope
+from detectors.arrays import Int
+from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.windows.store import WindowStore
 

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Int
 from detectors.cells import COUNTS, LATE, NO_OUTCOME, REJECTED, REQUESTS
 from detectors.missing.share import missing_of
-from detectors.triggers.state_machine import NEVER
+from detectors.state import BEFORE
 from detectors.windows.by_instance import ByInstance, by_instance, samples_of, sum_by_row
-from detectors.windows.second import Int
 from detectors.windows.store import Window, WindowStore
 
 ENTRIES: Final = 100_000
@@ -26,8 +26,6 @@ ENTRIES: Final = 100_000
 GOOD_FOR: Final = 30
 
 _NAMED, _NAME = 3, 60
-
-Bool = NDArray[np.bool_]
 
 
 class Judged(NamedTuple):
@@ -47,7 +45,7 @@ class _Kept:
     """What was found in a window, by slot: when, where in what was found then, and the counts of who is judged."""
 
     def __init__(self, slots: int) -> None:
-        self.at = np.full(slots, NEVER, dtype=np.int64)
+        self.at = np.full(slots, BEFORE, dtype=np.int64)
         self.place = np.zeros(slots, dtype=np.int64)
         self.counts = np.zeros((2, slots, len(COUNTS)), dtype=np.int64)
         self.enough = np.zeros((2, slots), dtype=bool)
@@ -60,7 +58,7 @@ class Looks:
     def __init__(self, store: WindowStore) -> None:
         self._store = store
         self._kept: dict[int, _Kept] = {}
-        self._t = NEVER
+        self._t = BEFORE
         self._left = ENTRIES
 
     def begin(self, t: int) -> None:

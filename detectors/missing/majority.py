@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Int, Ints
 from detectors.cells import REQUESTS
-from detectors.triggers.state_machine import NEVER
-from detectors.windows.second import Int, Ints, Second
+from detectors.state import BEFORE
+from detectors.windows.second import Second
 
 FADE: Final = 0.97
 """What is left of a lead, and of the weight that it is compared with, after a second."""
@@ -48,8 +49,8 @@ class Majority:
         self._candidate = np.full(slots, -1, dtype=np.int32)
         self._lead = np.zeros(slots)
         self._weight = np.zeros(slots)
-        self._newest = NEVER
-        self._last = np.full(slots, NEVER, dtype=np.int64)
+        self._newest = BEFORE
+        self._last = np.full(slots, BEFORE, dtype=np.int64)
         """The newest second in which a candidate led."""
         self._greatest = np.zeros(slots)
         """The greatest lead of those seconds."""

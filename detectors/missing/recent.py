@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from detectors.cells import Int
+from detectors.arrays import Int
 
 
 def recent(over: Callable[[int], Int | None], display: int) -> Int | None:

@@ -21,19 +21,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.cells import LATE, LATENCY_COUNT, LATENCY_US, NO_OUTCOME, REJECTED, REQUESTS
 from detectors.conditions.spec import Metric
 from detectors.histogram import rank
 from detectors.windows.overdue import LONGEST_MS
 from detectors.windows.ratios import RATIO
-from detectors.windows.second import Int
 from detectors.windows.store import Window
 
 MOST_MISSING: Final = 1
 """Percent of a window's samples that may be missing; of more than that, nothing is taken for healthy."""
-
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 
 class Missing(NamedTuple):

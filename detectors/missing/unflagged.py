@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from detectors.cells import ERRORS, NO_OUTCOME, REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import ERRORS, NO_OUTCOME, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
 from detectors.sequential.blame import PROOF, worse

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detectors.cells import REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.recent import recent

@@ -35,11 +35,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.sequential.evalues import Float
+from detectors.arrays import Bool, Float, Int
 from detectors.state import BEFORE, Arrays, checked_second, taken
-
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 MOST = 0.5
 """A greater share is taken for it: absence needs 22 requests of the control then, not one that missed 100 %."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from detectors.arrays import Float
 
 
 def log_evalues(bad: NDArray[np.int64], total: NDArray[np.int64], null: Float | float, log_odds: Float) -> Float:

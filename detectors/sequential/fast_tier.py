@@ -49,11 +49,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.sequential.evalues import Float, checked_counts, checked_odds, log_evalues, log_mean
+from detectors.arrays import Bool, Float, Int
+from detectors.sequential.evalues import checked_counts, checked_odds, log_evalues, log_mean
 from detectors.state import BEFORE, Arrays, checked_second, taken
-
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.sequential.evalues import Float, checked_counts
+from detectors.arrays import Bool, Float, Int
+from detectors.sequential.evalues import checked_counts
 from detectors.state import BEFORE, Arrays, checked_second, taken
-
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 MINUTE = 60
 HOURS = 24

@@ -40,11 +40,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.sequential.evalues import Float
+from detectors.arrays import Bool, Float, Int
 from detectors.state import BEFORE, Arrays, checked_second, taken
-
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

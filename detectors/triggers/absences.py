@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Int
 from detectors.cells import LATE, REJECTED, REQUESTS
 from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
 from detectors.missing.doubts import Doubt
@@ -21,10 +22,7 @@ from detectors.missing.share import Missing, missing_of
 from detectors.sequential.absence import Absence, AbsenceConfig
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers.bad_counts import BadCounts
-from detectors.windows.second import Int
 from detectors.windows.store import WindowStore
-
-Bool = NDArray[np.bool_]
 
 HALF_LIFE = 60
 """Seconds with requests of the variant after which one counts half in the share."""

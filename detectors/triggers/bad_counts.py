@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Int
 from detectors.cells import ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import Metric, TriggerSpec
 from detectors.histogram import BINS, first_bin_above
@@ -14,7 +15,6 @@ from detectors.missing.share import Missing, asks_outcome, missing_of
 from detectors.windows.by_instance import by_instance, samples_of, sum_by_row
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.ratios import RATIO, Ratio
-from detectors.windows.second import Int
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
 

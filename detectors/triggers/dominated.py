@@ -13,19 +13,18 @@ from itertools import groupby
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.cells import REQUESTS
 from detectors.conditions.spec import TriggerSpec
 from detectors.conditions.units import compared
 from detectors.missing.looks import Looks
 from detectors.missing.majority import Majority
 from detectors.missing.share import asks_outcome
+from detectors.state import BEFORE
 from detectors.triggers.evaluation import Measured
-from detectors.triggers.state_machine import NEVER
 from detectors.windows.by_instance import by_instance
 from detectors.windows.ratios import PARTS, RATIO, value_of
-from detectors.windows.second import Int
 from detectors.windows.store import WindowStore
 
 EVERY: Final = 5
@@ -41,9 +40,6 @@ SHORT: Final = 10
 _LEAST_INSTANCES: Final = 3
 _NAME: Final = 60
 
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
-
 
 class Dominated:
     """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
@@ -54,15 +50,15 @@ class Dominated:
         self._slots = slots
         self._store = store
         self._majority = Majority(store.max_scopes)
-        self._taken = NEVER
+        self._taken = BEFORE
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
-        self._looked_at = np.full(len(specs), NEVER, dtype=np.int64)
+        self._looked_at = np.full(len(specs), BEFORE, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
         self._counted = counted[slots[counted] >= 0]
         self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % EVERY
-        self._time = NEVER
+        self._time = BEFORE
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
 

@@ -11,15 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, percent
 from detectors.conditions.units import compared
 from detectors.missing.doubts import Doubt, Words, clock
 from detectors.missing.share import Missing, asks_outcome
 from detectors.triggers.state_machine import State
-from detectors.windows.second import Int
-
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 # An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
 _FEW_SAMPLES, _MISSING, _NONE = int(Doubt.FEW_SAMPLES), int(Doubt.MISSING), int(Doubt.NONE)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.doubts import Doubt, Words
 from detectors.missing.elsewhere import Elsewhere, service_wants
@@ -20,14 +21,13 @@ from detectors.missing.unread_variants import UnreadVariants
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers.absences import Absences
 from detectors.triggers.dominated import Dominated
-from detectors.triggers.evaluation import Bool, Evaluation, Float, Gathered, Measured, Tier
+from detectors.triggers.evaluation import Evaluation, Gathered, Measured, Tier
 from detectors.triggers.fast import Day, Fast
 from detectors.triggers.partly import Partly
 from detectors.triggers.proofs import Proofs
 from detectors.triggers.readings import Readings
-from detectors.triggers.state_machine import FALSE, NEVER, TRUE, UNKNOWN, State, Triggers
+from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, Triggers
 from detectors.windows.overdue import limit_of, measure_of
-from detectors.windows.second import Int
 from detectors.windows.store import Want, WindowStore
 
 _HEARD = (int(Doubt.NONE), int(Doubt.FEW_SAMPLES), int(Doubt.MISSING))
@@ -88,8 +88,8 @@ class Evaluator:
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
         self._state = np.full(n, State.UNKNOWN, dtype=np.int8)
-        self._heard_at = np.full(n, NEVER, dtype=np.int64)
-        self._fast_kept_since = np.full(n, NEVER, dtype=np.int64)
+        self._heard_at = np.full(n, BEFORE, dtype=np.int64)
+        self._fast_kept_since = np.full(n, BEFORE, dtype=np.int64)
         self._fast_fired = np.zeros(n, dtype=bool)
 
     def begin(self, environment: str, flag: str, second: int, *, share: float | None = None) -> None:
@@ -249,12 +249,12 @@ class Evaluator:
     def _joined(self, t: int, held: NDArray[np.int8], fast: Bool) -> NDArray[np.int8]:
         """States of what is held and of the fast tier together; both are kept as long after they were true."""
         since = self._fast_kept_since
-        since[~fast & self._fast_fired & (since == NEVER)] = t
-        since[fast] = NEVER
+        since[~fast & self._fast_fired & (since == BEFORE)] = t
+        since[fast] = BEFORE
         self._fast_fired |= fast
-        over = (since != NEVER) & (t - since >= self._keep)
+        over = (since != BEFORE) & (t - since >= self._keep)
         self._fast_fired[over] = False
-        since[~self._fast_fired] = NEVER
+        since[~self._fast_fired] = BEFORE
         shown = fast | (self._fast_fired & (held != State.UNKNOWN))
         return np.where(shown, np.int8(State.FIRING), held)
 

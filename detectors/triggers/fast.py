@@ -19,17 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.sequential.fast_tier import FastTier, FastTierConfig
 from detectors.sequential.healthy_rate import HOURS, MINUTE, HealthyRate, HealthyRateConfig
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers.bad_counts import BadCounts
-from detectors.windows.second import Int
 from detectors.windows.store import WindowStore
-
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
-
 
 _DAY = ("sums", "hour_of")
 """What `Fast.learnt` tells of the healthy rate: 960 bytes a row, where all else are 200."""

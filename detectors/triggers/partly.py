@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.doubts import Doubt
-from detectors.missing.share import Bool, Float
 from detectors.triggers.evaluation import Measured
 from detectors.triggers.readings import Partial, Readings
 from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN
-from detectors.windows.second import Int
 
 
 class _Said(NamedTuple):

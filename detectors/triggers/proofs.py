@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Int
 from detectors.conditions.spec import PROOF_WINDOW, TriggerSpec, samples_beyond
 from detectors.missing.share import MOST_MISSING
 from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
@@ -34,12 +35,8 @@ from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig
 from detectors.state import BEFORE, Arrays, named, part, taken
 from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.metrics import compute
-from detectors.windows.second import Int
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
-
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 
 class Proofs:

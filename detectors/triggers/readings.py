@@ -8,18 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Float, Int
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import Metric, TriggerSpec
 from detectors.missing.doubts import Doubt
 from detectors.missing.elsewhere import Elsewhere
 from detectors.missing.looks import Looks
-from detectors.missing.share import Bool, Missing, asks_outcome, bounds, missing_of, quantile_bounds
+from detectors.missing.share import Missing, asks_outcome, bounds, missing_of, quantile_bounds
 from detectors.missing.unread_variants import UnreadVariants
-from detectors.triggers.evaluation import Float, Measured
+from detectors.triggers.evaluation import Measured
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.ratios import RATIO
-from detectors.windows.second import Int
 from detectors.windows.store import Window, WindowStore
 from detectors.windows.unread_sums import FieldSums
 from detectors.windows.unreadable import unreadable_of

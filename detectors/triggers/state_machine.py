@@ -20,13 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.state import Arrays, taken
+from detectors.arrays import Int
+from detectors.state import BEFORE, Arrays, taken
 
-Int = NDArray[np.int64]
 Int8 = NDArray[np.int8]
-
-NEVER = -(1 << 62)
-"""Earlier than any time, with room to subtract it from one."""
 
 
 class State(IntEnum):
@@ -45,7 +42,7 @@ UNKNOWN, FALSE, TRUE = -1, 0, 1
 class Triggers:
     """The states of n triggers; every array has shape (n,), times and spans are whole seconds.
 
-    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; NEVER where
+    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; BEFORE where
     nothing is held.
     """
 
@@ -55,12 +52,12 @@ class Triggers:
         self.hold = hold
         self.grace = grace
         self.keep = np.zeros(len(hold), dtype=np.int64) if keep is None else keep
-        self.time = NEVER
+        self.time = BEFORE
         self.state = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
-        self.since = np.full(len(hold), NEVER, dtype=np.int64)
+        self.since = np.full(len(hold), BEFORE, dtype=np.int64)
         self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
-        self._last_known = np.full(len(hold), NEVER, dtype=np.int64)
-        self._kept_since = np.full(len(hold), NEVER, dtype=np.int64)
+        self._last_known = np.full(len(hold), BEFORE, dtype=np.int64)
+        self._kept_since = np.full(len(hold), BEFORE, dtype=np.int64)
 
     def step(self, t: int, truth: Int8) -> Int8:
         """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.
@@ -73,11 +70,11 @@ class Triggers:
         unknown, true = truth == UNKNOWN, truth == TRUE
         remembered = self._remembered
         over = (truth == FALSE) | (unknown & (t - self._last_known > self.grace))
-        begins_keeping = over & (remembered == State.FIRING) & (self._kept_since == NEVER)
+        begins_keeping = over & (remembered == State.FIRING) & (self._kept_since == BEFORE)
         self._kept_since[begins_keeping] = t
-        kept = (self._kept_since != NEVER) & (t - self._kept_since < self.keep)
+        kept = (self._kept_since != BEFORE) & (t - self._kept_since < self.keep)
         remembered[over & ~kept] = State.OK
-        self._kept_since[true | (remembered != State.FIRING)] = NEVER
+        self._kept_since[true | (remembered != State.FIRING)] = BEFORE
 
         self.since[unknown] += t - self.time
         self._last_known[~unknown] = t
@@ -88,7 +85,7 @@ class Triggers:
         fires = true & (remembered == State.PENDING) & (t - self.since >= self.hold)
         remembered[fires] = State.FIRING
 
-        self.since[remembered == State.OK] = NEVER
+        self.since[remembered == State.OK] = BEFORE
         self.time = t
         self.state = np.where(unknown, np.int8(State.UNKNOWN), remembered)
         return self.state

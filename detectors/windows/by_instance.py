@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detectors.arrays import Int
 from detectors.cells import COUNTS, LATE, REJECTED, REQUESTS
-from detectors.windows.second import Int, Second
+from detectors.windows.second import Second
 
 MAX_INSTANCES = 65_536
 """Instances kept by name; who invents a new name each second must not fill the memory."""

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detectors.arrays import Int, Ints
 from detectors.state import BEFORE
-from detectors.windows.second import Int, Ints, Second
+from detectors.windows.second import Second
 
 
 class BySecond:

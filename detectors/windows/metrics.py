@@ -10,16 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.arrays import Float, Int
 from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, REQUESTS
 from detectors.conditions.spec import Metric
 from detectors.windows.overdue import corrected_quantile, measure_of
 from detectors.windows.ratios import RATIO
-from detectors.windows.second import Int
 from detectors.windows.store import Window, WindowStore
 
-Float = NDArray[np.float64]
 Values = tuple[Float, Int]
 """Value and samples, both (r,)."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Int
+from detectors.arrays import Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms, quantile
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
+from detectors.arrays import Int
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -19,7 +20,6 @@ from detectors.cells import (
     REQUESTS,
     TIMEOUTS,
     UNAVAILABLE,
-    Int,
 )
 from detectors.conditions.spec import Metric
 

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Int, Ints
 from detectors.cells import COUNTS, LATENCY_US, Cells
-
-Int = NDArray[np.int64]
-Ints = NDArray[np.integer[Any]]
 
 MOST_COUNTED = 1 << 42
 MOST_SUMMED = 1 << 51

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.arrays import Int
 from detectors.cells import COUNTS, ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REQUESTS, Cells, Scope
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
 from detectors.state import Arrays
 from detectors.windows.by_instance import MAX_INSTANCES, counts_of, instances_of
 from detectors.windows.by_second import BySecond
-from detectors.windows.second import Int, Second, collect
+from detectors.windows.second import Second, collect
 from detectors.windows.slots import K, Slots, looked_up, present, used_of
 from detectors.windows.unread_sums import UnreadSums
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.cells import Cells, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import Cells, Scope
 from detectors.windows.second import MOST_COUNTED
 from detectors.windows.slots import present
 from detectors.windows.unreadable import PREFIX

@@ -11,14 +11,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.arrays import Float
 from detectors.cells import Scope
 from streams.decoders.interner import WatchList
 from streams.telemetry.columnar import ColumnarBatch, encode
 from streams.telemetry.sample import Cache, Outcome, Sample
-
-Float = NDArray[np.float64]
 
 ENVIRONMENT = "production"
 VARIANTS = ("on", "off")

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
-from detectors.cells import Int
+from detectors.arrays import Float, Int
 from detectors.windows.unreadable import unreadable
 from streams.decoders.columnar_lists import (
     KIND,
@@ -23,7 +23,7 @@ from streams.decoders.columnar_lists import (
     numbers_of_kinds,
     profile_numbers,
 )
-from streams.decoders.columns import NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text, joined
+from streams.decoders.columns import NO_IDS, NO_MEASURES, Columns, Rejects, Text, joined
 from streams.decoders.faults import Faults, Why, shown
 from streams.decoders.hints import recognised, time_fault
 from streams.decoders.interner import Interner, Table

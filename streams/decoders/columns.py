@@ -9,14 +9,13 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Int
+from detectors.arrays import Float, Int
 from streams.decoders.faults import Faults, Why
 from streams.decoders.interner import NO_INSTANCE, Table
 from streams.decoders.profiles import INVALID
 from streams.slices import Source
 from streams.telemetry.sample import MAX_N, MAX_NAME, REJECTED_KIND, STARTED_KIND
 
-Float = NDArray[np.float64]
 Text = NDArray[np.object_]
 
 RejectKind = Literal["empty", "oversized", "malformed", "invalid", "future", "past", "overflow"]

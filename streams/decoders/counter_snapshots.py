@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from streams.decoders.columns import NO_COLUMNS, Columns, Float, RejectKind, Rejects
+from detectors.arrays import Float
+from streams.decoders.columns import NO_COLUMNS, Columns, RejectKind, Rejects
 from streams.decoders.faults import Why, shown
 from streams.decoders.hints import recognised, time_fault
 from streams.decoders.interner import Table

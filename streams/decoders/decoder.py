@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from detectors.cells import Int
+from detectors.arrays import Float, Int
 from streams.decoders.columnar_batches import decode_columnar
-from streams.decoders.columns import Columns, Float, Reject, Rejects, cleaned, joined
+from streams.decoders.columns import Columns, Reject, Rejects, cleaned, joined
 from streams.decoders.counter_snapshots import CounterBases
 from streams.decoders.faults import Fault
 from streams.decoders.interner import Interner, Table

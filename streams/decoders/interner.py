@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from detectors.cells import Int, Scope
+from detectors.arrays import Int
+from detectors.cells import Scope
 from detectors.windows.overdue import above_ms, measure_of
 from detectors.windows.unreadable import unreadable
 from streams.decoders.lenient import check_name, loose

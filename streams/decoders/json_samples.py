@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from detectors.cells import Int
-from streams.decoders.columns import NO_COLUMNS, NO_IDS, NO_MEASURES, Columns, Float, Rejects, Text
+from detectors.arrays import Float, Int
+from streams.decoders.columns import NO_COLUMNS, NO_IDS, NO_MEASURES, Columns, Rejects, Text
 from streams.decoders.faults import Why, shown
 from streams.decoders.hints import look_alikes, recognised
 from streams.decoders.interner import Interner, Measures, Table

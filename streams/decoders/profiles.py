@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from detectors.cells import Int, Scope
+from detectors.arrays import Int
+from detectors.cells import Scope
 from detectors.windows.unreadable import unreadable
 from streams.decoders.faults import Why, shown
 from streams.decoders.lenient import check_name, variant_fault

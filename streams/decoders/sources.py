@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from detectors.cells import Int
+from detectors.arrays import Int
 from streams.decoders.interner import Table
 from streams.slices import Source
 

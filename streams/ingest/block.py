@@ -14,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Cells, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import Cells, Scope
 from streams.grouped_sums import by_cell, summed, tallied
 
 

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, Int
+from detectors.arrays import Float, Int
+from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE
 from detectors.histogram import BINS, bins
-from streams.decoders.columns import Float
 from streams.decoders.interner import Table
 from streams.grouped_sums import LIMIT, by_cell, compress, dense, limited, spread, summed, tallied
 from streams.ingest.block import Block

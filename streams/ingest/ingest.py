@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from detectors.cells import Cells, Int
+from detectors.arrays import Int
+from detectors.cells import Cells
 from streams.clock import Clock, Now
 from streams.decoders.columns import Reject
 from streams.decoders.decoder import Decoder

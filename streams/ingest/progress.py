@@ -15,8 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Int
-from streams.decoders.columns import Float
+from detectors.arrays import Float, Int
 
 VOTES: Final = 32
 """Fewer follow the time more closely, more stand against more instances that are ahead: of 32 votes those of one

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import Cells, Int
-from streams.decoders.columns import Columns, Float, Reject, Rejects
+from detectors.arrays import Float, Int
+from detectors.cells import Cells
+from streams.decoders.columns import Columns, Reject, Rejects
 from streams.decoders.decoder import Batch
 from streams.decoders.faults import Why
 from streams.decoders.interner import Interner, Measures, Table

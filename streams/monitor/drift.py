@@ -33,12 +33,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.arrays import Float, Int
 from streams.errors import DriftUnavailable
-
-Int = NDArray[np.int64]
-Float = NDArray[np.float64]
 
 HOURS = 24
 LIMIT = 5.0

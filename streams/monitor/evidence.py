@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from detectors.cells import COUNTS, LATE, REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import COUNTS, LATE, REQUESTS, Scope
 from detectors.conditions.spec import MIN_SAMPLES, RATIOS, TriggerSpec
 from detectors.conditions.units import shown
 from detectors.missing.share import asks_outcome, missing_of

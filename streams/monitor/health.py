@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.cells import COUNTS, Cells, Int
+from detectors.arrays import Int
+from detectors.cells import COUNTS, Cells
 from detectors.histogram import midpoints_ms, rank
 
 VERSION = 1

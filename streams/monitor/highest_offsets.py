@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.cells import Cells, Int
+from detectors.arrays import Int
+from detectors.cells import Cells
 
 
 def highest_offsets(cells: Cells, source: Int) -> Int:

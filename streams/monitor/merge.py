@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from detectors.cells import Cells, Int
+from detectors.arrays import Int
+from detectors.cells import Cells
 from streams.monitor.highest_offsets import highest_offsets
 from streams.monitor.room import MOST_BYTES, kept_from, nbytes
 from streams.monitor.source_state import SourceState

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from detectors.cells import LATE, REJECTED, REQUESTS, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import LATE, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.share import asks_outcome, missing_of
 from detectors.sequential.blame import worse

@@ -15,7 +15,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from detectors.cells import Cells, Int
+from detectors.arrays import Int
+from detectors.cells import Cells
 from detectors.conditions.spec import TriggerSpec, longest_lookback
 from detectors.errors import StateError
 from detectors.state import BEFORE

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from detectors.cells import LATENCY_COUNT, REJECTED, REQUESTS, Int
+from detectors.arrays import Int
+from detectors.cells import LATENCY_COUNT, REJECTED, REQUESTS
 from detectors.conditions.spec import TriggerSpec
 from detectors.conditions.units import shown
 from detectors.windows import ratios

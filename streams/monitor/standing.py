@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.doubts import Doubt
 from detectors.state import BEFORE
@@ -40,9 +40,6 @@ LEAST_TRUSTED: Final = 30
 """Seconds for which a verdict must be known without a break, at least, until it is known again."""
 VANISHED_AFTER: Final = 10
 """Seconds without a request after which the data of a trigger have vanished."""
-
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

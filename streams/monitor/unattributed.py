@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.cells import Int
+from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.elsewhere import looked_at
-from detectors.missing.share import MOST_MISSING, Bool
+from detectors.missing.share import MOST_MISSING
 from streams.monitor.unread import UnreadLog
 from streams.partials import Batch
 

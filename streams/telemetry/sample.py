@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from detectors.arrays import Int
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -23,7 +24,6 @@ from detectors.cells import (
     REQUESTS,
     TIMEOUTS,
     UNAVAILABLE,
-    Int,
 )
 
 DEFAULT_ENVIRONMENT: Final = "production"

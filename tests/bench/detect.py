@@ -20,20 +20,16 @@ from math import log, log1p
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.config.load import load
 from agent.offline.simulate import Scenario, false_alarms
+from detectors.arrays import Bool, Float, Int
 from detectors.sequential.absence import Absence, AbsenceConfig
 from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
 from detectors.sequential.fast_tier import FastTier, FastTierConfig
 from detectors.sequential.healthy_rate import HealthyRate, HealthyRateConfig
 from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig
 from streams.monitor.drift import DriftConfig, DriftWatch
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 SEED = 20_260_101
 HEALTHY, THRESHOLD = 0.005, 0.02

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Int, Scope
+from detectors.arrays import Int
+from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
 
 
 @dataclass(frozen=True)

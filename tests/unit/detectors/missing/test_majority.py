@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.arrays import Int
 from detectors.cells import COUNTS, REQUESTS
 from detectors.missing.majority import Majority
 from detectors.triggers.dominated import EVERY
-from detectors.windows.second import Int, Second
+from detectors.windows.second import Second
 
 Votes = Mapping[tuple[int, int], int]
 """Requests by slot and instance."""

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.triggers.state_machine import NEVER, State, Triggers
+from detectors.state import BEFORE
+from detectors.triggers.state_machine import State, Triggers
 
 TRUTH = {"1": 1, "0": 0, "?": -1}
 LETTER = {State.OK: "o", State.PENDING: "p", State.FIRING: "F", State.UNKNOWN: "?"}
@@ -99,7 +100,7 @@ def test_held_time_is_counted_without_the_gaps() -> None:
         triggers.step(10 * t, np.array([TRUTH[letter]], dtype=np.int8))
     assert 60 - triggers.since[0] == 30
     triggers.step(70, np.array([0], dtype=np.int8))
-    assert triggers.since.tolist() == [NEVER]
+    assert triggers.since.tolist() == [BEFORE]
 
 
 def test_time_does_not_stand_still() -> None:
