@@ -14,7 +14,7 @@ import numpy as np
 
 from detectors.arrays import Float
 from detectors.cells import Scope
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.telemetry.columnar import ColumnarBatch, encode
 from streams.telemetry.sample import Cache, Outcome, Sample
 

@@ -8,8 +8,7 @@ nothing to do with each other, so a batch carries the table that numbered it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from detectors.windows.overdue import above_ms, measure_of
 from detectors.windows.unreadable import unreadable
 from streams.decoders.lenient import check_name, loose
 from streams.decoders.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, Unread
+from streams.decoders.watch_list import WatchList
 
 NO_INSTANCE: Final = 0
 VARIANTS_KEPT: Final = 16
@@ -40,41 +40,6 @@ class Limit(NamedTuple):
     seconds: float
     above_ms: float
     measure: int
-
-
-@dataclass(frozen=True, slots=True)
-class WatchList:
-    """What triggers ask for: scopes that always have a place, and the flags whose variants become scopes."""
-
-    scopes: tuple[Scope, ...]
-    flags: Mapping[tuple[str, str], frozenset[str]]
-    measures: frozenset[str]
-    limits: Mapping[Scope, tuple[float, ...]]
-
-    @classmethod
-    def of(
-        cls, scopes: Iterable[Scope], measures: Iterable[str] = (), limits: Iterable[tuple[str, str, float]] = ()
-    ) -> WatchList:
-        """Build it from the scopes, measure names and latency limits of all triggers.
-
-        A limit is environment, service and milliseconds; the service's scope is reserved too.
-
-        A scope with a flag and no variant watches the flag; no single variant of it is then sure of a place.
-        """
-        reserved: set[Scope] = set()
-        flags: dict[tuple[str, str], set[str]] = {}
-        for scope in scopes:
-            reserved.add(Scope(scope.environment, scope.service))
-            if scope.flag:
-                flags.setdefault((scope.environment, scope.service), set()).add(scope.flag)
-                if scope.variant:
-                    reserved.add(scope)
-        watched = {service: frozenset(names) for service, names in flags.items()}
-        crossed: dict[Scope, set[float]] = {}
-        for environment, service, limit in limits:
-            crossed.setdefault(Scope(environment, service), set()).add(limit)
-        ascending = {scope: tuple(sorted(limits_of)) for scope, limits_of in crossed.items()}
-        return cls(tuple(sorted(reserved | crossed.keys())), watched, frozenset(measures), ascending)
 
 
 class Interner:

@@ -7,7 +7,7 @@ flags that somebody watches in a service are read; a variant of one that cannot 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from detectors.cells import Scope
 from detectors.windows.unreadable import unreadable
 from streams.decoders.faults import Why, shown
 from streams.decoders.lenient import check_name, variant_fault
+from streams.decoders.watch_list import WatchList
 from streams.telemetry.sample import DEFAULT_ENVIRONMENT
-
-if TYPE_CHECKING:
-    from streams.decoders.interner import Interner
 
 INVALID: Final = -1
 """Number of what may not be counted; ask `explain` for the reason."""
@@ -58,11 +56,26 @@ class Size:
         return self.entries >= times * TABLE_ENTRIES or self.bytes >= times * TABLE_BYTES
 
 
+class Numbers(Protocol):
+    """The numbers of scopes and of measures, as `streams.decoders.interner.Interner` has them.
+
+    `scopes` are in the order of their numbers. `unreadable` has the numbers of the measures that count fields which
+    nobody could read, by name.
+    """
+
+    watch: WatchList
+    scopes: list[Scope]
+    unreadable: dict[str, int]
+
+    def scope_id(self, scope: Scope) -> int:
+        """Number of a scope, INVALID if all places are taken."""
+
+
 class Profiles:
     """Numbers of profiles."""
 
-    def __init__(self, interner: Interner) -> None:
-        self._interner = interner
+    def __init__(self, known: Numbers) -> None:
+        self._known = known
         self._ids: dict[tuple[int, tuple[int, ...], tuple[Unread, ...]], int] = {}
         self.scopes: list[tuple[int, ...]] = []
         self.unread: dict[int, tuple[Unread, ...]] = {}
@@ -74,19 +87,19 @@ class Profiles:
         """Number of the profile of a sample; ValueError with the reason when nobody knows whose it is."""
         check_name("environment", environment)
         check_name("service", service)
-        watched = self._interner.watch.flags.get((environment, service), frozenset())
+        watched = self._known.watch.flags.get((environment, service), frozenset())
         variants, faults = _variants(flags, watched)
         scopes = [Scope(environment, service), *(Scope(environment, service, *one) for one in sorted(variants.items()))]
-        numbers = [self._interner.scope_id(scope) for scope in scopes]
+        numbers = [self._known.scope_id(scope) for scope in scopes]
         unread = tuple(
-            Unread(self._interner.unreadable[unreadable("variant", flag)], why) for flag, why in sorted(faults.items())
+            Unread(self._known.unreadable[unreadable("variant", flag)], why) for flag, why in sorted(faults.items())
         )
         return self._numbered(numbers.count(INVALID), tuple(n for n in numbers if n != INVALID), unread)
 
     def whole(self, profile: int) -> int:
         """The profile of the same service without any flag."""
         scopes = self.scopes[profile]
-        known = bool(scopes) and not self._interner.scopes[scopes[0]].flag
+        known = bool(scopes) and not self._known.scopes[scopes[0]].flag
         return self._numbered(0 if known else 1, scopes[:1] if known else (), ())
 
     def _numbered(self, missing: int, scopes: tuple[int, ...], unread: tuple[Unread, ...]) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from streams.clock import Clock
 from streams.decoders.columns import Reject
 from streams.decoders.decoder import Decoder
-from streams.decoders.interner import Interner, WatchList
+from streams.decoders.interner import Interner
+from streams.decoders.watch_list import WatchList
 from streams.ingest.ingest import Ingest
 from streams.ingest.rejected import RejectedLog
 from streams.kafka.app import new_app, send_until_acknowledged

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,6 +20,10 @@ _LAST_WITHIN = 2.0
 """Seconds after which a partition whose newest record does not come is taken for empty."""
 _NOTHING_FOR = 20.0
 """Seconds without a record, before the end is reached, after which reading to the end is given up."""
+
+
+NOT_READ: Final = (KafkaError, TimeoutError)
+"""What `last_records` and `tails` raise if no broker answers."""
 
 
 class Read(NamedTuple):

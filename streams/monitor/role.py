@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from aiokafka.errors import KafkaError
-
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Transition
 from streams.clock import Clock, Now
@@ -20,7 +18,7 @@ from streams.errors import CheckpointError, ClockError
 from streams.kafka.app import new_app
 from streams.kafka.connection import Connection
 from streams.kafka.outbox import Outbox, Record
-from streams.kafka.reader import last_records
+from streams.kafka.reader import NOT_READ, last_records
 from streams.kafka.reading import Delivery, Reading
 from streams.kafka.topics import Topics
 from streams.memory import keep_freed_memory
@@ -248,7 +246,7 @@ class MonitorRole:
         try:
             async with asyncio.timeout(_RECALL_WITHIN):
                 records = await last_records(wanted, self._connection.client)
-        except (TimeoutError, KafkaError) as error:
+        except NOT_READ as error:
             # Without these records events are published twice; without a monitor nothing is judged.
             _logger.warning("monitor.recall-failed", extra={"fields": {"error": repr(error)}})
             records = {}

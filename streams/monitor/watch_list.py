@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from detectors.conditions.spec import TriggerSpec
 from detectors.windows.overdue import limit_of
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.monitor.drift_watch import Habit
 
 

@@ -16,7 +16,8 @@ from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
 from detectors.histogram import bins
 from streams.decoders.decoder import Decoder
 from streams.decoders.faults import Faults
-from streams.decoders.interner import Interner, WatchList
+from streams.decoders.interner import Interner
+from streams.decoders.watch_list import WatchList
 from streams.ingest.reducer import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source

@@ -13,7 +13,8 @@ from agent.config.baseline import read_baseline
 from agent.config.load import load
 from agent.errors import ConfigError
 from streams.decoders.decoder import Decoder
-from streams.decoders.interner import Interner, WatchList
+from streams.decoders.interner import Interner
+from streams.decoders.watch_list import WatchList
 from streams.slices import Slice, Source
 from streams.telemetry.sample import KIND_COUNTS
 from tests.oracle import crash_rates, mooncake, nginx_status

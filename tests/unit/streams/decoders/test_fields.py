@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import MEASURE_SCALE, Scope
 from detectors.windows.unreadable import unreadable
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.settings import Format
 from streams.telemetry.columnar import PLAIN_VERSION
 from tests.support.samples import T0, Stage, as_json

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streams.decoders.decoder import Decoder
-from streams.decoders.interner import Interner, WatchList
+from streams.decoders.interner import Interner
 from streams.decoders.sources import pattern_of
+from streams.decoders.watch_list import WatchList
 from streams.ingest.reducer import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source

@@ -19,7 +19,7 @@ from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
 from detectors.windows.overdue import measure_of
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.ingest import in_flight
 from streams.replay import Replay
 from streams.telemetry.sample import Sample

@@ -18,7 +18,8 @@ from detectors.windows.overdue import measure_of
 from streams import partials
 from streams.clock import Clock
 from streams.decoders.decoder import Decoder
-from streams.decoders.interner import Interner, WatchList
+from streams.decoders.interner import Interner
+from streams.decoders.watch_list import WatchList
 from streams.ingest.ingest import HEARTBEAT, Ingest
 from streams.kafka.reading import Answer, Delivery, Position
 from streams.monitor.merge import Merge, by_second

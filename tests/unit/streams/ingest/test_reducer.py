@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
-from streams.decoders.interner import VARIANTS_KEPT, WatchList
+from streams.decoders.interner import VARIANTS_KEPT
+from streams.decoders.watch_list import WatchList
 from streams.grouped_sums import LIMIT
 from streams.monitor.watch_list import watch_list
 from streams.telemetry.sample import Sample

@@ -9,7 +9,7 @@ import pytest
 from faust.exceptions import ProducerSendError
 
 from streams.clock import Clock
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.ingest.role import IngestRole
 from streams.kafka.connection import Connection
 from streams.kafka.outbox import Record

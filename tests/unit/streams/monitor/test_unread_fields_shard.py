@@ -9,7 +9,7 @@ import pytest
 from agent.decisions.standing import standing_event
 from agent.views.wording import sentence
 from detectors.conditions.spec import TriggerSpec
-from streams.decoders.interner import WatchList
+from streams.decoders.watch_list import WatchList
 from streams.monitor.health import Health
 from streams.monitor.shard import Second
 from streams.monitor.standing import Standing
