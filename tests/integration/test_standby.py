@@ -107,7 +107,8 @@ async def test_sigterm_under_traffic_ends_the_worker_and_a_restart_reads_only_op
         last = max(frame.time for frame in frames if frame.scopes)
         worker.terminate()
         # That 3 s are enough is held by tests/unit/agent/runtime/test_shutdown.py: it ends itself before that, whatever
-        # runs. sert await asyncio.to_thread(worker.wait, 60) == 0
+        # runs.
+        assert await asyncio.to_thread(worker.wait, 60) == 0
         await at.traffic.end()
         again = await _times_to_read_again(at.deployment)
         assert again
