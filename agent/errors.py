@@ -1,5 +1,6 @@
-"""What can go wrong in the agent. A refused command is no exception: it is an outcome with a reason
-(agent.commands.command).
+"""What can go wrong in the agent.
+
+A refused command is no exception: it is an outcome with a reason (agent.commands.command).
 
 FlipbackError            exit status 1
 ├── ConfigError          3  the configuration or a file that it names cannot be used

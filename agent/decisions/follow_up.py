@@ -12,7 +12,8 @@ from agent.state.flags import FlagStatus, generation
 from agent.state.incidents import CommandResult, Incident
 
 UNSEEN_AFTER = 30.0
-"""Seconds after a command within which the flag must be seen safe; then the inability is announced (promise P3)."""
+"""Seconds after a command within which the flag must be seen safe; then the inability is announced (docs/promises.md,
+P3)."""
 
 RESEND_MARGIN = 5.0
 """Seconds after a command's end before it is sent anew: an executor may still be at work on the old one, whose budget

@@ -43,7 +43,7 @@ LEDGER = "ledger"
 """The directory of the ledger, in the state directory: there as soon as an executor has started once."""
 
 CHECK_EVERY = 10.0
-"""Seconds between checks of what would stop a flip; an inability is announced within 30 s (promise P3)."""
+"""Seconds between checks of what would stop a flip; an inability is announced within 30 s (docs/promises.md, P3)."""
 
 REPEAT_EVERY = 30.0
 """Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""

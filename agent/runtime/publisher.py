@@ -1,8 +1,8 @@
 """What flipback writes and nobody waits for: audit events, incidents, what was said of them, states of flags.
 
-All of it goes through the outbox, so that no topic that takes no records delays a verdict or a flip (promise P6). That
-a topic takes none for a while is an inability: in the log and in /readyz at once, in the audit log when that takes
-records again.
+All of it goes through the outbox, so that no topic that takes no records delays a verdict or a flip (docs/promises.md,
+P6). That a topic takes none for a while is an inability: in the log and in /readyz at once, in the audit log when that
+takes records again.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from agent.logs.setup import log_event
 AGAIN_AFTER = (1.0, 8.0)
 """Seconds until work that failed begins anew: at first, and at most, doubling between."""
 SAID_AFTER = 15.0
-"""Seconds over which work has failed again and again after which it is announced (promise P3: 30 s)."""
+"""Seconds over which work has failed again and again after which it is announced (docs/promises.md, P3: 30 s)."""
 WELL_AFTER = 60.0
 """Seconds without another failure after which it is well again. A request to a broker that does not answer fails after
 40, and the next begins up to 8 later: less would take each for the first."""

@@ -1,4 +1,5 @@
-"""What counts as one source of evidence: a flip rests on more than one where there is more than one (promise P2).
+"""What counts as one source of evidence: a flip rests on more than one where there is more than one (docs/promises.md,
+P2).
 
 A sample names its instance itself, so a sick machine with two workers, or a program that invents names, is several.
 A topic may say that the machine's part of the name is the source, or the Kafka partition that a producer is bound to.

@@ -1,8 +1,9 @@
 """Stage 1: slices of source partitions in, partials out, and the offsets that may be committed.
 
 A source partition's watermark follows the samples while records wait to be read, and the clock once a fetch
-answer has shown that none do; DESIGN section 4. What is closed by it is sent to the partials partitions, and only
-when all of that is acknowledged may offsets be committed, up to the oldest record of a second still open.
+answer has shown that none do; see docs/state-and-delivery.md, Watermarks. What is closed by it is sent to the partials
+partitions, and only when all of that is acknowledged may offsets be committed, up to the oldest record of a second
+still open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records that nobody waits for: audit events, health, checkpoints and compacted tables (promise P6).
+"""Records that nobody waits for: audit events, health, checkpoints and compacted tables (docs/promises.md, P6).
 
 A record waits in the lane of its topic, in order, until a broker acknowledges it. A topic that takes no records holds
 up its own lane only. Where a lane is full, the oldest of its least important records is dropped and counted. What must

@@ -1,4 +1,4 @@
-"""When a partition's inability to judge is announced, and when its end (promise P3)."""
+"""When a partition's inability to judge is announced, and when its end (docs/promises.md, P3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Inability:
 
 @dataclass(slots=True)
 class Announcements:
-    """Which inabilities are to be announced: one record when it has lasted, one when it is over (promise P3)."""
+    """Which inabilities are to be announced: one record when it has lasted, one when it is over (docs/promises.md,
+    P3)."""
 
     after: float = 15.0
     _open: dict[int, Inability] = field(default_factory=dict)

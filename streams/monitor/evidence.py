@@ -1,4 +1,5 @@
-"""What stands behind a firing trigger: counts, sources, age; and whether it is enough to act upon (promise P2)."""
+"""What stands behind a firing trigger: counts, sources, age; and whether it is enough to act upon (docs/promises.md,
+P2)."""
 
 from __future__ import annotations
 

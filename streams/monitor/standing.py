@@ -1,4 +1,4 @@
-"""Verdicts that stay unknown while a flag is in use, so that a person hears of it (promise P8).
+"""Verdicts that stay unknown while a flag is in use, so that a person hears of it (docs/promises.md, P8).
 
 A flag is in use while its state is known and is not the safe one. A trigger of it that has been unknown for its
 `unknown_alert` is told of, once, until it is known again or the flag is safe. While the state of the flag is not known,

@@ -1,4 +1,5 @@
-"""Topics that take no records delay neither verdicts nor flips, and a person hears of it (promises P3 and P6)."""
+"""Topics that take no records delay neither verdicts nor flips, and a person hears of it (docs/promises.md, P3 and
+P6)."""
 
 from __future__ import annotations
 

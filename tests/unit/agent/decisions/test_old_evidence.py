@@ -1,4 +1,5 @@
-"""Nothing is commanded on evidence whose newest sample is more than 15 s old, from the windows to the command (P2)."""
+"""Nothing is commanded on evidence whose newest sample is more than 15 s old, from the windows to the command
+(docs/promises.md, P2)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.unit.agent.armed.test_verdict import WANTED, beat, view
 from tests.unit.agent.heartbeats.test_heartbeat import Clocks
 
 PROMISED = 30.0
-"""Seconds within which an inability to act is announced (promise P3)."""
+"""Seconds within which an inability to act is announced (docs/promises.md, P3)."""
 
 MONITOR = beat("a", roles={"ingest": "active", "monitor": "active"}, accepts=[])
 SECOND = beat("b", roles={"ingest": "active", "monitor": "active"}, accepts=[])

@@ -1,4 +1,5 @@
-"""Publishing: no topic that takes no records delays anything, and a person hears of it (promises P3 and P6)."""
+"""Publishing: no topic that takes no records delays anything, and a person hears of it (docs/promises.md, P3 and
+P6)."""
 
 from __future__ import annotations
 
