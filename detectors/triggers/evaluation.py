@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from detectors.triggers.state_machine import State
 _FEW_SAMPLES, _MISSING, _NONE = int(Doubt.FEW_SAMPLES), int(Doubt.MISSING), int(Doubt.NONE)
 _ONE_INSTANCE = int(Doubt.ONE_INSTANCE)
 _OK, _FIRING, _UNKNOWN = int(State.OK), int(State.FIRING), int(State.UNKNOWN)
-_STATES = tuple(state.name.lower() for state in State)
+STATES = tuple(state.name.lower() for state in State)
 
 
 class Tier(IntEnum):
@@ -165,16 +166,17 @@ class Evaluation:
     def rows(self) -> Iterator[Row]:
         """Every trigger in order, for people to read."""
         numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
+        for (state, value, threshold, samples), reason in zip(zip(*numbers, strict=True), self.reasons(), strict=True):
+            known, compared = None if isnan(value) else value, None if isnan(threshold) else threshold
+            yield Row(STATES[state], known, compared, samples, reason)
+
+    def reasons(self) -> list[str]:
+        """The reason of every trigger, as `reason` gives it. Those that are ok without more to say cost nothing."""
         plain = (self.state == State.OK) & ~(self.own.judged | self.control.judged | self.beyond)
-        for i, (state, value, threshold, samples, ok) in enumerate(zip(*numbers, plain.tolist(), strict=True)):
-            # Only nan is not equal to itself.
-            yield Row(
-                _STATES[state],
-                value if value == value else None,
-                threshold if threshold == threshold else None,
-                samples,
-                "" if ok else self.reason(i),
-            )
+        found = [""] * len(plain)
+        for i in np.flatnonzero(~plain).tolist():
+            found[i] = self.reason(i)
+        return found
 
     @cached_property
     def anew(self) -> Bool:

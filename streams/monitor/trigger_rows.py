@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from detectors.conditions.spec import TriggerSpec
 from detectors.state import BEFORE
-from detectors.triggers.evaluation import Evaluation
-from streams.monitor.health import TriggerHealth
+from detectors.triggers.evaluation import STATES, Evaluation
+from streams.monitor.health import TriggerHealth, or_none
 from streams.monitor.standing import StandingUnknown
 
 
@@ -18,19 +18,23 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequen
             flag=spec.flag,
             trigger=spec.name,
             scope=scope,
-            state=row.state,
-            value=row.value,
-            threshold=row.threshold,
-            samples=row.samples,
-            reason=row.reason,
+            state=STATES[state],
+            value=value,
+            threshold=threshold,
+            samples=samples,
+            reason=reason,
             unknown_since=None if since == BEFORE else since,
             told=told,
             judged_since=begin if anew else None,
         )
-        for spec, scope, row, since, told, begin, anew in zip(
+        for spec, scope, state, value, threshold, samples, reason, since, told, begin, anew in zip(
             verdicts.specs,
             scopes,
-            verdicts.rows(),
+            verdicts.state.tolist(),
+            or_none(verdicts.value),
+            or_none(verdicts.threshold),
+            verdicts.samples.tolist(),
+            verdicts.reasons(),
             standing.since.tolist(),
             standing.announced.tolist(),
             verdicts.begin.tolist(),
