@@ -67,6 +67,10 @@ class StandingUnknown:
     def __init__(self, specs: Sequence[TriggerSpec]) -> None:
         n = len(specs)
         self._specs = specs
+        self._of: dict[tuple[str, str], list[int]] = {}
+        """The triggers of each flag of an environment."""
+        for i, spec in enumerate(specs):
+            self._of.setdefault((spec.environment, spec.flag), []).append(i)
         self._after = np.array([s.unknown_alert for s in specs], dtype=np.int64)
         self._trusted = np.maximum(self._after // 5, LEAST_TRUSTED)
         self._hold = np.array([s.condition.hold for s in specs], dtype=np.int64)
@@ -85,9 +89,8 @@ class StandingUnknown:
 
     def flag(self, environment: str, flag: str, *, in_use: bool) -> None:
         """The state of a flag is known."""
-        for i, spec in enumerate(self._specs):
-            if (spec.environment, spec.flag) == (environment, flag):
-                self._in_use[i], self._safe[i] = in_use, not in_use
+        own = self._of.get((environment, flag), [])
+        self._in_use[own], self._safe[own] = in_use, not in_use
 
     def recall(self, told: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
         """Go on from what the last health record says by flag, trigger and scope: unknown since when, and told."""
