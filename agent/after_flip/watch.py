@@ -75,8 +75,9 @@ class AftermathWatch:
             await asyncio.sleep(0)
 
     def _open(self, observer: Observer) -> Iterator[tuple[Incident, float, bool]]:
-        """The incidents whose flag is as their flip left it, since when, and whether the effect is told with this one;
-        of flags the shard watches.
+        """Yield the incidents whose flag is as their flip left it, of flags that the shard watches.
+
+        With each: when the flag changed, and whether the effect of the flip is published in this incident.
         """
         if self._indexed != len(self._known.incidents):
             self._indexed = len(self._known.incidents)
@@ -99,13 +100,13 @@ class AftermathWatch:
                 yield from ((one, status.changed_at, one is told_with) for one in own)
 
     def _flipped_by(self, own: Sequence[Incident]) -> Incident:
-        """Of the incidents of one flip that in which its effect was told, else whose command wrote, else the first."""
+        """Return that of one flip in which its effect was published, else whose command wrote, else the first."""
 
         def place(one: Incident) -> tuple[bool, bool, float, str]:
             told = self._known.aftermaths.get((one.id, one.service))
             result = self._known.result_of(one)
             wrote = result is not None and result.outcome == "applied"
-            return told is None or told.effect is None, not wrote, one.begun_at or one.commanded_at, one.id
+            return told is None or told.effect is None, not wrote, one.begun, one.id
 
         return min(own, key=place)
 

@@ -92,16 +92,13 @@ def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[st
 def timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
     from agent.views.in_order import is_verdict, made_at
     from agent.views.wording import sentence
+    from detectors.missing.doubts import clock
 
     for event in events:
         whom = "" if event.subject == subject else f"{event.subject}: "
         # A verdict is made when its second is complete, some seconds later.
-        until = f", evidence up to {_time(event.time)}" if is_verdict(event) else ""
+        until = f", evidence up to {clock(int(event.time))}Z" if is_verdict(event) else ""
         yield f"  {made_at(event) - begin:+9.3f} s  {whom}{sentence(event)}{until}"
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%SZ")
 
 
 def _clock(at: float) -> str:

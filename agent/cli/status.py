@@ -152,7 +152,7 @@ def listed(status: Status) -> Iterator[tuple[float, str]]:
         words += after_flip(incident, status.after(incident))
         words += _restored(restored.get((incident.id, incident.flag)))
         # A command that is sent again, as after a resume, begins no other incident.
-        yield incident.begun_at or incident.commanded_at, "  ".join([*words, incident.id])
+        yield incident.begun, "  ".join([*words, incident.id])
     for order in status.orders:
         if order.what == "rollback":
             reason = f": {order.reason!r}" if order.reason else ""

@@ -65,7 +65,7 @@ def incident_of(command: Command, evidence: Evidence, now: float, earlier: Incid
         threshold=evidence.threshold,
         before=None if evidence.exposure is None else evidence.exposure(),
         sent=sent,
-        begun_at=(earlier.begun_at or earlier.commanded_at) if earlier is not None and again else now,
+        begun_at=earlier.begun if earlier is not None and again else now,
     )
 
 

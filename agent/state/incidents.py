@@ -55,6 +55,11 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     sent: str | None = None
     begun_at: float | None = None
 
+    @property
+    def begun(self) -> float:
+        """When its first command was acknowledged; of earlier versions of flipback the newest is all that is known."""
+        return self.begun_at or self.commanded_at
+
 
 class Aftermath(msgspec.Struct, frozen=True, kw_only=True):
     """What was said of a service after the flip that an incident led to; its key is "incident/service".

@@ -35,7 +35,7 @@ def unflagged_in(
         if service not in counts:
             continue
         own = [row for scope, row in counts.items() if scope[:3] == of]
-        # As if all had failed whose variant could not be read, so that too little is told.
+        # Requests whose variant could not be read count as failed with the flag: the note rather understates.
         lost = unread.get((service, unreadable("variant", of[2])), 0)
         requests, failed, untold = (sum(int(row[c]) for row in own) for c in (REQUESTS, ERRORS, NO_OUTCOME))
         whole = Counted(*(int(counts[service][column]) for column in (REQUESTS, ERRORS, NO_OUTCOME)))

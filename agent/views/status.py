@@ -125,7 +125,7 @@ async def read_status(config: Config) -> Status:
         known.flag(record.value)
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
-        incidents=sorted(known.incidents.values(), key=_begun, reverse=True),
+        incidents=sorted(known.incidents.values(), key=lambda incident: incident.begun, reverse=True),
         aftermaths=list(known.aftermaths.values()),
         results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
         orders=by_hand(_events(audit)),
@@ -135,11 +135,6 @@ async def read_status(config: Config) -> Status:
         topics=partitions,
         at=time.time(),
     )
-
-
-def _begun(incident: Incident) -> float:
-    """When its first command was acknowledged; of earlier versions of flipback the newest is all that is known."""
-    return incident.begun_at or incident.commanded_at
 
 
 def frames(values: Iterable[bytes | None]) -> Iterator[Health]:

@@ -12,6 +12,7 @@ from agent.events.cloudevents import Event
 from agent.state.flag_now import FlagNow
 from detectors.cells import COUNTS
 from detectors.conditions.units import shown
+from detectors.missing.doubts import clock
 from detectors.windows.store import DISPLAY
 
 _PREFIX = "flipback."
@@ -51,7 +52,7 @@ def evidence_lines(seen: Evidence) -> Iterator[str]:
     yield from _by_variant(seen)
     names = f" ({', '.join(seen.instances)})" if seen.instances else ""
     yield f"from {seen.sources} instances{names}; {seen.age_s:.1f} s old when it fired"
-    since = datetime.fromtimestamp(seen.first_true_at, UTC).strftime("%H:%M:%SZ")
+    since = f"{clock(int(seen.first_true_at))}Z"
     yield f"true since {since}, for {seen.fired_at - seen.first_true_at:.0f} s when the command was given"
 
 

@@ -229,3 +229,11 @@ def percent(ratio: float) -> str:
     # In binary floating point 0.07 * 100 is 7.000000000000001.
     text = format(Decimal(repr(ratio)).scaleb(2), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def by_flag(specs: Sequence[TriggerSpec]) -> dict[tuple[str, str], list[int]]:
+    """The numbers of the triggers of each flag, by (environment, flag): a start names hundreds of flags in turn."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, spec in enumerate(specs):
+        found.setdefault((spec.environment, spec.flag), []).append(number)
+    return found

@@ -42,19 +42,12 @@ class Elsewhere:
     Seconds without rejected samples are not kept: it costs next to nothing while there are none.
     """
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+    def __init__(self, flags: FlagSlots, store: WindowStore) -> None:
         self._store = store
-        self._flags = FlagSlots(specs, store)
-        judged = [s for s in specs if s.condition.variant is not None]
-        lengths = {1, store.display, *(seconds for s in judged for seconds in s.windows)} if judged else set()
+        self._flags = flags
+        self._services = flags.service_rows
         # By flag, first all rejected samples of its service, then those that no variant has.
-        self._windows = {seconds: FieldSums(seconds) for seconds in lengths}
-        services = [Scope(environment, service) for environment, service, _ in self._flags.flags]
-        self._services = {
-            seconds: np.array([store.row(scope, seconds) for scope in services], dtype=np.int64)
-            for seconds in lengths
-            if seconds > store.display
-        }
+        self._windows = {seconds: FieldSums(seconds) for seconds in flags.lengths}
         self._taken = BEFORE
         self._topics: Mapping[int, Int] = {}
         self._where: Callable[[int, int], str] = _nowhere
@@ -122,7 +115,7 @@ class Elsewhere:
         flags = len(self._flags.flags)
         rejected, unknown = window.read(np.arange(2 * flags)).reshape(2, flags)
         much = 100 * rejected > MOST_MISSING * (rejected + self._counted(seconds))
-        found: Int = (unknown * much)[self._flags.of] * (self._flags.of >= 0)
+        found = self._flags.by_trigger(unknown * much)
         return found if found.any() else None
 
     def _counted(self, seconds: int) -> Int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectors.arrays import Int
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.windows.store import WindowStore
+from detectors.windows.unreadable import unreadable
 
 
 class Places(NamedTuple):
@@ -26,6 +28,7 @@ class FlagSlots:
     """The flags of which `specs` judge a variant; `flags` are (environment, service, flag)."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+        self._specs = specs
         self._store = store
         self.flags = list(
             dict.fromkeys((s.environment, s.service, s.flag) for s in specs if s.condition.variant is not None)
@@ -38,6 +41,34 @@ class FlagSlots:
         """By trigger: the number of its flag, -1 where it judges the whole service."""
         nothing = np.zeros(0, dtype=np.int64)
         self._places: tuple[int, Places] = -1, Places(nothing, nothing, nothing)
+
+    @cached_property
+    def lengths(self) -> frozenset[int]:
+        """Seconds of the windows of which it is asked what is missing in a variant: those of the triggers that judge
+        one, the newest second and the display window."""
+        judged = [s for s in self._specs if s.condition.variant is not None]
+        return frozenset({1, self._store.display, *(n for s in judged for n in s.windows)} if judged else ())
+
+    @cached_property
+    def service_rows(self) -> Mapping[int, Int]:
+        """Rows (flags,) of the flags' services in each window longer than the display window, -1 where not kept."""
+        services = [Scope(environment, service) for environment, service, _ in self.flags]
+        return {
+            seconds: np.array([self._store.row(scope, seconds) for scope in services], dtype=np.int64)
+            for seconds in self.lengths
+            if seconds > self._store.display
+        }
+
+    def unread_places(self) -> Int:
+        """Places (flags,) in `WindowStore.unread` of variants nobody can read. Asked for before the first second."""
+        unread = self._store.unread
+        places = [unread.place(Scope(*of[:2]), unreadable("variant", of[2])) for of in self.flags]
+        return np.array(places, dtype=np.int64)
+
+    def by_trigger(self, counts: Int) -> Int:
+        """Counts (flags,) as (triggers,), 0 for those that judge a whole service."""
+        found: Int = counts[self.of] * (self.of >= 0)
+        return found
 
     def places(self) -> Places:
         """As the store is now."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detectors.arrays import Int, Ints
 from detectors.cells import REQUESTS
 from detectors.state import BEFORE
+from detectors.windows.by_instance import summed
 from detectors.windows.second import Second
 
 FADE: Final = 0.97
@@ -35,11 +36,8 @@ LEAST_LEAD: Final = 0.05
 SURE: Final = 0.12
 """By how much of the requests a candidate leads that the vote finds by `LEAST_LEAD` whatever came before: with 56 %."""
 
-_BITS: Final = 16
-"""Of an instance's number: a store keeps 65,536 by name."""
-
 FORGOTTEN: Final = 3600
-"""Seconds after which the greatest lead is begun anew; no window is longer."""
+"""Seconds after which the greatest lead is forgotten; no window is longer."""
 
 
 class Majority:
@@ -99,7 +97,7 @@ class Majority:
         # In this second it led by all of that: a window may hold no other one.
         lead[lost] = np.maximum(newcomers, 0)
         self._weight[slots] += total
-        # Of a burst that nobody led, or of busier times, the weight would hide for minutes who leads now.
+        # The weight of a burst that nobody led, or of busier times, would hide the present leader for minutes.
         most_weight = MOST_WEIGHT / len(seconds) * total
         leads = lead > LEAST_LEAD * np.minimum(self._weight[slots], most_weight)
         slots, lead = slots[leads], lead[leads]
@@ -113,12 +111,7 @@ def _votes(seconds: Sequence[Second]) -> tuple[Ints, Ints, Ints]:
     if len(seconds) == 1:
         only = seconds[0]
         return only.instance_rows, only.instance_ids, only.instance_columns[REQUESTS]
-    keys = [second.instance_rows.astype(np.int64) << _BITS | second.instance_ids for second in seconds]
-    key = np.concatenate(keys)
-    # Each second is sorted already, and a stable sort merges what is.
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.flatnonzero(np.concatenate((np.ones(min(len(key), 1), dtype=bool), key[1:] != key[:-1])))
-    requests = np.concatenate([second.instance_columns[REQUESTS] for second in seconds], dtype=np.int64)[order]
-    sums = np.add.reduceat(requests, first) if len(key) else requests
-    return key[first] >> _BITS, key[first] & (1 << _BITS) - 1, sums
+    columns = ([s.instance_rows for s in seconds], [s.instance_ids for s in seconds])
+    rows, instances = (np.concatenate(parts) for parts in columns)
+    requests = np.concatenate([s.instance_columns[REQUESTS] for s in seconds], dtype=np.int64)
+    return summed(rows, instances, requests)

@@ -10,7 +10,7 @@ from detectors.arrays import Int
 
 
 def recent(over: Callable[[int], Int | None], display: int) -> Int | None:
-    """Return what `over` says of the last `display` seconds; of as many like the newest one, where that is more.
+    """Return the count of the last `display` seconds, or that of the newest second times `display` if it is more.
 
     `over` takes a window's seconds and returns counts (n,), None where there are none.
     """

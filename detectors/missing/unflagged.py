@@ -1,8 +1,8 @@
 """Requests that carry no flag: of the service, and of no variant, so that no trigger `@variant` sees how they end.
 
-That some do not is normal where a part of the traffic never asks for the flag, as probes or other routes. It is told
-from 5 % on. Below, and louder, where they fail and the others do not: a service that leaves `flags` out of the samples
-of failed requests looks well in every variant, however bad a release is.
+It is normal that part of the traffic never asks for the flag, such as probes or other routes. It is published from 5 %
+on. It is published below that too, and as failing, if those requests fail and the others do not: a service that leaves
+`flags` out of the samples of failed requests looks well in every variant, however bad a release is.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from detectors.arrays import Int
-from detectors.cells import ERRORS, NO_OUTCOME, REQUESTS, Scope
+from detectors.cells import ERRORS, NO_OUTCOME, REQUESTS
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
 from detectors.sequential.blame import PROOF, worse
 from detectors.windows.store import WindowStore
-from detectors.windows.unreadable import unreadable
 
 LEAST_SHARE: Final = 0.05
 LEAST: Final = 30
 """Requests without the flag, in the display window, of which a share means something."""
 LEAST_FAILED: Final = 10
 FAR_ABOVE: Final = 3
-"""How many times as often as the others those without the flag must fail for that to be told."""
+"""Requests without the flag are published as failing if they fail this many times as often as the others."""
 
 _COLUMNS: Final = (REQUESTS, ERRORS, NO_OUTCOME)
 
@@ -88,8 +87,7 @@ class FlagCoverage:
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
         self._store = store
         self._flags = FlagSlots(specs, store)
-        places = [store.unread.place(Scope(*of[:2]), unreadable("variant", of[2])) for of in self._flags.flags]
-        self._unread = np.array(places, dtype=np.int64)
+        self._unread = self._flags.unread_places()
         self._window = store.unread.window(store.display)
 
     def find(self) -> Iterator[Unflagged]:
@@ -102,7 +100,7 @@ class FlagCoverage:
         carried = np.zeros((len(_COLUMNS), len(flags)), dtype=np.int64)
         for number, column in enumerate(_COLUMNS):
             np.add.at(carried[number], of, store.by_second.read(slots, column, begin, store.end).sum(axis=0))
-        # They do carry the flag. Which of them failed nobody knows: as if all had, so that too little is told.
+        # They do carry the flag. Nobody knows which failed, so all count as failed: the note rather understates.
         unread: Int = self._window.read(self._unread)
         carried[:2] += unread
         lacking = (services >= 0) & (carried[0] > 0) & (whole[0] > carried[0])

@@ -6,42 +6,25 @@ overlooked of those that carry the flag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from detectors.arrays import Int
-from detectors.cells import REQUESTS, Scope
-from detectors.conditions.spec import TriggerSpec
+from detectors.cells import REQUESTS
 from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.recent import recent
 from detectors.missing.share import MOST_MISSING
 from detectors.windows.store import WindowStore
-from detectors.windows.unreadable import unreadable
 
 
 class UnreadVariants:
     """Of the windows of `store`; arrays have shape (triggers,)."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
+    def __init__(self, flags: FlagSlots, store: WindowStore) -> None:
         self._store = store
-        self._flags = FlagSlots(specs, store)
-        self._places = np.array(
-            [
-                store.unread.place(Scope(environment, service), unreadable("variant", flag))
-                for environment, service, flag in self._flags.flags
-            ],
-            dtype=np.int64,
-        )
-        judged = [s for s in specs if s.condition.variant is not None]
-        lengths = {1, store.display, *(seconds for s in judged for seconds in s.windows)} if judged else set()
-        self._windows = {seconds: store.unread.window(seconds) for seconds in lengths}
-        services = [Scope(environment, service) for environment, service, _ in self._flags.flags]
-        self._services = {
-            seconds: np.array([store.row(scope, seconds) for scope in services], dtype=np.int64)
-            for seconds in lengths
-            if seconds > store.display
-        }
+        self._flags = flags
+        self._places = flags.unread_places()
+        self._services = flags.service_rows
+        self._windows = {seconds: store.unread.window(seconds) for seconds in flags.lengths}
         self._found: dict[int, tuple[int, Int, Int]] = {}
 
     def over(self, seconds: int) -> Int | None:
@@ -53,7 +36,7 @@ class UnreadVariants:
             return None
         unread, carried = self._counted(seconds)
         much = unread * (100 * unread > MOST_MISSING * (carried + unread))
-        found: Int = much[self._flags.of] * (self._flags.of >= 0)
+        found = self._flags.by_trigger(much)
         return found if found.any() else None
 
     def recent(self) -> Int | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -50,16 +49,6 @@ class Transition(NamedTuple):
     samples: int
     reason: str
     begin: int
-
-
-class Row(NamedTuple):
-    """One trigger's verdict; None stands for no number."""
-
-    state: str
-    value: float | None
-    threshold: float | None
-    samples: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +151,6 @@ class Evaluation:
             Transition(self.t, i, State(before), State(state), value, threshold, samples, self.reason(i), begin)
             for i, before, state, value, threshold, samples, begin in zip(changed.tolist(), *numbers, strict=True)
         ]
-
-    def rows(self) -> Iterator[Row]:
-        """Every trigger in order, for people to read."""
-        numbers = (a.tolist() for a in (self.state, self.value, self.threshold, self.samples))
-        for (state, value, threshold, samples), reason in zip(zip(*numbers, strict=True), self.reasons(), strict=True):
-            known, compared = None if isnan(value) else value, None if isnan(threshold) else threshold
-            yield Row(STATES[state], known, compared, samples, reason)
 
     def reasons(self) -> list[str]:
         """The reason of every trigger, as `reason` gives it. Those that are ok without more to say cost nothing."""

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
-from detectors.conditions.spec import TriggerSpec
+from detectors.conditions.spec import TriggerSpec, by_flag
 from detectors.missing.doubts import Doubt, Words
 from detectors.missing.elsewhere import Elsewhere, service_wants
+from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.looks import Looks
 from detectors.missing.unread_variants import UnreadVariants
 from detectors.state import BEFORE, Arrays, named, part, taken
@@ -73,8 +74,8 @@ class Evaluator:
         self._proof = np.array([s.condition.proof for s in specs], dtype=bool)
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._looks = Looks(store)
-        self._variants = UnreadVariants(specs, store)
-        self._elsewhere = Elsewhere(specs, store)
+        flags = FlagSlots(specs, store)
+        self._variants, self._elsewhere = UnreadVariants(flags, store), Elsewhere(flags, store)
         self._words = Words(specs, store, self._looks, self._variants, self._elsewhere)
         counted = [s.condition.metric != "absence" for s in specs]
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
@@ -85,10 +86,7 @@ class Evaluator:
         self._dominated = Dominated(specs, self._own.slots, store, self._looks)
         self._partly = Partly(specs, self._own, self._control)
         self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
-        self._of: dict[tuple[str, str], list[int]] = {}
-        """The triggers of each flag of an environment: a start names hundreds of flags, one after the other."""
-        for i, spec in enumerate(specs):
-            self._of.setdefault((spec.environment, spec.flag), []).append(i)
+        self._of = by_flag(specs)
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
         self._state = np.full(n, State.UNKNOWN, dtype=np.int8)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.arrays import Int
+from detectors.arrays import Int, Ints
 from detectors.cells import COUNTS, LATE, REJECTED, REQUESTS
 from detectors.windows.second import Second
 
@@ -43,15 +43,19 @@ def by_instance(seconds: Iterable[Second], slots: Int) -> ByInstance:
         return ByInstance(
             nobody, nobody, np.zeros((0, len(COUNTS)), dtype=np.int64), np.zeros(len(slots) + 1, np.int64)
         )
-    whose, ids, values = found
-    key = whose.astype(np.int64) * MAX_INSTANCES + ids
+    row, instance, sums = summed(*found)
+    return ByInstance(row, instance, sums, np.searchsorted(row, np.arange(len(slots) + 1)))
+
+
+def summed(rows: Ints, instances: Ints, values: Int) -> tuple[Int, Int, Int]:
+    """Sum `values` (n, ...) of entries of the same row and instance (n,): each pair once, ascending, and its sum."""
+    key = rows.astype(np.int64) * MAX_INSTANCES + instances
     # Each second is sorted already, and a stable sort merges what is.
     order = np.argsort(key, kind="stable")
     key = key[order]
-    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=bool), key[1:] != key[:-1])))
+    first = np.flatnonzero(np.concatenate((np.ones(min(len(key), 1), dtype=bool), key[1:] != key[:-1])))
     row, instance = np.divmod(key[first], MAX_INSTANCES)
-    sums = np.add.reduceat(values[order], first, axis=0)
-    return ByInstance(row, instance, sums, np.searchsorted(row, np.arange(len(slots) + 1)))
+    return row, instance, np.add.reduceat(values[order], first, axis=0) if len(key) else values
 
 
 def _among_all(seconds: Sequence[Second], slots: Int) -> tuple[Int, Int, Int]:

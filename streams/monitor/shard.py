@@ -377,7 +377,7 @@ class Shard:
     def unknown_health(self, now: Now) -> Health:
         """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
         condition = self.condition(now)
-        triggers = unknown_rows(self._specs, self.standing, condition.detail)
+        triggers = unknown_rows(self._specs, self.standing, self._scopes, condition.detail)
         return health(
             max(self._next or 0, self._published or 0),
             self.partition,

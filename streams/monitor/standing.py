@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 
 from detectors.arrays import Bool, Int
-from detectors.conditions.spec import TriggerSpec
+from detectors.conditions.spec import TriggerSpec, by_flag
 from detectors.missing.doubts import Doubt
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Evaluation
@@ -67,10 +67,7 @@ class StandingUnknown:
     def __init__(self, specs: Sequence[TriggerSpec]) -> None:
         n = len(specs)
         self._specs = specs
-        self._of: dict[tuple[str, str], list[int]] = {}
-        """The triggers of each flag of an environment."""
-        for i, spec in enumerate(specs):
-            self._of.setdefault((spec.environment, spec.flag), []).append(i)
+        self._of = by_flag(specs)
         self._after = np.array([s.unknown_alert for s in specs], dtype=np.int64)
         self._trusted = np.maximum(self._after // 5, LEAST_TRUSTED)
         self._hold = np.array([s.condition.hold for s in specs], dtype=np.int64)

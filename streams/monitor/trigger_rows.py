@@ -44,13 +44,15 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequen
     ]
 
 
-def unknown_rows(specs: Sequence[TriggerSpec], standing: StandingUnknown, why: str) -> list[TriggerHealth]:
+def unknown_rows(
+    specs: Sequence[TriggerSpec], standing: StandingUnknown, scopes: Sequence[str], why: str
+) -> list[TriggerHealth]:
     """Every trigger as unknown, for one reason."""
     return [
         TriggerHealth(
             flag=spec.flag,
             trigger=spec.name,
-            scope=str(spec.scope),
+            scope=scope,
             state="unknown",
             value=None,
             threshold=None,
@@ -59,5 +61,7 @@ def unknown_rows(specs: Sequence[TriggerSpec], standing: StandingUnknown, why: s
             unknown_since=None if since == BEFORE else since,
             told=told,
         )
-        for spec, since, told in zip(specs, standing.since.tolist(), standing.announced.tolist(), strict=True)
+        for spec, scope, since, told in zip(
+            specs, scopes, standing.since.tolist(), standing.announced.tolist(), strict=True
+        )
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_imports import ROOT, imported, sources
+from tests.house.test_imports import ROOT, imported, sources, tree
 
 FLOORS = {
     "detectors": [
@@ -111,7 +111,7 @@ def inside(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
 def targets(path: Path, known: set[str]) -> set[str]:
     """The modules that a file imports: `from a import b` is a.b where that is a module."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names} & known
         elif isinstance(node, ast.ImportFrom) and node.module in known:
@@ -136,7 +136,7 @@ def test_what_decides_reads_no_file() -> None:
     for place in PURE:
         root = ROOT / place
         for path in [root] if root.is_file() else sorted(root.rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in READS:
                     calls[str(path.relative_to(ROOT))].append(ast.unparse(node.func))
     assert not calls
@@ -150,7 +150,7 @@ def test_no_private_name_of_another_package_is_imported() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}.{alias.name}"
         for top in FLOORS
         for path in sources(top)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in FLOORS
         for alias in node.names
         if alias.name.startswith("_")
@@ -162,7 +162,7 @@ def test_a_package_says_what_it_is_for() -> None:
         str(path.relative_to(ROOT))
         for top in FLOORS
         for path in sources(top)
-        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
+        if path.name == "__init__.py" and not ast.get_docstring(tree(path))
     ]
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -42,9 +43,15 @@ def every_source() -> list[Path]:
     return [path for package in MAY_IMPORT for path in sources(package)]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a file, which several rules read."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the line and the full name of every module that a file imports, wherever the statement stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,7 +96,7 @@ def test_detectors_call_no_input_no_output_and_no_chance() -> None:
     assert not [
         f"{path.relative_to(ROOT)}:{node.lineno} uses {ast.unparse(node)}"
         for path in sources("detectors")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in forbidden
     ]
 

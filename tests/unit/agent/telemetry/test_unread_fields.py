@@ -14,6 +14,7 @@ from detectors.cells import Scope
 from detectors.histogram import midpoints_ms
 from detectors.windows.unreadable import unreadable
 from tests.support.cells import Bucket
+from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 
 LATENCY, CACHE = unreadable("latency"), unreadable("cache")
@@ -84,7 +85,7 @@ def test_unreadable_latencies_may_all_have_been_of_no_time(series: list[dict[str
             {"requests": own["requests"], "late": own["late"], **told},
             {b: n for b, n in ((10, own["good"]), (30, slow)) if n},
         )
-        states = [row.state for row in bench.see((SERVICE, lacking(bucket, latency=own["unread"]))).rows()]
+        states = [row.state for row in rows_of(bench.see((SERVICE, lacking(bucket, latency=own["unread"]))))]
         inside = series[max(0, i - 2) : i + 1]
         read, unread, good, late = (sum(s[name] for s in inside) for name in ("read", "unread", "good", "late"))
         lost, slow = unread + late, read - good
@@ -141,7 +142,7 @@ def test_the_reason_names_the_field_its_share_and_what_it_must_be(
     )
     others = ["error_rate > 2% over 1s", "throughput < 1 over 1s"]
     bench = Bench(spec(when), *map(spec, others))
-    rows = list(bench.see((SERVICE, lacking(bucket, **unread))).rows())
+    rows = list(rows_of(bench.see((SERVICE, lacking(bucket, **unread)))))
     assert [row.state for row in rows] == ["unknown", "ok", "ok"]
     assert rows[0].reason == reason
 
@@ -220,7 +221,7 @@ def test_every_rule_on_a_variant_of_the_flag_lacks_what_could_not_be_told_apart(
         bench.see((ON, counts(50)), (OFF, counts(50)), (SERVICE, counts(100)))
     for _ in range(10):
         found = bench.see((ON, counts(44)), (OFF, counts(44)), (SERVICE, lacking(counts(100), variant=12)))
-    assert [row.state for row in found.rows()] == ["unknown"] * 5
+    assert [row.state for row in rows_of(found)] == ["unknown"] * 5
     for i in range(3):
         assert found.reason(i) == (
             "variant of 'new' of 12 % of requests could not be read: it must be the name of the variant, such as \"on\""

@@ -15,6 +15,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
 from detectors.triggers.dominated import EVERY
 from tests.support.cells import Bucket
+from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 
 Counts = Mapping[str, int]
@@ -295,21 +296,21 @@ def test_rejects_whose_variant_is_not_known_count_against_every_variant() -> Non
     bench = Bench(*rules)
     rows = [(ON, counts(100)), (OFF, counts(100)), (SERVICE, counts(200, rejected=10))]
     evaluation = bench.see(*rows)
-    assert [row.state for row in evaluation.rows()] == ["unknown", "unknown"]
+    assert [row.state for row in rows_of(evaluation)] == ["unknown", "unknown"]
     assert evaluation.reason(0) == "rejected 9.091 % > 1 %"
     # Ten of a hundred and ten could all have been well.
     ill = bench.see((ON, counts(100, 50)), *rows[1:])
-    assert [row.state for row in ill.rows()] == ["firing", "unknown"]
+    assert [row.state for row in rows_of(ill)] == ["firing", "unknown"]
 
 
 def test_samples_that_may_have_been_anybodys_are_missing_everywhere() -> None:
     bench = Bench(spec("error_rate > 2% over 1s", min_samples=30), spec("error_rate > 20% over 1s", min_samples=30))
     bench.evaluator.set_elsewhere({1: np.array([50, 50])}, lambda _, seconds: f"in {seconds} s of topic 'requests'")
     found = bench.see((SERVICE, counts(100, 10)))
-    assert [row.state for row in found.rows()] == ["firing", "unknown"]
+    assert [row.state for row in rows_of(found)] == ["firing", "unknown"]
     assert found.reason(1) == "rejected 33.33 % > 1 % (in 1 s of topic 'requests')"
     bench.evaluator.set_elsewhere({})
-    assert [row.state for row in bench.see((SERVICE, counts(100, 10))).rows()] == ["firing", "ok"]
+    assert [row.state for row in rows_of(bench.see((SERVICE, counts(100, 10))))] == ["firing", "ok"]
 
 
 @pytest.mark.parametrize("rule", ["error_rate > 2% over 1s", "error_rate@on > 2% over 1s"])

@@ -19,6 +19,7 @@ from detectors.triggers.evaluator import Evaluator, measures, wants
 from detectors.triggers.state_machine import State
 from detectors.windows.store import Want, WindowStore
 from tests.support.cells import Bucket, cells
+from tests.support.verdicts import rows_of
 
 SERVICE = Scope("production", "shop")
 ON, OFF = Scope("production", "shop", "new", "on"), Scope("production", "shop", "new", "off")
@@ -54,7 +55,7 @@ class Bench:
 
     def states(self, rows: Sequence[tuple[Scope, Bucket]]) -> list[str]:
         """What each trigger says after a second."""
-        return [row.state for row in self.see(*rows).rows()]
+        return [row.state for row in rows_of(self.see(*rows))]
 
 
 def counts(requests: int, errors: int = 0, **others: int) -> Bucket:
@@ -66,7 +67,7 @@ def timed(*bins: int) -> Bucket:
 
 
 def one(evaluation: Evaluation) -> tuple[str, str]:
-    (row,) = evaluation.rows()
+    (row,) = rows_of(evaluation)
     return row.state, row.reason
 
 
@@ -142,7 +143,7 @@ def test_a_scope_never_seen_is_unknown_for_throughput_too() -> None:
     bench = Bench(spec("throughput < 5 over 1s"), spec("throughput@on < 5 over 1s"))
     bench.see((SERVICE, counts(9)))
     evaluation = bench.see()
-    assert [row.state for row in evaluation.rows()] == ["firing", "unknown"]
+    assert [row.state for row in rows_of(evaluation)] == ["firing", "unknown"]
     assert evaluation.reason(1) == "never seen: no sample carries flag 'new'"
     assert math.isnan(evaluation.value[1])
     assert evaluation.samples[1] == 0
@@ -162,7 +163,7 @@ def test_nothing_but_late_samples_is_unknown_because_of_them() -> None:
 def test_a_scope_for_which_there_is_no_room_is_unknown() -> None:
     bench = Bench(spec("error_rate@on > 2% over 1s"), spec("error_rate@off > 2% over 1s"), max_scopes=1)
     evaluation = bench.see((ON, counts(10, 10)), (OFF, counts(10, 10)))
-    assert [row.state for row in evaluation.rows()] == ["firing", "unknown"]
+    assert [row.state for row in rows_of(evaluation)] == ["firing", "unknown"]
     assert evaluation.reason(1) == "scope not kept: there are more than max_scopes"
 
 
@@ -211,7 +212,7 @@ def test_evaluations_further_apart_see_all_seconds_between() -> None:
         bad = 50 if second % 5 == 1 else 0
         store.advance(second, cells(second, (SERVICE, counts(100, bad))))
         if (second + 1) % 5 == 0:
-            said += [row.state for row in evaluator.evaluate(second + 1).rows()]
+            said += [row.state for row in rows_of(evaluator.evaluate(second + 1))]
     assert said == ["pending", "pending", "firing", "firing", "firing"]
 
 
@@ -232,7 +233,7 @@ def test_triggers_of_one_window_and_metric_keep_their_own_scope_quantile_and_lim
         (SERVICE, whole),
         (ON, Bucket({"requests": 10, "errors": 8, "latency_count": 1}, {slow: 1})),
     )
-    assert [row.state for row in evaluation.rows()] == ["firing", "firing", "ok", "ok", "firing", "ok"]
+    assert [row.state for row in rows_of(evaluation)] == ["firing", "firing", "ok", "ok", "firing", "ok"]
     assert evaluation.firing() == [0, 1, 4]
 
 
@@ -245,13 +246,13 @@ def test_the_same_in_another_order_says_the_same() -> None:
     other_way.evaluator = Evaluator(specs[::-1], other_way.store)
     for errors in (0, 20, 60, 60, 60, 5, 0, 0, 0):
         rows = [(ON, counts(100, errors)), (OFF, counts(100, 60 - errors))]
-        first, second = list(one_way.see(*rows).rows()), list(other_way.see(*rows[::-1]).rows())
+        first, second = rows_of(one_way.see(*rows)), rows_of(other_way.see(*rows[::-1]))
         assert first == second[::-1]
 
 
 def test_no_triggers_are_no_error() -> None:
     bench = Bench()
-    assert list(bench.see((SERVICE, counts(1))).rows()) == []
+    assert list(rows_of(bench.see((SERVICE, counts(1))))) == []
 
 
 def test_an_evaluation_elsewhere_than_at_the_end_of_the_windows_is_an_error() -> None:
@@ -294,7 +295,7 @@ def test_all_together_is_the_plain_reading_of_the_rules(series: list[dict[Scope,
     silent = [0] * len(specs)
     for i, second in enumerate(series):
         rows = [(s, counts(n, min(bad, n), late=late)) for s, (n, bad, late) in second.items()]
-        got = [row.state for row in bench.see(*rows).rows()]
+        got = [row.state for row in rows_of(bench.see(*rows))]
         for k, rule in enumerate(specs):
             inside = series[max(0, i + 1 - rule.condition.over) : i + 1]
             own = _rates(inside, rule.scope, rule.min_samples)

@@ -24,6 +24,7 @@ from streams.errors import CheckpointError
 from streams.monitor.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
 from streams.monitor.shard import Second, Shard
 from tests.support.cells import Bucket, cells
+from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, spec
 from tests.unit.streams.monitor.test_shard import BAD, GOOD, MUTED_AFTER, said, second
 from tests.unit.streams.monitor.test_shard import spec as held
@@ -63,7 +64,7 @@ def rows(counts: dict[Scope, tuple[int, float, int]]) -> list[tuple[Scope, Bucke
 def words(found: Evaluation) -> list[object]:
     """All that an evaluation says, as plain values."""
     gathered = [column.tolist() for column in (found.gathered.evidence, found.gathered.null, found.gathered.since)]
-    return [found.state.tolist(), found.tier.tolist(), found.first_true_at.tolist(), repr(gathered), [*found.rows()]]
+    return [found.state.tolist(), found.tier.tolist(), found.first_true_at.tolist(), repr(gathered), [*rows_of(found)]]
 
 
 @settings(deadline=None, max_examples=60)
