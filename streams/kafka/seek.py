@@ -74,9 +74,11 @@ async def starts(
             committed[tp] = offset
             if tp.topic not in begin.bounded:
                 del past[tp]
-    found = {tp: hit.offset for tp, hit in (await _by_time(consumer, past)).items() if hit is not None}
+    # The ends are asked for first: a record that is appended between the two requests is found by its time, or it lies
+    # behind the end. Asked for last, the end of a partition that was empty lay behind what had just been written.
+    ends = await _ends(consumer, [tp for tp in past if tp not in committed])
     # Where no record is that young, none is skipped: what its producers stamp may have nothing to do with the time.
-    ends = await _ends(consumer, [tp for tp in past if tp not in found and tp not in committed])
+    found = {tp: hit.offset for tp, hit in (await _by_time(consumer, past)).items() if hit is not None}
     offsets = {tp: max(committed.get(tp, 0), found.get(tp, ends.get(tp, 0))) for tp in assigned}
     skips = []
     for tp in assigned:

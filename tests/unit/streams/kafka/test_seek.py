@@ -67,6 +67,31 @@ async def test_a_new_deployment_begins_in_the_recent_past() -> None:
     assert await begun(Log()) == (700, [])
 
 
+class Filling(Log):
+    """A partition that is empty for the first request, and to which 1,000 records are appended before the next."""
+
+    async def offsets_for_times(self, past: Mapping[TP, int]) -> dict[TP, Any]:
+        found = await super().offsets_for_times(past)
+        self.end = 1000
+        return found
+
+    async def end_offsets(self, tps: list[TP]) -> dict[TP, int]:
+        ends = await super().end_offsets(tps)
+        self.end = 1000
+        return ends
+
+
+async def test_what_is_written_to_an_empty_partition_while_its_beginning_is_looked_for_is_read() -> None:
+    partials = TP("partials", 0)
+    replayed = Begin({}, frozenset(), frozenset({"partials"}), _nowhere)
+    offsets, _ = await starts(Filling(end=0), [partials], replayed, {}, NOW)
+    assert offsets[partials] == 0
+
+
+async def _nowhere(sources: list[Source]) -> Mapping[Source, float | None]:
+    return dict.fromkeys(sources)
+
+
 async def test_after_an_outage_of_days_what_is_older_than_the_lookback_is_not_read_and_is_logged() -> None:
     offset, (skip,) = await begun(Log(commits={REQUESTS[0]: 100}))
     assert offset == 700
