@@ -25,7 +25,7 @@ from streams.decoders.faults import Fault
 from streams.decoders.interner import Interner
 from streams.ingest.reducer import AHEAD, Reducer
 from streams.ingest.telemetry_counts import TelemetryCounts
-from streams.kafka.reading import Delivery, Position
+from streams.kafka.reading import Answer, Delivery, Position
 from streams.partials import VERSION, Partial, encode, pack, split
 from streams.slices import Source
 from streams.telemetry.sample import HIT_KIND, NO_OUTCOME_KIND, REJECTED_KIND
@@ -38,7 +38,8 @@ HEARTBEAT = 1.0
 class _Owned:
     """A source partition this process reads. `processed` is the reading position up to which it was reduced.
 
-    `sent_at` is in monotonic seconds. What comes while `caught_up` was appended just now.
+    `sent_at` is in monotonic seconds. What comes while `caught_up` was appended just now. `pending` is the
+    broker's answer whose end is to be reached next.
     """
 
     reducer: Reducer
@@ -46,6 +47,7 @@ class _Owned:
     processed: int
     watermark: float | None = None
     caught_up: bool = False
+    pending: Answer | None = None
     sent_at: float = -math.inf
     committable: int | None = None
 
@@ -168,10 +170,18 @@ class Ingest:
         position = self._positions[source]
         answer = position.answer
         caught_up = answer is not None and position.read >= answer.highwater and owned.processed >= position.delivered
-        newest = owned.reducer.newest
-        if caught_up and answer is not None:
-            mark: float | None = now.at(answer.at) - self._max_lateness
+        # At 100 records a second the newest answer nearly always brings records that are not reduced yet. What had been
+        # appended when an earlier one was given may all be.
+        pending = owned.pending
+        reached = pending if pending is not None and owned.processed >= pending.highwater else None
+        if caught_up:
+            reached = answer
+        if reached is not None or pending is None:
+            owned.pending = answer
+        if reached is not None:
+            mark: float | None = now.at(reached.at) - self._max_lateness
         else:
+            newest = owned.reducer.newest
             mark = None if newest is None else min(newest, now.time) - self._max_lateness
         return max((at for at in (mark, owned.watermark) if at is not None), default=None), caught_up
 

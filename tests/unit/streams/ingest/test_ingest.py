@@ -196,6 +196,33 @@ async def test_caught_up_the_watermark_follows_the_time_of_the_fetch_answer_not_
     assert all(partial.caught_up for partial in bench.partials())
 
 
+async def test_where_each_answer_brings_records_the_watermark_follows_one_whose_records_are_all_reduced() -> None:
+    # The samples' own times say less: their clock is 20 s behind.
+    bench = Bench(Log([T + 0.1 * i for i in range(60)]), now=T + 20)
+    for second in range(1, 6):
+        bench.read(10 * second - 5)
+        bench.answer(bench.now, highwater=10 * second)
+        await bench.ingest.flush()
+        if second > 1:
+            assert bench.watermarks()[-1] == bench.now - 1 - LATENESS
+        assert not bench.partials()[-1].caught_up
+        bench.now += 1
+
+
+async def test_an_answer_from_before_a_seek_says_nothing_of_what_is_read_after_it() -> None:
+    bench = Bench(Log([T + 0.1 * i for i in range(60)]), now=T + 20)
+    bench.answer(T + 20, highwater=30)
+    await bench.ingest.flush()
+    bench.position.epoch, bench.position.answer = 2, None
+    bench.read(40)
+    bench.answer(T + 25, highwater=60)
+    bench.now += HEARTBEAT
+    await bench.ingest.flush()
+    newest = bench.watermarks()[-1]
+    assert newest is not None
+    assert newest < T + 4
+
+
 async def test_a_partition_that_never_had_a_record_has_a_watermark_once_a_fetch_has_shown_it() -> None:
     bench = Bench(Log([]), now=T)
     await bench.ingest.flush()
