@@ -130,6 +130,11 @@ def same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_ino, one.st_mtime_ns, one.st_size) == (other.st_ino, other.st_mtime_ns, other.st_size)
 
 
+def untouched(one: os.stat_result, other: os.stat_result) -> bool:
+    """Are both the same file, which nobody wrote to in between? Whoever sets its times back cannot set `ctime`."""
+    return same(one, other) and (one.st_dev, one.st_ctime_ns) == (other.st_dev, other.st_ctime_ns)
+
+
 def _lock_problem(path: Path) -> str | None:
     """Why the lock that is there could not be opened."""
     name = path.with_name(f".{path.name}.lock")

@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -201,6 +202,24 @@ async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
         await kill(backend)
     assert path.read_text() == TEXT
     assert not (path.parent / ".flags.json.new").exists()
+
+
+@pytest.mark.parametrize("later_s", [0, 3600])
+async def test_an_edit_in_place_is_seen_at_once_though_its_size_stays_and_its_time_is_set_back(
+    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, later_s: int
+) -> None:
+    # An hour later the file was not changed for long, and is not read again for each flag.
+    clock = SimpleNamespace(time_ns=lambda: time.time_ns() + later_s * 10**9, monotonic=time.monotonic)
+    monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
+    for group in ("team", "crew", "beta"):
+        before = path.stat()
+        for _ in range(2):
+            known = (await backend.read(REF, deadline=soon())).raw
+        with path.open("r+") as file:
+            file.write(TEXT.replace("beta", group))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert f'"{group}"' not in known
+        assert f'"{group}"' in (await backend.read(REF, deadline=soon())).raw
 
 
 async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFile, path: Path) -> None:
