@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import NoReturn, cast, get_args
 
 from detectors.conditions.spec import (
@@ -87,6 +88,8 @@ class _Subject:
     measure: str | None = None
 
 
+# Hundreds of flags have the same few conditions, each read at the load, for the rules' hash and for every role.
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Condition:
     """Read a condition. Raises GrammarError at the first word that does not fit, saying what was expected there."""
     reader = _Reader(text)
