@@ -57,6 +57,8 @@ class Dominated:
         self._looked_at = np.full(len(specs), BEFORE, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
         self._counted = counted[slots[counted] >= 0]
+        metrics = {specs[i].condition.metric for i in counted.tolist()}
+        self._columns = sorted({REQUESTS}.union(*(PARTS[metric].columns for metric in metrics)))
         self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % EVERY
         self._time = BEFORE
         self.hidden: dict[int, str] = {}
@@ -114,7 +116,7 @@ class Dominated:
 
     def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])
-        found = by_instance(self._store.window(seconds).seconds_kept, slots)
+        found = by_instance(self._store.window(seconds).seconds_kept, slots, self._columns)
         for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):
             self.hidden.pop(i, None)
             entries = slice(int(found.starts[place]), int(found.starts[place + 1]))

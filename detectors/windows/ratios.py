@@ -38,6 +38,11 @@ class Ratio(NamedTuple):
     good: bool = False
     inverse: bool = False
 
+    @property
+    def columns(self) -> set[int]:
+        """The columns that it is made of."""
+        return {self.part, self.whole} | ({self.unknown} if self.unknown is not None else set())
+
     def of(self, column: Callable[[int], N]) -> tuple[N, N]:
         """Return part and whole; `column` gives the counts of a column."""
         whole = column(self.whole)
