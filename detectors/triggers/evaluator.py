@@ -31,7 +31,7 @@ from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, Trigge
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.store import Want, WindowStore
 
-_HEARD = (int(Doubt.NONE), int(Doubt.FEW_SAMPLES), int(Doubt.MISSING))
+_HEARD = np.isin(np.arange(max(Doubt) + 1), (Doubt.NONE, Doubt.FEW_SAMPLES, Doubt.MISSING))
 
 
 def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -219,7 +219,7 @@ class Evaluator:
         fast = np.zeros(len(self._specs), dtype=bool)
         fast[self._fast.at] = self._fast.alarm
         # Evidence needs no more samples than it has, and what is missing speaks against it; of silence nothing is said.
-        heard = (own.samples > 0) & np.isin(own.doubt, _HEARD)
+        heard = (own.samples > 0) & _HEARD.take(own.doubt)
         fast &= heard
         self._heard_at[heard] = t
         silent = t - self._heard_at > self._grace
@@ -265,11 +265,12 @@ class Evaluator:
         """Put in what the comparisons with the control say."""
         proofs, absences = self._proofs, self._absences
         at = proofs.at
-        breach[at] = proofs.proven
-        undoubted = (own.doubt[at] <= Doubt.MISSING) & (control.doubt[at] <= Doubt.MISSING)
-        undoubted &= (own.doubt[at] != Doubt.NOT_KEPT) & (control.doubt[at] != Doubt.NOT_KEPT)
-        own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
-        control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
+        if len(at):
+            breach[at] = proofs.proven
+            undoubted = (own.doubt[at] <= Doubt.MISSING) & (control.doubt[at] <= Doubt.MISSING)
+            undoubted &= (own.doubt[at] != Doubt.NOT_KEPT) & (control.doubt[at] != Doubt.NOT_KEPT)
+            own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
+            control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
         at = absences.at
         if not len(at):
             return
