@@ -104,7 +104,8 @@ def tail(n: int, p: float, least: int) -> float:
     terms = n - least if ratio >= 1 or ratio == 0 else min(n - least, ceil(log(1e-14 * (1 - ratio)) / log(ratio)))
     i = np.arange(least, least + terms, dtype=np.float64)
     steps = np.log((n - i) / (i + 1)) + (log(p) - log1p(-p))
-    return min(exp(first) * (1 + float(np.exp(np.cumsum(steps)).sum())), 1.0)
+    # Of p near 1 the first term is so small that the others, as multiples of it, overflow.
+    return min(exp(first) + float(np.exp(first + np.cumsum(steps)).sum()), 1.0)
 
 
 def _exact(share: float) -> Fraction:

@@ -63,6 +63,11 @@ def test_the_tail_is_exact_to_ten_digits(n: int, p: Fraction, data: st.DataObjec
     assert tail(n, float(p), least) == pytest.approx(float(exact_tail(n, p, least)), rel=1e-10, abs=1e-300)
 
 
+def test_the_tail_is_exact_where_its_first_term_is_too_small_for_a_number() -> None:
+    p = Fraction(23237657, 23261800)
+    assert tail(105, float(p), 1) == pytest.approx(float(exact_tail(105, p, 1)), rel=1e-10)
+
+
 def test_above_and_below_are_the_same_question_of_the_complement() -> None:
     assert enough(0.93, 0.87, below=True) == enough(0.07, 0.13)
 
