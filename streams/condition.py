@@ -16,7 +16,7 @@ def shortened(names: Sequence[str], by: str = ", ") -> str:
     return by.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-class Condition(NamedTuple):
+class ShardCondition(NamedTuple):
     """Whether a shard may act, and why not."""
 
     status: Status

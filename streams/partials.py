@@ -87,7 +87,7 @@ def encode(partial: Partial) -> bytes:
     return _encoder.encode(partial)
 
 
-class Word(NamedTuple):
+class PartialHead(NamedTuple):
     """What a partial says beside its cells; the fields are those of `Partial`."""
 
     source: Source
@@ -99,25 +99,25 @@ class Word(NamedTuple):
     caught_up: bool = True
 
     @classmethod
-    def of(cls, partial: Partial) -> Word:
+    def of(cls, partial: Partial) -> PartialHead:
         told = partial.overflow, partial.received, partial.rejected, partial.caught_up
         return cls(partial.source, partial.partitions, partial.watermark, *told)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PartialBatch:
     """Partials in the order of the log with their cells as one block; row i of it came in partial `record[i]`."""
 
-    words: Sequence[Word]
+    words: Sequence[PartialHead]
     cells: Cells
     record: Int
 
-    def part(self, start: int, end: int) -> Batch:
+    def part(self, start: int, end: int) -> PartialBatch:
         """Partials `start` to before `end`, and their cells."""
         if start == 0 and end == len(self.words):
             return self
         rows = np.arange(*np.searchsorted(self.record, (start, end)))
-        return Batch(self.words[start:end], select(self.cells, rows), self.record[rows] - start)
+        return PartialBatch(self.words[start:end], select(self.cells, rows), self.record[rows] - start)
 
 
 def decode(raw: bytes) -> tuple[Partial, Cells]:
@@ -129,7 +129,7 @@ def decode(raw: bytes) -> tuple[Partial, Cells]:
         raise _unreadable(raw, error) from error
 
 
-def decode_all(raws: Sequence[bytes]) -> tuple[Batch, list[PartialError]]:
+def decode_all(raws: Sequence[bytes]) -> tuple[PartialBatch, list[PartialError]]:
     """Read partials, and say of each that cannot be read what is wrong with it; the batch has the others."""
     unpacking, errors = _Unpacking(), []
     for raw in raws:
@@ -217,7 +217,7 @@ class _Unpacking:
     """
 
     def __init__(self) -> None:
-        self._words: list[Word] = []
+        self._words: list[PartialHead] = []
         self._filled: list[int] = []
         self._columns: list[list[Column]] = []
         self._scopes = _Table[tuple[str, str, str, str]]()
@@ -234,12 +234,12 @@ class _Unpacking:
             self._scopes.add(partial.scopes)
             self._instances.add(partial.instances)
             self._measures.add(partial.measures)
-        self._words.append(Word.of(partial))
+        self._words.append(PartialHead.of(partial))
 
-    def batch(self) -> Batch:
+    def batch(self) -> PartialBatch:
         """All that was added. Raises ValueError where lengths or references do not fit together."""
         if not self._filled:
-            return Batch(self._words, empty(), np.zeros(0, dtype=np.int64))
+            return PartialBatch(self._words, empty(), np.zeros(0, dtype=np.int64))
         arrays, lengths = {}, {}
         for name, columns in zip(_COLUMNS, zip(*self._columns, strict=True), strict=True):
             arrays[name], lengths[name] = _values(columns)
@@ -265,7 +265,7 @@ class _Unpacking:
             measures=self._measures.entries,
             **arrays,
         )
-        return Batch(self._words, cells, np.repeat(np.array(self._filled), rows))
+        return PartialBatch(self._words, cells, np.repeat(np.array(self._filled), rows))
 
 
 def split(cells: Cells, partitions: int) -> Iterator[tuple[int, Cells]]:

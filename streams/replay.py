@@ -24,8 +24,8 @@ from streams.decoders.faults import Faults
 from streams.decoders.interner import Interner
 from streams.decoders.sources import INSTANCE
 from streams.ingest.reducer import Reducer
-from streams.monitor.drift_watch import Habit
-from streams.monitor.shard import Second, Shard
+from streams.monitor.drift_watch import DriftTarget
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.watch_list import watch_list
 from streams.partials import VERSION, Partial, encode, pack
 from streams.settings import Format
@@ -89,7 +89,7 @@ class Replay:
         evaluate_every: int,
         batch: int = BATCH,
         names: Sequence[str] = (),
-        habits: Sequence[Habit] = (),
+        habits: Sequence[DriftTarget] = (),
         source: str = INSTANCE,
     ) -> None:
         """`source` says what counts as one source of evidence (streams.decoders.sources)."""
@@ -115,7 +115,7 @@ class Replay:
             habits=habits,
         )
 
-    def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[Second]:
+    def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[EvaluatedSecond]:
         """Yield every evaluated second in order; `progress` is told how many records have been read."""
         while reading := [tape for tape in self._tapes if not tape.ended]:
             # The one furthest behind is read next, so that the others' seconds need not be kept.
@@ -138,7 +138,7 @@ class Replay:
         """The names of the recordings of which nothing has been counted so far."""
         return [self._names[tape.source.partition] for tape in self._tapes if tape.reducer.last is None]
 
-    def _read(self, tape: _Tape) -> Iterator[Second]:
+    def _read(self, tape: _Tape) -> Iterator[EvaluatedSecond]:
         values: list[bytes | None] = list(itertools.islice(tape.records, self._batch))
         if not values:
             tape.ended = True
@@ -159,7 +159,7 @@ class Replay:
             self._decoder.close(tape.source, mark, math.inf)
             yield from self._say(tape, tape.reducer.close(mark), mark)
 
-    def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[Second]:
+    def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[EvaluatedSecond]:
         """Send what was closed through the partials' wire format into the shard."""
         tape.mark = mark
         self.tally.add(cells)

@@ -15,9 +15,9 @@ from agent.state.incidents import Incident
 from detectors.conditions.spec import TriggerSpec
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Transition
-from streams.condition import Condition
+from streams.condition import ShardCondition
 from streams.monitor.drift import Drift
-from streams.monitor.drift_watch import Habit
+from streams.monitor.drift_watch import DriftTarget
 from streams.monitor.observer import Exposure
 
 _EFFECT_TYPES = {
@@ -58,7 +58,7 @@ def transition_event(spec: TriggerSpec, change: Transition, judged_at: float | N
     )
 
 
-def drift_event(habit: Habit, found: Drift) -> Event:
+def drift_event(habit: DriftTarget, found: Drift) -> Event:
     """A service's habit changed, for the worse or for the better; nothing follows from it."""
     kind = events.DRIFT_WORSE if found.worse else events.DRIFT_BETTER
     return Event(
@@ -75,7 +75,7 @@ def drift_event(habit: Habit, found: Drift) -> Event:
     )
 
 
-def inability_event(topic: str, partition: int, condition: Condition, *, begun: bool, at: float) -> Event:
+def inability_event(topic: str, partition: int, condition: ShardCondition, *, begun: bool, at: float) -> Event:
     """A partition of the partials cannot be judged, or can be again; what lies in it is unknown meanwhile."""
     return Event(
         type=events.INABILITY,

@@ -18,9 +18,9 @@ from agent.after_flip.rules import LAST_SECONDS, PATIENCE, BakeVerdict, bake, ef
 from agent.config.model import AfterFlipSettings, Flag
 from agent.events.cloudevents import Event
 from agent.state.flags import generation
-from agent.state.incidents import Aftermath, Incident, Known
+from agent.state.incidents import AfterFlip, Incident, StateTables
 from streams.monitor.observer import Exposure, Observer, whole
-from streams.monitor.shard import Second
+from streams.monitor.shard import EvaluatedSecond
 
 _BEFORE_UNTIL = 10.0
 
@@ -37,7 +37,7 @@ def lookback(flags: Sequence[Flag], settings: AfterFlipSettings) -> int:
     return math.ceil(settings.effect + PATIENCE) + 60 if several else 0
 
 
-class AftermathWatch:
+class AfterFlipWatch:
     """Looks at the flags of commanded incidents for as long as they are as the flip left them.
 
     `flags` are the managed ones by (environment, flag). What was said is in `known`, from its topic: who takes over
@@ -48,9 +48,9 @@ class AftermathWatch:
     def __init__(
         self,
         flags: Mapping[tuple[str, str], Flag],
-        known: Known,
+        known: StateTables,
         settings: AfterFlipSettings,
-        publish: Callable[[Event, Aftermath], object],
+        publish: Callable[[Event, AfterFlip], object],
     ) -> None:
         self._flags = flags
         self._known = known
@@ -60,12 +60,12 @@ class AftermathWatch:
         self._indexed = 0
         self._before: dict[tuple[str, str], Exposure] = {}
 
-    async def judged(self, second: Second) -> None:
+    async def judged(self, second: EvaluatedSecond) -> None:
         """Take in an evaluated second of a shard, while its windows end there."""
         for incident, changed_at, flipped in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
                 said = self._known.aftermaths.get(
-                    (incident.id, service), Aftermath(incident=incident.id, service=service)
+                    (incident.id, service), AfterFlip(incident=incident.id, service=service)
                 )
                 if flipped and said.effect is None:
                     said = self._effect(incident, said, second, changed_at)
@@ -110,7 +110,7 @@ class AftermathWatch:
 
         return min(own, key=place)
 
-    def _effect(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> Aftermath:
+    def _effect(self, incident: Incident, said: AfterFlip, second: EvaluatedSecond, changed_at: float) -> AfterFlip:
         where = incident.environment, said.service, incident.flag
         before = self._exposure_before(incident, said.service, second, changed_at)
         if second.muted or second.time <= changed_at:
@@ -139,7 +139,9 @@ class AftermathWatch:
         self._before.pop((incident.id, said.service), None)
         return self._say(event, msgspec.structs.replace(said, effect=found.verdict))
 
-    def _exposure_before(self, incident: Incident, service: str, second: Second, changed_at: float) -> Exposure | None:
+    def _exposure_before(
+        self, incident: Incident, service: str, second: EvaluatedSecond, changed_at: float
+    ) -> Exposure | None:
         if service == incident.service:
             return incident.before
         key = incident.id, service
@@ -148,7 +150,7 @@ class AftermathWatch:
             self._before[key] = second.observer.exposure(incident.environment, service, incident.flag)
         return self._before.get(key)
 
-    def _bake(self, incident: Incident, said: Aftermath, second: Second, changed_at: float) -> None:
+    def _bake(self, incident: Incident, said: AfterFlip, second: EvaluatedSecond, changed_at: float) -> None:
         found = self._baked(incident, second, changed_at)
         if found is None:
             return
@@ -156,7 +158,7 @@ class AftermathWatch:
         event = bake_event(incident, flag, found, t=second.time)
         self._say(event, msgspec.structs.replace(said, bake=found.verdict))
 
-    def _baked(self, incident: Incident, second: Second, changed_at: float) -> BakeVerdict | None:
+    def _baked(self, incident: Incident, second: EvaluatedSecond, changed_at: float) -> BakeVerdict | None:
         observer = second.observer
         spec = observer.triggers.get((incident.environment, incident.service, incident.flag, incident.trigger))
         scope = incident.scope or ""
@@ -182,7 +184,7 @@ class AftermathWatch:
             reason += "; more than 1 % of its samples are missing, or do not tell what the trigger asks for"
         return BakeVerdict("unknown", str(looked_at), None, reason)
 
-    def _say(self, event: Event, said: Aftermath) -> Aftermath:
+    def _say(self, event: Event, said: AfterFlip) -> AfterFlip:
         self._known.aftermaths[said.incident, said.service] = said
         self._publish(event, said)
         return said

@@ -19,12 +19,12 @@ from agent.backends.settings import (
 )
 
 KINDS: dict[type[Backend], str] = {
-    FlagdFile: "agent.backends.flagd.backend:FlagdFile",
-    Firestore: "agent.backends.firestore.backend:Firestore",
-    RealtimeDatabase: "agent.backends.rtdb.backend:RealtimeDatabase",
-    RemoteConfig: "agent.backends.remote_config.backend:RemoteConfig",
-    Unleash: "agent.backends.unleash.backend:Unleash",
-    Webhook: "agent.backends.webhook:Webhook",
+    FlagdFile: "agent.backends.flagd.backend:FlagdFileBackend",
+    Firestore: "agent.backends.firestore.backend:FirestoreBackend",
+    RealtimeDatabase: "agent.backends.rtdb.backend:RealtimeDatabaseBackend",
+    RemoteConfig: "agent.backends.remote_config.backend:RemoteConfigBackend",
+    Unleash: "agent.backends.unleash.backend:UnleashBackend",
+    Webhook: "agent.backends.webhook:WebhookBackend",
 }
 """`module:class` by the struct of its settings, which is the only argument of the class."""
 

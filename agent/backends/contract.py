@@ -135,7 +135,7 @@ class ReadBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class BackendHealth:
     """`problems` say what would stop a flip, or keep applications from seeing it, one sentence each, with what to do;
     none means ready. `doubts` say what a person should look at, although a flip would go through.
     """
@@ -183,7 +183,7 @@ class FlagBackend(Protocol):
         """
         ...
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         """Would these flags go to these targets? Reads and dry runs only, never a write."""
         ...
 

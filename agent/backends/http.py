@@ -44,7 +44,7 @@ _MOST_OF_ERROR = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """A successful answer, or one of the `expected` statuses."""
 
     status: int
@@ -72,7 +72,7 @@ class Http:
         body: bytes | None = None,
         headers: Headers | None = None,
         expected: frozenset[int] = frozenset(),
-    ) -> Answer:
+    ) -> HttpAnswer:
         """One request. `deadline` is in seconds of `time.monotonic()`.
 
         Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
@@ -119,7 +119,7 @@ class Http:
         renew: bool,
         deadline: float,
         expected: frozenset[int],
-    ) -> Answer:
+    ) -> HttpAnswer:
         left = deadline - time.monotonic()
         if left <= 0:
             raise Timeout(f"{self._name}: the time was up before {method} was sent")
@@ -133,7 +133,7 @@ class Http:
                     if taken and len(body) > MOST_BYTES:
                         kind = Invalid if method == "GET" else Transient
                         raise kind(f"{self._name}: the answer to {method} has more than {MOST_BYTES:,} bytes")
-                    return Answer(response.status, _text_only(response), body)
+                    return HttpAnswer(response.status, _text_only(response), body)
         except TimeoutError:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
@@ -170,7 +170,7 @@ def _text_only(response: aiohttp.ClientResponse) -> Headers:
     return found
 
 
-def error_of(name: str, answer: Answer) -> BackendError:
+def error_of(name: str, answer: HttpAnswer) -> BackendError:
     """The error that a status means."""
     status = answer.status
     said = f"{name}: status {status}: {_message(answer)}"
@@ -207,6 +207,6 @@ def retry_after(headers: Headers) -> float | None:
     return min(max(0.0, wait), _LONGEST_WAIT_S)
 
 
-def _message(answer: Answer) -> str:
+def _message(answer: HttpAnswer) -> str:
     text = " ".join(answer.body.decode(errors="replace").split())
     return text[:_MOST_SHOWN] or "no message"

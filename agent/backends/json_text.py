@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from agent.errors import Invalid
 
 
-class Member(NamedTuple):
+class JsonMember(NamedTuple):
     """A member of a JSON object: its name and the spans of its key and value in the text."""
 
     name: str
@@ -60,7 +60,7 @@ def too_deep(value: object) -> bool:
     return True
 
 
-def members(text: str, at: int) -> Iterator[Member]:
+def members(text: str, at: int) -> Iterator[JsonMember]:
     """The members of the object that starts at `at` of a text that has been parsed already."""
     at = blank(text, at + 1)
     while text[at] != "}":
@@ -68,7 +68,7 @@ def members(text: str, at: int) -> Iterator[Member]:
         name, key_end = _decoder.raw_decode(text, at)
         value_start = blank(text, blank(text, key_end) + 1)
         _, value_end = _decoder.raw_decode(text, value_start)
-        yield Member(name, key_start, key_end, value_start, value_end)
+        yield JsonMember(name, key_start, key_end, value_start, value_end)
         at = _next(text, value_end)
 
 

@@ -20,19 +20,19 @@ from yarl import URL
 from agent.backends import settings as config
 from agent.backends.address import checked_state_url, checked_url
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
     Verdict,
     WriteResult,
 )
-from agent.backends.http import Answer, Headers, Http, error_of, retry_after
+from agent.backends.http import Headers, Http, HttpAnswer, error_of, retry_after
 from agent.backends.json_answer import decoded
 from agent.backends.secret_file import read_secret
 from agent.backends.shown import listed
@@ -65,7 +65,7 @@ class _State(msgspec.Struct):
     variants: list[str] | None = None
 
 
-class _Found(msgspec.Struct):
+class _WebhookFlag(msgspec.Struct):
     """A flag as an endpoint told it, or as this process set it where nothing can be read."""
 
     state: FlagState
@@ -74,7 +74,7 @@ class _Found(msgspec.Struct):
     variants: list[str] | None = None
 
 
-class Webhook:
+class WebhookBackend:
     """A backend of one endpoint. Raises ConfigError where an address is not secure or the secret cannot be used.
 
     The repr shows no secret.
@@ -140,17 +140,17 @@ class Webhook:
         as_set = _state({"variant": None, "percent": percent})
         return await self._write(ref, found, order, as_set, expect, op_id, deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         """Whether the flags can be read and have their targets; without `state_url` whether anything answers there."""
         if self._state_url is None:
             try:
                 answer = await self._http.request("OPTIONS", self._url, deadline=deadline, expected=_ANY)
             except Transient as error:
-                return Health((str(error),))
-            return Health(() if answer.status < 500 else (str(error_of("the webhook", answer)),))
+                return BackendHealth((str(error),))
+            return BackendHealth(() if answer.status < 500 else (str(error_of("the webhook", answer)),))
         turns = asyncio.Semaphore(_AT_ONCE)
         found = await asyncio.gather(*(self._obstacle(ref, target, turns, deadline) for ref, target in wanted))
-        return Health(tuple(filter(None, found)))
+        return BackendHealth(tuple(filter(None, found)))
 
     async def close(self) -> None:
         await self._http.close()
@@ -165,10 +165,10 @@ class Webhook:
             return str(error) if ref.flag in str(error) else f"flag {ref.flag!r}: {error}"
         return None
 
-    async def _find(self, ref: FlagRef, deadline: float) -> _Found:
+    async def _find(self, ref: FlagRef, deadline: float) -> _WebhookFlag:
         if self._state_url is None:
             _check_time(deadline)
-            return _Found(self._set.get(ref, _state({"variant": None})))
+            return _WebhookFlag(self._set.get(ref, _state({"variant": None})))
         flag, environment = (quote(word, safe="") for word in ref)
         url = URL(self._state_url.replace("{flag}", flag).replace("{environment}", environment), encoded=True)
         headers = self._signature(f"GET {url.raw_path_qs}".encode())
@@ -178,7 +178,7 @@ class Webhook:
             raise NotFound(f"flag {ref.flag!r}, environment {ref.environment!r}: {error}") from None
         return self._found(answer)
 
-    def _found(self, answer: Answer) -> _Found:
+    def _found(self, answer: HttpAnswer) -> _WebhookFlag:
         """The flag in an answer. Raises Invalid where it is none."""
         value: dict[str, Any] = decoded(answer.body, dict[str, Any], _NO_STATE)
         try:
@@ -192,9 +192,9 @@ class Webhook:
         self._compares = etag is not None
         state = _state(value)
         identity = state.version if etag is None and told.version is None else f"{etag} {told.version}"
-        return _Found(state, etag, identity, told.variants)
+        return _WebhookFlag(state, etag, identity, told.variants)
 
-    async def _before_write(self, ref: FlagRef, deadline: float) -> _Found:
+    async def _before_write(self, ref: FlagRef, deadline: float) -> _WebhookFlag:
         """The flag, read by an operation that has written nothing yet, and says so if that fails."""
         _check_time(deadline)
         with nothing_sent():
@@ -203,7 +203,7 @@ class Webhook:
     async def _write(
         self,
         ref: FlagRef,
-        found: _Found,
+        found: _WebhookFlag,
         order: dict[str, Any],
         as_set: FlagState,
         expect: str,
@@ -233,7 +233,7 @@ class Webhook:
             return WriteResult(outcome, None, "acknowledged, but the flag is not as ordered")
         return WriteResult(outcome, state)
 
-    async def _post(self, body: bytes, headers: Headers, deadline: float) -> Answer:
+    async def _post(self, body: bytes, headers: Headers, deadline: float) -> HttpAnswer:
         answer = await self._http.request(
             "POST", self._url, deadline=deadline, body=body, headers=headers, expected=frozenset({501, 503})
         )
@@ -246,7 +246,7 @@ class Webhook:
             raise error_of("the webhook", answer)
         return answer
 
-    async def _after_write(self, ref: FlagRef, answer: Answer, deadline: float) -> FlagState | None:
+    async def _after_write(self, ref: FlagRef, answer: HttpAnswer, deadline: float) -> FlagState | None:
         """The flag as the acknowledgement shows it, else as it is read; None where neither does."""
         try:
             return self._found(answer).state if answer.body.strip() else (await self._find(ref, deadline)).state
@@ -278,7 +278,7 @@ def _as_ordered(state: FlagState, as_set: FlagState) -> bool:
     return state.variant == as_set.variant if as_set.percent is None else state.percent == as_set.percent
 
 
-def _check_variants(ref: FlagRef, found: _Found, *variants: str) -> None:
+def _check_variants(ref: FlagRef, found: _WebhookFlag, *variants: str) -> None:
     for variant in variants:
         if found.variants is not None and variant not in found.variants:
             raise Invalid(f"flag {ref.flag!r} has the variants {listed(found.variants)}, and not {variant!r}")

@@ -50,7 +50,7 @@ _TELEMETRY = "requests"
 _TIMEOUT = 300
 
 
-class Result(msgspec.Struct, frozen=True):
+class EvaluationTimes(msgspec.Struct, frozen=True):
     """Milliseconds of each evaluation and of each whole second of a shard, and bytes for all scopes."""
 
     evaluations_ms: list[float]
@@ -95,12 +95,12 @@ def evaluate() -> Iterator[Measure]:
     )
 
 
-def _measured(what: str) -> Result:
+def _measured(what: str) -> EvaluationTimes:
     command = [sys.executable, "-m", "agent.bench.evaluate", what]
     done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)  # noqa: S603  # our own module
     if done.returncode:
         raise FlipbackError(f"bench: the evaluation failed: {done.stderr.decode(errors='replace')[-1500:]}")
-    return msgspec.json.decode(done.stdout, type=Result)
+    return msgspec.json.decode(done.stdout, type=EvaluationTimes)
 
 
 def specs(what: str) -> list[TriggerSpec]:
@@ -255,4 +255,4 @@ if __name__ == "__main__":
     _triggers = specs(_what)
     _took, _memory, _counted = _evaluations(_triggers)
     _shards = _shard(_triggers) if _what == EVERYTHING else []
-    sys.stdout.buffer.write(msgspec.json.encode(Result(_took, _memory, _counted, _shards)))
+    sys.stdout.buffer.write(msgspec.json.encode(EvaluationTimes(_took, _memory, _counted, _shards)))

@@ -20,7 +20,7 @@ from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.bench.systems import KINDS, kinds, system
 from agent.errors import FlipbackError
 from agent.events.cloudevents import FLAG_VERIFIED, from_kafka
-from agent.state.incidents import Incident, Known
+from agent.state.incidents import Incident, StateTables
 from streams.bench.live import LiveTraffic
 from streams.bench.load import Place, place
 from streams.kafka.reader import read_to_end, read_topic
@@ -71,7 +71,7 @@ async def _flip(kafka: str, directory: Path, kind: str) -> list[Measure]:
             finally:
                 stop.set()
                 await sending
-        known = Known()
+        known = StateTables()
         for record in await read_to_end(at.topics.incidents, at.client):
             known.incident(record.value)
         incidents = list(known.incidents.values())

@@ -11,7 +11,7 @@ from agent.bench.measures import Measure, figure
 from agent.errors import FlipbackError
 from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS, Place, counted, load, place
 from streams.bench.shop import Shop, Timed
-from streams.bench.workers import Result, Task, measured
+from streams.bench.workers import Task, WorkerResult, measured
 from streams.settings import Format
 
 JSON_RECORDS = 1_000_000
@@ -111,7 +111,7 @@ async def _load(at: Place, records: Mapping[int, Iterator[Timed]]) -> tuple[dict
     return ends, size / sum(ends.values())
 
 
-async def _ingested(at: Place, form: Format, ends: dict[int, int], samples: int) -> Result:
+async def _ingested(at: Place, form: Format, ends: dict[int, int], samples: int) -> WorkerResult:
     """Measure the role, and see that its partials hold every sample once."""
     task = _task(at, form, ends, warm_up=int(WARM_UP_SHARE * sum(ends.values())))
     result = await measured(_INGEST, task, within=_TIMEOUT)
@@ -121,7 +121,7 @@ async def _ingested(at: Place, form: Format, ends: dict[int, int], samples: int)
     return result
 
 
-async def _plain(at: Place, ends: dict[int, int], uvloop: bool) -> Result:
+async def _plain(at: Place, ends: dict[int, int], uvloop: bool) -> WorkerResult:
     # A consumer group of its own: each reads from the beginning.
     prefix = f"{at.prefix}-{'uvloop' if uvloop else 'asyncio'}"
     task = _task(at, "json", ends, warm_up=PLAIN_WARM_UP, records=PLAIN_RECORDS, group=prefix, uvloop=uvloop)
@@ -153,13 +153,13 @@ def _task(
     )
 
 
-def _per_cpu(result: Result) -> float:
+def _per_cpu(result: WorkerResult) -> float:
     return result.records / result.cpu_s
 
 
-def _per_wall(result: Result) -> float:
+def _per_wall(result: WorkerResult) -> float:
     return result.records / result.wall_s
 
 
-def _seconds(result: Result) -> str:
+def _seconds(result: WorkerResult) -> str:
     return f"{result.records:,} records in {result.wall_s:.2f} s and {result.cpu_s:.2f} CPU s"

@@ -23,7 +23,7 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-class Reason(click.ParamType):
+class ReasonParam(click.ParamType):
     """Why something is done. One that is too long is cut: a flag must not stay on for the words about it."""
 
     name = "text"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.confirm import Reason, user
+from agent.cli.confirm import ReasonParam, user
 from agent.errors import FlipbackError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _config = click.option(
 
 @click.command("halt")
 @_config
-@click.option("--reason", required=True, type=Reason(), help="Why, for the audit log.")
+@click.option("--reason", required=True, type=ReasonParam(), help="Why, for the audit log.")
 def halt(path: Path, reason: str) -> None:
     """Halt: no flag is turned back without a person, until `flipback resume`.
 
@@ -46,7 +46,7 @@ def halt(path: Path, reason: str) -> None:
 
 @click.command("resume")
 @_config
-@click.option("--reason", required=True, type=Reason(), help="Why, for the audit log.")
+@click.option("--reason", required=True, type=ReasonParam(), help="Why, for the audit log.")
 def resume(path: Path, reason: str) -> None:
     """Resume after a halt. Flips are counted anew from here on.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.confirm import Reason, confirm, user
+from agent.cli.confirm import ReasonParam, confirm, user
 
 if TYPE_CHECKING:
     from agent.backends.contract import FlagState, Outcome
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
 )
-@click.option("--reason", type=Reason(optional=True), default="", help="Why, for the audit log.")
+@click.option("--reason", type=ReasonParam(optional=True), default="", help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     """Put the flag of INCIDENT, or each of its flags, back as it was before the flip, if nobody changed it since.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.confirm import Reason, confirm, user
+from agent.cli.confirm import ReasonParam, confirm, user
 
 if TYPE_CHECKING:
     from agent.config.model import Config, Flag
@@ -29,7 +29,7 @@ _LONGEST = 500
 )
 @click.option("--direct", is_flag=True, help="From here: needs neither Kafka nor a running agent.")
 @click.option("--environment", help="Where FLAG is managed in several.")
-@click.option("--reason", required=True, type=Reason(), help="Why, for the audit log.")
+@click.option("--reason", required=True, type=ReasonParam(), help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(flag: str, path: Path, direct: bool, environment: str | None, reason: str, yes: bool) -> int:
     """Set FLAG, and those that are made safe together with it, to their safe variants for everyone.

@@ -16,7 +16,7 @@ from agent.state.by_hand import ByHand, restores
 if TYPE_CHECKING:
     from agent.armed.verdict import Arming
     from agent.heartbeats.heartbeat import Member
-    from agent.state.incidents import Aftermath, CommandResult, Incident
+    from agent.state.incidents import AfterFlip, CommandResult, Incident
     from agent.views.status import Status
     from streams.monitor.health import TriggerHealth
 
@@ -187,7 +187,7 @@ def _process(member: Member, rules: str) -> str:
     return f"{beat.name}: {state}; {roles}; {same}; flipback {beat.version}"
 
 
-def after_flip(incident: Incident, said: Sequence[Aftermath]) -> Iterator[str]:
+def after_flip(incident: Incident, said: Sequence[AfterFlip]) -> Iterator[str]:
     """What was said after an incident's flip, a few words a service; of other services than its own their name too."""
     for one in said:
         where = "" if one.service == incident.service else f" in {one.service}"

@@ -10,7 +10,7 @@ import click
 from agent.cli.options import Written
 
 if TYPE_CHECKING:
-    from agent.offline.trigger_tests import Result
+    from agent.offline.trigger_tests import TriggerTestResult
 
 
 @click.command("test")
@@ -26,7 +26,7 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
 
     from agent.offline.trigger_tests import run
 
-    results: dict[Path, list[Result]] = {}
+    results: dict[Path, list[TriggerTestResult]] = {}
     for path in files:
         if not as_json:
             click.echo(f"{path}")
@@ -50,7 +50,7 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _junit(results: dict[Path, list[Result]]) -> bytes:
+def _junit(results: dict[Path, list[TriggerTestResult]]) -> bytes:
     """JUnit's XML: a suite a file, as promtool writes it."""
     from xml.etree import ElementTree
 

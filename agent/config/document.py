@@ -43,7 +43,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ConfigDocument:
     """What a file holds. `marks` has an entry for each path, in YAML alone; `problems` kept it from being read."""
 
     data: Any = None
@@ -58,7 +58,7 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def read(path: Path) -> Document:
+def read(path: Path) -> ConfigDocument:
     """Read a YAML or TOML file, by its suffix. Never raises for what the file is or holds: `problems` says it."""
     if path.suffix not in (".yaml", ".yml", ".json", ".toml"):
         what = f"its name ends in {path.suffix}" if path.suffix else "its name has no ending"
@@ -74,20 +74,20 @@ def read(path: Path) -> Document:
     return _toml(text) if path.suffix == ".toml" else _yaml(text)
 
 
-def _broken(message: str, todo: str, line: int | None = None) -> Document:
-    return Document(problems=[Problem("", message, todo, line)])
+def _broken(message: str, todo: str, line: int | None = None) -> ConfigDocument:
+    return ConfigDocument(problems=[Problem("", message, todo, line)])
 
 
-def _toml(text: str) -> Document:
+def _toml(text: str) -> ConfigDocument:
     try:
-        return Document(tomllib.loads(text))
+        return ConfigDocument(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         return _broken(f"is not TOML: {error}", "correct it there")
     except RecursionError:
         return _broken("is nested too deep", "correct it")
 
 
-def _yaml(text: str) -> Document:
+def _yaml(text: str) -> ConfigDocument:
     try:
         if (too_much := excess(text)) is not None:
             return _broken(*too_much)
@@ -95,12 +95,12 @@ def _yaml(text: str) -> Document:
         try:
             node = loader.get_single_node()
             if node is None:
-                return Document()
-            document = Document(marks={}, problems=[])
+                return ConfigDocument()
+            document = ConfigDocument(marks={}, problems=[])
             _walk(node, "", node.start_mark.line + 1, document, set())
             if document.problems:
                 return document
-            return Document(loader.construct_document(node), document.marks)
+            return ConfigDocument(loader.construct_document(node), document.marks)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -111,7 +111,7 @@ def _yaml(text: str) -> Document:
         return _broken(f"is not YAML: {error}", "correct it")
 
 
-def _walk(node: yaml.Node, path: str, line: int, document: Document, seen: set[int]) -> None:
+def _walk(node: yaml.Node, path: str, line: int, document: ConfigDocument, seen: set[int]) -> None:
     """Note the line of every value, and every key that stands twice, of which YAML would keep the last in silence."""
     marks: dict[str, Mark] = document.marks  # type: ignore[assignment]
     marks[path] = Mark(line, node.value if isinstance(node, yaml.ScalarNode) else None)

@@ -14,7 +14,7 @@ from agent.config.baseline import NO_BASELINE, read_baseline
 from agent.config.min_samples import with_auto
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import FALSE_ALARMS, Action, Condition, TriggerSpec
-from streams.monitor.drift_watch import Habit, HabitMetric, Method
+from streams.monitor.drift_watch import DriftTarget, HabitMetric, Method
 from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
 
 _FAST = ("error_rate", "timeout_rate", "availability")
@@ -273,7 +273,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def public_keys(self) -> list[Path]:
         return self.keys.public_keys or [self.state_dir / PUBLIC_NAME]
 
-    def habits(self) -> list[Habit]:
+    def habits(self) -> list[DriftTarget]:
         """The habits that are watched: the baseline file's value, else 0.5 % bad. ConfigError as `trigger_specs`."""
         baseline = read_baseline(self.baseline) if self.baseline is not None else NO_BASELINE
         found = []
@@ -281,7 +281,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             value = baseline.value(one.environment, one.service, one.metric)
             good = one.metric in ("availability", "cache_hit_rate")
             bad = HABIT if value is None else 1 - value if good else value
-            found.append(Habit(one.environment, one.service, one.metric, one.method, (bad,)))
+            found.append(DriftTarget(one.environment, one.service, one.metric, one.method, (bad,)))
         return found
 
     def trigger_specs(self) -> list[TriggerSpec]:

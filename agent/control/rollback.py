@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.armed.group import of_roles
-from agent.backends.contract import FlagBackend, FlagRef, Health
+from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
 from agent.commands.command import BY_HAND, Command, Evidence, issue, sign
 from agent.commands.keys import PrivateKey, load_private
 from agent.config.kafka import connection
@@ -30,7 +30,7 @@ from agent.executor.result import ExecutionResult
 from agent.executor.service import make_backends, make_executor, open_ledger
 from agent.executor.unforeseen import foreseen
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from streams.kafka.reader import read_to_end, read_topic
 from streams.kafka.topics import Topics, describe
 from streams.kafka.writer import send
@@ -94,7 +94,7 @@ def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: st
 
 async def direct(
     config: Config, flags: Sequence[Flag], *, reason: str, by: str
-) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, Health]]:
+) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, BackendHealth]]:
     """Make each flag safe from here, without Kafka and without a running agent; what stops one stops no other.
 
     Yields each with what may keep applications from seeing it: what the flag system says against a flip, for which the
@@ -112,7 +112,7 @@ async def direct(
                 status = await executor.look(flag.flag, flag.environment)
             except BackendError as error:
                 against.cancel()
-                yield flag, error, Health(())
+                yield flag, error, BackendHealth(())
                 continue
             result = await executor.execute(sign(order(config, flag, status, reason=reason, by=by), key))
             yield flag, result, await against
@@ -121,13 +121,13 @@ async def direct(
         await asyncio.gather(*(backend.close() for backend in backends.values()))
 
 
-async def _against(backend: FlagBackend, flag: Flag) -> Health:
+async def _against(backend: FlagBackend, flag: Flag) -> BackendHealth:
     ref = FlagRef(flag.flag, flag.environment)
     try:
         with foreseen(flag.backend):
             return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
     except BackendError as error:
-        return Health((f"it could not be asked: {error}",))
+        return BackendHealth((f"it could not be asked: {error}",))
 
 
 async def by_kafka(
@@ -149,7 +149,7 @@ async def by_kafka(
     """
     key, topics, client = load_private(config.signing_key), Topics(config.kafka.prefix), connection(config).client
     await describe([topics.flags, topics.commands, topics.events], client)
-    known = Known()
+    known = StateTables()
     for record in await read_to_end(topics.flags, client):
         known.flag(record.value)
     before = {FlagRef(flag.flag, flag.environment): _known(known.flags, flag) for flag in flags}

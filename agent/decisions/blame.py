@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent.decisions import turns
-from agent.decisions.elsewhere import Elsewhere
-from agent.decisions.turns import FlagKey, Limit
+from agent.decisions.elsewhere import PeerMonitors
+from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from detectors.sequential.blame import PROOF
-from streams.monitor.evidence import Evidence
+from streams.monitor.evidence import FiringEvidence
 
 AT_ONCE_S = 3.0
 """Seconds of the clock in which what is ill counts as one moment, at least: two evaluations of all shards are."""
@@ -74,7 +74,7 @@ def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[st
     )
 
 
-class Judged(NamedTuple):
+class JudgedFlags(NamedTuple):
     """What a process judges: its flags with the services of each, and the evaluation that all live shards have had."""
 
     flags: Mapping[FlagKey, Collection[str]]
@@ -92,13 +92,13 @@ class Blame:
 
     def __init__(
         self,
-        judged: Callable[[], Judged],
+        judged: Callable[[], JudgedFlags],
         *,
         window: float,
         bake: float,
-        limit: Limit,
+        limit: AutomationLimit,
         evaluate_every: float = 1.0,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: PeerMonitors | None = None,
     ) -> None:
         self._judge = judged
         self._window = window
@@ -106,14 +106,14 @@ class Blame:
         self._limit = limit
         self._elsewhere = elsewhere
         self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
-        self._judged = Judged({}, -math.inf)
+        self._judged = JudgedFlags({}, -math.inf)
         self._services = 0
-        self._seen: dict[FlagKey, tuple[float, Evidence]] = {}
+        self._seen: dict[FlagKey, tuple[float, FiringEvidence]] = {}
         self._ill: dict[FlagKey, float] = {}
         self._ill_since: dict[FlagKey, int] = {}
         self._chosen: dict[FlagKey, float] = {}
 
-    def observe(self, evidences: Iterable[Evidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
+    def observe(self, evidences: Iterable[FiringEvidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
         """Take in what fires at evaluation `t` of a shard, and the flags that are `ill`; `now` is the clock.
 
         What is pending is ill too: of an outage of everything some trigger is the first to have held.
@@ -146,7 +146,7 @@ class Blame:
         # After a clock was set back by an hour, what was ill before would be so for an hour.
         return abs(now - at) <= self._at_once
 
-    def early(self, evidence: Evidence) -> bool:
+    def early(self, evidence: FiringEvidence) -> bool:
         """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.
 
         An outage that begins at the end of a second is in it a failure of the busiest service alone. So the evaluation
@@ -155,7 +155,9 @@ class Blame:
         since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
         return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
 
-    def objection(self, evidence: Evidence, group: Collection[FlagKey], known: Known, now: float) -> Objection | None:
+    def objection(
+        self, evidence: FiringEvidence, group: Collection[FlagKey], known: StateTables, now: float
+    ) -> Objection | None:
         """Why the flag of this evidence is not turned back now, None where nothing speaks against it.
 
         `group` are the flags that would be turned back with it, itself included.
@@ -189,7 +191,9 @@ class Blame:
         why = f"proven worse than its control ({chosen.proof:.1f} nats)" if _proven(chosen) else "the last to change"
         return Objection("blame", f"flag {chosen.flag!r} of the same service is turned back first: it is {why}")
 
-    def passed_over(self, evidence: Evidence, known: Known, now: float) -> Iterator[tuple[Evidence, str]]:
+    def passed_over(
+        self, evidence: FiringEvidence, known: StateTables, now: float
+    ) -> Iterator[tuple[FiringEvidence, str]]:
         """The other flags of the service that fire too and are waited for no longer, and why."""
         if evidence.spec.condition.variant is not None:
             return
@@ -198,7 +202,7 @@ class Blame:
             if why is not None:
                 yield found, why
 
-    def _passed_over(self, key: FlagKey, version: str, known: Known, now: float) -> str | None:
+    def _passed_over(self, key: FlagKey, version: str, known: StateTables, now: float) -> str | None:
         """Why a flag is no longer chosen before others; None where it is."""
         why = turns.given_up(key, version, known, now, self._bake)
         if why is not None:
@@ -206,7 +210,9 @@ class Blame:
         waited = now - self._chosen.get(key, now)
         return f"it was not turned back within {self._bake:.0f} s" if waited > self._bake else None
 
-    def _rivals(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Iterator[tuple[FlagKey, Evidence]]:
+    def _rivals(
+        self, evidence: FiringEvidence, flags: Mapping[FlagKey, FlagStatus]
+    ) -> Iterator[tuple[FlagKey, FiringEvidence]]:
         """Other flags of the service whose trigger on all of it fires too, and which could be turned back."""
         spec = evidence.spec
         for key, (_, other) in self._seen.items():
@@ -222,7 +228,7 @@ class Blame:
             ):
                 yield key, other
 
-    def _suspect(self, evidence: Evidence, flags: Mapping[FlagKey, FlagStatus]) -> Suspect:
+    def _suspect(self, evidence: FiringEvidence, flags: Mapping[FlagKey, FlagStatus]) -> Suspect:
         spec = evidence.spec
         status = flags.get((spec.environment, spec.flag))
         return Suspect(spec.flag, evidence.proof, None if status is None else status.changed_at)

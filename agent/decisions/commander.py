@@ -25,16 +25,16 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor import audit
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, Known
+from agent.state.incidents import Incident, StateTables
 from detectors.conditions.spec import TriggerSpec
-from streams.monitor.evidence import Evidence
+from streams.monitor.evidence import FiringEvidence
 
 _OUTAGE_OVER = 60.0
 """Seconds without an outage of everything after which another is told anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class CommanderOutputs:
     """Where the commander writes; each returns when the broker has acknowledged."""
 
     command: Callable[[bytes, bytes], Awaitable[None]]
@@ -48,12 +48,12 @@ class Commander:
     def __init__(
         self,
         flags: Mapping[tuple[str, str], Flag],
-        known: Known,
+        known: StateTables,
         key: PrivateKey,
         *,
         rules_hash: str,
         lifetime: float,
-        outputs: Outputs,
+        outputs: CommanderOutputs,
         clock: Callable[[], float],
         blame: Blame,
     ) -> None:
@@ -69,10 +69,10 @@ class Commander:
         self._in_hand: set[str] = set()
         self._outage_at = -math.inf
 
-    async def firing(self, t: int, evidences: Sequence[Evidence], ill: Iterable[FlagKey] = ()) -> None:
+    async def firing(self, t: int, evidences: Sequence[FiringEvidence], ill: Iterable[FlagKey] = ()) -> None:
         """Handle the triggers of a shard that fire at evaluation `t`; called for every one in which a flag is ill.
 
-        `ill` are those flags: of `streams.monitor.shard.Second`.
+        `ill` are those flags: of `streams.monitor.shard.EvaluatedSecond`.
         """
         self._blame.observe(evidences, ill, t, self._clock())
         # In turn, the last of an outage would wait for the broker's word on all before.
@@ -82,7 +82,7 @@ class Commander:
         """A second of a shard is over, in which perhaps nothing was ill."""
         self._blame.well(self._clock())
 
-    async def _fired(self, evidence: Evidence) -> None:
+    async def _fired(self, evidence: FiringEvidence) -> None:
         spec = evidence.spec
         if spec.action != "rollback":
             return
@@ -147,7 +147,7 @@ class Commander:
         keys = {(spec.environment, name) for name in names}
         return {key for key in keys if (seen := self._known.flags.get(key)) is None or not seen.safe}
 
-    async def _command(self, evidence: Evidence, status: FlagStatus, now: float) -> None:
+    async def _command(self, evidence: FiringEvidence, status: FlagStatus, now: float) -> None:
         spec = evidence.spec
         commands = [self._issue(evidence, spec.flag, spec.service, status.version, now)]
         cause = Cause(flag=spec.flag, flag_version=status.version)
@@ -182,7 +182,7 @@ class Commander:
             await self._unable(spec, status.version, "fight", undone, incident=incident.id, notice=True)
 
     def _issue(
-        self, evidence: Evidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
+        self, evidence: FiringEvidence, name: str, service: str, version: str, now: float, cause: Cause | None = None
     ) -> Command:
         spec = evidence.spec
         flag = self._flags[spec.environment, name]
@@ -236,7 +236,7 @@ class Commander:
         )
 
 
-def _held_since_change(evidence: Evidence, status: FlagStatus) -> bool:
+def _held_since_change(evidence: FiringEvidence, status: FlagStatus) -> bool:
     """Was the condition held, and the breach seen, since the flag got this version?
 
     What was measured under an earlier version says nothing of this one; a person who turns a flag on again after a

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from agent.decisions.turns import FlagKey
-from agent.state.incidents import Ill, Known
+from agent.state.incidents import Ill, StateTables
 from detectors.conditions.spec import TriggerSpec
 
 REPEAT_EVERY = 5.0
@@ -31,7 +31,7 @@ def watched_services(specs: Iterable[TriggerSpec]) -> dict[FlagKey, set[str]]:
     return found
 
 
-class Elsewhere:
+class PeerMonitors:
     """The lists of all monitors. `watched` are all flags of the configuration with their services, `by` names this
     process, `publish` takes its list, and `place` tells where among the monitors it is: its first partition.
     """
@@ -39,7 +39,7 @@ class Elsewhere:
     def __init__(
         self,
         watched: Mapping[FlagKey, Collection[str]],
-        known: Known,
+        known: StateTables,
         publish: Callable[[Ill], object],
         *,
         by: str,

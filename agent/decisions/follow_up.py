@@ -26,7 +26,7 @@ _PASSING = frozenset({Reason.EXPIRED, Reason.DUPLICATE})
 """Refusals that say nothing of the next sending, nor of the flag."""
 
 
-class Problem(NamedTuple):
+class FollowUpProblem(NamedTuple):
     """Why a command has not made its flag safe. Equal kinds are one problem, which is announced once."""
 
     kind: str
@@ -45,14 +45,14 @@ def resend_at(incident: Incident, result: CommandResult | None) -> float:
     return incident.expires_at + RESEND_MARGIN
 
 
-def problem(incident: Incident, status: FlagStatus, result: CommandResult | None, now: float) -> Problem | None:
+def problem(incident: Incident, status: FlagStatus, result: CommandResult | None, now: float) -> FollowUpProblem | None:
     """Why the flag is not safe yet, to be told a person; None while it may still become so by itself."""
     if result is not None and _answers(incident, result) and result.outcome == "rejected":
         if result.retry_at is not None:
             return None
         if result.reason is not None and result.reason not in _PASSING:
             when = "`flipback resume`" if result.reason == Reason.HALTED else "it has expired"
-            return Problem(
+            return FollowUpProblem(
                 f"refused {result.reason}",
                 f"the command was refused, {result.reason}: {result.detail}; turn the flag off by hand meanwhile: the "
                 f"command is sent again after {when}",
@@ -62,12 +62,14 @@ def problem(incident: Incident, status: FlagStatus, result: CommandResult | None
     gives = "gives different variants" if status.variant is None else repr(status.variant)
     late = f"flag still {gives} {UNSEEN_AFTER:.0f} s after the command"
     if result is None:
-        return Problem("unseen", f"{late}, and no executor has answered: is one running?")
+        return FollowUpProblem("unseen", f"{late}, and no executor has answered: is one running?")
     if not _answers(incident, result):
         # An executor that has done a command before need not say so again.
         answer = f"an earlier sending was answered with {result.outcome}: {result.detail}"
-        return Problem(f"unseen {result.outcome}", f"{late}, and no executor has answered this one; {answer}")
-    return Problem(f"unseen {result.outcome}", f"{late}; the executor's answer was {result.outcome}: {result.detail}")
+        return FollowUpProblem(f"unseen {result.outcome}", f"{late}, and no executor has answered this one; {answer}")
+    return FollowUpProblem(
+        f"unseen {result.outcome}", f"{late}; the executor's answer was {result.outcome}: {result.detail}"
+    )
 
 
 def turned_back_at(incident: Incident, status: FlagStatus | None) -> float | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from agent.commands.command import MAX_INSTANCES, MAX_VARIANTS, Command
-from agent.commands.command import Evidence as CommandEvidence
+from agent.commands.command import MAX_INSTANCES, MAX_VARIANTS, Command, Evidence
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.state.incidents import Incident
 from detectors.cells import COUNTS, REQUESTS
-from streams.monitor.evidence import Evidence
+from streams.monitor.evidence import FiringEvidence
 
 
-def for_command(evidence: Evidence) -> CommandEvidence:
-    return CommandEvidence(
+def for_command(evidence: FiringEvidence) -> Evidence:
+    return Evidence(
         metric=evidence.spec.condition.label,
         scope=str(evidence.spec.scope),
         window=evidence.window,
@@ -36,14 +35,16 @@ def for_command(evidence: Evidence) -> CommandEvidence:
     )
 
 
-def _by_variant(evidence: Evidence) -> dict[str, dict[str, int]]:
+def _by_variant(evidence: FiringEvidence) -> dict[str, dict[str, int]]:
     """The counts of each variant of the flag, of the busiest ones where there are many."""
     found = {} if evidence.variants is None else evidence.variants()
     busiest = sorted(found, key=lambda name: -int(found[name][REQUESTS]))[:MAX_VARIANTS]
     return {name: dict(zip(COUNTS, found[name].tolist(), strict=True)) for name in sorted(busiest)}
 
 
-def incident_of(command: Command, evidence: Evidence, now: float, earlier: Incident | None, sent: str) -> Incident:
+def incident_of(
+    command: Command, evidence: FiringEvidence, now: float, earlier: Incident | None, sent: str
+) -> Incident:
     """The incident of a command that was acknowledged just now; `earlier` is the one that it is sent again for."""
     again = earlier is not None and earlier.outcome == "commanded"
     return Incident(

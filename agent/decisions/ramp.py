@@ -21,7 +21,7 @@ VERSIONS = 3
 
 
 @dataclass(slots=True)
-class _Run:
+class _ChangeRun:
     """Changes that follow each other too fast: how many, when the first and the last was seen, and of what version."""
 
     version: str
@@ -41,7 +41,7 @@ class Ramps:
             if spec.action == "rollback" and spec.condition.hold:
                 self._slowest[key] = max(self._slowest.get(key, spec), spec, key=_need)
         self._emit = emit
-        self._runs: dict[FlagKey, _Run] = {}
+        self._runs: dict[FlagKey, _ChangeRun] = {}
 
     def see(self, status: FlagStatus) -> None:
         """Take in a state of a flag, in the order in which they were published."""
@@ -56,7 +56,7 @@ class Ramps:
         if run is None or not fast:
             count = 0 if status.safe else 1
             announced = run is not None and run.announced
-            self._runs[key] = _Run(status.version, count, status.changed_at, status.changed_at, announced)
+            self._runs[key] = _ChangeRun(status.version, count, status.changed_at, status.changed_at, announced)
             return
         run.version, run.count, run.last = status.version, run.count + 1, status.changed_at
 
@@ -79,7 +79,7 @@ def _need(spec: TriggerSpec) -> int:
     return spec.condition.over + spec.condition.hold
 
 
-def _event(spec: TriggerSpec, run: _Run, t: int) -> Event:
+def _event(spec: TriggerSpec, run: _ChangeRun, t: int) -> Event:
     state = "begun" if run.announced else "ended"
     reason = "the flag stays as it is for long enough to be judged, or is safe"
     if run.announced:

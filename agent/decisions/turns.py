@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from agent.decisions.follow_up import failed, may_have_flipped, turned_back_at
-from agent.state.incidents import Incident, Known
+from agent.state.incidents import Incident, StateTables
 from detectors.conditions.spec import TriggerSpec
 
 FlagKey = tuple[str, str]
@@ -23,14 +23,14 @@ LIMIT_MARGIN = 10.0
 """Seconds added to the time in which flips count: the executor counts by its own clock, and one flip too many halts."""
 
 
-class Limit(NamedTuple):
+class AutomationLimit(NamedTuple):
     """At most `most` flags may be turned back within `within` seconds (automation in the configuration)."""
 
     most: int
     within: float
 
 
-def before(spec: TriggerSpec, known: Known, now: float, bake: float) -> tuple[str, str] | None:
+def before(spec: TriggerSpec, known: StateTables, now: float, bake: float) -> tuple[str, str] | None:
     """Why a flag waits for another of its service that was commanded: kind and words; None where it need not.
 
     What was turned back gets `bake` seconds, counted from when its flag was seen safe.
@@ -50,7 +50,7 @@ def before(spec: TriggerSpec, known: Known, now: float, bake: float) -> tuple[st
     return None
 
 
-def under_way(incident: Incident, known: Known, now: float, longest: float) -> bool:
+def under_way(incident: Incident, known: StateTables, now: float, longest: float) -> bool:
     """Is the flag of a commanded incident still as it was judged, and may the command yet turn it back?"""
     status = known.flags.get((incident.environment, incident.flag))
     if status is None:
@@ -60,7 +60,7 @@ def under_way(incident: Incident, known: Known, now: float, longest: float) -> b
     return failed(incident, known.result_of(incident), now, longest) is None
 
 
-def given_up(key: FlagKey, version: str, known: Known, now: float, longest: float) -> str | None:
+def given_up(key: FlagKey, version: str, known: StateTables, now: float, longest: float) -> str | None:
     """Why a flag at this version is passed over: all that was commanded of it led nowhere; None where that is not so.
 
     `longest` is the longest time for which it is waited for, in seconds.
@@ -75,7 +75,7 @@ def given_up(key: FlagKey, version: str, known: Known, now: float, longest: floa
 
 
 def beyond_limit(
-    spec: TriggerSpec, group: Collection[FlagKey], known: Known, now: float, limit: Limit
+    spec: TriggerSpec, group: Collection[FlagKey], known: StateTables, now: float, limit: AutomationLimit
 ) -> tuple[str, str] | None:
     """Why one more flag of the service waits: those tried before it use up the limit; None where they do not.
 
@@ -114,7 +114,7 @@ def beyond_limit(
     )
 
 
-def _of_service(spec: TriggerSpec, known: Known) -> Iterator[Incident]:
+def _of_service(spec: TriggerSpec, known: StateTables) -> Iterator[Incident]:
     for incident in known.of_service(spec.environment, spec.service):
         if incident.flag != spec.flag and incident.outcome == "commanded":
             yield incident

@@ -21,7 +21,7 @@ from agent.demo.children import Child, DemoFailed, free_port, listens, start, st
 from agent.demo.load import Load
 from agent.demo.needs import check_answers, check_extras
 from agent.demo.scene import FAULT_AFTER, FAULT_RATE, INSTANCES, RATE, Scene, new_prefix
-from agent.demo.steps import Step, unfinished
+from agent.demo.steps import FlipStep, unfinished
 from agent.demo.story import Screen, Story
 from agent.demo.witness import read_commands, read_events, read_health
 from agent.demo.words import closing
@@ -213,10 +213,10 @@ class _Play:
                 *(http.post(f"{url}/fault", params={"rate": str(FAULT_RATE)}) for url in self._urls)
             ):
                 answer.raise_for_status()
-        self._story.mark(Step.INJECTED, at, f"{FAULT_RATE:.0%} of the new path's requests fail")
+        self._story.mark(FlipStep.INJECTED, at, f"{FAULT_RATE:.0%} of the new path's requests fail")
 
     def _switched(self, user: str, at: float) -> None:
-        self._story.mark(Step.OLD_PATH, at, f"{user} had the new path and now got the old one")
+        self._story.mark(FlipStep.OLD_PATH, at, f"{user} had the new path and now got the old one")
 
     async def _guard(self) -> None:
         """Raise DemoFailed as soon as a process has ended."""

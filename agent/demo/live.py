@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from agent.demo.scene import HOLD
-from agent.demo.steps import Arm, Mark, Second, Step
+from agent.demo.steps import Arm, FlipStep, ObservedSecond, ObservedStep
 from agent.demo.story import Activity, Story
 from agent.demo.words import opening, percent
 
@@ -25,7 +25,7 @@ _ROWS = 14
 _FULL_BAR = 0.25
 """Error rate of a full bar."""
 _STATES = {"ok": "green", "pending": "yellow", "firing": "bold red"}
-_STEPS = {Step.INJECTED: "bold red", Step.OLD_PATH: "bold green", Step.RECOVERED: "bold green"}
+_STEPS = {FlipStep.INJECTED: "bold red", FlipStep.OLD_PATH: "bold green", FlipStep.RECOVERED: "bold green"}
 _HEADING = "bold bright_black"
 
 
@@ -41,8 +41,8 @@ class LiveScreen:
 
     def begun(self, activity: Activity) -> None: ...
     def ended(self, activity: Activity) -> None: ...
-    def counted(self, second: Second) -> None: ...
-    def marked(self, mark: Mark) -> None: ...
+    def counted(self, second: ObservedSecond) -> None: ...
+    def marked(self, mark: ObservedStep) -> None: ...
 
     def close(self, lines: Sequence[str], *, well: bool) -> None:
         glyph, style = (self._done, "bold green") if well else (self._failed, "bold red")
@@ -118,7 +118,7 @@ class LiveScreen:
     def _steps(self, width: int) -> list[Text]:
         timeline = self._story.timeline
         lines = [self._heading("   SINCE THE FAULT", width)]
-        for step in Step:
+        for step in FlipStep:
             mark = timeline.marks.get(step)
             if mark is not None:
                 name = (f"{step:<11}", _STEPS.get(step, "bold"))
@@ -132,11 +132,11 @@ class LiveScreen:
             lines.append(line)
         return lines
 
-    def _hint(self, step: Step) -> str:
-        if step is Step.PENDING:
+    def _hint(self, step: FlipStep) -> str:
+        if step is FlipStep.PENDING:
             return "judged 2 s after a second's end, for late samples"
         pending = [second.time for second in self._story.seconds if second.trigger.state == "pending"]
-        return f"has held for {pending[-1] - pending[0]} of {HOLD} s" if pending and step is Step.FIRING else ""
+        return f"has held for {pending[-1] - pending[0]} of {HOLD} s" if pending and step is FlipStep.FIRING else ""
 
     def _heading(self, text: str, width: int) -> Text:
         """A heading, and at its right what is waited for."""

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from agent.demo.steps import Arm, Mark, Second, Step
+from agent.demo.steps import Arm, FlipStep, ObservedSecond, ObservedStep
 from agent.demo.story import Activity, Story
 from agent.demo.words import opening, percent
 
@@ -17,7 +17,7 @@ class PlainScreen:
     def __init__(self, story: Story, write: Callable[[str], None]) -> None:
         self._story = story
         self._write = write
-        self._told: set[Step] = set()
+        self._told: set[FlipStep] = set()
 
     def begun(self, activity: Activity) -> None:
         self._line(
@@ -27,15 +27,15 @@ class PlainScreen:
     def ended(self, activity: Activity) -> None:
         self._line("done", f"{activity.text}: {activity.result} ({activity.took:.1f} s)")
 
-    def counted(self, second: Second) -> None:
+    def counted(self, second: ObservedSecond) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(second.time - 1))
         trigger = second.trigger
         verdict = f"{trigger.state} {percent(trigger.value)}"
         self._line("second", f"{clock}  new path {_arm(second.new)}  old path {_arm(second.old)}  trigger {verdict}")
 
-    def marked(self, mark: Mark) -> None:
+    def marked(self, mark: ObservedStep) -> None:
         # Topics are read beside each other; a step waits for those before it, so that the lines tell it in order.
-        for step in Step:
+        for step in FlipStep:
             if step not in self._story.timeline.marks:
                 break
             self._tell(step)
@@ -44,7 +44,7 @@ class PlainScreen:
         for line in lines:
             self._write(line)
 
-    def _tell(self, step: Step) -> None:
+    def _tell(self, step: FlipStep) -> None:
         if step not in self._told:
             self._told.add(step)
             mark = self._story.timeline.marks[step]

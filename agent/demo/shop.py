@@ -37,7 +37,7 @@ _CACHE_SECONDS = 2.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Shop:
+class DemoShop:
     """The service's state: its flag, the fault of its new path, and a cache of what it has worked out."""
 
     def __init__(self, name: str, emitter: Emitter) -> None:
@@ -115,7 +115,9 @@ async def serve(name: str, port: int, flags: Path, topic: str, brokers: str) -> 
     )
     api.set_provider_and_wait(provider)
     async with Emitter(topic, {"bootstrap_servers": brokers.split(",")}) as emitter:
-        runner = web.AppRunner(Shop(name, emitter).app(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        runner = web.AppRunner(
+            DemoShop(name, emitter).app(), access_log=None, handle_signals=False, shutdown_timeout=0.5
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()

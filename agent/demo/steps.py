@@ -10,7 +10,7 @@ from agent.demo.scene import FLAG, NEW, OLD, SERVICE, THRESHOLD
 from streams.monitor.health import Health, TriggerHealth
 
 
-class Step(StrEnum):
+class FlipStep(StrEnum):
     """The way of a flip, in the order in which it happens. A fast reader of the flag file may serve the old path before
     the executor has noted that it wrote, and that it read back.
     """
@@ -30,10 +30,10 @@ CLEAN_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ObservedStep:
     """A step as it was observed, `since` seconds after the injection."""
 
-    step: Step
+    step: FlipStep
     at: float
     since: float
     detail: str
@@ -43,31 +43,31 @@ class Timeline:
     """The first sign of each step. What is older than the injection belongs to another story."""
 
     def __init__(self) -> None:
-        self.marks: dict[Step, Mark] = {}
+        self.marks: dict[FlipStep, ObservedStep] = {}
 
     @property
     def injected(self) -> float | None:
-        mark = self.marks.get(Step.INJECTED)
+        mark = self.marks.get(FlipStep.INJECTED)
         return None if mark is None else mark.at
 
-    def note(self, step: Step, at: float, detail: str = "") -> Mark | None:
+    def note(self, step: FlipStep, at: float, detail: str = "") -> ObservedStep | None:
         """The new mark; None for a step that was seen before, or that is older than the injection."""
-        begin = at if step is Step.INJECTED else self.injected
+        begin = at if step is FlipStep.INJECTED else self.injected
         if step in self.marks or begin is None or at < begin:
             return None
-        mark = self.marks[step] = Mark(step, at, at - begin, detail)
+        mark = self.marks[step] = ObservedStep(step, at, at - begin, detail)
         return mark
 
     @property
-    def next(self) -> Step | None:
+    def next(self) -> FlipStep | None:
         """The first step that has not been seen; None at the end."""
         return next(iter(self.missing), None)
 
     @property
-    def missing(self) -> list[Step]:
-        return [step for step in Step if step not in self.marks]
+    def missing(self) -> list[FlipStep]:
+        return [step for step in FlipStep if step not in self.marks]
 
-    def between(self, first: Step, last: Step) -> float | None:
+    def between(self, first: FlipStep, last: FlipStep) -> float | None:
         """Seconds from one step to another; None unless both were seen."""
         if first in self.marks and last in self.marks:
             return self.marks[last].at - self.marks[first].at
@@ -87,7 +87,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Second:
+class ObservedSecond:
     """Second `[time - 1, time)` of the shop as flipback has counted it, and the verdict at its end."""
 
     time: int
@@ -97,7 +97,7 @@ class Second:
     trigger: TriggerHealth
 
 
-def second(frame: Health) -> Second | None:
+def second(frame: Health) -> ObservedSecond | None:
     """The shop's second in a health record; None where the record is not about a second of the shop."""
     arms: dict[str, Arm] = {}
     requests, errors = frame.counts["requests"], frame.counts["errors"]
@@ -107,10 +107,10 @@ def second(frame: Health) -> Second | None:
     trigger = next((trigger for trigger in frame.triggers if trigger.flag == FLAG), None)
     if trigger is None or not arms:
         return None
-    return Second(frame.time, arms.get(NEW, Arm()), arms.get(OLD, Arm()), arms.get("", Arm()), trigger)
+    return ObservedSecond(frame.time, arms.get(NEW, Arm()), arms.get(OLD, Arm()), arms.get("", Arm()), trigger)
 
 
-def recovered(seconds: Sequence[Second], since: float) -> tuple[int, Arm] | None:
+def recovered(seconds: Sequence[ObservedSecond], since: float) -> tuple[int, Arm] | None:
     """The first CLEAN_SECONDS in a row, all requests on the old path and their error rate below the threshold: the end
     of the last of them, and their requests. Seconds that began before `since` do not count; None while there are too
     few.
@@ -130,16 +130,16 @@ def recovered(seconds: Sequence[Second], since: float) -> tuple[int, Arm] | None
     return None
 
 
-def unfinished(step: Step) -> str:
+def unfinished(step: FlipStep) -> str:
     """What has not happened if a step was not seen."""
     words = {
-        Step.INJECTED: "the fault was not injected",
-        Step.PENDING: "the trigger did not become pending",
-        Step.FIRING: "the trigger did not fire",
-        Step.COMMAND: "no command was given",
-        Step.WRITTEN: "the flag was not written",
-        Step.READ_BACK: "the flag was not read back",
-        Step.OLD_PATH: "no user of the new path came to the old one",
-        Step.RECOVERED: f"the shop did not have {CLEAN_SECONDS} clean seconds in a row",
+        FlipStep.INJECTED: "the fault was not injected",
+        FlipStep.PENDING: "the trigger did not become pending",
+        FlipStep.FIRING: "the trigger did not fire",
+        FlipStep.COMMAND: "no command was given",
+        FlipStep.WRITTEN: "the flag was not written",
+        FlipStep.READ_BACK: "the flag was not read back",
+        FlipStep.OLD_PATH: "no user of the new path came to the old one",
+        FlipStep.RECOVERED: f"the shop did not have {CLEAN_SECONDS} clean seconds in a row",
     }
     return words[step]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from agent.commands.command import Evidence
 from agent.demo.scene import Scene
-from agent.demo.steps import CLEAN_SECONDS, Mark, Second, Step, Timeline, recovered
+from agent.demo.steps import CLEAN_SECONDS, FlipStep, ObservedSecond, ObservedStep, Timeline, recovered
 
 
 @dataclass(slots=True)
@@ -34,8 +34,8 @@ class Screen(Protocol):
     def running(self) -> AbstractAsyncContextManager[None]: ...
     def begun(self, activity: Activity) -> None: ...
     def ended(self, activity: Activity) -> None: ...
-    def counted(self, second: Second) -> None: ...
-    def marked(self, mark: Mark) -> None: ...
+    def counted(self, second: ObservedSecond) -> None: ...
+    def marked(self, mark: ObservedStep) -> None: ...
 
     def close(self, lines: Sequence[str], *, well: bool) -> None:
         """Say how it ended, once it is no longer running."""
@@ -48,7 +48,7 @@ class Story:
     scene: Scene
     began: float = field(default_factory=time.time)
     timeline: Timeline = field(default_factory=Timeline)
-    seconds: list[Second] = field(default_factory=list)
+    seconds: list[ObservedSecond] = field(default_factory=list)
     activities: list[Activity] = field(default_factory=list)
     evidence: Evidence | None = None
     """What the command was justified with."""
@@ -66,20 +66,22 @@ class Story:
         if self.screen is not None:
             self.screen.ended(activity)
 
-    def mark(self, step: Step, at: float, detail: str) -> None:
+    def mark(self, step: FlipStep, at: float, detail: str) -> None:
         mark = self.timeline.note(step, at, detail)
         if mark is not None and self.screen is not None:
             self.screen.marked(mark)
 
-    def count(self, second: Second) -> None:
+    def count(self, second: ObservedSecond) -> None:
         self.seconds.append(second)
         if self.screen is not None:
             self.screen.counted(second)
-        written = self.timeline.marks.get(Step.WRITTEN)
+        written = self.timeline.marks.get(FlipStep.WRITTEN)
         if written is None:
             return
         clean = recovered(self.seconds, written.at)
         if clean is not None:
             end, arm = clean
             errors = "no error" if not arm.errors else f"{arm.errors} errors"
-            self.mark(Step.RECOVERED, end, f"{errors} in {arm.requests:,} requests of {CLEAN_SECONDS} s, all old path")
+            self.mark(
+                FlipStep.RECOVERED, end, f"{errors} in {arm.requests:,} requests of {CLEAN_SECONDS} s, all old path"
+            )

@@ -14,7 +14,7 @@ from agent.commands.command import Command, verify
 from agent.commands.keys import load_public
 from agent.config.model import Config
 from agent.demo.scene import FLAG, OLD
-from agent.demo.steps import Step, second
+from agent.demo.steps import FlipStep, second
 from agent.demo.story import Story
 from agent.events import cloudevents as events
 from streams.kafka.reader import read_topic
@@ -47,10 +47,10 @@ async def read_commands(story: Story, config: Config) -> None:
             story.evidence = seen
             # Records have whole milliseconds.
             fired = math.floor(command.issued_at * 1000) / 1000
-            story.mark(Step.FIRING, fired, _held(seen.value, seen.samples))
+            story.mark(FlipStep.FIRING, fired, _held(seen.value, seen.samples))
             lifetime = command.expires_at - command.issued_at
             detail = f"set it to {command.target!r}; signed, valid for {lifetime:.0f} s"
-            story.mark(Step.COMMAND, record.timestamp / 1000, detail)
+            story.mark(FlipStep.COMMAND, record.timestamp / 1000, detail)
 
 
 async def read_events(story: Story) -> None:
@@ -64,14 +64,14 @@ def _note(story: Story, event: events.Event, written: float) -> None:
     data, file = event.data, story.scene.flags.name
     if event.type == events.trigger_type("pending"):
         failed = _failed(data["value"], data["samples"])
-        story.mark(Step.PENDING, written, f"{failed}, more than {data['threshold']:.0%}")
+        story.mark(FlipStep.PENDING, written, f"{failed}, more than {data['threshold']:.0%}")
     elif event.type == events.trigger_type("firing"):
-        fired = partial(story.mark, Step.FIRING, written, _held(data["value"], data["samples"]))
+        fired = partial(story.mark, FlipStep.FIRING, written, _held(data["value"], data["samples"]))
         asyncio.get_running_loop().call_later(_COMMAND_WITHIN, fired)
     elif event.type == events.FLAG_WRITTEN:
-        story.mark(Step.WRITTEN, event.time, f"{file} says {OLD!r} for everyone")
+        story.mark(FlipStep.WRITTEN, event.time, f"{file} says {OLD!r} for everyone")
     elif event.type == events.FLAG_VERIFIED:
-        story.mark(Step.READ_BACK, event.time, f"{file} was read again, and it does")
+        story.mark(FlipStep.READ_BACK, event.time, f"{file} was read again, and it does")
 
 
 def _held(value: float, samples: int) -> str:

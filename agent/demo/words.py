@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.demo.load import Load
 from agent.demo.scene import FAULT_AFTER, FAULT_RATE, FLAG, HOLD, INSTANCES, RATE, TRIGGER, USUAL_HOLD, Scene
-from agent.demo.steps import Step
+from agent.demo.steps import FlipStep
 from agent.demo.story import Story
 
 
@@ -26,13 +26,14 @@ def opening(scene: Scene) -> Iterator[str]:
 def closing(story: Story, load: Load) -> Iterator[str]:
     """The result of a demo that went well."""
     between = story.timeline.between
-    total = between(Step.INJECTED, Step.OLD_PATH) or 0.0
-    decided = between(Step.INJECTED, Step.FIRING) or 0.0
-    pending = between(Step.PENDING, Step.FIRING) or 0.0
+    total = between(FlipStep.INJECTED, FlipStep.OLD_PATH) or 0.0
+    decided = between(FlipStep.INJECTED, FlipStep.FIRING) or 0.0
+    pending = between(FlipStep.PENDING, FlipStep.FIRING) or 0.0
     yield f"Turned off in {total:.2f} s, from the fault to the first user back on the old path:"
     yield f"  {decided:6.2f} s  until the trigger fired, {pending:.2f} s of them pending (`for {HOLD}s`)"
-    yield f"  {between(Step.FIRING, Step.READ_BACK) or 0.0:6.2f} s  from there to a flag that was written and read back"
-    yield f"  {between(Step.FIRING, Step.OLD_PATH) or 0.0:6.2f} s  from there to the first user on the old path"
+    read_back = between(FlipStep.FIRING, FlipStep.READ_BACK) or 0.0
+    yield f"  {read_back:6.2f} s  from there to a flag that was written and read back"
+    yield f"  {between(FlipStep.FIRING, FlipStep.OLD_PATH) or 0.0:6.2f} s  from there to the first user on the old path"
     if story.evidence is not None:
         evidence = story.evidence
         errors, requests = evidence.counts["errors"], evidence.counts["requests"]

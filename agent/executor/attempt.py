@@ -20,7 +20,7 @@ from agent.executor import audit
 from agent.executor.cooldown import Cooldown
 from agent.executor.doubt import Doubts, Say
 from agent.executor.flip import Budget, Flip
-from agent.executor.limits import Breaker
+from agent.executor.limits import FlipLimits
 from agent.executor.result import ExecutionResult, rejected, stopped
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -43,7 +43,7 @@ class Attempts:
         backends: Mapping[str, FlagBackend],
         ledger: Ledger,
         disk: Disk,
-        breaker: Breaker,
+        breaker: FlipLimits,
         cooldown: Cooldown,
         watch: FlagWatch,
         now: Callable[[], float],

@@ -28,8 +28,8 @@ from agent.executor.attempt import IN_FLIGHT_S, Attempts
 from agent.executor.cooldown import Cooldown
 from agent.executor.flip import Budget
 from agent.executor.groups import Groups
-from agent.executor.limits import Breaker, Limits
-from agent.executor.outbox import Teller
+from agent.executor.limits import FlipLimits, FlipRate
+from agent.executor.outbox import EventOutbox
 from agent.executor.recovery import Later, Recovery, carry_on
 from agent.executor.result import Decided, ExecutionResult, rejected, stopped
 from agent.executor.unforeseen import foreseen, words
@@ -70,7 +70,7 @@ class Executor:
         publics: Mapping[str, PublicKey],
         ledger: Ledger,
         automation: Automation,
-        limits: Limits,
+        limits: FlipRate,
         *,
         watch: FlagWatch,
         emit: Callable[[Event], Awaitable[None]] | None,
@@ -93,14 +93,14 @@ class Executor:
         self._disk = Disk(budget_s / 5)
         self._automation = automation
         companions = {flag.ref: [FlagRef(name, flag.environment) for name in flag.together] for flag in flags}
-        breaker = Breaker(ledger, automation, limits, companions, watch)
+        breaker = FlipLimits(ledger, automation, limits, companions, watch)
         self._breaker = breaker
         self._cooldown = Cooldown(ledger, cooldown_s)
         self._attempts = Attempts(backends, ledger, self._disk, breaker, self._cooldown, watch, now)
         self._recovery = Recovery(ledger, self._allowed)
         self._probe = LedgerProbe(ledger.directory)
         self._groups = Groups(ledger, self._allowed)
-        self._teller = Teller(ledger, automation, self._disk, emit)
+        self._teller = EventOutbox(ledger, automation, self._disk, emit)
 
     async def execute(self, raw: bytes) -> ExecutionResult:
         """Check and carry out one command as it came off the wire; the same bytes may be given again at any time.

@@ -19,7 +19,7 @@ _FOLLOW_AGAIN = (1.0, 60.0)
 _logger = logging.getLogger(__name__)
 
 
-class Looking:
+class FlagPoller:
     """Reads the flags `refs` of a backend by `look(flag, environment)`; `failing` says which could not be, and why."""
 
     def __init__(

@@ -30,7 +30,7 @@ from agent.state.flags import FlagWatch
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FlipRate:
     """At most `most` flags within `within_s` seconds."""
 
     most: int
@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Breaker:
+class FlipLimits:
     """Admits the writes of automatic commands. `together` names the companions of a flag; `watch` knows who is safe.
 
     All calls block on the disk; LedgerError where it fails.
@@ -46,7 +46,7 @@ class Breaker:
 
     ledger: Ledger
     automation: Automation
-    limits: Limits
+    limits: FlipRate
     together: Mapping[FlagRef, Sequence[FlagRef]]
     watch: FlagWatch
     _released: set[str] = field(default_factory=set)

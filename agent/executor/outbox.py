@@ -26,7 +26,7 @@ _COMMANDS = 1000
 """Commands whose problems are remembered."""
 
 
-class Teller:
+class EventOutbox:
     """Hands events to `emit`; what that fails to take stays in the ledger and is told later.
 
     Without `emit` all of it stays there, for a running executor to tell.

@@ -14,7 +14,7 @@ _MOST = 1000
 RESUMED = "the automation was resumed since; the command can be sent again"
 
 
-class Refused:
+class RefusedCommands:
     """The newest sending of each command that was refused as halted, with the answer that it got."""
 
     def __init__(self) -> None:

@@ -20,13 +20,13 @@ from agent.errors import BackendError, LedgerError
 from agent.events.cloudevents import Event
 from agent.executor.background import Background, each_second
 from agent.executor.executor import Executor
-from agent.executor.flag_poller import Looking
+from agent.executor.flag_poller import FlagPoller
 from agent.executor.generations import watch_from
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.executor.replays import Replays
 from agent.executor.result import Decided, ExecutionResult
 from agent.executor.results import Results
-from agent.executor.resumption import Refused
+from agent.executor.resumption import RefusedCommands
 from agent.executor.retries import Retries
 from agent.executor.skew import Skew
 from agent.executor.unforeseen import Failures, shown
@@ -95,7 +95,7 @@ def make_executor(
         {key.id: key for key in publics},
         ledger,
         Automation(config.state_dir),
-        Limits(most, config.automation.within),
+        FlipRate(most, config.automation.within),
         watch=watch,
         emit=emit,
         now=time.time,
@@ -133,10 +133,10 @@ class Flips:
         self._replays = Replays()
         self._retries = Retries(self._again)
         self._results = Results(result)
-        self._refused = Refused()
+        self._refused = RefusedCommands()
         self._failures = Failures()
         self._looking = {
-            name: Looking(name, backend, refs, self._executor.look)
+            name: FlagPoller(name, backend, refs, self._executor.look)
             for name, backend in self._backends.items()
             if (refs := list(dict.fromkeys(flag.ref for flag in self._flags if flag.backend == name)))
         }

@@ -32,7 +32,7 @@ Kind = Literal["status", "commit-then-fail", "drop", "hang", "commit-then-hang",
 _FORMS = "the form is ON:KIND[=VALUE][,times=N][,retry-after=S], such as write:status=503,times=2"
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FakeFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fault of the next `times` requests of kind `on`, for ever where that is 0. `seconds` is how long a delay is."""
 
     on: On
@@ -43,21 +43,21 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     times: int = 1
 
 
-class Faults:
+class FakeFaults:
     """The faults that are still to come, in the order in which they were ordered."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Fault] = deque()
+        self._waiting: deque[FakeFault] = deque()
         # A fake may serve in threads.
         self._lock = threading.Lock()
 
-    def add(self, fault: Fault | str) -> None:
+    def add(self, fault: FakeFault | str) -> None:
         """Order a fault, as a struct or in its written form. Raises FlipbackError where the text is none."""
         made = parse(fault) if isinstance(fault, str) else fault
         with self._lock:
             self._waiting.append(made)
 
-    def take(self, on: On) -> Fault | None:
+    def take(self, on: On) -> FakeFault | None:
         """The fault of a request that has come, used up by it."""
         with self._lock:
             for place, fault in enumerate(self._waiting):
@@ -73,12 +73,12 @@ class Faults:
         with self._lock:
             self._waiting.clear()
 
-    def waiting(self) -> list[Fault]:
+    def waiting(self) -> list[FakeFault]:
         with self._lock:
             return list(self._waiting)
 
 
-def parse(text: str) -> Fault:
+def parse(text: str) -> FakeFault:
     """Read a fault's written form. Raises FlipbackError that says what was expected."""
     head, *options = text.strip().split(",")
     on, colon, what = head.partition(":")
@@ -92,6 +92,6 @@ def parse(text: str) -> Fault:
         name, _, value = option.partition("=")
         fields[name.strip().replace("-", "_")] = value
     try:
-        return msgspec.convert(fields, Fault, strict=False)
+        return msgspec.convert(fields, FakeFault, strict=False)
     except msgspec.ValidationError as error:
         raise FlipbackError(f"fault {text!r}: {error}; {_FORMS}") from None

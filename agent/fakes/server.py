@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from agent.errors import FlipbackError
-from agent.fakes.faults import Faults
+from agent.fakes.faults import FakeFaults
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 class Fake(Protocol):
     """A flag system on loopback. `port` is where it listens once it is started; `writes` counts what was committed."""
 
-    faults: Faults
+    faults: FakeFaults
     port: int
     writes: int
 

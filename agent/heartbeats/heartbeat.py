@@ -166,7 +166,7 @@ class Member:
         return self.alive and self.age > QUIET_AFTER
 
 
-class Record(Protocol):
+class HeartbeatRecord(Protocol):
     """A record of the topic."""
 
     @property
@@ -239,7 +239,7 @@ class Members:
             table.pop(name, None)
 
 
-def members_of(records: Iterable[Record]) -> list[Member]:
+def members_of(records: Iterable[HeartbeatRecord]) -> list[Member]:
     """The processes by all records of the topic."""
     members = Members()
     for record in records:

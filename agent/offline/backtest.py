@@ -28,7 +28,7 @@ MOST_NOTES = 20
 """Firings without a command that are noted."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class LabelledFault(msgspec.Struct, frozen=True, kw_only=True):
     """A labelled fault. Times are Unix seconds; an empty service or environment stands for any."""
 
     at: float
@@ -47,7 +47,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     `already` says that the trigger was firing when the fault began, so nothing can be said.
     """
 
-    fault: Fault
+    fault: LabelledFault
     delay: float | None
     already: bool = False
 
@@ -90,13 +90,13 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
     begin: float
     end: float
-    faults: list[Fault]
+    faults: list[LabelledFault]
     triggers: list[TriggerReport]
     notes: list[str] = []
     matched: bool = True
 
 
-def read_labels(path: Path) -> list[Fault]:
+def read_labels(path: Path) -> list[LabelledFault]:
     """The faults of a file in the order of time. Raises ConfigError where it is none."""
     rows = read_yaml(path)
     if not isinstance(rows, list):
@@ -104,7 +104,7 @@ def read_labels(path: Path) -> list[Fault]:
     return sorted((_fault(row, f"{path}: fault {number + 1}") for number, row in enumerate(rows)), key=lambda f: f.at)
 
 
-def unwatched(config: Config, faults: Sequence[Fault]) -> list[str]:
+def unwatched(config: Config, faults: Sequence[LabelledFault]) -> list[str]:
     """A sentence for each fault that no trigger can see, such as one with a misspelt service."""
     specs = config.trigger_specs()
     known = ", ".join(sorted({f"{spec.environment}/{spec.service}" for spec in specs}))
@@ -117,7 +117,7 @@ def unwatched(config: Config, faults: Sequence[Fault]) -> list[str]:
 
 
 def backtest(
-    config: Config, files: Sequence[Path], format: Format, faults: Sequence[Fault], *, within: float
+    config: Config, files: Sequence[Path], format: Format, faults: Sequence[LabelledFault], *, within: float
 ) -> Backtest:
     """Replay the recordings and compare; `within` is in seconds."""
     specs = config.trigger_specs()
@@ -153,7 +153,12 @@ def backtest(
 
 
 def _report(
-    spec: TriggerSpec, changes: Sequence[Change], faults: Sequence[Fault], begin: float, end: float, within: float
+    spec: TriggerSpec,
+    changes: Sequence[Change],
+    faults: Sequence[LabelledFault],
+    begin: float,
+    end: float,
+    within: float,
 ) -> TriggerReport:
     firing = list(_spans(changes, "firing", end))
     # A trigger says nothing until its first change, which is from unknown.
@@ -206,7 +211,7 @@ def _union(spans: Iterable[tuple[float, float]], begin: float, end: float) -> li
     return joined
 
 
-def _fault(row: object, where: str) -> Fault:
+def _fault(row: object, where: str) -> LabelledFault:
     if not isinstance(row, dict) or "at" not in row:
         raise ConfigError(f"{where}: expected at, and perhaps until, name, service, environment")
     unknown = sorted(set(row) - {"at", "until", "name", "service", "environment"})
@@ -216,7 +221,7 @@ def _fault(row: object, where: str) -> Fault:
     until = _time(row["until"], where) if "until" in row else at
     if until < at:
         raise ConfigError(f"{where}: it ends before it begins")
-    return Fault(
+    return LabelledFault(
         at=at,
         until=until,
         name=str(row.get("name", "")),

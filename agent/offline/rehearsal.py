@@ -14,13 +14,13 @@ import msgspec
 
 from agent.commands.command import incident_id
 from agent.config.model import Config
-from agent.decisions.blame import Blame, Judged
-from agent.decisions.turns import FlagKey, Limit
+from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, Known
+from agent.state.incidents import Incident, StateTables
 from detectors.triggers.state_machine import State
-from streams.monitor.evidence import Evidence
-from streams.monitor.shard import Second
+from streams.monitor.evidence import FiringEvidence
+from streams.monitor.shard import EvaluatedSecond
 
 _VERSION, _SAFE = "g1-recorded", "g2-safe"
 
@@ -28,7 +28,7 @@ _VERSION, _SAFE = "g1-recorded", "g2-safe"
 class Hindrance(NamedTuple):
     """A trigger that fires and is not followed: why, in the commander's words."""
 
-    evidence: Evidence
+    evidence: FiringEvidence
     reason: str
 
 
@@ -36,7 +36,7 @@ class Rehearsal:
     """The managed flags of a configuration, all of them on from the beginning."""
 
     def __init__(self, config: Config) -> None:
-        self._known = Known()
+        self._known = StateTables()
         self._groups: dict[FlagKey, list[FlagKey]] = {}
         services: dict[FlagKey, list[str]] = {}
         for flag in config.flags:
@@ -49,15 +49,15 @@ class Rehearsal:
                 )
             )
         self._blame = Blame(
-            lambda: Judged(services, math.inf),
+            lambda: JudgedFlags(services, math.inf),
             window=config.blame.window,
             bake=config.after_flip.bake,
-            limit=Limit(config.automation.most(len(services)), config.automation.within),
+            limit=AutomationLimit(config.automation.most(len(services)), config.automation.within),
             evaluate_every=config.evaluate_every,
         )
         self._told: set[tuple[str, str, str]] = set()
 
-    def judge(self, second: Second) -> Iterator[Evidence | Hindrance]:
+    def judge(self, second: EvaluatedSecond) -> Iterator[FiringEvidence | Hindrance]:
         """The evidence on which a command would be sent or, in shadow mode, told; and, once a firing, why none is."""
         for spec, change in second.transitions:
             if change.to != State.FIRING:
@@ -79,7 +79,7 @@ class Rehearsal:
                 self._told.add((spec.flag, spec.name, kind))
                 yield Hindrance(evidence, reason)
 
-    def _objection(self, evidence: Evidence, now: float) -> tuple[str, str | None]:
+    def _objection(self, evidence: FiringEvidence, now: float) -> tuple[str, str | None]:
         if evidence.obstacle is not None:
             return "evidence", evidence.obstacle
         group = self._groups[evidence.spec.environment, evidence.spec.flag]
@@ -87,7 +87,7 @@ class Rehearsal:
         objection = self._blame.objection(evidence, wanted, self._known, now)
         return ("", None) if objection is None else (objection.kind, objection.detail)
 
-    def _carry_out(self, evidence: Evidence, incident: str) -> None:
+    def _carry_out(self, evidence: FiringEvidence, incident: str) -> None:
         spec, at = evidence.spec, float(evidence.t)
         self._known.incidents[incident] = Incident(
             id=incident,

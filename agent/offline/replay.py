@@ -15,8 +15,8 @@ from agent.offline.rehearsal import Hindrance, Rehearsal
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Transition
 from streams.decoders.sources import INSTANCE
-from streams.monitor.evidence import Evidence
-from streams.monitor.shard import Second
+from streams.monitor.evidence import FiringEvidence
+from streams.monitor.shard import EvaluatedSecond
 from streams.replay import BATCH, Replay
 from streams.settings import Format
 
@@ -174,7 +174,7 @@ def _change(spec: TriggerSpec, change: Transition) -> Change:
     )
 
 
-def _command(evidence: Evidence) -> Commanded:
+def _command(evidence: FiringEvidence) -> Commanded:
     spec = evidence.spec
     return Commanded(
         time=evidence.t,
@@ -197,7 +197,7 @@ def _hindered(found: Hindrance) -> Hindered:
     )
 
 
-def _evaluations(run: Replay, second: Second, specs: Sequence[TriggerSpec]) -> Iterator[Evaluated]:
+def _evaluations(run: Replay, second: EvaluatedSecond, specs: Sequence[TriggerSpec]) -> Iterator[Evaluated]:
     for spec, row in zip(specs, run.shard.triggers(), strict=True):
         yield Evaluated(second.time, spec.name, spec.flag, str(spec.scope), row.state, row.value, row.samples)
 

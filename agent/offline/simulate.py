@@ -191,7 +191,7 @@ def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -
     condition = spec.condition
     warm_up = _window(spec, scenario) + 5
     horizon = max(600, 4 * (condition.over + condition.hold))
-    run = _Run(spec, scenario, RUNS, chance)
+    run = _Simulation(spec, scenario, RUNS, chance)
     seen = np.full(RUNS, np.nan)
     early = np.zeros(RUNS, dtype=bool)
     for second in range(warm_up + horizon):
@@ -221,7 +221,7 @@ def false_alarms(
     seconds = max(math.ceil(days * 86_400 / copies), 10 * _MINUTE)
     # The beginning, in which windows fill, is none of the month.
     warm_up = _window(spec, scenario) + spec.condition.hold
-    run = _Run(spec, scenario, copies, chance)
+    run = _Simulation(spec, scenario, copies, chance)
     share: float | Float = scenario.healthy
     before, alarms = np.zeros(copies, dtype=bool), 0
     for second in range(warm_up + seconds):
@@ -240,7 +240,7 @@ def _window(spec: TriggerSpec, scenario: Scenario) -> int:
     return next((w for w in spec.windows if w * rate >= spec.min_samples), spec.windows[-1])
 
 
-class _Run:
+class _Simulation:
     """Copies of a service, second by second through windows and triggers."""
 
     def __init__(self, spec: TriggerSpec, scenario: Scenario, copies: int, chance: np.random.Generator) -> None:

@@ -81,7 +81,7 @@ class CaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TriggerTestResult:
     """A test and what was against it, a sentence each; empty where it passed.
 
     `notes` are firings after which nothing would be commanded, and names that no series has.
@@ -92,7 +92,7 @@ class Result:
     notes: tuple[str, ...] = ()
 
 
-def run(path: Path) -> Iterator[Result]:
+def run(path: Path) -> Iterator[TriggerTestResult]:
     """Run the tests of a file. Raises ConfigError where the file or its configuration cannot be used."""
     content = read_yaml(path)
     if content is None:
@@ -108,7 +108,7 @@ def run(path: Path) -> Iterator[Result]:
         name = test.name or f"test {number + 1}"
         try:
             notes: list[str] = []
-            yield Result(name, tuple(_against(config, test, notes)), tuple(notes))
+            yield TriggerTestResult(name, tuple(_against(config, test, notes)), tuple(notes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {name}: {error}") from None
 

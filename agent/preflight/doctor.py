@@ -18,7 +18,7 @@ import msgspec
 from agent import backends
 from agent.armed.verdict import of_telemetry, shadow_obstacle
 from agent.armed.view import wanted as rules_of
-from agent.backends.contract import FlagBackend, FlagRef, Health
+from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
 from agent.commands.keys import load_private, load_public
 from agent.config.kafka import connection
 from agent.config.model import Config, Flag
@@ -31,7 +31,7 @@ from agent.heartbeats.heartbeat import Member, Obstacle, alive
 from agent.ledger.automation import FILE_NAME, Automation, words
 from agent.ledger.identity import separate_ledgers
 from agent.ledger.probe import TODO, probe_state
-from agent.telemetry.look import Look, look_at_telemetry
+from agent.telemetry.look import TopicLook, look_at_telemetry
 from agent.telemetry.topics import lacking, there, wanted
 from agent.views.status import read_status
 from streams.condition import shortened
@@ -154,7 +154,7 @@ async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, s
         with foreseen(name):
             health = await backend.health(flags, deadline=start + BUDGET_S)
     except BackendError as error:
-        health = Health((str(error),))
+        health = BackendHealth((str(error),))
     return _Answer(health.problems, health.doubts, _since(start))
 
 
@@ -255,7 +255,7 @@ async def _telemetry(config: Config, known: _Known) -> AsyncIterator[Finding]:
     try:
         looks = await look_at_telemetry(config, known.safe)
     except StreamsError as error:
-        looks = [Look("telemetry", False, str(error))]
+        looks = [TopicLook("telemetry", False, str(error))]
     for one in looks:
         if not one.ok and one.topic is not None:
             known.topics.add(one.topic)

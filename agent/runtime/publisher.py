@@ -21,7 +21,7 @@ from agent.logs.setup import log_event
 from agent.runtime.waiting import Waiting
 from agent.state import incidents
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Aftermath, CommandResult, Ill, Incident
+from agent.state.incidents import AfterFlip, CommandResult, Ill, Incident
 from streams.kafka.outbox import Outbox, Record, Stall
 from streams.kafka.topics import Topics
 
@@ -68,7 +68,7 @@ class Publisher:
         """Queue what is ill here for the other monitors."""
         self.outbox.put(Record(self._topics.incidents, incidents.encode(record), record.key))
 
-    def said(self, event: Event, said: Aftermath) -> None:
+    def said(self, event: Event, said: AfterFlip) -> None:
         """Publish what is said of a flip, and, once that is written, that it was said."""
         record = Record(self._topics.incidents, incidents.encode(said), said.key)
 

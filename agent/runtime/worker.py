@@ -14,19 +14,19 @@ from functools import partial
 
 from agent.after_flip import watch as aftermath
 from agent.after_flip.events import drift_event, flips_event, inability_event, transition_event
-from agent.after_flip.watch import AftermathWatch
+from agent.after_flip.watch import AfterFlipWatch
 from agent.armed.verdict import Arming
 from agent.armed.view import FlagKey
 from agent.commands.keys import load_private
 from agent.config.kafka import connection as connect
 from agent.config.load import rules_hash
 from agent.config.model import Config
-from agent.decisions.blame import Blame, Judged
-from agent.decisions.commander import Commander, Outputs
-from agent.decisions.elsewhere import Elsewhere, watched_services
+from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.commander import Commander, CommanderOutputs
+from agent.decisions.elsewhere import PeerMonitors, watched_services
 from agent.decisions.ramp import Ramps
 from agent.decisions.standing import standing_event
-from agent.decisions.turns import Limit
+from agent.decisions.turns import AutomationLimit
 from agent.deployment.own_keys import ensure_keys
 from agent.deployment.presence import Presence, Said
 from agent.errors import FlipbackError
@@ -39,8 +39,8 @@ from agent.runtime.shutdown import Deadline
 from agent.runtime.works import Works
 from agent.state.flag_changes import change_of
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Known
-from agent.state.tables import Tables
+from agent.state.incidents import StateTables
+from agent.state.tables import TableReader
 from agent.telemetry import topics
 from agent.telemetry.topic_watch import TopicWatch, shrunk_event
 from agent.telemetry.watch import TelemetryWatch
@@ -48,7 +48,7 @@ from agent.web.health import HealthServer, RoleHealth
 from detectors.conditions.spec import longest_lookback, longest_window
 from detectors.windows.store import DISPLAY
 from streams.clock import Clock
-from streams.condition import Condition
+from streams.condition import ShardCondition
 from streams.executor.role import ExecutorRole
 from streams.ingest.role import IngestRole
 from streams.kafka.app import send_until_acknowledged
@@ -57,7 +57,7 @@ from streams.kafka.liveness import Liveness
 from streams.kafka.outbox import Record
 from streams.kafka.topics import Topics
 from streams.monitor.role import Handlers, MonitorRole
-from streams.monitor.shard import Second
+from streams.monitor.shard import EvaluatedSecond
 from streams.monitor.watch_list import watch_list
 from streams.slices import Source
 
@@ -112,7 +112,7 @@ class Worker:
         self.topics = Topics(config.kafka.prefix)
         self.connection = connect(config)
         self.clock = Clock()
-        self.known = Known(lambda: self.clock.now().latest)
+        self.known = StateTables(lambda: self.clock.now().latest)
         self.publisher = Publisher(self.topics, self._write)
         self._ramps = Ramps(self.specs, self.publisher.event)
         self.ingest: IngestRole | None = None
@@ -124,7 +124,7 @@ class Worker:
         take = {self.topics.incidents: self.known.incident, self.topics.flags: self._flag}
         if "monitor" in self.roles:
             take[self.topics.healthy] = self._remember
-        self._tables = Tables(take, self.connection.client)
+        self._tables = TableReader(take, self.connection.client)
         self._partitions: dict[str, int] = {}
         self._liveness: dict[Role, Liveness] = {}
         self._topic_watch: TopicWatch | None = None
@@ -256,7 +256,7 @@ class Worker:
             load_private(self.config.signing_key),
             rules_hash=rules_hash(self.config),
             lifetime=self.config.command.expires,
-            outputs=Outputs(
+            outputs=CommanderOutputs(
                 command=self._command,
                 incident=self.publisher.incident,
                 event=self.publisher.post,
@@ -266,9 +266,9 @@ class Worker:
                 self._judged,
                 window=self.config.blame.window,
                 bake=self.config.after_flip.bake,
-                limit=Limit(self.config.automation.most(len(flags)), self.config.automation.within),
+                limit=AutomationLimit(self.config.automation.most(len(flags)), self.config.automation.within),
                 evaluate_every=self.config.evaluate_every,
-                elsewhere=Elsewhere(
+                elsewhere=PeerMonitors(
                     watched_services(self.specs),
                     self.known,
                     self.publisher.ill,
@@ -278,16 +278,16 @@ class Worker:
             ),
         )
 
-        after = AftermathWatch(flags, self.known, self.config.after_flip, self.publisher.said)
+        after = AfterFlipWatch(flags, self.known, self.config.after_flip, self.publisher.said)
 
-        def inability(partition: int, condition: Condition, begun: bool) -> None:
+        def inability(partition: int, condition: ShardCondition, begun: bool) -> None:
             at = time.time()
             self.publisher.event(inability_event(self.topics.partials, partition, condition, begun=begun, at=at))
 
-        async def firing(second: Second) -> None:
+        async def firing(second: EvaluatedSecond) -> None:
             await commander.firing(second.time, second.firing, second.ill)
 
-        async def judged(second: Second) -> None:
+        async def judged(second: EvaluatedSecond) -> None:
             if not second.muted:
                 self._ramps.judged(second.time, second.observer.services)
                 commander.well()
@@ -302,10 +302,10 @@ class Worker:
             standing=lambda change: self.publisher.event(standing_event(change)),
         )
 
-    def _judged(self) -> Judged:
+    def _judged(self) -> JudgedFlags:
         if self.monitor is None:
-            return Judged({}, -math.inf)
-        return Judged(self.monitor.watched(), self.monitor.judged_until())
+            return JudgedFlags({}, -math.inf)
+        return JudgedFlags(self.monitor.watched(), self.monitor.judged_until())
 
     def apps(self) -> dict[Role, App]:
         return {name: role.app for name, role in self._roles_here().items()}

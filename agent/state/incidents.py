@@ -61,7 +61,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return self.begun_at or self.commanded_at
 
 
-class Aftermath(msgspec.Struct, frozen=True, kw_only=True):
+class AfterFlip(msgspec.Struct, frozen=True, kw_only=True):
     """What was said of a service after the flip that an incident led to; its key is "incident/service".
 
     A record of its own, beside the incident's, because a flag may be under watch in several services, whose monitors
@@ -122,14 +122,14 @@ class Ill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _incident = msgspec.json.Decoder(Incident)
-_aftermath = msgspec.json.Decoder(Aftermath)
+_aftermath = msgspec.json.Decoder(AfterFlip)
 _result = msgspec.json.Decoder(CommandResult)
 _ill = msgspec.json.Decoder(Ill)
 _status = msgspec.json.Decoder(FlagStatus)
 encode = msgspec.json.Encoder().encode
 
 
-class Known:
+class StateTables:
     """The tables. What cannot be read is counted, never guessed.
 
     `latest` is the time after which nothing can have happened yet, in Unix seconds.
@@ -138,7 +138,7 @@ class Known:
     def __init__(self, latest: Callable[[], float] = lambda: math.inf) -> None:
         self._latest = latest
         self.incidents: dict[str, Incident] = {}
-        self.aftermaths: dict[tuple[str, str], Aftermath] = {}
+        self.aftermaths: dict[tuple[str, str], AfterFlip] = {}
         """By incident and service."""
         self.results: dict[str, CommandResult] = {}
         """The newest result of each command, by its id."""
@@ -207,7 +207,7 @@ class Known:
         found = (self.results.get(incident.command), self.untrusted.get(incident.sent or ""))
         return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
 
-    def _aftermath(self, record: Aftermath) -> None:
+    def _aftermath(self, record: AfterFlip) -> None:
         # What was said stays said: who wrote two records knows the second before the topic gives it the first.
         known = self.aftermaths.get((record.incident, record.service), record)
         self.aftermaths[record.incident, record.service] = msgspec.structs.replace(

@@ -13,7 +13,7 @@ from streams.kafka.reader import read_topic
 _logger = logging.getLogger(__name__)
 
 
-class Tables:
+class TableReader:
     """`take` has, for each topic, what takes in a record's value. `read` is set once all were read to their ends."""
 
     def __init__(self, take: Mapping[str, Callable[[bytes | None], object]], connection: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ NEWEST = 1000
 _EVERY = "every service, flag and variant of a trigger"
 
 
-class Look(NamedTuple):
+class TopicLook(NamedTuple):
     """What was found of a topic, or of all of them together; `ok` where nothing keeps triggers from judging."""
 
     what: str
@@ -41,7 +41,7 @@ class Look(NamedTuple):
     topic: str | None = None
 
 
-async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[Look]:
+async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[TopicLook]:
     """Read the newest records of every telemetry topic. Raises StreamsError where the brokers or a topic are away.
 
     `safe` are the flags that give the safe variant now.
@@ -54,7 +54,9 @@ async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> l
     return list(judge(config, found, time.time(), safe))
 
 
-def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collection[FlagRef] = ()) -> Iterator[Look]:
+def judge(
+    config: Config, found: Mapping[Source, Tail], now: float, safe: Collection[FlagRef] = ()
+) -> Iterator[TopicLook]:
     """Say what the tails of the telemetry's partitions hold; `now` in Unix seconds.
 
     A flag that is safe gives no other variant: that samples lack it is shown, and stops nothing.
@@ -79,17 +81,17 @@ def judge(config: Config, found: Mapping[Source, Tail], now: float, safe: Collec
     names = list(unmatched(specs, whole.counts, safe))
     for name in unmatched(specs, whole.counts):
         if name not in names:
-            yield Look("samples", True, f"{name} (the flag is safe now)")
+            yield TopicLook("samples", True, f"{name} (the flag is safe now)")
     problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
     problems += unread_fields(specs, whole.counts, whole.unread)
     # Part of the traffic may never ask for the flag: it is shown, and stops nothing.
     for note in unflagged_in(specs, whole.counts, whole.unread):
-        yield Look("samples", True, note)
+        yield TopicLook("samples", True, note)
     for problem in problems:
-        yield Look("samples", False, problem)
+        yield TopicLook("samples", False, problem)
     if not problems:
         whose = "every service of a trigger, and every variant of a flag in use," if safe else _EVERY
-        yield Look("samples", True, f"{whose} is in the newest {NEWEST:,} records")
+        yield TopicLook("samples", True, f"{whose} is in the newest {NEWEST:,} records")
 
 
 def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally: Tally) -> None:
@@ -113,22 +115,22 @@ def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally
     tally.add(reducer.close(math.inf))
 
 
-def _of_topic(topic: str, tally: Tally, newest: float, now: float, config: Config, *, ever: bool) -> Look:
+def _of_topic(topic: str, tally: Tally, newest: float, now: float, config: Config, *, ever: bool) -> TopicLook:
     """Is something written to the topic, lately, and can it be read?"""
     what = f"telemetry {topic}"
     if not tally.records:
-        return Look(what, False, "no record is left of it" if ever else "nobody has ever written to it", topic)
+        return TopicLook(what, False, "no record is left of it" if ever else "nobody has ever written to it", topic)
     age = max(0.0, now - newest)
     if age > float(config.unknown_alert):
         since = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Look(what, False, f"none since {since}", topic)
+        return TopicLook(what, False, f"none since {since}", topic)
     requests = sum(int(row[REQUESTS]) for scope, row in tally.counts.items() if not scope.flag)
     rejected = tally.rejected.total()
     share = 100 * rejected / max(requests + rejected, 1)
     detail = f"{requests:,} requests in the newest {tally.records:,} records, the newest {age:.0f} s old"
     if rejected:
         detail += f"; {rejected:,} samples rejected ({share:.3g} %), {tally.reasons[0]}"
-    return Look(what, share <= MOST_MISSING, detail, topic)
+    return TopicLook(what, share <= MOST_MISSING, detail, topic)
 
 
 def _without_field(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str]:

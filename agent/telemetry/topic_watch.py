@@ -20,7 +20,7 @@ from agent.logs.setup import log_event
 from agent.telemetry.topics import wanted
 from streams.condition import shortened
 from streams.errors import StreamsError
-from streams.kafka.coverage import Group, Look, look
+from streams.kafka.coverage import Group, TopicCoverage, look
 from streams.kafka.liveness import Liveness
 from streams.kafka.topics import TIMEOUT, Topics, TopicSpec, administrator, create
 
@@ -34,7 +34,7 @@ HOPELESS_AFTER = 30.0
 _logger = logging.getLogger(__name__)
 
 
-class Problem(NamedTuple):
+class ReadingProblem(NamedTuple):
     """Something is not read: `subject` is the topic or the group, `roles` are those that cannot work for it."""
 
     subject: str
@@ -52,36 +52,38 @@ class Problems:
     made: bool
     """Does the start make topics of flipback's own that are missing?"""
     looked: bool = False
-    _open: dict[str, tuple[Problem, float]] = field(default_factory=dict)
+    _open: dict[str, tuple[ReadingProblem, float]] = field(default_factory=dict)
     _announced: set[str] = field(default_factory=set)
 
-    def observe(self, seen: Look, now: float, idle: Mapping[Role, str] | None = None) -> None:
+    def observe(self, seen: TopicCoverage, now: float, idle: Mapping[Role, str] | None = None) -> None:
         """`idle` has the roles that do not work on partitions which are theirs, and says so."""
         found = {problem.subject: problem for problem in self._found(seen)}
         for role, reason in (idle or {}).items():
             # That nobody has them says less than that they lie here.
-            found[self.groups[role].name] = Problem(self.groups[role].name, reason, frozenset({role}), unread=True)
+            found[self.groups[role].name] = ReadingProblem(
+                self.groups[role].name, reason, frozenset({role}), unread=True
+            )
         self._open = {
             subject: (problem, self._open[subject][1] if subject in self._open else now)
             for subject, problem in found.items()
         }
         self.looked = True
 
-    def _found(self, seen: Look) -> Iterator[Problem]:
+    def _found(self, seen: TopicCoverage) -> Iterator[ReadingProblem]:
         for topic in seen.missing:
             if topic in self.telemetry:
                 do = "create it, and it is read within about 10 s"
-                yield Problem(topic, f"topic {topic} is not there: {do}", frozenset({"ingest"}), unread=False)
+                yield ReadingProblem(topic, f"topic {topic} is not there: {do}", frozenset({"ingest"}), unread=False)
             else:
                 do = "it is made anew" if self.made else "create it with `flipback topics create`"
                 reason = f"topic {topic} is not there, and what it held is lost: {do}"
-                yield Problem(topic, reason, frozenset(self.groups), unread=False)
+                yield ReadingProblem(topic, reason, frozenset(self.groups), unread=False)
         for role, group in self.groups.items():
             unread = seen.unread.get(group.name, ())
             if unread:
                 names = shortened([f"{source.topic}/{source.partition}" for source in unread])
                 reason = f"no process reads {names}: no member of the group {group.name} has it"
-                yield Problem(group.name, reason, frozenset({role}), unread=True)
+                yield ReadingProblem(group.name, reason, frozenset({role}), unread=True)
 
     def of(self, role: Role, now: float) -> list[str]:
         """What keeps a role from its work. That nobody reads counts from the second look on: a rebalance passes."""

@@ -21,7 +21,7 @@ from agent.events.cloudevents import Event, from_kafka
 from agent.state.flag_changes import without_own_changes
 from agent.state.flag_now import FlagNow, flag_now
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from agent.views.in_order import in_order, made_at
 from streams.kafka.reader import read_all_to_end
 from streams.kafka.topics import Topics, describe
@@ -83,7 +83,7 @@ async def read_audit(config: Config) -> AuditLog:
     await describe([topics.events, topics.flags], client)
     read = await read_all_to_end({topics.events: None, topics.flags: None}, client)
     records, flags = read[topics.events], read[topics.flags]
-    known = Known()
+    known = StateTables()
     for record in flags:
         known.flag(record.value)
     found: dict[str, Event] = {}

@@ -16,7 +16,7 @@ from agent.events.cloudevents import Event, from_kafka
 from agent.heartbeats.heartbeat import Member, members_of
 from agent.state.by_hand import ByHand, by_hand
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Aftermath, CommandResult, Incident, Known
+from agent.state.incidents import AfterFlip, CommandResult, Incident, StateTables
 from streams.condition import shortened
 from streams.kafka.reader import read_all_to_end
 from streams.kafka.topics import Topics, describe
@@ -41,7 +41,7 @@ class Status:
 
     flags: list[FlagStatus]
     incidents: list[Incident]
-    aftermaths: list[Aftermath] = field(default_factory=list)
+    aftermaths: list[AfterFlip] = field(default_factory=list)
     results: dict[str, CommandResult] = field(default_factory=dict)
     orders: list[ByHand] = field(default_factory=list)
     shards: dict[int, Health] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Status:
     topics: Mapping[str, int] = field(default_factory=dict)
     at: float = 0.0
 
-    def after(self, incident: Incident) -> list[Aftermath]:
+    def after(self, incident: Incident) -> list[AfterFlip]:
         """What was said after the incident's flip, the incident's own service first."""
         found = [said for said in self.aftermaths if said.incident == incident.id]
         return sorted(found, key=lambda said: (said.service != incident.service, said.service))
@@ -105,7 +105,7 @@ def by_reason(found: Mapping[int, str]) -> list[str]:
 async def read_status(config: Config) -> Status:
     """Read the newest state from the topics; TopicError where they are not there."""
     topics, client = Topics(config.kafka.prefix), connection(config).client
-    known = Known()
+    known = StateTables()
     now = time.time()
     since = {
         topics.incidents: None,

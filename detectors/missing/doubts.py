@@ -10,7 +10,7 @@ import numpy as np
 
 from detectors.cells import LATE, Scope
 from detectors.conditions.spec import Metric, TriggerSpec
-from detectors.missing.elsewhere import Elsewhere
+from detectors.missing.elsewhere import UnattributedLoss
 from detectors.missing.looks import Looks
 from detectors.missing.share import MOST_MISSING, Missing
 from detectors.missing.unread_variants import UnreadVariants
@@ -18,7 +18,7 @@ from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import VARIANT, shortened, unreadable_of, what_is_unreadable
 
 
-class Doubt(IntEnum):
+class UnknownReason(IntEnum):
     """Why nothing is said of a window; where several are true, the least."""
 
     NONE = 0
@@ -34,14 +34,14 @@ class Doubt(IntEnum):
 
 
 _WORDS: Final = {
-    int(Doubt.NOT_KEPT): "scope not kept: there are more than max_scopes",
-    int(Doubt.NO_VALUE): "no value: nothing to divide by",
-    int(Doubt.MISMATCH): "sample ratio mismatch: requests are not shared as the flag's percentage says",
-    int(Doubt.NO_LIMIT): "too few timed requests to take {label} of",
-    int(Doubt.NO_SHARE): "too few requests of the variant seen to know its share",
-    int(Doubt.SILENT): "no request of the control in {over} s either",
+    int(UnknownReason.NOT_KEPT): "scope not kept: there are more than max_scopes",
+    int(UnknownReason.NO_VALUE): "no value: nothing to divide by",
+    int(UnknownReason.MISMATCH): "sample ratio mismatch: requests are not shared as the flag's percentage says",
+    int(UnknownReason.NO_LIMIT): "too few timed requests to take {label} of",
+    int(UnknownReason.NO_SHARE): "too few requests of the variant seen to know its share",
+    int(UnknownReason.SILENT): "no request of the control in {over} s either",
 }
-_MISSING: Final = int(Doubt.MISSING)
+_MISSING: Final = int(UnknownReason.MISSING)
 
 _FIELDS: Final[dict[Metric, str]] = {
     "error_rate": "status or outcome",
@@ -67,7 +67,7 @@ class Words:
         store: WindowStore,
         looks: Looks,
         variants: UnreadVariants,
-        elsewhere: Elsewhere,
+        elsewhere: UnattributedLoss,
     ) -> None:
         self._specs = specs
         self._store = store
@@ -148,16 +148,16 @@ class Words:
     def other(self, doubt: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
         """Why there is a doubt of another kind."""
         metric = spec.condition.metric
-        if doubt in (Doubt.FEW_SAMPLES, Doubt.NO_VALUE) and not samples:
+        if doubt in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not samples:
             if requests and metric in _FIELDS:
                 return f"no sample has {_FIELDS[metric]}"
             if requests and spec.condition.measure is not None:
                 return f"no sample has measure {spec.condition.measure!r}"
             if metric != "throughput" or not self._seen(scope):
                 return self._silence(scope)
-        if doubt == Doubt.FEW_SAMPLES:
+        if doubt == UnknownReason.FEW_SAMPLES:
             return f"samples {samples} < min_samples {spec.min_samples}"
-        if doubt == Doubt.NO_VALUE and metric == "throughput":
+        if doubt == UnknownReason.NO_VALUE and metric == "throughput":
             return "not watched for the whole window yet"
         return _WORDS.get(doubt, "").format(label=spec.condition.label, over=spec.condition.over)
 

@@ -20,7 +20,7 @@ from detectors.missing.share import MOST_MISSING
 from detectors.state import BEFORE
 from detectors.windows.second import Second
 from detectors.windows.store import DISPLAY, Want, WindowStore
-from detectors.windows.unread_sums import Entry, FieldSums
+from detectors.windows.unread_sums import FieldSums, PlaceCounts
 
 
 def service_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -36,7 +36,7 @@ def looked_at(specs: Sequence[TriggerSpec]) -> tuple[int, ...]:
     return tuple(sorted({1, DISPLAY, *(seconds for spec in specs for seconds in spec.windows)}))
 
 
-class Elsewhere:
+class UnattributedLoss:
     """Of the windows of `store`; arrays have shape (triggers,).
 
     Seconds without rejected samples are not kept: it costs next to nothing while there are none.
@@ -105,7 +105,7 @@ class Elsewhere:
         at = np.flatnonzero(counts)
         if len(at):
             for window in self._windows.values():
-                window.move(second.second + 1, Entry(second.second, at, counts[at]), 2 * flags)
+                window.move(second.second + 1, PlaceCounts(second.second, at, counts[at]), 2 * flags)
 
     def _of_services(self, seconds: int) -> Int | None:
         """Rejected samples of a window whose service could be read."""

@@ -28,7 +28,7 @@ GOOD_FOR: Final = 30
 _NAMED, _NAME = 3, 60
 
 
-class Judged(NamedTuple):
+class JudgedCounts(NamedTuple):
     """`counts` (r, len(COUNTS)) of the instances that can be judged; `enough` (r,) says where they have half of all."""
 
     counts: Int
@@ -67,12 +67,12 @@ class Looks:
         for kept in self._kept.values():
             kept.found = {at: found for at, found in kept.found.items() if t - at < GOOD_FOR}
 
-    def judged(self, seconds: int, slots: Int, *, outcome: bool) -> Judged:
+    def judged(self, seconds: int, slots: Int, *, outcome: bool) -> JudgedCounts:
         """Who can be judged in the window of some slots (r,); with `outcome`, of how requests ended."""
         self._refresh(seconds, np.unique(slots))
         kept = self._kept[seconds]
         known = self._t - kept.at[slots] < GOOD_FOR
-        return Judged(kept.counts[int(outcome)][slots], kept.enough[int(outcome)][slots] & known)
+        return JudgedCounts(kept.counts[int(outcome)][slots], kept.enough[int(outcome)][slots] & known)
 
     def left_out(self, seconds: int, slot: int, *, outcome: bool) -> dict[str, Int]:
         """The counts (len(COUNTS),) by name of the instances left out, and known, the busiest first."""

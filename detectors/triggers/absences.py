@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from detectors.arrays import Bool, Int
 from detectors.cells import LATE, REJECTED, REQUESTS
 from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
-from detectors.missing.doubts import Doubt
+from detectors.missing.doubts import UnknownReason
 from detectors.missing.share import Missing, missing_of
 from detectors.sequential.absence import Absence, AbsenceConfig
 from detectors.state import BEFORE, Arrays, named, part, taken
@@ -114,8 +114,8 @@ class Absences:
                 self.share == 0,
                 self._over.sums[REQUESTS][control] == 0,
             ],
-            [Doubt.NOT_KEPT, Doubt.MISSING, Doubt.NO_SHARE, Doubt.SILENT],
-            Doubt.NONE,
+            [UnknownReason.NOT_KEPT, UnknownReason.MISSING, UnknownReason.NO_SHARE, UnknownReason.SILENT],
+            UnknownReason.NONE,
         ).astype(np.int8)
 
     def set_share(self, rows: Bool, share: float | None) -> None:

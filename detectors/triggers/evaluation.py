@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, percent
 from detectors.conditions.units import compared
-from detectors.missing.doubts import Doubt, Words, clock
+from detectors.missing.doubts import UnknownReason, Words, clock
 from detectors.missing.share import Missing, asks_outcome
 from detectors.triggers.state_machine import State
 
 # An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
-_FEW_SAMPLES, _MISSING, _NONE = int(Doubt.FEW_SAMPLES), int(Doubt.MISSING), int(Doubt.NONE)
-_ONE_INSTANCE = int(Doubt.ONE_INSTANCE)
+_FEW_SAMPLES, _MISSING, _NONE = int(UnknownReason.FEW_SAMPLES), int(UnknownReason.MISSING), int(UnknownReason.NONE)
+_ONE_INSTANCE = int(UnknownReason.ONE_INSTANCE)
 _OK, _FIRING, _UNKNOWN = int(State.OK), int(State.FIRING), int(State.UNKNOWN)
 STATES = tuple(state.name.lower() for state in State)
 
@@ -55,9 +55,9 @@ class Transition(NamedTuple):
 class Measured:
     """What the windows of one scope for each trigger show; arrays have shape (triggers,).
 
-    `value` is nan where there is none, `doubt` holds values of `Doubt`, `window` the seconds of the window that was
-    looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that is
-    too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
+    `value` is nan where there is none, `doubt` holds values of `UnknownReason`, `window` the seconds of the window that
+    was looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that
+    is too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
     `slots` are those of the scopes in the store, -1 where there is none.
     """
 

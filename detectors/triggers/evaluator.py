@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, by_flag
-from detectors.missing.doubts import Doubt, Words
-from detectors.missing.elsewhere import Elsewhere, service_wants
+from detectors.missing.doubts import UnknownReason, Words
+from detectors.missing.elsewhere import UnattributedLoss, service_wants
 from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.looks import Looks
 from detectors.missing.unread_variants import UnreadVariants
@@ -31,7 +31,9 @@ from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, Trigge
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.store import Want, WindowStore
 
-_HEARD = np.isin(np.arange(max(Doubt) + 1), (Doubt.NONE, Doubt.FEW_SAMPLES, Doubt.MISSING))
+_HEARD = np.isin(
+    np.arange(max(UnknownReason) + 1), (UnknownReason.NONE, UnknownReason.FEW_SAMPLES, UnknownReason.MISSING)
+)
 
 
 def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
@@ -75,7 +77,7 @@ class Evaluator:
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._looks = Looks(store)
         flags = FlagSlots(specs, store)
-        self._variants, self._elsewhere = UnreadVariants(flags, store), Elsewhere(flags, store)
+        self._variants, self._elsewhere = UnreadVariants(flags, store), UnattributedLoss(flags, store)
         self._words = Words(specs, store, self._looks, self._variants, self._elsewhere)
         counted = [s.condition.metric != "absence" for s in specs]
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
@@ -209,11 +211,11 @@ class Evaluator:
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)
         beyond = breach & self._proof
         self._compare(own, control, threshold, breach)
-        known = (own.doubt == Doubt.NONE) & (control.doubt == Doubt.NONE)
+        known = (own.doubt == UnknownReason.NONE) & (control.doubt == UnknownReason.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
         self._partly.settle(own, control, threshold, breach, truth)
         found = self._dominated.find(t, truth == FALSE, own, threshold)
-        truth[found], own.doubt[found], own.judged[found] = UNKNOWN, Doubt.ONE_INSTANCE, False
+        truth[found], own.doubt[found], own.judged[found] = UNKNOWN, UnknownReason.ONE_INSTANCE, False
         self._words.hidden = self._dominated.hidden
         held = self._triggers.step(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)
@@ -267,10 +269,10 @@ class Evaluator:
         at = proofs.at
         if len(at):
             breach[at] = proofs.proven
-            undoubted = (own.doubt[at] <= Doubt.MISSING) & (control.doubt[at] <= Doubt.MISSING)
-            undoubted &= (own.doubt[at] != Doubt.NOT_KEPT) & (control.doubt[at] != Doubt.NOT_KEPT)
-            own.doubt[at] = np.where(undoubted & proofs.mismatch, Doubt.MISMATCH, own.doubt[at])
-            control.doubt[at] = np.where(undoubted & proofs.open, Doubt.NO_LIMIT, control.doubt[at])
+            undoubted = (own.doubt[at] <= UnknownReason.MISSING) & (control.doubt[at] <= UnknownReason.MISSING)
+            undoubted &= (own.doubt[at] != UnknownReason.NOT_KEPT) & (control.doubt[at] != UnknownReason.NOT_KEPT)
+            own.doubt[at] = np.where(undoubted & proofs.mismatch, UnknownReason.MISMATCH, own.doubt[at])
+            control.doubt[at] = np.where(undoubted & proofs.open, UnknownReason.NO_LIMIT, control.doubt[at])
         at = absences.at
         if not len(at):
             return

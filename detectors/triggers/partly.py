@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.doubts import Doubt
+from detectors.missing.doubts import UnknownReason
 from detectors.triggers.evaluation import Measured
-from detectors.triggers.readings import Partial, Readings
+from detectors.triggers.readings import Readings, ValueBounds
 from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN
 
 
@@ -46,7 +46,7 @@ class Partly:
         `truth`, `breach`, `threshold` and the values and samples of `own` (each (triggers,)) are changed there. What
         gathers its evidence second by second (`detectors.triggers.bad_counts`) has left out by itself what is missing.
         """
-        lacking = (own.doubt == Doubt.MISSING) | (control.doubt == Doubt.MISSING)
+        lacking = (own.doubt == UnknownReason.MISSING) | (control.doubt == UnknownReason.MISSING)
         at = np.flatnonzero(lacking & _known_or_missing(own) & _known_or_missing(control))
         if not len(at):
             return
@@ -91,15 +91,15 @@ class Partly:
             value,
             threshold,
             mine.samples,
-            mine.judged & (own.doubt[at] == Doubt.MISSING),
-            theirs.judged & (control.doubt[at] == Doubt.MISSING),
+            mine.judged & (own.doubt[at] == UnknownReason.MISSING),
+            theirs.judged & (control.doubt[at] == UnknownReason.MISSING),
         )
 
-    def _side(self, readings: Readings, measured: Measured, at: Int, *, whole: bool) -> Partial:
+    def _side(self, readings: Readings, measured: Measured, at: Int, *, whole: bool) -> ValueBounds:
         """One side of the triggers `at` (p,); where nothing is missing its value is known, and all is judged."""
         value = measured.value[at]
-        side = Partial(value.copy(), value.copy(), np.ones(len(at), dtype=bool), measured.samples[at].copy())
-        lacking = np.flatnonzero(measured.doubt[at] == Doubt.MISSING)
+        side = ValueBounds(value.copy(), value.copy(), np.ones(len(at), dtype=bool), measured.samples[at].copy())
+        lacking = np.flatnonzero(measured.doubt[at] == UnknownReason.MISSING)
         if len(lacking):
             found = readings.partial(measured, at[lacking], whole=whole)
             for column, part in zip(side, found, strict=True):
@@ -112,7 +112,7 @@ class Partly:
 
 
 def _known_or_missing(side: Measured) -> Bool:
-    result: Bool = (side.doubt == Doubt.NONE) | (side.doubt == Doubt.MISSING)
+    result: Bool = (side.doubt == UnknownReason.NONE) | (side.doubt == UnknownReason.MISSING)
     return result
 
 

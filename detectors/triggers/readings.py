@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from detectors.arrays import Bool, Float, Int
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import Metric, TriggerSpec
-from detectors.missing.doubts import Doubt
-from detectors.missing.elsewhere import Elsewhere
+from detectors.missing.doubts import UnknownReason
+from detectors.missing.elsewhere import UnattributedLoss
 from detectors.missing.looks import Looks
 from detectors.missing.share import Missing, asks_outcome, bounds, missing_of, quantile_bounds
 from detectors.missing.unread_variants import UnreadVariants
@@ -49,7 +49,7 @@ class _Group(NamedTuple):
     unread_in: tuple[FieldSums, ...]
 
 
-class Partial(NamedTuple):
+class ValueBounds(NamedTuple):
     """What can be said of windows of which too much is missing; every array is (p,).
 
     `low` and `high` are the least and the greatest value that the metric may have. Where `judged` they are of the
@@ -72,7 +72,7 @@ class Readings:
         store: WindowStore,
         looks: Looks,
         variants: UnreadVariants,
-        elsewhere: Elsewhere,
+        elsewhere: UnattributedLoss,
     ) -> None:
         self._store = store
         self._elsewhere = elsewhere
@@ -126,12 +126,12 @@ class Readings:
                 few = count < self._min_samples[at]
                 measured.value[at], measured.samples[at], measured.window[at] = found, count, seconds
                 # Of several the least is said, so it is written last.
-                why = np.where(np.isnan(found), np.int8(Doubt.NO_VALUE), np.int8(Doubt.NONE))
-                why[few] = Doubt.FEW_SAMPLES
+                why = np.where(np.isnan(found), np.int8(UnknownReason.NO_VALUE), np.int8(UnknownReason.NONE))
+                why[few] = UnknownReason.FEW_SAMPLES
                 empty = np.flatnonzero((count == 0) & (rows >= 0))
                 measured.requests[at[empty]] = window.sums[REQUESTS][rows[empty]]
                 self._note_missing(measured, group, number, wanting, count, why)
-                why[rows < 0] = Doubt.NOT_KEPT
+                why[rows < 0] = UnknownReason.NOT_KEPT
                 measured.doubt[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
                 wanting = wanting[few & (count > 0)]
@@ -141,13 +141,15 @@ class Readings:
                     break
         return measured
 
-    def partial(self, measured: Measured, at: Int, *, whole: bool = False) -> Partial:
+    def partial(self, measured: Measured, at: Int, *, whole: bool = False) -> ValueBounds:
         """What can be said of the triggers `at` (p,), whose windows lack too much.
 
         `whole`: of all that was sent, whoever can be judged.
         """
         p = len(at)
-        found = Partial(np.full(p, np.nan), np.full(p, np.nan), np.zeros(p, dtype=bool), measured.samples[at].copy())
+        found = ValueBounds(
+            np.full(p, np.nan), np.full(p, np.nan), np.zeros(p, dtype=bool), measured.samples[at].copy()
+        )
         which = self._group[at]
         for number in np.unique(which[which >= 0]).tolist():
             group = self._groups[number]
@@ -157,7 +159,7 @@ class Readings:
         return found
 
     def _bound(
-        self, found: Partial, group: _Group, seconds: int, here: Int, at: Int, measured: Measured, *, whole: bool
+        self, found: ValueBounds, group: _Group, seconds: int, here: Int, at: Int, measured: Measured, *, whole: bool
     ) -> None:
         """Put in the bounds of the triggers `at` (q,), of one group and window, which are `here` (q,) in `found`."""
         window = self._store.window(seconds)
@@ -234,7 +236,7 @@ class Readings:
             variant=0 if variants is None else variants[at[kept]],
         )
         much = missing.much | (missing.elsewhere > 0)
-        why[kept[much]] = Doubt.MISSING
+        why[kept[much]] = UnknownReason.MISSING
         for noted, lost in zip(measured.missing, missing, strict=True):
             noted[at[kept]] = np.where(much, lost, 0)
 

@@ -23,7 +23,7 @@ Values = tuple[Float, Int]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricInput:
     """What a metric's function gets: a window, the rows (r,) wanted of it, and what only some metrics need.
 
     `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum;
@@ -43,10 +43,10 @@ class Reading:
         return sums
 
 
-def _ratio(metric: Metric) -> Callable[[Reading], Values]:
+def _ratio(metric: Metric) -> Callable[[MetricInput], Values]:
     ratio = RATIO[metric]
 
-    def value(reading: Reading) -> Values:
+    def value(reading: MetricInput) -> Values:
         part, whole = ratio.of(reading.sums)
         # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
         return _share(whole - part if ratio.inverse else part, whole)
@@ -54,19 +54,19 @@ def _ratio(metric: Metric) -> Callable[[Reading], Values]:
     return value
 
 
-def _throughput(reading: Reading) -> Values:
+def _throughput(reading: MetricInput) -> Values:
     # Silence is a throughput of 0 only where there was something to fall silent, in a window that was all watched.
     requests = reading.sums(REQUESTS)
     said = reading.window.seen[reading.rows] & reading.window.filled
     return np.where(said, requests / reading.window.seconds, np.nan), requests
 
 
-def _latency_mean(reading: Reading) -> Values:
+def _latency_mean(reading: MetricInput) -> Values:
     count = reading.sums(LATENCY_COUNT)
     return _share(reading.sums(LATENCY_US), count, per=1000)
 
 
-def _latency_quantile(reading: Reading) -> Values:
+def _latency_quantile(reading: MetricInput) -> Values:
     value, count = reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
     if reading.overdue is not None:
         each, overdue = np.broadcast_to(reading.quantile, value.shape), reading.sums(reading.overdue)
@@ -77,12 +77,12 @@ def _latency_quantile(reading: Reading) -> Values:
     return value, count
 
 
-def _measure(reading: Reading) -> Values:
+def _measure(reading: MetricInput) -> Values:
     count, total = reading.measure
     return _share(reading.sums(total), reading.sums(count), per=MEASURE_SCALE)
 
 
-METRICS: dict[Metric, Callable[[Reading], Values]] = {
+METRICS: dict[Metric, Callable[[MetricInput], Values]] = {
     **{metric: _ratio(metric) for metric in RATIO},
     "throughput": _throughput,
     "latency_mean": _latency_mean,
@@ -114,7 +114,7 @@ def compute(
     each = quantile[kept] if isinstance(quantile, np.ndarray) else quantile
     value, samples = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
     overdue = None if limit_ms is None else store.measure_columns(measure_of(limit_ms))[1]
-    reading = Reading(store.window(seconds), rows[kept], each, columns, limit_ms or 0.0, overdue)
+    reading = MetricInput(store.window(seconds), rows[kept], each, columns, limit_ms or 0.0, overdue)
     value[kept], samples[kept] = METRICS[metric](reading)
     return value, samples
 

@@ -19,7 +19,7 @@ from detectors.windows.slots import present
 from detectors.windows.unreadable import PREFIX
 
 
-class Entry(NamedTuple):
+class PlaceCounts(NamedTuple):
     """`counts` (k,) of the places `at` (k,), each given once, in one second."""
 
     second: int
@@ -32,7 +32,7 @@ class FieldSums:
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
-        self._log: deque[Entry] = deque()
+        self._log: deque[PlaceCounts] = deque()
         self._sums = np.zeros(0, dtype=np.int64)
 
     def any(self) -> bool:
@@ -50,7 +50,7 @@ class FieldSums:
         """Return how many there were at a place from a second on. For rare use."""
         return sum(int(entry.counts[entry.at == place].sum()) for entry in self._log if entry.second >= second)
 
-    def move(self, end: int, entry: Entry | None, places: int) -> None:
+    def move(self, end: int, entry: PlaceCounts | None, places: int) -> None:
         """Take in a second of `places` places, and let go of what is earlier than `end - seconds`."""
         while self._log and self._log[0].second < end - self._seconds:
             old = self._log.popleft()
@@ -110,10 +110,10 @@ class UnreadSums:
             self._coming.setdefault(second, []).append((at[own], counts[own]))
 
     @staticmethod
-    def _entry(second: int, parts: list[tuple[Int, Int]]) -> Entry | None:
+    def _entry(second: int, parts: list[tuple[Int, Int]]) -> PlaceCounts | None:
         if not parts:
             return None
         at, which = np.unique(np.concatenate([own for own, _ in parts]), return_inverse=True)
         counts = np.zeros(len(at), dtype=np.int64)
         np.add.at(counts, which, np.clip(np.concatenate([own for _, own in parts]), 0, MOST_COUNTED))
-        return Entry(second, at, np.minimum(counts, MOST_COUNTED))
+        return PlaceCounts(second, at, np.minimum(counts, MOST_COUNTED))

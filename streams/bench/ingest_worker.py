@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from streams.bench import workers
-from streams.bench.workers import Clock, Result, Task
-from streams.clock import Clock as Time
+from streams.bench.workers import Stopwatch, Task, WorkerResult
+from streams.clock import Clock
 from streams.decoders.columns import Reject
 from streams.ingest.role import IngestRole
 from streams.kafka.connection import Connection
@@ -33,7 +33,7 @@ class Counter:
         return rejects
 
 
-async def work(task: Task) -> Result:
+async def work(task: Task) -> WorkerResult:
     """Read the topic to its end; the measure ends when all of it may be committed, its partials acknowledged."""
     rejected: list[Record] = []
     role = IngestRole(
@@ -45,7 +45,7 @@ async def work(task: Task) -> Result:
         max_lateness=2.0,
         lookback=_LOOKBACK,
         partitions=task.partitions,
-        clock=Time(),
+        clock=Clock(),
         publish=rejected.append,
     )
     counter = Counter(role)
@@ -53,7 +53,7 @@ async def work(task: Task) -> Result:
     await role.app.start()
     while counter.records < task.warm_up:  # noqa: ASYNC110  # the measured role has no event for this
         await asyncio.sleep(_LOOK)
-    clock, before = Clock(counter.records), counter.records
+    clock, before = Stopwatch(counter.records), counter.records
     while any(role.ingest.committable(Source(task.topic, p)) != end for p, end in task.ends.items()):  # noqa: ASYNC110
         await asyncio.sleep(_LOOK)
     result = clock.stop(counter.records)

@@ -15,7 +15,7 @@ import faust
 import msgspec
 
 from streams.bench import workers
-from streams.bench.workers import Clock, Result, Task
+from streams.bench.workers import Stopwatch, Task, WorkerResult
 from streams.telemetry.sample import Sample
 
 _decode = msgspec.json.Decoder(Sample).decode
@@ -81,7 +81,7 @@ class Reduction:
         return over
 
 
-async def work(task: Task) -> Result:
+async def work(task: Task) -> WorkerResult:
     """Read `task.records` records after the warm-up."""
     app = faust.App(
         task.group,
@@ -116,7 +116,7 @@ async def work(task: Task) -> Result:
     app.finalize()
     await app.start()
     await begun.wait()
-    clock = Clock(count)
+    clock = Stopwatch(count)
     await done.wait()
     return clock.stop(count)
 

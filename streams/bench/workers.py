@@ -44,7 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return Shop(self.services, 1)
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
     """Records measured, and the wall and CPU seconds they took."""
 
     records: int
@@ -52,16 +52,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-class Clock:
+class Stopwatch:
     """Wall time and CPU time of this process, all its threads included, from now on."""
 
     def __init__(self, records: int) -> None:
         self._records = records
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
-    def stop(self, records: int) -> Result:
+    def stop(self, records: int) -> WorkerResult:
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        return Result(records=records - self._records, wall_s=wall, cpu_s=cpu)
+        return WorkerResult(records=records - self._records, wall_s=wall, cpu_s=cpu)
 
 
 def pin() -> int:
@@ -76,20 +76,20 @@ def task() -> Task:
     return msgspec.json.decode(sys.argv[1], type=Task)
 
 
-def answer(result: Result) -> None:
+def answer(result: WorkerResult) -> None:
     """Hand over the result and end at once: shutting down is not measured."""
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.flush()
     os._exit(0)
 
 
-def main(work: Coroutine[Any, Any, Result], *, uvloop: bool) -> None:
+def main(work: Coroutine[Any, Any, WorkerResult], *, uvloop: bool) -> None:
     """Do a worker's work, on flipback's event loop or on asyncio's own, and answer."""
     with asyncio.Runner(loop_factory=new_event_loop if uvloop else asyncio.new_event_loop) as runner:
         answer(runner.run(work))
 
 
-async def measured(module: str, task: Task, *, within: float) -> Result:
+async def measured(module: str, task: Task, *, within: float) -> WorkerResult:
     """Run a worker and return its result; WorkerFailed when there is none."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -108,7 +108,7 @@ async def measured(module: str, task: Task, *, within: float) -> Result:
         raise WorkerFailed(f"{module} was not done after {within:.0f} s: {_tail(err)}") from None
     if process.returncode or not out.strip():
         raise WorkerFailed(f"{module} ended with status {process.returncode}: {_tail(err)}")
-    return msgspec.json.decode(out.splitlines()[-1], type=Result)
+    return msgspec.json.decode(out.splitlines()[-1], type=WorkerResult)
 
 
 def _tail(err: bytes) -> str:

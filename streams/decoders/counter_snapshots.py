@@ -67,7 +67,7 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     cache_lookups: Count | None = None
 
 
-class Snapshot(msgspec.Struct):
+class CounterSnapshot(msgspec.Struct):
     """The counters of a series at `ts`, Unix seconds."""
 
     ts: Time
@@ -78,7 +78,7 @@ class Snapshot(msgspec.Struct):
     flags: object = None
 
 
-_decode: Final = msgspec.json.Decoder(Snapshot).decode
+_decode: Final = msgspec.json.Decoder(CounterSnapshot).decode
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 _OUTCOME_KINDS: Final = range(0, NO_OUTCOME_KIND, 3)
@@ -218,7 +218,7 @@ class CounterBases:
             self._bases.popitem(last=False)
 
 
-def _read(value: bytes | None, rejects: Rejects) -> Snapshot:
+def _read(value: bytes | None, rejects: Rejects) -> CounterSnapshot:
     if value is None:
         raise _NotCounted("empty", Why("record", "has no value"))
     if len(value) > MAX_RECORD_BYTES:
@@ -276,7 +276,7 @@ def _attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float,
     return (at, profile, number) if math.isfinite(at) else None
 
 
-def _names(snapshot: Snapshot, table: Table) -> tuple[_Key, int, int]:
+def _names(snapshot: CounterSnapshot, table: Table) -> tuple[_Key, int, int]:
     """The key of the series, its profile and its instance.
 
     The key has the flags as they are sent, also where they cannot be read: of two series with other values of a flag

@@ -36,7 +36,7 @@ CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SampleBatch:
     """The samples of one slice as columns, numbered by `table`, and the records that have bad ones.
 
     `offsets` are those of the slice. `columns.ts` is clamped already, `clamped` says how many samples were. `faults`
@@ -80,7 +80,7 @@ class Decoder:
         bases = self._bases.get(source)
         return bases.close(watermark, now) if bases is not None else None
 
-    def decode(self, slice: Slice) -> Batch:
+    def decode(self, slice: Slice) -> SampleBatch:
         """Decode a slice. It never fails: what is bad is among the rejects, one entry a record."""
         table = self._interner.table()
         rejects = Rejects()
@@ -95,7 +95,7 @@ class Decoder:
         rule = self._sources.get(slice.source.topic)
         if rule is not None:
             columns = replace(columns, instance=rule.numbered(columns.instance, slice.source, table))
-        return Batch(
+        return SampleBatch(
             source=slice.source,
             offsets=np.array(slice.offsets, dtype=np.int64),
             columns=columns,

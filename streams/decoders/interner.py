@@ -19,7 +19,7 @@ from detectors.cells import Scope
 from detectors.windows.overdue import above_ms, measure_of
 from detectors.windows.unreadable import unreadable
 from streams.decoders.lenient import check_name, loose
-from streams.decoders.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, Unread
+from streams.decoders.profiles import INVALID, OVERFULL, FlagMaps, Profiles, Size, UnreadVariant
 from streams.decoders.watch_list import WatchList
 
 NO_INSTANCE: Final = 0
@@ -31,7 +31,7 @@ LONGEST_LIST: Final = 1 << 16
 """Bytes of a list of a columnar batch up to which it is remembered."""
 
 
-class Limit(NamedTuple):
+class LatencyLimit(NamedTuple):
     """A latency that a trigger compares with, in seconds; `above_ms` is the least that counts as more.
 
     `measure` is the number of the measure that carries the sum of the requests overdue for it.
@@ -61,7 +61,7 @@ class Interner:
         """The numbers of the measures that count fields nobody could read, by name."""
         number = {limit: self.measures.names.index(measure_of(limit)) for limit in limits}
         self.limits = {
-            scope_id: tuple(Limit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
+            scope_id: tuple(LatencyLimit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
             for scope_id, scope in enumerate(watch.scopes)
             if scope in watch.limits
         }
@@ -133,7 +133,7 @@ class Table:
         return self._profiles.whole(profile)
 
     @property
-    def unread(self) -> Mapping[int, tuple[Unread, ...]]:
+    def unread(self) -> Mapping[int, tuple[UnreadVariant, ...]]:
         """The profiles of samples in which variants cannot be read."""
         return self._profiles.unread
 

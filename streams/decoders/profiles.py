@@ -32,7 +32,7 @@ ProfileKey = tuple[str | None, str, bytes]
 """Environment (None for the default), service, flag map as it was encoded (empty for none)."""
 
 
-class Unread(NamedTuple):
+class UnreadVariant(NamedTuple):
     """A variant that cannot be read: the number of the measure that counts it, and what is wrong."""
 
     measure: int
@@ -76,9 +76,9 @@ class Profiles:
 
     def __init__(self, known: Numbers) -> None:
         self._known = known
-        self._ids: dict[tuple[int, tuple[int, ...], tuple[Unread, ...]], int] = {}
+        self._ids: dict[tuple[int, tuple[int, ...], tuple[UnreadVariant, ...]], int] = {}
         self.scopes: list[tuple[int, ...]] = []
-        self.unread: dict[int, tuple[Unread, ...]] = {}
+        self.unread: dict[int, tuple[UnreadVariant, ...]] = {}
         """The profiles of samples in which a variant cannot be read."""
         self._missing: list[int] = []
         self._expansion: tuple[Int, Int, Int] | None = None
@@ -92,7 +92,8 @@ class Profiles:
         scopes = [Scope(environment, service), *(Scope(environment, service, *one) for one in sorted(variants.items()))]
         numbers = [self._known.scope_id(scope) for scope in scopes]
         unread = tuple(
-            Unread(self._known.unreadable[unreadable("variant", flag)], why) for flag, why in sorted(faults.items())
+            UnreadVariant(self._known.unreadable[unreadable("variant", flag)], why)
+            for flag, why in sorted(faults.items())
         )
         return self._numbered(numbers.count(INVALID), tuple(n for n in numbers if n != INVALID), unread)
 
@@ -102,7 +103,7 @@ class Profiles:
         known = bool(scopes) and not self._known.scopes[scopes[0]].flag
         return self._numbered(0 if known else 1, scopes[:1] if known else (), ())
 
-    def _numbered(self, missing: int, scopes: tuple[int, ...], unread: tuple[Unread, ...]) -> int:
+    def _numbered(self, missing: int, scopes: tuple[int, ...], unread: tuple[UnreadVariant, ...]) -> int:
         # The example is of the first: what was wrong with others is no profile of its own.
         key = missing, scopes, tuple(one._replace(why=one.why._replace(example="")) for one in unread)
         found = self._ids.get(key)

@@ -16,7 +16,7 @@ import numpy as np
 
 from detectors.cells import COUNTS
 from detectors.windows.overdue import LONGEST_MS
-from streams.decoders.interner import Limit
+from streams.decoders.interner import LatencyLimit
 from streams.grouped_sums import summed
 from streams.ingest.block import Block
 
@@ -45,7 +45,13 @@ class _Request:
     __slots__ = ("began", "crossed", "due", "instance", "key", "limits", "offset", "scopes")
 
     def __init__(
-        self, key: Key, began: float, offset: int, scopes: tuple[int, ...], instance: str, limits: tuple[Limit, ...]
+        self,
+        key: Key,
+        began: float,
+        offset: int,
+        scopes: tuple[int, ...],
+        instance: str,
+        limits: tuple[LatencyLimit, ...],
     ) -> None:
         self.key = key
         self.began = began
@@ -79,7 +85,7 @@ class InFlight:
         offset: int,
         scopes: tuple[int, ...],
         instance: str,
-        limits: tuple[Limit, ...],
+        limits: tuple[LatencyLimit, ...],
     ) -> None:
         """A request began, at `began` in Unix seconds. Of two starts the later counts: then the id is used again."""
         known = self._running.get(key)
@@ -155,7 +161,7 @@ class InFlight:
         if not due:
             del self._due[request.due]
 
-    def _cross(self, request: _Request, limit: Limit) -> None:
+    def _cross(self, request: _Request, limit: LatencyLimit) -> None:
         second = self._second(request.began + limit.seconds)
         self._crossings += [
             Crossing(second, scope, limit.measure, 1, request.offset, request.instance) for scope in request.scopes

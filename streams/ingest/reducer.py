@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detectors.arrays import Float, Int
 from detectors.cells import Cells
 from streams.decoders.columns import Columns, Reject, Rejects
-from streams.decoders.decoder import Batch
+from streams.decoders.decoder import SampleBatch
 from streams.decoders.faults import Why
 from streams.decoders.interner import Interner, Measures, Table
 from streams.grouped_sums import dense
@@ -65,7 +65,7 @@ class Stats:
     unread: int = 0
 
 
-class Told(NamedTuple):
+class UnreportedCounts(NamedTuple):
     """Samples since they were told last: see `streams.partials.Partial`."""
 
     overflow: int = 0
@@ -91,7 +91,7 @@ class Reducer:
         self._blocks: list[Block] = []
         self._names = [""]
         self._numbers = {"": 0}
-        self._told = Told()
+        self._told = UnreportedCounts()
         self._in_flight = InFlight()
         # The earliest second that has anything, infinite when none has.
         self._oldest: float = math.inf
@@ -111,13 +111,13 @@ class Reducer:
         """The offset from which a re-reader must start to count every open second whole; None before the first."""
         return min(self._first_offsets.values(), default=self._next_offset)
 
-    def take_told(self) -> Told:
+    def take_told(self) -> UnreportedCounts:
         """What there was since the last call."""
         before, stats = self._told, self.stats
-        self._told = now = Told(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
-        return Told(*(after - then for after, then in zip(now, before, strict=True)))
+        self._told = now = UnreportedCounts(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
+        return UnreportedCounts(*(after - then for after, then in zip(now, before, strict=True)))
 
-    def add(self, batch: Batch, now: float) -> list[Reject]:
+    def add(self, batch: SampleBatch, now: float) -> list[Reject]:
         """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
 
         Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`, and
@@ -266,7 +266,7 @@ class Reducer:
             return np.floor(np.maximum(reached - self._max_lateness, self._closed))
         return None if math.floor(columns.ts.min()) + 1 > self._closed else np.full(len(ts), self._closed)
 
-    def _future(self, batch: Batch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
+    def _future(self, batch: SampleBatch, ahead: NDArray[np.bool_], now: float) -> list[Reject]:
         rejects = Rejects()
         records = batch.columns.record[ahead]
         seconds = batch.columns.ts[ahead] - now

@@ -61,7 +61,7 @@ NOTHING = Count(0, 0, "", "")
 
 
 @dataclass(slots=True)
-class _Topic:
+class _TopicCounts:
     seconds: deque[list[int]] = field(default_factory=deque)
     faults: deque[tuple[int, Faults]] = field(default_factory=deque)
     reason: str = ""
@@ -78,7 +78,7 @@ class TelemetryCounts:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, _TopicCounts] = {}
 
     def add(
         self,
@@ -92,7 +92,7 @@ class TelemetryCounts:
 
         `no_outcome` of the requests do not say how they ended.
         """
-        topic = self._topics.setdefault(slice_.source.topic, _Topic())
+        topic = self._topics.setdefault(slice_.source.topic, _TopicCounts())
         now = int(self._monotonic())
         if not topic.seconds or topic.seconds[-1][0] != now:
             self._forget(topic)
@@ -137,7 +137,7 @@ class TelemetryCounts:
             )
         return found
 
-    def _forget(self, topic: _Topic) -> None:
+    def _forget(self, topic: _TopicCounts) -> None:
         oldest = self._monotonic() - WITHIN
         while topic.seconds and topic.seconds[0][0] < oldest:
             topic.seconds.popleft()

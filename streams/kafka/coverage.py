@@ -26,7 +26,7 @@ class Group:
     topics: tuple[str, ...]
 
 
-class Look(NamedTuple):
+class TopicCoverage(NamedTuple):
     """What the brokers say: topics that are `missing`, by group the partitions of its topics that no member has, and
     how many partitions each topic has."""
 
@@ -34,15 +34,15 @@ class Look(NamedTuple):
     unread: Mapping[str, tuple[Source, ...]]
     counts: Mapping[str, int] = MappingProxyType({})
 
-    def without(self, own: Collection[Source]) -> Look:
+    def without(self, own: Collection[Source]) -> TopicCoverage:
         """The same, less the partitions that this process itself reads: not every broker shows the members of a group
         (the demo's shows none).
         """
         unread = {name: tuple(s for s in sources if s not in own) for name, sources in self.unread.items()}
-        return Look(self.missing, unread, self.counts)
+        return TopicCoverage(self.missing, unread, self.counts)
 
 
-async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> Look:
+async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> TopicCoverage:
     """Ask about `topics` and about the groups, whose topics are among them; KafkaError where no answer is to be had.
 
     `admin` is a started AIOKafkaAdminClient.
@@ -60,7 +60,7 @@ async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> Lo
         read = await _read_by(admin, group.name)
         there = [Source(topic, p) for topic in group.topics for p in range(counts.get(topic, 0))]
         unread[group.name] = tuple(source for source in there if source not in read)
-    return Look(tuple(sorted(missing)), unread, counts)
+    return TopicCoverage(tuple(sorted(missing)), unread, counts)
 
 
 async def _read_by(admin: Any, group: str) -> set[Source]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streams.condition import Condition
+from streams.condition import ShardCondition
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Announcements:
     after: float = 15.0
     _open: dict[int, Inability] = field(default_factory=dict)
 
-    def observe(self, partition: int, condition: Condition, now: float) -> Literal["begun", "ended"] | None:
+    def observe(self, partition: int, condition: ShardCondition, now: float) -> Literal["begun", "ended"] | None:
         """Note a shard's condition; tells when an announcement is due."""
         state = self._open.get(partition)
         if condition.status == "live":

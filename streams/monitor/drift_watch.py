@@ -16,7 +16,7 @@ Method = Literal["page_hinkley", "adwin"]
 HabitMetric = Literal["error_rate", "timeout_rate", "availability", "cache_hit_rate"]
 
 
-class Habit(NamedTuple):
+class DriftTarget(NamedTuple):
     """A ratio of a whole service, and the share of bad requests (0 to 1) by hour of the day, UTC, that is its habit."""
 
     environment: str
@@ -30,7 +30,7 @@ class Habit(NamedTuple):
         return Scope(self.environment, self.service)
 
 
-def habit_wants(habits: Sequence[Habit]) -> list[Want]:
+def habit_wants(habits: Sequence[DriftTarget]) -> list[Want]:
     """The windows that `Habits` needs."""
     return [Want(habit.scope, 1) for habit in habits]
 
@@ -38,7 +38,7 @@ def habit_wants(habits: Sequence[Habit]) -> list[Want]:
 class Habits:
     """Watches the habits of the services of one shard. Raises DriftUnavailable where river is not installed."""
 
-    def __init__(self, habits: Sequence[Habit], store: WindowStore) -> None:
+    def __init__(self, habits: Sequence[DriftTarget], store: WindowStore) -> None:
         self._store = store
         # A detector of each method, over all habits that ask for it.
         self._watches = [
@@ -47,7 +47,7 @@ class Habits:
             if (chosen := [habit for habit in habits if habit.method == method])
         ]
 
-    def hear(self, second: int) -> Iterator[tuple[Habit, Drift]]:
+    def hear(self, second: int) -> Iterator[tuple[DriftTarget, Drift]]:
         """Take in the newest second of the windows; yield what drifted in it."""
         for habits, watch in self._watches:
             counts = [self._counts(habit) for habit in habits]
@@ -55,7 +55,7 @@ class Habits:
             for drift in watch.update(second, bad, whole):
                 yield habits[drift.row], drift
 
-    def _counts(self, habit: Habit) -> tuple[int, int]:
+    def _counts(self, habit: DriftTarget) -> tuple[int, int]:
         row = self._store.row(habit.scope, 1)
         if row < 0:
             return 0, 0
@@ -63,6 +63,6 @@ class Habits:
         return RATIO[habit.metric].bad(lambda column: int(sums[column, row]))
 
 
-def _baseline(habits: Sequence[Habit]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _baseline(habits: Sequence[DriftTarget]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """The bad shares by hour and habit, shape (24, n)."""
     return np.array([[habit.bad[hour % len(habit.bad)] for habit in habits] for hour in range(HOURS)])

@@ -38,7 +38,7 @@ FRESH_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class FiringEvidence:
     """A trigger that fires at evaluation `t`. Values are in the metric's unit, times Unix seconds of event time.
 
     `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
@@ -82,11 +82,11 @@ class Evidence:
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
-    """The windows that `Gather` needs beside those of the triggers."""
+    """The windows that `EvidenceBuilder` needs beside those of the triggers."""
     return [Want(s.scope, FRESH_SECONDS, s.condition.metric == "latency_quantile") for s in specs]
 
 
-class Gather:
+class EvidenceBuilder:
     """Puts evidence together, for the few triggers that fire: it loops over them and their instances."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, observer: Observer) -> None:
@@ -95,7 +95,7 @@ class Gather:
         self._observer = observer
         self._unread = store.unread.window(FRESH_SECONDS)
 
-    def evidence(self, row: int, t: int, result: Evaluation, now: float) -> Evidence | None:
+    def evidence(self, row: int, t: int, result: Evaluation, now: float) -> FiringEvidence | None:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock.
 
         None while it cannot be told whether more than one source shows it: the first second of a fast alarm may be too
@@ -132,7 +132,7 @@ class Gather:
         newest = self._newest(scope)
         age = math.inf if newest is None else max(0.0, now - (newest + 1))
         of_control = spec.condition.relative == "control" and spec.condition.metric != "absence"
-        return Evidence(
+        return FiringEvidence(
             spec=spec,
             t=t,
             window=(float(begin), float(t)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streams.clock import Now
-from streams.condition import Condition, shortened
+from streams.condition import ShardCondition, shortened
 from streams.monitor.merge import AHEAD, Merge
 
 SILENT_AFTER = 10.0
@@ -17,42 +17,42 @@ BACKLOG_AFTER = 3.0
 """Seconds beyond the allowed lateness after which nothing is acted upon while more waits to be read: what waits may say
 that the fault is over."""
 
-LIVE = Condition("live", "")
+LIVE = ShardCondition("live", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AgeLimits:
     """How many seconds old what is acted upon may be: `most`, and `backlog` while more waits to be read."""
 
     most: float
     backlog: float
 
     @classmethod
-    def of(cls, catching_up_after: float, max_lateness: float) -> Limits:
+    def of(cls, catching_up_after: float, max_lateness: float) -> AgeLimits:
         return cls(catching_up_after, min(catching_up_after, max_lateness + BACKLOG_AFTER))
 
 
-def condition(merge: Merge, limits: Limits, now: Now) -> Condition:
+def condition(merge: Merge, limits: AgeLimits, now: Now) -> ShardCondition:
     """May the shard whose partials `merge` has act at `now`?"""
     if missing := merge.missing():
-        return Condition("unknown", f"nothing heard yet of {shortened(missing)}")
+        return ShardCondition("unknown", f"nothing heard yet of {shortened(missing)}")
     if silent := merge.silent(now.monotonic, SILENT_AFTER):
         detail = f"no ingest has spoken for {shortened(silent)} for {SILENT_AFTER:.0f} s{_given_up(merge)}"
-        return Condition("unknown", detail)
+        return ShardCondition("unknown", detail)
     if ahead := merge.ahead(now.latest):
         by = f"{max(ahead.values()):.0f} s ahead of this machine's clock"
         todo = "that of the monitor or that of ingest is wrong; see that both machines follow NTP"
-        return Condition("unknown", f"what ingest says of {shortened([*ahead])} is {by}: {todo}")
+        return ShardCondition("unknown", f"what ingest says of {shortened([*ahead])} is {by}: {todo}")
     if now.doubt:
-        return Condition("unknown", now.doubt)
+        return ShardCondition("unknown", now.doubt)
     mark = merge.watermark
     if mark is None or now.time - mark > limits.most:
         known = "no evidence yet" if mark is None else f"the evidence is {now.time - mark:.0f} s old"
         waiting = shortened(merge.lagging(now.time - limits.most))
-        return Condition("catching_up", f"{known}: waiting for {waiting}{_given_up(merge)}")
+        return ShardCondition("catching_up", f"{known}: waiting for {waiting}{_given_up(merge)}")
     if backlog := merge.lagging(now.time - limits.backlog, caught_up=False):
         waits = f"more waits to be read in {shortened(backlog)}"
-        return Condition("catching_up", f"the evidence is {now.time - mark:.0f} s old: {waits}")
+        return ShardCondition("catching_up", f"the evidence is {now.time - mark:.0f} s old: {waits}")
     return LIVE
 
 
@@ -63,7 +63,7 @@ def _given_up(merge: Merge) -> str:
     return f"; what the others say of the time before {until} UTC no longer fits in memory, it stays unknown"
 
 
-def judged(of_shard: Condition, limits: Limits, t: int, *, superseded: bool, now: Now) -> Condition:
+def judged(of_shard: ShardCondition, limits: AgeLimits, t: int, *, superseded: bool, now: Now) -> ShardCondition:
     """May the second that ends at `t` be acted upon, in a shard of this condition?
 
     `superseded` says that a later one is complete already.
@@ -72,7 +72,7 @@ def judged(of_shard: Condition, limits: Limits, t: int, *, superseded: bool, now
     if age > limits.most or (of_shard.status == "live" and superseded and age > limits.backlog):
         # The last of a backlog: the watermark has come to the present, the second that it closes is old. Or what was
         # done about the second before took long.
-        return Condition("catching_up", f"judged {age:.0f} s after its end")
+        return ShardCondition("catching_up", f"judged {age:.0f} s after its end")
     return of_shard
 
 

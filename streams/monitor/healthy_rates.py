@@ -21,7 +21,7 @@ Key = tuple[str, str, str, str]
 """Environment, service, flag and trigger."""
 
 
-class Learnt(msgspec.Struct, frozen=True, kw_only=True):
+class HealthyRateRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A trigger's day. `of` says what is counted as bad and where; a day of something else is of no use.
 
     `until` is the Unix second before which all is counted, `hours` has a row an hour: its number since 1970, minutes
@@ -42,10 +42,10 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(Learnt)
+_decoder = msgspec.json.Decoder(HealthyRateRecord)
 
 
-def decode(value: bytes | None) -> Learnt | None:
+def decode(value: bytes | None) -> HealthyRateRecord | None:
     """What a record says; None where it is none."""
     try:
         return _decoder.decode(value or b"")
@@ -53,12 +53,12 @@ def decode(value: bytes | None) -> Learnt | None:
         return None
 
 
-def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[Learnt]:
+def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[HealthyRateRecord]:
     """The records of the triggers, by number, that have learnt something."""
     for number, day in days.items():
         spec = specs[number]
         if day.hours:
-            yield Learnt(
+            yield HealthyRateRecord(
                 environment=spec.environment,
                 service=spec.service,
                 flag=spec.flag,
@@ -69,7 +69,7 @@ def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[Le
             )
 
 
-def days(specs: Sequence[TriggerSpec], records: Iterable[Learnt]) -> dict[int, Day]:
+def days(specs: Sequence[TriggerSpec], records: Iterable[HealthyRateRecord]) -> dict[int, Day]:
     """The days of the triggers, by number; those of another condition are left out."""
     known = {(s.environment, s.service, s.flag, s.name): (number, s) for number, s in enumerate(specs) if s.fast}
     found = {}

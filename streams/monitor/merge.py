@@ -23,7 +23,7 @@ from streams.monitor.highest_offsets import highest_offsets
 from streams.monitor.room import MOST_BYTES, kept_from, nbytes
 from streams.monitor.source_state import SourceState
 from streams.monitor.unread import UnreadLog
-from streams.partials import Batch, Partial, Word, empty, select
+from streams.partials import Partial, PartialBatch, PartialHead, empty, select
 from streams.slices import Source
 
 AHEAD = 5.0
@@ -63,15 +63,17 @@ class Merge:
 
     def add(self, partial: Partial, cells: Cells, heard_at: float, latest: float = math.inf) -> None:
         """Take in one record; records of a source arrive in the order of the log."""
-        self.add_all(Batch([Word.of(partial)], cells, np.zeros(len(cells), dtype=np.int64)), heard_at, latest)
+        self.add_all(
+            PartialBatch([PartialHead.of(partial)], cells, np.zeros(len(cells), dtype=np.int64)), heard_at, latest
+        )
 
-    def expects(self, word: Word) -> bool:
+    def expects(self, word: PartialHead) -> bool:
         """Does the record come from who was heard before, so that from whom to hear stays as it is?"""
         topic = word.source.topic
         known = word.source in self._sources and word.partitions <= self._partitions[topic]
         return known or topic not in self._topics
 
-    def add_all(self, batch: Batch, heard_at: float, latest: float = math.inf) -> list[float]:
+    def add_all(self, batch: PartialBatch, heard_at: float, latest: float = math.inf) -> list[float]:
         """Take in records, of each source in the order of the log; returns the watermarks that they led to, rising.
 
         All cells are sorted out at once, as if each record had come alone: `opens` is, for each record, the first
@@ -137,7 +139,7 @@ class Merge:
     def _there(self) -> list[tuple[Source, SourceState]]:
         return [(source, state) for source, state in self._sources.items() if not state.gone]
 
-    def _sort_out(self, batch: Batch, number: Int, opens: Int) -> None:
+    def _sort_out(self, batch: PartialBatch, number: Int, opens: Int) -> None:
         """Drop what came too late, make ready what is final and keep the rest open."""
         cells, source = batch.cells, number[batch.record]
         fresh = np.flatnonzero(cells.second >= opens[batch.record])

@@ -13,7 +13,7 @@ from functools import partial
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Transition
 from streams.clock import Clock, Now
-from streams.condition import Condition
+from streams.condition import ShardCondition
 from streams.errors import CheckpointError, ClockError
 from streams.kafka.app import new_app
 from streams.kafka.connection import Connection
@@ -26,13 +26,13 @@ from streams.monitor import checkpoint
 from streams.monitor.announcements import Announcements
 from streams.monitor.checkpoint import Checkpoint
 from streams.monitor.drift import Drift
-from streams.monitor.drift_watch import Habit
+from streams.monitor.drift_watch import DriftTarget
 from streams.monitor.freshness import ahead_of
 from streams.monitor.health import Health, encoder
-from streams.monitor.healthy_rates import EVERY, Key, Learnt, decode, encode
+from streams.monitor.healthy_rates import EVERY, HealthyRateRecord, Key, decode, encode
 from streams.monitor.merge import AHEAD
 from streams.monitor.published import newest_judged, told_before
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.standing import Standing
 from streams.partials import decode_all, partition_of
 from streams.slices import Source
@@ -65,11 +65,11 @@ class Handlers:
     acknowledge a command, for nothing else. The others return at once; their futures are done when that is published.
     """
 
-    firing: Callable[[Second], Awaitable[None]]
+    firing: Callable[[EvaluatedSecond], Awaitable[None]]
     transition: Callable[[TriggerSpec, Transition, float | None], asyncio.Future[None]]
-    inability: Callable[[int, Condition, bool], object]
-    drift: Callable[[Habit, Drift], object]
-    judged: Callable[[Second], Awaitable[None]]
+    inability: Callable[[int, ShardCondition, bool], object]
+    drift: Callable[[DriftTarget, Drift], object]
+    judged: Callable[[EvaluatedSecond], Awaitable[None]]
     standing: Callable[[Standing], asyncio.Future[None]]
 
 
@@ -82,7 +82,7 @@ class MonitorRole:
         topics: Topics,
         *,
         specs: Sequence[TriggerSpec],
-        habits: Sequence[Habit],
+        habits: Sequence[DriftTarget],
         telemetry: Sequence[str],
         partials_partitions: int,
         lookback: float,
@@ -128,7 +128,7 @@ class MonitorRole:
         self._too_large: set[int] = set()
         self.shards: dict[int, Shard] = {}
         self._flags: dict[tuple[str, str], tuple[float | None, float | None, bool]] = {}
-        self._learnt: dict[Key, Learnt] = {}
+        self._learnt: dict[Key, HealthyRateRecord] = {}
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
@@ -201,7 +201,7 @@ class MonitorRole:
                 found.setdefault(flag, []).extend(services)
         return found
 
-    def conditions(self) -> dict[int, Condition]:
+    def conditions(self) -> dict[int, ShardCondition]:
         """Whether each partition of this process may be acted upon now."""
         now = self._clock.now()
         return {partition: shard.condition(now) for partition, shard in self.shards.items()}
@@ -228,7 +228,7 @@ class MonitorRole:
             )
         return self._identities[partition]
 
-    def _partition_of(self, of: TriggerSpec | Habit) -> int:
+    def _partition_of(self, of: TriggerSpec | DriftTarget) -> int:
         return partition_of(of.environment, of.service, self._partials_partitions)
 
     async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
@@ -322,7 +322,7 @@ class MonitorRole:
                 return
             await self._publish(shard, second)
 
-    async def _publish(self, shard: Shard, second: Second) -> None:
+    async def _publish(self, shard: Shard, second: EvaluatedSecond) -> None:
         if second.ill:
             await self._handlers.firing(second)
         told = [self._handlers.transition(spec, change, second.judged_at) for spec, change in second.transitions]

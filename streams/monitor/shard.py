@@ -26,22 +26,22 @@ from detectors.triggers.state_machine import State
 from detectors.windows.slots import NEVER
 from detectors.windows.store import DISPLAY, WindowStore
 from streams.clock import Now, instant
-from streams.condition import Condition
+from streams.condition import ShardCondition
 from streams.monitor.checkpoint import Checkpoint
 from streams.monitor.drift import Drift
-from streams.monitor.drift_watch import Habit, Habits, habit_wants
-from streams.monitor.evidence import Evidence, Gather, fresh_wants
+from streams.monitor.drift_watch import DriftTarget, Habits, habit_wants
+from streams.monitor.evidence import EvidenceBuilder, FiringEvidence, fresh_wants
 from streams.monitor.flag_coverage import Coverage
-from streams.monitor.freshness import LIVE, Limits, ahead_of, condition, judged
+from streams.monitor.freshness import LIVE, AgeLimits, ahead_of, condition, judged
 from streams.monitor.health import Health, TriggerHealth, health
-from streams.monitor.healthy_rates import Learnt, days, learnt
+from streams.monitor.healthy_rates import HealthyRateRecord, days, learnt
 from streams.monitor.merge import Merge, by_second
 from streams.monitor.observer import Observer, flip_wants
 from streams.monitor.room import MOST_BYTES
 from streams.monitor.standing import Standing, StandingUnknown
 from streams.monitor.trigger_rows import unknown_rows, verdict_rows
 from streams.monitor.unattributed import Unattributed
-from streams.partials import Batch, decode_all
+from streams.partials import PartialBatch, decode_all
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ SKIPPED_AFTER = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Second:
+class EvaluatedSecond:
     """What came of one evaluated second: `transitions` and `firing` are empty where everything is as it was.
 
     `firing` has the evidence of the triggers that fire, but for those of flags that are safe.
@@ -64,9 +64,9 @@ class Second:
     time: int
     muted: bool
     transitions: Sequence[tuple[TriggerSpec, Transition]]
-    firing: Sequence[Evidence]
+    firing: Sequence[FiringEvidence]
     ill: frozenset[tuple[str, str]]
-    drifts: Sequence[tuple[Habit, Drift]]
+    drifts: Sequence[tuple[DriftTarget, Drift]]
     health: Health | None
     observer: Observer
     standing: Sequence[Standing] = ()
@@ -110,7 +110,7 @@ class Shard:
         published: int | None,
         from_start: bool,
         checkpoint: Checkpoint | None = None,
-        habits: Sequence[Habit] = (),
+        habits: Sequence[DriftTarget] = (),
         max_lateness: float = 2.0,
         most_bytes: int = MOST_BYTES,
         told: Mapping[tuple[str, str, str], tuple[int, bool]] | None = None,
@@ -124,7 +124,7 @@ class Shard:
         self._flags: dict[tuple[str, str], tuple[int, float | None]] = {}
         self._make_windows()
         self._evaluate_every = evaluate_every
-        self._limits = Limits.of(catching_up_after, max_lateness)
+        self._limits = AgeLimits.of(catching_up_after, max_lateness)
         self._published = published
         self._checkpoint = checkpoint
         self.standing = StandingUnknown(self._specs)
@@ -143,7 +143,7 @@ class Shard:
         self._evaluator = Evaluator(self._specs, self.store)
         self.observer = Observer(self._specs, self.store)
         self._coverage = Coverage(self._specs, self.store)
-        self._gather = Gather(self._specs, self.store, self.observer)
+        self._gather = EvidenceBuilder(self._specs, self.store, self.observer)
         self._habits = Habits(self._watched, self.store) if self._watched else None
 
     @property
@@ -151,18 +151,20 @@ class Shard:
         """The end of the last second whose buckets are in the windows."""
         return self._next
 
-    def condition(self, now: Now) -> Condition:
+    def condition(self, now: Now) -> ShardCondition:
         """May the shard act at `now`?"""
         if (ahead := ahead_of(self._next, now)) > 0:
             # Only what was judged while the clock was wrong can be; the process is started anew for it.
-            return Condition("unknown", f"judged {ahead:.0f} s ahead of this machine's clock, which was wrong then")
+            return ShardCondition(
+                "unknown", f"judged {ahead:.0f} s ahead of this machine's clock, which was wrong then"
+            )
         return condition(self.merge, self._limits, now)
 
-    def learnt(self) -> Iterator[Learnt]:
+    def learnt(self) -> Iterator[HealthyRateRecord]:
         """What the triggers have learnt of their healthy rates, to be remembered."""
         return learnt(self._specs, self._evaluator.learnt())
 
-    def recall(self, records: Iterable[Learnt]) -> None:
+    def recall(self, records: Iterable[HealthyRateRecord]) -> None:
         """Go on from what was remembered; to be told before the first partial."""
         self._evaluator.recall(days(self._specs, records))
 
@@ -189,7 +191,7 @@ class Shard:
         self._flags[environment, flag] = begin, share
         self._evaluator.begin(environment, flag, begin, share=share)
 
-    def take(self, raw: bytes, now: float | None) -> Iterator[Second]:
+    def take(self, raw: bytes, now: float | None) -> Iterator[EvaluatedSecond]:
         """Take in a partial and yield the seconds that it completes; PartialError where it cannot be read.
 
         `now` is the clock in Unix seconds; None replays a recording, in which every second is the present.
@@ -199,7 +201,7 @@ class Shard:
             raise errors[0]
         yield from self.take_all(batch, None if now is None else partial(instant, now))
 
-    def take_all(self, batch: Batch, clock: Callable[[], Now] | None) -> Iterator[Second]:
+    def take_all(self, batch: PartialBatch, clock: Callable[[], Now] | None) -> Iterator[EvaluatedSecond]:
         """Take in partials that were read together: the seconds are those that each, taken alone, would complete.
 
         The clock is asked for each second that is judged: the caller may wait long before it takes the next one.
@@ -219,7 +221,7 @@ class Shard:
             yield from self._advance(marks, clock)
             start = end
 
-    def _advance(self, marks: Sequence[float], clock: Callable[[], Now] | None) -> Iterator[Second]:
+    def _advance(self, marks: Sequence[float], clock: Callable[[], Now] | None) -> Iterator[EvaluatedSecond]:
         """Yield the seconds that are complete at each of the watermarks, which rise, and not yet evaluated."""
         if not marks:
             return
@@ -258,7 +260,7 @@ class Shard:
                 if self._remembered(self._next):
                     self._evaluator.pass_over()
                     if due:
-                        yield Second(self._next, True, [], [], frozenset(), [], None, self.observer)
+                        yield EvaluatedSecond(self._next, True, [], [], frozenset(), [], None, self.observer)
                     continue
                 lost = self._unattributed.lost(self.merge.unread, self._next)
                 self._evaluator.set_elsewhere(lost.samples, lost.where)
@@ -294,7 +296,7 @@ class Shard:
             self._stale = set(checkpoint.stale)
         return True
 
-    def _evaluate(self, t: int, taken: _Taken, now: Now | None, superseded: bool) -> Second:
+    def _evaluate(self, t: int, taken: _Taken, now: Now | None, superseded: bool) -> EvaluatedSecond:
         condition, at = LIVE, float(t)
         if now is not None:
             condition, at = judged(self.condition(now), self._limits, t, superseded=superseded, now=now), now.time
@@ -330,7 +332,9 @@ class Shard:
             )
         ill = frozenset() if muted else frozenset(self._ill(result))
         drifts = list(self._habits.hear(t - 1)) if self._habits is not None else []
-        return Second(t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer, standing, at)
+        return EvaluatedSecond(
+            t, muted, transitions, firing, ill, [] if muted else drifts, frame, self.observer, standing, at
+        )
 
     def _stand(self, result: Evaluation, *, muted: bool) -> list[Standing]:
         """What is to be told of verdicts that stay unknown; of what nobody may act upon, later."""
@@ -357,7 +361,7 @@ class Shard:
             if spec.action == "rollback":
                 yield spec.environment, spec.flag
 
-    def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[Evidence]:
+    def _firing(self, t: int, result: Evaluation, now: float) -> Iterator[FiringEvidence]:
         for row in result.firing():
             if (self._specs[row].environment, self._specs[row].flag) in self._safe:
                 continue

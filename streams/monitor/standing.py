@@ -30,7 +30,7 @@ import numpy as np
 
 from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec, by_flag
-from detectors.missing.doubts import Doubt
+from detectors.missing.doubts import UnknownReason
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Evaluation
 from detectors.triggers.state_machine import State
@@ -152,7 +152,7 @@ class StandingUnknown:
 
     @staticmethod
     def _missing(result: Evaluation) -> Bool:
-        missing: Bool = (result.own.doubt == Doubt.MISSING) | (result.control.doubt == Doubt.MISSING)
+        missing: Bool = (result.own.doubt == UnknownReason.MISSING) | (result.control.doubt == UnknownReason.MISSING)
         return missing
 
     @staticmethod
@@ -186,8 +186,8 @@ class StandingUnknown:
             return "vanished"
         if result.state[i] == State.OK:
             return "left_out"
-        own, control = Doubt(int(result.own.doubt[i])), Doubt(int(result.control.doubt[i]))
-        doubt = own if own != Doubt.NONE else control
-        if doubt in (Doubt.FEW_SAMPLES, Doubt.NO_VALUE) and not result.own.samples[i]:
+        own, control = UnknownReason(int(result.own.doubt[i])), UnknownReason(int(result.control.doubt[i]))
+        doubt = own if own != UnknownReason.NONE else control
+        if doubt in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not result.own.samples[i]:
             return "silent"
         return doubt.name.lower()

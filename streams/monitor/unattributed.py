@@ -16,7 +16,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.missing.elsewhere import looked_at
 from detectors.missing.share import MOST_MISSING
 from streams.monitor.unread import UnreadLog
-from streams.partials import Batch
+from streams.partials import PartialBatch
 
 
 class _Topics(NamedTuple):
@@ -53,7 +53,7 @@ class Unattributed:
         # Of one topic alone every service is.
         self._served = np.full((len(self._topics), len(services)), len(self._topics) == 1)
 
-    def note(self, batch: Batch) -> None:
+    def note(self, batch: PartialBatch) -> None:
         """Note which services come from which topic, where there are several."""
         if len(self._topics) < 2 or not len(batch.cells):
             return

@@ -20,7 +20,7 @@ KEPT: Final = 2 * LONGEST
 before it judges its first second. 170 KB a topic."""
 
 
-class Unread(NamedTuple):
+class UnreadSamples(NamedTuple):
     """Samples of a topic: of the `received` ones, `rejected` cannot be told whose they are."""
 
     received: int
@@ -48,12 +48,12 @@ class _Topic:
             self._rejected[place] += rejected
             self.last_rejected = max(self.last_rejected, second)
 
-    def over(self, end: int, seconds: int) -> Unread:
+    def over(self, end: int, seconds: int) -> UnreadSamples:
         wanted = np.arange(end - seconds + 1, end + 1)
         places = wanted % KEPT
         told = np.frombuffer(self._second, dtype=np.int64)[places] == wanted
         received, rejected = (np.frombuffer(one, dtype=np.int64)[places] for one in (self._received, self._rejected))
-        return Unread(int(received[told].sum()), int(rejected[told].sum()))
+        return UnreadSamples(int(received[told].sum()), int(rejected[told].sum()))
 
 
 class UnreadLog:
@@ -70,7 +70,7 @@ class UnreadLog:
                 found = self._topics[topic] = _Topic()
             found.add(second, received, rejected)
 
-    def over(self, end: int, seconds: int) -> Mapping[str, Unread]:
+    def over(self, end: int, seconds: int) -> Mapping[str, UnreadSamples]:
         """Return what the topics received up to `end`, in a window of `seconds` (`LONGEST` at most); only of those of
         which samples in it were rejected."""
         # Asked at every evaluation, and there are hardly ever any.

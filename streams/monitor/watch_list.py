@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from detectors.conditions.spec import TriggerSpec
 from detectors.windows.overdue import limit_of
 from streams.decoders.watch_list import WatchList
-from streams.monitor.drift_watch import Habit
+from streams.monitor.drift_watch import DriftTarget
 
 
-def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[Habit] = ()) -> WatchList:
+def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[DriftTarget] = ()) -> WatchList:
     """The scopes, measures and latency limits of the triggers, and every triggered flag's variants beside them.
 
     The services whose habits are watched are there too.

@@ -22,7 +22,7 @@ from agent.errors import Permission, Transient, Unsent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -212,7 +212,7 @@ class Process:
             {KEY.id: KEY.public},
             self.mortal(Ledger(self.ledger_path)),
             Automation(self.ledger_path),
-            Limits(1000, 600.0),
+            FlipRate(1000, 600.0),
             watch=world.watch,
             emit=self.emit,
             now=lambda: NOW,

@@ -13,7 +13,7 @@ from agent.backends.contract import Cas, FlagBackend, Outcome
 from agent.commands.command import sign
 from agent.events.cloudevents import FLAG_WRITTEN, Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -67,7 +67,7 @@ def _executor(directory: Path, backend: FlagBackend, told: list[Event]) -> Execu
         {KEY.id: KEY.public},
         Ledger(directory / "ledger"),
         Automation(directory),
-        Limits(1, 600.0),
+        FlipRate(1, 600.0),
         watch=FlagWatch(),
         emit=emit,
         now=lambda: 1001.0,

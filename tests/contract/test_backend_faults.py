@@ -21,7 +21,7 @@ from agent.errors import Unsent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
 from agent.fakes.faults import parse
 from agent.ledger.automation import Automation
@@ -105,7 +105,7 @@ class Desk:
             {KEY.id: KEY.public},
             Ledger(directory),
             Automation(directory),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,

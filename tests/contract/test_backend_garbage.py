@@ -22,15 +22,15 @@ from multidict import CIMultiDict
 from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Snapshot, WriteResult
 from agent.backends.firestore import connection as firestore_connection
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.backends.firestore.document import Document, Value, value
 from agent.backends.flagd import backend as flagd_file
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.backends.http import Http, retry_after
-from agent.backends.remote_config.backend import RemoteConfig
-from agent.backends.rtdb.backend import RealtimeDatabase
-from agent.backends.unleash.backend import Unleash
-from agent.backends.webhook import Webhook
+from agent.backends.remote_config.backend import RemoteConfigBackend
+from agent.backends.rtdb.backend import RealtimeDatabaseBackend
+from agent.backends.unleash.backend import UnleashBackend
+from agent.backends.webhook import WebhookBackend
 from agent.errors import BackendError, Throttled
 from streams.settings import Seconds
 from tests.support.garbage import HEADERS, STATUS, bodies, damaged, junk
@@ -77,15 +77,19 @@ def make(kind: str, directory: Path) -> FlagBackend:
     match kind:
         case "webhook":
             url = "http://127.0.0.1:1"
-            return Webhook(settings.Webhook(url=url, state_url=f"{url}/{{environment}}/{{flag}}", secret_file=secret))
+            return WebhookBackend(
+                settings.Webhook(url=url, state_url=f"{url}/{{environment}}/{{flag}}", secret_file=secret)
+            )
         case "rtdb":
-            return RealtimeDatabase(
+            return RealtimeDatabaseBackend(
                 settings.RealtimeDatabase(url="https://x-default-rtdb.firebaseio.com", emulator="127.0.0.1:1")
             )
         case "remote-config":
-            return RemoteConfig(settings.RemoteConfig(project="p", emulator="127.0.0.1:1", publish_every=Seconds(0)))
+            return RemoteConfigBackend(
+                settings.RemoteConfig(project="p", emulator="127.0.0.1:1", publish_every=Seconds(0))
+            )
         case _:
-            return Unleash(settings.Unleash(url="http://127.0.0.1:1", token_file=secret))
+            return UnleashBackend(settings.Unleash(url="http://127.0.0.1:1", token_file=secret))
 
 
 class Answers:
@@ -193,7 +197,7 @@ def test_no_flagd_file_raises_anything_but_a_backend_error(tmp_path: Path, conte
     async def run() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(flagd_file, "_SETTLE_S", 0.0)
-            backend = FlagdFile(settings.FlagdFile(path=path))
+            backend = FlagdFileBackend(settings.FlagdFile(path=path))
             held = None
             for text in (again, content):
                 path.write_bytes(text)
@@ -244,7 +248,7 @@ def _holds(content: object) -> bool:
 @given(data=st.data())
 def test_no_document_raises_anything_but_a_backend_error(data: st.DataObject) -> None:
     async def run() -> None:
-        backend = Firestore(settings.Firestore(project="p", emulator="127.0.0.1:1"))
+        backend = FirestoreBackend(settings.Firestore(project="p", emulator="127.0.0.1:1"))
 
         def read(names: list[str], **_: object) -> dict[str, Any]:
             return {name: data.draw(documents()) for name in names if data.draw(st.booleans())}

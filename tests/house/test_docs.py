@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import click
 import pytest
 
-from agent.backends.flagd.text import Document, all_to
+from agent.backends.flagd.text import FlagdDocument, all_to
 from agent.cli import EXIT_STATUS, SUBCOMMANDS, main
 from agent.cli.replay import FORMATS
 from agent.commands.command import Command, Evidence, Reason
@@ -27,7 +27,7 @@ from agent.offline.backtest import read_labels
 from agent.offline.replay import Change, Evaluated, Line, replay
 from agent.offline.trigger_tests import run as run_tests
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Aftermath, CommandResult, Ill, Incident
+from agent.state.incidents import AfterFlip, CommandResult, Ill, Incident
 from detectors.triggers.state_machine import State
 from streams.decoders.columns import RejectKind
 from streams.decoders.counter_snapshots import Counters
@@ -222,7 +222,7 @@ def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
 
 
 RECORDS = [
-    Command, CommandResult, Evidence, FlagStatus, Incident, Aftermath, Exposure, Health, Heartbeat, Obstacle,
+    Command, CommandResult, Evidence, FlagStatus, Incident, AfterFlip, Exposure, Health, Heartbeat, Obstacle,
     TelemetryCount, Ill,
 ]  # fmt: skip
 
@@ -398,7 +398,7 @@ def test_the_file_of_flags_that_is_shown_serves_the_configuration_that_is_shown(
     (configuration,) = fenced(README, "yaml")
     flag, safe = re.findall(r"flag: (\S+)|safe: \"(\w+)\"", configuration)
     content, _ = fenced(DOCS / "backends.md", "json")
-    document = Document(content.encode())
+    document = FlagdDocument(content.encode())
     document.replaced(flag[0], all_to(document.definition(flag[0]), safe[1]))
     assert document.doubts() == document.refused() == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.after_flip.rules import PATIENCE
 from agent.events import cloudevents as events
 from agent.events.cloudevents import COMMAND_SHADOWED, Event
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from streams.kafka.reader import read_to_end
 from tests.support.telemetry import Telemetry, telemetry
 from tests.support.worker import Deployment
@@ -56,11 +56,11 @@ async def shops(deployment: Deployment, source: Telemetry, stop: asyncio.Event, 
     await source.flush()
 
 
-async def said(deployment: Deployment, enough: Callable[[Known], bool]) -> Known:
+async def said(deployment: Deployment, enough: Callable[[StateTables], bool]) -> StateTables:
     """What the incidents topic holds, once that is enough."""
     async with asyncio.timeout(120):
         while True:
-            known = Known()
+            known = StateTables()
             for record in await read_to_end(deployment.topics.incidents, deployment.client):
                 known.incident(record.value)
             assert known.unreadable == 0

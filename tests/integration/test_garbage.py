@@ -14,7 +14,7 @@ from agent.commands.keys import load_private, load_public
 from agent.config.load import load
 from agent.control.rollback import order
 from agent.events import cloudevents as events
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from streams.kafka.reader import read_to_end
 from streams.kafka.topics import Topics
 from tests.integration.test_by_hand import FLAG, told
@@ -32,7 +32,7 @@ async def test_a_command_behind_a_flood_is_carried_out_while_it_is_valid_and_the
     try:
         await deployment.ready(deployment.start())
         config = load(deployment.config)
-        topics, known = Topics(config.kafka.prefix), Known()
+        topics, known = Topics(config.kafka.prefix), StateTables()
         async with asyncio.timeout(120):
             while not known.flags:
                 for record in await read_to_end(topics.flags, {"bootstrap_servers": kafka}):

@@ -17,11 +17,11 @@ from openfeature.evaluation_context import EvaluationContext
 
 from agent.backends import settings
 from agent.backends.contract import Outcome
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.control.restore import flipped, restore
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
@@ -38,7 +38,7 @@ class Shop:
         self.path = directory / "flags.json"
         other = {"state": "ENABLED", "variants": {"a": "A", "b": "B"}, "defaultVariant": "a"}
         self.path.write_text(json.dumps({"flags": {"other": other, FLAG: definition}}, indent=1))
-        self.backend = FlagdFile(settings.FlagdFile(path=self.path))
+        self.backend = FlagdFileBackend(settings.FlagdFile(path=self.path))
         self.ledger = Ledger(directory / "ledger")
         self.events: list[Event] = []
         self.executor = Executor(
@@ -47,7 +47,7 @@ class Shop:
             {KEY.id: KEY.public},
             self.ledger,
             Automation(directory),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,

@@ -13,7 +13,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import Outcome, Verdict
-from agent.backends.unleash.backend import Unleash
+from agent.backends.unleash.backend import UnleashBackend
 from agent.errors import Auth, NotFound, Permission, Unsupported
 from tests.support.places import REF
 from tests.support.places.unleash import UnleashPlace, place_of
@@ -156,7 +156,7 @@ async def test_an_archived_flag_is_not_found_and_announced(place: UnleashPlace) 
 
 
 async def test_an_environment_that_is_not_there_is_named(place: UnleashPlace) -> None:
-    backend = Unleash(settings.Unleash(url=place.url, environment="prod", token_file=place.token_file))
+    backend = UnleashBackend(settings.Unleash(url=place.url, environment="prod", token_file=place.token_file))
     try:
         with pytest.raises(NotFound, match="no environment 'prod'; it has 'development', 'production'"):
             await backend.read(REF, deadline=soon())
@@ -191,10 +191,10 @@ def kept(token: str, path: Path) -> Path:
 async def test_an_editors_token_suffices_and_a_viewers_is_found_out_before_a_flip(
     place: UnleashPlace, tmp_path: Path
 ) -> None:
-    editor = Unleash(
+    editor = UnleashBackend(
         settings.Unleash(url=place.url, token_file=kept(await token_of(place, "Editor"), tmp_path / "editor"))
     )
-    viewer = Unleash(
+    viewer = UnleashBackend(
         settings.Unleash(url=place.url, token_file=kept(await token_of(place, "Viewer"), tmp_path / "viewer"))
     )
     try:
@@ -217,7 +217,7 @@ async def test_a_token_that_is_not_accepted_is_said_and_never_shown(
     place: UnleashPlace, unleash: UnleashServer, tmp_path: Path, kind: str
 ) -> None:
     token = "user:0123456789abcdef" if kind == "nonsense" else unleash.client_token
-    backend = Unleash(settings.Unleash(url=place.url, token_file=kept(token, tmp_path / "other")))
+    backend = UnleashBackend(settings.Unleash(url=place.url, token_file=kept(token, tmp_path / "other")))
     try:
         with pytest.raises((Auth, Permission)) as refused:
             await backend.read(REF, deadline=soon())

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
-from agent.offline.backtest import Fault
+from agent.offline.backtest import LabelledFault
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "cloud-monitoring-app-crash-rate-1.tar.gz"
@@ -80,14 +80,14 @@ def records() -> Iterator[bytes]:
         yield json.dumps({"ts": ts, **row}).encode()
 
 
-def faults() -> list[Fault]:
+def faults() -> list[LabelledFault]:
     """One for each run of labelled hours."""
     found = []
     for name, hours in series().items():
         for labelled, group in groupby(hours, key=lambda hour: hour.labelled):
             if labelled:
                 run = list(group)
-                found.append(Fault(at=run[0].at, until=run[-1].at + MINUTE, name=f"{len(run)} h", service=name))
+                found.append(LabelledFault(at=run[0].at, until=run[-1].at + MINUTE, name=f"{len(run)} h", service=name))
     return sorted(found, key=lambda fault: fault.at)
 
 

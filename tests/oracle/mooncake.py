@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.offline.backtest import Fault
+from agent.offline.backtest import LabelledFault
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "mooncake-conversation.jsonl.gz"
@@ -74,8 +74,8 @@ def hit_rate(begin: float, end: float) -> float:
     return float(hits / lookups)
 
 
-def faults() -> list[Fault]:
-    return [Fault(at=T0 + SHRUNK_FROM, until=T0 + SHRUNK_UNTIL, name=f"cache shrunk to {SHRUNK:,} blocks")]
+def faults() -> list[LabelledFault]:
+    return [LabelledFault(at=T0 + SHRUNK_FROM, until=T0 + SHRUNK_UNTIL, name=f"cache shrunk to {SHRUNK:,} blocks")]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from agent.offline.backtest import Fault
+from agent.offline.backtest import LabelledFault
 from agent.offline.recordings import read
 
 DATA = Path(__file__).parent.parent / "data"
@@ -20,11 +20,11 @@ def records() -> Iterator[bytes]:
     return read(SOURCE, "json")
 
 
-def faults() -> list[Fault]:
+def faults() -> list[LabelledFault]:
     """By time; `name` is the kind and where, such as `cpu_contention of frontend`."""
     rows = list(chain.from_iterable(json.loads(FAULTS.read_text()).values()))
     found = []
     for row in rows:
         at, where = int(row["inject_timestamp"]), row["inject_pod"].rsplit("-", 2)[0]
-        found.append(Fault(at=at, until=at, name=f"{row['inject_type']} of {where}"))
+        found.append(LabelledFault(at=at, until=at, name=f"{row['inject_type']} of {where}"))
     return sorted(found, key=lambda fault: fault.at)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.config.load import load
 from agent.offline import backtest_plot as timeline
-from agent.offline.backtest import Backtest, Fault, TriggerReport, backtest
+from agent.offline.backtest import Backtest, LabelledFault, TriggerReport, backtest
 from streams.settings import Format
 from tests.oracle import crash_rates, mooncake, nginx_status, online_boutique
 
@@ -32,7 +32,7 @@ class Recording:
     name: str
     format: Format
     records: Callable[[], Iterator[bytes]]
-    faults: Sequence[Fault]
+    faults: Sequence[LabelledFault]
 
     def run(self) -> Backtest:
         with tempfile.TemporaryDirectory() as directory:

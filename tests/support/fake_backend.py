@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
@@ -87,8 +87,8 @@ class FakeBackend:
     ) -> WriteResult:
         raise NotImplementedError
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
-        return Health(())
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
+        return BackendHealth(())
 
     async def close(self) -> None:
         pass

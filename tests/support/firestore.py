@@ -13,7 +13,7 @@ from google.cloud import firestore
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Snapshot, Verdict
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.fakes.firestore.server import FakeFirestore
 
 REF, OTHER = FlagRef("new-checkout", "production"), FlagRef("other", "production")
@@ -31,7 +31,7 @@ async def serving() -> AsyncIterator[FakeFirestore]:
 
 
 @asynccontextmanager
-async def working(fake: FakeFirestore) -> AsyncIterator[Firestore]:
+async def working(fake: FakeFirestore) -> AsyncIterator[FirestoreBackend]:
     made = at(fake.port)
     yield made
     await made.close()
@@ -45,21 +45,21 @@ def application(fake: FakeFirestore, monkeypatch: pytest.MonkeyPatch) -> Iterato
     made.close()  # type: ignore[no-untyped-call]
 
 
-def at(port: int, **fields: Any) -> Firestore:
-    return Firestore(settings.Firestore(project="shop", emulator=f"127.0.0.1:{port}", **fields))
+def at(port: int, **fields: Any) -> FirestoreBackend:
+    return FirestoreBackend(settings.Firestore(project="shop", emulator=f"127.0.0.1:{port}", **fields))
 
 
 def soon(seconds: float = 60.0) -> float:
     return time.monotonic() + seconds
 
 
-async def snapshot(backend: Firestore) -> Snapshot:
+async def snapshot(backend: FirestoreBackend) -> Snapshot:
     return await backend.snapshot(REF, deadline=soon())
 
 
-async def apply(backend: Firestore, expect: str, op_id: str = "op-1") -> Outcome:
+async def apply(backend: FirestoreBackend, expect: str, op_id: str = "op-1") -> Outcome:
     return (await backend.apply(REF, "off", expect=expect, op_id=op_id, deadline=soon())).outcome
 
 
-async def verdict(backend: Firestore, snap: Snapshot, op_id: str = "op-1") -> Verdict:
+async def verdict(backend: FirestoreBackend, snap: Snapshot, op_id: str = "op-1") -> Verdict:
     return (await backend.verify(snap, "off", op_id=op_id, deadline=soon())).verdict

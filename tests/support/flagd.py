@@ -11,7 +11,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 
 REF = FlagRef("new-checkout", "production")
 
@@ -31,8 +31,8 @@ def fixtures(text: str) -> tuple[Any, Any]:
         return file
 
     @pytest.fixture
-    async def backend(path: Path) -> AsyncIterator[FlagdFile]:
-        made = FlagdFile(settings.FlagdFile(path=path))
+    async def backend(path: Path) -> AsyncIterator[FlagdFileBackend]:
+        made = FlagdFileBackend(settings.FlagdFile(path=path))
         yield made
         await made.close()
 

@@ -9,7 +9,7 @@ from agent.backends.contract import FlagRef
 from agent.commands.command import Cause, Command, sign
 from agent.events.cloudevents import Event, from_kafka, to_kafka
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
@@ -56,7 +56,7 @@ class Fleet:
             {KEY.id: KEY.public},
             self.ledger,
             self.automation,
-            Limits(most, WITHIN),
+            FlipRate(most, WITHIN),
             watch=self.watch,
             emit=self._emit,
             now=lambda: self.now,

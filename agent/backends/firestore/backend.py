@@ -22,19 +22,19 @@ from typing import Any, NamedTuple, TypeVar
 from agent.backends import settings as config
 from agent.backends.address import emulator_address
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
     Verdict,
     WriteResult,
 )
-from agent.backends.firestore.connection import SCOPES, Connection, Metadata
+from agent.backends.firestore.connection import SCOPES, FirestoreConnection, Metadata
 from agent.backends.firestore.document import (
     Definition,
     Document,
@@ -76,7 +76,7 @@ class _Copy(NamedTuple):
         return f"{self.update_time.seconds}.{self.update_time.nanos:09}"
 
 
-class Firestore:
+class FirestoreBackend:
     """A backend of one collection. An environment is not looked at: each has a collection or database of its own."""
 
     capabilities = Capabilities(
@@ -99,7 +99,7 @@ class Firestore:
             emulator_address(settings.emulator)
         self._collection = settings.collection
         self._operations = settings.operations
-        self._connection = Connection(settings)
+        self._connection = FirestoreConnection(settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="firestore")
         self._try_writing_at = 0.0
         self._by = f"{socket.gethostname()}:{os.getpid()}"
@@ -138,11 +138,11 @@ class Firestore:
 
         return await self._run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         try:
             return await self._run(partial(self._health, wanted, deadline), deadline)
         except Auth as error:
-            return Health((str(error),))
+            return BackendHealth((str(error),))
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
         names: dict[str, list[FlagRef]] = {}
@@ -244,7 +244,7 @@ class Firestore:
             return WriteResult(Outcome.APPLIED, state(new))
         raise Conflict(f"the document stayed contended: {refusal}")
 
-    def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> Health:
+    def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> BackendHealth:
         problems: list[str] = []
         copies: list[_Copy] = []
         # The ledger must be readable too; it need not have such a record.
@@ -257,7 +257,7 @@ class Firestore:
         except Auth:
             raise
         except BackendError as error:
-            return Health((str(error),))
+            return BackendHealth((str(error),))
         for ref, target in wanted:
             try:
                 copy = self._copy(ref, found)
@@ -267,7 +267,7 @@ class Firestore:
                 problems.append(f"flag {ref.flag}: {error}")
         if copies and time.monotonic() >= self._try_writing_at:
             problems += self._may_not_write(copies[0], deadline, metadata)
-        return Health(tuple(problems))
+        return BackendHealth(tuple(problems))
 
     def _may_not_write(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
         """A dry run: a commit of no field onto a document of 1970, which no document is, so that nothing is written."""

@@ -63,7 +63,7 @@ _MOST_SHOWN = 300
 """Characters of a server's message that go into an error."""
 
 
-class Connection:
+class FirestoreConnection:
     """Blocking calls, safe to use from several threads. Documents are protobuf messages, by their full name."""
 
     def __init__(self, settings: config.Firestore) -> None:

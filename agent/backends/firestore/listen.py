@@ -16,7 +16,7 @@ from random import uniform
 from typing import Any
 
 from agent.backends.contract import FlagRef
-from agent.backends.firestore.connection import Connection, Metadata
+from agent.backends.firestore.connection import FirestoreConnection, Metadata
 from agent.errors import Auth, Timeout, Transient
 from agent.logs.setup import log_event
 
@@ -33,7 +33,7 @@ _REMOVED = 2
 
 
 async def follow(
-    connection: Connection,
+    connection: FirestoreConnection,
     authorization: Callable[[bool], Awaitable[Metadata]],
     names: Mapping[str, Sequence[FlagRef]],
     changed: Callable[[FlagRef], None],
@@ -91,7 +91,7 @@ class _Stream:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: FirestoreConnection,
         names: Sequence[str],
         heard: Callable[[], None],
         tell: Callable[[str, str | None], None],

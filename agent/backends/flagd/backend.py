@@ -21,22 +21,22 @@ from typing import TypeVar
 
 from agent.backends import settings as config
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
     Verdict,
     WriteResult,
 )
-from agent.backends.flagd.check import Copy, found, tried, unseen
+from agent.backends.flagd.check import FlagdFileCopy, found, tried, unseen
 from agent.backends.flagd.disk import errors, locked, same, untouched, write_like
-from agent.backends.flagd.progress import Progress
-from agent.backends.flagd.text import Document, all_to, percent_to, state, version
+from agent.backends.flagd.progress import WorkProgress
+from agent.backends.flagd.text import FlagdDocument, all_to, percent_to, state, version
 from agent.errors import BackendError, Invalid, Timeout, Unsent
 
 _SETTLE_S = 0.02
@@ -50,7 +50,7 @@ _REMEMBERED = 1000
 T = TypeVar("T")
 
 
-class FlagdFile:
+class FlagdFileBackend:
     """A backend of one file. An environment is not looked at: each has a file, and so a backend, of its own.
 
     Blocking work runs in two threads of this backend, so that a hanging disk holds up nobody else.
@@ -69,8 +69,8 @@ class FlagdFile:
     def __init__(self, settings: config.FlagdFile) -> None:
         self._path = settings.path
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="flagd-file")
-        self._known: tuple[bytes, Document] | None = None
-        self._at_rest: Copy | None = None
+        self._known: tuple[bytes, FlagdDocument] | None = None
+        self._at_rest: FlagdFileCopy | None = None
         self._writing = threading.Lock()
         # By itself, so that a disk on which a trial hangs has both other threads left for a flip.
         self._trial_pool = ThreadPoolExecutor(1, thread_name_prefix="flagd-file-trial")
@@ -106,16 +106,16 @@ class FlagdFile:
     ) -> WriteResult:
         return await self._edit(ref, lambda old: percent_to(old, variant, rest, percent), expect, deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         health, copy = await self._run(partial(self._health, wanted), deadline)
         more = [] if copy is None else await self._tried(copy, deadline)
-        return Health((*health.problems, *more), health.doubts)
+        return BackendHealth((*health.problems, *more), health.doubts)
 
     async def close(self) -> None:
         for pool in (self._pool, self._trial_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work: Callable[[Progress], T], deadline: float, *, write: bool = False) -> T:
+    async def _run(self, work: Callable[[WorkProgress], T], deadline: float, *, write: bool = False) -> T:
         """Work of another thread. Raises Timeout where it is not done in time; of a write Unsent, where it is stopped
         before anything was written.
         """
@@ -123,7 +123,7 @@ class FlagdFile:
         if left <= 0:
             raise Timeout(f"{self._path}: the time was up before the file was touched")
         # The work looks at the clock too, and gives up a little earlier, with a better word.
-        progress = Progress(deadline - min(0.05, left / 10))
+        progress = WorkProgress(deadline - min(0.05, left / 10))
         try:
             async with asyncio.timeout(left):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work, progress)
@@ -144,7 +144,7 @@ class FlagdFile:
     ) -> WriteResult:
         return await self._run(partial(self._write, ref.flag, edit, expect, op_id, checked), deadline, write=True)
 
-    def _look(self, ref: FlagRef, progress: Progress) -> FlagState:
+    def _look(self, ref: FlagRef, progress: WorkProgress) -> FlagState:
         """The state of a flag, from the copy that was read last where the file is still the same.
 
         Each flag is looked at every second: reading the file for each took a tenth of a core for 667 flags.
@@ -164,19 +164,21 @@ class FlagdFile:
             self._at_rest = copy if time.time_ns() - changed_at > _AT_REST_NS else None
         return state(copy.document.definition(ref.flag))
 
-    def _snapshot(self, ref: FlagRef, progress: Progress) -> Snapshot:
+    def _snapshot(self, ref: FlagRef, progress: WorkProgress) -> Snapshot:
         copy = self._read(progress)
         given = state(copy.document.definition(ref.flag))
         return Snapshot(flag=ref.flag, environment=ref.environment, state=given, identity=copy.identity)
 
-    def _health(self, wanted: Sequence[tuple[FlagRef, str]], progress: Progress) -> tuple[Health, Copy | None]:
+    def _health(
+        self, wanted: Sequence[tuple[FlagRef, str]], progress: WorkProgress
+    ) -> tuple[BackendHealth, FlagdFileCopy | None]:
         try:
             copy = self._read(progress)
         except BackendError as error:
-            return Health((str(error),)), None
+            return BackendHealth((str(error),)), None
         return found(copy, wanted), copy
 
-    async def _tried(self, copy: Copy, deadline: float) -> list[str]:
+    async def _tried(self, copy: FlagdFileCopy, deadline: float) -> list[str]:
         """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone."""
         if self._trial is not None and not self._trial[1].done():
             since = time.monotonic() - self._trial[0]
@@ -190,7 +192,7 @@ class FlagdFile:
         except TimeoutError:
             return [f"{self._path}: a trial to write beside it was not done in time; the disk is slow or hangs"]
 
-    def _read(self, progress: Progress) -> Copy:
+    def _read(self, progress: WorkProgress) -> FlagdFileCopy:
         for again in (True, True, True, True, False):
             progress.doing = "reading the file"
             with errors(self._path):
@@ -200,18 +202,18 @@ class FlagdFile:
                     stat, content = os.fstat(file.fileno()), file.read()
             progress.doing = "parsing the file"
             try:
-                return Copy(path, self._parsed(content), stat)
+                return FlagdFileCopy(path, self._parsed(content), stat)
             except Invalid:
                 if not again or time.monotonic() + _SETTLE_S >= progress.deadline:
                     raise
             time.sleep(_SETTLE_S)
         raise AssertionError("the last attempt returns or raises")
 
-    def _parsed(self, content: bytes) -> Document:
+    def _parsed(self, content: bytes) -> FlagdDocument:
         # Every flag of the file is read every second: 200 flags took 0.3 s of a core, parsed anew for each of them.
         known = self._known
         if known is None or known[0] != content:
-            known = self._known = content, Document(content, str(self._path))
+            known = self._known = content, FlagdDocument(content, str(self._path))
         return known[1]
 
     def _write(
@@ -221,7 +223,7 @@ class FlagdFile:
         expect: str,
         op_id: str | None,
         checked: bool,
-        progress: Progress,
+        progress: WorkProgress,
     ) -> WriteResult:
         """`op_id` names an operation that is never done twice, also if a person takes it back."""
         with self._locked(progress):
@@ -249,7 +251,7 @@ class FlagdFile:
         return Path(os.path.realpath(self._path, strict=True))
 
     @contextmanager
-    def _locked(self, progress: Progress) -> Iterator[None]:
+    def _locked(self, progress: WorkProgress) -> Iterator[None]:
         progress.doing = "waiting for another flip in the file"
         with errors(self._path, unsent=True):
             path = self._real_path()
@@ -264,7 +266,7 @@ class FlagdFile:
         finally:
             self._writing.release()
 
-    def _replace(self, copy: Copy, content: bytes, progress: Progress) -> bool:
+    def _replace(self, copy: FlagdFileCopy, content: bytes, progress: WorkProgress) -> bool:
         """Put new content in the file's place; False, and nothing done, where it is not the file that was read."""
         progress.doing = "writing the new file to the disk"
         # One name suffices under the lock, and what a crash leaves behind is taken away by the next write.

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.backends.contract import FlagRef, Health
+from agent.backends.contract import BackendHealth, FlagRef
 from agent.backends.flagd import mounts
 from agent.backends.flagd.attributes import sealed
 from agent.backends.flagd.disk import obstacles, replacement_problem
-from agent.backends.flagd.text import Document, all_to
+from agent.backends.flagd.text import FlagdDocument, all_to
 from agent.backends.shown import some
 from agent.errors import BackendError
 
 
-class Copy(NamedTuple):
+class FlagdFileCopy(NamedTuple):
     """The file as it was read, and which file that was."""
 
     path: Path
-    document: Document
+    document: FlagdDocument
     stat: os.stat_result
 
     @property
@@ -28,7 +28,7 @@ class Copy(NamedTuple):
         return f"{self.stat.st_ino}:{self.stat.st_mtime_ns}:{self.stat.st_size}"
 
 
-def found(copy: Copy, wanted: Sequence[tuple[FlagRef, str]]) -> Health:
+def found(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> BackendHealth:
     """What the file itself tells, of flips of these flags to these variants."""
     problems = list(obstacles(copy.path, copy.stat))
     for ref, target in wanted:
@@ -43,10 +43,10 @@ def found(copy: Copy, wanted: Sequence[tuple[FlagRef, str]]) -> Health:
     if copy.stat.st_nlink > 1:
         doubts.append("it has another name too (a hard link), under which a flip is not seen")
     said = (f"{copy.document.where}: {some(doubts)}",) if doubts else ()
-    return Health((*problems, *filter(None, [refused])), said)
+    return BackendHealth((*problems, *filter(None, [refused])), said)
 
 
-def unseen(document: Document, but: str | None = None) -> str:
+def unseen(document: FlagdDocument, but: str | None = None) -> str:
     """Why readers do not take this file, the flag `but` left out; empty where nothing is known against it."""
     refused = document.refused(but)
     if not refused:
@@ -57,7 +57,7 @@ def unseen(document: Document, but: str | None = None) -> str:
     )
 
 
-def tried(copy: Copy) -> list[str]:
+def tried(copy: FlagdFileCopy) -> list[str]:
     """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone. Blocks on the disk."""
     problem = replacement_problem(copy.path, copy.document.content, copy.stat)
     # `obstacles` names what seals a file.

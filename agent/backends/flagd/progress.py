@@ -7,7 +7,7 @@ import threading
 from agent.errors import Unsent
 
 
-class Progress:
+class WorkProgress:
     """`deadline`, in seconds of `time.monotonic()`, is when the work gives up. It says in `doing` what it is at."""
 
     def __init__(self, deadline: float) -> None:

@@ -29,7 +29,7 @@ class _Span(NamedTuple):
     end: int
 
 
-class Document:
+class FlagdDocument:
     """The text of a flagd file, which errors call `where`. Raises Invalid where it is no JSON object of flags.
 
     `values` are the flags' definitions.
@@ -75,7 +75,7 @@ class Document:
             raise Invalid(f"{self.where}: flag {flag!r} is no object")
         return self.text[span.start : span.end]
 
-    def replaced(self, flag: str, definition: str) -> Document:
+    def replaced(self, flag: str, definition: str) -> FlagdDocument:
         """The file with another definition of `flag`, whatever it says. Raises Invalid where it is no JSON."""
         value, span = parse(definition), self._spans[flag]
         # One whole value in the place of another: all other values are what they were, and only move.

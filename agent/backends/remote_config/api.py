@@ -13,7 +13,7 @@ import msgspec
 
 from agent.backends.address import emulator_address
 from agent.backends.google import GoogleToken
-from agent.backends.http import Answer, Headers, Http, error_of
+from agent.backends.http import Headers, Http, HttpAnswer, error_of
 from agent.backends.json_answer import decoded
 from agent.backends.remote_config.template import Template, number_of
 from agent.backends.settings import RemoteConfig
@@ -34,7 +34,7 @@ _MISMATCH = b"VERSION_MISMATCH"
 _MOST_VERSIONS = 300
 
 
-class Copy(NamedTuple):
+class TemplateCopy(NamedTuple):
     """A template as it was read, and the ETag on which it can be replaced: empty where none came."""
 
     template: Template
@@ -72,12 +72,12 @@ class Api:
         place = "remoteConfig" if settings.template == "client" else "namespaces/firebase-server/remoteConfig"
         self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/{place}"
 
-    async def get(self, known: Template | None = None, *, deadline: float) -> Copy:
+    async def get(self, known: Template | None = None, *, deadline: float) -> TemplateCopy:
         """The template as it is served now; `known` itself where it is the very same, to be parsed once only."""
         answer = await self._request("GET", "", deadline)
         same = known is not None and known.text.encode() == answer.body
         template = known if known is not None and same else Template(answer.body)
-        return Copy(template, answer.headers.get("ETag", ""))
+        return TemplateCopy(template, answer.headers.get("ETag", ""))
 
     async def publish(self, body: bytes, etag: str, *, deadline: float) -> bool:
         """Replace the template that had this ETag: False, and nothing done, where it is another one by now."""
@@ -111,7 +111,7 @@ class Api:
 
     async def _request(
         self, method: str, path: str, deadline: float, body: bytes | None = None, headers: Headers | None = None
-    ) -> Answer:
+    ) -> HttpAnswer:
         """A success or, for a PUT, a conflict. Sources differ on its status: 409, 412, or 400 as gRPC maps it."""
         answer = await self._http.request(
             method,

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from agent.backends import settings as config
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
@@ -27,8 +27,8 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.google import refuse_emulators
-from agent.backends.remote_config.api import Api, Copy, Version
-from agent.backends.remote_config.parameter import Definition, all_to, doubt, parameter_name, percent_to, state
+from agent.backends.remote_config.api import Api, TemplateCopy, Version
+from agent.backends.remote_config.parameter import ParameterDefinition, all_to, doubt, parameter_name, percent_to, state
 from agent.backends.remote_config.template import MOST_DESCRIPTION, Template
 from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported, nothing_sent
 
@@ -37,7 +37,7 @@ _ATTEMPTS = 5
 _DRY_RUN_EVERY = 300.0
 """Seconds after which what would go through is tried again though nothing has changed: a right may have been lost."""
 
-Edit = Callable[[Template, Definition], Definition]
+Edit = Callable[[Template, ParameterDefinition], ParameterDefinition]
 
 
 class _Publication(NamedTuple):
@@ -47,7 +47,7 @@ class _Publication(NamedTuple):
     replaces: int
 
 
-class RemoteConfig:
+class RemoteConfigBackend:
     """A backend of one template. An environment is not looked at: each has a project, and so a backend, of its own."""
 
     capabilities = Capabilities(
@@ -67,7 +67,7 @@ class RemoteConfig:
         # Sources disagree on whether a server template is open to publications by the API at all.
         self._doubt = "; this server template may take none by its API" if settings.template == "server" else ""
         self._publish_every = settings.publish_every
-        self._held: Copy | None = None
+        self._held: TemplateCopy | None = None
         self._published: _Publication | None = None
         self._tried: tuple[int, tuple[tuple[FlagRef, str], ...], float] | None = None
 
@@ -86,7 +86,7 @@ class RemoteConfig:
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
         template = (await self._get(deadline)).template
-        before, found = Definition.of(snapshot.state.raw), template.definition(self._name(snapshot.ref))
+        before, found = ParameterDefinition.of(snapshot.state.raw), template.definition(self._name(snapshot.ref))
         now = state(found)
         if _leaves(before, target, found):
             return ReadBack(Verdict.LANDED, now)
@@ -101,7 +101,7 @@ class RemoteConfig:
         return ReadBack(Verdict.UNTOUCHED if told else Verdict.OTHER, now)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        before = Definition.of(snapshot.state.raw)
+        before = ParameterDefinition.of(snapshot.state.raw)
         return await self._edit(
             snapshot.ref, lambda _, old: before, f"restore {op_id}", snapshot.flag, expect, deadline
         )
@@ -109,13 +109,13 @@ class RemoteConfig:
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
     ) -> WriteResult:
-        def edit(template: Template, old: Definition) -> Definition:
+        def edit(template: Template, old: ParameterDefinition) -> ParameterDefinition:
             return percent_to(old, self._name(ref), template.condition, variant, rest, percent)
 
         what = f"{ref.flag} to {variant} for {percent:g} %"
         return await self._edit(ref, edit, f"percent {op_id}", what, expect, deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         copy = await self._current(deadline)
         problems = self._meetings(wanted)
         definitions, doubts = {}, []
@@ -139,7 +139,7 @@ class RemoteConfig:
             problems.append(f"a dry run was refused: {error}{self._doubt}")
         except BackendError as error:
             problems.append(f"a dry run was refused: {error}")
-        return Health(tuple(problems), tuple(doubts))
+        return BackendHealth(tuple(problems), tuple(doubts))
 
     async def close(self) -> None:
         await self._api.close()
@@ -156,7 +156,7 @@ class RemoteConfig:
             if first.setdefault(name := self._name(ref), ref.flag) != ref.flag
         ]
 
-    async def _current(self, deadline: float) -> Copy:
+    async def _current(self, deadline: float) -> TemplateCopy:
         """The template as it is now, for all flags of a look.
 
         It has up to 1 MB, and 3,000 parameters take 25 ms to parse. So the number of the newest version is asked for,
@@ -169,15 +169,15 @@ class RemoteConfig:
                 return held
         return await self._get(deadline)
 
-    async def _get(self, deadline: float) -> Copy:
+    async def _get(self, deadline: float) -> TemplateCopy:
         known = None if self._held is None else self._held.template
         self._held = copy = await self._api.get(known, deadline=deadline)
         return copy
 
     async def _dry_run(
         self,
-        copy: Copy,
-        definitions: dict[str, Definition],
+        copy: TemplateCopy,
+        definitions: dict[str, ParameterDefinition],
         wanted: tuple[tuple[FlagRef, str], ...],
         deadline: float,
     ) -> None:
@@ -216,14 +216,14 @@ class RemoteConfig:
                 return WriteResult(Outcome.APPLIED, state(new))
         raise Throttled(f"others published {_ATTEMPTS} times in between; nothing was written")
 
-    async def _look(self, deadline: float) -> tuple[Copy, list[Version]]:
+    async def _look(self, deadline: float) -> tuple[TemplateCopy, list[Version]]:
         """The template and a history that is no older. Both are asked for at once: a flip has no time to lose."""
         copy, versions = await asyncio.gather(self._get(deadline), self._api.versions(deadline=deadline))
         if all(version.number < copy.template.number for version in versions):
             versions = await self._api.versions(deadline=deadline)
         return copy, [*versions, _own(copy.template)]
 
-    async def _publish(self, copy: Copy, body: bytes, deadline: float) -> bool:
+    async def _publish(self, copy: TemplateCopy, body: bytes, deadline: float) -> bool:
         """False where somebody else published in between. Raises Throttled where the last one was too short ago."""
         last, now = self._published, time.monotonic()
         # A version that is still the newest was not replaced: what was sent on it has not landed, and does not count.
@@ -238,7 +238,7 @@ class RemoteConfig:
         return published
 
 
-def _leaves(before: Definition, target: str, found: Definition) -> bool:
+def _leaves(before: ParameterDefinition, target: str, found: ParameterDefinition) -> bool:
     """Is the parameter as a flip to the target leaves it."""
     try:
         return all_to(before, target).same_parameter(found)

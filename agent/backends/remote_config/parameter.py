@@ -42,7 +42,7 @@ def parameter_name(flag: str) -> str:
     return f"_{name[1:]}" if name[:1].isdigit() else name
 
 
-class Definition(NamedTuple):
+class ParameterDefinition(NamedTuple):
     """A parameter and the conditions that it names, in the template's order, each as compact JSON text."""
 
     parameter: str
@@ -53,7 +53,7 @@ class Definition(NamedTuple):
         return f'{{"parameter":{self.parameter},"conditions":[{",".join(self.conditions)}]}}'
 
     @classmethod
-    def of(cls, raw: str) -> Definition:
+    def of(cls, raw: str) -> ParameterDefinition:
         """The definition whose `raw` this is."""
         top = {member.name: member for member in members(raw, 0)}
         parameter, conditions = top["parameter"], top["conditions"]
@@ -66,11 +66,11 @@ class Definition(NamedTuple):
         canonical = json.dumps(parse(self.raw), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
-    def same_parameter(self, other: Definition) -> bool:
+    def same_parameter(self, other: ParameterDefinition) -> bool:
         return bool(parse(self.parameter) == parse(other.parameter))
 
 
-def state(definition: Definition) -> FlagState:
+def state(definition: ParameterDefinition) -> FlagState:
     """What subjects get."""
     parameter = parse(definition.parameter)
     given = [_variant(parameter, value) for _, value in _values(parameter)]
@@ -85,7 +85,7 @@ def state(definition: Definition) -> FlagState:
     )
 
 
-def all_to(definition: Definition, target: str) -> Definition:
+def all_to(definition: ParameterDefinition, target: str) -> ParameterDefinition:
     """The definition by which every subject gets `target`: the default value and every conditional one.
 
     Raises Invalid where the parameter cannot have such a value, Unsupported where values are not flipback's to change.
@@ -93,17 +93,17 @@ def all_to(definition: Definition, target: str) -> Definition:
     parameter = parse(definition.parameter)
     value = _value(parameter, target)
     wanted = {name: value for name, old in conditional_values(parameter).items() if not _alike(parameter, old, value)}
-    return Definition(_with_values(definition.parameter, parameter, value, wanted), definition.conditions)
+    return ParameterDefinition(_with_values(definition.parameter, parameter, value, wanted), definition.conditions)
 
 
 def percent_to(
-    definition: Definition,
+    definition: ParameterDefinition,
     name: str,
     condition: Callable[[str], str | None],
     variant: str,
     rest: str,
     percent: float,
-) -> Definition:
+) -> ParameterDefinition:
     """The definition by which `percent` of the subjects get `variant` and the others `rest`.
 
     The number of the parameter's percentage is changed, its seed kept. A parameter without conditions gets one,
@@ -134,10 +134,10 @@ def percent_to(
         number = f"{percent:.6f}".rstrip("0").rstrip(".")
         found = compact(with_members(found, {"expression": f"{match[1]}{number}"}))
     wanted = {} if _alike(parameter, named.get(used), chosen) else {used: chosen}
-    return Definition(_with_values(definition.parameter, parameter, others, wanted), (found,))
+    return ParameterDefinition(_with_values(definition.parameter, parameter, others, wanted), (found,))
 
 
-def doubt(definition: Definition, target: str) -> str | None:
+def doubt(definition: ParameterDefinition, target: str) -> str | None:
     """Why a flip to `target` may give applications a text that they do not know; None where that cannot be seen.
 
     Any text is a value of a STRING parameter, and a typo in the configuration as well.

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.backends.json_text import Edit, Member, blank, compact, edited, elements, members, parse, with_members
-from agent.backends.remote_config.parameter import Definition, conditional_values
+from agent.backends.json_text import Edit, JsonMember, blank, compact, edited, elements, members, parse, with_members
+from agent.backends.remote_config.parameter import ParameterDefinition, conditional_values
 from agent.errors import Invalid, NotFound, Unsupported
 
 MOST_DESCRIPTION = 1024
@@ -40,7 +40,7 @@ class Template:
             for place, condition in enumerate(value.get("conditions", ()))
             if isinstance(condition, dict) and isinstance(condition.get("name"), str)
         }
-        self._spans: dict[str, Member] = {}
+        self._spans: dict[str, JsonMember] = {}
 
     @property
     def number(self) -> int:
@@ -56,21 +56,21 @@ class Template:
         said = self._value.get("version", {}).get("description", "")
         return said if isinstance(said, str) else ""
 
-    def definition(self, parameter: str) -> Definition:
+    def definition(self, parameter: str) -> ParameterDefinition:
         """Raises NotFound where there is no such parameter, Invalid where there are two or it is no object."""
         span = self._span(parameter)
         text = self.text[span.value_start : span.value_end]
         named = conditional_values(parse(text))
         spans = list(self._condition_spans()) if named else []
         places = sorted(self._conditions[name] for name in named if name in self._conditions)
-        return Definition(compact(text), tuple(compact(self.text[slice(*spans[place])]) for place in places))
+        return ParameterDefinition(compact(text), tuple(compact(self.text[slice(*spans[place])]) for place in places))
 
     def condition(self, name: str) -> str | None:
         """The condition as compact text."""
         place = self._conditions.get(name)
         return None if place is None else compact(self.text[slice(*list(self._condition_spans())[place])])
 
-    def replaced(self, definitions: Mapping[str, Definition], description: str) -> bytes:
+    def replaced(self, definitions: Mapping[str, ParameterDefinition], description: str) -> bytes:
         """The template with other definitions of parameters, and a description of its version.
 
         Raises Unsupported where a condition would have to change that another parameter names too.
@@ -96,7 +96,7 @@ class Template:
             raise Invalid("an edit would change more of the template than the flag, and was not made")
         return text.encode()
 
-    def _condition_edits(self, definitions: Mapping[str, Definition], value: dict[str, Any]) -> Iterator[Edit]:
+    def _condition_edits(self, definitions: Mapping[str, ParameterDefinition], value: dict[str, Any]) -> Iterator[Edit]:
         """Edits of the conditions that differ, made in `value` as well."""
         wanted = {parse(text)["name"]: text for found in definitions.values() for text in found.conditions}
         changed = {name: text for name, text in wanted.items() if not self._holds(name, text)}
@@ -149,7 +149,7 @@ class Template:
         top = self._top.get("conditions")
         return elements(self.text, top.value_start) if top is not None else iter(())
 
-    def _span(self, parameter: str) -> Member:
+    def _span(self, parameter: str) -> JsonMember:
         """Where the parameter stands, under `parameters` or in a group."""
         known = self._spans.get(parameter)
         if known is not None:

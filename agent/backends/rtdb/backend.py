@@ -20,12 +20,12 @@ from agent.backends import flag_definition
 from agent.backends import settings as config
 from agent.backends.address import database_host, emulator_address
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
@@ -33,7 +33,7 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.google import GoogleToken, refuse_emulators
-from agent.backends.http import Answer, Headers, Http, error_of
+from agent.backends.http import Headers, Http, HttpAnswer, error_of
 from agent.backends.json_answer import decoded
 from agent.backends.rtdb.node import Node, check_key, content, kept, node, state, version
 from agent.backends.rtdb.stream import Stream
@@ -65,7 +65,7 @@ _RIGHTS = "firebasedatabase.instances.get and firebasedatabase.instances.update"
 Edit = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class RealtimeDatabase:
+class RealtimeDatabaseBackend:
     """A backend of one path in a database. An environment is not looked at: each has a path, and a backend, of its own.
 
     Raises ConfigError where the settings cannot be used.
@@ -124,7 +124,7 @@ class RealtimeDatabase:
 
         return await self._edit(ref, edit, expect, f"percent {op_id}", deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
         async def check(ref: FlagRef, target: str) -> BackendError | None:
@@ -140,7 +140,7 @@ class RealtimeDatabase:
             if isinstance(error, Timeout):
                 raise error
         # What stops all flags alike is said once.
-        return Health(tuple(dict.fromkeys(map(str, found))))
+        return BackendHealth(tuple(dict.fromkeys(map(str, found))))
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
         def told(flags: frozenset[str] | None) -> None:
@@ -151,7 +151,7 @@ class RealtimeDatabase:
                     except Exception:
                         log_event(log, "listener.failed", level=logging.ERROR, flag=ref.flag)
 
-        def refused(answer: Answer) -> BackendError:
+        def refused(answer: HttpAnswer) -> BackendError:
             return self._refusal(answer, "read", self._path)
 
         await Stream(self._http, self._url(self._path), refused).listen(told)
@@ -225,7 +225,7 @@ class RealtimeDatabase:
 
     async def _request(
         self, method: str, ref: FlagRef, deadline: float, body: bytes | None = None, headers: Headers | None = None
-    ) -> Answer:
+    ) -> HttpAnswer:
         path = [*self._path, check_key(ref.flag, "flag")]
         answer = await self._http.request(
             method,
@@ -239,7 +239,7 @@ class RealtimeDatabase:
             raise self._refusal(answer, "read" if method == "GET" else "write", path)
         return answer
 
-    def _refusal(self, answer: Answer, what: str, path: Sequence[str]) -> BackendError:
+    def _refusal(self, answer: HttpAnswer, what: str, path: Sequence[str]) -> BackendError:
         """The database says 401 to an account that it does not take and to a user whom the rules forbid it."""
         if answer.status != 401:
             return error_of(self._name, answer)

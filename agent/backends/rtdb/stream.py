@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from agent.backends.http import MOST_BYTES, Answer, Http, read_at_most
+from agent.backends.http import MOST_BYTES, Http, HttpAnswer, read_at_most
 from agent.errors import BackendError, Invalid, Permission, Transient
 from agent.logs.setup import log_event
 
@@ -86,7 +86,7 @@ class EventParser:
 class Stream:
     """Listens to the node at `url`; `refused` makes an error of an answer that is no stream."""
 
-    def __init__(self, http: Http, url: str, refused: Callable[[Answer], BackendError]) -> None:
+    def __init__(self, http: Http, url: str, refused: Callable[[HttpAnswer], BackendError]) -> None:
         self._http = http
         self._url = URL(url, encoded=True)
         self._refused = refused
@@ -155,7 +155,7 @@ class Stream:
                     return response
                 try:
                     body = await read_at_most(response, _MOST_OF_REFUSAL)
-                    answer = Answer(response.status, response.headers.copy(), body)
+                    answer = HttpAnswer(response.status, response.headers.copy(), body)
                 finally:
                     response.close()
                 if answer.status != 401:

@@ -18,7 +18,7 @@ from agent.backends.http import Headers, Http
 from agent.backends.json_answer import decoded
 from agent.backends.secret_file import read_secret
 from agent.backends.shown import listed
-from agent.backends.unleash.state import ROLLOUT, Definition, Strategy
+from agent.backends.unleash.state import ROLLOUT, FeatureDefinition, Strategy
 from agent.errors import NotFound, Permission
 
 SWITCH = "UPDATE_FEATURE_ENVIRONMENT"
@@ -77,7 +77,7 @@ class Admin:
         self._token = read_secret(settings.token_file)
         self._http = Http("Unleash", self._authorize)
 
-    async def definition(self, flag: str, deadline: float) -> Definition:
+    async def definition(self, flag: str, deadline: float) -> FeatureDefinition:
         path = f"projects/{_quoted(self._project)}/features/{_quoted(flag)}"
         try:
             feature = _decoded(await self._get(path, deadline), _Feature)
@@ -85,7 +85,7 @@ class Admin:
             raise NotFound(f"Unleash has no feature {flag!r} in project {self._project!r}, or it is archived") from None
         for environment in feature.environments:
             if environment.name == self._environment:
-                return Definition(
+                return FeatureDefinition(
                     enabled=environment.enabled, strategies=environment.strategies, dependencies=feature.dependencies
                 )
         raise NotFound(

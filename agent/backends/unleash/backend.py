@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from agent.backends import settings as config
 from agent.backends.contract import (
+    BackendHealth,
     Capabilities,
     Cas,
     FlagRef,
     FlagState,
     Granularity,
-    Health,
     Outcome,
     ReadBack,
     Snapshot,
@@ -25,14 +25,14 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.unleash.api import Admin
-from agent.backends.unleash.state import OFF, ON, Definition, by_id, decode, parameters
+from agent.backends.unleash.state import OFF, ON, FeatureDefinition, by_id, decode, parameters
 from agent.errors import BackendError, Invalid, Timeout, Unsupported, nothing_sent
 
 _AT_ONCE = 4
 """Flags that a health check reads at the same time."""
 
 
-class Unleash:
+class UnleashBackend:
     """A backend of one project and one environment of Unleash; the environment of a reference is not looked at.
 
     Raises ConfigError where the address is not secure or the token's file cannot be used. The repr shows no token.
@@ -142,22 +142,22 @@ class Unleash:
             await self._admin.switch(ref.flag, ON, deadline)
         return WriteResult(Outcome.APPLIED, await self.read(ref, deadline=deadline))
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         """Whether Unleash answers, the token may switch, and each flag is there and can be given its target."""
         try:
             problems = await self._admin.obstacles(deadline)
         except Timeout:
             raise
         except BackendError as error:
-            return Health((str(error),))
+            return BackendHealth((str(error),))
         turns = asyncio.Semaphore(_AT_ONCE)
         found = await asyncio.gather(*(self._obstacle(ref, target, turns, deadline) for ref, target in wanted))
-        return Health((*problems, *filter(None, found)))
+        return BackendHealth((*problems, *filter(None, found)))
 
     async def close(self) -> None:
         await self._admin.close()
 
-    async def _before_write(self, ref: FlagRef, deadline: float) -> Definition:
+    async def _before_write(self, ref: FlagRef, deadline: float) -> FeatureDefinition:
         """The definition, read by an operation that has written nothing yet, and says so if that fails."""
         _check_time(deadline)
         with nothing_sent():
@@ -189,5 +189,5 @@ def _check_time(deadline: float) -> None:
         raise Timeout("Unleash: the time was up before anything was sent")
 
 
-def _conflict(found: Definition, expect: str) -> WriteResult:
+def _conflict(found: FeatureDefinition, expect: str) -> WriteResult:
     return WriteResult(Outcome.CONFLICT, found.state(), f"version is {found.version}, expected {expect}")

@@ -21,7 +21,7 @@ ROLLOUT = "flexibleRollout"
 Strategy = dict[str, Any]
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a feature that one environment's evaluation rests on; strategies in Unleash's own words."""
 
     enabled: bool
@@ -72,10 +72,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             variant, share = ON, None
         return FlagState(variant=variant, percent=share, version=self.version, raw=_encoder.encode(self).decode())
 
-    def with_enabled(self, enabled: bool) -> Definition:
+    def with_enabled(self, enabled: bool) -> FeatureDefinition:
         return msgspec.structs.replace(self, enabled=enabled)
 
-    def given(self, target: str) -> Definition:
+    def given(self, target: str) -> FeatureDefinition:
         """The definition that gives `target` to everyone by the environment's switch alone.
 
         Raises Unsupported where `on` would take other strategies: they are somebody's work, which is not replaced.
@@ -105,7 +105,7 @@ def parameters(strategy: Strategy) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def decode(raw: str) -> Definition:
+def decode(raw: str) -> FeatureDefinition:
     """The definition in a snapshot."""
     return _decoder.decode(raw)
 
@@ -115,4 +115,4 @@ def _is_plain(strategy: Strategy) -> bool:
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
-_decoder = msgspec.json.Decoder(Definition)
+_decoder = msgspec.json.Decoder(FeatureDefinition)

@@ -21,7 +21,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from agent.fakes.faults import Fault, Faults
+from agent.fakes.faults import FakeFault, FakeFaults
 from agent.fakes.firestore.listen import listen
 from agent.fakes.firestore.query import collection_path, selection
 from agent.fakes.firestore.store import Committed, Documents, Refused, Store, named, relative
@@ -50,7 +50,7 @@ _CODES = {
 class Service:
     """`committed` is called with the paths of the documents that a client's commit has changed."""
 
-    def __init__(self, store: Store, faults: Faults, committed: Callable[[set[str]], None]) -> None:
+    def __init__(self, store: Store, faults: FakeFaults, committed: Callable[[set[str]], None]) -> None:
         self._store = store
         self._faults = faults
         self._committed = committed
@@ -115,7 +115,7 @@ class Service:
         done = carry_out(really=fault is None or fault.kind != "lie")
         return types.CommitResponse.pb()(write_results=done.results, commit_time=done.time)
 
-    def _write_fault(self, request: Any) -> Fault | None:
+    def _write_fault(self, request: Any) -> FakeFault | None:
         if any(map(_may_change, request.writes)):
             return self._faults.take("write")
         ahead = next((fault for fault in self._faults.waiting() if fault.on == "write"), None)
@@ -180,7 +180,7 @@ def _method(kind: Any, function: Callable[[Any, Any], Any], request: Any) -> grp
     return kind(behaviour, request.pb().FromString, lambda answer: answer.SerializeToString())  # type: ignore[no-any-return]
 
 
-def _befall(fault: Fault, context: grpc.ServicerContext, carry_out: Callable[[], object]) -> None:
+def _befall(fault: FakeFault, context: grpc.ServicerContext, carry_out: Callable[[], object]) -> None:
     """Let a fault happen; comes back only where the request is to be carried out and answered after it."""
     if fault.kind in ("commit-then-fail", "commit-then-hang", "drop"):
         carry_out()
@@ -193,7 +193,7 @@ def _befall(fault: Fault, context: grpc.ServicerContext, carry_out: Callable[[],
     _fail(fault, context)
 
 
-def _fail(fault: Fault, context: grpc.ServicerContext) -> NoReturn:
+def _fail(fault: FakeFault, context: grpc.ServicerContext) -> NoReturn:
     code = _CODES.get(fault.status, grpc.StatusCode.UNKNOWN)
     status = Status(code=code.value[0], message=f"a fault was ordered: {fault.status}")
     if fault.retry_after is not None:

@@ -15,7 +15,7 @@ from google.cloud.firestore_v1 import types
 
 from agent.backends.firestore.document import plain, value
 from agent.errors import FlipbackError
-from agent.fakes.faults import Faults
+from agent.fakes.faults import FakeFaults
 from agent.fakes.firestore.query import Selection
 from agent.fakes.firestore.rpc import Service
 from agent.fakes.firestore.store import Document, Refused, Store
@@ -41,7 +41,7 @@ class FakeFirestore:
     """
 
     def __init__(self, collection: str = "flags") -> None:
-        self.faults = Faults()
+        self.faults = FakeFaults()
         self.port = 0
         self.writes = 0
         self._flags = Selection(collection, 0, None)

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from agent.backends.remote_config.parameter import parameter_name
-from agent.fakes.faults import Fault, Faults, On
+from agent.fakes.faults import FakeFault, FakeFaults, On
 from agent.fakes.remote_config import rules
 from agent.fakes.remote_config.store import Mismatch, Versions, decoded, members
 from agent.fakes.server import listen
@@ -44,7 +44,7 @@ class FakeRemoteConfig:
     """Both templates of a project. `conflict_status` is what a stale ETag is answered with: 409, 412 or 400."""
 
     def __init__(self, conflict_status: int = 409) -> None:
-        self.faults = Faults()
+        self.faults = FakeFaults()
         self.port = 0
         self.writes = 0
         self.dry_runs = 0
@@ -112,7 +112,7 @@ class FakeRemoteConfig:
             return await self._answer(request, verb, dry)
         return await self._faulty(request, verb, dry, on, fault)
 
-    async def _faulty(self, request: web.Request, verb: str, dry: bool, on: On, fault: Fault) -> web.Response:
+    async def _faulty(self, request: web.Request, verb: str, dry: bool, on: On, fault: FakeFault) -> web.Response:
         if fault.kind in ("commit-then-fail", "commit-then-hang") or (fault.kind == "drop" and on == "write"):
             await self._answer(request, verb, dry)
         if fault.kind in ("status", "commit-then-fail"):

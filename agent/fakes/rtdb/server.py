@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from agent.fakes.faults import Fault, Faults, On
+from agent.fakes.faults import FakeFault, FakeFaults, On
 from agent.fakes.rtdb import tree
 from agent.fakes.rtdb.tree import BadData, etag, shown, stored
 from agent.fakes.server import listen
@@ -64,7 +64,7 @@ class FakeRealtimeDatabase:
     """
 
     def __init__(self, path: str = "flags", keep_alive: float = 30.0) -> None:
-        self.faults = Faults()
+        self.faults = FakeFaults()
         self.port = 0
         self.writes = 0
         self.keep_alive = keep_alive
@@ -148,7 +148,7 @@ class FakeRealtimeDatabase:
         return await self._answer(request, method, path)
 
     async def _faulty(
-        self, request: web.Request, method: str, path: list[str], stream: bool, fault: Fault
+        self, request: web.Request, method: str, path: list[str], stream: bool, fault: FakeFault
     ) -> web.StreamResponse:
         if fault.kind in ("commit-then-fail", "commit-then-hang") or (fault.kind == "drop" and method != "GET"):
             await self._answer(request, method, path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.backends.contract import FlagBackend, FlagRef
-from agent.fakes.faults import Faults
+from agent.fakes.faults import FakeFaults
 from tests.support.places import live
 
 REF = FlagRef("new-checkout", "production")
@@ -38,7 +38,7 @@ class Place(Protocol):
     """
 
     backend: FlagBackend
-    faults: Faults | None
+    faults: FakeFaults | None
 
     async def start(self) -> None: ...
 

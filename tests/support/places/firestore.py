@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.backends.firestore.document import Document, Write, value
 from agent.fakes.firestore.server import FakeFirestore
 
@@ -26,7 +26,7 @@ class FirestorePlace:
         await self.fake.stop()
 
     def another(self) -> FlagBackend:
-        return Firestore(settings.Firestore(project="shop", emulator=f"127.0.0.1:{self.fake.port}"))
+        return FirestoreBackend(settings.Firestore(project="shop", emulator=f"127.0.0.1:{self.fake.port}"))
 
     async def edit(self, variant: str) -> None:
         self.fake.put("new-checkout", variant)

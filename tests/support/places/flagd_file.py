@@ -7,12 +7,12 @@ from pathlib import Path
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.flagd.backend import FlagdFile
-from agent.fakes.faults import Faults
+from agent.backends.flagd.backend import FlagdFileBackend
+from agent.fakes.faults import FakeFaults
 
 
 class FlagdFilePlace:
-    faults: Faults | None = None
+    faults: FakeFaults | None = None
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "flags.json"
@@ -28,7 +28,7 @@ class FlagdFilePlace:
         pass
 
     def another(self) -> FlagBackend:
-        return FlagdFile(settings.FlagdFile(path=self._path))
+        return FlagdFileBackend(settings.FlagdFile(path=self._path))
 
     async def edit(self, variant: str) -> None:
         value = self._read()

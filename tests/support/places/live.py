@@ -13,7 +13,7 @@ from pathlib import Path
 from agent import backends
 from agent.backends.contract import FlagBackend, FlagRef
 from agent.config.load import load
-from agent.fakes.faults import Faults
+from agent.fakes.faults import FakeFaults
 
 CONFIG = os.environ.get("FLIPBACK_LIVE", "")
 PREFIX = "live:"
@@ -26,7 +26,7 @@ def kinds() -> list[str]:
 
 
 class LivePlace:
-    faults: Faults | None = None
+    faults: FakeFaults | None = None
 
     def __init__(self, name: str) -> None:
         self._settings = load(Path(CONFIG)).backends[name]

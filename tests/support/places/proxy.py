@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 from aiohttp import web
 
-from agent.fakes.faults import Fault, Faults
+from agent.fakes.faults import FakeFault, FakeFaults
 from agent.fakes.server import LOOPBACK, listen
 
 _PASSED_ON = (
@@ -26,7 +26,7 @@ class FaultProxy:
     """Passes requests on to `upstream`. `writes` counts those that changed something there."""
 
     def __init__(self, upstream: str) -> None:
-        self.faults = Faults()
+        self.faults = FakeFaults()
         self.writes = 0
         self.port = 0
         self._upstream = upstream
@@ -99,6 +99,6 @@ def _copy(answer: web.Response) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type, headers=headers)
 
 
-def _refusal(fault: Fault) -> web.Response:
+def _refusal(fault: FakeFault) -> web.Response:
     headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
     return web.Response(status=fault.status, headers=headers, text="a fault on order")

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.remote_config.backend import RemoteConfig
-from agent.fakes.faults import Faults
+from agent.backends.remote_config.backend import RemoteConfigBackend
+from agent.fakes.faults import FakeFaults
 from agent.fakes.remote_config.server import CLIENT, SERVER, FakeRemoteConfig
 from streams.settings import Seconds
 
@@ -24,7 +24,7 @@ class RemoteConfigPlace:
         self.fake.put("other", "on")
 
     @property
-    def faults(self) -> Faults | None:
+    def faults(self) -> FakeFaults | None:
         return self.fake.faults
 
     async def start(self) -> None:
@@ -35,7 +35,7 @@ class RemoteConfigPlace:
         await self.fake.stop()
 
     def another(self) -> FlagBackend:
-        return RemoteConfig(
+        return RemoteConfigBackend(
             settings.RemoteConfig(
                 project="flipback-fake",
                 template=self.template,

@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.rtdb.backend import RealtimeDatabase
-from agent.fakes.faults import Faults
+from agent.backends.rtdb.backend import RealtimeDatabaseBackend
+from agent.fakes.faults import FakeFaults
 from agent.fakes.rtdb.server import FakeRealtimeDatabase
 
 
@@ -17,7 +17,7 @@ class RealtimeDatabasePlace:
         self.fake = FakeRealtimeDatabase()
         flag = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
         self.fake.set("flags", {"new-checkout": flag, "other": {**flag, "targeting": {"if": [True, "on", "off"]}}})
-        self.faults: Faults | None = self.fake.faults
+        self.faults: FakeFaults | None = self.fake.faults
 
     async def start(self) -> None:
         await self.fake.start()
@@ -27,7 +27,7 @@ class RealtimeDatabasePlace:
         await self.fake.stop()
 
     def another(self) -> FlagBackend:
-        return RealtimeDatabase(
+        return RealtimeDatabaseBackend(
             settings.RealtimeDatabase(
                 url="https://shop-default-rtdb.firebaseio.com", emulator=f"127.0.0.1:{self.fake.port}"
             )

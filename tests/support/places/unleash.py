@@ -9,8 +9,8 @@ import aiohttp
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.unleash.backend import Unleash
-from agent.fakes.faults import Faults
+from agent.backends.unleash.backend import UnleashBackend
+from agent.fakes.faults import FakeFaults
 from tests.support.places.proxy import FaultProxy
 from tests.support.unleash.server import UnleashServer, running
 
@@ -74,7 +74,7 @@ class UnleashPlace:
         self.token_file.chmod(0o600)
         self.person = Person(self._server)
         self.backend: FlagBackend
-        self.faults: Faults | None = self._proxy.faults
+        self.faults: FakeFaults | None = self._proxy.faults
 
     @property
     def url(self) -> str:
@@ -96,7 +96,7 @@ class UnleashPlace:
         await self._proxy.stop()
 
     def another(self) -> FlagBackend:
-        return Unleash(settings.Unleash(url=self._proxy.url, token_file=self.token_file))
+        return UnleashBackend(settings.Unleash(url=self._proxy.url, token_file=self.token_file))
 
     async def edit(self, variant: str) -> None:
         if variant not in ("on", "off"):

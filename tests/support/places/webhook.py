@@ -13,8 +13,8 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.webhook import Webhook
-from agent.fakes.faults import Faults
+from agent.backends.webhook import WebhookBackend
+from agent.fakes.faults import FakeFaults
 from agent.fakes.server import LOOPBACK, listen
 from tests.support.places.proxy import FaultProxy
 
@@ -42,7 +42,7 @@ class WebhookPlace:
         self._runner: web.AppRunner | None = None
         self._proxy: FaultProxy | None = None
         self.backend: FlagBackend
-        self.faults: Faults | None = None
+        self.faults: FakeFaults | None = None
 
     async def start(self) -> None:
         self._runner, port = await listen(self._names["app"], 0)
@@ -64,11 +64,11 @@ class WebhookPlace:
 
     def blind(self) -> FlagBackend:
         """A backend that can read nothing; who makes it closes it."""
-        return Webhook(settings.Webhook(url=f"{self.url}/set", secret_file=self.secret_file))
+        return WebhookBackend(settings.Webhook(url=f"{self.url}/set", secret_file=self.secret_file))
 
     def another(self) -> FlagBackend:
         base = self.url
-        return Webhook(
+        return WebhookBackend(
             settings.Webhook(
                 url=f"{base}/set", state_url=f"{base}/{{environment}}/{{flag}}", secret_file=self.secret_file
             )

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agent.after_flip.rules import PATIENCE
-from agent.after_flip.watch import AftermathWatch, lookback
+from agent.after_flip.watch import AfterFlipWatch, lookback
 from agent.config.model import AfterFlipSettings, Flag, Trigger, When
 from agent.events.cloudevents import (
     FLAG_EFFECT_UNKNOWN,
@@ -21,7 +21,7 @@ from agent.events.cloudevents import (
     Event,
 )
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Aftermath, CommandResult, Incident, Known, ResultOutcome, encode
+from agent.state.incidents import AfterFlip, CommandResult, Incident, ResultOutcome, StateTables, encode
 from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
@@ -99,11 +99,11 @@ SILENT: Arms = {}
 class Bench:
     """A shard, and the watch on it, whose topics are lists. `now` is the end of the last second fed."""
 
-    known: Known = field(default_factory=Known)
+    known: StateTables = field(default_factory=StateTables)
     specs: tuple[TriggerSpec, ...] = (spec(),)
     now: int = T
     events: list[Event] = field(default_factory=list)
-    records: list[Aftermath] = field(default_factory=list)
+    records: list[AfterFlip] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.shard = Shard(
@@ -116,14 +116,14 @@ class Bench:
             published=None,
             from_start=True,
         )
-        self.watch = AftermathWatch(
+        self.watch = AfterFlipWatch(
             {("production", "new"): FLAG},
             self.known,
             AfterFlipSettings(effect=Seconds(EFFECT), bake=Seconds(BAKE)),
             self._publish,
         )
 
-    def _publish(self, event: Event, said: Aftermath) -> None:
+    def _publish(self, event: Event, said: AfterFlip) -> None:
         self.events.append(event)
         self.records.append(said)
 
@@ -179,14 +179,14 @@ async def test_a_service_that_obeys_the_flag_is_effective_and_recovered_and_each
     for event in test.events:
         assert event.subject == "production/new"
         assert event.data["incident"] == "i"
-    assert test.records[-1] == Aftermath(incident="i", service="shop", effect="effective", bake="recovered")
+    assert test.records[-1] == AfterFlip(incident="i", service="shop", effect="effective", bake="recovered")
 
 
 @pytest.mark.parametrize("outcome", ["already", None])
 async def test_of_several_triggers_that_fired_for_one_flip_the_one_that_wrote_tells_the_effect(
     outcome: ResultOutcome | None,
 ) -> None:
-    known = Known()
+    known = StateTables()
     for name in ("a-first", "i", "z-last"):
         own = msgspec.structs.replace(INCIDENT, id=name, command=f"c-{name}", trigger="errors")
         known.incident(encode(own))
@@ -416,7 +416,7 @@ def test_an_incident_written_before_these_fields_is_read() -> None:
     record = msgspec.to_builtins(INCIDENT)
     for name in ("metric", "scope", "op", "value", "threshold", "before"):
         del record[name]
-    known = Known()
+    known = StateTables()
     known.incident(msgspec.json.encode(record))
     assert known.incidents["i"].value is None
     assert known.unreadable == 0

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from agent.backends import bounded_session, http
 from agent.backends.google import GoogleToken
-from agent.backends.http import MOST_BYTES, Answer, Http
+from agent.backends.http import MOST_BYTES, Http, HttpAnswer
 from agent.backends.rtdb.stream import Stream
 from agent.errors import Auth, BackendError, Invalid, Transient
 
@@ -101,10 +101,10 @@ async def test_an_error_with_an_endless_page_keeps_its_meaning() -> None:
 
 
 async def test_a_stream_that_is_refused_with_an_endless_page_is_refused() -> None:
-    refused: list[Answer] = []
+    refused: list[HttpAnswer] = []
     client = Http("it")
 
-    def refuse(answer: Answer) -> BackendError:
+    def refuse(answer: HttpAnswer) -> BackendError:
         refused.append(answer)
         return Invalid("no stream")
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import Cas, FlagBackend, FlagRef, Outcome, Verdict
-from agent.backends.webhook import Webhook
+from agent.backends.webhook import WebhookBackend
 from agent.errors import Auth, ConfigError, Invalid, NotFound, Throttled, Transient, Unsent, Unsupported
 from agent.events import cloudevents as events
 from agent.fakes.server import listen
@@ -61,7 +61,7 @@ async def blind(place: WebhookPlace) -> AsyncIterator[FlagBackend]:
 @asynccontextmanager
 async def endpoint(
     secret_file: Path, answering: Answering, state: str | None = "/{environment}/{flag}"
-) -> AsyncIterator[tuple[Webhook, list[tuple[web.Request, bytes]]]]:
+) -> AsyncIterator[tuple[WebhookBackend, list[tuple[web.Request, bytes]]]]:
     """A backend of an endpoint that answers so, and the requests that came with their bodies."""
     seen: list[tuple[web.Request, bytes]] = []
 
@@ -73,7 +73,7 @@ async def endpoint(
     app.router.add_route("*", "/{path:.*}", handle)
     runner, port = await listen(app, 0)
     base = f"http://127.0.0.1:{port}"
-    backend = Webhook(
+    backend = WebhookBackend(
         settings.Webhook(
             url=f"{base}/set?by=flipback", state_url=state and f"{base}{state}?of=a%20b", secret_file=secret_file
         )
@@ -125,7 +125,7 @@ async def test_a_read_is_signed_over_the_path_as_it_was_sent(secret_file: Path) 
 
 
 async def test_another_secret_is_not_accepted_and_never_shown(place: WebhookPlace, secret_file: Path) -> None:
-    backend = Webhook(
+    backend = WebhookBackend(
         settings.Webhook(
             url=f"{place.url}/set", state_url=f"{place.url}/{{environment}}/{{flag}}", secret_file=secret_file
         )
@@ -288,7 +288,7 @@ async def test_without_a_state_health_says_whether_anything_answers(secret_file:
         assert [request.method for request, _ in seen] == ["OPTIONS"]
     async with endpoint(secret_file, lambda _: web.Response(status=502), state=None) as (backend, _):
         assert not (await backend.health([(REF, "off")], deadline=soon())).ok
-    nobody = Webhook(settings.Webhook(url="http://127.0.0.1:1/set", secret_file=secret_file))
+    nobody = WebhookBackend(settings.Webhook(url="http://127.0.0.1:1/set", secret_file=secret_file))
     (problem,) = (await nobody.health([(REF, "off")], deadline=soon())).problems
     await nobody.close()
     assert "cannot be reached" in problem
@@ -304,4 +304,4 @@ async def test_without_a_state_health_says_whether_anything_answers(secret_file:
 )
 def test_addresses_are_encrypted_and_a_state_is_of_a_flag(secret_file: Path, url: str, state_url: str | None) -> None:
     with pytest.raises(ConfigError, match="https"):
-        Webhook(settings.Webhook(url=url, state_url=state_url, secret_file=secret_file))
+        WebhookBackend(settings.Webhook(url=url, state_url=state_url, secret_file=secret_file))

@@ -18,7 +18,7 @@ from agent.config.load import load
 from agent.control.restore import flipped
 from agent.errors import RestoreRefused
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.executor.service import make_backends, managed
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
@@ -78,7 +78,7 @@ def flip(home: Path) -> str:
             {public.id: public},
             Ledger(config.state_dir / "ledger"),
             Automation(config.state_dir),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,

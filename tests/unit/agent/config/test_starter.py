@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.flagd.text import Document, all_to
+from agent.backends.flagd.text import FlagdDocument, all_to
 from agent.config.load import load
 from agent.config.starter import CONFIG_NAME, FLAGS_NAME, Names, write
 from agent.errors import FlipbackError
@@ -59,7 +59,7 @@ def test_the_first_triggers_judge_the_variant_that_the_file_of_flags_gives(tmp_p
 
 def test_the_flag_that_is_written_can_be_turned_back_without_a_doubt(tmp_path: Path) -> None:
     write(tmp_path, NAMES)
-    document = Document((tmp_path / FLAGS_NAME).read_bytes())
+    document = FlagdDocument((tmp_path / FLAGS_NAME).read_bytes())
     document.replaced("new-cart", all_to(document.definition("new-cart"), "off"))
     assert document.doubts() == document.refused() == []
 

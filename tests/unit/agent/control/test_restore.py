@@ -8,12 +8,12 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend, FlagState, Outcome
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.control.restore import flipped, restore
 from agent.errors import ConfigError, RestoreRefused, Transient
 from agent.events.cloudevents import FLAG_RESTORED
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
@@ -32,7 +32,7 @@ class Shop:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "flags.json"
         self.path.write_text(TEXT)
-        self.backend = FlagdFile(settings.FlagdFile(path=self.path))
+        self.backend = FlagdFileBackend(settings.FlagdFile(path=self.path))
         self.ledger = Ledger(directory / "ledger")
         self.incident = ""
 
@@ -48,7 +48,7 @@ class Shop:
             {KEY.id: KEY.public},
             self.ledger,
             Automation(self.path.parent),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import cli
 from agent.backends.contract import FlagRef, Outcome
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.commands.command import BY_HAND, Cause, sign
 from agent.commands.keys import PrivateKey
 from agent.config.load import load
@@ -260,7 +260,7 @@ def test_a_backend_that_does_not_do_it_is_status_4_and_says_what_to_do(
     async def refuse(*_: object, **__: object) -> None:
         raise Transient("503")
 
-    monkeypatch.setattr(FlagdFile, "apply", refuse)
+    monkeypatch.setattr(FlagdFileBackend, "apply", refuse)
     assert home.rollback("new-cart") == 4
     error = capsys.readouterr().err
     assert "503" in error or "did not land" in error

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.decisions.blame import AT_ONCE_S, Blame, Judged, Suspect, first, infrastructure
-from agent.decisions.turns import FlagKey, Limit
+from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags, Suspect, first, infrastructure
+from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, Known
+from agent.state.incidents import Incident, StateTables
 from detectors.conditions.grammar import parse
 from detectors.sequential.blame import PROOF, worse
-from streams.monitor.evidence import Evidence
+from streams.monitor.evidence import FiringEvidence
 from tests.unit.agent.decisions.test_commander import T, evidence, spec
 
 NOW = float(T)
@@ -24,7 +24,7 @@ BAKE = 120.0
 
 def of(
     flag: str, *, service: str = "shop", when: str = "error_rate > 2% for 20s", proof: float | None = None
-) -> Evidence:
+) -> FiringEvidence:
     return evidence(of=replace(spec(), flag=flag, service=service, condition=parse(when)), proof=proof)
 
 
@@ -57,8 +57,8 @@ def incident(flag: str, at: float) -> Incident:
     )
 
 
-def table(flags: dict[FlagKey, FlagStatus], *incidents: Incident) -> Known:
-    known = Known()
+def table(flags: dict[FlagKey, FlagStatus], *incidents: Incident) -> StateTables:
+    known = StateTables()
     known.flags = flags
     known.incidents = {one.id: one for one in incidents}
     return known
@@ -68,11 +68,11 @@ WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in
 
 
 def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = math.inf) -> Blame:
-    return Blame(lambda: Judged(watched or {}, until), window=3600, bake=BAKE, limit=Limit(9, 600.0))
+    return Blame(lambda: JudgedFlags(watched or {}, until), window=3600, bake=BAKE, limit=AutomationLimit(9, 600.0))
 
 
 def blamed(
-    firing: list[Evidence], flags: dict[FlagKey, FlagStatus], *incidents: Incident, now: float = NOW
+    firing: list[FiringEvidence], flags: dict[FlagKey, FlagStatus], *incidents: Incident, now: float = NOW
 ) -> list[str]:
     """The flags against which nothing speaks."""
     made = blame()
@@ -131,7 +131,13 @@ def test_what_no_longer_fires_is_forgotten() -> None:
 
 
 def test_an_outage_lasts_from_one_evaluation_to_the_next_however_far_apart_they_are() -> None:
-    made = Blame(lambda: Judged(WATCHED, math.inf), window=3600, bake=BAKE, limit=Limit(9, 600.0), evaluate_every=5)
+    made = Blame(
+        lambda: JudgedFlags(WATCHED, math.inf),
+        window=3600,
+        bake=BAKE,
+        limit=AutomationLimit(9, 600.0),
+        evaluate_every=5,
+    )
     flags = dict(status(f"f{n}") for n in range(5))
     for round_ in (0, 5, 10):
         for n in range(5):
@@ -161,7 +167,7 @@ def test_what_is_ill_and_does_not_fire_yet_counts_for_an_outage() -> None:
     assert objection.shared
 
 
-def at(t: int, *, number: int = 0) -> Evidence:
+def at(t: int, *, number: int = 0) -> FiringEvidence:
     return replace(of(f"f{number}", service=f"s{number}"), t=t)
 
 

@@ -11,21 +11,20 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.commands.command import Cause, Command, verify
-from agent.commands.command import Evidence as CommandEvidence
+from agent.commands.command import Cause, Command, Evidence, verify
 from agent.commands.keys import PrivateKey
 from agent.config.model import Flag, Trigger, When
-from agent.decisions.blame import Blame, Judged
-from agent.decisions.commander import Commander, Outputs
+from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.commander import Commander, CommanderOutputs
 from agent.decisions.follow_up import UNSEEN_AFTER
 from agent.decisions.issuing import for_command
-from agent.decisions.turns import Limit
+from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_SHADOWED, INABILITY, Event
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, Known, encode
+from agent.state.incidents import Incident, StateTables, encode
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import Action, TriggerSpec
-from streams.monitor.evidence import FRESH_SECONDS, Evidence, TierName
+from streams.monitor.evidence import FRESH_SECONDS, FiringEvidence, TierName
 from streams.monitor.observer import Exposure
 
 T = 1_700_000_000
@@ -54,8 +53,8 @@ def spec(*, name: str = "errors", action: Action = "rollback", shadow: bool = Fa
     )
 
 
-def evidence(t: int = T, *, of: TriggerSpec | None = None, since: float = T - 20, **changes: Any) -> Evidence:
-    whole = Evidence(
+def evidence(t: int = T, *, of: TriggerSpec | None = None, since: float = T - 20, **changes: Any) -> FiringEvidence:
+    whole = FiringEvidence(
         spec=of or spec(),
         t=t,
         window=(t - 10.0, float(t)),
@@ -90,12 +89,12 @@ def status(version: str = "g1-a", *, changed_at: float | None = None, safe: bool
 class Bench:
     """A commander whose topics are lists; `broken` names the output that fails."""
 
-    known: Known = field(default_factory=Known)
+    known: StateTables = field(default_factory=StateTables)
     now: float = T + 2.0
     broken: str = ""
     flags: list[Flag] = field(default_factory=lambda: [FLAG])
     watched: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    limit: Limit = field(default_factory=lambda: Limit(9, 600.0))
+    limit: AutomationLimit = field(default_factory=lambda: AutomationLimit(9, 600.0))
     written: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,9 +104,9 @@ class Bench:
             KEY,
             rules_hash="r",
             lifetime=LIFETIME,
-            outputs=Outputs(command=self._command, incident=self._incident, event=self._event),
+            outputs=CommanderOutputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: Judged(self.watched, math.inf), window=3600, bake=120, limit=self.limit),
+            blame=Blame(lambda: JudgedFlags(self.watched, math.inf), window=3600, bake=120, limit=self.limit),
         )
 
     def see(self, seen: FlagStatus) -> None:
@@ -323,7 +322,7 @@ async def test_a_new_version_of_the_flag_is_a_new_incident() -> None:
 
 
 def test_what_is_not_readable_in_the_tables_is_counted_and_changes_nothing() -> None:
-    known = Known()
+    known = StateTables()
     known.flag(encode(status("g2-a")))
     known.flag(b"{}")
     known.flag(None)
@@ -416,11 +415,11 @@ def test_evidence_without_a_tier_is_of_a_condition_that_was_held() -> None:
     whole = msgspec.to_builtins(for_command(evidence()))
     for name in ("tier", "evidence", "bound", "null_rate", "since"):
         del whole[name]
-    assert msgspec.convert(whole, CommandEvidence) == for_command(evidence())
+    assert msgspec.convert(whole, Evidence) == for_command(evidence())
 
 
 async def test_a_flag_that_was_turned_on_by_a_clock_that_is_ahead_is_turned_back_all_the_same() -> None:
-    bench = Bench(known=Known(lambda: T + 2.0))
+    bench = Bench(known=StateTables(lambda: T + 2.0))
     bench.see(status())
     bench.see(status("g2-b", changed_at=T + 3600.0))
     for second in range(T, T + 30):

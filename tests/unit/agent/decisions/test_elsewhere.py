@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.decisions.blame import AT_ONCE_S, Blame, Judged
-from agent.decisions.elsewhere import BELIEVED_FOR, REPEAT_EVERY, Elsewhere, watched_services
-from agent.decisions.turns import FlagKey, Limit
-from agent.state.incidents import Ill, Known, encode
-from streams.monitor.evidence import Evidence
+from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags
+from agent.decisions.elsewhere import BELIEVED_FOR, REPEAT_EVERY, PeerMonitors, watched_services
+from agent.decisions.turns import AutomationLimit, FlagKey
+from agent.state.incidents import Ill, StateTables, encode
+from streams.monitor.evidence import FiringEvidence
 from tests.unit.agent.decisions.test_blame import status
 from tests.unit.agent.decisions.test_commander import T, evidence, spec
 
@@ -25,21 +25,21 @@ class Monitors:
 
     def __init__(self, *, mute: tuple[int, ...] = ()) -> None:
         self.news: list[Ill] = []
-        self.known = [Known() for _ in SERVICES]
+        self.known = [StateTables() for _ in SERVICES]
         self.flags = dict(status(f"f{n}") for n in range(len(SERVICES)))
         self.blames = [self._blame(n, n in mute) for n in range(len(SERVICES))]
 
     def _blame(self, n: int, mute: bool) -> Blame:
         self.known[n].flags = self.flags
-        others = Elsewhere(
+        others = PeerMonitors(
             watched_services(SPECS),
             self.known[n],
             (lambda record: None) if mute else self._publish,
             by=f"process {n}",
             place=lambda: n,
         )
-        judged = Judged({KEYS[n]: [SERVICES[n]]}, math.inf)
-        return Blame(lambda: judged, window=3600, bake=120, limit=Limit(9, 600.0), elsewhere=others)
+        judged = JudgedFlags({KEYS[n]: [SERVICES[n]]}, math.inf)
+        return Blame(lambda: judged, window=3600, bake=120, limit=AutomationLimit(9, 600.0), elsewhere=others)
 
     def _publish(self, record: Ill) -> None:
         self.news.append(record)
@@ -63,7 +63,7 @@ class Monitors:
             found[n] = None if objection is None else objection.kind
         return found
 
-    def _alarm(self, n: int, t: int) -> Evidence:
+    def _alarm(self, n: int, t: int) -> FiringEvidence:
         return evidence(t, of=SPECS[n])
 
 
@@ -134,21 +134,21 @@ def test_news_is_published_when_it_changes_and_repeated_while_something_is_ill()
 def test_a_monitor_that_judges_everything_publishes_nothing(services: tuple[str, ...]) -> None:
     specs = [one for one in SPECS if one.service in services]
     told: list[Ill] = []
-    others = Elsewhere(watched_services(specs), Known(), told.append, by="a", place=lambda: 0)
+    others = PeerMonitors(watched_services(specs), StateTables(), told.append, by="a", place=lambda: 0)
     own = {("production", one.flag): [one.service] for one in specs}
     others.tell(KEYS, own, float(T))
     assert told == []
 
 
 def test_a_monitors_own_list_is_not_counted_for_others() -> None:
-    known = Known()
+    known = StateTables()
     known.incident(encode(Ill(by="me", place=0, at=float(T), flags=[("production", "f0")])))
-    others = Elsewhere(watched_services(SPECS), known, lambda record: None, by="me", place=lambda: 0)
+    others = PeerMonitors(watched_services(SPECS), known, lambda record: None, by="me", place=lambda: 0)
     assert others.ill(float(T)) == set()
 
 
 def test_lists_are_replaced_by_place_and_do_not_pile_up() -> None:
-    known = Known()
+    known = StateTables()
     for n in range(100):
         known.incident(encode(Ill(by=f"process {n}", place=n % 4, at=float(n), flags=[])))
     assert sorted(known.ill) == [0, 1, 2, 3]

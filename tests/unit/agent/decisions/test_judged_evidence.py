@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from detectors.cells import Scope
-from streams.monitor.evidence import Evidence
-from streams.monitor.shard import Second, Shard
+from streams.monitor.evidence import FiringEvidence
+from streams.monitor.shard import EvaluatedSecond, Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import SERVICE, T, said, shard, spec
 
@@ -19,13 +19,13 @@ def bucket(instances: Counts) -> Bucket:
     return Bucket({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
 
 
-def feed(target: Shard, seconds: int, *rows: tuple[Scope, Counts], begin: int = T) -> Iterator[Second]:
+def feed(target: Shard, seconds: int, *rows: tuple[Scope, Counts], begin: int = T) -> Iterator[EvaluatedSecond]:
     for at in range(begin, begin + seconds):
         block = cells(at, *((scope, bucket(instances)) for scope, instances in rows))
         yield from target.take(said(at + 1.0, block), at + 3.0)
 
 
-def last(seconds: Iterator[Second]) -> Evidence:
+def last(seconds: Iterator[EvaluatedSecond]) -> FiringEvidence:
     return [evidence for second in seconds for evidence in second.firing][-1]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.events.cloudevents import INABILITY
 from detectors.conditions.spec import TriggerSpec
-from streams.monitor.shard import Second
+from streams.monitor.shard import EvaluatedSecond
 from tests.support.cells import Bucket, cells
 from tests.unit.agent.decisions.test_commander import Bench, status
 from tests.unit.streams.monitor.test_evidence import BAD, GOOD, Counts, seen
@@ -21,7 +21,9 @@ DELAY = 2.0
 """Seconds from the end of a second to its evaluation in these tests."""
 
 
-async def judged(rule: TriggerSpec, seconds: list[Counts], *, delay: float = DELAY) -> tuple[Bench, list[Second]]:
+async def judged(
+    rule: TriggerSpec, seconds: list[Counts], *, delay: float = DELAY
+) -> tuple[Bench, list[EvaluatedSecond]]:
     """Seconds of traffic through windows, triggers, evidence and the commander."""
     bench = Bench()
     bench.see(status())

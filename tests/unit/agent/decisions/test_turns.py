@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from agent.commands.command import Command, Reason
 from agent.decisions.follow_up import UNSEEN_AFTER
-from agent.decisions.turns import Limit, before, beyond_limit, given_up
+from agent.decisions.turns import AutomationLimit, before, beyond_limit, given_up
 from agent.state.flags import FlagStatus, generation
-from agent.state.incidents import CommandResult, Incident, Known, encode
+from agent.state.incidents import CommandResult, Incident, StateTables, encode
 from detectors.conditions.grammar import parse
 from tests.unit.agent.decisions.test_commander import FLAG, Bench, T, evidence, spec, status
 
@@ -29,7 +29,7 @@ class Service:
 
     answers: dict[str, Any]
     guilty: str = ""
-    limit: Limit = field(default_factory=lambda: Limit(9, 600.0))
+    limit: AutomationLimit = field(default_factory=lambda: AutomationLimit(9, 600.0))
     changes_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -153,7 +153,7 @@ async def test_while_everything_is_halted_no_flag_is_sent_in_anothers_place() ->
 
 
 async def test_flags_that_are_tried_in_turn_keep_within_the_limit_and_a_person_hears_when_the_next_is_due() -> None:
-    service = Service({"guilty": "obeys", "last": "obeys"}, guilty="guilty", limit=Limit(1, 600.0))
+    service = Service({"guilty": "obeys", "last": "obeys"}, guilty="guilty", limit=AutomationLimit(1, 600.0))
     await service.run(900)
     assert service.sent("last") == [2]
     # Ten seconds more, by which the executor's clock may differ.
@@ -164,13 +164,13 @@ async def test_flags_that_are_tried_in_turn_keep_within_the_limit_and_a_person_h
 
 
 async def test_a_flag_that_a_person_turned_off_before_its_command_came_uses_up_no_limit() -> None:
-    service = Service({"guilty": "obeys", "last": "late"}, guilty="guilty", limit=Limit(1, 600.0))
+    service = Service({"guilty": "obeys", "last": "late"}, guilty="guilty", limit=AutomationLimit(1, 600.0))
     await service.run(300)
     assert service.sent("guilty") == [2 + BAKE]
 
 
 async def test_flags_of_other_services_that_use_up_the_limit_are_for_the_halt_to_judge() -> None:
-    service = Service({"guilty": "obeys"}, guilty="guilty", limit=Limit(1, 600.0))
+    service = Service({"guilty": "obeys"}, guilty="guilty", limit=AutomationLimit(1, 600.0))
     elsewhere = msgspec.structs.replace(status("g2-x", changed_at=T - 5.0, safe=True), flag="far")
     service.bench.see(elsewhere)
     service.bench.known.incidents["i"] = Incident(
@@ -207,8 +207,8 @@ def commanded(version: str = "g1-x", *, at: float = T - 40.0) -> Incident:
     )
 
 
-def known_of(incident: Incident, version: str | None) -> Known:
-    known = Known()
+def known_of(incident: Incident, version: str | None) -> StateTables:
+    known = StateTables()
     known.incidents[incident.id] = incident
     if version is not None:
         known.see(msgspec.structs.replace(status(version), flag="rival"))
@@ -248,9 +248,9 @@ def test_a_refusal_of_an_earlier_sending_frees_no_place() -> None:
     known.see(msgspec.structs.replace(status("g2-x", safe=True, changed_at=T - 30.0), flag="rival"))
     refused = CommandResult(sent="old", outcome="rejected", at=T - 35.0, command="c", reason=Reason.HALTED)
     known.incident(encode(refused))
-    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), Limit(1, 600.0)) is not None
+    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), AutomationLimit(1, 600.0)) is not None
     known.incident(encode(msgspec.structs.replace(refused, sent="new", at=T - 34.0)))
-    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), Limit(1, 600.0)) is None
+    assert beyond_limit(spec(), [("production", spec().flag)], known, float(T), AutomationLimit(1, 600.0)) is None
 
 
 async def test_a_trigger_of_a_variant_waits_for_nobody() -> None:

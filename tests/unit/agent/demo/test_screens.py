@@ -13,7 +13,7 @@ from rich.console import Console
 from agent.demo.live import LiveScreen
 from agent.demo.plain import PlainScreen
 from agent.demo.scene import FLAG, SERVICE, Scene
-from agent.demo.steps import Arm, Second, Step
+from agent.demo.steps import Arm, FlipStep, ObservedSecond
 from agent.demo.story import Story
 from agent.demo.words import opening
 from streams.monitor.health import TriggerHealth
@@ -30,8 +30,8 @@ def full_story(story: Story, seconds: int = 30) -> None:
     start = int(time.time()) - seconds
     for index in range(seconds):
         trigger = TriggerHealth(FLAG, "errors", f"production/{SERVICE}", "pending", 0.1031, 0.02, 2000, "")
-        story.count(Second(start + index, Arm(1000, 250), Arm(1000, 0), Arm(2000, 250), trigger))
-    for index, step in enumerate(Step):
+        story.count(ObservedSecond(start + index, Arm(1000, 250), Arm(1000, 0), Arm(2000, 250), trigger))
+    for index, step in enumerate(FlipStep):
         story.mark(step, start + 20.04 * index, "user-499 had the new path and now got the old one")
 
 
@@ -45,12 +45,12 @@ async def test_plain_lines_tell_the_steps_in_order_however_they_come(tmp_path: P
     story.screen = PlainScreen(story, lines.append)
     async with story.screen.running():
         at = time.time()
-        story.mark(Step.INJECTED, at, "")
-        story.mark(Step.OLD_PATH, at + 3.2, "")
-        story.mark(Step.COMMAND, at + 3.1, "")
+        story.mark(FlipStep.INJECTED, at, "")
+        story.mark(FlipStep.OLD_PATH, at + 3.2, "")
+        story.mark(FlipStep.COMMAND, at + 3.1, "")
         assert lines.steps() == ["injected"]
-        story.mark(Step.PENDING, at + 2.0, "")
-        story.mark(Step.FIRING, at + 3.0, "")
+        story.mark(FlipStep.PENDING, at + 2.0, "")
+        story.mark(FlipStep.FIRING, at + 3.0, "")
         assert lines.steps() == ["injected", "pending", "firing", "command"]
     # A step that never came does not swallow those behind it.
     assert lines.steps() == ["injected", "pending", "firing", "command", "old path"]
@@ -95,7 +95,7 @@ def test_the_picture_needs_no_colour(tmp_path: Path) -> None:
 def test_a_step_that_is_waited_for_says_how_far_it_is(tmp_path: Path) -> None:
     story = Story(scene(tmp_path))
     full_story(story, seconds=8)
-    del story.timeline.marks[Step.FIRING]
+    del story.timeline.marks[FlipStep.FIRING]
     assert any("firing" in line and "has held for 7 of 10 s" in line for line in drawn(story, 80, 24))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.demo.scene import FLAG, SERVICE
-from agent.demo.steps import CLEAN_SECONDS, Arm, Second, Step, Timeline, recovered, second, unfinished
+from agent.demo.steps import CLEAN_SECONDS, Arm, FlipStep, ObservedSecond, Timeline, recovered, second, unfinished
 from detectors.cells import COUNTS
 from streams.monitor.health import Health, TriggerHealth
 
@@ -16,61 +16,61 @@ OK = TriggerHealth(FLAG, "errors", f"production/{SERVICE}", "ok", 0.0, 0.02, 200
 
 def injected(at: float = 100.0) -> Timeline:
     timeline = Timeline()
-    timeline.note(Step.INJECTED, at)
+    timeline.note(FlipStep.INJECTED, at)
     return timeline
 
 
 def test_a_step_is_measured_from_the_injection() -> None:
     timeline = injected(100.0)
-    mark = timeline.note(Step.PENDING, 104.25, "why")
+    mark = timeline.note(FlipStep.PENDING, 104.25, "why")
     assert mark is not None
     assert (mark.since, mark.detail) == (4.25, "why")
 
 
 def test_what_was_seen_before_the_injection_belongs_to_another_story() -> None:
-    assert Timeline().note(Step.PENDING, 99.0) is None
+    assert Timeline().note(FlipStep.PENDING, 99.0) is None
     timeline = injected(100.0)
-    assert timeline.note(Step.PENDING, 99.9) is None
-    assert Step.PENDING not in timeline.marks
+    assert timeline.note(FlipStep.PENDING, 99.9) is None
+    assert FlipStep.PENDING not in timeline.marks
 
 
 @given(st.lists(st.floats(100, 200), min_size=1))
 def test_the_first_sign_of_a_step_counts_and_is_the_only_news(times: list[float]) -> None:
     timeline = injected(100.0)
-    news = [timeline.note(Step.FIRING, at) for at in times]
-    assert timeline.marks[Step.FIRING].at == times[0]
+    news = [timeline.note(FlipStep.FIRING, at) for at in times]
+    assert timeline.marks[FlipStep.FIRING].at == times[0]
     assert news[0] is not None
     assert not any(news[1:])
 
 
 def test_the_steps_that_are_missing_stand_in_the_order_of_the_way() -> None:
     timeline = injected()
-    timeline.note(Step.COMMAND, 101.0)
-    assert timeline.next is Step.PENDING
+    timeline.note(FlipStep.COMMAND, 101.0)
+    assert timeline.next is FlipStep.PENDING
     assert timeline.missing == [
-        Step.PENDING, Step.FIRING, Step.WRITTEN, Step.READ_BACK, Step.OLD_PATH, Step.RECOVERED,
+        FlipStep.PENDING, FlipStep.FIRING, FlipStep.WRITTEN, FlipStep.READ_BACK, FlipStep.OLD_PATH, FlipStep.RECOVERED,
     ]  # fmt: skip
-    for step in Step:
+    for step in FlipStep:
         timeline.note(step, 102.0)
     assert timeline.next is None
 
 
 def test_a_time_between_steps_is_known_once_both_were_seen() -> None:
     timeline = injected(100.0)
-    timeline.note(Step.WRITTEN, 114.0)
-    assert timeline.between(Step.INJECTED, Step.WRITTEN) == 14.0
-    assert timeline.between(Step.WRITTEN, Step.OLD_PATH) is None
+    timeline.note(FlipStep.WRITTEN, 114.0)
+    assert timeline.between(FlipStep.INJECTED, FlipStep.WRITTEN) == 14.0
+    assert timeline.between(FlipStep.WRITTEN, FlipStep.OLD_PATH) is None
 
 
 def test_each_missing_step_has_words() -> None:
-    assert len({unfinished(step) for step in Step}) == len(Step)
+    assert len({unfinished(step) for step in FlipStep}) == len(FlipStep)
 
 
-def of_the_shop(time: int, new: tuple[int, int] = (0, 0), old: tuple[int, int] = (200, 0)) -> Second:
-    return Second(time, Arm(*new), Arm(*old), Arm(new[0] + old[0], new[1] + old[1]), OK)
+def of_the_shop(time: int, new: tuple[int, int] = (0, 0), old: tuple[int, int] = (200, 0)) -> ObservedSecond:
+    return ObservedSecond(time, Arm(*new), Arm(*old), Arm(new[0] + old[0], new[1] + old[1]), OK)
 
 
-def clean(first: int, count: int) -> list[Second]:
+def clean(first: int, count: int) -> list[ObservedSecond]:
     return [of_the_shop(first + index) for index in range(count)]
 
 
@@ -88,7 +88,7 @@ def test_the_shop_has_recovered_after_clean_seconds_in_a_row() -> None:
     ],
     ids=["one request on the new path", "error rate at the threshold", "no request at all"],
 )
-def test_a_second_that_is_not_clean_begins_the_count_anew(spoilt: Second) -> None:
+def test_a_second_that_is_not_clean_begins_the_count_anew(spoilt: ObservedSecond) -> None:
     seconds = [*clean(101, 4), spoilt, *clean(106, 4)]
     assert recovered(seconds, since=100.0) is None
     assert recovered([*seconds, of_the_shop(110)], since=100.0) == (110, Arm(1000, 0))

@@ -7,7 +7,7 @@ import pytest
 from agent.after_flip.events import flips_event, inability_event
 from agent.events.cloudevents import INABILITY, Event
 from agent.views.wording import sentence
-from streams.condition import Condition
+from streams.condition import ShardCondition
 
 
 def test_what_would_stop_a_flip_is_told_as_that_and_its_end_as_the_end() -> None:
@@ -18,9 +18,9 @@ def test_what_would_stop_a_flip_is_told_as_that_and_its_end_as_the_end() -> None
 
 
 def test_a_partition_that_cannot_be_judged_is_told_as_that_and_its_end_as_the_end() -> None:
-    begun = inability_event("flipback.partials", 3, Condition("unknown", "no ingest"), begun=True, at=1.0)
+    begun = inability_event("flipback.partials", 3, ShardCondition("unknown", "no ingest"), begun=True, at=1.0)
     assert sentence(begun) == "nothing can be judged: no ingest"
-    ended = inability_event("flipback.partials", 3, Condition("live", ""), begun=False, at=2.0)
+    ended = inability_event("flipback.partials", 3, ShardCondition("live", ""), begun=False, at=2.0)
     assert sentence(ended) == "able again: verdicts are live"
 
 

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.commands.keys import PrivateKey
 from agent.config.model import Flag, Trigger, When
-from agent.decisions.blame import Blame, Judged
-from agent.decisions.commander import Commander, Outputs
-from agent.decisions.turns import Limit
+from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.commander import Commander, CommanderOutputs
+from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_REJECTED, INABILITY, Event
 from agent.executor.results import Results
-from agent.state.incidents import CommandResult, Incident, Known, encode
+from agent.state.incidents import CommandResult, Incident, StateTables, encode
 from detectors.conditions.grammar import parse
 from tests.unit.agent.decisions.test_commander import evidence, spec
 from tests.unit.agent.executor.test_executor import COOLDOWN, KEY, REF, Desk
@@ -40,7 +40,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         self.now = 1_700_000_000.0
-        self.known = Known()
+        self.known = StateTables()
         self.desk = Desk(self.directory / "ledger")
         self.results = Results(self._result)
         self.commander = Commander(
@@ -49,9 +49,9 @@ class Pair:
             self.key,
             rules_hash="r",
             lifetime=60.0,
-            outputs=Outputs(command=self._command, incident=self._incident, event=self._event),
+            outputs=CommanderOutputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: Judged({}, 0.0), window=3600, bake=120, limit=Limit(1, 600.0)),
+            blame=Blame(lambda: JudgedFlags({}, 0.0), window=3600, bake=120, limit=AutomationLimit(1, 600.0)),
         )
 
     async def _command(self, key: bytes, raw: bytes) -> None:

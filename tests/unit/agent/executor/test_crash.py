@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from agent.backends import settings as backend_settings
 from agent.backends.contract import Outcome
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.commands.command import Command, verify
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagStatus, FlagWatch
@@ -203,12 +203,12 @@ def test_in_any_order_only_the_flag_that_was_judged_is_written_and_once_a_comman
     asyncio.run(live())
 
 
-def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, FlagdFile, list[Event]]]:
+def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, FlagdFileBackend, list[Event]]]:
     """Sixteen executors of one file, each with its ledger, or all with one."""
     made = []
     for number in range(16):
         told: list[Event] = []
-        backend = FlagdFile(backend_settings.FlagdFile(path=path))
+        backend = FlagdFileBackend(backend_settings.FlagdFile(path=path))
 
         async def emit(event: Event, told: list[Event] = told) -> None:
             told.append(event)
@@ -219,7 +219,7 @@ def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, F
             {KEY.id: KEY.public},
             Ledger(tmp_path / ("ledger" if shared else f"ledger-{number}")),
             Automation(tmp_path / ("state" if shared else f"state-{number}")),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,

@@ -17,7 +17,7 @@ from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permissio
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event, from_kafka, to_kafka
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
@@ -86,7 +86,7 @@ class Desk:
             {KEY.id: KEY.public},
             self.ledger,
             Automation(directory),
-            Limits(1, 600.0),
+            FlipRate(1, 600.0),
             watch=self.watch,
             emit=self.emit,
             now=lambda: self.now,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.contract import FlagBackend, FlagRef, FlagState, Health
+from agent.backends.contract import BackendHealth, FlagBackend, FlagRef, FlagState
 from agent.commands.keys import generate
 from agent.config.load import load
 from agent.errors import ConfigError, Timeout, Transient
@@ -50,11 +50,11 @@ class Slow(FakeBackend):
             await self._hang(deadline)
         return await super().read(ref, deadline=deadline)
 
-    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> Health:
+    async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         if self.hanging:
             # Worse than the contract allows: it does not keep its deadline.
             await asyncio.Event().wait()
-        return Health(("is closed",))
+        return BackendHealth(("is closed",))
 
 
 class Pushing(Slow):
@@ -288,7 +288,7 @@ async def test_as_many_flags_are_read_at_a_time_as_the_backend_says_and_each_onc
         if len(read) == len(refs):
             done.set()
 
-    looking = looking_module.Looking("a", backend, refs, look)
+    looking = looking_module.FlagPoller("a", backend, refs, look)
     task = asyncio.create_task(looking.run(seen))
     async with asyncio.timeout(60):
         await done.wait()

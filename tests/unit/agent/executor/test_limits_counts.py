@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from agent.backends.contract import FlagRef
 from agent.commands.command import BY_HAND, Command
 from agent.events import cloudevents as events
-from agent.executor.limits import Breaker, Limits
+from agent.executor.limits import FlipLimits, FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -33,7 +33,7 @@ class Desk:
         self.ledger = Ledger(directory / "ledger")
         self.automation = Automation(directory)
         together = {_ref(name): [_ref(other) for other in others] for name, others in (groups or {}).items()}
-        self.breaker = Breaker(self.ledger, self.automation, Limits(most, WITHIN), together, FlagWatch())
+        self.breaker = FlipLimits(self.ledger, self.automation, FlipRate(most, WITHIN), together, FlagWatch())
 
     def enter(self, flag: str, at: float, kinds: list[str], *, steps_at: float | None = None) -> Command:
         """An entry that was made at `at`, with further steps at `steps_at`."""

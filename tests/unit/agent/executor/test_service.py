@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.commands.command import Command, Reason, issue, sign
 from agent.commands.keys import generate, load_private
 from agent.config.load import load
@@ -215,19 +215,19 @@ async def test_a_ledger_that_cannot_be_read_at_the_start_is_tried_again(
 async def test_what_an_earlier_process_left_open_is_done_while_the_audit_log_takes_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply = FlagdFile.apply
+    apply = FlagdFileBackend.apply
 
     async def refused(*_: object, **__: object) -> None:
         raise Permission("403")
 
-    monkeypatch.setattr(FlagdFile, "apply", refused)
+    monkeypatch.setattr(FlagdFileBackend, "apply", refused)
     await house.execute(await house.command())
     await house.flips.close()
     house.open.clear()
     house.flips = Flips(house.config, house._emit, house._result)
     house.flips.recover()
     await house.until(lambda: bool(house.flips._retries._newest))
-    monkeypatch.setattr(FlagdFile, "apply", apply)
+    monkeypatch.setattr(FlagdFileBackend, "apply", apply)
     await house.until(lambda: '"defaultVariant": "off"' in house.file.read_text())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.control.rollback import direct
 from agent.errors import Unforeseen
 from agent.events import cloudevents as events
@@ -90,13 +90,13 @@ async def test_the_executor_is_not_armed_until_a_command_of_that_backend_succeed
     house = House(tmp_path)
     (name,) = house.config.backends
     try:
-        apply = FlagdFile.apply
+        apply = FlagdFileBackend.apply
 
         async def broken(*_: object, **__: object) -> None:
             raise DEFECT
 
         assert await house.flips.check() == []
-        monkeypatch.setattr(FlagdFile, "apply", broken)
+        monkeypatch.setattr(FlagdFileBackend, "apply", broken)
         made = await house.command()
         await house.execute(made)
         (said,) = await house.flips.check()
@@ -106,7 +106,7 @@ async def test_the_executor_is_not_armed_until_a_command_of_that_backend_succeed
         await house.until(lambda: bool(house.results))
         assert "TypeError('unsupported operand" in house.results[0].detail
 
-        monkeypatch.setattr(FlagdFile, "apply", apply)
+        monkeypatch.setattr(FlagdFileBackend, "apply", apply)
         await house.until(lambda: '"defaultVariant": "off"' in house.file.read_text())
         await house.until(lambda: house.results[-1].outcome in ("applied", "already"))
         assert await house.flips.check() == []
@@ -121,8 +121,8 @@ async def test_a_rollback_without_kafka_names_it(tmp_path: Path, monkeypatch: py
     async def broken(*_: object, **__: object) -> None:
         raise DEFECT
 
-    monkeypatch.setattr(FlagdFile, "health", broken)
-    monkeypatch.setattr(FlagdFile, "read", broken)
+    monkeypatch.setattr(FlagdFileBackend, "health", broken)
+    monkeypatch.setattr(FlagdFileBackend, "read", broken)
     ((_, found, _),) = [one async for one in direct(house.config, house.config.flags, reason="bad", by="ann")]
     assert isinstance(found, Unforeseen)
     assert "TypeError" in str(found)

@@ -15,7 +15,7 @@ from firebase_admin import db, exceptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fakes.faults import Faults
+from agent.fakes.faults import FakeFaults
 from agent.fakes.rtdb import tree
 from agent.fakes.rtdb.server import FakeRealtimeDatabase, Rules
 from agent.fakes.server import Control
@@ -220,7 +220,7 @@ def test_a_person_gives_a_variant_to_everyone() -> None:
         "a": {"defaultVariant": "off", "state": "ENABLED", "variants": {"off": False, "on": True}},
     }
     assert fake.writes == 0
-    assert isinstance(fake.faults, Faults)
+    assert isinstance(fake.faults, FakeFaults)
 
 
 @given(values)

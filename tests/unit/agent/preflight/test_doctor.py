@@ -19,7 +19,7 @@ from agent.executor.service import open_ledger
 from agent.heartbeats.heartbeat import QUIET_AFTER, Member, Obstacle, TelemetryCount
 from agent.preflight import doctor
 from agent.preflight.doctor import Finding
-from agent.telemetry.look import Look
+from agent.telemetry.look import TopicLook
 from tests.unit.agent.armed.test_verdict import beat
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG, FLAGS, run
 
@@ -203,7 +203,7 @@ async def test_telemetry_is_looked_at_with_the_flags_that_are_safe_now(
     async def deployment(*_: object) -> AsyncIterator[Finding]:
         yield Finding(what="processes", ok=True, detail="alive: one")
 
-    async def telemetry(_: Config, are_safe: set[FlagRef]) -> list[Look]:
+    async def telemetry(_: Config, are_safe: set[FlagRef]) -> list[TopicLook]:
         asked.append(set(are_safe))
         return []
 
@@ -252,10 +252,10 @@ async def test_samples_that_were_found_bad_in_the_topic_are_no_obstacle_besides(
     member = Member(beat("x", telemetry=[count]), 1.0)
     same = [one.bounded() for one in of_telemetry(wanted(load(home / "flipback.yaml")), [member])]
     unread = Obstacle(what="requests", why="no ingest reads requests/1")
-    looks = [Look("telemetry requests", False, "50 samples rejected (50 %)", "requests")]
+    looks = [TopicLook("telemetry requests", False, "50 samples rejected (50 %)", "requests")]
     found = await with_processes(home, monkeypatch, [member], [*same, unread], looks)
     assert [finding.detail for finding in found if not finding.ok] == [unread.why, looks[0].detail]
-    well = [Look("telemetry requests", True, "well", "requests")]
+    well = [TopicLook("telemetry requests", True, "well", "requests")]
     found = await with_processes(home, monkeypatch, [member], same, well)
     assert ["50 of 100" in finding.detail for finding in found if not finding.ok] == [True]
 
@@ -269,7 +269,11 @@ async def test_a_process_of_which_a_heartbeat_is_overdue_stands_there_with_its_a
 
 
 async def with_processes(
-    home: Path, monkeypatch: pytest.MonkeyPatch, members: list[Member], obstacles: list[Obstacle], looks: list[Look]
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    members: list[Member],
+    obstacles: list[Obstacle],
+    looks: list[TopicLook],
 ) -> list[Finding]:
     """What the doctor finds where brokers would say this of the processes and of the telemetry."""
 
@@ -282,7 +286,7 @@ async def with_processes(
     async def look(*_: object) -> tuple[Arming, list[Member]]:
         return Arming(tuple(obstacles)), members
 
-    async def telemetry(*_: object) -> list[Look]:
+    async def telemetry(*_: object) -> list[TopicLook]:
         return looks
 
     for name, stub in {

@@ -15,12 +15,12 @@ import streams.kafka.outbox
 from agent.events.cloudevents import FLAG_EFFECTIVE, FLAG_VERIFIED, INABILITY, Event, from_kafka, trigger_type
 from agent.events.severity import importance
 from agent.runtime.publisher import STALLED_AFTER, Publisher
-from agent.state.incidents import Aftermath
+from agent.state.incidents import AfterFlip
 from streams.kafka.outbox import Record
 from streams.kafka.topics import Topics
 
 EVENT = Event(type=FLAG_EFFECTIVE, subject="production/new", data={"reason": "gone"}, id="e", time=1_700_000_000.0)
-SAID = Aftermath(incident="i", service="shop", effect="effective")
+SAID = AfterFlip(incident="i", service="shop", effect="effective")
 
 
 class Broker:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.backends.contract import FlagRef, FlagState
 from agent.state.flags import FORGET_AFTER, FlagStatus, FlagWatch
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from tests.support.fake_backend import FakeBackend
 from tests.unit.agent.executor.test_executor import Desk
 
@@ -120,7 +120,7 @@ def test_a_version_has_one_beginning_however_many_executors_publish_it(
     skews: list[float], order: random.Random, versions: list[str]
 ) -> None:
     watches = [FlagWatch() for _ in skews]
-    known, begun = Known(), dict[str, set[float | None]]()
+    known, begun = StateTables(), dict[str, set[float | None]]()
     for at, version in enumerate(versions):
         for _ in range(2):
             read = [see(watch, version, 100.0 * at + skew) for watch, skew in zip(watches, skews, strict=True)]
@@ -157,14 +157,14 @@ def published(version: str, at: float, changed_at: float | None = None) -> FlagS
 
 
 def test_a_status_of_an_earlier_generation_that_comes_late_changes_nothing() -> None:
-    known = Known()
+    known = StateTables()
     now = known.see(published("g2-off", 10.2, 10.2))
     assert known.see(published("g1-on", 9.9)) == now
     assert known.flags["production", "new-checkout"] == now
 
 
 def test_generations_that_begin_anew_are_believed_when_nobody_repeats_the_later_one() -> None:
-    known = Known()
+    known = StateTables()
     known.see(published("g9-off", 10.0, 10.0))
     known.see(published("g1-on", 10.0 + FORGET_AFTER - 1))
     assert known.flags["production", "new-checkout"].version == "g9-off"
@@ -201,7 +201,7 @@ async def test_a_standby_whose_read_is_overtaken_by_a_flip_reads_again(tmp_path:
 
 def test_a_beginning_that_is_yet_to_come_counts_as_now_and_stays_that() -> None:
     now = [1000.0]
-    known = Known(lambda: now[0])
+    known = StateTables(lambda: now[0])
     assert known.see(published("g1-on", 999.0, 1004.0)).changed_at == 1004.0
     assert known.see(published("g2-on", 999.0, 4600.0)).changed_at == 1000.0
     now[0] = 1030.0

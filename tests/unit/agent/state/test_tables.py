@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.state import tables
-from agent.state.tables import Tables
+from agent.state.tables import TableReader
 from streams.kafka.reader import Read
 
 
@@ -41,7 +41,7 @@ async def test_they_are_read_when_each_is_and_a_record_that_fails_is_left_out(
             raise ZeroDivisionError
         taken.append(value)
 
-    made = Tables({"incidents": take, "flags": take}, {})
+    made = TableReader({"incidents": take, "flags": take}, {})
     following = [asyncio.create_task(made.follow(topic)) for topic in made]
     try:
         topics["incidents"].put_nowait(read(b"a", b"poison", b"b", at_end=True))

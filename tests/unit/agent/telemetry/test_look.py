@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from agent.backends.contract import FlagRef
 from agent.config.load import load
-from agent.telemetry.look import Look, judge
+from agent.telemetry.look import TopicLook, judge
 from streams.kafka.reader import Tail
 from streams.slices import Source
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG
@@ -34,7 +34,7 @@ def looked(
     now: float = NOW,
     ever: bool = True,
     safe: bool = False,
-) -> list[Look]:
+) -> list[TopicLook]:
     text = CONFIG.replace(TRIGGERS, f"when: {when}, fast: false}}") if when else CONFIG
     path = tmp_path / "flipback.yaml"
     path.write_text(text)
@@ -43,7 +43,7 @@ def looked(
     return list(judge(load(path), tails, now, {FlagRef("new-checkout", "production")} if safe else ()))
 
 
-def bad(found: list[Look]) -> str:
+def bad(found: list[TopicLook]) -> str:
     return "\n".join(look.detail for look in found if not look.ok)
 
 

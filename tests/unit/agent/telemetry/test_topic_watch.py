@@ -9,20 +9,20 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agent.telemetry.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems, Sizes
-from streams.kafka.coverage import Group, Look, look
+from streams.kafka.coverage import Group, TopicCoverage, look
 from streams.slices import Source
 
 PARTIALS = "flipback.partials"
 INGEST, MONITOR = Group("flipback-ingest", ("requests",)), Group("flipback-monitor", (PARTIALS,))
-WELL = Look((), {INGEST.name: (), MONITOR.name: ()})
+WELL = TopicCoverage((), {INGEST.name: (), MONITOR.name: ()})
 
 
 def problems(made: bool = True) -> Problems:
     return Problems({"ingest": INGEST, "monitor": MONITOR}, frozenset({"requests"}), made)
 
 
-def unread(*partitions: int) -> Look:
-    return Look((), {INGEST.name: (), MONITOR.name: tuple(Source(PARTIALS, p) for p in partitions)})
+def unread(*partitions: int) -> TopicCoverage:
+    return TopicCoverage((), {INGEST.name: (), MONITOR.name: tuple(Source(PARTIALS, p) for p in partitions)})
 
 
 def test_before_the_first_look_nobody_is_known_to_have_the_partitions() -> None:
@@ -70,7 +70,7 @@ def test_a_rebalance_begins_the_time_anew_and_is_not_announced() -> None:
 
 def test_a_telemetry_topic_that_is_gone_is_said_by_its_name_and_ends_no_process() -> None:
     found = problems()
-    gone = Look(("requests",), WELL.unread)
+    gone = TopicCoverage(("requests",), WELL.unread)
     found.observe(gone, 0.0)
     assert not found.covered("ingest")
     assert found.of("ingest", 0.0) == ["topic requests is not there: create it, and it is read within about 10 s"]
@@ -83,7 +83,7 @@ def test_a_telemetry_topic_that_is_gone_is_said_by_its_name_and_ends_no_process(
 @pytest.mark.parametrize(("made", "do"), [(True, "it is made anew"), (False, "flipback topics create")])
 def test_a_topic_of_flipback_that_is_gone_concerns_every_role(made: bool, do: str) -> None:
     found = problems(made)
-    found.observe(Look((PARTIALS,), WELL.unread), 0.0)
+    found.observe(TopicCoverage((PARTIALS,), WELL.unread), 0.0)
     assert not found.covered("monitor")
     assert [subject for subject, _ in found.due(0.0)] == [PARTIALS]
     for role in found.groups:
@@ -130,9 +130,9 @@ async def test_a_group_that_cannot_be_described_is_no_group_without_members() ->
 
 
 def test_what_this_process_reads_is_read_although_the_broker_shows_no_member() -> None:
-    seen = Look((), {"flipback-executor": (Source("flipback.commands", 0), Source("flipback.commands", 1))})
+    seen = TopicCoverage((), {"flipback-executor": (Source("flipback.commands", 0), Source("flipback.commands", 1))})
     left = seen.without({Source("flipback.commands", 0)})
-    assert left == Look((), {"flipback-executor": (Source("flipback.commands", 1),)})
+    assert left == TopicCoverage((), {"flipback-executor": (Source("flipback.commands", 1),)})
 
 
 def test_a_number_of_partitions_is_believed_when_two_looks_in_a_row_have_found_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.armed.verdict import Arming
 from agent.cli.status import after_flip, listed, outcome, verdicts
 from agent.heartbeats.heartbeat import AWAY_AFTER, QUIET_AFTER, Member
-from agent.state.incidents import Aftermath, Bake, CommandResult, Effect, ResultOutcome
+from agent.state.incidents import AfterFlip, Bake, CommandResult, Effect, ResultOutcome
 from agent.views.status import Status, frames
 from streams.monitor.health import Health, encoder, health
 from tests.unit.agent.after_flip.test_watch import INCIDENT
@@ -20,8 +20,8 @@ from tests.unit.agent.cli.test_keys_and_restore import CONFIG, run
 from tests.unit.agent.state.test_by_hand import ROLLBACK
 
 
-def said(service: str = "shop", effect: Effect | None = None, bake: Bake | None = None) -> Aftermath:
-    return Aftermath(incident=INCIDENT.id, service=service, effect=effect, bake=bake)
+def said(service: str = "shop", effect: Effect | None = None, bake: Bake | None = None) -> AfterFlip:
+    return AfterFlip(incident=INCIDENT.id, service=service, effect=effect, bake=bake)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def said(service: str = "shop", effect: Effect | None = None, bake: Bake | None 
             [said("cart", "ineffective"), said(effect="effective", bake="no-better")],
             ["effective", "not recovered: no-better", "ineffective in cart"],
         ),
-        ([Aftermath(incident="another", service="shop", effect="effective")], []),
+        ([AfterFlip(incident="another", service="shop", effect="effective")], []),
     ],
 )
 def test_an_incident_shows_its_effect_and_its_bake_its_own_service_first(
-    aftermaths: list[Aftermath], words: list[str]
+    aftermaths: list[AfterFlip], words: list[str]
 ) -> None:
     status = Status(flags=[], incidents=[INCIDENT], aftermaths=aftermaths)
     assert list(after_flip(INCIDENT, status.after(INCIDENT))) == words

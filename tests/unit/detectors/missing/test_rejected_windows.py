@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import Now
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, decode_all, encode, pack
 from tests.support.cells import Bucket, cells
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
@@ -167,13 +167,13 @@ def shard(specs: Sequence[TriggerSpec]) -> Shard:
     )
 
 
-def states(seconds: Sequence[Second]) -> list[list[str]]:
+def states(seconds: Sequence[EvaluatedSecond]) -> list[list[str]]:
     """What each trigger says in each second, from the health records."""
     return [[row.state for row in second.health.triggers] for second in seconds if second.health is not None]
 
 
 def live(target: Shard, series: Sequence[Received], begin: int = T) -> list[list[str]]:
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     for at, told in enumerate(series, begin):
         found += target.take(partial(at, told), at + 3.0)
     return states(found)
@@ -269,7 +269,7 @@ def test_who_takes_over_knows_what_was_rejected_before_the_checkpoint(series: li
 def test_a_source_that_is_ahead_makes_no_earlier_second_unknown() -> None:
     specs = [spec("error_rate > 2% over 10s")]
     target = shard(specs)
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     for at in range(T, T + 30):
         # The first source tells of rejects; the other is 10 s behind.
         found += target.take(partial(at, Received(100, 60 * (at >= T + 15)), of=2), at + 3.0)

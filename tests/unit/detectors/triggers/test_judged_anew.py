@@ -8,7 +8,7 @@ from agent.after_flip.events import transition_event
 from agent.cli.status import trigger_line
 from detectors.cells import Scope
 from streams.monitor.health import TriggerHealth, decoder, encoder
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 
@@ -18,9 +18,9 @@ HELD = spec("error_rate@on > 20% over 10s for 5s", name="held")
 CHANGED = T + 30.4
 
 
-def feed(target: Shard, begin: int, counts: Sequence[tuple[int, int]]) -> list[Second]:
+def feed(target: Shard, begin: int, counts: Sequence[tuple[int, int]]) -> list[EvaluatedSecond]:
     """Feed seconds of (requests, errors) of `on`; `off` has ten requests and no error in each."""
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     for at, (requests, errors) in enumerate(counts, begin):
         on, off = Bucket({"requests": requests, "errors": errors}), Bucket({"requests": 10})
         whole = Bucket({"requests": requests + 10, "errors": errors})
@@ -29,7 +29,7 @@ def feed(target: Shard, begin: int, counts: Sequence[tuple[int, int]]) -> list[S
     return found
 
 
-def flipped() -> tuple[Shard, list[Second]]:
+def flipped() -> tuple[Shard, list[EvaluatedSecond]]:
     """A flag whose variant fails for ten seconds, until it is turned back."""
     target = shard(PROOF, HELD)
     before = feed(target, T, [(10, 0)] * 20 + [(10, 4)] * 10)
@@ -38,7 +38,7 @@ def flipped() -> tuple[Shard, list[Second]]:
     return target, feed(target, T + 30, [(0, 0)] * 60)
 
 
-def verdict(second: Second, name: str) -> TriggerHealth:
+def verdict(second: EvaluatedSecond, name: str) -> TriggerHealth:
     assert second.health is not None
     return next(one for one in second.health.triggers if one.trigger == name)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from detectors.cells import COUNTS, MEASURE_SCALE, Scope
 from detectors.windows.unreadable import unreadable
 from streams.decoders.counter_snapshots import MAX_GAP, MAX_SERIES
-from streams.decoders.decoder import Batch, Decoder
+from streams.decoders.decoder import Decoder, SampleBatch
 from streams.decoders.interner import Interner
 from streams.grouped_sums import LIMIT
 from streams.slices import Slice, Source
@@ -370,7 +370,7 @@ def test_any_history_counts_as_the_rules_tell_however_it_is_cut(
     assert +found == +expected
 
 
-def totals_of(batch: Batch, interner: Interner) -> Counter[tuple[str, str]]:
+def totals_of(batch: SampleBatch, interner: Interner) -> Counter[tuple[str, str]]:
     """Counts by service and name."""
     starts, scopes, _ = batch.table.expansion()
     found = Counter[tuple[str, str]]()

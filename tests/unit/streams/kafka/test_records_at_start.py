@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import MalformedEvent
 from agent.events.cloudevents import from_kafka
 from agent.heartbeats.heartbeat import Members
-from agent.state.incidents import Known
+from agent.state.incidents import StateTables
 from streams.errors import CheckpointError
 from streams.monitor import checkpoint
 from streams.monitor import healthy_rates as learnt
@@ -57,8 +57,8 @@ def _partial(value: bytes) -> None:
 
 
 READERS: dict[str, Callable[[bytes], object]] = {
-    "incidents": lambda value: Known().incident(value),
-    "flags": lambda value: Known().flag(value),
+    "incidents": lambda value: StateTables().incident(value),
+    "flags": lambda value: StateTables().flag(value),
     "healthy": learnt.decode,
     "heartbeats": lambda value: Members().take(b"k", value),
     "checkpoints": _checkpoint,
@@ -82,7 +82,7 @@ def test_no_bytes_raise(topic: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_what_cannot_be_read_is_counted(name: str) -> None:
-    known = Known()
+    known = StateTables()
     known.incident(GARBAGE[name])
     known.flag(GARBAGE[name])
     assert known.unreadable == 2

@@ -22,7 +22,7 @@ from detectors.windows.store import WindowStore
 from streams.clock import instant
 from streams.errors import CheckpointError
 from streams.monitor.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from tests.support.cells import Bucket, cells
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, spec
@@ -136,9 +136,9 @@ def shard(
     )
 
 
-def live(target: Shard, log: Sequence[tuple[int, int]], begin: int = 0) -> list[Second]:
+def live(target: Shard, log: Sequence[tuple[int, int]], begin: int = 0) -> list[EvaluatedSecond]:
     """Feed the records of a log from the one at `begin` on, each told 2 s after its end."""
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     for at, counts in enumerate(log[begin:], T + begin):
         found += target.take(said(at + 1.0, *([second(at, *counts)] if counts[0] else [])), at + 3.0)
     return found

@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.events.cloudevents import DRIFT_BETTER, DRIFT_WORSE
 from agent.offline.replay import Change, Commanded, Drifted, replay, text
 from streams.monitor.drift import Drift
-from streams.monitor.drift_watch import Habit
+from streams.monitor.drift_watch import DriftTarget
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG
 
 T = 1_700_000_000
@@ -57,7 +57,7 @@ def test_an_improvement_is_told_as_one(tmp_path: Path) -> None:
 
 
 def test_the_event_says_which_way_and_nothing_follows() -> None:
-    habit = Habit("production", "shop", "error_rate", "adwin", (0.005,))
+    habit = DriftTarget("production", "shop", "error_rate", "adwin", (0.005,))
     worse = drift_event(habit, Drift(T, 0, True, 2.5, 0.1))
     better = drift_event(habit, Drift(T, 0, False, -2.5, 0.1))
     assert (worse.type, better.type) == (DRIFT_WORSE, DRIFT_BETTER)

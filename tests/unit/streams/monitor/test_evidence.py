@@ -10,8 +10,8 @@ import pytest
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Tier
-from streams.monitor.evidence import _NAMES, FRESH_SECONDS, Evidence
-from streams.monitor.shard import Second, Shard
+from streams.monitor.evidence import _NAMES, FRESH_SECONDS, FiringEvidence
+from streams.monitor.shard import EvaluatedSecond, Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 
@@ -21,7 +21,7 @@ Counts = dict[str, tuple[int, int]]
 """Requests and errors of each instance in a second."""
 
 
-def seen(target: Shard, seconds: Sequence[Counts], scope: Scope = SERVICE, begin: int = T) -> Iterator[Second]:
+def seen(target: Shard, seconds: Sequence[Counts], scope: Scope = SERVICE, begin: int = T) -> Iterator[EvaluatedSecond]:
     """Feed seconds as in live traffic."""
     for at, counts in enumerate(seconds, begin):
         instances = {name: {"requests": n, "errors": bad} for name, (n, bad) in counts.items()}
@@ -30,7 +30,7 @@ def seen(target: Shard, seconds: Sequence[Counts], scope: Scope = SERVICE, begin
         yield from target.take(said(at + 1.0, block), at + 3.0)
 
 
-def first(seconds: Sequence[Second]) -> Evidence:
+def first(seconds: Sequence[EvaluatedSecond]) -> FiringEvidence:
     return next(evidence for second in seconds for evidence in second.firing)
 
 
@@ -111,7 +111,7 @@ def test_a_change_of_the_flag_begins_the_evidence_anew() -> None:
     assert first(after).since == T + 70
 
 
-def arms(target: Shard, seconds: int, on: Bucket | None, off: Bucket, begin: int) -> list[Second]:
+def arms(target: Shard, seconds: int, on: Bucket | None, off: Bucket, begin: int) -> list[EvaluatedSecond]:
     rows = [(scope, bucket) for scope, bucket in ((ON, on), (OFF, off)) if bucket is not None]
     return [
         found
@@ -159,7 +159,7 @@ def test_every_tier_that_fires_has_a_name() -> None:
     assert set(_NAMES) == set(Tier) - {Tier.NONE}
 
 
-def everything(target: Shard, seconds: int, begin: int, on: int, off: int) -> list[Second]:
+def everything(target: Shard, seconds: int, begin: int, on: int, off: int) -> list[EvaluatedSecond]:
     """30 requests/s with each variant and 60 of the whole service, of which so many fail."""
 
     def of(n: int, bad: int) -> Bucket:

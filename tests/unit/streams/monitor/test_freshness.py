@@ -11,16 +11,16 @@ import pytest
 
 from streams.clock import Now, instant
 from streams.monitor.merge import AHEAD
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import decode_all
 from tests.unit.streams.monitor.test_shard import BAD, GOOD, T, firing, live, said, second, shard, spec
 
 
-def take_at(target: Shard, now: float, *records: bytes) -> list[Second]:
+def take_at(target: Shard, now: float, *records: bytes) -> list[EvaluatedSecond]:
     return take(target, partial(instant, now), *records)
 
 
-def take(target: Shard, clock: Callable[[], Now], *records: bytes) -> list[Second]:
+def take(target: Shard, clock: Callable[[], Now], *records: bytes) -> list[EvaluatedSecond]:
     batch, errors = decode_all(records)
     assert not errors
     return list(target.take_all(batch, clock))
@@ -56,7 +56,7 @@ def test_of_seconds_that_are_complete_together_only_the_last_is_acted_upon() -> 
 def test_a_fault_that_was_over_before_the_start_is_not_acted_upon_and_one_that_lasts_is(over: int, fires: bool) -> None:
     target = shard(spec("error_rate > 20% over 10s for 10s"))
     fault, now = 40, T + 40 + over
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     # The reader goes through what lies in the telemetry, a few seconds at a time; the first records are 14 s old.
     for begin in range(0, fault + over, 4):
         block = [second(T + n, *(BAD if n < fault else GOOD)) for n in range(begin, min(begin + 4, fault + over))]

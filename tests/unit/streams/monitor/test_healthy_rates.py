@@ -11,7 +11,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluator import Evaluator, wants
 from detectors.triggers.fast import Day
 from detectors.windows.store import WindowStore
-from streams.monitor.healthy_rates import Learnt, days, decode, encode, learnt
+from streams.monitor.healthy_rates import HealthyRateRecord, days, decode, encode, learnt
 from tests.support.cells import cells
 from tests.unit.detectors.triggers.test_evaluator import SERVICE, counts, spec
 
@@ -37,10 +37,10 @@ class Service:
             self.at += 1
             self.evaluator.see()
 
-    def records(self) -> list[Learnt]:
+    def records(self) -> list[HealthyRateRecord]:
         return [*learnt(self.specs, self.evaluator.learnt())]
 
-    def recall(self, records: list[Learnt]) -> None:
+    def recall(self, records: list[HealthyRateRecord]) -> None:
         self.evaluator.recall(days(self.specs, records))
 
     @property
@@ -104,7 +104,7 @@ def test_a_day_of_another_question_is_not_taken(taught: Service, other: TriggerS
 
 
 def test_the_limit_of_a_ratio_may_change_that_of_a_latency_may_not() -> None:
-    def record(of: TriggerSpec) -> Learnt:
+    def record(of: TriggerSpec) -> HealthyRateRecord:
         (made,) = learnt([of], {0: Day(0, ((1, 1.0, 1.0, 0.0, 0.0, 1.0),))})
         return made
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import REQUESTS, Cells
 from streams.monitor.merge import AHEAD, Merge, by_second, join
-from streams.partials import VERSION, Batch, Partial, Word, empty
+from streams.partials import VERSION, Partial, PartialBatch, PartialHead, empty
 from streams.slices import Source
 from tests.support.random_cells import cells_of, random_cells
 
@@ -100,9 +100,10 @@ def test_an_owner_that_does_not_speak_is_silent_and_one_that_lags_is_named() -> 
 def test_who_never_said_a_watermark_lags_and_of_those_that_lag_some_have_more_to_read() -> None:
     merge = Merge(["requests"])
     words = [
-        Word(Source("requests", p), 3, mark, 0, caught_up=p == 1) for p, mark in enumerate((None, T + 1.0, T + 1.0))
+        PartialHead(Source("requests", p), 3, mark, 0, caught_up=p == 1)
+        for p, mark in enumerate((None, T + 1.0, T + 1.0))
     ]
-    merge.add_all(Batch(words[::-1], empty(), NO_ROWS), 0.0)
+    merge.add_all(PartialBatch(words[::-1], empty(), NO_ROWS), 0.0)
     assert merge.lagging(T + 2.0) == ["requests/0", "requests/1", "requests/2"]
     assert merge.lagging(T + 2.0, caught_up=False) == ["requests/0", "requests/2"]
 
@@ -125,28 +126,30 @@ def test_a_partition_that_was_added_is_missing_until_it_speaks() -> None:
 
 def test_a_record_of_who_was_heard_before_is_expected_and_of_another_topic_too() -> None:
     merge = Merge(["requests"])
-    first = Word(Source("requests", 0), 2, None, 0)
+    first = PartialHead(Source("requests", 0), 2, None, 0)
     assert not merge.expects(first)
-    merge.add_all(Batch([first], empty(), NO_ROWS), 0.0)
+    merge.add_all(PartialBatch([first], empty(), NO_ROWS), 0.0)
     assert merge.expects(first)
     assert merge.expects(first._replace(partitions=1))
     assert not merge.expects(first._replace(partitions=3))
     assert not merge.expects(first._replace(source=Source("requests", 1)))
-    assert merge.expects(Word(Source("elsewhere", 9), 10, None, 0))
+    assert merge.expects(PartialHead(Source("elsewhere", 9), 10, None, 0))
 
 
 def test_a_record_of_another_topic_keeps_no_other_of_its_batch_from_counting() -> None:
     merge = Merge(["requests"])
-    words = [Word(Source("elsewhere", 0), 1, T + 9.0, 5), Word(Source("requests", 0), 1, T + 1.0, 0)]
+    words = [PartialHead(Source("elsewhere", 0), 1, T + 9.0, 5), PartialHead(Source("requests", 0), 1, T + 1.0, 0)]
     cells = join([requests("a", T, 3), requests("a", T, 4)])
-    assert merge.add_all(Batch(words, cells, np.array([0, 1])), 0.0) == [T + 1.0]
+    assert merge.add_all(PartialBatch(words, cells, np.array([0, 1])), 0.0) == [T + 1.0]
     assert (taken(merge, T + 1), merge.overflow) == ({("a", T): 4}, 0)
 
 
 def test_samples_that_were_received_are_known_of_also_where_none_was_rejected() -> None:
     merge = Merge(["requests"])
     for mark, received, rejected in ((T + 1.0, 5, 5), (T + 2.0, 20, 0), (T + 3.0, 0, 0)):
-        merge.add_all(Batch([Word(Source("requests", 0), 1, mark, 0, received, rejected)], empty(), NO_ROWS), 0.0)
+        merge.add_all(
+            PartialBatch([PartialHead(Source("requests", 0), 1, mark, 0, received, rejected)], empty(), NO_ROWS), 0.0
+        )
     assert merge.unread.over(T + 3, 3) == {"requests": (25, 5)}
 
 
@@ -267,7 +270,7 @@ def test_read_from_its_start_every_second_of_the_log_is_whole() -> None:
 
 def test_a_watermark_that_is_said_again_leads_to_none() -> None:
     merge = Merge(["requests"])
-    words = [Word(Source("requests", 0), 1, mark, 0) for mark in (T + 1.0, T + 1.0, T + 2.0, T + 1.5)]
-    assert merge.add_all(Batch(words[:1], empty(), NO_ROWS), 0.0) == [T + 1.0]
-    assert merge.add_all(Batch(words[1:2], empty(), NO_ROWS), 0.0) == []
-    assert merge.add_all(Batch(words, empty(), NO_ROWS), 0.0) == [T + 2.0]
+    words = [PartialHead(Source("requests", 0), 1, mark, 0) for mark in (T + 1.0, T + 1.0, T + 2.0, T + 1.5)]
+    assert merge.add_all(PartialBatch(words[:1], empty(), NO_ROWS), 0.0) == [T + 1.0]
+    assert merge.add_all(PartialBatch(words[1:2], empty(), NO_ROWS), 0.0) == []
+    assert merge.add_all(PartialBatch(words, empty(), NO_ROWS), 0.0) == [T + 2.0]

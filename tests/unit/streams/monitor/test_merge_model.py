@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import REQUESTS, Cells
 from streams.monitor.merge import Merge, by_second, join
-from streams.partials import Batch, Word, empty
+from streams.partials import PartialBatch, PartialHead, empty
 from streams.slices import Source
 from tests.support.random_cells import cells_of, random_cells
 
@@ -85,16 +85,16 @@ records = st.builds(
 )
 
 
-def batch_of(together: Sequence[Record]) -> Batch:
+def batch_of(together: Sequence[Record]) -> PartialBatch:
     words, blocks = [], []
     for number, record in enumerate(together):
-        words.append(Word(Source("requests", record.partition), PARTITIONS, record.watermark, overflow=0))
+        words.append(PartialHead(Source("requests", record.partition), PARTITIONS, record.watermark, overflow=0))
         blocks += [
             (number, cells_of([("production", row.service, row.second, row.requests, 0)], offset=row.offset))
             for row in record.rows
         ]
     cells = join([cells for _, cells in blocks] or [empty()])
-    return Batch(words, cells, np.array([number for number, _ in blocks], dtype=np.int64))
+    return PartialBatch(words, cells, np.array([number for number, _ in blocks], dtype=np.int64))
 
 
 @given(st.lists(st.tuples(st.lists(records, min_size=1, max_size=4), st.integers(T, T + 8)), max_size=6))

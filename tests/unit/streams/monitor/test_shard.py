@@ -13,14 +13,14 @@ from detectors.cells import Cells, Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec, longest_lookback
 from streams.clock import instant
-from streams.condition import Condition
+from streams.condition import ShardCondition
 from streams.errors import PartialError
 from streams.monitor.announcements import Announcements
 from streams.monitor.freshness import SILENT_AFTER
 from streams.monitor.merge import join
 from streams.monitor.observer import Exposure
 from streams.monitor.room import MOST_BYTES
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, empty, encode, pack
 from tests.support.cells import Bucket, cells
 
@@ -102,7 +102,7 @@ def said(
     )
 
 
-def live(target: Shard, counts: Sequence[tuple[int, int]], begin: int = T) -> Iterator[Second]:
+def live(target: Shard, counts: Sequence[tuple[int, int]], begin: int = T) -> Iterator[EvaluatedSecond]:
     """Feed a second after the other, each told 2 s after its end, as happens in live traffic."""
     for at, (requests, errors) in enumerate(counts, begin):
         yield from target.take(said(at + 1.0, second(at, requests, errors)), at + 3.0)
@@ -111,11 +111,11 @@ def live(target: Shard, counts: Sequence[tuple[int, int]], begin: int = T) -> It
 GOOD, BAD = (10, 0), (10, 5)
 
 
-def firing(seconds: Sequence[Second]) -> list[int]:
+def firing(seconds: Sequence[EvaluatedSecond]) -> list[int]:
     return [s.time - T for s in seconds if s.firing]
 
 
-def changes(seconds: Sequence[Second]) -> list[tuple[int, str, str]]:
+def changes(seconds: Sequence[EvaluatedSecond]) -> list[tuple[int, str, str]]:
     return [(c.t - T, c.from_.name, c.to.name) for s in seconds for _, c in s.transitions]
 
 
@@ -223,7 +223,7 @@ def test_a_second_waits_for_every_source_partition() -> None:
     target = shard()
     now = T + 10.0
     assert list(target.take(said(T + 5.0, second(T, 10, 0), partitions=2), now)) == []
-    assert target.condition(instant(now)) == Condition("unknown", "nothing heard yet of requests/1")
+    assert target.condition(instant(now)) == ShardCondition("unknown", "nothing heard yet of requests/1")
     seconds = list(target.take(said(T + 1.5, second(T, 10, 5), partition=1, partitions=2), now))
     assert [s.time for s in seconds] == [T + 1]
     assert seconds[0].health is not None
@@ -382,14 +382,14 @@ def test_an_hour_without_telemetry_is_judged_second_by_second() -> None:
 
 def test_an_inability_is_announced_once_when_it_has_lasted_and_once_when_it_is_over() -> None:
     announcements = Announcements()
-    live_, lost = Condition("live", ""), Condition("unknown", "nothing heard")
+    live_, lost = ShardCondition("live", ""), ShardCondition("unknown", "nothing heard")
     told = [announcements.observe(0, lost if 5 <= at < 40 else live_, at) for at in range(60)]
     assert [(at, what) for at, what in enumerate(told) if what] == [(20, "begun"), (40, "ended")]
 
 
 def test_an_inability_that_passes_is_not_announced_and_partitions_do_not_mix() -> None:
     announcements = Announcements()
-    live_, lost = Condition("live", ""), Condition("catching_up", "behind")
+    live_, lost = ShardCondition("live", ""), ShardCondition("catching_up", "behind")
     for at in range(40):
         assert announcements.observe(0, lost if at % 10 else live_, at) is None
         assert announcements.observe(1, lost, at) == ("begun" if at == 15 else None)

@@ -16,7 +16,7 @@ from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import instant
 from streams.monitor.merge import join
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, decode_all, empty, encode, pack
 from tests.support.cells import Bucket, cells
 
@@ -132,7 +132,7 @@ def logs(draw: st.DrawFn) -> list[bytes]:
     return [next(sources[turn]) for turn in turns.tolist()]
 
 
-def account(seconds: Sequence[Second], *, acted_upon: bool = True) -> list[Any]:
+def account(seconds: Sequence[EvaluatedSecond], *, acted_upon: bool = True) -> list[Any]:
     """All that is told of seconds, but for the order of scopes and the words for why nothing may be done; without
     `acted_upon` nothing of what may be done.
     """

@@ -8,7 +8,7 @@ from dataclasses import replace
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.health import decoder, encoder
 from streams.monitor.published import told_before
-from streams.monitor.shard import Second, Shard
+from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.unattributed import Unattributed
 from streams.monitor.unread import UnreadLog
 from tests.support.cells import Bucket, cells
@@ -40,8 +40,8 @@ def shard(
     return made
 
 
-def feed(target: Shard, begin: int, seconds: int, requests: int, *, written: bool = True) -> list[Second]:
-    found: list[Second] = []
+def feed(target: Shard, begin: int, seconds: int, requests: int, *, written: bool = True) -> list[EvaluatedSecond]:
+    found: list[EvaluatedSecond] = []
     for at in range(begin, begin + seconds):
         block = [second(at, requests, 0)] if requests else []
         for one in target.take(said(at + 1.0, *block), at + 3.0):
@@ -51,7 +51,7 @@ def feed(target: Shard, begin: int, seconds: int, requests: int, *, written: boo
     return found
 
 
-def begun(seconds: list[Second]) -> list[tuple[int, bool]]:
+def begun(seconds: list[EvaluatedSecond]) -> list[tuple[int, bool]]:
     return [(one.time - T, change.begun) for one in seconds for change in one.standing]
 
 
@@ -112,7 +112,7 @@ def test_a_health_record_names_scopes_that_were_never_seen() -> None:
 
 def test_two_percent_late_do_not_disarm_a_service() -> None:
     target = shard()
-    states: list[Second] = []
+    states: list[EvaluatedSecond] = []
     for at in range(T, T + 30):
         block = cells(at, (SERVICE, Bucket({"requests": 98, "errors": 40 * (at >= T + 12), "late": 2})))
         states += target.take(said(at + 1.0, block), at + 3.0)

@@ -11,7 +11,7 @@ from agent.views.wording import sentence
 from detectors.conditions.spec import TriggerSpec
 from streams.decoders.watch_list import WatchList
 from streams.monitor.health import Health
-from streams.monitor.shard import Second
+from streams.monitor.shard import EvaluatedSecond
 from streams.monitor.standing import Standing
 from streams.settings import Format
 from tests.support.samples import T0, Stage
@@ -54,13 +54,13 @@ def specs() -> list[TriggerSpec]:
     return [spec(when, name=name) for name, when in RULES.items()]
 
 
-def watched(form: Format, bad: dict[str, Any], *, of: int, seconds: int = 50) -> list[Second]:
+def watched(form: Format, bad: dict[str, Any], *, of: int, seconds: int = 50) -> list[EvaluatedSecond]:
     """What a shard says of a service of which one in `of` samples is bad; all come through one source partition."""
     rules = specs()
     stage = Stage(form, watch=WatchList.of([s.scope for s in rules], measures=["score"]))
     target = shard(*rules)
     target.flag_changed("production", "new", None, None, safe=False)
-    found: list[Second] = []
+    found: list[EvaluatedSecond] = []
     for second in range(T0, T0 + seconds):
         samples = [{**GOOD, "ts": second + 0.5, **(bad if i % of == 0 else {})} for i in range(40)]
         stage.take([record(form, sample) for sample in samples])

@@ -15,7 +15,7 @@ from openfeature.contrib.provider.flagd.resolvers.process.targeting import targe
 from openfeature.evaluation_context import EvaluationContext
 
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.backends.firestore.document import Document, definition, raw, state, value
 from agent.errors import (
     Conflict,
@@ -32,7 +32,7 @@ async def fake() -> AsyncIterator[FakeFirestore]:
 
 
 @pytest.fixture
-async def backend(fake: FakeFirestore) -> AsyncIterator[Firestore]:
+async def backend(fake: FakeFirestore) -> AsyncIterator[FirestoreBackend]:
     async with working(fake) as made:
         yield made
 
@@ -43,7 +43,7 @@ def client(fake: FakeFirestore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
         yield made
 
 
-async def percent(backend: Firestore, percent: float) -> Outcome:
+async def percent(backend: FirestoreBackend, percent: float) -> Outcome:
     expect = (await snapshot(backend)).state.version
     share = backend.set_percent(REF, "on", "off", percent, expect=expect, op_id="ramp", deadline=soon())
     return (await share).outcome
@@ -52,7 +52,9 @@ async def percent(backend: Firestore, percent: float) -> Outcome:
 # The record of the operation
 
 
-async def test_a_write_and_its_record_are_one_commit(fake: FakeFirestore, backend: Firestore, client: Any) -> None:
+async def test_a_write_and_its_record_are_one_commit(
+    fake: FakeFirestore, backend: FirestoreBackend, client: Any
+) -> None:
     before = await snapshot(backend)
     assert await apply(backend, before.state.version) is Outcome.APPLIED
     flag = client.collection("flags").document(REF.flag).get()
@@ -64,7 +66,7 @@ async def test_a_write_and_its_record_are_one_commit(fake: FakeFirestore, backen
 
 
 async def test_an_operation_that_is_on_record_is_not_done_again_whatever_the_flag_has_become(
-    fake: FakeFirestore, backend: Firestore
+    fake: FakeFirestore, backend: FirestoreBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     await apply(backend, version)
@@ -84,7 +86,7 @@ async def test_of_many_processes_with_one_operation_one_writes(fake: FakeFiresto
 
 
 async def test_a_record_that_appears_in_between_stops_the_write(
-    fake: FakeFirestore, backend: Firestore, client: Any, monkeypatch: pytest.MonkeyPatch
+    fake: FakeFirestore, backend: FirestoreBackend, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = (await snapshot(backend)).state.version
     commit = backend._connection.commit
@@ -98,27 +100,29 @@ async def test_a_record_that_appears_in_between_stops_the_write(
     assert fake.flags()[REF.flag]["defaultVariant"] == "on"
 
 
-async def test_a_refusal_after_the_commit_is_found_on_record(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_a_refusal_after_the_commit_is_found_on_record(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add("write:commit-then-fail=409")
     assert await apply(backend, version) is Outcome.DUPLICATE
     assert fake.writes == 1
 
 
-async def test_an_operation_that_was_undone_by_a_person_has_not_landed(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_an_operation_that_was_undone_by_a_person_has_not_landed(
+    fake: FakeFirestore, backend: FirestoreBackend
+) -> None:
     snap = await snapshot(backend)
     await apply(backend, snap.state.version)
     fake.put(REF.flag, "on")
     assert await verdict(backend, snap) is Verdict.OTHER
 
 
-async def test_what_another_operation_wrote_is_not_ours(backend: Firestore) -> None:
+async def test_what_another_operation_wrote_is_not_ours(backend: FirestoreBackend) -> None:
     snap = await snapshot(backend)
     await apply(backend, snap.state.version, "another")
     assert await verdict(backend, snap) is Verdict.OTHER
 
 
-async def test_a_restore_may_be_repeated_after_the_next_flip(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_a_restore_may_be_repeated_after_the_next_flip(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     snap = await snapshot(backend)
     for number in range(2):
         assert await apply(backend, snap.state.version, f"op-{number}") is Outcome.APPLIED
@@ -128,7 +132,9 @@ async def test_a_restore_may_be_repeated_after_the_next_flip(fake: FakeFirestore
     assert len([path for path in fake.documents() if path.startswith("flag_ops/restore.")]) == 2
 
 
-async def test_contention_without_end_is_a_conflict_and_writes_nothing(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_contention_without_end_is_a_conflict_and_writes_nothing(
+    fake: FakeFirestore, backend: FirestoreBackend
+) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add("write:status=409,times=0")
     with pytest.raises(Conflict, match="contended"):
@@ -139,7 +145,9 @@ async def test_contention_without_end_is_a_conflict_and_writes_nothing(fake: Fak
 # The definition
 
 
-async def test_fields_that_flipback_does_not_know_survive(fake: FakeFirestore, backend: Firestore, client: Any) -> None:
+async def test_fields_that_flipback_does_not_know_survive(
+    fake: FakeFirestore, backend: FirestoreBackend, client: Any
+) -> None:
     flag = client.collection("flags").document(REF.flag)
     extra = {"owner": "shop", "key": b"\x00", "at": firestore.SERVER_TIMESTAMP, "place": firestore.GeoPoint(1, 2)}
     flag.update({**extra, "metadata": {"since": firestore.SERVER_TIMESTAMP}})
@@ -153,7 +161,7 @@ async def test_fields_that_flipback_does_not_know_survive(fake: FakeFirestore, b
 
 
 async def test_a_field_beside_the_definition_makes_no_other_version_and_stops_no_write(
-    fake: FakeFirestore, backend: Firestore
+    fake: FakeFirestore, backend: FirestoreBackend
 ) -> None:
     snap = await snapshot(backend)
     fake.edit(REF.flag, {"evaluations": 7})
@@ -175,7 +183,7 @@ async def test_a_field_beside_the_definition_makes_no_other_version_and_stops_no
     ],
 )
 async def test_what_was_there_is_put_back_exactly(
-    fake: FakeFirestore, backend: Firestore, client: Any, before: dict[str, Any]
+    fake: FakeFirestore, backend: FirestoreBackend, client: Any, before: dict[str, Any]
 ) -> None:
     fake.edit(REF.flag, before)
     flag = client.collection("flags").document(REF.flag)
@@ -192,13 +200,13 @@ async def test_what_was_there_is_put_back_exactly(
     assert (await snapshot(backend)).state == snap.state
 
 
-async def test_a_rule_that_could_not_be_put_back_is_not_written_over(backend: Firestore, client: Any) -> None:
+async def test_a_rule_that_could_not_be_put_back_is_not_written_over(backend: FirestoreBackend, client: Any) -> None:
     client.collection("flags").document(REF.flag).update({"targeting": {"since": firestore.SERVER_TIMESTAMP}})
     with pytest.raises(Invalid, match="targeting"):
         await snapshot(backend)
 
 
-async def test_an_application_reads_a_percentage_as_a_flagd_definition(backend: Firestore, client: Any) -> None:
+async def test_an_application_reads_a_percentage_as_a_flagd_definition(backend: FirestoreBackend, client: Any) -> None:
     def cohort() -> set[int]:
         stored = client.collection("flags").document(REF.flag).get().get("targeting")
         rule = json.loads(stored) if isinstance(stored, str) else stored
@@ -232,7 +240,7 @@ def test_a_definition_is_stored_and_read_without_loss(value_of: dict[str, Any]) 
     assert state(read) == state(backwards)
 
 
-async def test_a_flag_whose_key_cannot_be_a_document_is_refused(backend: Firestore) -> None:
+async def test_a_flag_whose_key_cannot_be_a_document_is_refused(backend: FirestoreBackend) -> None:
     for key in ("a/b", "..", "__x__", "", "x" * 1501):
         with pytest.raises(Invalid):
             await backend.read(FlagRef(key, "production"), deadline=soon())

@@ -15,7 +15,7 @@ import pytest
 
 from agent.backends import make, settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.backends.google import EMULATORS
 from agent.errors import (
     Auth,
@@ -42,7 +42,7 @@ async def fake() -> AsyncIterator[FakeFirestore]:
 
 
 @pytest.fixture
-async def backend(fake: FakeFirestore) -> AsyncIterator[Firestore]:
+async def backend(fake: FakeFirestore) -> AsyncIterator[FirestoreBackend]:
     async with working(fake) as made:
         yield made
 
@@ -59,7 +59,7 @@ def test_what_is_no_collection_is_refused(path: str) -> None:
 @pytest.mark.parametrize("address", ["firestore.example.org:443", "10.0.0.1:8080", "127.0.0.1", "localhost:http", ""])
 def test_an_emulator_that_is_not_on_loopback_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
-        Firestore(settings.Firestore(project="shop", emulator=address))
+        FirestoreBackend(settings.Firestore(project="shop", emulator=address))
 
 
 @pytest.mark.parametrize("variable", EMULATORS)
@@ -74,7 +74,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path.write_text("{}")
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="0644"):
-        Firestore(settings.Firestore(project="shop", credentials=path))
+        FirestoreBackend(settings.Firestore(project="shop", credentials=path))
 
 
 # Errors and deadlines
@@ -96,7 +96,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     ],
 )
 async def test_a_status_is_the_error_of_its_meaning(
-    fake: FakeFirestore, backend: Firestore, status: int, error: type[BackendError]
+    fake: FakeFirestore, backend: FirestoreBackend, status: int, error: type[BackendError]
 ) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add(f"write:status={status},times=0")
@@ -107,7 +107,7 @@ async def test_a_status_is_the_error_of_its_meaning(
         await backend.read(REF, deadline=soon())
 
 
-async def test_a_throttled_write_says_how_long_to_wait(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_a_throttled_write_says_how_long_to_wait(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add("write:status=429,retry-after=1.5")
     with pytest.raises(Throttled) as refusal:
@@ -117,7 +117,7 @@ async def test_a_throttled_write_says_how_long_to_wait(fake: FakeFirestore, back
 
 @pytest.mark.parametrize("fault", ["read:hang", "write:hang", "write:commit-then-hang"])
 async def test_a_call_ends_by_its_deadline_while_the_server_hangs(
-    fake: FakeFirestore, backend: Firestore, fault: str
+    fake: FakeFirestore, backend: FirestoreBackend, fault: str
 ) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add(fault)
@@ -131,7 +131,7 @@ async def test_a_call_ends_by_its_deadline_while_the_server_hangs(
 
 
 async def test_more_calls_than_threads_end_by_their_deadline_and_leave_no_write_behind(
-    fake: FakeFirestore, backend: Firestore
+    fake: FakeFirestore, backend: FirestoreBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add("read:hang,times=8")
@@ -155,7 +155,7 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_a_timeout() -
         await backend.close()
 
 
-async def test_after_an_outage_the_same_backend_flips_again(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_after_an_outage_the_same_backend_flips_again(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     version = (await snapshot(backend)).state.version
     port = fake.port
     await fake.stop()
@@ -196,7 +196,7 @@ class Tokens:
 
 
 async def test_a_token_that_was_withdrawn_is_renewed_once(
-    fake: FakeFirestore, backend: Firestore, monkeypatch: pytest.MonkeyPatch
+    fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = Tokens()
     monkeypatch.setattr(backend, "_token", tokens)
@@ -234,13 +234,17 @@ async def test_each_call_says_who_asks_and_for_which_database(monkeypatch: pytes
 # Health
 
 
-async def test_health_names_the_role_that_is_missing_for_reading(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_health_names_the_role_that_is_missing_for_reading(
+    fake: FakeFirestore, backend: FirestoreBackend
+) -> None:
     fake.faults.add("read:status=403")
     (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
     assert "roles/datastore.user" in problem
 
 
-async def test_health_names_the_role_that_is_missing_for_writing(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_health_names_the_role_that_is_missing_for_writing(
+    fake: FakeFirestore, backend: FirestoreBackend
+) -> None:
     fake.faults.add("write:status=403")
     before = fake.documents()
     (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
@@ -250,7 +254,7 @@ async def test_health_names_the_role_that_is_missing_for_writing(fake: FakeFires
     assert fake.documents() == before
 
 
-async def test_health_names_each_flag_that_cannot_be_flipped(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_health_names_each_flag_that_cannot_be_flipped(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     fake.edit(OTHER.flag, {"state": "SOMETHING", "variants": {}})
     bad, gone = FlagRef("a/b", "production"), FlagRef("gone", "production")
     problems = (await backend.health([(ref, "off") for ref in (bad, REF, OTHER, gone)], deadline=soon())).problems
@@ -258,7 +262,7 @@ async def test_health_names_each_flag_that_cannot_be_flipped(fake: FakeFirestore
 
 
 async def test_health_renews_a_token_that_was_withdrawn(
-    fake: FakeFirestore, backend: Firestore, monkeypatch: pytest.MonkeyPatch
+    fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "_token", Tokens())
     fake.faults.add("read:status=401")
@@ -269,7 +273,7 @@ async def test_health_renews_a_token_that_was_withdrawn(
 
 
 async def test_health_finds_a_server_that_compares_nothing(
-    fake: FakeFirestore, backend: Firestore, monkeypatch: pytest.MonkeyPatch
+    fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = fake.documents()
     monkeypatch.setattr(firestore_store, "_check_precondition", lambda *_: None)
@@ -278,7 +282,7 @@ async def test_health_finds_a_server_that_compares_nothing(
     assert fake.documents() == before
 
 
-async def test_health_leaves_the_faults_of_writes_to_writes(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_health_leaves_the_faults_of_writes_to_writes(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     fake.faults.add("write:status=503")
     assert (await backend.health([(REF, "off")], deadline=soon())).ok
     assert len(fake.faults.waiting()) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from agent.backends.contract import FlagRef, Follows
 from agent.backends.firestore import listen as firestore_listen
-from agent.backends.firestore.backend import Firestore
+from agent.backends.firestore.backend import FirestoreBackend
 from agent.fakes.firestore.server import FakeFirestore
 from tests.support.firestore import OTHER, PATIENCE_S, REF, application, serving, working
 
@@ -23,7 +23,7 @@ async def fake() -> AsyncIterator[FakeFirestore]:
 
 
 @pytest.fixture
-async def backend(fake: FakeFirestore) -> AsyncIterator[Firestore]:
+async def backend(fake: FakeFirestore) -> AsyncIterator[FirestoreBackend]:
     async with working(fake) as made:
         yield made
 
@@ -56,7 +56,9 @@ class Followed:
 
 
 @contextlib.asynccontextmanager
-async def following(backend: Firestore, refs: list[FlagRef], changed: Callable[[FlagRef], None]) -> AsyncIterator[None]:
+async def following(
+    backend: FirestoreBackend, refs: list[FlagRef], changed: Callable[[FlagRef], None]
+) -> AsyncIterator[None]:
     task = asyncio.create_task(backend.follow(refs, changed))
     try:
         yield
@@ -67,7 +69,7 @@ async def following(backend: Firestore, refs: list[FlagRef], changed: Callable[[
 
 
 @pytest.fixture
-async def followed(backend: Firestore) -> AsyncIterator[Followed]:
+async def followed(backend: FirestoreBackend) -> AsyncIterator[Followed]:
     follower = Followed()
     async with following(backend, [REF, OTHER], follower.changed):
         await follower.until([REF, OTHER])
@@ -75,7 +77,7 @@ async def followed(backend: Firestore) -> AsyncIterator[Followed]:
 
 
 async def test_an_outside_change_is_told_and_no_other(
-    fake: FakeFirestore, backend: Firestore, followed: Followed
+    fake: FakeFirestore, backend: FirestoreBackend, followed: Followed
 ) -> None:
     assert isinstance(backend, Follows)
     fake.put("unwatched", "on")
@@ -109,7 +111,7 @@ async def test_what_changed_during_an_outage_is_told_after_it_and_nothing_else(
     await followed.until([REF])
 
 
-async def test_a_follower_that_raises_ends_nothing(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_a_follower_that_raises_ends_nothing(fake: FakeFirestore, backend: FirestoreBackend) -> None:
     follower = Followed()
 
     def changed(ref: FlagRef) -> None:
@@ -124,7 +126,7 @@ async def test_a_follower_that_raises_ends_nothing(fake: FakeFirestore, backend:
 
 
 async def test_a_stream_that_has_grown_old_is_made_anew_and_tells_only_what_is_new(
-    fake: FakeFirestore, backend: Firestore, monkeypatch: pytest.MonkeyPatch
+    fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firestore_listen, "RENEW_AFTER_S", 0.05)
     opened = 0
@@ -146,7 +148,9 @@ async def test_a_stream_that_has_grown_old_is_made_anew_and_tells_only_what_is_n
         await follower.until([REF, REF])
 
 
-async def test_a_follower_that_is_cancelled_leaves_no_listener_behind(fake: FakeFirestore, backend: Firestore) -> None:
+async def test_a_follower_that_is_cancelled_leaves_no_listener_behind(
+    fake: FakeFirestore, backend: FirestoreBackend
+) -> None:
     follower = Followed()
     async with following(backend, [REF], follower.changed):
         await follower.until([REF])

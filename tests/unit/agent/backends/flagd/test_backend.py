@@ -15,7 +15,7 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Verdict
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.errors import Invalid, NotFound, Permission, Timeout, Unsent
 from tests.support.flagd import REF, fixtures, soon
 
@@ -54,18 +54,18 @@ class Clock:
 path, backend = fixtures(TEXT)
 
 
-async def kill(backend: FlagdFile, expect: str | None = None) -> Outcome:
+async def kill(backend: FlagdFileBackend, expect: str | None = None) -> Outcome:
     if expect is None:
         expect = (await backend.read(REF, deadline=soon())).version
     return (await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())).outcome
 
 
-async def test_a_kill_leaves_the_rest_of_the_file_as_it_was(backend: FlagdFile, path: Path) -> None:
+async def test_a_kill_leaves_the_rest_of_the_file_as_it_was(backend: FlagdFileBackend, path: Path) -> None:
     assert await kill(backend) is Outcome.APPLIED
     assert path.read_text() == KILLED
 
 
-async def test_the_file_keeps_its_mode_and_owner(backend: FlagdFile, path: Path) -> None:
+async def test_the_file_keeps_its_mode_and_owner(backend: FlagdFileBackend, path: Path) -> None:
     path.chmod(0o640)
     if os.geteuid() == 0:
         os.chown(path, 1234, 2345)
@@ -77,7 +77,7 @@ async def test_the_file_keeps_its_mode_and_owner(backend: FlagdFile, path: Path)
 
 @pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
 async def test_the_files_time_rises_for_a_watcher_that_holds_it_as_a_float(
-    backend: FlagdFile, path: Path, ahead_s: int
+    backend: FlagdFileBackend, path: Path, ahead_s: int
 ) -> None:
     os.utime(path, (time.time() + ahead_s,) * 2)
     times = [os.path.getmtime(path)]
@@ -90,26 +90,28 @@ async def test_the_files_time_rises_for_a_watcher_that_holds_it_as_a_float(
     assert times[0] < times[1] < times[2]
 
 
-async def test_a_reader_never_sees_half_a_file(backend: FlagdFile, path: Path) -> None:
+async def test_a_reader_never_sees_half_a_file(backend: FlagdFileBackend, path: Path) -> None:
     with path.open() as before:
         assert await kill(backend) is Outcome.APPLIED
         assert before.read() == TEXT
 
 
-async def test_nothing_is_left_in_the_directory_but_the_file_and_its_lock(backend: FlagdFile, path: Path) -> None:
+async def test_nothing_is_left_in_the_directory_but_the_file_and_its_lock(
+    backend: FlagdFileBackend, path: Path
+) -> None:
     (path.parent / ".flags.json.new").write_text("left behind by a crash")
     assert await kill(backend) is Outcome.APPLIED
     assert sorted(entry.name for entry in path.parent.iterdir()) == [".flags.json.lock", "flags.json"]
 
 
-async def test_an_edit_to_another_flag_is_no_conflict(backend: FlagdFile, path: Path) -> None:
+async def test_an_edit_to_another_flag_is_no_conflict(backend: FlagdFileBackend, path: Path) -> None:
     expect = (await backend.read(REF, deadline=soon())).version
     path.write_text(TEXT.replace("2e0", "3e0"))
     assert await kill(backend, expect) is Outcome.APPLIED
     assert path.read_text() == KILLED.replace("2e0", "3e0")
 
 
-async def test_an_edit_to_the_flag_is_a_conflict_and_stays(backend: FlagdFile, path: Path) -> None:
+async def test_an_edit_to_the_flag_is_a_conflict_and_stays(backend: FlagdFileBackend, path: Path) -> None:
     expect = (await backend.read(REF, deadline=soon())).version
     edited = TEXT.replace('"beta"', '"staff"')
     path.write_text(edited)
@@ -118,23 +120,23 @@ async def test_an_edit_to_the_flag_is_a_conflict_and_stays(backend: FlagdFile, p
 
 
 async def test_an_edit_between_reading_and_replacing_is_not_lost(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = TEXT.replace('"beta"', '"staff"')
-    original = FlagdFile._replace
+    original = FlagdFileBackend._replace
 
-    def edit_first(self: FlagdFile, copy: object, content: bytes, progress: object) -> bool:
+    def edit_first(self: FlagdFileBackend, copy: object, content: bytes, progress: object) -> bool:
         monkeypatch.undo()
         path.write_text(edited)
         return original(self, copy, content, progress)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FlagdFile, "_replace", edit_first)
+    monkeypatch.setattr(FlagdFileBackend, "_replace", edit_first)
     assert await kill(backend) is Outcome.CONFLICT
     assert path.read_text() == edited
 
 
 async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
-    backends = [FlagdFile(settings.FlagdFile(path=path)) for _ in range(8)]
+    backends = [FlagdFileBackend(settings.FlagdFile(path=path)) for _ in range(8)]
     expect = (await backends[0].read(REF, deadline=soon())).version
     outcomes = await asyncio.gather(*(kill(backend, expect) for backend in backends))
     assert sorted(outcomes) == [Outcome.ALREADY] * 7 + [Outcome.APPLIED]
@@ -144,7 +146,7 @@ async def test_writers_of_many_backends_are_kept_apart(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
-    backend: FlagdFile, path: Path, kind: int
+    backend: FlagdFileBackend, path: Path, kind: int
 ) -> None:
     expect = (await backend.read(REF, deadline=soon())).version
     with (path.parent / ".flags.json.lock").open("w") as lock:
@@ -158,7 +160,7 @@ async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
 
 
 async def test_a_disk_that_takes_too_long_leaves_the_file_alone(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     expect = (await backend.read(REF, deadline=soon())).version
@@ -173,7 +175,7 @@ async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path
     (tmp_path / "day").mkdir()
     real = path.rename(tmp_path / "day" / "flags.json")
     path.symlink_to(real)
-    backend = FlagdFile(settings.FlagdFile(path=path))
+    backend = FlagdFileBackend(settings.FlagdFile(path=path))
     assert await kill(backend) is Outcome.APPLIED
     assert path.is_symlink()
     assert real.read_text() == KILLED
@@ -192,7 +194,12 @@ async def test_a_linked_file_is_replaced_where_it_really_is(path: Path, tmp_path
     ],
 )
 async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception], words: str
+    backend: FlagdFileBackend,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    error: type[Exception],
+    words: str,
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -206,7 +213,7 @@ async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
 
 @pytest.mark.parametrize("later_s", [0, 3600])
 async def test_an_edit_in_place_is_seen_at_once_though_its_size_stays_and_its_time_is_set_back(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, later_s: int
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch, later_s: int
 ) -> None:
     # An hour later the file was not changed for long, and is not read again for each flag.
     clock = SimpleNamespace(time_ns=lambda: time.time_ns() + later_s * 10**9, monotonic=time.monotonic)
@@ -222,7 +229,7 @@ async def test_an_edit_in_place_is_seen_at_once_though_its_size_stays_and_its_ti
         assert f'"{group}"' in (await backend.read(REF, deadline=soon())).raw
 
 
-async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFile, path: Path) -> None:
+async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFileBackend, path: Path) -> None:
     with pytest.raises(NotFound, match=r"flags\.json has no flag 'absent'"):
         await backend.read(FlagRef("absent", "production"), deadline=soon())
     path.unlink()
@@ -231,7 +238,7 @@ async def test_a_missing_file_and_a_missing_flag_are_not_found(backend: FlagdFil
 
 
 async def test_a_file_caught_half_written_is_read_again(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_text(TEXT[:100])
     clock = Clock()
@@ -240,14 +247,14 @@ async def test_a_file_caught_half_written_is_read_again(
     assert (await backend.read(REF, deadline=soon())).raw in TEXT
 
 
-async def test_a_broken_file_is_invalid_and_left_alone(backend: FlagdFile, path: Path) -> None:
+async def test_a_broken_file_is_invalid_and_left_alone(backend: FlagdFileBackend, path: Path) -> None:
     path.write_text(TEXT[:100])
     with pytest.raises(Invalid, match=r"flags\.json"):
         await kill(backend, "any")
     assert path.read_text() == TEXT[:100]
 
 
-async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFile, path: Path) -> None:
+async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFileBackend, path: Path) -> None:
     snapshot = await backend.snapshot(REF, deadline=soon())
 
     async def verdict() -> Verdict:
@@ -276,7 +283,7 @@ async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFile, path
     ],
 )
 async def test_a_flag_for_which_readers_refuse_the_file_is_told_before_and_with_a_flip_which_is_made(
-    backend: FlagdFile, path: Path, other: str
+    backend: FlagdFileBackend, path: Path, other: str
 ) -> None:
     path.write_text(
         TEXT.replace('{"state": "ENABLED", "variants": {"a": 1.0, "b": 2e0}, "defaultVariant": "a"}', other)
@@ -303,7 +310,7 @@ async def test_a_flag_for_which_readers_refuse_the_file_is_told_before_and_with_
         '{"state": 1, "variants": {"off": {}}, "defaultVariant": {"a": 1}, "targeting": [1], "metadata": 5}',
     ],
 )
-async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFile, path: Path, odd: str) -> None:
+async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFileBackend, path: Path, odd: str) -> None:
     path.write_text(before := '{"flags": {"new-checkout": %s, "other": {}}}' % odd)  # noqa: UP031
     snapshot = await backend.snapshot(REF, deadline=soon())
     assert await kill(backend, snapshot.state.version) is Outcome.APPLIED
@@ -314,14 +321,16 @@ async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFile, path: 
     assert path.read_text() == before
 
 
-async def test_what_takes_too_long_is_named(backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, parsed = threading.Event(), FlagdFile._parsed
+async def test_what_takes_too_long_is_named(
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, parsed = threading.Event(), FlagdFileBackend._parsed
 
-    def slow(self: FlagdFile, content: bytes) -> object:
+    def slow(self: FlagdFileBackend, content: bytes) -> object:
         go_on.wait(60)
         return parsed(self, content)
 
-    monkeypatch.setattr(FlagdFile, "_parsed", slow)
+    monkeypatch.setattr(FlagdFileBackend, "_parsed", slow)
     try:
         # Both threads have begun by then.
         reads = [backend.read(REF, deadline=soon(2.0)) for _ in range(2)]
@@ -337,7 +346,7 @@ async def test_what_takes_too_long_is_named(backend: FlagdFile, path: Path, monk
 
 
 async def test_health_foresees_a_directory_that_is_closed_to_writing(
-    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
@@ -345,7 +354,7 @@ async def test_health_foresees_a_directory_that_is_closed_to_writing(
 
 
 async def test_health_foresees_an_owner_that_cannot_be_kept(
-    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: mine + 4321)
@@ -353,7 +362,7 @@ async def test_health_foresees_an_owner_that_cannot_be_kept(
     assert "belongs to user" in problem
 
 
-async def test_health_of_a_missing_file_is_one_problem(backend: FlagdFile, path: Path) -> None:
+async def test_health_of_a_missing_file_is_one_problem(backend: FlagdFileBackend, path: Path) -> None:
     path.unlink()
     (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
     assert "no such file" in problem

@@ -22,14 +22,14 @@ from agent.backends.contract import Outcome
 from agent.backends.flagd import disk as flagd_disk
 from agent.backends.flagd import mounts
 from agent.backends.flagd.attributes import sealed
-from agent.backends.flagd.backend import FlagdFile
-from agent.backends.flagd.progress import Progress
+from agent.backends.flagd.backend import FlagdFileBackend
+from agent.backends.flagd.progress import WorkProgress
 from agent.commands.command import sign
 from agent.errors import Permission, Transient, Unsent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -46,12 +46,12 @@ TEXT = (
 path, backend = fixtures(TEXT)
 
 
-async def flip(backend: FlagdFile, deadline: float | None = None) -> Outcome:
+async def flip(backend: FlagdFileBackend, deadline: float | None = None) -> Outcome:
     expect = (await backend.read(REF, deadline=soon())).version
     return (await backend.apply(REF, "off", expect=expect, op_id="1", deadline=deadline or soon())).outcome
 
 
-async def problems(backend: FlagdFile) -> tuple[str, ...]:
+async def problems(backend: FlagdFileBackend) -> tuple[str, ...]:
     return (await backend.health([(REF, "off")], deadline=soon())).problems
 
 
@@ -86,7 +86,7 @@ def full(path: Path) -> Iterator[tuple[Fill, Fill]]:
 
 
 async def test_a_full_disk_is_foreseen_and_what_fails_on_it_was_not_written(
-    backend: FlagdFile, path: Path, full: tuple[Fill, Fill]
+    backend: FlagdFileBackend, path: Path, full: tuple[Fill, Fill]
 ) -> None:
     fill, make_room = full
     assert await problems(backend) == ()
@@ -141,7 +141,7 @@ def sealing(request: pytest.FixtureRequest, path: Path) -> Iterator[tuple[Path, 
 
 
 async def test_a_file_or_directory_that_is_immutable_is_foreseen_and_named_once(
-    backend: FlagdFile, path: Path, sealing: tuple[Path, Callable[[bool], None]]
+    backend: FlagdFileBackend, path: Path, sealing: tuple[Path, Callable[[bool], None]]
 ) -> None:
     place, seal = sealing
     assert await problems(backend) == ()
@@ -181,7 +181,7 @@ def test_attributes_of_a_file_and_its_directory_are_read_where_the_file_system_h
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_tried(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
     Pace(monkeypatch, Time(tries=3))
     told: list[Event] = []
@@ -195,7 +195,7 @@ async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_trie
         {KEY.id: KEY.public},
         Ledger(tmp_path / "ledger"),
         Automation(tmp_path),
-        Limits(1, 600.0),
+        FlipRate(1, 600.0),
         watch=FlagWatch(),
         emit=emit,
         now=lambda: 1001.0,
@@ -224,7 +224,7 @@ async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_trie
     [(errno.ENOSPC, Unsent), (errno.EDQUOT, Unsent), (errno.EIO, Unsent), (errno.EROFS, Permission)],
 )
 async def test_an_error_up_to_the_rename_says_that_nothing_was_written(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, code: int, kind: type[Exception]
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, code: int, kind: type[Exception]
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -239,7 +239,7 @@ async def test_an_error_up_to_the_rename_says_that_nothing_was_written(
 
 
 async def test_an_error_after_the_rename_does_not_say_so(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, sync = Path.replace, os.fsync
 
@@ -259,7 +259,7 @@ async def test_an_error_after_the_rename_does_not_say_so(
 
 
 async def test_a_disk_that_hangs_before_the_rename_is_given_up_and_never_renames_later(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, sync = threading.Event(), os.fsync
 
@@ -279,17 +279,17 @@ async def test_a_disk_that_hangs_before_the_rename_is_given_up_and_never_renames
 
 
 def test_work_is_stopped_before_it_changes_anything_or_goes_through() -> None:
-    stopped = Progress(0.0)
+    stopped = WorkProgress(0.0)
     assert stopped.stop()
     with pytest.raises(Unsent, match="too late"):
         stopped.commit("too late")
-    through = Progress(0.0)
+    through = WorkProgress(0.0)
     through.commit("too late")
     assert not through.stop()
 
 
 async def test_a_disk_that_has_room_only_until_it_is_written_is_foreseen(
-    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> None:
         # File systems that allocate late say so only here.
@@ -301,7 +301,7 @@ async def test_a_disk_that_has_room_only_until_it_is_written_is_foreseen(
 
 
 async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
-    backend: FlagdFile, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, trial = threading.Event(), flagd_disk.replacement_problem
 
@@ -323,7 +323,7 @@ async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
 
 
 async def test_a_trial_leaves_nothing_behind_where_files_must_have_names(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
     real = os.open
@@ -349,7 +349,7 @@ def lock_of(path: Path) -> Path:
 )
 @pytest.mark.parametrize("before", [None, 0o644])
 async def test_who_may_not_write_the_file_may_not_hold_its_lock(
-    backend: FlagdFile, path: Path, file: int, lock: int, before: int | None
+    backend: FlagdFileBackend, path: Path, file: int, lock: int, before: int | None
 ) -> None:
     path.chmod(file)
     if before is not None:
@@ -361,7 +361,7 @@ async def test_who_may_not_write_the_file_may_not_hold_its_lock(
 
 
 async def test_a_file_system_that_keeps_no_rights_keeps_no_flip_from_being_made(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock_of(path).touch()
     lock_of(path).chmod(0o644)
@@ -374,7 +374,9 @@ async def test_a_file_system_that_keeps_no_rights_keeps_no_flip_from_being_made(
     assert await flip(backend) is Outcome.APPLIED
 
 
-async def test_a_lock_that_is_a_link_to_another_file_leaves_its_rights_alone(backend: FlagdFile, path: Path) -> None:
+async def test_a_lock_that_is_a_link_to_another_file_leaves_its_rights_alone(
+    backend: FlagdFileBackend, path: Path
+) -> None:
     other = path.with_name("other")
     other.touch()
     other.chmod(0o644)
@@ -383,7 +385,7 @@ async def test_a_lock_that_is_a_link_to_another_file_leaves_its_rights_alone(bac
     assert stat.S_IMODE(other.stat().st_mode) == 0o644
 
 
-async def test_a_lock_that_cannot_be_opened_is_foreseen_and_named(backend: FlagdFile, path: Path) -> None:
+async def test_a_lock_that_cannot_be_opened_is_foreseen_and_named(backend: FlagdFileBackend, path: Path) -> None:
     lock_of(path).symlink_to(path)
     (problem,) = await problems(backend)
     assert ".flags.json.lock" in problem
@@ -393,7 +395,7 @@ async def test_a_lock_that_cannot_be_opened_is_foreseen_and_named(backend: Flagd
 
 
 async def test_a_lock_has_the_owner_of_the_file(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owners: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -451,7 +453,7 @@ def test_a_mount_of_the_file_alone_is_seen_here(tmp_path: Path) -> None:
 
 
 async def test_a_mount_of_the_file_alone_is_a_problem(
-    backend: FlagdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mounts, "of_file", lambda _: ["/etc/flagd/flags.json in process 77"])
     (problem,) = await problems(backend)
@@ -459,7 +461,7 @@ async def test_a_mount_of_the_file_alone_is_a_problem(
     assert "mount its directory" in problem
 
 
-async def test_a_second_name_of_the_file_is_a_doubt(backend: FlagdFile, path: Path) -> None:
+async def test_a_second_name_of_the_file_is_a_doubt(backend: FlagdFileBackend, path: Path) -> None:
     path.with_name("other.json").hardlink_to(path)
     health = await backend.health([(REF, "off")], deadline=soon())
     assert health.ok

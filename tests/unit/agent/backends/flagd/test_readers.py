@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from openfeature.contrib.provider.flagd.resolvers.process.flags import FlagStore
 
-from agent.backends.flagd.text import Document
+from agent.backends.flagd.text import FlagdDocument
 
 odd = st.sampled_from([None, "", 0, 1, True, [], ["a"], {}, {"a": None}, {"": 1}, {"a": [1]}, {"a": "b"}, "a", "gone"])
 sound = st.fixed_dictionaries(
@@ -44,14 +44,14 @@ def refuses(file: dict[str, Any]) -> bool:
 @example({"flags": {"b": {"state": "ENABLED", "variants": {"a": 1}, "description": "x"}}})
 @given(files)
 def test_a_file_that_a_reader_refuses_is_known_to_be_refused(file: dict[str, Any]) -> None:
-    document = Document(json.dumps(file).encode())
+    document = FlagdDocument(json.dumps(file).encode())
     if refuses(file):
         assert document.refused() or document.doubts()
 
 
 @given(st.dictionaries(st.text(max_size=3), sound, max_size=3))
 def test_nothing_is_said_against_a_sound_file(flags: dict[str, Any]) -> None:
-    document = Document(json.dumps({"flags": flags}).encode())
+    document = FlagdDocument(json.dumps({"flags": flags}).encode())
     assert not refuses({"flags": flags})
     assert document.refused() == document.doubts() == []
 
@@ -59,5 +59,5 @@ def test_nothing_is_said_against_a_sound_file(flags: dict[str, Any]) -> None:
 def test_a_default_that_names_no_variant_is_refused_by_flagd_though_not_by_this_reader() -> None:
     file = {"flags": {"b": {"state": "ENABLED", "variants": {"a": 1}, "defaultVariant": "gone"}}}
     assert not refuses(file)
-    (why,) = Document(json.dumps(file).encode()).refused()
+    (why,) = FlagdDocument(json.dumps(file).encode()).refused()
     assert "'gone' is none of its variants ('a')" in why

@@ -12,13 +12,13 @@ import pytest
 
 from agent.backends import settings
 from agent.backends.contract import Outcome, ReadBack, Snapshot, Verdict
-from agent.backends.flagd.backend import FlagdFile
+from agent.backends.flagd.backend import FlagdFileBackend
 from agent.commands.command import sign
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor import audit
 from agent.executor.executor import Executor
-from agent.executor.limits import Limits
+from agent.executor.limits import FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -58,15 +58,15 @@ class House:
     def variants(self) -> dict[str, str]:
         return {name: flag["defaultVariant"] for name, flag in json.loads(self.path.read_text())["flags"].items()}
 
-    def restart(self) -> tuple[FlagdFile, Executor]:
-        self.backend = FlagdFile(settings.FlagdFile(path=self.path))
+    def restart(self) -> tuple[FlagdFileBackend, Executor]:
+        self.backend = FlagdFileBackend(settings.FlagdFile(path=self.path))
         self.executor = Executor(
             [ManagedFlag(name, "production", "shop", "files", "off") for name in NAMES],
             {"files": self.backend},
             {KEY.id: KEY.public},
             Ledger(self.directory / "ledger"),
             Automation(self.directory),
-            Limits(9, 600.0),
+            FlipRate(9, 600.0),
             watch=self.watch,
             emit=self.emit,
             now=lambda: 1001.0,
@@ -131,13 +131,13 @@ async def test_flags_of_one_file_are_all_flipped_on_a_slow_disk(house: House, mo
     commands = [await house.command(name) for name in NAMES]
     # The product's, in which one call waits for two slow ones at most.
     Pace(monkeypatch, Time(whole_s=5.0, call_s=1.0))
-    replace: Callable[..., bool] = FlagdFile._replace
+    replace: Callable[..., bool] = FlagdFileBackend._replace
 
-    def slow(self: FlagdFile, *rest: object) -> bool:
+    def slow(self: FlagdFileBackend, *rest: object) -> bool:
         time.sleep(0.6)
         return replace(self, *rest)
 
-    monkeypatch.setattr(FlagdFile, "_replace", slow)
+    monkeypatch.setattr(FlagdFileBackend, "_replace", slow)
     results = await asyncio.gather(*(house.executor.execute(raw) for raw in commands))
     assert Outcome.CONFLICT not in {result.outcome for result in results}
     for raw in commands:

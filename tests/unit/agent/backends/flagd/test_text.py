@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.flag_definition import problem
-from agent.backends.flagd.text import Document, all_to, percent_to, state, version
+from agent.backends.flagd.text import FlagdDocument, all_to, percent_to, state, version
 from agent.errors import Invalid, NotFound, Unsupported
 
 FILE = """{
@@ -31,7 +31,7 @@ FLAG = "café ☕ new"
 
 
 def killed(content: bytes, flag: str, target: str) -> bytes:
-    document = Document(content)
+    document = FlagdDocument(content)
     definition = all_to(document.definition(flag), target)
     document.check(flag, definition)
     return document.replaced(flag, definition).content
@@ -147,8 +147,8 @@ def test_in_any_file_a_kill_changes_the_three_values_and_no_other_byte(case: tup
 @given(files())
 def test_putting_the_definition_back_restores_every_byte(case: tuple[str, str, str]) -> None:
     name, before, _ = case
-    definition = Document(before.encode()).definition(name)
-    flipped = Document(killed(before.encode(), name, "off"))
+    definition = FlagdDocument(before.encode()).definition(name)
+    flipped = FlagdDocument(killed(before.encode(), name, "off"))
     assert flipped.replaced(name, definition).content == before.encode()
 
 
@@ -163,7 +163,7 @@ def test_no_damage_crashes_the_edit_or_yields_a_broken_file(
         after = killed(content[:at] + damage + content[at + 1 :], name, "off")
     except (Invalid, NotFound):
         return
-    assert state(Document(after).definition(name)).variant == "off"
+    assert state(FlagdDocument(after).definition(name)).variant == "off"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_no_damage_crashes_the_edit_or_yields_a_broken_file(
 )
 def test_a_file_that_is_no_flagd_file_in_json_is_refused_by_what_it_is(content: bytes, words: str) -> None:
     with pytest.raises(Invalid, match=words) as raised:
-        Document(content)
+        FlagdDocument(content)
     assert len(str(raised.value)) < 400
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_flagd_file_in_json_is_refused_by_what_it_is(content: 
 )
 def test_what_stands_twice_in_a_flag_stops_its_own_flip(content: str, words: str) -> None:
     with pytest.raises(Invalid, match=words):
-        Document(content.encode()).definition("f")
+        FlagdDocument(content.encode()).definition("f")
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_what_stands_twice_elsewhere_is_a_doubt_and_stops_no_flip(beside: str, w
     assert (
         killed(content.encode(), "f", "off") == content.replace("false}}", 'false}, "defaultVariant": "off"}').encode()
     )
-    (doubt, *_) = Document(content.encode()).doubts()
+    (doubt, *_) = FlagdDocument(content.encode()).doubts()
     assert re.search(words, doubt)
 
 
 def test_a_doubt_beside_the_flags_names_its_line() -> None:
     content = '{"flags": {},\n"metadata": {"team": "a",\n"team": "b"}}'
-    assert Document(content.encode()).doubts() == [
+    assert FlagdDocument(content.encode()).doubts() == [
         "the name 'team' stands twice, again in line 3; readers differ on which one counts; delete one of them"
     ]
 
@@ -264,7 +264,7 @@ def test_a_kill_to_a_variant_that_the_flag_does_not_have_is_refused(definition: 
 )
 def test_variants_of_any_kind_can_be_given_to_all(variants: str) -> None:
     after = killed(f'{{"flags": {{"f": {{"state": "ENABLED", "variants": {variants}}}}}}}'.encode(), "f", "off")
-    assert state(Document(after).definition("f")).variant == "off"
+    assert state(FlagdDocument(after).definition("f")).variant == "off"
 
 
 @pytest.mark.parametrize(
@@ -303,21 +303,21 @@ def test_rules_of_a_persons_own_are_not_replaced_by_a_percentage() -> None:
 
 
 def test_a_version_names_the_definition_alone() -> None:
-    one, other = Document(FILE.encode()), Document(FILE.replace('"one": 1.00', '"one": 2').encode())
+    one, other = FlagdDocument(FILE.encode()), FlagdDocument(FILE.replace('"one": 1.00', '"one": 2').encode())
     assert version(one.definition(FLAG)) == version(other.definition(FLAG))
     assert version(one.definition("other")) != version(other.definition("other"))
 
 
 def test_an_unknown_flag_is_named_with_those_that_are_there() -> None:
     with pytest.raises(NotFound, match="other"):
-        Document(FILE.encode()).definition("absent")
+        FlagdDocument(FILE.encode()).definition("absent")
 
 
 def test_of_many_flags_the_nearest_are_named_and_the_others_counted() -> None:
     names = [f"flag-{number:05}" for number in range(20_000)] + ["new-checkout"]
     content = json.dumps({"flags": {name: {} for name in names}}).encode()
     with pytest.raises(NotFound, match=r"'new-checkout'.*and 20000 more") as raised:
-        Document(content).definition("new-chekout")
+        FlagdDocument(content).definition("new-chekout")
     assert len(str(raised.value)) < 300
 
 
@@ -350,9 +350,9 @@ def test_a_document_that_was_edited_is_the_one_that_its_text_says(
     case: tuple[str, str, str], data: st.DataObject
 ) -> None:
     name, before, _ = case
-    document = Document(before.encode())
+    document = FlagdDocument(before.encode())
     edited = document.replaced(name, json.dumps(data.draw(values)))
-    again = Document(edited.content)
+    again = FlagdDocument(edited.content)
     assert edited.values == again.values
     assert edited._spans == again._spans
     assert edited.doubts() == again.doubts()

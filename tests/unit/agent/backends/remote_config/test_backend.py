@@ -15,7 +15,7 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Outcome, Snapshot, Verdict
-from agent.backends.remote_config.backend import RemoteConfig
+from agent.backends.remote_config.backend import RemoteConfigBackend
 from agent.errors import Auth, ConfigError, Invalid, NotFound, Permission, Throttled, Timeout, Transient, Unsupported
 from agent.fakes.remote_config.server import CLIENT, SERVER, FakeRemoteConfig
 from agent.fakes.server import listen
@@ -27,7 +27,7 @@ OTHER = FlagRef("other", "production")
 OP = "op-1"
 TENTH = {"name": "tenth", "expression": "percent('salt') <= 10"}
 
-Make = Callable[..., Awaitable[RemoteConfig]]
+Make = Callable[..., Awaitable[RemoteConfigBackend]]
 
 
 def soon() -> float:
@@ -53,8 +53,8 @@ async def make(fake: FakeRemoteConfig) -> AsyncIterator[Make]:
             template: Literal["client", "server"] = "client",
             parameters: dict[str, str] | None = None,
             port: int = 0,
-        ) -> RemoteConfig:
-            backend = RemoteConfig(
+        ) -> RemoteConfigBackend:
+            backend = RemoteConfigBackend(
                 settings.RemoteConfig(
                     project="flipback-fake",
                     template=template,
@@ -70,16 +70,16 @@ async def make(fake: FakeRemoteConfig) -> AsyncIterator[Make]:
 
 
 @pytest.fixture
-async def backend(make: Make) -> RemoteConfig:
+async def backend(make: Make) -> RemoteConfigBackend:
     return await make()
 
 
-async def apply(backend: RemoteConfig, snap: Snapshot, op_id: str = OP) -> Outcome:
+async def apply(backend: RemoteConfigBackend, snap: Snapshot, op_id: str = OP) -> Outcome:
     result = await backend.apply(snap.ref, "off", expect=snap.state.version, op_id=op_id, deadline=soon())
     return result.outcome
 
 
-async def snapshot(backend: RemoteConfig, ref: FlagRef = REF) -> Snapshot:
+async def snapshot(backend: RemoteConfigBackend, ref: FlagRef = REF) -> Snapshot:
     return await backend.snapshot(ref, deadline=soon())
 
 
@@ -103,7 +103,7 @@ def asked(fake: FakeRemoteConfig) -> list[str]:
 
 
 async def test_a_flip_publishes_the_template_that_was_read_with_one_parameter_changed(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     edit(fake, lambda template: template.update(unknown={"n": 1.5}, conditions=[TENTH]))
     before = fake.template()
@@ -131,7 +131,7 @@ async def test_a_parameter_may_have_a_name_of_its_own_and_stand_in_a_group(fake:
     assert fake.template()["parameters"]["new_checkout"]["defaultValue"] == {"value": "true"}
 
 
-async def test_a_rollout_of_the_console_is_not_ended(fake: FakeRemoteConfig, backend: RemoteConfig) -> None:
+async def test_a_rollout_of_the_console_is_not_ended(fake: FakeRemoteConfig, backend: RemoteConfigBackend) -> None:
     rollout = {"rolloutValue": {"rolloutId": "rollout_1", "value": "true", "percent": 5}}
     edit(fake, lambda template: template["parameters"]["new_checkout"].update(defaultValue=rollout))
     snap = await snapshot(backend)
@@ -146,7 +146,9 @@ async def test_a_rollout_of_the_console_is_not_ended(fake: FakeRemoteConfig, bac
     assert fake.template()["parameters"]["new_checkout"]["defaultValue"] == rollout
 
 
-async def test_a_share_is_set_and_taken_back_without_a_new_seed(fake: FakeRemoteConfig, backend: RemoteConfig) -> None:
+async def test_a_share_is_set_and_taken_back_without_a_new_seed(
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
+) -> None:
     snap = await snapshot(backend)
     for percent, op_id in ((10.0, "a"), (25.0, "b")):
         version = (await backend.read(REF, deadline=soon())).version
@@ -160,7 +162,7 @@ async def test_a_share_is_set_and_taken_back_without_a_new_seed(fake: FakeRemote
 
 
 async def test_a_restore_puts_back_the_parameter_and_nothing_else(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     snap = await snapshot(backend)
     await apply(backend, snap)
@@ -221,7 +223,7 @@ async def test_a_publication_of_others_in_between_is_published_upon(
 
 
 async def test_a_publication_of_the_flag_in_between_is_left_alone(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     snap = await snapshot(backend)
     fake.faults.add("write:delay=0.2")
@@ -233,7 +235,9 @@ async def test_a_publication_of_the_flag_in_between_is_left_alone(
     assert fake.writes == 0
 
 
-async def test_whoever_publishes_all_the_time_is_not_outwaited(fake: FakeRemoteConfig, backend: RemoteConfig) -> None:
+async def test_whoever_publishes_all_the_time_is_not_outwaited(
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
+) -> None:
     snap = await snapshot(backend)
     fake.faults.add("write:status=409,times=0")
     with pytest.raises(Throttled, match="others published"):
@@ -268,7 +272,7 @@ async def test_without_an_etag_nothing_is_written(make: Make) -> None:
 
 
 async def test_an_operation_that_was_taken_back_is_not_done_again(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     snap = await snapshot(backend)
     assert await apply(backend, snap) is Outcome.APPLIED
@@ -280,7 +284,9 @@ async def test_an_operation_that_was_taken_back_is_not_done_again(
     assert await apply(backend, snap, "op-2") is Outcome.APPLIED
 
 
-async def test_publications_of_others_leave_a_flag_untouched(fake: FakeRemoteConfig, backend: RemoteConfig) -> None:
+async def test_publications_of_others_leave_a_flag_untouched(
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
+) -> None:
     snap = await snapshot(backend)
     for variant in ("off", "on", "off"):
         fake.put("other", variant)
@@ -288,7 +294,7 @@ async def test_publications_of_others_leave_a_flag_untouched(fake: FakeRemoteCon
 
 
 async def test_what_the_history_no_longer_tells_is_not_called_untouched(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     snap = await snapshot(backend)
     for _ in range(301):
@@ -297,7 +303,7 @@ async def test_what_the_history_no_longer_tells_is_not_called_untouched(
 
 
 async def test_a_write_that_landed_is_a_duplicate_of_itself_when_it_comes_back_as_a_conflict(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     snap = await snapshot(backend)
     fake.faults.add("write:commit-then-fail=409")
@@ -306,7 +312,7 @@ async def test_a_write_that_landed_is_a_duplicate_of_itself_when_it_comes_back_a
 
 
 async def test_a_flip_has_landed_whatever_becomes_of_the_conditions(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     def condition(template: dict[str, Any], percent: int) -> None:
         template["conditions"] = [{"name": "tenth", "expression": f"percent('s') <= {percent}"}]
@@ -361,7 +367,7 @@ async def test_what_may_have_landed_counts(fake: FakeRemoteConfig, make: Make) -
 
 
 async def test_a_look_at_all_flags_fetches_a_template_that_has_not_changed_once(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     for _ in range(2):
         for ref in (REF, OTHER):
@@ -373,7 +379,7 @@ async def test_a_look_at_all_flags_fetches_a_template_that_has_not_changed_once(
 
 
 async def test_snapshot_write_and_read_back_never_trust_what_is_held(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     await backend.read(REF, deadline=soon())
     asked(fake)
@@ -386,7 +392,7 @@ async def test_snapshot_write_and_read_back_never_trust_what_is_held(
 
 
 async def test_a_dry_run_that_went_through_is_not_made_again_before_something_changes(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     async def dry_runs(*wanted: FlagRef) -> int:
         before = fake.dry_runs
@@ -400,7 +406,9 @@ async def test_a_dry_run_that_went_through_is_not_made_again_before_something_ch
     assert fake.writes == 0
 
 
-async def test_a_dry_run_that_was_refused_is_told_and_made_again(fake: FakeRemoteConfig, backend: RemoteConfig) -> None:
+async def test_a_dry_run_that_was_refused_is_told_and_made_again(
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
+) -> None:
     await backend.read(REF, deadline=soon())
     answers = []
     for fault in ("read:status=400", "read:status=403", None):
@@ -416,7 +424,7 @@ async def test_a_dry_run_that_was_refused_is_told_and_made_again(fake: FakeRemot
 
 
 async def test_health_tells_of_names_that_would_never_be_read_back_and_of_flags_that_meet(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     same = FlagRef("new.checkout", "production")
     problems = (await backend.health([(REF, "false"), (same, "off")], deadline=soon())).problems
@@ -447,7 +455,7 @@ async def test_a_server_template_that_takes_no_publication_is_told_as_such(
     ],
 )
 async def test_an_answer_that_is_none_is_an_error_with_its_reason(
-    fake: FakeRemoteConfig, backend: RemoteConfig, fault: str, kind: type[Exception], said: str
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend, fault: str, kind: type[Exception], said: str
 ) -> None:
     fake.faults.add(fault)
     with pytest.raises(kind, match=said):
@@ -455,7 +463,7 @@ async def test_an_answer_that_is_none_is_an_error_with_its_reason(
 
 
 async def test_a_template_that_cannot_be_read_in_time_is_a_timeout(
-    fake: FakeRemoteConfig, backend: RemoteConfig
+    fake: FakeRemoteConfig, backend: RemoteConfigBackend
 ) -> None:
     fake.faults.add("read:hang")
     with pytest.raises(Timeout):
@@ -468,13 +476,13 @@ async def test_a_template_that_cannot_be_read_in_time_is_a_timeout(
 @pytest.mark.parametrize("emulator", ["flags.example.org:8080", "127.0.0.1", "0.0.0.0:80", "http://127.0.0.1:80"])
 def test_an_emulator_is_on_loopback_or_refused(emulator: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
-        RemoteConfig(settings.RemoteConfig(project="p", emulator=emulator))
+        RemoteConfigBackend(settings.RemoteConfig(project="p", emulator=emulator))
 
 
 def test_a_variable_that_names_an_emulator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREBASE_REMOTE_CONFIG_EMULATOR_HOST", "127.0.0.1:1")
     with pytest.raises(ConfigError, match="FIREBASE_REMOTE_CONFIG_EMULATOR_HOST"):
-        RemoteConfig(settings.RemoteConfig(project="p"))
+        RemoteConfigBackend(settings.RemoteConfig(project="p"))
 
 
 @pytest.mark.filterwarnings("ignore:The load_credentials_from_file method:DeprecationWarning")
@@ -483,5 +491,5 @@ def test_a_key_file_that_is_none_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"private_key": "secret"}))
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="no credentials") as caught:
-        RemoteConfig(settings.RemoteConfig(project="p", credentials=path))
+        RemoteConfigBackend(settings.RemoteConfig(project="p", credentials=path))
     assert "secret" not in str(caught.value)

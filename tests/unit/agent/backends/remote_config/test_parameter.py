@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from agent.backends.remote_config.parameter import Definition, all_to, doubt, parameter_name, percent_to, state
+from agent.backends.remote_config.parameter import ParameterDefinition, all_to, doubt, parameter_name, percent_to, state
 from agent.errors import Invalid, Unsupported
 
 TENTH = {"name": "tenth", "expression": "percent('salt') <= 10", "tagColor": "BLUE"}
 IOS = {"name": "ios", "expression": "device.os == 'ios'"}
 
 
-def definition(value: dict[str, Any], *conditions: dict[str, Any]) -> Definition:
-    return Definition(_text(value), tuple(map(_text, conditions)))
+def definition(value: dict[str, Any], *conditions: dict[str, Any]) -> ParameterDefinition:
+    return ParameterDefinition(_text(value), tuple(map(_text, conditions)))
 
 
 def boolean(default: str, **conditional: str) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def boolean(default: str, **conditional: str) -> dict[str, Any]:
     return {"defaultValue": {"value": default}, "conditionalValues": values, "valueType": "BOOLEAN"}
 
 
-def share(found: Definition, percent: float, *known: dict[str, Any]) -> Definition:
+def share(found: ParameterDefinition, percent: float, *known: dict[str, Any]) -> ParameterDefinition:
     held = {condition["name"]: _text(condition) for condition in known}
     return percent_to(found, "p", held.get, "on", "off", percent)
 
@@ -71,7 +71,7 @@ def test_a_flip_gives_a_default_to_a_parameter_that_has_none_and_replaces_the_ap
 
 
 def test_a_parameter_that_is_safe_already_is_not_respelled() -> None:
-    old = Definition('{"valueType":"BOOLEAN","note":1.10,"defaultValue":{"value":"FALSE"}}')
+    old = ParameterDefinition('{"valueType":"BOOLEAN","note":1.10,"defaultValue":{"value":"FALSE"}}')
     assert all_to(old, "off") == old
     assert all_to(old, "on").parameter == '{"valueType":"BOOLEAN","note":1.10,"defaultValue":{"value":"true"}}'
 
@@ -194,11 +194,11 @@ def test_names_of_our_own_are_as_short_as_they_must_be() -> None:
 
 
 def test_the_version_is_of_the_content_and_not_of_its_spelling() -> None:
-    one = Definition('{"defaultValue":{"value":"é"},"valueType":"STRING","n":1.50}')
-    other = Definition('{"n":1.5,"valueType":"STRING","defaultValue":{"value":"\\u00e9"}}')
+    one = ParameterDefinition('{"defaultValue":{"value":"é"},"valueType":"STRING","n":1.50}')
+    other = ParameterDefinition('{"n":1.5,"valueType":"STRING","defaultValue":{"value":"\\u00e9"}}')
     assert one.version == other.version
-    assert one.version != Definition('{"n":1.5,"valueType":"STRING","defaultValue":{"value":"e"}}').version
-    assert Definition.of(one.raw) == one
+    assert one.version != ParameterDefinition('{"n":1.5,"valueType":"STRING","defaultValue":{"value":"e"}}').version
+    assert ParameterDefinition.of(one.raw) == one
 
 
 def test_the_version_covers_the_conditions_that_the_parameter_names() -> None:
@@ -228,9 +228,9 @@ def _text(value: Any) -> str:
 def test_a_text_that_a_string_parameter_has_nowhere_is_a_doubt(values: list[str], target: str, doubted: bool) -> None:
     conditional = {f"c{number}": {"value": text} for number, text in enumerate(values[1:])}
     parameter = {"defaultValue": {"value": values[0]}, "conditionalValues": conditional, "valueType": "STRING"}
-    found = doubt(Definition(json.dumps(parameter)), target)
+    found = doubt(ParameterDefinition(json.dumps(parameter)), target)
     assert (found is not None) == doubted
     if found is not None:
         assert repr(target) in found
         assert repr(values[0]) in found
-    assert doubt(Definition(json.dumps({**parameter, "valueType": "JSON"})), target) is None
+    assert doubt(ParameterDefinition(json.dumps({**parameter, "valueType": "JSON"})), target) is None

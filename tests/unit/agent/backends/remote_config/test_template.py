@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backends.remote_config.parameter import Definition, all_to, percent_to, state
+from agent.backends.remote_config.parameter import ParameterDefinition, all_to, percent_to, state
 from agent.backends.remote_config.template import Template
 from agent.errors import Invalid, NotFound, Unsupported
 
@@ -21,12 +21,12 @@ def template(value: Any, **layout: Any) -> Template:
     return Template(json.dumps(value, **layout).encode())
 
 
-def replaced(found: Template, name: str, definition: Definition) -> dict[str, Any]:
+def replaced(found: Template, name: str, definition: ParameterDefinition) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(found.replaced({name: definition}, "said"))
     return value
 
 
-def share(found: Template, name: str, percent: float) -> Definition:
+def share(found: Template, name: str, percent: float) -> ParameterDefinition:
     return percent_to(found.definition(name), name, found.condition, "on", "off", percent)
 
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from agent.backends import settings
 from agent.backends.contract import FlagRef, Follows, Outcome, Snapshot, Verdict
 from agent.backends.google import EMULATORS
-from agent.backends.http import Answer, Http
+from agent.backends.http import Http, HttpAnswer
 from agent.backends.rtdb import node as rtdb_node
 from agent.backends.rtdb import stream as rtdb_stream
-from agent.backends.rtdb.backend import RealtimeDatabase
+from agent.backends.rtdb.backend import RealtimeDatabaseBackend
 from agent.backends.rtdb.stream import EventParser, ServerEvent
 from agent.errors import Auth, ConfigError, Conflict, Invalid, Permission, Timeout, Transient, Unsent, Unsupported
 from agent.fakes.rtdb.server import FakeRealtimeDatabase, Rules
@@ -50,8 +50,8 @@ async def fake() -> AsyncIterator[FakeRealtimeDatabase]:
 
 
 @asynccontextmanager
-async def backend_at(port: int, **more: Any) -> AsyncIterator[RealtimeDatabase]:
-    backend = RealtimeDatabase(settings.RealtimeDatabase(url=URL, emulator=f"127.0.0.1:{port}", **more))
+async def backend_at(port: int, **more: Any) -> AsyncIterator[RealtimeDatabaseBackend]:
+    backend = RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, emulator=f"127.0.0.1:{port}", **more))
     try:
         yield backend
     finally:
@@ -59,7 +59,7 @@ async def backend_at(port: int, **more: Any) -> AsyncIterator[RealtimeDatabase]:
 
 
 @pytest.fixture
-async def backend(fake: FakeRealtimeDatabase) -> AsyncIterator[RealtimeDatabase]:
+async def backend(fake: FakeRealtimeDatabase) -> AsyncIterator[RealtimeDatabaseBackend]:
     async with backend_at(fake.port) as backend:
         yield backend
 
@@ -74,11 +74,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def snapshot(backend: RealtimeDatabase) -> Snapshot:
+async def snapshot(backend: RealtimeDatabaseBackend) -> Snapshot:
     return await backend.snapshot(REF, deadline=soon())
 
 
-async def flip(backend: RealtimeDatabase, expect: str, op: str = OP) -> Outcome:
+async def flip(backend: RealtimeDatabaseBackend, expect: str, op: str = OP) -> Outcome:
     return (await backend.apply(REF, "off", expect=expect, op_id=op, deadline=soon())).outcome
 
 
@@ -86,7 +86,7 @@ async def flip(backend: RealtimeDatabase, expect: str, op: str = OP) -> Outcome:
 
 
 async def test_the_operation_stands_in_the_node_and_does_not_count_in_the_version(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     assert await flip(backend, (await snapshot(backend)).state.version) is Outcome.APPLIED
     assert fake.get("flags/new-checkout/metadata") == {"flipback_op": f"flip {OP}"}
@@ -98,7 +98,7 @@ async def test_the_operation_stands_in_the_node_and_does_not_count_in_the_versio
 
 
 async def test_members_that_are_not_known_survive_a_flip_and_its_restoring(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     more = {"owner": "team-a", "notes": {"1": ["x"], "deep": {"er": 1.5}}, "metadata": {"ticket": "A-1", "n": 3}}
     rules = {"if": [{"in": ["@example.org", {"var": "email"}]}, "on", "off"]}
@@ -117,7 +117,7 @@ async def test_members_that_are_not_known_survive_a_flip_and_its_restoring(
 
 
 async def test_variants_named_by_numbers_come_as_an_array_and_are_names_all_the_same(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     fake.set("flags/new-checkout", {"state": "ENABLED", "variants": {"1": "b", "2": "c"}, "defaultVariant": "1"})
     assert fake.get("flags/new-checkout/variants") == [None, "b", "c"]
@@ -131,7 +131,7 @@ async def test_variants_named_by_numbers_come_as_an_array_and_are_names_all_the_
 
 @pytest.mark.parametrize("value", ["on", 1, True, [1, 2]])
 async def test_a_node_that_is_no_flag_is_invalid(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, value: object
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, value: object
 ) -> None:
     fake.set("flags/new-checkout", value)
     with pytest.raises(Invalid, match="new-checkout"):
@@ -140,7 +140,7 @@ async def test_a_node_that_is_no_flag_is_invalid(
 
 @pytest.mark.parametrize("change", [{"variants": None}, {"variants": {"on": 1}}, {"metadata": "text"}])
 async def test_a_flag_that_cannot_take_the_flip_is_not_written(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, change: dict[str, object]
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, change: dict[str, object]
 ) -> None:
     fake.set("flags/new-checkout", {**FLAG, **change})
     before, version = fake.get(""), (await snapshot(backend)).state.version
@@ -152,7 +152,7 @@ async def test_a_flag_that_cannot_take_the_flip_is_not_written(
 
 @pytest.mark.parametrize("flag", ["a.b", "a/b", "$a", "a#", "a[0]", "a\n", "a\x7f", "", "x" * 769, "\ud800"])
 async def test_a_flag_that_the_database_cannot_have_is_invalid_and_is_not_asked_for(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, flag: str
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, flag: str
 ) -> None:
     with pytest.raises(Invalid, match="a key of the database has"):
         await backend.read(FlagRef(flag, "production"), deadline=soon())
@@ -161,7 +161,7 @@ async def test_a_flag_that_the_database_cannot_have_is_invalid_and_is_not_asked_
 
 @pytest.mark.parametrize("flag", ["a b", "100%", "a+b", "ä?&=", "%2F", "x" * 768, "…"])
 async def test_a_flag_of_any_other_name_is_found(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, flag: str
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, flag: str
 ) -> None:
     fake.set(["flags", flag], FLAG)
     version = (await backend.read(FlagRef(flag, "production"), deadline=soon())).version
@@ -182,7 +182,7 @@ async def during_the_write(fake: FakeRealtimeDatabase, write: Awaitable[Any], ch
 
 
 async def test_a_flag_that_was_only_signed_by_another_meanwhile_is_read_and_written_again(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     outcome = await during_the_write(
@@ -194,7 +194,7 @@ async def test_a_flag_that_was_only_signed_by_another_meanwhile_is_read_and_writ
 
 
 async def test_a_flag_that_a_person_changed_meanwhile_is_left_alone(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     outcome = await during_the_write(
@@ -205,7 +205,7 @@ async def test_a_flag_that_a_person_changed_meanwhile_is_left_alone(
 
 
 async def test_the_same_operation_by_another_process_meanwhile_is_a_duplicate(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     done = {**FLAG, "defaultVariant": "off", "metadata": {"flipback_op": f"flip {OP}"}}
@@ -215,7 +215,7 @@ async def test_the_same_operation_by_another_process_meanwhile_is_a_duplicate(
 
 
 async def test_a_node_that_is_written_at_every_attempt_is_a_conflict(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add("write:status=412,times=0")
@@ -225,7 +225,7 @@ async def test_a_node_that_is_written_at_every_attempt_is_a_conflict(
 
 
 async def test_an_operation_that_a_person_took_back_is_not_done_again(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     snap = await snapshot(backend)
     await flip(backend, snap.state.version)
@@ -237,7 +237,7 @@ async def test_an_operation_that_a_person_took_back_is_not_done_again(
     assert fake.get("flags/new-checkout/defaultVariant") == "on"
 
 
-async def test_the_same_write_by_another_operation_is_not_taken_for_ours(backend: RealtimeDatabase) -> None:
+async def test_the_same_write_by_another_operation_is_not_taken_for_ours(backend: RealtimeDatabaseBackend) -> None:
     snap = await snapshot(backend)
     await flip(backend, snap.state.version, op="another")
     found = await backend.verify(snap, "off", op_id=OP, deadline=soon())
@@ -245,7 +245,7 @@ async def test_the_same_write_by_another_operation_is_not_taken_for_ours(backend
 
 
 async def test_a_restoring_whose_answer_was_lost_is_done_once(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     snap = await snapshot(backend)
     await flip(backend, snap.state.version)
@@ -279,7 +279,9 @@ async def test_the_user_id_goes_with_reads_writes_and_listening(fake: FakeRealti
     ]
 
 
-async def test_without_a_user_id_no_override_is_sent(fake: FakeRealtimeDatabase, backend: RealtimeDatabase) -> None:
+async def test_without_a_user_id_no_override_is_sent(
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
+) -> None:
     await snapshot(backend)
     assert [request.query for request in fake.requests] == [{"ns": "shop-default-rtdb"}]
 
@@ -287,12 +289,12 @@ async def test_without_a_user_id_no_override_is_sent(fake: FakeRealtimeDatabase,
 async def test_a_real_database_is_asked_over_https_at_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     urls = []
 
-    async def request(self: Http, method: str, url: str, **more: object) -> Answer:
+    async def request(self: Http, method: str, url: str, **more: object) -> HttpAnswer:
         urls.append(url)
-        return Answer(200, {"ETag": "e"}, json.dumps(FLAG).encode())
+        return HttpAnswer(200, {"ETag": "e"}, json.dumps(FLAG).encode())
 
     monkeypatch.setattr(Http, "request", request)
-    backend = RealtimeDatabase(settings.RealtimeDatabase(url=f"{URL}/", path="/shop/flags/", uid="flipback"))
+    backend = RealtimeDatabaseBackend(settings.RealtimeDatabase(url=f"{URL}/", path="/shop/flags/", uid="flipback"))
     await snapshot(backend)
     await backend.close()
     assert urls == [f"{URL}/shop/flags/new-checkout.json?auth_variable_override=%7B%22uid%22%3A%20%22flipback%22%7D"]
@@ -313,14 +315,14 @@ async def test_a_real_database_is_asked_over_https_at_its_path(monkeypatch: pyte
 )
 def test_a_url_that_is_not_that_of_a_database_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"expected https://DATABASE") as caught:
-        RealtimeDatabase(settings.RealtimeDatabase(url=url))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=url))
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["/", "a//b", "a.b", "flags/$x"])
 def test_a_path_that_the_database_cannot_have_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="path"):
-        RealtimeDatabase(settings.RealtimeDatabase(url=URL, path=path))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, path=path))
 
 
 @pytest.mark.parametrize(
@@ -328,14 +330,14 @@ def test_a_path_that_the_database_cannot_have_is_refused(path: str) -> None:
 )
 def test_an_emulator_that_is_not_on_this_machine_is_refused(emulator: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
-        RealtimeDatabase(settings.RealtimeDatabase(url=URL, emulator=emulator))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, emulator=emulator))
 
 
 @pytest.mark.parametrize("variable", EMULATORS)
 def test_a_variable_of_an_emulator_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "127.0.0.1:9000")
     with pytest.raises(ConfigError, match=variable):
-        RealtimeDatabase(settings.RealtimeDatabase(url=URL))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL))
 
 
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -343,10 +345,10 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path.write_text('{"type": "service_account", "private_key": "secret"}')
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        RealtimeDatabase(settings.RealtimeDatabase(url=URL, credentials=path))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, credentials=path))
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="no credentials") as caught:
-        RealtimeDatabase(settings.RealtimeDatabase(url=URL, credentials=path))
+        RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, credentials=path))
     assert "secret" not in str(caught.value)
 
 
@@ -355,7 +357,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on", ["read", "write"])
 async def test_every_call_ends_by_its_deadline_while_the_server_hangs(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, on: str
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, on: str
 ) -> None:
     snap = await snapshot(backend)
     fake.faults.add(f"{on}:hang,times=0")
@@ -398,14 +400,16 @@ async def test_health_names_the_right_that_the_rules_do_not_give(fake: FakeRealt
 
 
 async def test_an_account_that_is_not_taken_is_told_which_role_it_needs(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
 ) -> None:
     fake.faults.add("read:status=401,times=0")
     with pytest.raises(Auth, match=r"firebasedatabase\.instances\.update"):
         await snapshot(backend)
 
 
-async def test_what_stops_all_flags_alike_is_said_once(fake: FakeRealtimeDatabase, backend: RealtimeDatabase) -> None:
+async def test_what_stops_all_flags_alike_is_said_once(
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
+) -> None:
     await fake.stop()
     assert len((await backend.health([(REF, "off"), (OTHER, "off")], deadline=soon())).problems) == 1
 
@@ -446,7 +450,7 @@ async def test_an_answer_that_is_not_a_databases_is_told(body: str, error: type[
 class Listening:
     """A task that follows both flags, and what it was told."""
 
-    def __init__(self, backend: RealtimeDatabase) -> None:
+    def __init__(self, backend: RealtimeDatabaseBackend) -> None:
         self.told: list[FlagRef] = []
         self.task = asyncio.create_task(backend.follow([REF, OTHER], self.told.append))
 
@@ -457,7 +461,7 @@ class Listening:
 
 
 @pytest.fixture
-async def listening(fake: FakeRealtimeDatabase, backend: RealtimeDatabase) -> AsyncIterator[Listening]:
+async def listening(fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend) -> AsyncIterator[Listening]:
     listening = Listening(backend)
     await listening.told_all()
     yield listening
@@ -469,7 +473,7 @@ def streams(fake: FakeRealtimeDatabase) -> int:
 
 
 def test_the_backend_is_one_that_tells_of_changes() -> None:
-    assert isinstance(RealtimeDatabase(settings.RealtimeDatabase(url=URL, emulator="localhost:1")), Follows)
+    assert isinstance(RealtimeDatabaseBackend(settings.RealtimeDatabase(url=URL, emulator="localhost:1")), Follows)
 
 
 async def test_a_change_is_told_of_the_flag_that_was_changed_alone(
@@ -499,7 +503,7 @@ async def test_a_listener_outlives_an_outage_and_tells_what_it_missed(
 
 
 async def test_a_silent_server_is_left_for_a_new_connection(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtdb_stream, "SILENCE_S", 0.05)
     fake.keep_alive = 3600
@@ -509,7 +513,7 @@ async def test_a_silent_server_is_left_for_a_new_connection(
 
 
 async def test_a_server_that_hangs_at_the_beginning_is_asked_again(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtdb_stream, "CONNECT_S", 0.05)
     fake.faults.add("read:hang")
@@ -519,7 +523,7 @@ async def test_a_server_that_hangs_at_the_beginning_is_asked_again(
 
 
 async def test_a_connection_is_renewed_before_its_token_ends(
-    fake: FakeRealtimeDatabase, backend: RealtimeDatabase, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtdb_stream, "RENEW_S", 0.05)
     fake.keep_alive = 0.01
@@ -545,7 +549,9 @@ async def test_a_listener_that_is_refused_tries_again(
     await listening.told_all()
 
 
-async def test_a_callback_that_raises_ends_nothing(fake: FakeRealtimeDatabase, backend: RealtimeDatabase) -> None:
+async def test_a_callback_that_raises_ends_nothing(
+    fake: FakeRealtimeDatabase, backend: RealtimeDatabaseBackend
+) -> None:
     told = []
 
     def changed(ref: FlagRef) -> None:

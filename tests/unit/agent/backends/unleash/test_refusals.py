@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from agent.backends import settings
-from agent.backends.unleash.backend import Unleash
+from agent.backends.unleash.backend import UnleashBackend
 from agent.errors import ConfigError, Invalid, Permission
 from agent.fakes.server import listen
 from tests.support.places import REF
@@ -41,7 +41,9 @@ def token_file(directory: Path) -> Path:
 
 
 @asynccontextmanager
-async def unleash(directory: Path, permissions: list[dict[str, str]], feature: Any = FEATURE) -> AsyncIterator[Unleash]:
+async def unleash(
+    directory: Path, permissions: list[dict[str, str]], feature: Any = FEATURE
+) -> AsyncIterator[UnleashBackend]:
     """A backend of an Unleash whose environment `production` wants approvals, asked by an account with permissions."""
 
     async def refuse(_: web.Request) -> web.Response:
@@ -64,7 +66,7 @@ async def unleash(directory: Path, permissions: list[dict[str, str]], feature: A
     app.router.add_get(f"{here}/change-requests/config", json(approvals))
     app.router.add_post(f"{here}/features/{REF.flag}/environments/production/off", refuse)
     runner, port = await listen(app, 0)
-    backend = Unleash(settings.Unleash(url=f"http://127.0.0.1:{port}/", token_file=token_file(directory)))
+    backend = UnleashBackend(settings.Unleash(url=f"http://127.0.0.1:{port}/", token_file=token_file(directory)))
     try:
         yield backend
     finally:
@@ -109,7 +111,7 @@ async def test_an_answer_of_another_kind_is_invalid(tmp_path: Path, feature: obj
 def test_the_address_is_encrypted_and_the_token_its_owners_alone(tmp_path: Path) -> None:
     token = token_file(tmp_path)
     with pytest.raises(ConfigError, match="use https"):
-        Unleash(settings.Unleash(url="http://unleash.example.org", token_file=token))
+        UnleashBackend(settings.Unleash(url="http://unleash.example.org", token_file=token))
     token.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        Unleash(settings.Unleash(url="https://unleash.example.org", token_file=token))
+        UnleashBackend(settings.Unleash(url="https://unleash.example.org", token_file=token))
