@@ -18,7 +18,8 @@ from agent.after_flip.rules import LAST_SECONDS, PATIENCE, BakeVerdict, bake, ef
 from agent.config.model import AfterFlipSettings, Flag
 from agent.events.cloudevents import Event
 from agent.state.flags import generation
-from agent.state.incidents import AfterFlip, Incident, StateTables
+from agent.state.incidents import AfterFlip, Incident
+from agent.state.state_tables import StateTables
 from streams.monitor.observer import Exposure, Observer, whole
 from streams.monitor.shard import EvaluatedSecond
 
@@ -64,7 +65,7 @@ class AfterFlipWatch:
         """Take in an evaluated second of a shard, while its windows end there."""
         for incident, changed_at, flipped in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
-                said = self._known.aftermaths.get(
+                said = self._known.after_flips.get(
                     (incident.id, service), AfterFlip(incident=incident.id, service=service)
                 )
                 if flipped and said.effect is None:
@@ -103,7 +104,7 @@ class AfterFlipWatch:
         """Return that of one flip in which its effect was published, else whose command wrote, else the first."""
 
         def place(one: Incident) -> tuple[bool, bool, float, str]:
-            told = self._known.aftermaths.get((one.id, one.service))
+            told = self._known.after_flips.get((one.id, one.service))
             result = self._known.result_of(one)
             wrote = result is not None and result.outcome == "applied"
             return told is None or told.effect is None, not wrote, one.begun, one.id
@@ -185,6 +186,6 @@ class AfterFlipWatch:
         return BakeVerdict("unknown", str(looked_at), None, reason)
 
     def _say(self, event: Event, said: AfterFlip) -> AfterFlip:
-        self._known.aftermaths[said.incident, said.service] = said
+        self._known.after_flips[said.incident, said.service] = said
         self._publish(event, said)
         return said

@@ -20,7 +20,8 @@ from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.bench.systems import KINDS, kinds, system
 from agent.errors import FlipbackError
 from agent.events.cloudevents import FLAG_VERIFIED, from_kafka
-from agent.state.incidents import Incident, StateTables
+from agent.state.incidents import Incident
+from agent.state.state_tables import StateTables
 from streams.bench.live import LiveTraffic
 from streams.bench.load import Place, place
 from streams.kafka.reader import read_to_end, read_topic

@@ -30,7 +30,7 @@ from agent.executor.result import ExecutionResult
 from agent.executor.service import make_backends, make_executor, open_ledger
 from agent.executor.unforeseen import foreseen
 from agent.state.flags import FlagStatus
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from streams.kafka.reader import read_to_end, read_topic
 from streams.kafka.topics import Topics, describe
 from streams.kafka.writer import send

@@ -15,7 +15,7 @@ from agent.decisions import turns
 from agent.decisions.elsewhere import PeerMonitors
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from detectors.sequential.blame import PROOF
 from streams.monitor.evidence import FiringEvidence
 

@@ -25,7 +25,8 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor import audit
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, StateTables
+from agent.state.incidents import Incident
+from agent.state.state_tables import StateTables
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.evidence import FiringEvidence
 

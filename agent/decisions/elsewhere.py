@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from agent.decisions.turns import FlagKey
-from agent.state.incidents import Ill, StateTables
+from agent.state.incidents import Ill
+from agent.state.state_tables import StateTables
 from detectors.conditions.spec import TriggerSpec
 
 REPEAT_EVERY = 5.0

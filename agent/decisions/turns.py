@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from agent.decisions.follow_up import failed, may_have_flipped, turned_back_at
-from agent.state.incidents import Incident, StateTables
+from agent.state.incidents import Incident
+from agent.state.state_tables import StateTables
 from detectors.conditions.spec import TriggerSpec
 
 FlagKey = tuple[str, str]

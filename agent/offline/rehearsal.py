@@ -17,7 +17,8 @@ from agent.config.model import Config
 from agent.decisions.blame import Blame, JudgedFlags
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, StateTables
+from agent.state.incidents import Incident
+from agent.state.state_tables import StateTables
 from detectors.triggers.state_machine import State
 from streams.monitor.evidence import FiringEvidence
 from streams.monitor.shard import EvaluatedSecond

@@ -39,8 +39,8 @@ from agent.runtime.shutdown import Deadline
 from agent.runtime.works import Works
 from agent.state.flag_changes import change_of
 from agent.state.flags import FlagStatus
-from agent.state.incidents import StateTables
-from agent.state.tables import TableReader
+from agent.state.state_tables import StateTables
+from agent.state.table_reader import TableReader
 from agent.telemetry import topics
 from agent.telemetry.topic_watch import TopicWatch, shrunk_event
 from agent.telemetry.watch import TelemetryWatch

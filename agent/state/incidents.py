@@ -1,16 +1,12 @@
-"""What is known of incidents and of the flags' states: read from compacted topics, kept as tables by key."""
+"""The records of the incidents topic: an incident, what follows its flip, a command's result, what is ill elsewhere."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from agent.state.flags import FlagStatus, begun_by, newest
 from streams.monitor.observer import Exposure
-from streams.unreadable import UNREADABLE
 
 Outcome = Literal["commanded", "shadow"]
 Effect = Literal["effective", "ineffective", "unknown"]
@@ -20,9 +16,6 @@ ResultOutcome = Literal["applied", "already", "duplicate", "conflict", "ambiguou
 
 MAX_DETAIL = 500
 """Characters of a result's detail."""
-
-_MOST_UNTRUSTED = 256
-"""Results of bytes that no known key has signed, kept and stored at most: anybody may write such bytes."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,111 +114,4 @@ class Ill(msgspec.Struct, frozen=True, kw_only=True):
         return f"ill/{self.place}".encode()
 
 
-_incident = msgspec.json.Decoder(Incident)
-_aftermath = msgspec.json.Decoder(AfterFlip)
-_result = msgspec.json.Decoder(CommandResult)
-_ill = msgspec.json.Decoder(Ill)
-_status = msgspec.json.Decoder(FlagStatus)
 encode = msgspec.json.Encoder().encode
-
-
-class StateTables:
-    """The tables. What cannot be read is counted, never guessed.
-
-    `latest` is the time after which nothing can have happened yet, in Unix seconds.
-    """
-
-    def __init__(self, latest: Callable[[], float] = lambda: math.inf) -> None:
-        self._latest = latest
-        self.incidents: dict[str, Incident] = {}
-        self.aftermaths: dict[tuple[str, str], AfterFlip] = {}
-        """By incident and service."""
-        self.results: dict[str, CommandResult] = {}
-        """The newest result of each command, by its id."""
-        self.untrusted: dict[str, CommandResult] = {}
-        """Results of bytes that no accepted key had signed, by their SHA-256; the newest 256."""
-        self.flags: dict[tuple[str, str], FlagStatus] = {}
-        self.ill: dict[int, Ill] = {}
-        """What is ill in each monitor, by its place."""
-        self.unreadable = 0
-        self._indexed = 0
-        self._by_place: dict[tuple[str, ...], list[str]] = {}
-
-    def incident(self, value: bytes | None) -> None:
-        """Take in a record of the incidents topic: an incident, a command's result, what was said after its flip, or
-        what is ill in another monitor.
-        """
-        for decoder in (_incident, _aftermath, _result, _ill):
-            try:
-                record = decoder.decode(value or b"")
-            except UNREADABLE:
-                continue
-            if isinstance(record, Incident):
-                self.incidents[record.id] = record
-            elif isinstance(record, CommandResult):
-                self.result(record)
-            elif isinstance(record, Ill):
-                self.ill[record.place] = record
-            else:
-                self._aftermath(record)
-            return
-        self.unreadable += 1
-
-    def result(self, record: CommandResult) -> None:
-        """Take in what an executor did with a command."""
-        if record.command:
-            known = self.results.get(record.command)
-            # A standby may hear of the command later than the one that carried it out, and know less.
-            if known is None or record.at >= known.at:
-                self.results[record.command] = record
-            return
-        self.untrusted.pop(record.sent, None)
-        self.untrusted[record.sent] = record
-        while len(self.untrusted) > _MOST_UNTRUSTED:
-            del self.untrusted[next(iter(self.untrusted))]
-
-    def of_flag(self, environment: str, flag: str) -> Iterator[Incident]:
-        """The incidents of a flag, without a look at all there ever were."""
-        return self._at("flag", environment, flag)
-
-    def of_service(self, environment: str, service: str) -> Iterator[Incident]:
-        """The incidents of a service."""
-        return self._at("service", environment, service)
-
-    def _at(self, *place: str) -> Iterator[Incident]:
-        # Incidents are added and replaced, never taken away.
-        if self._indexed != len(self.incidents):
-            self._indexed = len(self.incidents)
-            self._by_place = {}
-            for one in self.incidents.values():
-                self._by_place.setdefault(("flag", one.environment, one.flag), []).append(one.id)
-                self._by_place.setdefault(("service", one.environment, one.service), []).append(one.id)
-        return (self.incidents[name] for name in self._by_place.get(place, ()))
-
-    def result_of(self, incident: Incident) -> CommandResult | None:
-        """The newest result of the incident's own command, whether or not its executor accepted the key."""
-        found = (self.results.get(incident.command), self.untrusted.get(incident.sent or ""))
-        return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
-
-    def _aftermath(self, record: AfterFlip) -> None:
-        # What was said stays said: who wrote two records knows the second before the topic gives it the first.
-        known = self.aftermaths.get((record.incident, record.service), record)
-        self.aftermaths[record.incident, record.service] = msgspec.structs.replace(
-            record, effect=record.effect or known.effect, bake=record.bake or known.bake
-        )
-
-    def flag(self, value: bytes | None) -> FlagStatus | None:
-        """Take in a record of the flags topic and return what it says, as it was published."""
-        try:
-            status = _status.decode(value or b"")
-        except UNREADABLE:
-            self.unreadable += 1
-            return None
-        self.see(status)
-        return status
-
-    def see(self, status: FlagStatus) -> FlagStatus:
-        """Take in a flag's state that was published, and return the one that holds."""
-        key = status.environment, status.flag
-        self.flags[key] = newest(self.flags.get(key), begun_by(status, self._latest()))
-        return self.flags[key]

@@ -21,7 +21,7 @@ from agent.events.cloudevents import Event, from_kafka
 from agent.state.flag_changes import without_own_changes
 from agent.state.flag_now import FlagNow, flag_now
 from agent.state.flags import FlagStatus
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from agent.views.in_order import in_order, made_at
 from streams.kafka.reader import read_all_to_end
 from streams.kafka.topics import Topics, describe

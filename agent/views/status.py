@@ -16,7 +16,8 @@ from agent.events.cloudevents import Event, from_kafka
 from agent.heartbeats.heartbeat import Member, members_of
 from agent.state.by_hand import ByHand, by_hand
 from agent.state.flags import FlagStatus
-from agent.state.incidents import AfterFlip, CommandResult, Incident, StateTables
+from agent.state.incidents import AfterFlip, CommandResult, Incident
+from agent.state.state_tables import StateTables
 from streams.condition import shortened
 from streams.kafka.reader import read_all_to_end
 from streams.kafka.topics import Topics, describe
@@ -126,7 +127,7 @@ async def read_status(config: Config) -> Status:
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.begun, reverse=True),
-        aftermaths=list(known.aftermaths.values()),
+        aftermaths=list(known.after_flips.values()),
         results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
         orders=by_hand(_events(audit)),
         shards={frame.partition: frame for frame in frames(record.value for record in health)},

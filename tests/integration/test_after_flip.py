@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.after_flip.rules import PATIENCE
 from agent.events import cloudevents as events
 from agent.events.cloudevents import COMMAND_SHADOWED, Event
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from streams.kafka.reader import read_to_end
 from tests.support.telemetry import Telemetry, telemetry
 from tests.support.worker import Deployment
@@ -89,10 +89,10 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
             answer["on"] = 500
             await deployment.flipped("obeyed")
             await deployment.flipped("ignored")
-            await said(deployment, lambda known: len([a for a in known.aftermaths.values() if a.effect]) == 2)
+            await said(deployment, lambda known: len([a for a in known.after_flips.values() if a.effect]) == 2)
             deployment.kill(worker)
             await deployment.ready(deployment.start())
-            known = await said(deployment, lambda known: len([a for a in known.aftermaths.values() if a.bake]) == 2)
+            known = await said(deployment, lambda known: len([a for a in known.after_flips.values() if a.bake]) == 2)
             stop.set()
         found = await deployment.events()
         assert after(found) == {
@@ -114,7 +114,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
         assert failed["value"] == 1.0
         # At firing the window may still have held requests of before the fault.
         assert failed["verdict"] == ("worse" if failed["was"] < 1 else "no-better")
-        assert {known.incidents[a.incident].flag for a in known.aftermaths.values()} == {"obeyed", "ignored"}
+        assert {known.incidents[a.incident].flag for a in known.after_flips.values()} == {"obeyed", "ignored"}
 
         shown = await asyncio.to_thread(
             subprocess.run, deployment.flipback("status", "-c", str(deployment.config)), capture_output=True, text=True

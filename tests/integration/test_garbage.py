@@ -14,7 +14,7 @@ from agent.commands.keys import load_private, load_public
 from agent.config.load import load
 from agent.control.rollback import order
 from agent.events import cloudevents as events
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from streams.kafka.reader import read_to_end
 from streams.kafka.topics import Topics
 from tests.integration.test_by_hand import FLAG, told

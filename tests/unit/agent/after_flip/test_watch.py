@@ -21,7 +21,8 @@ from agent.events.cloudevents import (
     Event,
 )
 from agent.state.flags import FlagStatus
-from agent.state.incidents import AfterFlip, CommandResult, Incident, ResultOutcome, StateTables, encode
+from agent.state.incidents import AfterFlip, CommandResult, Incident, ResultOutcome, encode
+from agent.state.state_tables import StateTables
 from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags, Suspect, first, infrastructure
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, StateTables
+from agent.state.incidents import Incident
+from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
 from detectors.sequential.blame import PROOF, worse
 from streams.monitor.evidence import FiringEvidence

@@ -21,7 +21,8 @@ from agent.decisions.issuing import for_command
 from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_SHADOWED, INABILITY, Event
 from agent.state.flags import FlagStatus
-from agent.state.incidents import Incident, StateTables, encode
+from agent.state.incidents import Incident, encode
+from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import Action, TriggerSpec
 from streams.monitor.evidence import FRESH_SECONDS, FiringEvidence, TierName

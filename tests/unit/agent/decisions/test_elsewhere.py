@@ -10,7 +10,8 @@ import pytest
 from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags
 from agent.decisions.elsewhere import BELIEVED_FOR, REPEAT_EVERY, PeerMonitors, watched_services
 from agent.decisions.turns import AutomationLimit, FlagKey
-from agent.state.incidents import Ill, StateTables, encode
+from agent.state.incidents import Ill, encode
+from agent.state.state_tables import StateTables
 from streams.monitor.evidence import FiringEvidence
 from tests.unit.agent.decisions.test_blame import status
 from tests.unit.agent.decisions.test_commander import T, evidence, spec

@@ -15,7 +15,8 @@ from agent.commands.command import Command, Reason
 from agent.decisions.follow_up import UNSEEN_AFTER
 from agent.decisions.turns import AutomationLimit, before, beyond_limit, given_up
 from agent.state.flags import FlagStatus, generation
-from agent.state.incidents import CommandResult, Incident, StateTables, encode
+from agent.state.incidents import CommandResult, Incident, encode
+from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
 from tests.unit.agent.decisions.test_commander import FLAG, Bench, T, evidence, spec, status
 

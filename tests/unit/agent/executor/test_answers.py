@@ -16,7 +16,8 @@ from agent.decisions.commander import Commander, CommanderOutputs
 from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_REJECTED, INABILITY, Event
 from agent.executor.results import Results
-from agent.state.incidents import CommandResult, Incident, StateTables, encode
+from agent.state.incidents import CommandResult, Incident, encode
+from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
 from tests.unit.agent.decisions.test_commander import evidence, spec
 from tests.unit.agent.executor.test_executor import COOLDOWN, KEY, REF, Desk

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.backends.contract import FlagRef, FlagState
 from agent.state.flags import FORGET_AFTER, FlagStatus, FlagWatch
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from tests.support.fake_backend import FakeBackend
 from tests.unit.agent.executor.test_executor import Desk
 

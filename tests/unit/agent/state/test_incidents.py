@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from agent.backends.contract import Outcome
 from agent.commands.command import Reason
-from agent.state.incidents import MAX_DETAIL, AfterFlip, CommandResult, Incident, StateTables, encode
+from agent.state.incidents import MAX_DETAIL, AfterFlip, CommandResult, Incident, encode
+from agent.state.state_tables import StateTables
 
 SENT = hashlib.sha256(b"command").hexdigest()
 
@@ -44,7 +45,7 @@ def test_each_kind_of_record_goes_into_its_own_table() -> None:
     for record in (incident(sent=SENT), AfterFlip(incident="i", service="shop"), result(), result(command="")):
         known.incident(encode(record))
     assert list(known.incidents) == ["i"]
-    assert list(known.aftermaths) == [("i", "shop")]
+    assert list(known.after_flips) == [("i", "shop")]
     assert list(known.results) == ["c"]
     assert list(known.untrusted) == [SENT]
     assert known.unreadable == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import MalformedEvent
 from agent.events.cloudevents import from_kafka
 from agent.heartbeats.heartbeat import Members
-from agent.state.incidents import StateTables
+from agent.state.state_tables import StateTables
 from streams.errors import CheckpointError
 from streams.monitor import checkpoint
 from streams.monitor import healthy_rates as learnt

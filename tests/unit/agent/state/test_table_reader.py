@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.state import tables
-from agent.state.tables import TableReader
+from agent.state import table_reader
+from agent.state.table_reader import TableReader
 from streams.kafka.reader import Read
 
 
@@ -23,7 +23,7 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> dict[str, asyncio.Queue[Read]]:
         while True:
             yield await coming[topic].get()
 
-    monkeypatch.setattr(tables, "read_topic", read_topic)
+    monkeypatch.setattr(table_reader, "read_topic", read_topic)
     return coming
 
 
