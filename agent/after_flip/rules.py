@@ -68,8 +68,8 @@ def exposure_after(before: Exposure, now: Requests) -> After | None:
     share = before.others * total / before.requests if before.requests else np.zeros(len(n))
     expected = np.minimum(before.others * n, share)
     # Many requests of a variant that nobody had before are enough too.
-    told = (n >= LAST_SECONDS) & (np.maximum(expected, seen) >= ENOUGH) & (100 * late <= MOST_MISSING * (total + late))
-    found = np.flatnonzero(told)
+    clear = (n >= LAST_SECONDS) & (np.maximum(expected, seen) >= ENOUGH) & (100 * late <= MOST_MISSING * (total + late))
+    found = np.flatnonzero(clear)
     if not len(found):
         return None
     i = int(found[0])

@@ -43,18 +43,18 @@ class AfterFlipWatch:
 
     `flags` are the managed ones by (environment, flag). What was said is in `known`, from its topic: who takes over
     says it no second time, and begins anew with what is open. `publish` publishes an event and, once that is written,
-    that it was said; it returns at once.
+    the verdicts; it returns at once.
     """
 
     def __init__(
         self,
         flags: Mapping[tuple[str, str], Flag],
-        known: StateTables,
+        tables: StateTables,
         settings: AfterFlipSettings,
         publish: Callable[[Event, AfterFlip], object],
     ) -> None:
         self._flags = flags
-        self._known = known
+        self._tables = tables
         self._settings = settings
         self._publish = publish
         self._incidents: dict[tuple[str, str], list[str]] = {}
@@ -65,13 +65,13 @@ class AfterFlipWatch:
         """Take in an evaluated second of a shard, while its windows end there."""
         for incident, changed_at, flipped in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
-                said = self._known.after_flips.get(
+                verdicts = self._tables.after_flips.get(
                     (incident.id, service), AfterFlip(incident=incident.id, service=service)
                 )
-                if flipped and said.effect is None:
-                    said = self._effect(incident, said, second, changed_at)
-                if said.bake is None and service == incident.service and not second.muted:
-                    self._bake(incident, said, second, changed_at)
+                if flipped and verdicts.effect is None:
+                    verdicts = self._effect(incident, verdicts, second, changed_at)
+                if verdicts.bake is None and service == incident.service and not second.muted:
+                    self._bake(incident, verdicts, second, changed_at)
             # A flip in the same process waits for one of these at most, not for all that are open.
             await asyncio.sleep(0)
 
@@ -80,42 +80,42 @@ class AfterFlipWatch:
 
         With each: when the flag changed, and whether the effect of the flip is published in this incident.
         """
-        if self._indexed != len(self._known.incidents):
-            self._indexed = len(self._known.incidents)
+        if self._indexed != len(self._tables.incidents):
+            self._indexed = len(self._tables.incidents)
             self._incidents = {}
-            for incident in self._known.incidents.values():
+            for incident in self._tables.incidents.values():
                 # Incidents of an earlier flipback do not say what fired.
                 if incident.outcome == "commanded" and incident.value is not None:
                     self._incidents.setdefault((incident.environment, incident.flag), []).append(incident.id)
         for ref, ids in self._incidents.items():
-            status = self._known.flags.get(ref)
+            status = self._tables.flags.get(ref)
             if ref not in observer.services or status is None or not status.safe or status.changed_at is None:
                 continue
             # The flip made the next generation. At any later one a person, or another flip, has been there.
             made = generation(status.version)
             own = [
-                one for one in map(self._known.incidents.__getitem__, ids) if generation(one.flag_version) + 1 == made
+                one for one in map(self._tables.incidents.__getitem__, ids) if generation(one.flag_version) + 1 == made
             ]
             if own:
-                told_with = self._flipped_by(own)
-                yield from ((one, status.changed_at, one is told_with) for one in own)
+                publisher = self._flipped_by(own)
+                yield from ((one, status.changed_at, one is publisher) for one in own)
 
     def _flipped_by(self, own: Sequence[Incident]) -> Incident:
         """Return that of one flip in which its effect was published, else whose command wrote, else the first."""
 
         def place(one: Incident) -> tuple[bool, bool, float, str]:
-            told = self._known.after_flips.get((one.id, one.service))
-            result = self._known.result_of(one)
+            verdicts = self._tables.after_flips.get((one.id, one.service))
+            result = self._tables.result_of(one)
             wrote = result is not None and result.outcome == "applied"
-            return told is None or told.effect is None, not wrote, one.begun, one.id
+            return verdicts is None or verdicts.effect is None, not wrote, one.begun, one.id
 
         return min(own, key=place)
 
-    def _effect(self, incident: Incident, said: AfterFlip, second: EvaluatedSecond, changed_at: float) -> AfterFlip:
-        where = incident.environment, said.service, incident.flag
-        before = self._exposure_before(incident, said.service, second, changed_at)
+    def _effect(self, incident: Incident, verdicts: AfterFlip, second: EvaluatedSecond, changed_at: float) -> AfterFlip:
+        where = incident.environment, verdicts.service, incident.flag
+        before = self._exposure_before(incident, verdicts.service, second, changed_at)
         if second.muted or second.time <= changed_at:
-            return said
+            return verdicts
         since = math.ceil(changed_at)
         # A minute read costs a millisecond, and in all but little traffic its newest seconds tell.
         now = second.observer.requests(*where, since=max(since, second.time - LAST_SECONDS))
@@ -123,22 +123,22 @@ class AfterFlipWatch:
             now = second.observer.requests(*where, since=since)
         found = effect(before, now, elapsed=second.time - changed_at, limit=self._settings.effect)
         if found is None:
-            return said
+            return verdicts
         serving: list[str] = []
         if found.verdict == "ineffective" and found.after is not None:
             serving = second.observer.serving(*where, since=second.time - found.after.seconds)
         event = effect_event(
             incident,
             self._flags[incident.environment, incident.flag],
-            said.service,
+            verdicts.service,
             found,
             before=before,
             serving=serving,
             changed_at=changed_at,
             t=second.time,
         )
-        self._before.pop((incident.id, said.service), None)
-        return self._say(event, msgspec.structs.replace(said, effect=found.verdict))
+        self._before.pop((incident.id, verdicts.service), None)
+        return self._record(event, msgspec.structs.replace(verdicts, effect=found.verdict))
 
     def _exposure_before(
         self, incident: Incident, service: str, second: EvaluatedSecond, changed_at: float
@@ -151,13 +151,13 @@ class AfterFlipWatch:
             self._before[key] = second.observer.exposure(incident.environment, service, incident.flag)
         return self._before.get(key)
 
-    def _bake(self, incident: Incident, said: AfterFlip, second: EvaluatedSecond, changed_at: float) -> None:
+    def _bake(self, incident: Incident, verdicts: AfterFlip, second: EvaluatedSecond, changed_at: float) -> None:
         found = self._baked(incident, second, changed_at)
         if found is None:
             return
         flag = self._flags[incident.environment, incident.flag]
         event = bake_event(incident, flag, found, t=second.time)
-        self._say(event, msgspec.structs.replace(said, bake=found.verdict))
+        self._record(event, msgspec.structs.replace(verdicts, bake=found.verdict))
 
     def _baked(self, incident: Incident, second: EvaluatedSecond, changed_at: float) -> BakeVerdict | None:
         observer = second.observer
@@ -171,21 +171,21 @@ class AfterFlipWatch:
         due = changed_at + max(self._settings.bake, self._settings.effect + spec.condition.over)
         if second.time < due:
             return None
-        measured, looked_at = observer.measure(spec, spec.scope), spec.scope
+        measured, measured_scope = observer.measure(spec, spec.scope), spec.scope
         if measured.samples == 0 or measured.samples < spec.least_samples:
             # The variant has no traffic any more, which is what the flip is for: how is the service without it?
-            measured, looked_at = observer.measure(spec, whole(spec)), whole(spec)
+            measured, measured_scope = observer.measure(spec, whole(spec)), whole(spec)
         verdict = bake(incident, measured, spec.least_samples)
         if verdict is not None:
-            return BakeVerdict(verdict, str(looked_at), measured, "")
+            return BakeVerdict(verdict, str(measured_scope), measured, "")
         if second.time < due + PATIENCE:
             return None
         reason = f"samples {measured.samples}, wanted {spec.least_samples}, late {measured.late}"
         if measured.lacking:
             reason += "; more than 1 % of its samples are missing, or do not tell what the trigger asks for"
-        return BakeVerdict("unknown", str(looked_at), None, reason)
+        return BakeVerdict("unknown", str(measured_scope), None, reason)
 
-    def _say(self, event: Event, said: AfterFlip) -> AfterFlip:
-        self._known.after_flips[said.incident, said.service] = said
-        self._publish(event, said)
-        return said
+    def _record(self, event: Event, verdicts: AfterFlip) -> AfterFlip:
+        self._tables.after_flips[verdicts.incident, verdicts.service] = verdicts
+        self._publish(event, verdicts)
+        return verdicts

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+from agent.config.model import Config
 from agent.decisions import turns
-from agent.decisions.elsewhere import PeerMonitors
+from agent.decisions.peer_monitors import PeerMonitors
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
 from agent.state.state_tables import StateTables
@@ -81,31 +82,48 @@ class JudgedFlags(NamedTuple):
     until: float
 
 
-class Blame:
-    """What fires now, of all services that this process judges.
+@dataclass(frozen=True, slots=True)
+class BlameRules:
+    """How a flag is chosen, in seconds of the clock.
 
-    `judged` tells what that is, `evaluate_every` how often; `window` is how long ago a change may be to be blamed,
-    `bake` how long a service gets after a flag was turned back before the next is, and how long one flag waits for
-    another that is not turned back, in seconds. `limit` is how many flags may be. `elsewhere` knows what other monitors
-    judge, None where there are none.
+    `window`: how old a change of a flag may be to be blamed. `bake`: how long a service gets after a flag was turned
+    back before the next one is, and how long one flag waits for another that is not turned back. `limit`: how many
+    flags may be turned back. `evaluate_every`: the time between two evaluations.
+    """
+
+    window: float
+    bake: float
+    limit: AutomationLimit
+    evaluate_every: float = 1.0
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        flags = {(flag.environment, flag.flag) for flag in config.flags}
+        return cls(
+            window=config.blame.window,
+            bake=config.after_flip.bake,
+            limit=AutomationLimit(config.automation.most(len(flags)), config.automation.within),
+            evaluate_every=config.evaluate_every,
+        )
+
+
+class Blame:
+    """What fires now, in all services that this process judges.
+
+    `judged` returns what the process judges; `peers` has the ill flags of other monitors, None if there are none.
     """
 
     def __init__(
         self,
         judged: Callable[[], JudgedFlags],
+        rules: BlameRules,
         *,
-        window: float,
-        bake: float,
-        limit: AutomationLimit,
-        evaluate_every: float = 1.0,
-        elsewhere: PeerMonitors | None = None,
+        peers: PeerMonitors | None = None,
     ) -> None:
         self._judge = judged
-        self._window = window
-        self._bake = bake
-        self._limit = limit
-        self._elsewhere = elsewhere
-        self._at_once = max(AT_ONCE_S, 2 * evaluate_every)
+        self._rules = rules
+        self._peers = peers
+        self._at_once = max(AT_ONCE_S, 2 * rules.evaluate_every)
         self._judged = JudgedFlags({}, -math.inf)
         self._services = 0
         self._seen: dict[FlagKey, tuple[float, FiringEvidence]] = {}
@@ -119,7 +137,7 @@ class Blame:
         What is pending is ill too: of an outage of everything some trigger is the first to have held.
         """
         self._judged = self._judge()
-        watched = self._judged.flags if self._elsewhere is None else self._elsewhere.watched
+        watched = self._judged.flags if self._peers is None else self._peers.watched
         self._services = len({service for watching in watched.values() for service in watching})
         self._ill |= dict.fromkeys(ill, now)
         for evidence in evidences:
@@ -127,20 +145,20 @@ class Blame:
                 key = evidence.spec.environment, evidence.spec.flag
                 self._seen[key] = now, evidence
                 self._ill[key] = now
-        self._forget(now)
+        self._drop_recovered(now)
         self._seen = {key: (at, found) for key, (at, found) in self._seen.items() if self._is_now(at, now)}
         self._chosen = {key: min(at, now) for key, at in self._chosen.items() if key in self._seen}
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
-    def well(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """An evaluation of a shard is over, in which perhaps nothing was ill: other monitors hear what no longer is."""
         if self._ill:
-            self._forget(now)
+            self._drop_recovered(now)
 
-    def _forget(self, now: float) -> None:
+    def _drop_recovered(self, now: float) -> None:
         self._ill = {key: at for key, at in self._ill.items() if self._is_now(at, now)}
-        if self._elsewhere is not None:
-            self._elsewhere.tell(self._ill, self._judged.flags, now)
+        if self._peers is not None:
+            self._peers.publish_ill(self._ill, self._judged.flags, now)
 
     def _is_now(self, at: float, now: float) -> bool:
         # After a clock was set back by an hour, what was ill before would be so for an hour.
@@ -156,59 +174,59 @@ class Blame:
         return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
 
     def objection(
-        self, evidence: FiringEvidence, group: Collection[FlagKey], known: StateTables, now: float
+        self, evidence: FiringEvidence, group: Collection[FlagKey], tables: StateTables, now: float
     ) -> Objection | None:
         """Why the flag of this evidence is not turned back now, None where nothing speaks against it.
 
         `group` are the flags that would be turned back with it, itself included.
         """
-        flags = known.flags
+        flags = tables.flags
         # A service that is ill although its flag is safe already tells of that flag, not of what all share.
         ill = {key for key in self._ill if key not in flags or not flags[key].safe}
         outage = infrastructure(ill, self._judged.flags)
-        if outage is None and self._elsewhere is not None:
-            others = {key for key in self._elsewhere.ill(now) if key not in flags or not flags[key].safe}
-            outage = infrastructure(ill | others, self._elsewhere.watched)
+        if outage is None and self._peers is not None:
+            others = {key for key in self._peers.ill(now) if key not in flags or not flags[key].safe}
+            outage = infrastructure(ill | others, self._peers.watched)
         if outage is not None:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec
         if spec.condition.variant is not None:
             # Its own requests are worse: no other flag is blamed for that.
             return None
-        waits = turns.before(spec, known, now, self._bake)
+        waits = turns.before(spec, tables, now, self._rules.bake)
         if waits is not None:
             return Objection(*waits)
         suspects = [
             self._suspect(found, flags)
             for key, found in self._rivals(evidence, flags)
-            if self._passed_over(key, flags[key].version, known, now) is None
+            if self._passed_over(key, flags[key].version, tables, now) is None
         ]
-        chosen = first([*suspects, self._suspect(evidence, flags)], now, self._window)
+        chosen = first([*suspects, self._suspect(evidence, flags)], now, self._rules.window)
         if chosen.flag == spec.flag:
-            late = turns.beyond_limit(spec, group, known, now, self._limit)
+            late = turns.beyond_limit(spec, group, tables, now, self._rules.limit)
             return None if late is None else Objection(*late)
         self._chosen.setdefault((spec.environment, chosen.flag), now)
         why = f"proven worse than its control ({chosen.proof:.1f} nats)" if _proven(chosen) else "the last to change"
         return Objection("blame", f"flag {chosen.flag!r} of the same service is turned back first: it is {why}")
 
     def passed_over(
-        self, evidence: FiringEvidence, known: StateTables, now: float
+        self, evidence: FiringEvidence, tables: StateTables, now: float
     ) -> Iterator[tuple[FiringEvidence, str]]:
         """The other flags of the service that fire too and are waited for no longer, and why."""
         if evidence.spec.condition.variant is not None:
             return
-        for key, found in self._rivals(evidence, known.flags):
-            why = self._passed_over(key, known.flags[key].version, known, now)
+        for key, found in self._rivals(evidence, tables.flags):
+            why = self._passed_over(key, tables.flags[key].version, tables, now)
             if why is not None:
                 yield found, why
 
-    def _passed_over(self, key: FlagKey, version: str, known: StateTables, now: float) -> str | None:
+    def _passed_over(self, key: FlagKey, version: str, tables: StateTables, now: float) -> str | None:
         """Why a flag is no longer chosen before others; None where it is."""
-        why = turns.given_up(key, version, known, now, self._bake)
+        why = turns.given_up(key, version, tables, now, self._rules.bake)
         if why is not None:
             return why
         waited = now - self._chosen.get(key, now)
-        return f"it was not turned back within {self._bake:.0f} s" if waited > self._bake else None
+        return f"it was not turned back within {self._rules.bake:.0f} s" if waited > self._rules.bake else None
 
     def _rivals(
         self, evidence: FiringEvidence, flags: Mapping[FlagKey, FlagStatus]

@@ -14,12 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.commands.command import Cause, Command, incident_id, issue, sign
-from agent.commands.keys import PrivateKey
 from agent.config.model import Flag
 from agent.decisions.blame import Blame, Objection
 from agent.decisions.fight import fight
 from agent.decisions.follow_up import problem, resend_at
-from agent.decisions.issuing import for_command, incident_of, shadow_event
+from agent.decisions.issuing import IssueSettings, for_command, incident_of, shadow_event
 from agent.decisions.turns import FlagKey
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
@@ -49,20 +48,16 @@ class Commander:
     def __init__(
         self,
         flags: Mapping[tuple[str, str], Flag],
-        known: StateTables,
-        key: PrivateKey,
+        tables: StateTables,
+        settings: IssueSettings,
         *,
-        rules_hash: str,
-        lifetime: float,
         outputs: CommanderOutputs,
         clock: Callable[[], float],
         blame: Blame,
     ) -> None:
         self._flags = flags
-        self._known = known
-        self._key = key
-        self._rules_hash = rules_hash
-        self._lifetime = lifetime
+        self._tables = tables
+        self._settings = settings
         self._outputs = outputs
         self._clock = clock
         self._blame = blame
@@ -79,15 +74,15 @@ class Commander:
         # In turn, the last of an outage would wait for the broker's word on all before.
         await asyncio.gather(*map(self._fired, evidences))
 
-    def well(self) -> None:
+    def expire(self) -> None:
         """A second of a shard is over, in which perhaps nothing was ill."""
-        self._blame.well(self._clock())
+        self._blame.expire(self._clock())
 
     async def _fired(self, evidence: FiringEvidence) -> None:
         spec = evidence.spec
         if spec.action != "rollback":
             return
-        status = self._known.flags.get((spec.environment, spec.flag))
+        status = self._tables.flags.get((spec.environment, spec.flag))
         if status is None:
             await self._unable(spec, "unknown", "state", "the state of the flag is not known: is an executor running?")
             return
@@ -100,13 +95,13 @@ class Commander:
         if incident in self._in_hand:
             # Two services of the flag, in different shards, have triggers of one name.
             return
-        latched = self._known.incidents.get(incident)
+        latched = self._tables.incidents.get(incident)
         now = self._clock()
         if latched is not None and spec.shadow:
             return
         # What was told in shadow mode has turned nothing back.
         if latched is not None and latched.outcome == "commanded":
-            result = self._known.result_of(latched)
+            result = self._tables.result_of(latched)
             if now <= resend_at(latched, result):
                 found = problem(latched, status, result, now)
                 if found is not None:
@@ -115,7 +110,7 @@ class Commander:
         if self._blame.early(evidence):
             return
         group = self._group(spec)
-        objection = self._blame.objection(evidence, group, self._known, now)
+        objection = self._blame.objection(evidence, group, self._tables, now)
         if objection is not None:
             await self._held(spec, status, objection, now)
             return
@@ -146,14 +141,14 @@ class Commander:
         """The flags that are made safe together, but for those that are known to be."""
         names = [spec.flag, *self._flags[spec.environment, spec.flag].together]
         keys = {(spec.environment, name) for name in names}
-        return {key for key in keys if (seen := self._known.flags.get(key)) is None or not seen.safe}
+        return {key for key in keys if (seen := self._tables.flags.get(key)) is None or not seen.safe}
 
     async def _command(self, evidence: FiringEvidence, status: FlagStatus, now: float) -> None:
         spec = evidence.spec
         commands = [self._issue(evidence, spec.flag, spec.service, status.version, now)]
         cause = Cause(flag=spec.flag, flag_version=status.version)
         for name in self._flags[spec.environment, spec.flag].together:
-            companion = self._known.flags.get((spec.environment, name))
+            companion = self._tables.flags.get((spec.environment, name))
             if companion is None:
                 # The others are made safe all the same.
                 reason = f"the state of flag {name!r}, which goes with this one, is not known: it is left as it is"
@@ -161,24 +156,24 @@ class Commander:
                 continue
             service = self._flags[spec.environment, name].service
             commands.append(self._issue(evidence, name, service, companion.version, now, cause))
-        sent = [sign(command, self._key) for command in commands]
+        sent = [sign(command, self._settings.key) for command in commands]
         if not spec.shadow:
             for command, raw in zip(commands, sent, strict=True):
                 await self._outputs.command(f"{command.environment}/{command.flag}".encode(), raw)
-        earlier = self._known.incidents.get(commands[0].incident)
+        earlier = self._tables.incidents.get(commands[0].incident)
         incident = incident_of(commands[0], evidence, self._clock(), earlier, audit.digest(sent[0]))
         # Known at once: the same second's next trigger must not wait for the record to come back.
-        self._known.incidents[incident.id] = incident
+        self._tables.incidents[incident.id] = incident
         await self._outputs.incident(incident)
         if spec.shadow:
             for command in commands:
                 await self._outputs.event(shadow_event(command))
             return
-        for other, why in self._blame.passed_over(evidence, self._known, now) if earlier is None else ():
+        for other, why in self._blame.passed_over(evidence, self._tables, now) if earlier is None else ():
             detail = f"passed over: {why}; flag {spec.flag!r} of the same service is turned back in its place"
-            version = self._known.flags[spec.environment, other.spec.flag].version
+            version = self._tables.flags[spec.environment, other.spec.flag].version
             await self._unable(other.spec, version, "passed over", detail, notice=True)
-        undone = fight(incident, self._known.of_flag(spec.environment, spec.flag))
+        undone = fight(incident, self._tables.of_flag(spec.environment, spec.flag))
         if undone is not None:
             await self._unable(spec, status.version, "fight", undone, incident=incident.id, notice=True)
 
@@ -196,9 +191,9 @@ class Commander:
             trigger=spec.name,
             flag_version=version,
             issued_at=now,
-            rules_hash=self._rules_hash,
+            rules_hash=self._settings.rules_hash,
             evidence=for_command(evidence),
-            lifetime_s=self._lifetime,
+            lifetime_s=self._settings.lifetime,
             cause=cause,
         )
 

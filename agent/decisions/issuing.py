@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from agent.commands.command import MAX_INSTANCES, MAX_VARIANTS, Command, Evidence
+from agent.commands.keys import PrivateKey
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.state.incidents import Incident
 from detectors.cells import COUNTS, REQUESTS
 from streams.monitor.evidence import FiringEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class IssueSettings:
+    """What every command has: the `key` that signs it, the hash of the rules, and its `lifetime` in seconds."""
+
+    key: PrivateKey
+    rules_hash: str
+    lifetime: float
 
 
 def for_command(evidence: FiringEvidence) -> Evidence:

@@ -43,7 +43,7 @@ class Ramps:
         self._emit = emit
         self._runs: dict[FlagKey, _ChangeRun] = {}
 
-    def see(self, status: FlagStatus) -> None:
+    def update(self, status: FlagStatus) -> None:
         """Take in a state of a flag, in the order in which they were published."""
         key = status.environment, status.flag
         if key not in self._slowest or status.changed_at is None:

@@ -31,13 +31,13 @@ class AutomationLimit(NamedTuple):
     within: float
 
 
-def before(spec: TriggerSpec, known: StateTables, now: float, bake: float) -> tuple[str, str] | None:
+def before(spec: TriggerSpec, tables: StateTables, now: float, bake: float) -> tuple[str, str] | None:
     """Why a flag waits for another of its service that was commanded: kind and words; None where it need not.
 
     What was turned back gets `bake` seconds, counted from when its flag was seen safe.
     """
-    for incident in _of_service(spec, known):
-        status = known.flags.get((incident.environment, incident.flag))
+    for incident in _of_service(spec, tables):
+        status = tables.flags.get((incident.environment, incident.flag))
         at = turned_back_at(incident, status)
         if at is not None:
             if now - at < bake:
@@ -46,37 +46,37 @@ def before(spec: TriggerSpec, known: StateTables, now: float, bake: float) -> tu
                     f"flag {incident.flag!r} of the same service was turned back {now - at:.0f} s ago; this one is "
                     f"next if the breach is still there after {bake:.0f} s",
                 )
-        elif under_way(incident, known, now, bake):
+        elif under_way(incident, tables, now, bake):
             return "under way", f"flag {incident.flag!r} of the same service is being turned back; this one is next"
     return None
 
 
-def under_way(incident: Incident, known: StateTables, now: float, longest: float) -> bool:
+def under_way(incident: Incident, tables: StateTables, now: float, longest: float) -> bool:
     """Is the flag of a commanded incident still as it was judged, and may the command yet turn it back?"""
-    status = known.flags.get((incident.environment, incident.flag))
+    status = tables.flags.get((incident.environment, incident.flag))
     if status is None:
         return now - incident.commanded_at < longest
     if status.safe or status.version != incident.flag_version:
         return False
-    return failed(incident, known.result_of(incident), now, longest) is None
+    return failed(incident, tables.result_of(incident), now, longest) is None
 
 
-def given_up(key: FlagKey, version: str, known: StateTables, now: float, longest: float) -> str | None:
+def given_up(key: FlagKey, version: str, tables: StateTables, now: float, longest: float) -> str | None:
     """Why a flag at this version is passed over: all that was commanded of it led nowhere; None where that is not so.
 
     `longest` is the longest time for which it is waited for, in seconds.
     """
     why = None
-    for incident in known.of_flag(*key):
+    for incident in tables.of_flag(*key):
         if incident.flag_version == version and incident.outcome == "commanded":
-            why = failed(incident, known.result_of(incident), now, longest)
+            why = failed(incident, tables.result_of(incident), now, longest)
             if why is None:
                 return None
     return why
 
 
 def beyond_limit(
-    spec: TriggerSpec, group: Collection[FlagKey], known: StateTables, now: float, limit: AutomationLimit
+    spec: TriggerSpec, group: Collection[FlagKey], tables: StateTables, now: float, limit: AutomationLimit
 ) -> tuple[str, str] | None:
     """Why one more flag of the service waits: those tried before it use up the limit; None where they do not.
 
@@ -86,13 +86,13 @@ def beyond_limit(
     """
     tried: dict[FlagKey, float] = {}
     others: set[FlagKey] = set()
-    for key, status in known.flags.items():
+    for key, status in tables.flags.items():
         # Most flags have been as they are for long; their incidents need not be looked at.
         if not status.safe or key in group or now - (status.changed_at or now) >= limit.within + LIMIT_MARGIN:
             continue
-        for incident in known.of_flag(*key):
+        for incident in tables.of_flag(*key):
             at = turned_back_at(incident, status) if incident.outcome == "commanded" else None
-            if not may_have_flipped(incident, known.result_of(incident)):
+            if not may_have_flipped(incident, tables.result_of(incident)):
                 continue
             if at is None or now - at >= limit.within + LIMIT_MARGIN:
                 continue
@@ -115,7 +115,7 @@ def beyond_limit(
     )
 
 
-def _of_service(spec: TriggerSpec, known: StateTables) -> Iterator[Incident]:
-    for incident in known.of_service(spec.environment, spec.service):
+def _of_service(spec: TriggerSpec, tables: StateTables) -> Iterator[Incident]:
+    for incident in tables.of_service(spec.environment, spec.service):
         if incident.flag != spec.flag and incident.outcome == "commanded":
             yield incident

@@ -14,8 +14,8 @@ import msgspec
 
 from agent.commands.command import incident_id
 from agent.config.model import Config
-from agent.decisions.blame import Blame, JudgedFlags
-from agent.decisions.turns import AutomationLimit, FlagKey
+from agent.decisions.blame import Blame, BlameRules, JudgedFlags
+from agent.decisions.turns import FlagKey
 from agent.state.flags import FlagStatus
 from agent.state.incidents import Incident
 from agent.state.state_tables import StateTables
@@ -37,60 +37,57 @@ class Rehearsal:
     """The managed flags of a configuration, all of them on from the beginning."""
 
     def __init__(self, config: Config) -> None:
-        self._known = StateTables()
+        self._tables = StateTables()
         self._groups: dict[FlagKey, list[FlagKey]] = {}
         services: dict[FlagKey, list[str]] = {}
         for flag in config.flags:
             key = flag.environment, flag.flag
             services.setdefault(key, []).append(flag.service)
             self._groups[key] = [key, *((flag.environment, name) for name in flag.together)]
-            self._known.see(
+            self._tables.see(
                 FlagStatus(
                     flag=flag.flag, environment=flag.environment, version=_VERSION, variant=None, safe=False, at=0.0
                 )
             )
         self._blame = Blame(
             lambda: JudgedFlags(services, math.inf),
-            window=config.blame.window,
-            bake=config.after_flip.bake,
-            limit=AutomationLimit(config.automation.most(len(services)), config.automation.within),
-            evaluate_every=config.evaluate_every,
+            BlameRules.of(config),
         )
-        self._told: set[tuple[str, str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
 
     def judge(self, second: EvaluatedSecond) -> Iterator[FiringEvidence | Hindrance]:
         """The evidence on which a command would be sent or, in shadow mode, told; and, once a firing, why none is."""
         for spec, change in second.transitions:
             if change.to != State.FIRING:
-                self._told = {told for told in self._told if told[:2] != (spec.flag, spec.name)}
+                self._reported = {one for one in self._reported if one[:2] != (spec.flag, spec.name)}
         self._blame.observe(second.firing, second.ill, second.time, second.time)
         for evidence in second.firing:
             spec = evidence.spec
             key = spec.environment, spec.flag
             incident = incident_id(*key, _VERSION, spec.name)
-            if spec.action != "rollback" or self._known.flags[key].safe or incident in self._known.incidents:
+            if spec.action != "rollback" or self._tables.flags[key].safe or incident in self._tables.incidents:
                 continue
             if evidence.obstacle is None and self._blame.early(evidence):
                 continue
             kind, reason = self._objection(evidence, second.time)
             if reason is None:
-                self._carry_out(evidence, incident)
+                self._record_incident(evidence, incident)
                 yield evidence
-            elif (spec.flag, spec.name, kind) not in self._told:
-                self._told.add((spec.flag, spec.name, kind))
+            elif (spec.flag, spec.name, kind) not in self._reported:
+                self._reported.add((spec.flag, spec.name, kind))
                 yield Hindrance(evidence, reason)
 
     def _objection(self, evidence: FiringEvidence, now: float) -> tuple[str, str | None]:
         if evidence.obstacle is not None:
             return "evidence", evidence.obstacle
         group = self._groups[evidence.spec.environment, evidence.spec.flag]
-        wanted = {key for key in group if not self._known.flags[key].safe}
-        objection = self._blame.objection(evidence, wanted, self._known, now)
+        wanted = {key for key in group if not self._tables.flags[key].safe}
+        objection = self._blame.objection(evidence, wanted, self._tables, now)
         return ("", None) if objection is None else (objection.kind, objection.detail)
 
-    def _carry_out(self, evidence: FiringEvidence, incident: str) -> None:
+    def _record_incident(self, evidence: FiringEvidence, incident: str) -> None:
         spec, at = evidence.spec, float(evidence.t)
-        self._known.incidents[incident] = Incident(
+        self._tables.incidents[incident] = Incident(
             id=incident,
             environment=spec.environment,
             flag=spec.flag,
@@ -105,6 +102,6 @@ class Rehearsal:
         )
         if not spec.shadow:
             for key in self._groups[spec.environment, spec.flag]:
-                seen = self._known.flags[key]
+                seen = self._tables.flags[key]
                 if not seen.safe:
-                    self._known.see(msgspec.structs.replace(seen, version=_SAFE, safe=True, at=at, changed_at=at))
+                    self._tables.see(msgspec.structs.replace(seen, version=_SAFE, safe=True, at=at, changed_at=at))

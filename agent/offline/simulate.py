@@ -9,32 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from detectors.arrays import Float, Int
-from detectors.cells import (
-    CACHE_HITS,
-    CACHE_LOOKUPS,
-    COUNTS,
-    ERRORS,
-    LATENCY_COUNT,
-    LATENCY_US,
-    REQUESTS,
-    TIMEOUTS,
-    UNAVAILABLE,
-    Cells,
-    Scope,
-)
+from agent.offline.simulated_service import Scenario, SimulatedService
+from detectors.arrays import Float
 from detectors.conditions.grammar import format_condition
 from detectors.conditions.spec import RATIOS, TriggerSpec
-from detectors.histogram import bins
-from detectors.triggers.evaluator import Evaluator, measures, wants
-from detectors.triggers.state_machine import State
-from detectors.windows.store import WindowStore
 
 STAGES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the requests that a rollout gives to the new variant, one stage after the other."""
@@ -48,20 +30,7 @@ COPIES = 1000
 HEALTHY = 0.005
 """Share of bad requests of a healthy service, unless it is given; less where the trigger's limit is near."""
 
-_LIMIT_MS = 1000.0
-"""Between good and bad latencies where the control gives the limit."""
-
 _MINUTE = 60
-_INSTANCES = ("a", "b")
-
-
-class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """`rate` requests a second, a share `split` with the new variant; `healthy` and `bad` are shares of bad ones."""
-
-    rate: float
-    split: float
-    healthy: float
-    bad: float
 
 
 class Delay(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +160,7 @@ def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -
     condition = spec.condition
     warm_up = _window(spec, scenario) + 5
     horizon = max(600, 4 * (condition.over + condition.hold))
-    run = _Simulation(spec, scenario, RUNS, chance)
+    run = SimulatedService(spec, scenario, RUNS, chance)
     seen = np.full(RUNS, np.nan)
     early = np.zeros(RUNS, dtype=bool)
     for second in range(warm_up + horizon):
@@ -221,7 +190,7 @@ def false_alarms(
     seconds = max(math.ceil(days * 86_400 / copies), 10 * _MINUTE)
     # The beginning, in which windows fill, is none of the month.
     warm_up = _window(spec, scenario) + spec.condition.hold
-    run = _Simulation(spec, scenario, copies, chance)
+    run = SimulatedService(spec, scenario, copies, chance)
     share: float | Float = scenario.healthy
     before, alarms = np.zeros(copies, dtype=bool), 0
     for second in range(warm_up + seconds):
@@ -238,95 +207,6 @@ def _window(spec: TriggerSpec, scenario: Scenario) -> int:
     """Seconds of the window that has samples enough."""
     rate = scenario.rate * (scenario.split if spec.condition.variant is not None else 1.0)
     return next((w for w in spec.windows if w * rate >= spec.min_samples), spec.windows[-1])
-
-
-class _Simulation:
-    """Copies of a service, second by second through windows and triggers."""
-
-    def __init__(self, spec: TriggerSpec, scenario: Scenario, copies: int, chance: np.random.Generator) -> None:
-        names = [f"{spec.service}-{number}" for number in range(copies)]
-        # Not commanded and not latched: each evaluation says what the trigger says.
-        self._specs = [replace(spec, service=name) for name in names]
-        self._chance = chance
-        self._copies = copies
-        variants = spec.condition.variant is not None
-        control = spec.control_variant or spec.safe_variant
-        scopes: list[Scope] = []
-        for name in names:
-            if variants:
-                scopes += [
-                    Scope(spec.environment, name, spec.flag, str(spec.condition.variant)),
-                    Scope(spec.environment, name, spec.flag, control),
-                ]
-            else:
-                scopes.append(Scope(spec.environment, name))
-        self._scopes = tuple(scopes)
-        self._variants = variants
-        self._scenario = scenario
-        self._store = WindowStore(wants(self._specs), max_scopes=len(scopes), measures=measures(self._specs))
-        self._evaluator = Evaluator(self._specs, self._store)
-        self._second = 0
-        timed = spec.condition.metric == "latency_quantile"
-        limit = (spec.threshold or _LIMIT_MS) if timed else None
-        self._latency_ms = None if limit is None else (limit / 2, limit * 2)
-
-    def step(self, treated: float | Float, control: float | Float) -> NDArray[np.bool_]:
-        """One more second in which these shares of the requests are bad; whose trigger fires at its end."""
-        rate, split = self._scenario.rate, self._scenario.split
-        n_treated = self._chance.poisson(rate * split, self._copies)
-        n_control = self._chance.poisson(rate * (1 - split), self._copies)
-        bad_treated = self._chance.binomial(n_treated, treated)
-        bad_control = self._chance.binomial(n_control, control)
-        if self._variants:
-            n = np.stack([n_treated, n_control], axis=1).ravel()
-            bad = np.stack([bad_treated, bad_control], axis=1).ravel()
-        else:
-            n, bad = n_treated + n_control, bad_treated + bad_control
-        self._store.advance(self._second, self._cells(n.astype(np.int64), bad.astype(np.int64)))
-        self._second += 1
-        result = self._evaluator.evaluate(self._second)
-        fires: NDArray[np.bool_] = result.state == State.FIRING
-        return fires
-
-    def _cells(self, n: Int, bad: Int) -> Cells:
-        rows = np.flatnonzero(n)
-        n, bad = n[rows], bad[rows]
-        counts = np.zeros((len(rows), len(COUNTS)), dtype=np.int64)
-        counts[:, REQUESTS] = n
-        counts[:, ERRORS] = counts[:, TIMEOUTS] = counts[:, UNAVAILABLE] = bad
-        counts[:, CACHE_LOOKUPS] = n
-        counts[:, CACHE_HITS] = n - bad
-        hist_cell = hist_bin = hist_count = np.zeros(0, dtype=np.int64)
-        if self._latency_ms is not None:
-            good_ms, bad_ms = self._latency_ms
-            counts[:, LATENCY_COUNT] = n
-            counts[:, LATENCY_US] = (1000 * (good_ms * (n - bad) + bad_ms * bad)).astype(np.int64)
-            good_bin, bad_bin = bins(np.array([good_ms, bad_ms])).tolist()
-            hist_cell = np.repeat(np.arange(len(rows)), 2)
-            hist_bin = np.tile([good_bin, bad_bin], len(rows))
-            hist_count = np.stack([n - bad, bad], axis=1).ravel()
-            some = hist_count > 0
-            hist_cell, hist_bin, hist_count = hist_cell[some], hist_bin[some], hist_count[some]
-        none = np.zeros(0, dtype=np.int64)
-        return Cells(
-            scopes=self._scopes,
-            scope=rows,
-            second=np.full(len(rows), self._second),
-            offset=np.zeros(len(rows), dtype=np.int64),
-            counts=counts,
-            hist_cell=hist_cell,
-            hist_bin=hist_bin,
-            hist_count=hist_count,
-            instances=_INSTANCES,
-            instance_cell=none,
-            instance_id=none,
-            instance_counts=np.zeros((0, len(COUNTS)), dtype=np.int64),
-            measures=(),
-            measure_cell=none,
-            measure_id=none,
-            measure_count=none,
-            measure_sum=none,
-        )
 
 
 def _quantile(ordered: Float, q: float) -> float | None:

@@ -108,12 +108,12 @@ def run(path: Path) -> Iterator[TriggerTestResult]:
         name = test.name or f"test {number + 1}"
         try:
             notes: list[str] = []
-            yield TriggerTestResult(name, tuple(_against(config, test, notes)), tuple(notes))
+            yield TriggerTestResult(name, tuple(_failures(config, test, notes)), tuple(notes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {name}: {error}") from None
 
 
-def _against(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
+def _failures(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
     """What is against a test; `notes` gets what else is to be known of it."""
     interval = _seconds(test.interval, "interval")
     ends = [_seconds(wanted.eval_time, "eval_time") for wanted in test.trigger_test]
@@ -127,20 +127,20 @@ def _against(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
         max_lateness=config.max_lateness,
         evaluate_every=int(config.evaluate_every),
     )
-    said: dict[tuple[str, str, int], Evaluated] = {}
+    evaluated: dict[tuple[str, str, int], Evaluated] = {}
     for line in lines(run, config, evaluations=True):
         if isinstance(line, Evaluated):
-            said[line.flag, line.trigger, line.time - START] = line
+            evaluated[line.flag, line.trigger, line.time - START] = line
         elif isinstance(line, Hindered):
             notes.append(f"{line.flag}/{line.trigger} fires at {line.time - START} s without a command: {line.reason}")
     wanted_specs = [spec for spec in specs if any(spec.name == one.trigger for one in test.trigger_test)]
     notes += unmatched(wanted_specs, run.tally.counts)
     for wanted, at in zip(test.trigger_test, ends, strict=True):
-        yield from _compare(wanted, at, [s.flag for s in specs if s.name == wanted.trigger], said)
+        yield from _compare(wanted, at, [s.flag for s in specs if s.name == wanted.trigger], evaluated)
 
 
 def _compare(
-    wanted: Expectation, at: int, flags: Sequence[str], said: Mapping[tuple[str, str, int], Evaluated]
+    wanted: Expectation, at: int, flags: Sequence[str], evaluated: Mapping[tuple[str, str, int], Evaluated]
 ) -> Iterator[str]:
     if wanted.exp_state not in STATES:
         raise ConfigError(f"exp_state {wanted.exp_state!r}: expected one of {', '.join(STATES)}")
@@ -149,7 +149,7 @@ def _compare(
         raise ConfigError(f"no trigger {wanted.trigger!r}" + (f" of flag {wanted.flag!r}" if wanted.flag else ""))
     if len(chosen) > 1:
         raise ConfigError(f"trigger {wanted.trigger!r} belongs to {', '.join(chosen)}: name the flag too")
-    found = said.get((chosen[0], wanted.trigger, at))
+    found = evaluated.get((chosen[0], wanted.trigger, at))
     where = f"{chosen[0]}/{wanted.trigger} at {wanted.eval_time}"
     if found is None:
         raise ConfigError(f"{where}: nothing is evaluated then; evaluations are at whole multiples of evaluate_every")

@@ -21,12 +21,12 @@ from agent.commands.keys import load_private
 from agent.config.kafka import connection as connect
 from agent.config.load import rules_hash
 from agent.config.model import Config
-from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.blame import Blame, BlameRules, JudgedFlags
 from agent.decisions.commander import Commander, CommanderOutputs
-from agent.decisions.elsewhere import PeerMonitors, watched_services
+from agent.decisions.issuing import IssueSettings
+from agent.decisions.peer_monitors import PeerMonitors, watched_services
 from agent.decisions.ramp import Ramps
 from agent.decisions.standing import standing_event
-from agent.decisions.turns import AutomationLimit
 from agent.deployment.own_keys import ensure_keys
 from agent.deployment.presence import Presence, Said
 from agent.errors import FlipbackError
@@ -253,9 +253,11 @@ class Worker:
         commander = Commander(
             flags,
             self.known,
-            load_private(self.config.signing_key),
-            rules_hash=rules_hash(self.config),
-            lifetime=self.config.command.expires,
+            IssueSettings(
+                load_private(self.config.signing_key),
+                rules_hash=rules_hash(self.config),
+                lifetime=self.config.command.expires,
+            ),
             outputs=CommanderOutputs(
                 command=self._command,
                 incident=self.publisher.incident,
@@ -264,11 +266,8 @@ class Worker:
             clock=time.time,
             blame=Blame(
                 self._judged,
-                window=self.config.blame.window,
-                bake=self.config.after_flip.bake,
-                limit=AutomationLimit(self.config.automation.most(len(flags)), self.config.automation.within),
-                evaluate_every=self.config.evaluate_every,
-                elsewhere=PeerMonitors(
+                BlameRules.of(self.config),
+                peers=PeerMonitors(
                     watched_services(self.specs),
                     self.known,
                     self.publisher.ill,
@@ -290,7 +289,7 @@ class Worker:
         async def judged(second: EvaluatedSecond) -> None:
             if not second.muted:
                 self._ramps.judged(second.time, second.observer.services)
-                commander.well()
+                commander.expire()
             await after.judged(second)
 
         return Handlers(
@@ -333,7 +332,7 @@ class Worker:
         if self.flips is not None:
             self.flips.prime(status)
         status = self.known.flags[status.environment, status.flag]
-        self._ramps.see(status)
+        self._ramps.update(status)
         if self.monitor is not None:
             share = None if status.percent is None else status.percent / 100
             self.monitor.flag_changed(status.environment, status.flag, status.changed_at, share, safe=status.safe)

@@ -155,7 +155,7 @@ def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanatio
     commands = [event for event in of if event.type == events.COMMAND_RECEIVED]
     if not commands:
         return _trouble(log, of, subject)
-    flip = _telling(commands, of, now)
+    flip = _chosen_incident(commands, of, now)
     found = _incident(log, [event for event in log if event.data.get("incident") == flip], flip)
     end, seen = max(map(made_at, found.events)), {event.id for event in found.events}
     shared = [event for event in log if event.subject == events.AUTOMATION]
@@ -164,7 +164,7 @@ def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanatio
     return msgspec.structs.replace(found, subject=subject, since=in_order(listed), folded=len(later) - len(listed))
 
 
-def _telling(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
+def _chosen_incident(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
     """The incident that tells most of a flag: that which set it as it is, else the newest that wrote, else the newest.
 
     A later command that found the flag safe already did nothing.

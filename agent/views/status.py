@@ -53,8 +53,8 @@ class Status:
 
     def after(self, incident: Incident) -> list[AfterFlip]:
         """What was said after the incident's flip, the incident's own service first."""
-        found = [said for said in self.aftermaths if said.incident == incident.id]
-        return sorted(found, key=lambda said: (said.service != incident.service, said.service))
+        found = [one for one in self.aftermaths if one.incident == incident.id]
+        return sorted(found, key=lambda one: (one.service != incident.service, one.service))
 
     @property
     def triggers(self) -> list[TriggerHealth]:

@@ -22,9 +22,9 @@ def sentence(event: Event) -> str:
     """An event in words."""
     say = _SENTENCES.get(event.type)
     if say is not None:
-        return say(_Told(event.data))
+        return say(_EventData(event.data))
     if event.type.startswith(events.trigger_type("")):
-        data = _Told(event.data)
+        data = _EventData(event.data)
         reason = f": {data['reason']}" if data.get("reason") else ""
         return f"trigger {data['trigger']} is {data['to']}{reason} ({data['samples']} samples of {data['scope']})"
     rest = ", ".join(f"{name} {value}" for name, value in event.data.items() if isinstance(value, str | int | float))
@@ -109,18 +109,18 @@ def flag_line(now: FlagNow, at: float, *, alone: bool = False) -> str:
     `alone`: nobody could look whether it is published.
     """
     state = "safe" if now.safe else "in use"
-    told = f"gives {_given(now.variant, now.percent)} ({state})"
+    line = f"gives {_given(now.variant, now.percent)} ({state})"
     if now.since is None:
-        told += ", unchanged since flipback first read it"
+        line += ", unchanged since flipback first read it"
     else:
         reason = f": {now.reason}" if now.reason else ""
-        told += f" since {_clock(now.since, at)} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
+        line += f" since {_clock(now.since, at)} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
     if now.unpublished:
-        told += ", by the ledger of this machine"
-        return told if alone else f"{told}; no executor has published it yet"
+        line += ", by the ledger of this machine"
+        return line if alone else f"{line}; no executor has published it yet"
     if at - now.read_at > STALE_S:
-        told += f"; as of {_clock(now.read_at, at)}, no executor has read it since"
-    return told
+        line += f"; as of {_clock(now.read_at, at)}, no executor has read it since"
+    return line
 
 
 def _clock(moment: float, at: float) -> str:
@@ -170,7 +170,7 @@ _STANDING = {
 }
 
 
-class _Told(dict[str, Any]):
+class _EventData(dict[str, Any]):
     """Data of an event; what another version did not write down is not known, and no reason to fail."""
 
     def __missing__(self, name: str) -> str:

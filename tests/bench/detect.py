@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.config.load import load
-from agent.offline.simulate import Scenario, false_alarms
+from agent.offline.simulate import false_alarms
+from agent.offline.simulated_service import Scenario
 from detectors.arrays import Bool, Float, Int
 from detectors.sequential.absence import Absence, AbsenceConfig
 from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig

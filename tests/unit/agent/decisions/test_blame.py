@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags, Suspect, first, infrastructure
+from agent.decisions.blame import AT_ONCE_S, Blame, BlameRules, JudgedFlags, Suspect, first, infrastructure
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
 from agent.state.incidents import Incident
@@ -69,7 +69,7 @@ WATCHED: dict[FlagKey, list[str]] = {("production", f"f{n}"): [f"s{n}"] for n in
 
 
 def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = math.inf) -> Blame:
-    return Blame(lambda: JudgedFlags(watched or {}, until), window=3600, bake=BAKE, limit=AutomationLimit(9, 600.0))
+    return Blame(lambda: JudgedFlags(watched or {}, until), BlameRules(3600, BAKE, AutomationLimit(9, 600.0)))
 
 
 def blamed(
@@ -134,10 +134,7 @@ def test_what_no_longer_fires_is_forgotten() -> None:
 def test_an_outage_lasts_from_one_evaluation_to_the_next_however_far_apart_they_are() -> None:
     made = Blame(
         lambda: JudgedFlags(WATCHED, math.inf),
-        window=3600,
-        bake=BAKE,
-        limit=AutomationLimit(9, 600.0),
-        evaluate_every=5,
+        BlameRules(3600, BAKE, AutomationLimit(9, 600.0), evaluate_every=5),
     )
     flags = dict(status(f"f{n}") for n in range(5))
     for round_ in (0, 5, 10):

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent.commands.command import Cause, Command, Evidence, verify
 from agent.commands.keys import PrivateKey
 from agent.config.model import Flag, Trigger, When
-from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.blame import Blame, BlameRules, JudgedFlags
 from agent.decisions.commander import Commander, CommanderOutputs
 from agent.decisions.follow_up import UNSEEN_AFTER
-from agent.decisions.issuing import for_command
+from agent.decisions.issuing import IssueSettings, for_command
 from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_SHADOWED, INABILITY, Event
 from agent.state.flags import FlagStatus
@@ -102,12 +102,10 @@ class Bench:
         self.commander = Commander(
             {(flag.environment, flag.flag): flag for flag in self.flags},
             self.known,
-            KEY,
-            rules_hash="r",
-            lifetime=LIFETIME,
+            IssueSettings(KEY, rules_hash="r", lifetime=LIFETIME),
             outputs=CommanderOutputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: JudgedFlags(self.watched, math.inf), window=3600, bake=120, limit=self.limit),
+            blame=Blame(lambda: JudgedFlags(self.watched, math.inf), BlameRules(3600, 120, self.limit)),
         )
 
     def see(self, seen: FlagStatus) -> None:

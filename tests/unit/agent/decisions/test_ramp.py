@@ -31,7 +31,7 @@ class Watched:
             if s in changes:
                 seen = status(f"g{s + 2}-x", changed_at=float(T + s), safe=s in safe)
             # It is published again and again.
-            self.ramps.see(seen)
+            self.ramps.update(seen)
             self.ramps.judged(T + s, [KEY])
         return [(int(event.time) - T, event.data["state"]) for event in self.told]
 
@@ -76,7 +76,7 @@ def test_a_ramp_that_ends_in_the_safe_state_is_over() -> None:
 def test_changes_of_long_ago_that_are_read_at_the_start_are_no_news() -> None:
     watched = Watched("error_rate > 2% over 10s for 20s")
     for n in range(6):
-        watched.ramps.see(status(f"g{n + 2}-x", changed_at=float(T - 600 + n)))
+        watched.ramps.update(status(f"g{n + 2}-x", changed_at=float(T - 600 + n)))
     watched.ramps.judged(T, [KEY])
     assert watched.told == []
 
@@ -84,7 +84,7 @@ def test_changes_of_long_ago_that_are_read_at_the_start_are_no_news() -> None:
 def test_a_shard_that_does_not_watch_the_flag_says_nothing_of_it() -> None:
     watched = Watched("error_rate > 2% over 10s for 20s")
     for n in range(4):
-        watched.ramps.see(status(f"g{n + 2}-x", changed_at=float(T + n)))
+        watched.ramps.update(status(f"g{n + 2}-x", changed_at=float(T + n)))
     watched.ramps.judged(T + 4, [("production", "other")])
     assert watched.told == []
 
@@ -95,7 +95,7 @@ async def test_a_breach_that_no_command_can_follow_because_of_the_ramp_is_announ
         bench.now = T + 2.0 + s
         seen = status(f"g{s // 10 + 2}-x", changed_at=float(T + s // 10 * 10))
         bench.see(seen)
-        watched.ramps.see(seen)
+        watched.ramps.update(seen)
         await bench.commander.firing(T + s, [evidence(T + s, since=float(T))])
         watched.ramps.judged(T + s, [KEY])
     assert bench.of("command") == []

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.commands.keys import PrivateKey
 from agent.config.model import Flag, Trigger, When
-from agent.decisions.blame import Blame, JudgedFlags
+from agent.decisions.blame import Blame, BlameRules, JudgedFlags
 from agent.decisions.commander import Commander, CommanderOutputs
+from agent.decisions.issuing import IssueSettings
 from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_REJECTED, INABILITY, Event
 from agent.executor.results import Results
@@ -47,12 +48,10 @@ class Pair:
         self.commander = Commander(
             {(FLAG.environment, FLAG.flag): FLAG},
             self.known,
-            self.key,
-            rules_hash="r",
-            lifetime=60.0,
+            IssueSettings(self.key, rules_hash="r", lifetime=60.0),
             outputs=CommanderOutputs(command=self._command, incident=self._incident, event=self._event),
             clock=lambda: self.now,
-            blame=Blame(lambda: JudgedFlags({}, 0.0), window=3600, bake=120, limit=AutomationLimit(1, 600.0)),
+            blame=Blame(lambda: JudgedFlags({}, 0.0), BlameRules(3600, 120, AutomationLimit(1, 600.0))),
         )
 
     async def _command(self, key: bytes, raw: bytes) -> None:

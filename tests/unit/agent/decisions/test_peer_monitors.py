@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.decisions.blame import AT_ONCE_S, Blame, JudgedFlags
-from agent.decisions.elsewhere import BELIEVED_FOR, REPEAT_EVERY, PeerMonitors, watched_services
+from agent.decisions.blame import AT_ONCE_S, Blame, BlameRules, JudgedFlags
+from agent.decisions.peer_monitors import BELIEVED_FOR, REPEAT_EVERY, PeerMonitors, watched_services
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.incidents import Ill, encode
 from agent.state.state_tables import StateTables
@@ -40,7 +40,7 @@ class Monitors:
             place=lambda: n,
         )
         judged = JudgedFlags({KEYS[n]: [SERVICES[n]]}, math.inf)
-        return Blame(lambda: judged, window=3600, bake=120, limit=AutomationLimit(9, 600.0), elsewhere=others)
+        return Blame(lambda: judged, BlameRules(3600, 120, AutomationLimit(9, 600.0)), peers=others)
 
     def _publish(self, record: Ill) -> None:
         self.news.append(record)
@@ -53,7 +53,7 @@ class Monitors:
         for n, blame in enumerate(self.blames):
             now = t + 2.0 + n / 10
             if n not in ill:
-                blame.well(now)
+                blame.expire(now)
                 continue
             alarm = self._alarm(n, t)
             blame.observe([alarm], [], t, now)
@@ -137,7 +137,7 @@ def test_a_monitor_that_judges_everything_publishes_nothing(services: tuple[str,
     told: list[Ill] = []
     others = PeerMonitors(watched_services(specs), StateTables(), told.append, by="a", place=lambda: 0)
     own = {("production", one.flag): [one.service] for one in specs}
-    others.tell(KEYS, own, float(T))
+    others.publish_ill(KEYS, own, float(T))
     assert told == []
 
 

@@ -40,21 +40,21 @@ class PeerMonitors:
     def __init__(
         self,
         watched: Mapping[FlagKey, Collection[str]],
-        known: StateTables,
+        tables: StateTables,
         publish: Callable[[Ill], object],
         *,
         by: str,
         place: Callable[[], int],
     ) -> None:
         self.watched = watched
-        self._known = known
+        self._tables = tables
         self._publish = publish
         self._by = by
         self._place = place
         self._pairs = _pairs(watched)
         self._last: tuple[frozenset[FlagKey], float] = (frozenset(), 0.0)
 
-    def tell(self, ill: Iterable[FlagKey], own: Mapping[FlagKey, Collection[str]], now: float) -> None:
+    def publish_ill(self, ill: Iterable[FlagKey], own: Mapping[FlagKey, Collection[str]], now: float) -> None:
         """Publish the flags that are ill here, if that is news. `own` are the services judged here, of each flag."""
         if _pairs(own) >= self._pairs:
             return
@@ -68,7 +68,7 @@ class PeerMonitors:
         """The flags that are ill by the newest lists of the other monitors."""
         return {
             flag
-            for one in self._known.ill.values()
+            for one in self._tables.ill.values()
             if one.by != self._by and abs(now - one.at) <= BELIEVED_FOR
             for flag in one.flags
         }
