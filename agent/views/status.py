@@ -36,13 +36,13 @@ ORDERS_WITHIN = 7 * 86_400.0
 
 @dataclass(slots=True)
 class Status:
-    """`shards` has the newest health record of each partials partition; `aftermaths` are by incident and service,
+    """`shards` has the newest health record of each partials partition; `after_flips` are by incident and service,
     `results` by incident; `orders` of people are the newest first.
     """
 
     flags: list[FlagStatus]
     incidents: list[Incident]
-    aftermaths: list[AfterFlip] = field(default_factory=list)
+    after_flips: list[AfterFlip] = field(default_factory=list)
     results: dict[str, CommandResult] = field(default_factory=dict)
     orders: list[ByHand] = field(default_factory=list)
     shards: dict[int, Health] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Status:
 
     def after(self, incident: Incident) -> list[AfterFlip]:
         """What was said after the incident's flip, the incident's own service first."""
-        found = [one for one in self.aftermaths if one.incident == incident.id]
+        found = [one for one in self.after_flips if one.incident == incident.id]
         return sorted(found, key=lambda one: (one.service != incident.service, one.service))
 
     @property
@@ -127,7 +127,7 @@ async def read_status(config: Config) -> Status:
     return Status(
         flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
         incidents=sorted(known.incidents.values(), key=lambda incident: incident.begun, reverse=True),
-        aftermaths=list(known.after_flips.values()),
+        after_flips=list(known.after_flips.values()),
         results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
         orders=by_hand(_events(audit)),
         shards={frame.partition: frame for frame in frames(record.value for record in health)},

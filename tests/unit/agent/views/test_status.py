@@ -25,7 +25,7 @@ def said(service: str = "shop", effect: Effect | None = None, bake: Bake | None 
 
 
 @pytest.mark.parametrize(
-    ("aftermaths", "words"),
+    ("after_flips", "words"),
     [
         ([], []),
         ([said(effect="effective")], ["effective"]),
@@ -40,9 +40,9 @@ def said(service: str = "shop", effect: Effect | None = None, bake: Bake | None 
     ],
 )
 def test_an_incident_shows_its_effect_and_its_bake_its_own_service_first(
-    aftermaths: list[AfterFlip], words: list[str]
+    after_flips: list[AfterFlip], words: list[str]
 ) -> None:
-    status = Status(flags=[], incidents=[INCIDENT], aftermaths=aftermaths)
+    status = Status(flags=[], incidents=[INCIDENT], after_flips=after_flips)
     assert list(after_flip(INCIDENT, status.after(INCIDENT))) == words
 
 
