@@ -25,6 +25,7 @@ from streams.decoders.interner import Interner
 from streams.decoders.sources import INSTANCE
 from streams.ingest.reducer import Reducer
 from streams.monitor.drift_watch import DriftTarget
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.watch_list import watch_list
 from streams.partials import VERSION, Partial, encode, pack
@@ -107,12 +108,8 @@ class Replay:
             0,
             specs,
             [TOPIC],
-            max_scopes=max_scopes,
-            evaluate_every=evaluate_every,
-            catching_up_after=math.inf,
-            published=None,
-            from_start=True,
-            habits=habits,
+            ShardSettings(max_scopes=max_scopes, evaluate_every=evaluate_every, catching_up_after=math.inf),
+            drift_targets=habits,
         )
 
     def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[EvaluatedSecond]:

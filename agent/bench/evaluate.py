@@ -22,6 +22,7 @@ from detectors.histogram import BINS, bins
 from detectors.triggers.evaluator import Evaluator, measures, wants
 from detectors.windows.store import WindowStore
 from streams.monitor.evidence import fresh_wants
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
 from streams.partials import VERSION, Partial, encode, pack, split
 
@@ -207,11 +208,7 @@ def _shard(triggers: Sequence[TriggerSpec]) -> list[float]:
         0,
         triggers,
         [_TELEMETRY],
-        max_scopes=SCOPES,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=None,
-        from_start=True,
+        ShardSettings(max_scopes=SCOPES, evaluate_every=1, catching_up_after=15.0),
     )
     took = []
     for second in range(1_000, 1_000 + 5 + SHARD_SECONDS):

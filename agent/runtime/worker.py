@@ -57,6 +57,7 @@ from streams.kafka.liveness import Liveness
 from streams.kafka.outbox import Record
 from streams.kafka.topics import Topics
 from streams.monitor.role import Handlers, MonitorRole
+from streams.monitor.settings import MonitorSettings, ShardSettings
 from streams.monitor.shard import EvaluatedSecond
 from streams.monitor.watch_list import watch_list
 from streams.slices import Source
@@ -222,19 +223,23 @@ class Worker:
             self.monitor = MonitorRole(
                 self.connection,
                 self.topics,
-                specs=self.specs,
-                habits=self.habits,
-                telemetry=[t.topic for t in config.telemetry],
-                partials_partitions=partitions[self.topics.partials],
-                lookback=max(lookback, after_flip),
-                window_lookback=max(longest_window(self.specs), DISPLAY, after_flip),
-                max_scopes=config.max_scopes,
-                evaluate_every=int(config.evaluate_every),
-                catching_up_after=config.catching_up_after,
+                MonitorSettings(
+                    specs=self.specs,
+                    drift_targets=self.habits,
+                    telemetry=[t.topic for t in config.telemetry],
+                    partials_partitions=partitions[self.topics.partials],
+                    lookback=max(lookback, after_flip),
+                    window_lookback=max(longest_window(self.specs), DISPLAY, after_flip),
+                    shard=ShardSettings(
+                        max_scopes=config.max_scopes,
+                        evaluate_every=int(config.evaluate_every),
+                        catching_up_after=config.catching_up_after,
+                        max_lateness=config.max_lateness,
+                    ),
+                ),
                 handlers=self._handlers(),
                 outbox=self.publisher.outbox,
                 clock=self.clock,
-                max_lateness=config.max_lateness,
                 ready=self._tables.read,
             )
         if "executor" in self.roles:

@@ -48,7 +48,7 @@ def newest_judged(record: bytes | None, latest: float) -> tuple[int | None, str]
     return time or None, ""
 
 
-def told_before(record: bytes | None) -> dict[tuple[str, str, str], tuple[int, bool]]:
+def announced_before(record: bytes | None) -> dict[tuple[str, str, str], tuple[int, bool]]:
     """By flag, trigger and scope: since when the verdict is unknown, and whether that was told; of a record that
     `newest_judged` can use. Records of before say nothing of it."""
     try:

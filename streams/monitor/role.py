@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from detectors.conditions.spec import TriggerSpec
@@ -31,7 +31,9 @@ from streams.monitor.freshness import ahead_of
 from streams.monitor.health import Health, encoder
 from streams.monitor.healthy_rates import EVERY, HealthyRateRecord, Key, decode, encode
 from streams.monitor.merge import AHEAD
-from streams.monitor.published import newest_judged, told_before
+from streams.monitor.published import announced_before, newest_judged
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import MonitorSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.standing import Standing
 from streams.partials import decode_all, partition_of
@@ -80,36 +82,21 @@ class MonitorRole:
         self,
         connection: Connection,
         topics: Topics,
+        settings: MonitorSettings,
         *,
-        specs: Sequence[TriggerSpec],
-        habits: Sequence[DriftTarget],
-        telemetry: Sequence[str],
-        partials_partitions: int,
-        lookback: float,
-        window_lookback: float,
-        max_scopes: int,
-        evaluate_every: int,
-        catching_up_after: float,
         handlers: Handlers,
         outbox: Outbox,
         clock: Clock,
-        max_lateness: float,
         ready: asyncio.Event,
     ) -> None:
         keep_freed_memory()
         self._connection = connection
         self._topics = topics
-        self._specs = specs
-        self._habits = habits
-        self._telemetry = telemetry
-        self._partials_partitions = partials_partitions
-        self._max_scopes = max_scopes
-        self._evaluate_every = evaluate_every
-        self._catching_up_after = catching_up_after
+        self._settings = settings
+        self._evaluate_every = settings.shard.evaluate_every
         self._handlers = handlers
         self._outbox = outbox
         self._clock = clock
-        self._max_lateness = max_lateness
         self._ahead_since: float | None = None
         self._ready = ready
         self._reading = Reading(
@@ -119,8 +106,8 @@ class MonitorRole:
             on_start=self._assigned,
             on_revoke=self._revoked,
         )
-        self._lookback = lookback + REPLAY_MARGIN
-        self._window_lookback = window_lookback + REPLAY_MARGIN
+        self._lookback = settings.lookback + REPLAY_MARGIN
+        self._window_lookback = settings.window_lookback + REPLAY_MARGIN
         self._published: dict[int, int | None] = {}
         self._told: dict[int, dict[tuple[str, str, str], tuple[int, bool]]] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
@@ -150,21 +137,21 @@ class MonitorRole:
         """Make a shard for each partition of this process; the log has what the process before knew of it."""
         # A command needs the flags' states and the incidents so far: both are read before the first partial.
         await self._ready.wait()
+        most_bytes = max(_LEAST_WAITING, _MOST_WAITING // max(len(offsets), 1))
+        settings = replace(self._settings.shard, most_bytes=most_bytes)
         self.shards = {
             source.partition: Shard(
                 source.partition,
                 self._specs_of(source.partition),
-                self._telemetry,
-                max_scopes=self._max_scopes,
-                evaluate_every=self._evaluate_every,
-                catching_up_after=self._catching_up_after,
-                published=self._published.get(source.partition),
-                from_start=offset == 0,
-                checkpoint=self._checkpoints.get(source.partition),
-                told=self._told.get(source.partition),
-                habits=[h for h in self._habits if self._partition_of(h) == source.partition],
-                max_lateness=self._max_lateness,
-                most_bytes=max(_LEAST_WAITING, _MOST_WAITING // len(offsets)),
+                self._settings.telemetry,
+                settings,
+                ResumePoint(
+                    published=self._published.get(source.partition),
+                    announced=self._told.get(source.partition, {}),
+                    checkpoint=self._checkpoints.get(source.partition),
+                    from_start=offset == 0,
+                ),
+                drift_targets=[t for t in self._settings.drift_targets if self._partition_of(t) == source.partition],
             )
             for source, offset in offsets.items()
         }
@@ -218,18 +205,18 @@ class MonitorRole:
         self.shards = {}
 
     def _specs_of(self, partition: int) -> list[TriggerSpec]:
-        return [spec for spec in self._specs if self._partition_of(spec) == partition]
+        return [spec for spec in self._settings.specs if self._partition_of(spec) == partition]
 
     def _identity(self, partition: int) -> str:
         if partition not in self._identities:
             specs = self._specs_of(partition)
             self._identities[partition] = checkpoint.identity(
-                specs, topics=self._telemetry, evaluate_every=self._evaluate_every
+                specs, topics=self._settings.telemetry, evaluate_every=self._evaluate_every
             )
         return self._identities[partition]
 
     def _partition_of(self, of: TriggerSpec | DriftTarget) -> int:
-        return partition_of(of.environment, of.service, self._partials_partitions)
+        return partition_of(of.environment, of.service, self._settings.partials_partitions)
 
     async def _since(self, sources: list[Source]) -> dict[Source, float | None]:
         """From when the partials of each partition are needed: from the begin of the windows at its checkpoint; without
@@ -257,7 +244,7 @@ class MonitorRole:
         health = records.get(Source(self._topics.health, partition))
         published, wrong = newest_judged(health, now + AHEAD)
         self._published[partition] = published
-        self._told[partition] = told_before(health) if published is not None else {}
+        self._told[partition] = announced_before(health) if published is not None else {}
         if published is None:
             if not wrong and records:
                 return None
@@ -340,7 +327,10 @@ class MonitorRole:
             for record in shard.learnt():
                 key = "/".join(record.key).encode()
                 self._outbox.put(Record(self._topics.healthy, encode(record), key, 0))
-        if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
+        if (
+            not second.muted
+            and (second.time + shard.partition) % checkpoint.EVERY < self._settings.shard.evaluate_every
+        ):
             self._send_checkpoint(shard, told)
         # The looks after a flip come last, a shard at a time, so that they delay no other flip.
         async with self._looking:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -37,7 +37,8 @@ from streams.monitor.health import Health, TriggerHealth, health
 from streams.monitor.healthy_rates import HealthyRateRecord, days, learnt
 from streams.monitor.merge import Merge, by_second
 from streams.monitor.observer import Observer, flip_wants
-from streams.monitor.room import MOST_BYTES
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import ShardSettings
 from streams.monitor.standing import Standing, StandingUnknown
 from streams.monitor.trigger_rows import unknown_rows, verdict_rows
 from streams.monitor.unattributed import Unattributed
@@ -47,6 +48,8 @@ _logger = logging.getLogger(__name__)
 
 SKIPPED_AFTER = 3600
 """Seconds of silence, beyond what triggers look back, that are gone through one by one."""
+
+_NEW = ResumePoint()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,7 @@ class _Taken:
 class Shard:
     """One partials partition: its windows and the triggers of the services that meet in it.
 
-    `published` is the time of the newest health record that was written earlier; seconds up to it are replayed in
-    silence, and `told` is what that record told (`streams.monitor.published`). `checkpoint` is what the triggers had
-    gathered earlier; seconds up to it fill the windows and are not evaluated. `from_start` says that reading begins
-    where the log does, not somewhere in it. `evaluate_every` is in seconds, `catching_up_after` how old a second may be
-    to be acted upon, `max_lateness` how late samples may come.
+    `topics` are the telemetry topics whose sources must all have been read. `resume` says what the process before left.
     """
 
     def __init__(
@@ -103,32 +102,25 @@ class Shard:
         partition: int,
         specs: Sequence[TriggerSpec],
         topics: Sequence[str],
+        settings: ShardSettings,
+        resume: ResumePoint = _NEW,
         *,
-        max_scopes: int,
-        evaluate_every: int,
-        catching_up_after: float,
-        published: int | None,
-        from_start: bool,
-        checkpoint: Checkpoint | None = None,
-        habits: Sequence[DriftTarget] = (),
-        max_lateness: float = 2.0,
-        most_bytes: int = MOST_BYTES,
-        told: Mapping[tuple[str, str, str], tuple[int, bool]] | None = None,
+        drift_targets: Sequence[DriftTarget] = (),
     ) -> None:
         self.partition = partition
         self._specs = tuple(specs)
         self._scopes = [str(spec.scope) for spec in specs]
-        self.merge = Merge(topics, from_start=from_start, most_bytes=most_bytes)
-        self._watched = tuple(habits)
-        self._max_scopes = max_scopes
+        self.merge = Merge(topics, from_start=resume.from_start, most_bytes=settings.most_bytes)
+        self._watched = tuple(drift_targets)
+        self._max_scopes = settings.max_scopes
         self._flags: dict[tuple[str, str], tuple[int, float | None]] = {}
         self._make_windows()
-        self._evaluate_every = evaluate_every
-        self._limits = AgeLimits.of(catching_up_after, max_lateness)
-        self._published = published
-        self._checkpoint = checkpoint
+        self._evaluate_every = settings.evaluate_every
+        self._limits = AgeLimits.of(settings.catching_up_after, settings.max_lateness)
+        self._published = resume.published
+        self._checkpoint = resume.checkpoint
         self.standing = StandingUnknown(self._specs)
-        self.standing.recall(told or {})
+        self.standing.recall(resume.announced)
         self._slots = np.array([self.store.slot(spec.scope) for spec in specs], dtype=np.int64)
         self._unattributed = Unattributed(self._specs, topics)
         self._kept = longest_lookback(list(specs)) + SKIPPED_AFTER

@@ -27,6 +27,7 @@ from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.observer import Exposure
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
 from streams.settings import Seconds
 from tests.support.cells import Bucket, cells
@@ -111,11 +112,7 @@ class Bench:
             0,
             self.specs,
             ["requests"],
-            max_scopes=50,
-            evaluate_every=1,
-            catching_up_after=15.0,
-            published=None,
-            from_start=True,
+            ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
         )
         self.watch = AfterFlipWatch(
             {("production", "new"): FLAG},

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import Now
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, decode_all, encode, pack
 from tests.support.cells import Bucket, cells
@@ -159,11 +161,7 @@ def shard(specs: Sequence[TriggerSpec]) -> Shard:
         0,
         specs,
         ["requests"],
-        max_scopes=50,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=None,
-        from_start=True,
+        ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
     )
 
 
@@ -248,12 +246,8 @@ def test_who_takes_over_knows_what_was_rejected_before_the_checkpoint(series: li
         0,
         specs,
         ["requests"],
-        max_scopes=50,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=None,
-        from_start=True,
-        checkpoint=found,
+        ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
+        ResumePoint(checkpoint=found),
     )
     again = [
         one_

@@ -22,6 +22,8 @@ from detectors.windows.store import WindowStore
 from streams.clock import instant
 from streams.errors import CheckpointError
 from streams.monitor.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from tests.support.cells import Bucket, cells
 from tests.support.verdicts import rows_of
@@ -127,12 +129,8 @@ def shard(
         0,
         [trigger],
         ["requests"],
-        max_scopes=50,
-        evaluate_every=1,
-        catching_up_after=MUTED_AFTER,
-        published=published,
-        from_start=from_start,
-        checkpoint=checkpoint,
+        ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=MUTED_AFTER),
+        ResumePoint(published=published, checkpoint=checkpoint, from_start=from_start),
     )
 
 

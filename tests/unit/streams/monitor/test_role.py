@@ -22,6 +22,7 @@ from streams.monitor import checkpoint
 from streams.monitor.checkpoint import Checkpoint
 from streams.monitor.health import health
 from streams.monitor.role import Handlers, MonitorRole
+from streams.monitor.settings import MonitorSettings, ShardSettings
 from streams.slices import Slice, Source
 
 SOURCE = Source("flipback.partials", 0)
@@ -55,15 +56,15 @@ def role(*shards: Shard) -> MonitorRole:
     made = MonitorRole(
         Connection(("127.0.0.1:1",), session_timeout=6.0),
         Topics(),
-        specs=[],
-        habits=[],
-        telemetry=["requests"],
-        partials_partitions=len(shards),
-        lookback=60,
-        window_lookback=60,
-        max_scopes=10,
-        evaluate_every=1,
-        catching_up_after=15.0,
+        MonitorSettings(
+            specs=[],
+            drift_targets=[],
+            telemetry=["requests"],
+            partials_partitions=len(shards),
+            lookback=60,
+            window_lookback=60,
+            shard=ShardSettings(max_scopes=10, evaluate_every=1, catching_up_after=15.0),
+        ),
         handlers=Handlers(
             firing=nothing,
             transition=published,
@@ -74,7 +75,6 @@ def role(*shards: Shard) -> MonitorRole:
         ),
         outbox=Outbox(nothing),
         clock=Clock(),
-        max_lateness=2.0,
         ready=asyncio.Event(),
     )
     made.shards = dict(enumerate(shards))  # type: ignore[arg-type]

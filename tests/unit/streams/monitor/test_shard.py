@@ -19,7 +19,9 @@ from streams.monitor.announcements import Announcements
 from streams.monitor.freshness import SILENT_AFTER
 from streams.monitor.merge import join
 from streams.monitor.observer import Exposure
+from streams.monitor.resume_point import ResumePoint
 from streams.monitor.room import MOST_BYTES
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, empty, encode, pack
 from tests.support.cells import Bucket, cells
@@ -59,12 +61,8 @@ def shard(
         0,
         specs or [ERRORS],
         topics.split(),
-        max_scopes=50,
-        evaluate_every=every,
-        catching_up_after=MUTED_AFTER,
-        published=published,
-        from_start=from_start,
-        most_bytes=room,
+        ShardSettings(max_scopes=50, evaluate_every=every, catching_up_after=MUTED_AFTER, most_bytes=room),
+        ResumePoint(published=published, from_start=from_start),
     )
 
 

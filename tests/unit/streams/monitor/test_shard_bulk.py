@@ -16,6 +16,8 @@ from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import instant
 from streams.monitor.merge import join
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.partials import VERSION, Partial, decode_all, empty, encode, pack
 from tests.support.cells import Bucket, cells
@@ -52,11 +54,8 @@ def shard(*, room: int, published: int | None, from_start: bool) -> Shard:
         0,
         specs(),
         ["requests"],
-        max_scopes=room,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=published,
-        from_start=from_start,
+        ShardSettings(max_scopes=room, evaluate_every=1, catching_up_after=15.0),
+        ResumePoint(published=published, from_start=from_start),
     )
 
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.health import decoder, encoder
-from streams.monitor.published import told_before
+from streams.monitor.published import announced_before
+from streams.monitor.resume_point import ResumePoint
+from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.unattributed import Unattributed
 from streams.monitor.unread import UnreadLog
@@ -29,12 +31,8 @@ def shard(
         0,
         [RULE],
         ["requests"],
-        max_scopes=50,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=published,
-        from_start=True,
-        told=told,
+        ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
+        ResumePoint(published=published, announced=told or {}),
     )
     made.flag_changed("production", "new", None, None, safe=False)
     return made
@@ -63,7 +61,7 @@ def test_silence_is_announced_and_a_restart_announces_its_end_alone() -> None:
     health = seconds[-1].health
     assert health is not None
     record = encoder.encode(health)
-    told = told_before(record)
+    told = announced_before(record)
     assert told == {TRIGGER: (T + time - 20, True)}
 
     second_ = shard(published=T + 52, told=told)
@@ -78,7 +76,7 @@ def test_an_announcement_that_was_never_written_is_made_by_who_takes_over() -> N
     ((time, _),) = begun(seconds)
     health = seconds[-1].health
     assert health is not None
-    told = told_before(encoder.encode(health))
+    told = announced_before(encoder.encode(health))
     assert told == {TRIGGER: (T + time - 20, False)}
     second_ = shard(published=T + 52, told=told)
     again = feed(second_, T, 12, 10) + feed(second_, T + 12, 60, 0)
@@ -98,8 +96,8 @@ def test_a_health_record_of_before_is_read_and_says_nothing_of_it() -> None:
     record = encoder.encode(health)
     assert b"unknown_since" not in record
     assert decoder.decode(record) == health
-    assert told_before(b'{"time":1,"triggers":[{"flag":"a","trigger":"b","scope":"c","state":"unknown"}]}') == {}
-    assert told_before(b"no json") == {}
+    assert announced_before(b'{"time":1,"triggers":[{"flag":"a","trigger":"b","scope":"c","state":"unknown"}]}') == {}
+    assert announced_before(b"no json") == {}
 
 
 def test_a_health_record_names_scopes_that_were_never_seen() -> None:
@@ -143,11 +141,7 @@ def test_of_several_topics_only_the_services_of_the_one_are_missing_something() 
         0,
         [of("shop"), of("cart")],
         ["requests", "others"],
-        max_scopes=50,
-        evaluate_every=1,
-        catching_up_after=15.0,
-        published=None,
-        from_start=True,
+        ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
     )
     list(target.take(said(T + 1.0, second(T, 10, 0)), T + 3.0))
     log = UnreadLog()

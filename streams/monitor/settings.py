@@ -1,0 +1,42 @@
+"""What the configuration says to the monitor and to each of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectors.conditions.spec import TriggerSpec
+from streams.monitor.drift_watch import DriftTarget
+from streams.monitor.room import MOST_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSettings:
+    """Limits of one shard.
+
+    `evaluate_every` is in seconds of event time. A second older than `catching_up_after` seconds is muted. Samples may
+    come `max_lateness` seconds late. `most_bytes` of cells may wait for a source that holds the others up.
+    """
+
+    max_scopes: int
+    evaluate_every: int
+    catching_up_after: float
+    max_lateness: float = 2.0
+    most_bytes: int = MOST_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSettings:
+    """What all shards of a process judge: triggers and drift targets, on samples of the `telemetry` topics.
+
+    `lookback` is how many seconds of partials a shard without a checkpoint needs, `window_lookback` how many one with a
+    checkpoint needs.
+    """
+
+    specs: Sequence[TriggerSpec]
+    drift_targets: Sequence[DriftTarget]
+    telemetry: Sequence[str]
+    partials_partitions: int
+    lookback: float
+    window_lookback: float
+    shard: ShardSettings
