@@ -67,7 +67,7 @@ def _change(path: Path, change: Callable[[Automation], Event | None]) -> tuple[E
     Raises FlipbackError where no executor has used that directory: the halt would stop nothing.
     """
     from agent.config.load import load
-    from agent.executor.service import LEDGER
+    from agent.executor.build import LEDGER
     from agent.ledger.automation import Automation
 
     state_dir = load(path).state_dir.absolute()

@@ -37,7 +37,7 @@ def command(incident: str, path: Path, reason: str, yes: bool) -> int:
     from agent.config.load import load
     from agent.control.restore import flipped
     from agent.errors import RestoreRefused
-    from agent.executor.service import LEDGER, open_ledger
+    from agent.executor.build import LEDGER, open_ledger
 
     config = load(path)
     if not os.path.lexists(config.state_dir / LEDGER):
@@ -67,7 +67,7 @@ async def _restore(
 
     from agent.control.restore import restore
     from agent.errors import FlipbackError
-    from agent.executor.service import make_backends
+    from agent.executor.build import make_backends
 
     backends = make_backends(config, {entry.command.backend for entry in entries})
     found: list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]] = []

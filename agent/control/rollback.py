@@ -25,9 +25,9 @@ from agent.deployment.outside import read_members
 from agent.errors import BackendError, FlipbackError, MalformedEvent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event, from_kafka
+from agent.executor.build import make_backends, make_executor, open_ledger
 from agent.executor.generations import watch_from
 from agent.executor.result import ExecutionResult
-from agent.executor.service import make_backends, make_executor, open_ledger
 from agent.executor.unforeseen import foreseen
 from agent.state.flags import FlagStatus
 from agent.state.state_tables import StateTables
@@ -109,7 +109,7 @@ async def direct(
             # Asked before the write, after which a hard link is not to be seen any more, and awaited after it.
             against = asyncio.create_task(_against(backends[flag.backend], flag))
             try:
-                status = await executor.look(flag.flag, flag.environment)
+                status = await executor.read_flag(flag.flag, flag.environment)
             except BackendError as error:
                 against.cancel()
                 yield flag, error, BackendHealth(())

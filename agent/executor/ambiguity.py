@@ -1,7 +1,7 @@
-"""How long it has been unknown whether a write landed, and when to say so (again).
+"""How long it has been unknown whether a write landed, and when that is recorded.
 
-An entry in doubt is recorded once, again every `REMIND_S` while it lasts, and given up after `GIVE_UP_S`: a person is
-told then, and nothing more is tried by itself. What ends a doubt is recorded as the outcome that it has.
+An ambiguous entry is recorded once, again every `REMIND_S` while it stays ambiguous, and given up after `GIVE_UP_S`: a
+person is asked then, and flipback tries nothing more. When the outcome becomes known, that outcome is recorded.
 """
 
 from __future__ import annotations
@@ -18,48 +18,50 @@ REMIND_S = 300.0
 GIVE_UP_S = 1800.0
 
 
-class Say(Enum):
+class AmbiguityStep(Enum):
+    """What is to be recorded: nothing, FLAG_AMBIGUOUS, or FLAG_UNRESOLVED."""
+
     NOTHING = "nothing"
-    DOUBT = "doubt"
-    GIVEN_UP = "given up"
+    AMBIGUOUS = "ambiguous"
+    UNRESOLVED = "unresolved"
 
 
 @dataclass(slots=True)
-class _Doubt:
-    """Monotonic seconds of when it began, and of when it was last recorded."""
+class _Ambiguity:
+    """When it began, and when it was last recorded, in monotonic seconds."""
 
     begun: float
-    said: float
+    recorded: float
 
 
 @dataclass(slots=True)
-class Doubts:
-    """The doubts of the commands under way. `monotonic` is in seconds."""
+class AmbiguousWrites:
+    """The commands of which it is unknown whether their write landed. `monotonic` is in seconds."""
 
     monotonic: Callable[[], float] = time.monotonic
-    _open: dict[str, _Doubt] = field(default_factory=dict)
+    _open: dict[str, _Ambiguity] = field(default_factory=dict)
 
-    def still(self, entry: Entry, now: float) -> Say:
-        """An attempt has ended in doubt: what is to be recorded of it? `now` is in Unix seconds.
+    def step_due(self, entry: Entry, now: float) -> AmbiguityStep:
+        """Return what to record after an ambiguous attempt. `now` is in Unix seconds.
 
-        The age is that by the wall clock or by this process, whichever is more: a clock that was set back keeps no
-        entry open, and one that was set forward gives it up early, which a fresh command takes up again.
+        The age is that of the wall clock or of this process, whichever is greater. A clock that was set back keeps no
+        entry open; one that was set forward gives an entry up early, and a fresh command takes it up again.
         """
-        said = [event.time for event in entry.events if event.type == events.FLAG_AMBIGUOUS]
+        recorded = [event.time for event in entry.events if event.type == events.FLAG_AMBIGUOUS]
         mono = self.monotonic()
-        known = self._open.get(entry.command.id)
-        if known is None:
-            known = self._open[entry.command.id] = _Doubt(mono, mono)
-            if not said:
-                return Say.DOUBT
-        if max([mono - known.begun, *(now - at for at in said[:1])]) >= GIVE_UP_S:
+        ambiguity = self._open.get(entry.command.id)
+        if ambiguity is None:
+            ambiguity = self._open[entry.command.id] = _Ambiguity(mono, mono)
+            if not recorded:
+                return AmbiguityStep.AMBIGUOUS
+        if max([mono - ambiguity.begun, *(now - at for at in recorded[:1])]) >= GIVE_UP_S:
             del self._open[entry.command.id]
-            return Say.GIVEN_UP
-        if max([mono - known.said, *(now - at for at in said[-1:])]) >= REMIND_S:
-            known.said = mono
-            return Say.DOUBT
-        return Say.NOTHING
+            return AmbiguityStep.UNRESOLVED
+        if max([mono - ambiguity.recorded, *(now - at for at in recorded[-1:])]) >= REMIND_S:
+            ambiguity.recorded = mono
+            return AmbiguityStep.AMBIGUOUS
+        return AmbiguityStep.NOTHING
 
-    def over(self, entry: Entry) -> None:
-        """It is known what became of the command."""
+    def resolved(self, entry: Entry) -> None:
+        """Forget the entry: its outcome is known."""
         self._open.pop(entry.command.id, None)

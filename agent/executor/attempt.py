@@ -17,9 +17,10 @@ from agent.errors import Ambiguous, BackendError, LedgerError, Unforeseen
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor import audit
+from agent.executor.ambiguity import AmbiguityStep, AmbiguousWrites
+from agent.executor.budget import Budget
 from agent.executor.cooldown import Cooldown
-from agent.executor.doubt import Doubts, Say
-from agent.executor.flip import Budget, Flip
+from agent.executor.flip import Flip
 from agent.executor.limits import FlipLimits
 from agent.executor.result import ExecutionResult, rejected, stopped
 from agent.ledger.entry import Entry
@@ -43,7 +44,7 @@ class Attempts:
         backends: Mapping[str, FlagBackend],
         ledger: Ledger,
         disk: Disk,
-        breaker: FlipLimits,
+        limits: FlipLimits,
         cooldown: Cooldown,
         watch: FlagWatch,
         now: Callable[[], float],
@@ -51,11 +52,11 @@ class Attempts:
         self._backends = backends
         self._ledger = ledger
         self._disk = disk
-        self._breaker = breaker
+        self._limits = limits
         self._cooldown = cooldown
         self._watch = watch
         self._now = now
-        self._doubts = Doubts()
+        self._ambiguous = AmbiguousWrites()
 
     async def flip(
         self, command: Command, entry: Entry, created: bool, budget: Budget, received: float
@@ -104,7 +105,7 @@ class Attempts:
         if outcome is Outcome.REJECTED:
             final = await self._refused(command, entry, refusals[-1], flip.may_have_written)
             return rejected(command, refusals[-1], final=final)
-        self._doubts.over(entry)
+        self._ambiguous.resolved(entry)
         status = self.observe(command, state) if state is not None else None
         stands = status is not None and status.version == command.flag_version
         if outcome is Outcome.CONFLICT and state is not None and stands:
@@ -139,20 +140,20 @@ class Attempts:
 
     def _admit(self, command: Command) -> str | None:
         """Why a command that is in the ledger may not write now. Blocks on the disk."""
-        with self._breaker.admission(command, self._now()) as refusal:
+        with self._limits.admission(command, self._now()) as refusal:
             return refusal
 
     async def _doubtful(self, command: Command, entry: Entry, flip: Flip, error: Exception) -> ExecutionResult:
         """A write may have landed: recorded when that begins, now and then while it lasts, and given up in the end."""
         detail = f"{error}; {flip.detail}" if flip.detail else str(error)
-        say = self._doubts.still(entry, self._now())
-        if say is Say.DOUBT:
+        step = self._ambiguous.step_due(entry, self._now())
+        if step is AmbiguityStep.AMBIGUOUS:
             await self._record(entry, events.FLAG_AMBIGUOUS, {"detail": detail})
-        elif say is Say.GIVEN_UP:
+        elif step is AmbiguityStep.UNRESOLVED:
             todo = "look at the flag: nobody knows whether it was written, and nothing more is tried by itself"
             await self._record(entry, events.FLAG_UNRESOLVED, {"detail": detail, "todo": todo})
         # What has no read-back stays unknown however often it is tried.
-        final = not flip.readable or say is Say.GIVEN_UP
+        final = not flip.readable or step is AmbiguityStep.UNRESOLVED
         unforeseen = flip.unforeseen or isinstance(error, Unforeseen)
         return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final, unforeseen=unforeseen)
 
@@ -168,18 +169,18 @@ class Attempts:
         if not doubtful:
             await self._unwritten(command, entry)
             return True
-        self._breaker.release(command)
+        self._limits.release(command)
         if refusal.reason is not Reason.EXPIRED:
             return True
         if self._now() < command.expires_at + IN_FLIGHT_S:
             return False
-        self._doubts.over(entry)
+        self._ambiguous.resolved(entry)
         await self._record(entry, events.FLAG_NOT_WRITTEN, {"detail": refusal.detail})
         return True
 
     async def _unwritten(self, command: Command, entry: Entry) -> None:
         """Every attempt has certainly failed: no later process is to take a change of the flag for this command's."""
-        self._breaker.release(command)
+        self._limits.release(command)
         try:
             await self._disk.run(partial(self._ledger.mark, entry, "never"))
         except LedgerError as error:

@@ -20,19 +20,19 @@ _logger = logging.getLogger(__name__)
 
 
 class FlagPoller:
-    """Reads the flags `refs` of a backend by `look(flag, environment)`; `failing` says which could not be, and why."""
+    """Reads the flags `refs` of a backend by `read(flag, environment)`; `failing` says which could not be, and why."""
 
     def __init__(
         self,
         name: str,
         backend: FlagBackend,
         refs: Sequence[FlagRef],
-        look: Callable[[str, str], Awaitable[FlagStatus]],
+        read: Callable[[str, str], Awaitable[FlagStatus]],
     ) -> None:
         self._name = name
         self._backend = backend
         self._refs = list(refs)
-        self._look = look
+        self._read = read
         self._marked: set[FlagRef] = set()
         self._woken = asyncio.Event()
         self.failing: dict[FlagRef, str] = {}
@@ -58,7 +58,7 @@ class FlagPoller:
             # A few that each take the next: a task a flag would all be ready at once, and a flip behind them.
             left = iter(refs)
             await asyncio.gather(
-                *(self._read(left, seen) for _ in range(min(len(refs), self._backend.capabilities.looks_at_once)))
+                *(self._read_each(left, seen) for _ in range(min(len(refs), self._backend.capabilities.looks_at_once)))
             )
             try:
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
@@ -66,10 +66,10 @@ class FlagPoller:
             except TimeoutError:
                 continue
 
-    async def _read(self, refs: Iterator[FlagRef], seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
+    async def _read_each(self, refs: Iterator[FlagRef], seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
         for ref in refs:
             try:
-                await seen(await self._look(ref.flag, ref.environment))
+                await seen(await self._read(ref.flag, ref.environment))
             except BackendError as error:
                 self.failing[ref] = str(error)
                 continue

@@ -6,57 +6,15 @@ copy, or its definition and no write on record. Whatever an answer says, or its 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
+from typing import Any
 
 from agent.backends.contract import Cas, FlagBackend, FlagState, Outcome, Snapshot, Verdict
 from agent.commands.command import Command
 from agent.errors import Ambiguous, Conflict, Failed, Throttled, Timeout, Transient, Unforeseen, Unsent
+from agent.executor.budget import Budget
 from agent.executor.unforeseen import foreseen
-
-T = TypeVar("T")
-
-_jitter = wait_random_exponential(multiplier=0.05, max=0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The time a flip may take: an absolute end, and the longest single call, in seconds of `time.monotonic()`."""
-
-    end: float
-    call_s: float
-
-    @classmethod
-    def of(cls, seconds: float) -> Budget:
-        """A fifth of it for a call leaves room for a read, a write, a read-back and a second attempt.
-
-        The last fiftieth is for the ledger: what became of the flip is written down within the budget too.
-        """
-        return cls(time.monotonic() + seconds * 49 / 50, seconds / 5)
-
-    @property
-    def deadline(self) -> float:
-        """Until when a call that begins now may last."""
-        return min(self.end, time.monotonic() + self.call_s)
-
-    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call, and again on what may pass while there is time; raises what the last call raised."""
-        retrying = AsyncRetrying(
-            stop=stop_before_delay(self.end - time.monotonic()),
-            wait=_wait,
-            retry=retry_if_exception_type((Transient, Timeout, Throttled)),
-            sleep=asyncio.sleep,
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                return await call()
-        raise AssertionError("the last attempt returns or raises")
 
 
 class Flip:
@@ -173,11 +131,3 @@ class Flip:
         self._acknowledged = True
         version = None if state is None else state.version
         await self._written(state, {"version": version, "attempts": self._attempts, "detail": self.detail})
-
-
-def _wait(call: RetryCallState) -> float:
-    """Seconds until the next attempt: as asked by the backend, else at random so that replicas fall out of step."""
-    error = call.outcome.exception() if call.outcome is not None else None
-    if isinstance(error, Throttled) and error.retry_after is not None:
-        return error.retry_after
-    return _jitter(call)

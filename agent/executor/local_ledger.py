@@ -8,7 +8,7 @@ from typing import NamedTuple
 from agent.config.model import Config
 from agent.errors import LedgerError
 from agent.events.cloudevents import Event
-from agent.executor.service import LEDGER
+from agent.executor.build import LEDGER
 from agent.ledger.ledger import Ledger
 
 

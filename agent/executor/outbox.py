@@ -1,4 +1,4 @@
-"""From the ledger to the audit log: every step is told, in order, at least once, and no flip waits for it."""
+"""From the ledger to the audit log: every step is published, in order, at least once, and no flip waits for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMMANDS = 1000
 
 
 class EventOutbox:
-    """Hands events to `emit`; what that fails to take stays in the ledger and is told later.
+    """Hands events to `emit`; what that fails to take stays in the ledger and is published later.
 
     Without `emit` all of it stays there, for a running executor to tell.
     """
@@ -39,13 +39,13 @@ class EventOutbox:
         self._automation = automation
         self._disk = disk
         self._emit = emit
-        self._telling: set[tuple[str, int]] = set()
-        self._untold: set[tuple[str, int]] = set()
+        self._under_way: set[tuple[str, int]] = set()
+        self._unpublished: set[tuple[str, int]] = set()
         self._automation_lock = asyncio.Lock()
         self._problems: dict[str, set[str]] = {}
 
-    async def tell(self, event: Event) -> bool:
-        """Tell one event; False where that failed."""
+    async def publish(self, event: Event) -> bool:
+        """Publish one event; return False if that failed."""
         if self._emit is None:
             return False
         try:
@@ -55,61 +55,61 @@ class EventOutbox:
             return False
         return True
 
-    async def refused(self, command: Command, raw: bytes, refusal: Rejection, at: float) -> None:
-        """Tell that a command, which came as `raw`, was refused."""
+    async def publish_refusal(self, command: Command, raw: bytes, refusal: Rejection, at: float) -> None:
+        """Publish that a command, which came as `raw`, was refused."""
         data = {"reason": refusal.reason, "detail": refusal.detail}
-        await self.tell(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
+        await self.publish(audit.step(command, COMMAND_REJECTED, data, audit.digest(raw), at))
 
-    async def untrusted(self, raw: bytes, refusal: Rejection, at: float, suppressed: int) -> None:
-        """Tell that bytes were refused which no known key has signed, after `suppressed` of which nothing is told."""
-        await self.tell(audit.refusal(raw, refusal, at, suppressed))
+    async def publish_untrusted(self, raw: bytes, refusal: Rejection, at: float, suppressed: int) -> None:
+        """Publish the refusal of bytes that no known key has signed; `suppressed` before it were not published."""
+        await self.publish(audit.refusal(raw, refusal, at, suppressed))
 
-    async def unable(self, command: Command, problem: str, at: float) -> None:
+    async def publish_inability(self, command: Command, problem: str, at: float) -> None:
         """Publish, once, that a command cannot be carried out now, although it is tried again every second."""
-        told = self._problems.setdefault(command.id, set())
-        if problem in told or len(told) >= _PROBLEMS:
+        published = self._problems.setdefault(command.id, set())
+        if problem in published or len(published) >= _PROBLEMS:
             return
-        told.add(problem)
+        published.add(problem)
         while len(self._problems) > _COMMANDS:
             del self._problems[next(iter(self._problems))]
-        await self.tell(audit.step(command, INABILITY, {"reason": problem}, problem, at))
+        await self.publish(audit.step(command, INABILITY, {"reason": problem}, problem, at))
 
-    async def announce(self, entry: Entry) -> None:
-        """Tell the entry's pending events, in order."""
+    async def publish_entry(self, entry: Entry) -> None:
+        """Publish the entry's pending events, in order."""
         if self._emit is None:
             return
         command, pending = (entry.command.id, entry.round), entry.pending
-        self._telling.add(command)
-        self._untold.add(command)
+        self._under_way.add(command)
+        self._unpublished.add(command)
         try:
-            if not all([await self.tell(event) for event in pending]):
+            if not all([await self.publish(event) for event in pending]):
                 return
-            self._untold.discard(command)
+            self._unpublished.discard(command)
             if pending:
                 await self._disk.run(partial(self._ledger.announced, entry))
         except LedgerError as error:
             log_event(log, "ledger.failed", level=logging.ERROR, command=command[0], error=str(error))
         finally:
-            self._telling.discard(command)
+            self._under_way.discard(command)
 
-    async def tell_pending(self) -> None:
-        """Tell what could not be told before, and what another process has added to the ledger."""
+    async def publish_pending(self) -> None:
+        """Publish what could not be published before, and what another process has added to the ledger."""
         changed = await self._disk.run(lambda: [(one.command.id, one.round) for one in self._ledger.changed()])
-        for command, number in self._untold.union(changed) - self._telling:
+        for command, number in self._unpublished.union(changed) - self._under_way:
             entry = await self._disk.run(partial(self._ledger.round, command, number))
             # A command under way tells its own steps, when the flip is over.
             if entry is not None and entry.settled:
-                await self.announce(entry)
-        await self.tell_automation()
+                await self.publish_entry(entry)
+        await self.publish_automation()
 
-    async def tell_automation(self) -> None:
-        """Tell who halted and who resumed the automation."""
+    async def publish_automation(self) -> None:
+        """Publish who halted and who resumed the automation."""
         async with self._automation_lock:
             before, pending = await self._disk.run(self._automation.pending)
-            told = before
+            published = before
             for event in pending:
-                if not await self.tell(event):
+                if not await self.publish(event):
                     break
-                told += 1
-            if told > before:
-                await self._disk.run(partial(self._automation.announced, told))
+                published += 1
+            if published > before:
+                await self._disk.run(partial(self._automation.announced, published))

@@ -54,7 +54,7 @@ class Recovery:
 
 
 async def carry_on(
-    entries: Iterable[Entry], again: Callable[[Command, bytes], Awaitable[Decided]], later: Later | None = None
+    entries: Iterable[Entry], execute: Callable[[Command, bytes], Awaitable[Decided]], later: Later | None = None
 ) -> list[tuple[Command, bytes]]:
     """Carry on with entries, one after the other; returns the commands of which it is not known yet what became.
 
@@ -63,11 +63,11 @@ async def carry_on(
     undecided = []
     for entry in entries:
         command, raw = entry.command, entry.opened.raw
-        decided = await again(command, raw)
-        if decided.tell is not None and later is not None:
-            later(decided.tell)
-        elif decided.tell is not None:
-            await decided.tell()
+        decided = await execute(command, raw)
+        if decided.publish is not None and later is not None:
+            later(decided.publish)
+        elif decided.publish is not None:
+            await decided.publish()
         if not decided.result.final:
             undecided.append((command, raw))
     return undecided

@@ -35,7 +35,7 @@ class Decided(NamedTuple):
     """A result, and the call that publishes it, to be awaited once, at any time. None: the result is only counted."""
 
     result: ExecutionResult
-    tell: Callable[[], Awaitable[None]] | None
+    publish: Callable[[], Awaitable[None]] | None
 
 
 def stopped(command: Command, error: Exception) -> ExecutionResult:

@@ -13,7 +13,7 @@ _COMMANDS = 1000
 """Commands whose last result is remembered."""
 
 
-class Results:
+class ResultPublisher:
     """Hands to `send` each result that says something new; a command that is tried again says the same each time."""
 
     def __init__(self, send: Callable[[CommandResult], Awaitable[None]] | None) -> None:

@@ -30,7 +30,7 @@ class RefusedCommands:
             if len(self._waiting) > _MOST:
                 del self._waiting[next(iter(self._waiting))]
 
-    async def tell(
+    async def publish_resumption(
         self,
         halted: Callable[[], Awaitable[str | None]],
         publish: Callable[[bytes, ExecutionResult, float], Awaitable[None]],

@@ -5,42 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
-from agent import backends
-from agent.backends.contract import FlagBackend, FlagRef
-from agent.backends.google import refuse_emulators
-from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
+from agent.backends.contract import FlagRef
 from agent.commands.command import Command
-from agent.commands.keys import PublicKey, load_public
+from agent.commands.keys import load_public
 from agent.config.load import rules_hash
-from agent.config.model import Config, Flag
+from agent.config.model import Config
 from agent.errors import BackendError, LedgerError
 from agent.events.cloudevents import Event
 from agent.executor.background import Background, each_second
-from agent.executor.executor import Executor
+from agent.executor.build import make_backends, make_executor, managed, open_ledger
 from agent.executor.flag_poller import FlagPoller
 from agent.executor.generations import watch_from
-from agent.executor.limits import FlipRate
 from agent.executor.replays import Replays
 from agent.executor.result import Decided, ExecutionResult
-from agent.executor.results import Results
+from agent.executor.result_publisher import ResultPublisher
 from agent.executor.resumption import RefusedCommands
 from agent.executor.retries import Retries
 from agent.executor.skew import Skew
 from agent.executor.unforeseen import Failures, shown
-from agent.ledger.automation import Automation
 from agent.ledger.identity import identity
-from agent.ledger.ledger import Ledger
 from agent.ledger.probe import TODO as LEDGER_TODO
 from agent.logs.setup import log_event
-from agent.state.allowlist import ManagedFlag
-from agent.state.flags import FlagStatus, FlagWatch
+from agent.state.flags import FlagStatus
 from agent.state.incidents import CommandResult
-
-LEDGER = "ledger"
-"""The directory of the ledger, in the state directory: there as soon as an executor has started once."""
 
 CHECK_EVERY = 10.0
 """Seconds between checks of what would stop a flip; an inability is announced within 30 s (docs/promises.md, P3)."""
@@ -53,54 +43,6 @@ RECOVER_EVERY = 1.0
 
 _CHECK_BUDGET = 2.0
 _logger = logging.getLogger(__name__)
-
-
-def make_backends(config: Config, names: Collection[str] | None = None) -> dict[str, FlagBackend]:
-    """Make the backends of the configuration, by name: all of them, or those that `names` has.
-
-    Raises ConfigError where a file that the settings name cannot be used, or where a variable of an emulator is set and
-    a backend is the real one.
-    """
-    wanted = {name: settings for name, settings in config.backends.items() if names is None or name in names}
-    google = (
-        settings for settings in wanted.values() if isinstance(settings, Firestore | RealtimeDatabase | RemoteConfig)
-    )
-    if any(settings.emulator is None for settings in google):
-        refuse_emulators()
-    return {name: backends.make(settings) for name, settings in wanted.items()}
-
-
-def managed(flag: Flag) -> ManagedFlag:
-    return ManagedFlag(flag.flag, flag.environment, flag.service, flag.backend, flag.safe, tuple(flag.together))
-
-
-def open_ledger(config: Config) -> Ledger:
-    return Ledger(config.state_dir / LEDGER)
-
-
-def make_executor(
-    config: Config,
-    ledger: Ledger,
-    watch: FlagWatch,
-    made: Mapping[str, FlagBackend],
-    publics: Collection[PublicKey],
-    emit: Callable[[Event], Awaitable[None]] | None,
-) -> Executor:
-    """The executor of a configuration: the one of a running process and a person's are the same."""
-    flags = [managed(flag) for flag in config.flags]
-    most = config.automation.most(len({flag.ref for flag in flags}))
-    return Executor(
-        flags,
-        made,
-        {key.id: key for key in publics},
-        ledger,
-        Automation(config.state_dir),
-        FlipRate(most, config.automation.within),
-        watch=watch,
-        emit=emit,
-        now=time.time,
-        cooldown_s=config.command.cooldown,
-    )
 
 
 class Flips:
@@ -131,12 +73,12 @@ class Flips:
         publics = [load_public(path) for path in config.public_keys]
         self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
         self._replays = Replays()
-        self._retries = Retries(self._again)
-        self._results = Results(result)
+        self._retries = Retries(self._retry)
+        self._results = ResultPublisher(result)
         self._refused = RefusedCommands()
         self._failures = Failures()
-        self._looking = {
-            name: FlagPoller(name, backend, refs, self._executor.look)
+        self._pollers = {
+            name: FlagPoller(name, backend, refs, self._executor.read_flag)
             for name, backend in self._backends.items()
             if (refs := list(dict.fromkeys(flag.ref for flag in self._flags if flag.backend == name)))
         }
@@ -163,8 +105,8 @@ class Flips:
             self._retries.add(result.command, raw)
         return [] if result.status is None else self._news(result.status)
 
-    async def _again(self, command: Command, raw: bytes) -> ExecutionResult:
-        return self._take(await self._executor.again(command, raw), raw)
+    async def _retry(self, command: Command, raw: bytes) -> ExecutionResult:
+        return self._take(await self._executor.execute_verified(command, raw), raw)
 
     def refuse(self, raws: Sequence[bytes]) -> None:
         """Refuse bytes that no accepted key has signed. All are counted, one a second is published."""
@@ -180,10 +122,10 @@ class Flips:
             self.skew.note(result.command)
             self._refused.note(raw, result)
             self._failures.note(result.command.backend, result)
-        if decided.tell is not None:
+        if decided.publish is not None:
             log_event(_logger, "command.result", outcome=result.outcome, detail=result.detail, final=result.final)
             self.later(partial(self._results.publish, raw, result, time.time()))
-            self.later(decided.tell)
+            self.later(decided.publish)
         return result
 
     def later(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -208,25 +150,25 @@ class Flips:
             await asyncio.sleep(RECOVER_EVERY)
 
     async def watch(self, publish: Callable[[FlagStatus], Awaitable[None]]) -> None:
-        """Look at every managed flag, each backend at its own pace, and publish what changed or grew old; for ever."""
+        """Read every managed flag, each backend at its own pace, and publish what changed or grew old; for ever."""
 
         async def seen(status: FlagStatus) -> None:
             for news in self._news(status):
                 await publish(news)
 
         async with asyncio.TaskGroup() as group:
-            for looking in self._looking.values():
-                group.create_task(looking.run(seen))
+            for poller in self._pollers.values():
+                group.create_task(poller.run(seen))
 
-    async def tell(self) -> None:
+    async def publish_pending(self) -> None:
         """Publish events that are left to be published, and resumptions, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(each_second(self._executor.tell_pending))
+            group.create_task(each_second(self._executor.publish_pending))
             # The audit log may take no records, and no flip waits for it.
-            group.create_task(each_second(self._tell_resumption))
+            group.create_task(each_second(self._publish_resumption))
 
-    async def _tell_resumption(self) -> None:
-        await self._refused.tell(self._executor.halted, self._results.publish, time.time())
+    async def _publish_resumption(self) -> None:
+        await self._refused.publish_resumption(self._executor.halted, self._results.publish, time.time())
 
     async def check(self) -> list[str]:
         """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
@@ -268,16 +210,16 @@ class Flips:
 
     def unread(self) -> list[str]:
         """The same without those whose reason is one of `problems`, which holds for all flags of the backend."""
-        known = set(self.problems or ())
+        announced = set(self.problems or ())
         return sorted(
             f"{ref.environment}/{ref.flag}: {error}"
             for name, ref, error in self._failing()
-            if f"backend {name}: {error}" not in known
+            if f"backend {name}: {error}" not in announced
         )
 
     def _failing(self) -> Iterator[tuple[str, FlagRef, str]]:
-        for name, looking in self._looking.items():
-            for ref, error in looking.failing.items():
+        for name, poller in self._pollers.items():
+            for ref, error in poller.failing.items():
                 yield name, ref, error
 
     def _news(self, status: FlagStatus) -> list[FlagStatus]:

@@ -25,7 +25,7 @@ from agent.config.model import Config, Flag
 from agent.config.variants import unknown_variants
 from agent.deployment.outside import look
 from agent.errors import BackendError, ConfigError, LedgerError
-from agent.executor.service import LEDGER
+from agent.executor.build import LEDGER
 from agent.executor.unforeseen import foreseen
 from agent.heartbeats.heartbeat import Member, Obstacle, alive
 from agent.ledger.automation import FILE_NAME, Automation, words

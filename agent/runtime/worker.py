@@ -362,7 +362,7 @@ class Worker:
 
     async def _tell(self, flips: Flips) -> None:
         await self._recovered.wait()
-        await flips.tell()
+        await flips.publish_pending()
 
     async def _check_flips(self, flips: Flips) -> None:
         """Announce what would stop a flip when it begins and when it is over."""

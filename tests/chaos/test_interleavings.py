@@ -23,6 +23,7 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -160,7 +161,7 @@ class World:
             await process.recover()
             for made, _ in self.issued:
                 await process.execute(sign(made, KEY))
-            await process.executor.tell_pending()
+            await process.executor.publish_pending()
 
     def check(self) -> None:
         by_id = {made.id: made for made, _ in self.issued}
@@ -207,17 +208,13 @@ class Process:
         self.recovered = asyncio.Event()
         self.ledger_path = world.directory / ("ledger" if world.shared else f"ledger-{number}")
         self.executor = Executor(
-            [MANAGED],
-            {"files": self.mortal(world.backend)},
-            {KEY.id: KEY.public},
+            Permissions([MANAGED], {"files": self.mortal(world.backend)}, {KEY.id: KEY.public}),
             self.mortal(Ledger(self.ledger_path)),
             Automation(self.ledger_path),
-            FlipRate(1000, 600.0),
+            FlipPace(FlipRate(1000, 600.0), cooldown_s=0.0, budget_s=60.0),
             watch=world.watch,
             emit=self.emit,
             now=lambda: NOW,
-            cooldown_s=0.0,
-            budget_s=60.0,
         )
 
     def step(self) -> None:
@@ -295,7 +292,7 @@ def test_in_any_order_the_newest_decision_holds_and_every_step_is_told(
     monkeypatch.setattr(Disk, "run", _inline)
     # What dies here is the process, not the machine.
     monkeypatch.setattr("agent.ledger.ledger.os.fsync", lambda _: None)
-    monkeypatch.setattr("agent.executor.flip._jitter", lambda _: 0.0)
+    monkeypatch.setattr("agent.executor.budget._jitter", lambda _: 0.0)
     happened = {"writes": 0, "deaths": 0, "edits": 0}
     for seed in range(chunk * RUNS // CHUNKS, (chunk + 1) * RUNS // CHUNKS):
         with TemporaryDirectory() as directory:

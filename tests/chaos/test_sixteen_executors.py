@@ -14,6 +14,7 @@ from agent.commands.command import sign
 from agent.events.cloudevents import FLAG_WRITTEN, Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -62,16 +63,14 @@ def _executor(directory: Path, backend: FlagBackend, told: list[Event]) -> Execu
         told.append(event)
 
     return Executor(
-        [ManagedFlag(REF.flag, REF.environment, "shop", "files", "off")],
-        {"files": backend},
-        {KEY.id: KEY.public},
+        Permissions(
+            [ManagedFlag(REF.flag, REF.environment, "shop", "files", "off")], {"files": backend}, {KEY.id: KEY.public}
+        ),
         Ledger(directory / "ledger"),
         Automation(directory),
-        FlipRate(1, 600.0),
+        # No outcome is unknown for want of time: other tests compute beside sixteen executors.
+        FlipPace(FlipRate(1, 600.0), cooldown_s=60.0, budget_s=60.0),
         watch=FlagWatch(),
         emit=emit,
         now=lambda: 1001.0,
-        cooldown_s=60.0,
-        # No outcome is unknown for want of time: other tests compute beside sixteen executors.
-        budget_s=60.0,
     )

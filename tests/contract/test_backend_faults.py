@@ -23,6 +23,7 @@ from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
+from agent.executor.settings import FlipPace, Permissions
 from agent.fakes.faults import parse
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
@@ -100,24 +101,24 @@ class Desk:
         self.place = place
         self.told: list[Event] = []
         self.executor = Executor(
-            [ManagedFlag(REF.flag, REF.environment, "shop", "there", "off")],
-            {"there": place.backend},
-            {KEY.id: KEY.public},
+            Permissions(
+                [ManagedFlag(REF.flag, REF.environment, "shop", "there", "off")],
+                {"there": place.backend},
+                {KEY.id: KEY.public},
+            ),
             Ledger(directory),
             Automation(directory),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=60.0, budget_s=budget_s),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
-            budget_s=budget_s,
         )
 
     async def emit(self, event: Event) -> None:
         self.told.append(event)
 
     async def command(self) -> bytes:
-        status = await self.executor.look(REF.flag, REF.environment)
+        status = await self.executor.read_flag(REF.flag, REF.environment)
         made = issue(
             flag=REF.flag,
             environment=REF.environment,
@@ -179,7 +180,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
     if compares:
         assert again.outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
     if "lie" not in case.faults[0] and (compares or not case.blind):
-        assert (await desk.executor.look(REF.flag, REF.environment)).safe
+        assert (await desk.executor.read_flag(REF.flag, REF.environment)).safe
         assert await desk.place.writes() == 1
 
 

@@ -22,6 +22,7 @@ from agent.control.restore import flipped, restore
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
@@ -42,16 +43,13 @@ class Shop:
         self.ledger = Ledger(directory / "ledger")
         self.events: list[Event] = []
         self.executor = Executor(
-            [MANAGED],
-            {"files": self.backend},
-            {KEY.id: KEY.public},
+            Permissions([MANAGED], {"files": self.backend}, {KEY.id: KEY.public}),
             self.ledger,
             Automation(directory),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=60.0),
             watch=FlagWatch(),
             emit=self.emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
         )
         # The client polls the file as often as it would wait for an answer of flagd.
         provider = FlagdProvider(
@@ -72,7 +70,7 @@ class Shop:
         return sum(values) / subjects
 
     async def flip(self) -> str:
-        status = await self.executor.look(FLAG, "production")
+        status = await self.executor.read_flag(FLAG, "production")
         assert (await self.executor.execute(signed(flag_version=status.version))).outcome is Outcome.APPLIED
         return command(flag_version=status.version).incident
 

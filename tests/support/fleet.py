@@ -11,6 +11,7 @@ from agent.events.cloudevents import Event, from_kafka, to_kafka
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -51,17 +52,13 @@ class Fleet:
             for name in self.names
         ]
         self.executor = Executor(
-            flags,
-            self.backends,
-            {KEY.id: KEY.public},
+            Permissions(flags, self.backends, {KEY.id: KEY.public}),
             self.ledger,
             self.automation,
-            FlipRate(most, WITHIN),
+            FlipPace(FlipRate(most, WITHIN), cooldown_s=0.0, budget_s=AMPLE.whole_s),
             watch=self.watch,
             emit=self._emit,
             now=lambda: self.now,
-            cooldown_s=0.0,
-            budget_s=AMPLE.whole_s,
         )
         # A busy machine is no slow disk.
         self.executor._disk._limit_s = 30.0

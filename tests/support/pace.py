@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from tenacity import RetryCallState
 
-from agent.executor import flip
-from agent.executor.flip import Budget
+from agent.executor import budget
+from agent.executor.budget import Budget
 
 
 class Time(NamedTuple):
@@ -32,9 +32,9 @@ class Pace:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, time: Time = AMPLE) -> None:
         self.time = time
-        self._jitter = flip._jitter
+        self._jitter = budget._jitter
         monkeypatch.setattr(Budget, "of", lambda _: self._budget())
-        monkeypatch.setattr(flip, "_jitter", self._wait)
+        monkeypatch.setattr(budget, "_jitter", self._wait)
 
     def _budget(self) -> Budget:
         return Budget(time.monotonic() + self.time.whole_s, self.time.call_s)

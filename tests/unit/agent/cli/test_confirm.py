@@ -11,7 +11,7 @@ import pytest
 from agent.cli.confirm import MAX_NAME, MAX_REASON, user
 from agent.commands.command import Evidence
 from agent.config.load import load
-from agent.executor.service import open_ledger
+from agent.executor.build import open_ledger
 from agent.ledger.automation import Automation
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG, FLAGS, run
 

@@ -17,9 +17,10 @@ from agent.commands.keys import PUBLIC_NAME, load_private, load_public
 from agent.config.load import load
 from agent.control.restore import flipped
 from agent.errors import RestoreRefused
+from agent.executor.build import make_backends, managed
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
-from agent.executor.service import make_backends, managed
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
@@ -73,18 +74,15 @@ def flip(home: Path) -> str:
 
         public = load_public(config.public_keys[0])
         executor = Executor(
-            map(managed, config.flags),
-            backends,
-            {public.id: public},
+            Permissions(list(map(managed, config.flags)), backends, {public.id: public}),
             Ledger(config.state_dir / "ledger"),
             Automation(config.state_dir),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=60.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
         )
-        status = await executor.look("new-checkout", "production")
+        status = await executor.read_flag("new-checkout", "production")
         made = command(flag_version=status.version)
         result = await executor.execute(sign(made, load_private(config.signing_key)))
         assert result.outcome is Outcome.APPLIED

@@ -14,6 +14,7 @@ from agent.errors import ConfigError, RestoreRefused, Transient
 from agent.events.cloudevents import FLAG_RESTORED
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagWatch
@@ -43,16 +44,13 @@ class Shop:
             return None
 
         executor = Executor(
-            [MANAGED],
-            {"files": self.backend},
-            {KEY.id: KEY.public},
+            Permissions([MANAGED], {"files": self.backend}, {KEY.id: KEY.public}),
             self.ledger,
             Automation(self.path.parent),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=60.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
         )
         flag_version = f"g1-{version}"
         self.incident = command(flag_version=flag_version).incident

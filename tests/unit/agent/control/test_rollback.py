@@ -26,11 +26,11 @@ from agent.control.rollback import order
 from agent.errors import Transient
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
+from agent.executor.build import make_backends, make_executor, open_ledger
 from agent.executor.executor import Executor
 from agent.executor.flip import Flip
 from agent.executor.generations import watch_from
 from agent.executor.result import ExecutionResult
-from agent.executor.service import make_backends, make_executor, open_ledger
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from tests.unit.agent.executor.test_executor import command
@@ -196,8 +196,8 @@ def test_who_did_it_and_why_is_in_the_ledger_and_told_later_by_a_running_executo
     assert len(entry.pending) == 4
 
     async def tell(executor: Executor, told: list[Event]) -> None:
-        await executor.tell_pending()
-        await executor.tell_pending()
+        await executor.publish_pending()
+        await executor.publish_pending()
 
     told = home.work(tell)
     kinds = [events.COMMAND_RECEIVED, events.FLAG_SNAPSHOT, events.FLAG_WRITTEN, events.FLAG_VERIFIED]
@@ -342,7 +342,7 @@ def test_a_command_of_another_key_is_refused_whatever_name_its_trigger_has(home:
     results: list[ExecutionResult] = []
 
     async def forge(executor: Executor, told: list[Event]) -> None:
-        status = await executor.look(*FlagRef("new-cart", "production"))
+        status = await executor.read_flag(*FlagRef("new-cart", "production"))
         made = order(home.config, home.config.flags[0], status, reason="", by="")
         results.append(await executor.execute(sign(made, PrivateKey(Ed25519PrivateKey.generate()))))
 
@@ -368,13 +368,13 @@ def test_an_incident_of_a_group_is_restored_flag_by_flag_and_5_if_one_is_not(
     assert "restored: production/new-search" in output.out
     assert "production/new-cart: the flag was changed since the flip" in output.err
     assert variant(home.search) == "on"
-    told = home.work(lambda executor, _: executor.tell_pending())
+    told = home.work(lambda executor, _: executor.publish_pending())
     assert events.FLAG_RESTORED in [event.type for event in told]
 
 
 async def fire_group(home: Home, executor: Executor) -> str:
     """Carry out the commands of the group of new-search, as entered by an executor that has their key."""
-    seen = {flag.flag: await executor.look(flag.flag, "production") for flag in home.config.flags}
+    seen = {flag.flag: await executor.read_flag(flag.flag, "production") for flag in home.config.flags}
     cause = Cause(flag="new-search", flag_version=seen["new-search"].version)
     incident = ""
     for flag in home.config.flags:
@@ -386,9 +386,9 @@ async def fire_group(home: Home, executor: Executor) -> str:
             issued_at=time.time(),
             cause=None if flag.flag == cause.flag else cause,
         )
-        decided = await executor.again(made, b"")
-        assert decided.tell is not None
-        await decided.tell()
+        decided = await executor.execute_verified(made, b"")
+        assert decided.publish is not None
+        await decided.publish()
         assert decided.result.outcome is Outcome.APPLIED
         incident = made.incident
     return incident

@@ -16,7 +16,7 @@ from agent.decisions.commander import Commander, CommanderOutputs
 from agent.decisions.issuing import IssueSettings
 from agent.decisions.turns import AutomationLimit
 from agent.events.cloudevents import COMMAND_REJECTED, INABILITY, Event
-from agent.executor.results import Results
+from agent.executor.result_publisher import ResultPublisher
 from agent.state.incidents import CommandResult, Incident, encode
 from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
@@ -44,7 +44,7 @@ class Pair:
         self.now = 1_700_000_000.0
         self.known = StateTables()
         self.desk = Desk(self.directory / "ledger")
-        self.results = Results(self._result)
+        self.results = ResultPublisher(self._result)
         self.commander = Commander(
             {(FLAG.environment, FLAG.flag): FLAG},
             self.known,
@@ -77,7 +77,7 @@ class Pair:
             self.now, self.desk.now = float(t), t + self.skew
             if t - start in turned_on.values():
                 self.desk.backend.edit("on")
-            status = self.known.see(await self.desk.executor.look(*REF))
+            status = self.known.see(await self.desk.executor.read_flag(*REF))
             if status.safe:
                 begun = None
                 continue

@@ -34,7 +34,7 @@ async def test_the_result_and_the_last_step_name_the_version_that_was_found(
     assert not (await desk.execute(signed())).final
     for variant in variants:
         desk.backend.edit(variant)
-        await desk.executor.look(*REF)
+        await desk.executor.read_flag(*REF)
     result = await desk.execute(signed())
     assert (result.outcome, result.final, result.command) == (outcome, True, command())
     assert result.detail == f"the flag is {end['flag_version']}, judged was g1-v-on"

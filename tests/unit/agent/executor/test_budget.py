@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError, Permission, Throttled, Timeout, Transient
-from agent.executor.flip import Budget
+from agent.executor.budget import Budget
 from agent.ledger.probe import LedgerProbe
 from tests.unit.agent.executor.test_service import House
 

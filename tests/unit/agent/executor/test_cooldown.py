@@ -28,7 +28,7 @@ async def again(desk: Desk, at: float) -> Reason | Outcome:
     """Somebody turns the flag on again, and another trigger fires at `at`."""
     desk.backend.edit("on")
     desk.now = at
-    version = (await desk.executor.look(REF.flag, REF.environment)).version
+    version = (await desk.executor.read_flag(REF.flag, REF.environment)).version
     result = await desk.execute(signed(flag_version=version, trigger="other", issued_at=at))
     return result.reason or result.outcome
 
@@ -47,7 +47,7 @@ async def test_a_refusal_says_when_the_flag_may_be_flipped(tmp_path: Path) -> No
     await desk.execute(signed())
     desk.backend.edit("on")
     desk.now = 1011.0
-    version = (await desk.executor.look(REF.flag, REF.environment)).version
+    version = (await desk.executor.read_flag(REF.flag, REF.environment)).version
     result = await desk.execute(signed(flag_version=version, issued_at=1010.0))
     assert (result.reason, result.retry_at) == (Reason.COOLDOWN, 1001.0 + COOLDOWN)
     assert "10.0 s ago" in result.detail

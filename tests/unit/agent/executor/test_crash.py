@@ -21,6 +21,7 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.flags import FlagStatus, FlagWatch
@@ -76,7 +77,7 @@ async def die(desk: Desk, raw: bytes, fatal: int) -> bool:
             points.around(desk.ledger, name, patch)
         for name in ("snapshot", "apply", "verify"):
             points.around(desk.backend, name, patch)
-        points.around(desk.executor._teller, "_emit", patch)
+        points.around(desk.executor._outbox, "_emit", patch)
         try:
             await desk.execute(raw)
         except Crash:
@@ -214,16 +215,13 @@ def machines(tmp_path: Path, path: Path, shared: bool) -> list[tuple[Executor, F
             told.append(event)
 
         executor = Executor(
-            [MANAGED],
-            {"files": backend},
-            {KEY.id: KEY.public},
+            Permissions([MANAGED], {"files": backend}, {KEY.id: KEY.public}),
             Ledger(tmp_path / ("ledger" if shared else f"ledger-{number}")),
             Automation(tmp_path / ("state" if shared else f"state-{number}")),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=60.0),
             watch=FlagWatch(),
             emit=emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
         )
         made.append((executor, backend, told))
     return made

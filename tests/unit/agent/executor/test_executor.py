@@ -19,6 +19,7 @@ from agent.events.cloudevents import Event, from_kafka, to_kafka
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -81,17 +82,13 @@ class Desk:
         self.watch = FlagWatch()
         self.tell: Callable[[Event], None] = self.told.append
         self.executor = Executor(
-            [MANAGED],
-            {"files": self.backend},
-            {KEY.id: KEY.public},
+            Permissions([MANAGED], {"files": self.backend}, {KEY.id: KEY.public}),
             self.ledger,
             Automation(directory),
-            FlipRate(1, 600.0),
+            FlipPace(FlipRate(1, 600.0), cooldown_s=COOLDOWN, budget_s=AMPLE.whole_s),
             watch=self.watch,
             emit=self.emit,
             now=lambda: self.now,
-            cooldown_s=COOLDOWN,
-            budget_s=AMPLE.whole_s,
         )
         # A busy machine is no slow disk.
         self.executor._disk._limit_s = 30.0
@@ -254,7 +251,7 @@ async def test_a_flag_turned_off_and_on_again_between_two_attempts_is_left_alone
     assert not (await desk.execute(signed())).final
     for variant in ("off", "on"):
         desk.backend.edit(variant)
-        await desk.executor.look(*REF)
+        await desk.executor.read_flag(*REF)
     result = await desk.execute(signed())
     assert (result.outcome, desk.backend.variant, desk.backend.writes) == (Outcome.CONFLICT, "on", [])
     assert desk.types[-1] == events.FLAG_CONFLICT
@@ -334,7 +331,7 @@ async def test_a_hanging_audit_log_holds_up_no_other_command(tmp_path: Path) -> 
             second_told.set()
         await hang.wait()
 
-    desk.executor._teller._emit = emit
+    desk.executor._outbox._emit = emit
     first = asyncio.create_task(desk.execute(signed()))
     second = asyncio.create_task(desk.execute(signed(trigger="slow")))
     await second_told.wait()
@@ -353,11 +350,11 @@ async def test_events_that_could_not_be_told_are_told_later(desk: Desk) -> None:
     assert (await desk.execute(signed())).outcome is Outcome.APPLIED
     first = [*desk.told]
     desk.tell = desk.told.append
-    await desk.executor.tell_pending()
+    await desk.executor.publish_pending()
     again = desk.told[len(first) :]
     assert [event.type for event in again] == DONE
     assert {event.id for event in first} < {event.id for event in again}
-    await desk.executor.tell_pending()
+    await desk.executor.publish_pending()
     assert len(desk.told) == len(first) + len(again)
 
 
@@ -368,7 +365,7 @@ async def test_a_step_that_another_process_adds_is_told(desk: Desk, tmp_path: Pa
     assert entry is not None
     other.append(entry, msgspec.structs.replace(desk.told[-1], type=events.FLAG_RESTORED, id="restored"))
     for _ in range(3):
-        await desk.executor.tell_pending()
+        await desk.executor.publish_pending()
     assert desk.types == [*DONE, events.FLAG_RESTORED]
 
 
@@ -380,12 +377,12 @@ async def test_the_same_inability_is_told_once(desk: Desk) -> None:
 
 
 async def test_a_look_at_a_flag_waits_for_a_flip_and_sees_its_end(desk: Desk) -> None:
-    first = await desk.executor.look("new-checkout", "production")
+    first = await desk.executor.read_flag("new-checkout", "production")
     assert (first.version, first.safe) == ("g1-v-on", False)
     flip = asyncio.create_task(desk.execute(signed()))
     # One turn of the loop: the flip begins.
     await asyncio.sleep(0)
-    looked = await desk.executor.look("new-checkout", "production")
+    looked = await desk.executor.read_flag("new-checkout", "production")
     assert (looked.version, looked.safe) == ("g2-v-off", True)
     assert (await flip).status is not None
 

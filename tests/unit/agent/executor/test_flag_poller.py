@@ -18,7 +18,8 @@ from agent.errors import ConfigError, Timeout, Transient
 from agent.events.cloudevents import Event
 from agent.executor import flag_poller as looking_module
 from agent.executor import service as flips_module
-from agent.executor.service import Flips, make_backends
+from agent.executor.build import make_backends
+from agent.executor.service import Flips
 from agent.ledger.automation import Automation
 from agent.state.flags import FlagStatus
 from tests.support.fake_backend import FakeBackend

@@ -59,7 +59,7 @@ async def test_every_flag_of_a_group_is_made_safe_and_the_end_is_told_once(fleet
     results = await carry_out(fleet)
     assert [result.outcome for result in results] == [Outcome.APPLIED] * 3
     assert fleet.written == ["f0", "f1", "f2"]
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     (done,) = fleet.of(events.INCIDENT_DONE)
     assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "applied"}
     assert done.data["partial"] is False
@@ -70,7 +70,7 @@ async def test_every_flag_of_a_group_is_made_safe_and_the_end_is_told_once(fleet
 async def test_one_that_cannot_be_read_back_counts_by_its_acknowledgement(fleet: Fleet) -> None:
     fleet.backends["f1"].blind = True
     await carry_out(fleet)
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     (done,) = fleet.of(events.INCIDENT_DONE)
     assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "applied"}
     assert len(fleet.of(events.FLAG_UNVERIFIED)) == 1
@@ -98,11 +98,11 @@ async def test_the_end_waits_for_the_last_flag_and_comes_at_the_latest_when_its_
     await carry_out(fleet)
     assert fleet.of(events.INCIDENT_DONE) == []
     fleet.now += 58
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     assert fleet.of(events.INCIDENT_DONE) == []
     fleet.now += 2
-    await fleet.executor.tell_pending()
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
+    await fleet.executor.publish_pending()
     (done,) = fleet.of(events.INCIDENT_DONE)
     assert (done.data["flags"]["f1"], done.data["partial"]) == ("expired", True)
     # A kill is never undone by itself.
@@ -115,7 +115,7 @@ async def test_a_flag_of_which_nobody_knows_is_said_to_be_ambiguous(tmp_path: Pa
     fleet.backends["f1"].faults["verify"] = [Permission("403")]
     await carry_out(fleet)
     fleet.now += 60
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     (done,) = fleet.of(events.INCIDENT_DONE)
     assert done.data["flags"]["f1"] == "ambiguous"
 
@@ -124,7 +124,7 @@ async def test_a_flag_whose_command_never_came_does_not_keep_the_end_from_being_
     for raw in orders(fleet)[:2]:
         await fleet.executor.execute(raw)
     fleet.now += 60
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     (done,) = fleet.of(events.INCIDENT_DONE)
     assert done.data["flags"] == {"f0": "applied", "f1": "applied", "f2": "expired"}
 
@@ -164,7 +164,7 @@ async def test_an_incident_that_expired_while_nobody_was_there_is_told_at_the_st
     reborn.now += 1000
     for process in (reborn, reborn.reborn()):
         await process.executor.recover()
-        await process.executor.tell_pending()
+        await process.executor.publish_pending()
         told = [event.data["flags"] for event in process.of(events.INCIDENT_DONE)]
         assert told == ([{"f0": "applied", "f1": "expired", "f2": "expired"}] if process is reborn else [])
 
@@ -176,7 +176,7 @@ async def test_an_incident_of_one_flag_is_not_taken_for_that_of_a_group_which_wa
     await fleet.flip("f0")
     later = Fleet(tmp_path, 3, 10, groups=GROUP, now=2000.0)
     await later.executor.recover()
-    await later.executor.tell_pending()
+    await later.executor.publish_pending()
     assert later.of(events.INCIDENT_DONE) == []
 
 
@@ -196,5 +196,5 @@ async def test_what_a_person_orders_is_one_flag_by_one(fleet: Fleet) -> None:
     assert (await fleet.flip("f0", trigger=BY_HAND)).outcome is Outcome.APPLIED
     assert (await fleet.flip("f1", of="f0", trigger=BY_HAND)).reason is Reason.WRONG_GROUP
     fleet.now += 100
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     assert fleet.of(events.INCIDENT_DONE) == []

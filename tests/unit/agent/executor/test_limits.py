@@ -96,7 +96,7 @@ async def test_after_a_person_resumes_the_same_command_is_carried_out(tmp_path: 
     assert (await fleet.executor.execute(raw)).reason is Reason.HALTED
     resume(fleet)
     assert (await fleet.executor.execute(raw)).outcome is Outcome.APPLIED
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     (resumed,) = fleet.of(events.AUTOMATION_RESUMED)
     assert (resumed.data["by"], resumed.data["reason"]) == ("ann", "it was the database")
     assert "production/f1" in resumed.data["halted_because"]
@@ -161,7 +161,7 @@ async def test_one_flag_counts_once_however_often_it_is_turned_back(tmp_path: Pa
     for _ in range(3):
         assert not await halted(fleet, "f0")
         fleet.backends["f0"].edit("on")
-        await fleet.executor.look("f0", "production")
+        await fleet.executor.read_flag("f0", "production")
     assert await halted(fleet, "f1")
 
 
@@ -202,7 +202,7 @@ async def test_the_companion_of_a_flag_that_is_sent_again_keeps_its_place_whatev
     fleet.backends["f1"].edit("beta")
     assert (await fleet.executor.execute(sign(first, KEY))).outcome is Outcome.CONFLICT
     fleet.backends["f1"].edit("on")
-    await fleet.executor.look("f1", "production")
+    await fleet.executor.read_flag("f1", "production")
     fleet.now += 65.0
     again = fleet.command("f1", of="f0")
     assert (await fleet.flip("f0")).outcome is Outcome.APPLIED
@@ -220,7 +220,7 @@ async def test_a_flag_that_a_person_made_safe_before_the_second_attempt_costs_no
     assert not (await fleet.executor.execute(raw)).final
     assert (await fleet.flip("f1")).outcome is Outcome.APPLIED
     fleet.backends["f0"].edit("off")
-    await fleet.executor.look("f0", "production")
+    await fleet.executor.read_flag("f0", "production")
     assert (await fleet.executor.execute(raw)).outcome is Outcome.ALREADY
     assert fleet.automation.halted() is None
     assert fleet.written == ["f1"]
@@ -275,7 +275,7 @@ async def test_a_person_halts_and_resumes_whatever_was_counted(tmp_path: Path) -
     assert await halted(fleet, "f0")
     resume(fleet)
     assert not await halted(fleet, "f0")
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     told = [event.type for event in fleet.told if event.type.startswith("flipback.automation.")]
     assert told == [events.AUTOMATION_HALTED, events.AUTOMATION_RESUMED]
 
@@ -294,7 +294,7 @@ async def test_who_halted_is_told_once_however_often_it_is_looked_for(tmp_path: 
     halt(fleet)
     for process in (fleet, fleet.reborn()):
         for _ in range(3):
-            await process.executor.tell_pending()
+            await process.executor.publish_pending()
         assert [event.type for event in process.told] == ([events.AUTOMATION_HALTED] if process is fleet else [])
 
 
@@ -306,9 +306,9 @@ async def test_a_halt_that_could_not_be_told_is_told_later(tmp_path: Path, monke
         raise OSError("broker away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fleet.executor._teller, "_emit", away)
-        await fleet.executor.tell_pending()
-    await fleet.executor.tell_pending()
+        patch.setattr(fleet.executor._outbox, "_emit", away)
+        await fleet.executor.publish_pending()
+    await fleet.executor.publish_pending()
     assert [event.type for event in fleet.told] == [events.AUTOMATION_HALTED]
 
 
@@ -379,7 +379,7 @@ async def test_a_write_that_was_given_up_counts_for_the_time_that_is_set(
     fleet.backends["f0"].faults["verify"] = [Permission("403")] * 100
     raw = sign(fleet.command("f0"), KEY)
     await fleet.executor.execute(raw)
-    monkeypatch.setattr("agent.executor.doubt.GIVE_UP_S", 0.0)
+    monkeypatch.setattr("agent.executor.ambiguity.GIVE_UP_S", 0.0)
     assert (await fleet.executor.execute(raw)).final
     assert await halted(fleet, "f1")
     fleet.now += WITHIN + 1
@@ -423,7 +423,7 @@ async def test_flags_of_a_group_that_are_safe_already_cost_nothing(tmp_path: Pat
     fleet = Fleet(tmp_path, 4, 2, groups=GROUP)
     fleet.backends["f1"].edit("off")
     for name in fleet.names:
-        await fleet.executor.look(name, "production")
+        await fleet.executor.read_flag(name, "production")
     made = [sign(fleet.command(name, of="f0"), KEY) for name in ("f0", "f1", "f2")]
     outcomes = [(await fleet.executor.execute(raw)).outcome for raw in made]
     assert outcomes == [Outcome.APPLIED, Outcome.ALREADY, Outcome.APPLIED]
@@ -469,7 +469,7 @@ def test_no_more_flags_than_the_limit_are_ever_written_within_the_time(
                         resumed = fleet.now
             else:
                 fleet.backends[name].edit(kind)
-                await fleet.executor.look(name, "production")
+                await fleet.executor.read_flag(name, "production")
             new = fleet.written
             for flag in set(new):
                 writes += [(fleet.now, flag)] * (new.count(flag) - before.count(flag))

@@ -192,7 +192,7 @@ async def test_a_hanging_backend_of_one_flag_holds_up_no_other(tmp_path: Path) -
 
 
 async def test_a_look_that_another_flip_overtook_is_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    await desk.executor.look(REF.flag, REF.environment)
+    await desk.executor.read_flag(REF.flag, REF.environment)
     done: list[None] = []
 
     def overtake() -> None:
@@ -204,15 +204,15 @@ async def test_a_look_that_another_flip_overtook_is_made_again(desk: Desk, monke
             desk.backend.variant = "off"
 
     between(desk, "read", overtake, monkeypatch)
-    found = await desk.executor.look(REF.flag, REF.environment)
+    found = await desk.executor.read_flag(REF.flag, REF.environment)
     assert (found.version, desk.backend.calls) == ("g2-v-off", ["read"] * 3)
 
 
 async def test_a_look_says_when_it_was_and_of_a_flag_that_is_not_managed_nothing(desk: Desk) -> None:
     desk.now = 1234.0
-    assert (await desk.executor.look(REF.flag, REF.environment)).at == 1234.0
+    assert (await desk.executor.read_flag(REF.flag, REF.environment)).at == 1234.0
     with pytest.raises(KeyError):
-        await desk.executor.look("other", REF.environment)
+        await desk.executor.read_flag("other", REF.environment)
 
 
 async def test_who_halted_can_be_asked(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class House:
 
     async def command(self, **changes: Any) -> Command:
         (flag,) = self.config.flags
-        status = await self.flips._executor.look(flag.flag, flag.environment)
+        status = await self.flips._executor.read_flag(flag.flag, flag.environment)
         words: dict[str, Any] = {
             "flag": flag.flag,
             "environment": flag.environment,
@@ -116,7 +116,7 @@ async def test_the_monitor_hears_of_a_resumption_for_each_command_that_the_halt_
         switch.halt("maintenance", by="ann", at=time.time())
     made = await house.command()
     raw = await house.execute(made)
-    watching = asyncio.create_task(house.flips.tell())
+    watching = asyncio.create_task(house.flips.publish_pending())
     try:
         await house.until(lambda: any(event.type == events.AUTOMATION_HALTED for event in house.told))
         assert [(one.reason, one.retry_at) for one in house.results] == [(Reason.HALTED, None)]
@@ -139,7 +139,7 @@ async def test_the_monitor_hears_of_a_resumption_while_the_audit_log_takes_nothi
         switch.halt("maintenance", by="ann", at=time.time())
     house.open.clear()
     await house.execute(await house.command())
-    watching = asyncio.create_task(house.flips.tell())
+    watching = asyncio.create_task(house.flips.publish_pending())
     try:
         await house.until(lambda: len(house.results) == 1)
         with switch.locked():

@@ -9,7 +9,7 @@ import pytest
 
 from agent.backends.contract import Outcome
 from agent.commands.command import Reason
-from agent.executor.service import LEDGER
+from agent.executor.build import LEDGER
 from tests.unit.agent.executor.test_executor import REF, Desk, signed
 from tests.unit.agent.executor.test_service import House
 
@@ -32,7 +32,7 @@ async def test_a_command_that_was_carried_out_is_not_carried_out_again_after_the
     desk = Desk(tmp_path / "ledger")
     await desk.execute(signed())
     desk.backend.edit("on")
-    await desk.executor.look(REF.flag, REF.environment)
+    await desk.executor.read_flag(REF.flag, REF.environment)
     reborn = anew(desk, tmp_path / "ledger")
     reborn.now += after
     await reborn.executor.recover()
@@ -43,7 +43,7 @@ async def test_a_command_that_was_carried_out_is_not_carried_out_again_after_the
 
 async def test_a_bad_flag_is_flipped_after_the_ledger_was_lost(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "ledger")
-    await desk.executor.look(REF.flag, REF.environment)
+    await desk.executor.read_flag(REF.flag, REF.environment)
     assert (await anew(desk, tmp_path / "ledger").execute(signed())).outcome is Outcome.APPLIED
 
 

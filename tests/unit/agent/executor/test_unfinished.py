@@ -13,7 +13,7 @@ from agent.backends.contract import Cas, Outcome
 from agent.commands.command import Reason
 from agent.errors import Auth, BackendError, LedgerError, Permission, Throttled, Transient, Unsent
 from agent.events import cloudevents as events
-from agent.executor.doubt import GIVE_UP_S, REMIND_S, Doubts, Say
+from agent.executor.ambiguity import GIVE_UP_S, REMIND_S, AmbiguityStep, AmbiguousWrites
 from agent.ledger.entry import Entry, Opened
 from agent.ledger.ledger import Ledger
 from agent.views.wording import sentence
@@ -234,15 +234,15 @@ async def test_a_new_command_does_not_wait_for_what_an_earlier_process_left_open
 def test_a_doubt_comes_to_an_end_whatever_the_clock_does(steps: list[tuple[float, float]]) -> None:
     """`steps`: how long until the next attempt, and by how much the wall clock is set meanwhile."""
     mono, wall = 0.0, 1e6
-    doubts = Doubts(lambda: mono)
+    ambiguous = AmbiguousWrites(lambda: mono)
     said: list[float] = []
 
     entry = Entry(Opened(command=command(), raw=b"", snapshot=SNAPSHOT), [])
     for pause, step in steps:
-        say = doubts.still(entry, wall)
-        if say is Say.GIVEN_UP:
+        due = ambiguous.step_due(entry, wall)
+        if due is AmbiguityStep.UNRESOLVED:
             return
-        if say is Say.DOUBT:
+        if due is AmbiguityStep.AMBIGUOUS:
             said.append(mono)
             entry.events.append(event(events.FLAG_AMBIGUOUS, wall))
         # Reminders by this process's clock, or as far as the wall clock was set forward.

@@ -81,7 +81,7 @@ async def test_what_fails_beside_the_backend_is_told_too_and_is_given_up_when_no
 async def test_a_look_at_a_flag_names_the_backend_and_the_exception(desk: Desk) -> None:
     desk.backend.faults["read"] = [DEFECT]
     with pytest.raises(Unforeseen, match=re.escape(NAMED)):
-        await desk.executor.look(*REF)
+        await desk.executor.read_flag(*REF)
 
 
 async def test_the_executor_is_not_armed_until_a_command_of_that_backend_succeeds(

@@ -14,7 +14,8 @@ from agent.commands.keys import generate, load_private, load_public
 from agent.config.load import load
 from agent.errors import KeyFileError, LedgerError
 from agent.events.cloudevents import FLAG_VERIFIED, FLAG_WRITTEN, Event
-from agent.executor.service import LEDGER, Flips
+from agent.executor.build import LEDGER
+from agent.executor.service import Flips
 from agent.ledger.ledger import Ledger
 from agent.ledger.probe import LedgerProbe, probe_state
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG

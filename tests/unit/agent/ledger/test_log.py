@@ -64,7 +64,7 @@ async def test_the_end_of_a_group_that_was_not_written_is_logged_and_tried_again
         patch.setattr(Groups, "_finish", full)
         await carry_out(fleet)
     assert {"step": events.INCIDENT_DONE, "error": "No space left on device"} in logged(caplog, "ledger.failed")
-    await fleet.executor.tell_pending()
+    await fleet.executor.publish_pending()
     assert len(fleet.of(events.INCIDENT_DONE)) == 1
 
 

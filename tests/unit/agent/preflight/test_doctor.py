@@ -15,7 +15,7 @@ from agent.armed.view import wanted
 from agent.backends.contract import FlagRef
 from agent.config.load import load
 from agent.config.model import Config
-from agent.executor.service import open_ledger
+from agent.executor.build import open_ledger
 from agent.heartbeats.heartbeat import QUIET_AFTER, Member, Obstacle, TelemetryCount
 from agent.preflight import doctor
 from agent.preflight.doctor import Finding

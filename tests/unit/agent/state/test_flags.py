@@ -193,9 +193,9 @@ async def test_a_standby_whose_read_is_overtaken_by_a_flip_reads_again(tmp_path:
     backend = Overtaken(flipped)
     desk = Desk(tmp_path / "ledger", backend)
     backend.watch = desk.watch
-    first = await desk.executor.look("new-checkout", "production")
+    first = await desk.executor.read_flag("new-checkout", "production")
     assert first.version == "g1-v-on"
-    looked = await desk.executor.look("new-checkout", "production")
+    looked = await desk.executor.read_flag("new-checkout", "production")
     assert (looked.version, looked.safe, looked.changed_at) == ("g2-v-off", True, 10.2)
 
 

@@ -30,6 +30,7 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -190,19 +191,17 @@ async def test_a_disk_that_refuses_is_no_ambiguous_flip_however_often_it_is_trie
         told.append(event)
 
     executor = Executor(
-        [ManagedFlag(REF.flag, REF.environment, "shop", "files", "off")],
-        {"files": backend},
-        {KEY.id: KEY.public},
+        Permissions(
+            [ManagedFlag(REF.flag, REF.environment, "shop", "files", "off")], {"files": backend}, {KEY.id: KEY.public}
+        ),
         Ledger(tmp_path / "ledger"),
         Automation(tmp_path),
-        FlipRate(1, 600.0),
+        FlipPace(FlipRate(1, 600.0), cooldown_s=60.0, budget_s=AMPLE.whole_s),
         watch=FlagWatch(),
         emit=emit,
         now=lambda: 1001.0,
-        cooldown_s=60.0,
-        budget_s=AMPLE.whole_s,
     )
-    version = (await executor.look(REF.flag, REF.environment)).version
+    version = (await executor.read_flag(REF.flag, REF.environment)).version
     raw = sign(command(flag_version=version), KEY)
 
     def refuse(*_: object) -> None:

@@ -19,6 +19,7 @@ from agent.events.cloudevents import Event
 from agent.executor import audit
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
+from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from agent.state.allowlist import ManagedFlag
@@ -61,17 +62,17 @@ class House:
     def restart(self) -> tuple[FlagdFileBackend, Executor]:
         self.backend = FlagdFileBackend(settings.FlagdFile(path=self.path))
         self.executor = Executor(
-            [ManagedFlag(name, "production", "shop", "files", "off") for name in NAMES],
-            {"files": self.backend},
-            {KEY.id: KEY.public},
+            Permissions(
+                [ManagedFlag(name, "production", "shop", "files", "off") for name in NAMES],
+                {"files": self.backend},
+                {KEY.id: KEY.public},
+            ),
             Ledger(self.directory / "ledger"),
             Automation(self.directory),
-            FlipRate(9, 600.0),
+            FlipPace(FlipRate(9, 600.0), cooldown_s=60.0, budget_s=AMPLE.whole_s),
             watch=self.watch,
             emit=self.emit,
             now=lambda: 1001.0,
-            cooldown_s=60.0,
-            budget_s=AMPLE.whole_s,
         )
         return self.backend, self.executor
 
@@ -82,7 +83,7 @@ class House:
         return [event.type for event in self.told if event.subject == f"production/{name}"]
 
     async def command(self, name: str) -> bytes:
-        version = (await self.executor.look(name, "production")).version
+        version = (await self.executor.read_flag(name, "production")).version
         return sign(command(flag=name, flag_version=version), KEY)
 
 
@@ -198,7 +199,7 @@ async def test_a_conflict_of_a_flag_that_somebody_changed_and_changed_back_is_a_
 async def test_what_a_person_changed_and_changed_back_is_another_flag_and_its_conflict_stays(house: House) -> None:
     raw = await house.command("b")
     house.write(b="off")
-    await house.executor.look("b", "production")
+    await house.executor.read_flag("b", "production")
     house.write()
     assert (await house.executor.execute(raw)).outcome is Outcome.CONFLICT
     assert (await house.executor.execute(raw)).outcome is Outcome.DUPLICATE
