@@ -76,31 +76,37 @@ class Tally:
             self.unread[place] += int(cells.measure_count[i])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySettings:
+    """How recordings are read and evaluated; `source` says what counts as one source (streams.decoders.sources)."""
+
+    format: Format
+    source: str = INSTANCE
+    max_scopes: int
+    max_lateness: float
+    evaluate_every: int
+
+
 class Replay:
-    """One pass over recordings, each an iterable of undecoded records in the given format; `names` are for reasons."""
+    """One pass over recordings, each an iterable of undecoded records; `names` name the recordings in reasons."""
 
     def __init__(
         self,
         recordings: Sequence[Iterable[bytes]],
         specs: Sequence[TriggerSpec],
+        settings: ReplaySettings,
         *,
-        format: Format,
-        max_scopes: int,
-        max_lateness: float,
-        evaluate_every: int,
         batch: int = BATCH,
         names: Sequence[str] = (),
         habits: Sequence[DriftTarget] = (),
-        source: str = INSTANCE,
     ) -> None:
-        """`source` says what counts as one source of evidence (streams.decoders.sources)."""
-        interner = Interner(watch_list(specs, habits), max_scopes)
-        self._decoder = Decoder({TOPIC: format}, interner, {TOPIC: source})
+        interner = Interner(watch_list(specs, habits), settings.max_scopes)
+        self._decoder = Decoder({TOPIC: settings.format}, interner, {TOPIC: settings.source})
         self._tapes = [
-            _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, max_lateness))
+            _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, settings.max_lateness))
             for p, records in enumerate(recordings)
         ]
-        self._max_lateness = max_lateness
+        self._max_lateness = settings.max_lateness
         self._names = [*names, *(str(place) for place in range(len(names), len(recordings)))]
         self._batch = batch
         self.tally = Tally()
@@ -108,7 +114,9 @@ class Replay:
             0,
             specs,
             [TOPIC],
-            ShardSettings(max_scopes=max_scopes, evaluate_every=evaluate_every, catching_up_after=math.inf),
+            ShardSettings(
+                max_scopes=settings.max_scopes, evaluate_every=settings.evaluate_every, catching_up_after=math.inf
+            ),
             drift_targets=habits,
         )
 

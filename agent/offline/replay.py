@@ -17,7 +17,7 @@ from detectors.triggers.evaluation import Transition
 from streams.decoders.sources import INSTANCE
 from streams.monitor.evidence import FiringEvidence
 from streams.monitor.shard import EvaluatedSecond
-from streams.replay import BATCH, Replay
+from streams.replay import BATCH, Replay, ReplaySettings
 from streams.settings import Format
 
 
@@ -98,14 +98,16 @@ def replay(
     run = Replay(
         [read(path, format) for path in files],
         specs,
-        format=format,
-        max_scopes=config.max_scopes,
-        max_lateness=config.max_lateness,
-        evaluate_every=int(config.evaluate_every),
+        ReplaySettings(
+            format=format,
+            source=_source(config),
+            max_scopes=config.max_scopes,
+            max_lateness=config.max_lateness,
+            evaluate_every=int(config.evaluate_every),
+        ),
         batch=batch,
         names=[str(path) for path in files],
         habits=config.habits(),
-        source=_source(config),
     )
     return run, lines(run, config, evaluations=evaluations)
 

@@ -39,7 +39,7 @@ from agent.offline.promtool_series import COUNTS, parse_series, parse_values
 from agent.offline.replay import Evaluated, Hindered, lines
 from agent.telemetry.recorded import unmatched
 from detectors.conditions.grammar import parse_span
-from streams.replay import Replay
+from streams.replay import Replay, ReplaySettings
 
 START = 1_700_000_000
 """Event time of second 0 of every test, in Unix seconds."""
@@ -122,10 +122,12 @@ def _failures(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
     run = Replay(
         [records],
         specs,
-        format="json",
-        max_scopes=config.max_scopes,
-        max_lateness=config.max_lateness,
-        evaluate_every=int(config.evaluate_every),
+        ReplaySettings(
+            format="json",
+            max_scopes=config.max_scopes,
+            max_lateness=config.max_lateness,
+            evaluate_every=int(config.evaluate_every),
+        ),
     )
     evaluated: dict[tuple[str, str, int], Evaluated] = {}
     for line in lines(run, config, evaluations=True):

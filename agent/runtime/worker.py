@@ -50,7 +50,7 @@ from detectors.windows.store import DISPLAY
 from streams.clock import Clock
 from streams.condition import ShardCondition
 from streams.executor.role import ExecutorRole
-from streams.ingest.role import IngestRole
+from streams.ingest.role import IngestRole, IngestSettings
 from streams.kafka.app import send_until_acknowledged
 from streams.kafka.driver import App
 from streams.kafka.liveness import Liveness
@@ -209,13 +209,15 @@ class Worker:
             self.ingest = IngestRole(
                 self.connection,
                 self.topics,
-                formats={t.topic: t.format for t in config.telemetry},
-                sources={t.topic: t.source for t in config.telemetry},
-                watch=watch_list(self.specs, self.habits),
-                max_scopes=config.max_scopes,
-                max_lateness=config.max_lateness,
+                IngestSettings(
+                    formats={t.topic: t.format for t in config.telemetry},
+                    sources={t.topic: t.source for t in config.telemetry},
+                    watch=watch_list(self.specs, self.habits),
+                    max_scopes=config.max_scopes,
+                    max_lateness=config.max_lateness,
+                    lookback=lookback,
+                ),
                 partitions=partitions,
-                lookback=lookback,
                 clock=self.clock,
                 publish=self.publisher.outbox.put,
             )

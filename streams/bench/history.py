@@ -7,7 +7,7 @@ from streams.bench.shop import Shop, Timed
 from streams.clock import Clock
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
-from streams.ingest.ingest import Ingest
+from streams.ingest.ingest import Ingest, PartialsOutput
 from streams.kafka.reading import Answer, Delivery, Position
 from streams.monitor.health import encoder, health
 from streams.slices import Slice, Source
@@ -40,14 +40,12 @@ async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes:
         written[partition].append(Timed(value, int(clock.now * 1000)))
 
     ingest = Ingest(
-        owner="bench",
+        PartialsOutput("bench", PARTIALS_PARTITIONS, send),
         positions=positions,
         partitions={topic: TELEMETRY_PARTITIONS},
-        partials_partitions=PARTIALS_PARTITIONS,
         decoder=Decoder({topic: "columnar"}, interner),
         interner=interner,
         max_lateness=MAX_LATENESS,
-        send=send,
         clock=Clock(clock, clock),
     )
     ingest.assign(dict.fromkeys(sources, 0))

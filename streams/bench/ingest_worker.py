@@ -8,7 +8,7 @@ from streams.bench import workers
 from streams.bench.workers import Stopwatch, Task, WorkerResult
 from streams.clock import Clock
 from streams.decoders.columns import Reject
-from streams.ingest.role import IngestRole
+from streams.ingest.role import IngestRole, IngestSettings
 from streams.kafka.connection import Connection
 from streams.kafka.outbox import Record
 from streams.kafka.reading import Delivery
@@ -39,11 +39,13 @@ async def work(task: Task) -> WorkerResult:
     role = IngestRole(
         Connection((task.kafka,)),
         Topics(task.prefix),
-        formats={task.topic: task.format},
-        watch=task.shop().watch_list(),
-        max_scopes=2000,
-        max_lateness=2.0,
-        lookback=_LOOKBACK,
+        IngestSettings(
+            formats={task.topic: task.format},
+            watch=task.shop().watch_list(),
+            max_scopes=2000,
+            max_lateness=2.0,
+            lookback=_LOOKBACK,
+        ),
         partitions=task.partitions,
         clock=Clock(),
         publish=rejected.append,

@@ -56,6 +56,18 @@ Send = Callable[[int, bytes], Awaitable[None]]
 """Writes a partial to a partials partition; returns when the broker has acknowledged it, raises if it never will."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartialsOutput:
+    """Where partials go: `send` writes one to one of the `partitions` of the partials topic.
+
+    `owner` names this process in each of them.
+    """
+
+    owner: str
+    partitions: int
+    send: Send
+
+
 class Ingest:
     """Reduces the source partitions of this process.
 
@@ -65,25 +77,21 @@ class Ingest:
 
     def __init__(
         self,
+        output: PartialsOutput,
         *,
-        owner: str,
         positions: Mapping[Source, Position],
         partitions: Mapping[str, int],
-        partials_partitions: int,
         decoder: Decoder,
         interner: Interner,
         max_lateness: float,
-        send: Send,
         clock: Clock,
     ) -> None:
-        self._owner = owner
+        self._output = output
         self._positions = positions
         self._partitions = dict(partitions)
-        self._partials_partitions = partials_partitions
         self._decoder = decoder
         self._interner = interner
         self._max_lateness = max_lateness
-        self._send = send
         self._clock = clock
         self.counts = TelemetryCounts()
         self._owned: dict[Source, _Owned] = {}
@@ -190,7 +198,7 @@ class Ingest:
     ) -> None:
         parts: dict[int, list[Cells]] = {}
         if cells is not None:
-            for partition, part in split(cells, self._partials_partitions):
+            for partition, part in split(cells, self._output.partitions):
                 parts.setdefault(partition, []).append(part)
         told = owned.reducer.take_told()
         head = Partial(
@@ -198,7 +206,7 @@ class Ingest:
             topic=source.topic,
             partition=source.partition,
             partitions=self._partitions[source.topic],
-            owner=self._owner,
+            owner=self._output.owner,
             sent_at=now,
             watermark=None,
             caught_up=owned.caught_up,
@@ -213,7 +221,7 @@ class Ingest:
         await asyncio.gather(
             *(
                 self._send_parts(partition, head, parts.get(partition, []), owned.watermark)
-                for partition in range(self._partials_partitions)
+                for partition in range(self._output.partitions)
             )
         )
         if committable is not None:
@@ -223,8 +231,8 @@ class Ingest:
         """Send a partition its parts; what is told once goes with the last, when the others are acknowledged."""
         first = msgspec.structs.replace(head, overflow=0, received=0, rejected=0)
         for part in parts[:-1]:
-            await self._send(partition, encode(_with_cells(first, part, None)))
-        await self._send(partition, encode(_with_cells(head, parts[-1] if parts else None, watermark)))
+            await self._output.send(partition, encode(_with_cells(first, part, None)))
+        await self._output.send(partition, encode(_with_cells(head, parts[-1] if parts else None, watermark)))
 
 
 def _counted(kind: Int) -> tuple[int, int]:

@@ -6,13 +6,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from streams.clock import Clock
 from streams.decoders.columns import Reject
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
 from streams.decoders.watch_list import WatchList
-from streams.ingest.ingest import Ingest
+from streams.ingest.ingest import Ingest, PartialsOutput
 from streams.ingest.rejected import RejectedLog
 from streams.kafka.app import new_app, send_until_acknowledged
 from streams.kafka.connection import Connection
@@ -38,26 +39,36 @@ COUNTED = 300.0
 of days is not gone through before the present."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """What the configuration says of stage 1.
+
+    `formats` maps each telemetry topic to its format, `sources` to what counts as one source there (by default the
+    instance). `watch` is what triggers need. Reading starts with records younger than `lookback` seconds, or than
+    `COUNTED` if that is longer.
+    """
+
+    formats: Mapping[str, Format]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    watch: WatchList
+    max_scopes: int
+    max_lateness: float
+    lookback: float
+
+
 class IngestRole:
     """Reads the telemetry topics and writes partials.
 
-    `formats` maps a telemetry topic to its format, `sources` to what counts as one source there, `partitions` any topic
-    to its number of partitions; `watch` is what triggers need. Reading begins with what is younger than `lookback`
-    seconds, and than `COUNTED`. `publish` takes what was rejected and returns at once: a rejected topic that is gone or
-    takes no records must not stop what can be counted.
+    `partitions` maps every topic, telemetry or flipback's own, to its number of partitions. `publish` takes rejected
+    records and returns at once: a rejected topic that is missing or refuses records must not stop the counting.
     """
 
     def __init__(
         self,
         connection: Connection,
         topics: Topics,
+        settings: IngestSettings,
         *,
-        formats: Mapping[str, Format],
-        sources: Mapping[str, str] | None = None,
-        watch: WatchList,
-        max_scopes: int,
-        max_lateness: float,
-        lookback: float,
         partitions: Mapping[str, int],
         clock: Clock,
         publish: Callable[[Record], object],
@@ -67,30 +78,28 @@ class IngestRole:
         self._topics = topics
         self._clock = clock
         self._reading = Reading(
-            batched=frozenset(formats),
-            lookback=dict.fromkeys(formats, max(lookback, COUNTED)),
-            bounded=frozenset(formats),
+            batched=frozenset(settings.formats),
+            lookback=dict.fromkeys(settings.formats, max(settings.lookback, COUNTED)),
+            bounded=frozenset(settings.formats),
             committable=lambda source: self.ingest.committable(source),
             gather=_GATHER,
             on_start=self._assigned,
             on_revoke=lambda: self.ingest.revoke(),
         )
         self.app = new_app(f"{topics.prefix}-ingest", connection, self._reading, buffer=_BUFFERED_SLICES)
-        interner = Interner(watch, max_scopes)
+        interner = Interner(settings.watch, settings.max_scopes)
         self.rejected = RejectedLog()
         self.ingest = Ingest(
-            owner=uuid.uuid4().hex[:12],
+            PartialsOutput(uuid.uuid4().hex[:12], partitions[topics.partials], self._send),
             positions=self._reading.positions,
             partitions=partitions,
-            partials_partitions=partitions[topics.partials],
-            decoder=Decoder(formats, interner, sources),
+            decoder=Decoder(settings.formats, interner, settings.sources),
             interner=interner,
-            max_lateness=max_lateness,
-            send=self._send,
+            max_lateness=settings.max_lateness,
             clock=clock,
         )
         self.assigned = False
-        topic = self.app.topic(*formats, value_serializer="raw", key_serializer="raw")
+        topic = self.app.topic(*settings.formats, value_serializer="raw", key_serializer="raw")
         self.app.agent(topic, name="ingest")(self._take)
         self.app.task(self._flush)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.config.load import load
 from agent.offline.recordings import RecordingError, read
 from agent.offline.replay import lines
-from streams.replay import Replay
+from streams.replay import Replay, ReplaySettings
 from tests.support.recordings import T0, Traffic, config_file, write
 from tests.support.recordings import lines as as_lines
 
@@ -69,10 +69,7 @@ def output(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
     run = Replay(
         sources,
         specs,
-        format="json",
-        max_scopes=loaded.max_scopes,
-        max_lateness=loaded.max_lateness,
-        evaluate_every=1,
+        ReplaySettings(format="json", max_scopes=loaded.max_scopes, max_lateness=loaded.max_lateness, evaluate_every=1),
         batch=batch,
     )
     return [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)]
@@ -152,7 +149,9 @@ def test_bad_records_are_tallied_and_cost_only_themselves(tmp_path: Path) -> Non
     good = recording(2)
     bad = [b"{", b'{"ts": "now", "service": "s"}', b'{"ts": 1, "service": "s"}']
     run = Replay(
-        [good[:100] + bad + good[100:]], specs, format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1
+        [good[:100] + bad + good[100:]],
+        specs,
+        ReplaySettings(format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1),
     )
     assert [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)] == output(
         config_file(tmp_path, CONFIG), [good], 2000
@@ -199,7 +198,8 @@ def snapshots(seed: int) -> list[bytes]:
 def judged(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
     loaded = load(config)
     specs = loaded.trigger_specs()
-    run = Replay(sources, specs, format="counters", max_scopes=100, max_lateness=2.0, evaluate_every=1, batch=batch)
+    rules = ReplaySettings(format="counters", max_scopes=100, max_lateness=2.0, evaluate_every=1)
+    run = Replay(sources, specs, rules, batch=batch)
     return [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)]
 
 
@@ -238,7 +238,10 @@ def test_a_replay_names_what_is_wrong_with_samples_that_count_all_the_same(tmp_p
     sample = {"ts": T0, "service": "recommendations", "status_code": 500, "latency_ms": -1}
     write(path, [sample | {"ts": T0 + second} for second in range(9)])
     run = Replay(
-        [read(path, "json")], [], format="json", max_scopes=9, max_lateness=2.0, evaluate_every=1, names=["requests"]
+        [read(path, "json")],
+        [],
+        ReplaySettings(format="json", max_scopes=9, max_lateness=2.0, evaluate_every=1),
+        names=["requests"],
     )
     for _ in run.seconds():
         pass

@@ -21,7 +21,7 @@ from detectors.histogram import midpoints_ms
 from detectors.windows.overdue import measure_of
 from streams.decoders.watch_list import WatchList
 from streams.ingest import in_flight
-from streams.replay import Replay
+from streams.replay import Replay, ReplaySettings
 from streams.telemetry.sample import Sample
 from tests.support.recordings import expected_firing
 from tests.support.samples import T0, Buckets, Stage, records_of
@@ -307,9 +307,8 @@ def traffic(
 
 
 def replay(samples: Sequence[Sample], *specs: TriggerSpec) -> Replay:
-    return Replay(
-        [records_of(samples, "json")], specs, format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1
-    )
+    rules = ReplaySettings(format="json", max_scopes=100, max_lateness=2.0, evaluate_every=1)
+    return Replay([records_of(samples, "json")], specs, rules)
 
 
 def changes(samples: Sequence[Sample], *specs: TriggerSpec) -> list[tuple[str, int, str]]:

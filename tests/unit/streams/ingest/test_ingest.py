@@ -20,7 +20,7 @@ from streams.clock import Clock
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
 from streams.decoders.watch_list import WatchList
-from streams.ingest.ingest import HEARTBEAT, Ingest
+from streams.ingest.ingest import HEARTBEAT, Ingest, PartialsOutput
 from streams.kafka.reading import Answer, Delivery, Position
 from streams.monitor.merge import Merge, by_second
 from streams.partials import Partial, decode, partition_of
@@ -121,14 +121,12 @@ class Bench:
 
     def unassigned(self) -> Ingest:
         return Ingest(
-            owner="a",
+            PartialsOutput("a", self.partitions, self._send),
             positions={SOURCE: self.position, OTHER: self.other},
             partitions={"requests": 1},
-            partials_partitions=self.partitions,
             decoder=self.decoder,
             interner=self.interner,
             max_lateness=LATENESS,
-            send=self._send,
             clock=Clock(lambda: self.now + self.wrong, lambda: self.now),
         )
 

@@ -10,7 +10,7 @@ from faust.exceptions import ProducerSendError
 
 from streams.clock import Clock
 from streams.decoders.watch_list import WatchList
-from streams.ingest.role import IngestRole
+from streams.ingest.role import IngestRole, IngestSettings
 from streams.kafka.connection import Connection
 from streams.kafka.outbox import Record
 from streams.kafka.reading import Delivery, Position
@@ -41,11 +41,9 @@ async def test_a_rejected_topic_that_takes_no_records_stops_no_counting(monkeypa
     role = IngestRole(
         Connection(("localhost:1",)),
         Topics(),
-        formats={"requests": "json"},
-        watch=WatchList.of([]),
-        max_scopes=10,
-        max_lateness=2.0,
-        lookback=60.0,
+        IngestSettings(
+            formats={"requests": "json"}, watch=WatchList.of([]), max_scopes=10, max_lateness=2.0, lookback=60.0
+        ),
         partitions={"requests": 1, Topics().partials: 1},
         clock=Clock(),
         publish=published.append,
