@@ -14,35 +14,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from detectors.arrays import Float
-from streams.decoders.columns import NO_COLUMNS, Columns, RejectKind, Rejects
+from streams.decoders.columns import NO_COLUMNS, Columns, Rejects
+from streams.decoders.counter_records import Counters, NotCounted, SeriesKey, attributed, read_snapshot, series_of
 from streams.decoders.faults import Why, shown
-from streams.decoders.hints import recognised, time_fault
 from streams.decoders.interner import Table
-from streams.decoders.json_rows import is_number, whose
-from streams.decoders.lenient import loose
-from streams.decoders.profiles import INVALID, LONGEST_KEPT
-from streams.grouped_sums import LIMIT
 from streams.slices import MAX_AHEAD
-from streams.telemetry.sample import (
-    DEFAULT_ENVIRONMENT,
-    HIT_KIND,
-    MAX_RECORD_BYTES,
-    MAX_TIME,
-    MIN_TIME,
-    MISS_KIND,
-    NO_OUTCOME_KIND,
-    REJECTED_KIND,
-    Instance,
-    Name,
-    Time,
-)
+from streams.telemetry.sample import HIT_KIND, MISS_KIND, NO_OUTCOME_KIND, REJECTED_KIND
 
 MAX_GAP: Final = 150.0
 """Seconds between two snapshots of a series up to which the rise is counted.
@@ -53,39 +36,10 @@ down in one second, and outweigh all that is in the window.
 MAX_SERIES: Final = 10_000
 """Series of a source partition; at half a kilobyte each they are 5 MB."""
 
-Count = Annotated[int, Meta(ge=0, le=LIMIT)]
-
-
-class Counters(msgspec.Struct, forbid_unknown_fields=True):
-    """Totals since the process began; None was not observed. A misspelt name is refused: it would read as no error."""
-
-    requests: Count
-    errors: Count | None = None
-    timeouts: Count | None = None
-    unavailable: Count | None = None
-    cache_hits: Count | None = None
-    cache_lookups: Count | None = None
-
-
-class CounterSnapshot(msgspec.Struct):
-    """The counters of a series at `ts`, Unix seconds."""
-
-    ts: Time
-    service: Name
-    counters: Counters
-    environment: Name | None = DEFAULT_ENVIRONMENT
-    instance: Instance | None = None
-    flags: object = None
-
-
-_decode: Final = msgspec.json.Decoder(CounterSnapshot).decode
-_encode: Final = msgspec.json.Encoder(order="sorted").encode
-
 _OUTCOME_KINDS: Final = range(0, NO_OUTCOME_KIND, 3)
 """Kinds of OUTCOMES without a lookup."""
 _Totals = tuple[int, int, int, int, int, int]
 """In the order of `Counters`."""
-_Key = tuple[str, str, str, bytes]
 
 
 @dataclass(slots=True)
@@ -101,20 +55,11 @@ class _Base:
     told: bool
 
 
-class _NotCounted(Exception):
-    """A snapshot is rejected."""
-
-    def __init__(self, kind: RejectKind, why: Why) -> None:
-        super().__init__(str(why))
-        self.kind = kind
-        self.why = why
-
-
 class CounterBases:
     """The series of one source partition, the one heard of longest ago first."""
 
     def __init__(self) -> None:
-        self._bases: OrderedDict[_Key, _Base] = OrderedDict()
+        self._bases: OrderedDict[SeriesKey, _Base] = OrderedDict()
         # The oldest base of what rose in a second that is not closed.
         self._needed: dict[int, int] = {}
 
@@ -134,16 +79,16 @@ class CounterBases:
         rows: list[tuple[int, float, int, int, int, int]] = []
         for record in records:
             try:
-                snapshot = _read(values[record], rejects)
-                key, profile, instance = _names(snapshot, table)
+                snapshot = read_snapshot(values[record], rejects)
+                key, profile, instance = series_of(snapshot, table)
                 # The time it will count at, as `decode` sees to for all samples.
                 stamp = float(stamps[record])
                 ts = snapshot.ts if snapshot.ts <= stamp + MAX_AHEAD else stamp
                 rise, told = self._rise(key, ts, offsets[record], snapshot.counters)
-            except _NotCounted as error:
+            except NotCounted as error:
                 # Nothing is missing of what is past: the rise of the later snapshot holds it.
                 past = error.kind == "past"
-                found = None if past else _attributed(values[record], float(stamps[record]), table)
+                found = None if past else attributed(values[record], float(stamps[record]), table)
                 rejects.add(record, error.kind, error.why, unread=int(found is None and not past))
                 if found is not None:
                     rows.append((record, *found, REJECTED_KIND, 1))
@@ -178,7 +123,7 @@ class CounterBases:
             self._bases.popitem(last=False)
         return min(self._needed.values(), default=None)
 
-    def _rise(self, key: _Key, ts: float, offset: int, counters: Counters) -> tuple[_Totals | None, bool]:
+    def _rise(self, key: SeriesKey, ts: float, offset: int, counters: Counters) -> tuple[_Totals | None, bool]:
         """How far the counters rose, None where it cannot be known, and whether the series tells of its errors.
 
         The snapshot becomes the base.
@@ -195,7 +140,7 @@ class CounterBases:
             if gap == 0 and totals == base.totals:
                 return None, told
             said = "is older than the last snapshot of its series, or of the same time with other totals"
-            raise _NotCounted("past", Why("ts", said, shown(ts)))
+            raise NotCounted("past", Why("ts", said, shown(ts)))
         # A process counts all or nothing anew. One by one, errors that have passed their old total would be missed.
         fell = any(now < before for now, before in zip(totals, base.totals, strict=True))
         before = (0, 0, 0, 0, 0, 0) if fell else base.totals
@@ -214,85 +159,8 @@ class CounterBases:
         while len(self._bases) >= MAX_SERIES:
             if ts - next(iter(self._bases.values())).ts <= MAX_GAP:
                 said = f"is of another series than the {MAX_SERIES:,} of its partition: use more partitions"
-                raise _NotCounted("overflow", Why("record", said))
+                raise NotCounted("overflow", Why("record", said))
             self._bases.popitem(last=False)
-
-
-def _read(value: bytes | None, rejects: Rejects) -> CounterSnapshot:
-    if value is None:
-        raise _NotCounted("empty", Why("record", "has no value"))
-    if len(value) > MAX_RECORD_BYTES:
-        raise _NotCounted(
-            "oversized", Why("record", f"must have {MAX_RECORD_BYTES:,} bytes at most", f"{len(value):,}")
-        )
-    try:
-        snapshot = _decode(value)
-    except msgspec.ValidationError as error:
-        raise _NotCounted("invalid", _why(value, error)) from None
-    # RecursionError: thousands of nested arrays in a field nobody asked for.
-    except (ValueError, RecursionError):
-        said = recognised(value) or "is no JSON"
-        raise _NotCounted("malformed", Why("record", said, shown(value[:60]))) from None
-    if snapshot.counters.cache_lookups is None and snapshot.counters.cache_hits is not None:
-        # Every lookup would seem a hit.
-        rejects.faults.add("dropped", Why("counters.cache_hits", "needs cache_lookups too"))
-        snapshot.counters.cache_hits = None
-    return snapshot
-
-
-def _why(value: bytes, error: msgspec.ValidationError) -> Why:
-    try:
-        given = loose(value)
-    except (ValueError, RecursionError):
-        # The strict reader stops at the first wrong value, before what is no JSON.
-        return Why("record", "is no JSON", shown(value[:60]))
-    looks = recognised(given)
-    if looks is not None:
-        return Why("record", looks)
-    if isinstance(given, dict):
-        unknown = whose(given)
-        if unknown is not None:
-            return unknown
-        if not is_number(given.get("ts"), MIN_TIME, MAX_TIME):
-            return time_fault(given.get("ts"))
-    return Why("record", str(error))
-
-
-def _attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float, int, int] | None:
-    """Time, profile and instance of a snapshot that cannot be counted; None where nobody knows whose it is."""
-    if value is None or len(value) > MAX_RECORD_BYTES:
-        return None
-    try:
-        given = loose(value)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(given, dict) or whose(given) is not None:
-        return None
-    ts: Any = given.get("ts")
-    instance = given.get("instance")
-    at = float(ts) if is_number(ts, MIN_TIME, MAX_TIME) else stamp
-    profile = table.json[given.get("environment"), given["service"], b""]
-    number = table.instances[instance] if isinstance(instance, str) else INVALID
-    return (at, profile, number) if math.isfinite(at) else None
-
-
-def _names(snapshot: CounterSnapshot, table: Table) -> tuple[_Key, int, int]:
-    """The key of the series, its profile and its instance.
-
-    The key has the flags as they are sent, also where they cannot be read: of two series with other values of a flag
-    the totals must not be taken for those of one.
-    """
-    environment = DEFAULT_ENVIRONMENT if snapshot.environment is None else snapshot.environment
-    # Sorted: the same flags in another order are the same series.
-    flags = _encode(snapshot.flags) if snapshot.flags else b""
-    if len(flags) > LONGEST_KEPT:
-        raise _NotCounted("invalid", Why("flags", f"must take {LONGEST_KEPT:,} bytes at most", f"{len(flags):,}"))
-    profile = table.json[environment, snapshot.service, flags]
-    instance = table.instances[snapshot.instance]
-    if profile == INVALID or instance == INVALID:
-        what = "instance" if profile != INVALID else "service"
-        raise _NotCounted("invalid", Why(what, "must have characters that print"))
-    return (environment, snapshot.service, snapshot.instance or "", flags), profile, instance
 
 
 def _totals(counters: Counters, last: _Totals) -> _Totals:

@@ -24,9 +24,10 @@ from streams.decoders.decoder import SampleBatch
 from streams.decoders.faults import Why
 from streams.decoders.interner import Interner, Measures, Table
 from streams.grouped_sums import dense
-from streams.ingest.block import Block, combine, finished, renumber
+from streams.ingest.block import finished
 from streams.ingest.fold import Rows, fold, stacked
 from streams.ingest.in_flight import InFlight, summed_up
+from streams.ingest.open_sums import OpenSums
 from streams.ingest.progress import Progress
 from streams.partials import empty
 from streams.slices import Source
@@ -35,13 +36,9 @@ from streams.telemetry.sample import LATE_KIND, REJECTED_KIND, STARTED_KIND
 MAX_FUTURE: Final = 60.0
 """Seconds a sample may be ahead of the clock before it is rejected."""
 AHEAD: Final = Why("ts", f"is more than {MAX_FUTURE:.0f} s ahead of the clock")
-MAX_INSTANCES: Final = 256
-"""Instances kept apart in a cell; of more the first by name are, the others count as the instance ""."""
 
 _FOLD_AT: Final = 1 << 15
 """Samples kept as they came before they are summed up: few enough for the processor's caches."""
-_MOST_BLOCKS: Final = 8
-_FEW_NAMES: Final = 4096
 _FEW_SECONDS: Final = 8
 """Seconds of a batch that are looked for one by one."""
 
@@ -88,9 +85,7 @@ class Reducer:
         self._table: Table | None = None
         self._pending: list[Rows] = []
         self._pending_rows = 0
-        self._blocks: list[Block] = []
-        self._names = [""]
-        self._numbers = {"": 0}
+        self._sums = OpenSums()
         self._told = UnreportedCounts()
         self._in_flight = InFlight()
         # The earliest second that has anything, infinite when none has.
@@ -204,21 +199,15 @@ class Reducer:
         crossings = self._in_flight.take()
         if crossings:
             self._oldest = min(self._oldest, min(crossing.second for crossing in crossings))
-            self._blocks.append(summed_up(crossings, self._number))
+            self._sums.append(summed_up(crossings, self._sums.number))
         if self._oldest >= boundary:
             return empty()
         self._fold()
-        self._cap()
-        if not self._blocks:
-            self._oldest = math.inf
+        done = self._sums.take(boundary)
+        self._oldest = self._sums.oldest()
+        if done is None:
             return empty()
-        block = self._blocks[0]
-        done = block.second < boundary
-        rest = block.select(~done)
-        self._blocks = [rest] if len(rest) else []
-        self._oldest = int(rest.second.min()) if len(rest) else math.inf
-        cells = finished(block.select(done), self._interner.scopes, self._names, self._interner.measures.names)
-        return cells
+        return finished(done, self._interner.scopes, self._sums.names, self._interner.measures.names)
 
     def _follow(self, columns: Columns, offset: Int, late: NDArray[np.bool_] | None, table: Table) -> Float:
         """Take note of the requests that start or end; returns the latencies of all samples as they are to count."""
@@ -300,51 +289,4 @@ class Reducer:
         pending, self._pending, self._pending_rows = self._pending, [], 0
         block, overflow = fold(stacked(pending), self._table)
         self.stats.overflow += overflow
-        names = self._table.instances.names
-        number = np.zeros(len(names), dtype=np.int64)
-        for used in np.unique(block.instance_id).tolist():
-            number[used] = self._number(names[used])
-        self._blocks.append(replace(block, instance_id=number[block.instance_id]))
-        if len(self._blocks) > _MOST_BLOCKS:
-            self._cap()
-
-    def _number(self, name: str) -> int:
-        number = self._numbers.get(name)
-        if number is None:
-            self._numbers[name] = number = len(self._names)
-            self._names.append(name)
-        return number
-
-    def _cap(self) -> None:
-        """Make one block of all, with MAX_INSTANCES named instances a cell at most.
-
-        The first by name stay, because those do not depend on the order of arrival: an instance that is dropped here
-        would be dropped at the end too.
-        """
-        if not self._blocks:
-            return
-        block = combine(self._blocks)
-        self._blocks = [block]
-        named = block.instance_id != 0
-        count = np.bincount(block.instance_cell[named], minlength=len(block))
-        instance_id = block.instance_id
-        for cell in np.flatnonzero(count > MAX_INSTANCES).tolist():
-            rows = np.flatnonzero(named & (block.instance_cell == cell)).tolist()
-            rows.sort(key=lambda row: self._names[block.instance_id[row]])
-            if instance_id is block.instance_id:
-                instance_id = instance_id.copy()
-            instance_id[rows[MAX_INSTANCES:]] = 0
-        if instance_id is not block.instance_id:
-            self._blocks = [renumber(block, instance_id)]
-        self._forget_names()
-
-    def _forget_names(self) -> None:
-        """Give up the names of instances that no open second has, once they are many."""
-        live = np.unique(self._blocks[0].instance_id).tolist() if self._blocks else []
-        if len(self._names) <= 4 * len(live) + _FEW_NAMES:
-            return
-        known, self._names, self._numbers = self._names, [""], {"": 0}
-        number = np.zeros(len(known), dtype=np.int64)
-        for used in live:
-            number[used] = self._number(known[used])
-        self._blocks = [replace(block, instance_id=number[block.instance_id]) for block in self._blocks]
+        self._sums.add(block, self._table.instances.names)

@@ -30,7 +30,7 @@ from agent.state.flags import FlagStatus
 from agent.state.incidents import AfterFlip, CommandResult, Ill, Incident
 from detectors.triggers.state_machine import State
 from streams.decoders.columns import RejectKind
-from streams.decoders.counter_snapshots import Counters
+from streams.decoders.counter_records import Counters
 from streams.decoders.decoder import CONTENT_TYPES
 from streams.kafka.topics import Topics
 from streams.monitor.health import Health

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from detectors.cells import LATE, REJECTED, REQUESTS, Scope
 from streams.decoders import profiles
 from streams.decoders.columns import RejectKind
+from streams.ingest import open_sums
 from streams.ingest import reducer as reduce
 from streams.telemetry.sample import Sample
 from tests.support.samples import T0, Buckets, Stage, buckets_of, count, records_of, samples
@@ -120,8 +121,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that happens at a size happens after a few samples."""
     monkeypatch.setattr(profiles, "TABLE_ENTRIES", 3)
     monkeypatch.setattr(reduce, "_FOLD_AT", 4)
-    monkeypatch.setattr(reduce, "_MOST_BLOCKS", 1)
-    monkeypatch.setattr(reduce, "_FEW_NAMES", 0)
+    monkeypatch.setattr(open_sums, "_MOST_BLOCKS", 1)
+    monkeypatch.setattr(open_sums, "_FEW_NAMES", 0)
 
 
 @pytest.mark.usefixtures("_small")
@@ -156,8 +157,8 @@ def test_which_instances_are_kept_apart_does_not_depend_on_their_order(monkeypat
     shuffled = random.Random(7).sample(names, len(names))
     assert by_instance(shuffled, 37) == ordered
     (bucket,) = ordered.values()
-    assert sorted(bucket.instances) == ["", *sorted(set(names))[: reduce.MAX_INSTANCES]]
-    assert bucket.instances[""]["requests"] == 2 * (600 - reduce.MAX_INSTANCES)
+    assert sorted(bucket.instances) == ["", *sorted(set(names))[: open_sums.MAX_INSTANCES]]
+    assert bucket.instances[""]["requests"] == 2 * (600 - open_sums.MAX_INSTANCES)
     assert {counts["requests"] for name, counts in bucket.instances.items() if name} == {2}
 
 
