@@ -39,42 +39,41 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What only the roles themselves know; asked for at every heartbeat, so it must not wait."""
+class SelfReport:
+    """What only the roles of this process know. It is made for every heartbeat."""
 
     obstacles: Sequence[Obstacle] = ()
     halted: str | None = None
     telemetry: Sequence[TelemetryCount] = ()
 
 
-class Presence:
-    """Publishes what this process is, and keeps the table of all. Raises ConfigError where a key cannot be used.
+@dataclass(frozen=True, slots=True)
+class OwnProcess:
+    """What this process knows of itself; the functions are called for every heartbeat and must not wait.
 
-    `partitions` is how many each topic has, `ages` how many seconds ago each flag was read, None while that is unknown.
-    `ledger` is the id of this executor's ledger.
+    `apps` returns the Faust app of each role, `report` the newest report, `ages` how many seconds ago each flag was
+    read, None while that is unknown. `partitions` is how many each topic has, `ledger` the id of the executor's ledger.
     """
 
+    apps: Callable[[], Mapping[Role, App]]
+    report: Callable[[], SelfReport]
+    ages: Callable[[], Mapping[FlagKey, float] | None]
+    partitions: Mapping[str, int]
+    ledger: str | None = None
+
+
+class Presence:
+    """Publishes the heartbeats of this process and keeps the table of all. Raises ConfigError if a key is unusable."""
+
     def __init__(
-        self,
-        config: Config,
-        roles: Sequence[Role],
-        *,
-        connection: Mapping[str, Any],
-        apps: Callable[[], Mapping[Role, App]],
-        said: Callable[[], Said],
-        partitions: Mapping[str, int],
-        ages: Callable[[], Mapping[FlagKey, float] | None],
-        ledger: str | None = None,
+        self, config: Config, roles: Sequence[Role], connection: Mapping[str, Any], process: OwnProcess
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self.members = Members()
         self._topic = Topics(config.kafka.prefix).heartbeats
         self._roles = tuple(roles)
         self._connection = dict(connection)
-        self._apps = apps
-        self._said = said
-        self._partitions = partitions
-        self._ages = ages
+        self._process = process
         self._wanted = wanted(config)
         self._fixed = Heartbeat(
             id=self.id,
@@ -90,7 +89,7 @@ class Presence:
             signs=load_private(config.signing_key).id if "monitor" in roles else None,
             flags=names(config),
             accepts=[load_public(path).id for path in config.public_keys] if "executor" in roles else [],
-            ledger=ledger,
+            ledger=process.ledger,
         )
         self._separate: str | None = None
         self._watchdog = Watchdog(self.id, self.members)
@@ -98,7 +97,8 @@ class Presence:
 
     def beat(self) -> Heartbeat:
         """The heartbeat of now."""
-        given, said, fixed = {role: assigned(app) for role, app in self._apps().items()}, self._said(), self._fixed
+        given = {role: assigned(app) for role, app in self._process.apps().items()}
+        report, fixed = self._process.report(), self._fixed
         return Heartbeat(
             id=fixed.id,
             host=fixed.host,
@@ -115,9 +115,9 @@ class Presence:
             flags=fixed.flags,
             ledger=fixed.ledger,
             reads=reads_of(source for sources in given.values() for source in sources or ()),
-            halted=said.halted,
-            obstacles=[*said.obstacles, *self._clocks()],
-            telemetry=list(said.telemetry),
+            halted=report.halted,
+            obstacles=[*report.obstacles, *self._clocks()],
+            telemetry=list(report.telemetry),
         )
 
     def _clocks(self) -> Iterator[Obstacle]:
@@ -126,16 +126,16 @@ class Presence:
 
     def arming(self) -> Arming:
         """Would a flip happen now, as far as this process knows?"""
-        said = self._said()
-        halt = [] if said.halted is None else [Obstacle(what="automation", why=said.halted)]
-        return arming(self._wanted, self._view([*halt, *said.obstacles]))
+        report = self._process.report()
+        halt = [] if report.halted is None else [Obstacle(what="automation", why=report.halted)]
+        return arming(self._wanted, self._view([*halt, *report.obstacles]))
 
     def _view(self, local: Sequence[Obstacle] = ()) -> View:
         members = self.members
         return View(
             members=members.all() if members.caught_up else None,
-            partitions=self._partitions,
-            ages=self._ages(),
+            partitions=self._process.partitions,
+            ages=self._process.ages(),
             local=local,
             own=self.id,
             started_at=self._fixed.started_at,
@@ -171,7 +171,7 @@ class Presence:
             await asyncio.sleep(_AGAIN_AFTER)
 
     async def _send(self, key: bytes, value: bytes | None, within: float) -> None:
-        await send_within(next(iter(self._apps().values())), self._topic, key, value, within=within)
+        await send_within(next(iter(self._process.apps().values())), self._topic, key, value, within=within)
 
 
 def version() -> str:

@@ -18,7 +18,7 @@ from agent.events import cloudevents as events
 from agent.events.cloudevents import Event, to_kafka
 from agent.events.severity import importance, level
 from agent.logs.setup import log_event
-from agent.runtime.waiting import Waiting
+from agent.runtime.pending_commands import PendingCommands
 from agent.state import incidents
 from agent.state.flags import FlagStatus
 from agent.state.incidents import AfterFlip, CommandResult, Ill, Incident
@@ -41,7 +41,7 @@ class Publisher:
         self._topics = topics
         compacted = (topics.incidents, topics.flags, topics.checkpoints, topics.healthy)
         self.outbox = Outbox(send, compacted)
-        self.commands = Waiting()
+        self.commands = PendingCommands()
         self._announced: dict[str, int] = {}
 
     def event(self, event: Event) -> asyncio.Future[None]:

@@ -10,7 +10,7 @@ from itertools import count
 from streams.kafka.outbox import Stall
 
 
-class Waiting:
+class PendingCommands:
     """The commands that no broker has acknowledged yet. `monotonic` gives seconds that never go back."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

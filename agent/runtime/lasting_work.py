@@ -30,7 +30,7 @@ _TODO = "restart this process; if that does not help, report the error in the lo
 _logger = logging.getLogger(__name__)
 
 
-class Work:
+class LastingWork:
     """One piece of work. `failures` counts them all; times are in seconds of `monotonic`."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
@@ -78,18 +78,18 @@ class Work:
         log_event(_logger, "work.failed", level=logging.ERROR, **fields)
 
 
-class Works:
+class WorkSet:
     """All of a process. `announce` publishes an event and does not wait."""
 
     def __init__(self, announce: Callable[[Event], object], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._announce = announce
         self._monotonic = monotonic
-        self._works: list[Work] = []
+        self._works: list[LastingWork] = []
         self._announced: set[str] = set()
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]], stack: contextlib.AsyncExitStack) -> None:
         """Do `work` until `stack` is left."""
-        made = Work(name, work, self._monotonic)
+        made = LastingWork(name, work, self._monotonic)
         self._works.append(made)
         stack.push_async_callback(_cancel, asyncio.create_task(made.run(), name=name))
 

@@ -10,17 +10,17 @@ import pytest
 
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
-from agent.runtime import works
-from agent.runtime.works import AGAIN_AFTER, SAID_AFTER, WELL_AFTER, Works
+from agent.runtime import lasting_work
+from agent.runtime.lasting_work import AGAIN_AFTER, SAID_AFTER, WELL_AFTER, WorkSet
 
 
 class Bench:
-    """Works whose clock goes on by a second at each attempt; what was announced is in `told`."""
+    """WorkSet whose clock goes on by a second at each attempt; what was announced is in `told`."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.told: list[Event] = []
-        self.works = Works(self.told.append, lambda: self.now)
+        self.works = WorkSet(self.told.append, lambda: self.now)
         self.attempts = 0
 
     async def until(self, found: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(works, "AGAIN_AFTER", (0.0, 0.0))
+    monkeypatch.setattr(lasting_work, "AGAIN_AFTER", (0.0, 0.0))
 
 
 async def test_what_fails_again_and_again_is_announced_once_with_its_error_and_its_end_too() -> None:
