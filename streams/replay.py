@@ -28,7 +28,8 @@ from streams.monitor.drift_watch import DriftTarget
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.watch_list import watch_list
-from streams.partials import VERSION, Partial, encode, pack
+from streams.partials.packing import pack
+from streams.partials.record import VERSION, Partial, encode
 from streams.settings import Format
 from streams.slices import Slice, Source
 

@@ -24,7 +24,9 @@ from detectors.windows.store import WindowStore
 from streams.monitor.evidence import fresh_wants
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
-from streams.partials import VERSION, Partial, encode, pack, split
+from streams.partials.packing import pack
+from streams.partials.partitions import split
+from streams.partials.record import VERSION, Partial, encode
 
 SCOPES = 10_000
 TRIGGERS = (

@@ -15,7 +15,7 @@ from streams.bench.shop import Timed
 from streams.kafka.admin import remove
 from streams.kafka.reader import read_topic
 from streams.kafka.topics import Topics, TopicSpec, create
-from streams.partials import decode
+from streams.partials.decode import decode
 
 TELEMETRY_PARTITIONS = 8
 PARTIALS_PARTITIONS = 8

@@ -26,7 +26,9 @@ from streams.decoders.interner import Interner
 from streams.ingest.reducer import AHEAD, Reducer
 from streams.ingest.telemetry_counts import TelemetryCounts
 from streams.kafka.reading import Answer, Delivery, Position
-from streams.partials import VERSION, Partial, encode, pack, split
+from streams.partials.packing import pack
+from streams.partials.partitions import split
+from streams.partials.record import VERSION, Partial, encode
 from streams.slices import Source
 from streams.telemetry.sample import HIT_KIND, NO_OUTCOME_KIND, REJECTED_KIND
 

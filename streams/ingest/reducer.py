@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.arrays import Float, Int
+from detectors.cell_operations import empty
 from detectors.cells import Cells
 from streams.decoders.columns import Columns, Reject, Rejects
 from streams.decoders.decoder import SampleBatch
@@ -29,7 +30,6 @@ from streams.ingest.fold import Rows, fold, stacked
 from streams.ingest.in_flight import InFlight, summed_up
 from streams.ingest.open_sums import OpenSums
 from streams.ingest.progress import Progress
-from streams.partials import empty
 from streams.slices import Source
 from streams.telemetry.sample import LATE_KIND, REJECTED_KIND, STARTED_KIND
 
@@ -63,7 +63,7 @@ class Stats:
 
 
 class UnreportedCounts(NamedTuple):
-    """Samples since they were told last: see `streams.partials.Partial`."""
+    """Samples since they were told last: see `streams.partials.record.Partial`."""
 
     overflow: int = 0
     received: int = 0

@@ -9,29 +9,25 @@ still writes after it lost its partition all add nothing.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
-from itertools import count
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
 from detectors.arrays import Int
+from detectors.cell_operations import empty, join, nbytes, select
 from detectors.cells import Cells
 from streams.monitor.highest_offsets import highest_offsets
-from streams.monitor.room import MOST_BYTES, kept_from, nbytes
+from streams.monitor.room import MOST_BYTES, kept_from
 from streams.monitor.source_state import SourceState
 from streams.monitor.unread import UnreadLog
-from streams.partials import Partial, PartialBatch, PartialHead, empty, select
+from streams.partials.batch import PartialBatch, PartialHead
+from streams.partials.record import Partial
 from streams.slices import Source
 
 AHEAD = 5.0
 """Seconds that a watermark may be ahead of the reader's clock. Nobody can know everything before a time that is yet to
 come: taken for true, it would make all that comes until then too late."""
 
-_TABLES = ("scopes", "instances", "measures")
-_ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in _TABLES)
 _FAR = int(np.iinfo(np.int64).max)
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
@@ -79,10 +75,10 @@ class Merge:
         All cells are sorted out at once, as if each record had come alone: `opens` is, for each record, the first
         second that was open for its source when it came, which is all that earlier records have to say to it.
         """
-        number = np.zeros(len(batch.words), dtype=np.int64)
-        opens = np.full(len(batch.words), _FAR)
+        number = np.zeros(len(batch.heads), dtype=np.int64)
+        opens = np.full(len(batch.heads), _FAR)
         marks: list[float] = []
-        for i, word in enumerate(batch.words):
+        for i, word in enumerate(batch.heads):
             topic = word.source.topic
             if topic not in self._topics:
                 continue
@@ -233,91 +229,3 @@ class Merge:
         self._ready = [select(cells, later)]
         self._ready_bytes = nbytes(self._ready[0])
         return select(cells, np.flatnonzero(cells.second < before))
-
-
-def join(blocks: Sequence[Cells]) -> Cells:
-    """One block with the rows of all; the same scope, instance or measure has one number in its table."""
-    blocks = [block for block in blocks if len(block)] or blocks[:1]
-    if len(blocks) == 1:
-        return blocks[0]
-    tables: dict[str, defaultdict[Any, int]] = {name: defaultdict(count().__next__) for name in _TABLES}
-    parts: dict[str, list[Int]] = {name: [] for name in _ARRAYS}
-    rows = 0
-    for block in blocks:
-        number = {
-            name: np.fromiter(map(table.__getitem__, getattr(block, name)), dtype=np.int64)
-            for name, table in tables.items()
-        }
-        for name, arrays in parts.items():
-            array = getattr(block, name)
-            if name == "scope":
-                array = number["scopes"][array]
-            elif name == "instance_id":
-                array = number["instances"][array]
-            elif name == "measure_id":
-                array = number["measures"][array]
-            elif name.endswith("_cell"):
-                array = array + rows
-            arrays.append(array)
-        rows += len(block)
-    joined: dict[str, Any] = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    joined |= {name: tuple(table) for name, table in tables.items()}
-    return Cells(**joined)
-
-
-def by_second(cells: Cells) -> Iterator[tuple[int, Cells]]:
-    """Cut a block into its seconds, ascending; the tables are shared by all parts."""
-    if not len(cells):
-        return
-    order = np.argsort(cells.second, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    seconds, starts = np.unique(cells.second[order], return_index=True)
-    ends = np.append(starts[1:], len(order))
-    hist_row, instance_row, measure_row = (rank[c] for c in (cells.hist_cell, cells.instance_cell, cells.measure_cell))
-    hist, instance, measure = (np.argsort(row, kind="stable") for row in (hist_row, instance_row, measure_row))
-    whole = replace(
-        cells,
-        scope=cells.scope[order],
-        second=cells.second[order],
-        offset=cells.offset[order],
-        counts=cells.counts[order],
-        hist_cell=hist_row[hist],
-        hist_bin=cells.hist_bin[hist],
-        hist_count=cells.hist_count[hist],
-        instance_cell=instance_row[instance],
-        instance_id=cells.instance_id[instance],
-        instance_counts=cells.instance_counts[instance],
-        measure_cell=measure_row[measure],
-        measure_id=cells.measure_id[measure],
-        measure_count=cells.measure_count[measure],
-        measure_sum=cells.measure_sum[measure],
-    )
-    for second, start, end in zip(seconds.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        yield second, _rows(whole, start, end)
-
-
-def _rows(cells: Cells, start: int, end: int) -> Cells:
-    """Rows start..end of a block whose sparse sections are sorted by cell."""
-    h0, h1 = np.searchsorted(cells.hist_cell, (start, end))
-    i0, i1 = np.searchsorted(cells.instance_cell, (start, end))
-    m0, m1 = np.searchsorted(cells.measure_cell, (start, end))
-    return Cells(
-        scopes=cells.scopes,
-        scope=cells.scope[start:end],
-        second=cells.second[start:end],
-        offset=cells.offset[start:end],
-        counts=cells.counts[start:end],
-        hist_cell=cells.hist_cell[h0:h1] - start,
-        hist_bin=cells.hist_bin[h0:h1],
-        hist_count=cells.hist_count[h0:h1],
-        instances=cells.instances,
-        instance_cell=cells.instance_cell[i0:i1] - start,
-        instance_id=cells.instance_id[i0:i1],
-        instance_counts=cells.instance_counts[i0:i1],
-        measures=cells.measures,
-        measure_cell=cells.measure_cell[m0:m1] - start,
-        measure_id=cells.measure_id[m0:m1],
-        measure_count=cells.measure_count[m0:m1],
-        measure_sum=cells.measure_sum[m0:m1],
-    )

@@ -36,7 +36,8 @@ from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import MonitorSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
 from streams.monitor.standing import Standing
-from streams.partials import decode_all, partition_of
+from streams.partials.decode import decode_all
+from streams.partials.partitions import partition_of
 from streams.slices import Source
 
 REPLAY_MARGIN = 10.0

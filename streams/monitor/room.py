@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 
+from detectors.cell_operations import nbytes
 from detectors.cells import Cells
 
 MOST_BYTES = 64 << 20
@@ -14,12 +14,6 @@ MOST_BYTES = 64 << 20
 seconds stay unknown."""
 
 _FREE = 0.25
-_ARRAYS = tuple(f.name for f in fields(Cells) if f.name not in ("scopes", "instances", "measures"))
-
-
-def nbytes(cells: Cells) -> int:
-    """Bytes of a block's arrays; its names are in other tables too."""
-    return sum(getattr(cells, name).nbytes for name in _ARRAYS)
 
 
 def kept_from(blocks: Sequence[Cells], most_bytes: int) -> int | None:

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from detectors.arrays import Int
+from detectors.cell_operations import by_second
 from detectors.cells import Cells
 from detectors.conditions.spec import TriggerSpec, longest_lookback
 from detectors.errors import StateError
@@ -35,14 +36,15 @@ from streams.monitor.flag_coverage import Coverage
 from streams.monitor.freshness import LIVE, AgeLimits, ahead_of, condition, judged
 from streams.monitor.health import Health, TriggerHealth, health
 from streams.monitor.healthy_rates import HealthyRateRecord, days, learnt
-from streams.monitor.merge import Merge, by_second
+from streams.monitor.merge import Merge
 from streams.monitor.observer import Observer, flip_wants
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
 from streams.monitor.standing import Standing, StandingUnknown
 from streams.monitor.trigger_rows import unknown_rows, verdict_rows
 from streams.monitor.unattributed import Unattributed
-from streams.partials import PartialBatch, decode_all
+from streams.partials.batch import PartialBatch
+from streams.partials.decode import decode_all
 
 _logger = logging.getLogger(__name__)
 
@@ -200,12 +202,12 @@ class Shard:
         """
         self._unattributed.note(batch)
         start = 0
-        while start < len(batch.words):
+        while start < len(batch.heads):
             end = start + 1
             # A record that tells of a new source makes the earlier ones count without it, and the first second of all
             # depends on what is known when the last source has spoken.
-            if self._next is not None and self.merge.expects(batch.words[start]):
-                while end < len(batch.words) and self.merge.expects(batch.words[end]):
+            if self._next is not None and self.merge.expects(batch.heads[start]):
+                while end < len(batch.heads) and self.merge.expects(batch.heads[end]):
                     end += 1
             now = None if clock is None else clock()
             heard_at, latest = (0.0, math.inf) if now is None else (now.monotonic, now.latest)

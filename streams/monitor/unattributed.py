@@ -16,7 +16,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.missing.elsewhere import looked_at
 from detectors.missing.share import MOST_MISSING
 from streams.monitor.unread import UnreadLog
-from streams.partials import PartialBatch
+from streams.partials.batch import PartialBatch
 
 
 class _Topics(NamedTuple):
@@ -57,7 +57,7 @@ class Unattributed:
         """Note which services come from which topic, where there are several."""
         if len(self._topics) < 2 or not len(batch.cells):
             return
-        topics = np.array([self._topics.get(word.source.topic, -1) for word in batch.words], dtype=np.int64)
+        topics = np.array([self._topics.get(word.source.topic, -1) for word in batch.heads], dtype=np.int64)
         number = [self._number.get(scope[:2], -1) for scope in batch.cells.scopes]
         topic, service = topics[batch.record], np.array(number, dtype=np.int64)[batch.cells.scope]
         kept = (topic >= 0) & (service >= 0)

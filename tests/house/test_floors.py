@@ -17,7 +17,7 @@ FLOORS = {
     "detectors": [
         ["errors", "arrays"],
         ["cells", "histogram", "state"],
-        ["conditions", "sequential"],
+        ["cell_operations", "conditions", "sequential"],
         ["windows"],
         ["missing"],
         ["triggers"],
@@ -169,7 +169,7 @@ def test_a_package_says_what_it_is_for() -> None:
 LONG = {
     "agent/config/model.py", "agent/config/validate.py",
     "detectors/conditions/grammar.py", "detectors/windows/store.py",
-    "streams/monitor/merge.py", "streams/monitor/role.py", "streams/monitor/shard.py", "streams/partials.py",
+    "streams/monitor/role.py", "streams/monitor/shard.py",
 }  # fmt: skip
 """Files that are still over 300 lines; whoever splits one takes it out, and none comes in."""
 

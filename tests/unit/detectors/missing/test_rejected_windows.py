@@ -17,7 +17,9 @@ from streams.clock import Now
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
-from streams.partials import VERSION, Partial, decode_all, encode, pack
+from streams.partials.decode import decode_all
+from streams.partials.packing import pack
+from streams.partials.record import VERSION, Partial, encode
 from tests.support.cells import Bucket, cells
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 

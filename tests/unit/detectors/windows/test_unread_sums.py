@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import join
 from detectors.cells import Scope
 from detectors.windows.second import MOST_COUNTED
 from detectors.windows.store import Want, WindowStore
 from detectors.windows.unreadable import unreadable
-from streams.monitor.merge import join
 from tests.support.cells import Bucket, cells
 
 SCOPES = [Scope("production", "shop"), Scope("production", "shop", "new", "on"), Scope("staging", "shop")]

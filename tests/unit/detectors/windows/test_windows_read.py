@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.cell_operations import join
 from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
 from detectors.histogram import BINS, OCTAVES, midpoints_ms
 from detectors.windows.store import Want
 from detectors.windows.unreadable import unreadable
-from streams.monitor.merge import join
 from tests.support.cells import Bucket, cells
 from tests.unit.detectors.windows.test_store import A, B, C, D, requests, store
 

@@ -13,17 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import by_second
 from detectors.cells import ERRORS, LATE, LATENCY_COUNT, REQUESTS, Scope
 from detectors.windows.overdue import measure_of
-from streams import partials
 from streams.clock import Clock
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
 from streams.decoders.watch_list import WatchList
 from streams.ingest.ingest import HEARTBEAT, Ingest, PartialsOutput
 from streams.kafka.reading import Answer, Delivery, Position
-from streams.monitor.merge import Merge, by_second
-from streams.partials import Partial, decode, partition_of
+from streams.monitor.merge import Merge
+from streams.partials.decode import decode
+from streams.partials.partitions import partition_of
+from streams.partials.record import Partial
 from streams.settings import Format
 from streams.slices import Slice, Source
 
@@ -311,7 +313,7 @@ async def test_what_is_read_while_a_flush_is_under_way_is_not_committed_by_it() 
 async def test_a_watermark_goes_with_the_last_part_after_the_others_are_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(partials, "MAX_CELLS", 2)
+    monkeypatch.setattr("streams.partials.partitions.MAX_CELLS", 2)
     acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     bench = Bench(Log([T + n for n in range(5)], services=("cart",)), now=T + 60, partitions=1)
     bench.hold = lambda partition, partial: acknowledged if partial.watermark is None else None

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from streams import partials
 from streams.clock import Clock
 from streams.ingest.ingest import HEARTBEAT
 from streams.kafka.reading import Answer, Delivery
-from streams.partials import VERSION, Partial
+from streams.partials.record import VERSION, Partial
 from streams.slices import Slice
 from tests.unit.streams.ingest.test_ingest import LATENESS, OTHER, SOURCE, Bench, CounterLog, Log, T, merged
 
@@ -49,7 +48,7 @@ async def test_what_was_received_rejected_or_without_room_is_told_once_to_everyb
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # One scope beside the watched one: of three services two find no room.
-    monkeypatch.setattr(partials, "MAX_CELLS", 2)
+    monkeypatch.setattr("streams.partials.partitions.MAX_CELLS", 2)
     bench = Bench(Junk([T + n for n in range(9)]), max_scopes=2)
     bench.read(9)
     told: dict[int, list[tuple[int, int, int]]] = {0: [], 1: []}

@@ -18,7 +18,7 @@ from streams.errors import CheckpointError
 from streams.monitor import checkpoint
 from streams.monitor import healthy_rates as learnt
 from streams.monitor.published import newest_judged
-from streams.partials import decode_all
+from streams.partials.decode import decode_all
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 GARBAGE = {

@@ -12,7 +12,7 @@ import pytest
 from streams.clock import Now, instant
 from streams.monitor.merge import AHEAD
 from streams.monitor.shard import EvaluatedSecond, Shard
-from streams.partials import decode_all
+from streams.partials.decode import decode_all
 from tests.unit.streams.monitor.test_shard import BAD, GOOD, T, firing, live, said, second, shard, spec
 
 

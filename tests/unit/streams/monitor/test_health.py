@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import join
 from detectors.cells import COUNTS, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import bins
 from streams.monitor.health import QUANTILES, TriggerHealth, decoder, encoder, health
-from streams.monitor.merge import join
 from tests.support.cells import Bucket, cells
 
 T = 1_700_000_000

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.cell_operations import by_second, empty, join
 from detectors.cells import REQUESTS, Cells
-from streams.monitor.merge import AHEAD, Merge, by_second, join
-from streams.partials import VERSION, Partial, PartialBatch, PartialHead, empty
+from streams.monitor.merge import AHEAD, Merge
+from streams.partials.batch import PartialBatch, PartialHead
+from streams.partials.record import VERSION, Partial
 from streams.slices import Source
 from tests.support.random_cells import cells_of, random_cells
 

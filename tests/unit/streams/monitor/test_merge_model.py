@@ -12,9 +12,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.cell_operations import by_second, empty, join
 from detectors.cells import REQUESTS, Cells
-from streams.monitor.merge import Merge, by_second, join
-from streams.partials import PartialBatch, PartialHead, empty
+from streams.monitor.merge import Merge
+from streams.partials.batch import PartialBatch, PartialHead
 from streams.slices import Source
 from tests.support.random_cells import cells_of, random_cells
 

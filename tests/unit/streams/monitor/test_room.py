@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.cell_operations import empty, nbytes
 from detectors.cells import COUNTS, Cells
 from streams.monitor.merge import Merge
-from streams.monitor.room import kept_from, nbytes
-from streams.partials import empty
+from streams.monitor.room import kept_from
 from tests.support.random_cells import cells_of
 from tests.unit.streams.monitor.test_merge import record, requests, taken
 

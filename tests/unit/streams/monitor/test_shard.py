@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import empty, join
 from detectors.cells import Cells, Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec, longest_lookback
@@ -17,13 +18,13 @@ from streams.condition import ShardCondition
 from streams.errors import PartialError
 from streams.monitor.announcements import Announcements
 from streams.monitor.freshness import SILENT_AFTER
-from streams.monitor.merge import join
 from streams.monitor.observer import Exposure
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.room import MOST_BYTES
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
-from streams.partials import VERSION, Partial, empty, encode, pack
+from streams.partials.packing import pack
+from streams.partials.record import VERSION, Partial, encode
 from tests.support.cells import Bucket, cells
 
 T = 1_700_000_000

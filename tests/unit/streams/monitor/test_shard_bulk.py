@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import empty, join
 from detectors.cells import Cells, Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import instant
-from streams.monitor.merge import join
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import EvaluatedSecond, Shard
-from streams.partials import VERSION, Partial, decode_all, empty, encode, pack
+from streams.partials.decode import decode_all
+from streams.partials.packing import pack
+from streams.partials.record import VERSION, Partial, encode
 from tests.support.cells import Bucket, cells
 
 T = 1_700_000_000
@@ -210,7 +212,7 @@ def test_of_partials_read_together_only_those_that_are_damaged_are_left_out() ->
     batch, errors = decode_all([bad[0], good[0], bad[1], good[1], bad[2], good[2], good[3]])
     assert len(errors) == 3
     assert "points outside a table" in str(errors[2])
-    assert [word.watermark for word in batch.words] == [T + 1.0, T + 2.0, T + 3.0, T + 4.0]
+    assert [word.watermark for word in batch.heads] == [T + 1.0, T + 2.0, T + 3.0, T + 4.0]
     whole, none = decode_all(good)
     assert not none
     assert np.array_equal(batch.cells.counts, whole.cells.counts)
@@ -226,4 +228,4 @@ def test_columns_of_two_partials_that_fit_only_together_are_refused(missing: int
     short = Cells(**fields | {"offset": block.offset[missing:]})
     long = Cells(**fields | {"offset": np.append(block.offset, block.offset[:missing])})
     batch, errors = decode_all([said(0, T + 9.0, short), said(0, T + 9.0, long)])
-    assert (len(batch.words), len(errors)) == (0, 2)
+    assert (len(batch.heads), len(errors)) == (0, 2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.cell_operations import empty
 from streams.monitor.merge import Merge
 from streams.monitor.unread import KEPT, UnreadLog, UnreadSamples
-from streams.partials import VERSION, Partial, empty
+from streams.partials.record import VERSION, Partial
 
 T = 1_700_000_000
 

@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.cell_operations import empty
 from detectors.cells import NO_OUTCOME, REJECTED, Cells
-from streams import partials
 from streams.errors import PartialError
-from streams.partials import Partial
+from streams.partials.decode import decode, decode_all, unpack
+from streams.partials.packing import pack
+from streams.partials.partitions import MAX_CELLS, partition_of, split
+from streams.partials.record import VERSION, Partial, encode
 from tests.support.random_cells import cells_of, random_cells
 
 
 def partial_with(cells: Cells, **changes: object) -> Partial:
     values: dict[str, object] = {
-        "version": partials.VERSION,
+        "version": VERSION,
         "topic": "requests",
         "partition": 3,
         "partitions": 8,
@@ -31,7 +34,7 @@ def partial_with(cells: Cells, **changes: object) -> Partial:
         "scopes": [tuple(scope) for scope in cells.scopes],
         "instances": list(cells.instances),
         "measures": list(cells.measures),
-        "columns": partials.pack(cells),
+        "columns": pack(cells),
     }
     return Partial(**(values | changes))  # type: ignore[arg-type]
 
@@ -48,7 +51,7 @@ def assert_same(one: Cells, other: Cells) -> None:
 @given(random_cells())
 def test_cells_survive_the_wire(cells: Cells) -> None:
     sent = partial_with(cells)
-    received, unpacked = partials.decode(partials.encode(sent))
+    received, unpacked = decode(encode(sent))
     assert received == sent
     assert_same(unpacked, cells)
 
@@ -56,39 +59,39 @@ def test_cells_survive_the_wire(cells: Cells) -> None:
 @given(random_cells(), st.integers(1, 7))
 def test_splitting_by_partition_loses_nothing_and_keeps_a_service_together(cells: Cells, partitions: int) -> None:
     total = 0
-    for partition, part in partials.split(cells, partitions):
+    for partition, part in split(cells, partitions):
         total += len(part)
         for scope in part.scopes:
-            assert partials.partition_of(scope.environment, scope.service, partitions) == partition
-        assert_same(part, partials.unpack(partial_with(part)))
+            assert partition_of(scope.environment, scope.service, partitions) == partition
+        assert_same(part, unpack(partial_with(part)))
     assert total == len(cells)
-    assert sum(int(p.counts.sum()) for _, p in partials.split(cells, partitions)) == int(cells.counts.sum())
-    assert sum(int(p.hist_count.sum()) for _, p in partials.split(cells, partitions)) == int(cells.hist_count.sum())
+    assert sum(int(p.counts.sum()) for _, p in split(cells, partitions)) == int(cells.counts.sum())
+    assert sum(int(p.hist_count.sum()) for _, p in split(cells, partitions)) == int(cells.hist_count.sum())
 
 
 def test_a_large_flush_is_cut_into_records_of_bounded_size() -> None:
-    cells = cells_of([("production", f"s{i}", 1_700_000_000, 1, 0) for i in range(partials.MAX_CELLS + 1)])
-    assert [len(part) for _, part in partials.split(cells, 1)] == [partials.MAX_CELLS, 1]
+    cells = cells_of([("production", f"s{i}", 1_700_000_000, 1, 0) for i in range(MAX_CELLS + 1)])
+    assert [len(part) for _, part in split(cells, 1)] == [MAX_CELLS, 1]
 
 
 def test_the_partition_of_a_service_never_changes() -> None:
-    assert partials.partition_of("production", "recommendations", 8) == 4
-    assert partials.partition_of("production", "checkout", 8) == 5
+    assert partition_of("production", "recommendations", 8) == 4
+    assert partition_of("production", "checkout", 8) == 5
 
 
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_partial_are_refused(raw: bytes) -> None:
     with pytest.raises(PartialError):
-        partials.decode(raw)
+        decode(raw)
 
 
 @given(random_cells(least=1), st.data())
 def test_a_damaged_partial_is_refused_or_read_never_a_crash(cells: Cells, data: st.DataObject) -> None:
-    raw = bytearray(partials.encode(partial_with(cells)))
+    raw = bytearray(encode(partial_with(cells)))
     position = data.draw(st.integers(0, len(raw) - 1))
     raw[position] ^= data.draw(st.integers(1, 255))
     try:
-        _, unpacked = partials.decode(bytes(raw))
+        _, unpacked = decode(bytes(raw))
     except PartialError:
         return
     assert unpacked.scope.size == 0 or unpacked.scope.max() < len(unpacked.scopes)
@@ -96,7 +99,7 @@ def test_a_damaged_partial_is_refused_or_read_never_a_crash(cells: Cells, data: 
 
 def test_a_newer_version_is_named_in_the_refusal() -> None:
     with pytest.raises(PartialError, match="version 3, expected 2"):
-        partials.decode(partials.encode(partial_with(partials.empty(), version=3)))
+        decode(encode(partial_with(empty(), version=3)))
 
 
 NEW = (NO_OUTCOME, REJECTED)
@@ -104,7 +107,7 @@ NEW = (NO_OUTCOME, REJECTED)
 
 @given(random_cells())
 def test_a_partial_of_version_1_is_read_and_counts_nothing_that_it_could_not_tell(cells: Cells) -> None:
-    columns = partials.pack(
+    columns = pack(
         replace(
             cells,
             counts=np.delete(cells.counts, NEW, axis=1),
@@ -112,15 +115,15 @@ def test_a_partial_of_version_1_is_read_and_counts_nothing_that_it_could_not_tel
         )
     )
     written = msgspec.structs.astuple(partial_with(cells, version=1, columns=columns))[:-2]
-    received, unpacked = partials.decode(msgspec.msgpack.encode(written))
+    received, unpacked = decode(msgspec.msgpack.encode(written))
     assert (received.received, received.rejected) == (0, 0)
     cells.counts[:, NEW] = cells.instance_counts[:, NEW] = 0
     assert_same(unpacked, cells)
-    batch, errors = partials.decode_all([msgspec.msgpack.encode(written), partials.encode(partial_with(cells))])
+    batch, errors = decode_all([msgspec.msgpack.encode(written), encode(partial_with(cells))])
     assert not errors
     assert batch.cells.counts.tolist() == 2 * cells.counts.tolist()
 
 
 def test_what_a_source_received_and_could_not_read_is_passed_on() -> None:
-    batch, _ = partials.decode_all([partials.encode(partial_with(partials.empty(), received=100, rejected=7))])
-    assert (batch.words[0].received, batch.words[0].rejected) == (100, 7)
+    batch, _ = decode_all([encode(partial_with(empty(), received=100, rejected=7))])
+    assert (batch.heads[0].received, batch.heads[0].rejected) == (100, 7)
