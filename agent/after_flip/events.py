@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.after_flip.rules import BakeVerdict, EffectVerdict
 from agent.commands.command import MAX_INSTANCES
-from agent.config.model import Flag
+from agent.config.flags import Flag
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.state.incidents import Incident

@@ -15,7 +15,8 @@ import msgspec
 
 from agent.after_flip.events import bake_event, effect_event
 from agent.after_flip.rules import LAST_SECONDS, PATIENCE, BakeVerdict, bake, effect, exposure_after
-from agent.config.model import AfterFlipSettings, Flag
+from agent.config.flags import Flag
+from agent.config.model import AfterFlipSettings
 from agent.events.cloudevents import Event
 from agent.state.flags import generation
 from agent.state.incidents import AfterFlip, Incident

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.bench.measures import Measure, figure, kib_of, spread
 from agent.config.min_samples import with_auto
-from agent.config.model import fast_by_default
+from agent.config.triggers import fast_by_default
 from agent.errors import FlipbackError
 from detectors.cells import COUNTS, Cells, Scope
 from detectors.conditions.grammar import parse

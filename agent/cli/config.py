@@ -13,8 +13,9 @@ from agent.cli.options import Finite
 from agent.config.baseline import NO_BASELINE, read_baseline
 from agent.config.json_schema import schema
 from agent.config.load import check, load, render, rules_hash
-from agent.config.model import Config, fast_by_default
+from agent.config.model import Config
 from agent.config.slips import slip
+from agent.config.triggers import fast_by_default
 from agent.errors import ConfigError
 from detectors.conditions.grammar import format_condition, format_seconds
 from detectors.conditions.spec import TriggerSpec

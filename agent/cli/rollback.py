@@ -12,7 +12,8 @@ import click
 from agent.cli.confirm import ReasonParam, confirm, user
 
 if TYPE_CHECKING:
-    from agent.config.model import Config, Flag
+    from agent.config.flags import Flag
+    from agent.config.model import Config
     from agent.events.cloudevents import Event
     from agent.executor.result import ExecutionResult
 

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from agent.backends.shown import meant
 from agent.config.document import Mark, Problem, join
-from agent.config.model import When
+from agent.config.flags import When
 from detectors.conditions.grammar import parse, parse_span
 from detectors.errors import GrammarError
 from streams.settings import Seconds, WholeSeconds

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from agent.config.model import Config, When
+from agent.config.flags import When
+from agent.config.model import Config
 from detectors.conditions.grammar import format_seconds
 from streams.settings import Seconds, WholeSeconds
 

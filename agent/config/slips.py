@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.config.model import When
+from agent.config.flags import When
 from detectors.conditions.spec import RATIOS, TriggerSpec
 
 _PERCENT = re.compile(r"([<>])\s*((?:\d*\.)?\d+)\s*%")

@@ -11,8 +11,8 @@ from agent.commands.command import BY_HAND
 from agent.config.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.config.decode import WRONG
 from agent.config.document import Note
+from agent.config.flags import Flag, Trigger
 from agent.config.min_samples import with_auto
-from agent.config.model import Flag, Trigger
 from agent.config.validate_files import check_addresses
 from agent.errors import ConfigError
 from detectors.cells import Scope

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from agent.backends.shown import nearest
-from agent.config.model import Flag
+from agent.config.flags import Flag
 
 
 def variants_of(raw: str) -> frozenset[str] | None:

@@ -18,9 +18,10 @@ from agent.armed.group import of_roles
 from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
 from agent.commands.command import BY_HAND, Command, Evidence, issue, sign
 from agent.commands.keys import PrivateKey, load_private
+from agent.config.flags import Flag
 from agent.config.kafka import connection
 from agent.config.load import rules_hash
-from agent.config.model import Config, Flag
+from agent.config.model import Config
 from agent.deployment.outside import read_members
 from agent.errors import BackendError, FlipbackError, MalformedEvent
 from agent.events import cloudevents as events

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.commands.command import Cause, Command, incident_id, issue, sign
-from agent.config.model import Flag
+from agent.config.flags import Flag
 from agent.decisions.blame import Blame, Objection
 from agent.decisions.fight import fight
 from agent.decisions.follow_up import problem, resend_at

@@ -10,7 +10,8 @@ from agent.backends.contract import FlagBackend
 from agent.backends.google import refuse_emulators
 from agent.backends.settings import Firestore, RealtimeDatabase, RemoteConfig
 from agent.commands.keys import PublicKey
-from agent.config.model import Config, Flag
+from agent.config.flags import Flag
+from agent.config.model import Config
 from agent.events.cloudevents import Event
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate

@@ -107,7 +107,7 @@ def replay(
         ),
         batch=batch,
         names=[str(path) for path in files],
-        habits=config.habits(),
+        habits=config.drift_targets(),
     )
     return run, lines(run, config, evaluations=evaluations)
 

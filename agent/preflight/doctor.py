@@ -20,8 +20,9 @@ from agent.armed.verdict import of_telemetry, shadow_obstacle
 from agent.armed.view import wanted as rules_of
 from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
 from agent.commands.keys import load_private, load_public
+from agent.config.flags import Flag
 from agent.config.kafka import connection
-from agent.config.model import Config, Flag
+from agent.config.model import Config
 from agent.config.variants import unknown_variants
 from agent.deployment.outside import look
 from agent.errors import BackendError, ConfigError, LedgerError

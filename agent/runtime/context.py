@@ -35,7 +35,7 @@ class ProcessContext:
             config=config,
             roles=tuple(roles),
             specs=config.trigger_specs(),
-            drift_targets=config.habits(),
+            drift_targets=config.drift_targets(),
             topics=Topics(config.kafka.prefix),
             connection=connect(config),
             clock=Clock(),

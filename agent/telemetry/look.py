@@ -62,7 +62,7 @@ def judge(
     A flag that is safe gives no other variant: that samples lack it is shown, and stops nothing.
     """
     specs = config.trigger_specs()
-    interner = Interner(watch_list(specs, config.habits()), config.max_scopes)
+    interner = Interner(watch_list(specs, config.drift_targets()), config.max_scopes)
     decoder = Decoder({one.topic: one.format for one in config.telemetry}, interner)
     whole = Tally()
     for one in config.telemetry:

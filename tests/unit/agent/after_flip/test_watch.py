@@ -10,7 +10,8 @@ import pytest
 
 from agent.after_flip.rules import PATIENCE
 from agent.after_flip.watch import AfterFlipWatch, lookback
-from agent.config.model import AfterFlipSettings, Flag, Trigger, When
+from agent.config.flags import Flag, Trigger, When
+from agent.config.model import AfterFlipSettings
 from agent.events.cloudevents import (
     FLAG_EFFECT_UNKNOWN,
     FLAG_EFFECTIVE,

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from agent.backends.settings import FlagdFile
+from agent.config.flags import Flag, Trigger
 from agent.config.load import load, rules_hash
-from agent.config.model import CommandSettings, Config, Flag, KeySettings, Trigger, WebSettings
+from agent.config.model import CommandSettings, Config, KeySettings, WebSettings
 from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec, longest_lookback
@@ -191,6 +192,19 @@ def test_a_baseline_is_given_to_the_conditions_that_compare_with_it(loaded: Load
     specs = loaded(("latency_p95 > 45s", "latency_p95 > 1.5x baseline"), more="baseline: b.json\n").trigger_specs()
     assert [spec.baseline for spec in specs] == [None, 812.0, None, None]
     assert [spec.threshold for spec in specs] == [0.02, 1218.0, 0.4, 0.99]
+
+
+def test_triggers_are_resolved_once_and_keep_the_baseline_they_began_with(loaded: Loader, tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    path.write_text('{"apiVersion": "flipback/v1", "baseline": {"production/recommendations": {"latency_p95": 812}}}')
+    config = loaded(("latency_p95 > 45s", "latency_p95 > 1.5x baseline"), more="baseline: b.json\n")
+    before = config.trigger_specs()
+    path.unlink()
+    assert config.trigger_specs() == before
+    config.trigger_specs().clear()
+    assert config.trigger_specs() == before
+    shadow = msgspec.structs.replace(config, mode="shadow", baseline=None, flags=loaded().flags)
+    assert all(spec.shadow for spec in shadow.trigger_specs())
 
 
 def test_brokers_off_loopback_are_accepted_with_tls_or_when_plaintext_is_allowed(loaded: Loader) -> None:

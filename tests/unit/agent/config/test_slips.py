@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.flags import When
 from agent.config.load import load
-from agent.config.model import When
 from agent.config.slips import slip
 from tests.support.recordings import config_file
 from tests.unit.agent.cli.test_keys_and_restore import run as cli

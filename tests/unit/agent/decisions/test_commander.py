@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.commands.command import Cause, Command, Evidence, verify
 from agent.commands.keys import PrivateKey
-from agent.config.model import Flag, Trigger, When
+from agent.config.flags import Flag, Trigger, When
 from agent.decisions.blame import Blame, BlameRules, JudgedFlags
 from agent.decisions.commander import Commander, CommanderOutputs
 from agent.decisions.follow_up import UNSEEN_AFTER
