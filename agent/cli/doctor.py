@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from agent.preflight.doctor import Finding
+    from agent.preflight.finding import Finding
 
 
 @click.command("doctor")

@@ -16,13 +16,10 @@ from msgspec import Meta
 from agent.backends.shown import meant
 from agent.config.document import Mark, Problem, join
 from agent.config.flags import When
+from agent.config.wrong import WRONG
 from detectors.conditions.grammar import parse, parse_span
 from detectors.errors import GrammarError
 from streams.settings import Seconds, WholeSeconds
-
-WRONG: Any = object()
-"""Stands in the place of what could not be decoded, so that the rest can still be judged."""
-
 
 # Types are found anew at each call, which for 700 flags takes half a second.
 _fields = cache(msgspec.structs.fields)

@@ -12,8 +12,8 @@ import msgspec
 from agent.backends.address import checked_state_url, checked_url, database_host, emulator_address
 from agent.backends.secret_file import check_secret_file
 from agent.backends.settings import RealtimeDatabase, Unleash, Webhook
-from agent.config.decode import WRONG
 from agent.config.document import Note, join
+from agent.config.wrong import WRONG
 from agent.errors import ConfigError
 
 _SECRETS = ("secret_file", "token_file", "credentials")

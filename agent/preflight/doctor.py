@@ -6,32 +6,26 @@ No flag is written: there are reads, dry runs, and a file that is written to the
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import msgspec
 
 from agent import backends
 from agent.armed.verdict import of_telemetry, shadow_obstacle
 from agent.armed.view import wanted as rules_of
 from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
-from agent.commands.keys import load_private, load_public
 from agent.config.flags import Flag
 from agent.config.kafka import connection
 from agent.config.model import Config
 from agent.config.variants import unknown_variants
 from agent.deployment.outside import look
-from agent.errors import BackendError, ConfigError, LedgerError
-from agent.executor.build import LEDGER
+from agent.errors import BackendError, ConfigError
 from agent.executor.unforeseen import foreseen
 from agent.heartbeats.heartbeat import Member, Obstacle, alive
-from agent.ledger.automation import FILE_NAME, Automation, words
 from agent.ledger.identity import separate_ledgers
-from agent.ledger.probe import TODO, probe_state
+from agent.preflight.finding import Finding
+from agent.preflight.machine import check_automation, check_keys, check_state
 from agent.telemetry.look import TopicLook, look_at_telemetry
 from agent.telemetry.topics import lacking, there, wanted
 from agent.views.status import read_status
@@ -41,20 +35,6 @@ from streams.kafka.topics import describe
 
 BUDGET_S = 5.0
 """Seconds for one backend: what a flip has."""
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `what` names it, `detail` says what was found, or what to do where it is no good.
-
-    `took_ms` is how long the answer took, None where nothing was asked. `local` findings are of this machine and its
-    flag systems, the others of the brokers, of the processes that run, and of the mode.
-    """
-
-    what: str
-    ok: bool
-    detail: str
-    took_ms: float | None = None
-    local: bool = True
 
 
 @dataclass(slots=True)
@@ -82,11 +62,11 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
     out where `kafka` is False.
     """
     known = _Known()
-    state = _state(config)
-    halts = list(_automation(config)) if state.ok else []
+    state = check_state(config)
+    halts = list(check_automation(config)) if state.ok else []
     known.whats |= {finding.what for finding in halts}
     known.local |= {finding.detail for finding in [state, *halts] if not finding.ok}
-    for finding in [*_keys(config), state, *halts]:
+    for finding in [*check_keys(config), state, *halts]:
         yield finding
     for name, settings in config.backends.items():
         flags = [flag for flag in config.flags if flag.backend == name]
@@ -157,75 +137,6 @@ async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, s
     except BackendError as error:
         health = BackendHealth((str(error),))
     return _Answer(health.problems, health.doubts, _since(start))
-
-
-def _keys(config: Config) -> Iterator[Finding]:
-    """The keys of commands. Where none are named and none are there, a process with all roles makes them itself."""
-    if config.keys.signing_key is None and config.keys.public_keys is None and not config.signing_key.exists():
-        yield Finding(what="keys", ok=True, detail="none yet; a process that has all roles makes its own")
-        return
-    if config.signing_key.exists():
-        try:
-            private = load_private(config.signing_key)
-            yield Finding(what="signing key", ok=True, detail=f"{private.id} in {config.signing_key}")
-        except ConfigError as error:
-            yield Finding(what="signing key", ok=False, detail=str(error))
-    else:
-        yield Finding(what="signing key", ok=True, detail="not here; only a monitor needs it")
-    for path in config.public_keys:
-        try:
-            yield Finding(what="public key", ok=True, detail=f"{load_public(path).id} in {path}")
-        except ConfigError as error:
-            yield Finding(what="public key", ok=False, detail=str(error))
-
-
-def _state(config: Config) -> Finding:
-    """Could the executor keep its ledger? It flips nothing that it cannot write down."""
-    state_dir = config.state_dir
-    directories = [state_dir, state_dir / LEDGER]
-    problem = next((found for path in directories if (found := _directory(path)) is not None), None)
-    if problem is None:
-        files = [state_dir / FILE_NAME, state_dir / f".{FILE_NAME}.lock", *(state_dir / LEDGER).glob("*.jsonl")]
-        bad = next((path for path in files if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK)), None)
-        problem = _probed(state_dir) if bad is None else f"{bad} cannot be read and written by this user"
-    if problem is not None:
-        return Finding(what="state_dir", ok=False, detail=f"{problem}; {TODO}")
-    known = "can be used" if state_dir.is_dir() else "is not there yet and can be made"
-    return Finding(what="state_dir", ok=True, detail=f"{state_dir} {known}")
-
-
-def _probed(state_dir: Path) -> str | None:
-    """Why the disk would not take an entry: rights do not tell of a full disk, or of one without hard links."""
-    try:
-        probe_state(state_dir / LEDGER)
-    except LedgerError as error:
-        return str(error)
-    return None
-
-
-def _directory(path: Path) -> str | None:
-    """Why a directory cannot be used, or made where it is not there; nothing is written to find out."""
-    # What is not there is made in the nearest directory above it that is.
-    there = next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))
-    if not there.is_dir():
-        return f"{there} is no directory"
-    rights = os.R_OK | os.W_OK | os.X_OK if there == path else os.W_OK | os.X_OK
-    if os.access(there, rights):
-        return None
-    return f"{path} cannot be {'read and written' if there == path else f'made in {there}'} by this user"
-
-
-def _automation(config: Config) -> Iterator[Finding]:
-    """The halt that is in force, if one is: a person's rollback would work, and no other."""
-    if not config.state_dir.exists():
-        return
-    try:
-        halt = Automation(config.state_dir).halted()
-    except LedgerError as error:
-        yield Finding(what="automation", ok=False, detail=str(error))
-        return
-    if halt is not None:
-        yield Finding(what="automation", ok=False, detail=words(halt))
 
 
 async def _brokers(config: Config) -> Finding:

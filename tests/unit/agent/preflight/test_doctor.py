@@ -18,7 +18,7 @@ from agent.config.model import Config
 from agent.executor.build import open_ledger
 from agent.heartbeats.heartbeat import QUIET_AFTER, Member, Obstacle, TelemetryCount
 from agent.preflight import doctor
-from agent.preflight.doctor import Finding
+from agent.preflight.finding import Finding
 from agent.telemetry.look import TopicLook
 from tests.unit.agent.armed.test_verdict import beat
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG, FLAGS, run
