@@ -1,4 +1,4 @@
-"""Events of what was judged: a trigger's verdict changed, nothing can be judged, or what came of a flip."""
+"""Events of monitors: a verdict changed, a habit drifted, something cannot be judged, or what came of a flip."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _BAKE_TYPES = {"recovered": events.FLAG_RECOVERED, "unknown": events.FLAG_RECOVE
 
 
 def transition_event(spec: TriggerSpec, change: Transition, judged_at: float | None = None) -> Event:
-    """A trigger's verdict changed; the id follows from trigger, time and verdict, so a replay repeats it.
+    """A trigger's verdict changed. The id follows from trigger, time and verdict, so a replay repeats it.
 
-    `judged_at` is the clock when it was judged: the command that follows from it is sent before the event is.
+    `judged_at` is the clock at the judgement: the command that follows from the verdict is sent before this event.
     """
     state = change.to.name.lower()
     since = {} if change.begin == BEFORE else {"flag_since": change.begin}
@@ -58,25 +58,27 @@ def transition_event(spec: TriggerSpec, change: Transition, judged_at: float | N
     )
 
 
-def drift_event(habit: DriftTarget, found: Drift) -> Event:
-    """A service's habit changed, for the worse or for the better; nothing follows from it."""
+def drift_event(target: DriftTarget, found: Drift) -> Event:
+    """A service's habit changed, for the worse or for the better. No command follows from it."""
     kind = events.DRIFT_WORSE if found.worse else events.DRIFT_BETTER
     return Event(
         type=kind,
-        subject=f"{habit.environment}/{habit.service}",
+        subject=f"{target.environment}/{target.service}",
         data={
-            "metric": habit.metric,
-            "method": habit.method,
+            "metric": target.metric,
+            "method": target.method,
             "residual": round(found.residual, 3),
             "before": round(found.before, 3),
         },
-        id=events.event_id("drift", habit.environment, habit.service, habit.metric, habit.method, str(found.second)),
+        id=events.event_id(
+            "drift", target.environment, target.service, target.metric, target.method, str(found.second)
+        ),
         time=float(found.second + 1),
     )
 
 
 def inability_event(topic: str, partition: int, condition: ShardCondition, *, begun: bool, at: float) -> Event:
-    """A partition of the partials cannot be judged, or can be again; what lies in it is unknown meanwhile."""
+    """A partition of the partials cannot be judged, or can be again. Meanwhile its verdicts are unknown."""
     return Event(
         type=events.INABILITY,
         subject=f"{topic}/{partition}",
@@ -87,7 +89,7 @@ def inability_event(topic: str, partition: int, condition: ShardCondition, *, be
 
 
 def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
-    """What would stop a flip, or that nothing does any more."""
+    """The problems that would stop a flip; none if they are over."""
     return Event(
         type=events.INABILITY,
         subject=topic,
@@ -98,7 +100,7 @@ def flips_event(topic: str, problems: Sequence[str], *, at: float) -> Event:
 
 
 def group_event(what: str, reason: str, *, begun: bool, at: float) -> Event:
-    """A role is missing in a deployment, or its processes do not fit with each other, or that is over."""
+    """A deployment lacks a role or its processes do not fit with each other; or that is over."""
     return events.inability(what, "not-armed", reason, begun=begun, at=at)
 
 
@@ -113,7 +115,10 @@ def effect_event(
     changed_at: float,
     t: int,
 ) -> Event:
-    """Whether a flip took effect in a service; said once an incident and service. `serving` still give the variant."""
+    """Whether a flip took effect in a service; published once per incident and service.
+
+    `serving` has the instances that still serve another variant.
+    """
     after = found.after
     data = _of_incident(incident, flag, service) | {
         "before_rps": None if before is None else before.others,
@@ -133,7 +138,7 @@ def effect_event(
 
 
 def bake_event(incident: Incident, flag: Flag, found: BakeVerdict, *, t: int) -> Event:
-    """Whether the metric that fired is well after the flip; said once an incident."""
+    """Whether the metric that fired has recovered after the flip; published once per incident."""
     measured = found.measured
     data = _of_incident(incident, flag, incident.service) | {
         "metric": incident.metric,

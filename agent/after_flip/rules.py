@@ -1,7 +1,7 @@
-"""What is said of a flip from the samples after it: whether the flag took effect, and whether the service recovered.
+"""Judge a flip by the samples after it: did the flag take effect, and did the service recover?
 
-Pure: what was before, what is now and the time are given. None is said while it is open, `unknown` where it will not
-be told; neither stands for well.
+Pure: the state before, the state now and the time are arguments. A verdict is None while it is open, and `unknown` if
+the samples will not decide it. Neither means well.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ from detectors.missing.share import MOST_MISSING
 from streams.monitor.observer import Exposure, Measurement, Requests
 
 LEFT = 20
-"""One in so many of the requests may still get another variant: connections that drain, an instance that is slow."""
+"""One in so many requests may still get another variant: connections that drain, an instance that is slow."""
 
 ENOUGH = 20
-"""Requests that another variant must have had to be missed: by chance none comes of 20 once in 500 million times."""
+"""Expected requests of other variants from which their absence counts: if 20 are expected, none come by chance once in
+500 million times."""
 
 LAST_SECONDS = 5
-"""The least time looked at: shorter ones are at the mercy of a pause."""
+"""The shortest time that is compared, in seconds: in a shorter one a pause looks like an effect."""
 
 PATIENCE = 120.0
-"""Seconds beyond a deadline for which samples are waited for; then nothing can be said."""
+"""Seconds after a deadline for which samples are awaited; after that the verdict is unknown."""
 
 
 class After(NamedTuple):
-    """The last `seconds` after a flip: `rps` requests a second had another variant, `expected` would have before."""
+    """The newest `seconds` after a flip.
+
+    `rps` requests a second had another variant than the safe one; before the flip `expected` would have. `fallen`: so
+    few are left that the flip took effect.
+    """
 
     fallen: bool
     rps: float
@@ -38,7 +43,7 @@ class After(NamedTuple):
 
 
 class EffectVerdict(NamedTuple):
-    """What is said of the effect; `after` is None where it is unknown."""
+    """The verdict on the effect; `after` is None if it is unknown."""
 
     verdict: Effect
     after: After | None
@@ -46,7 +51,7 @@ class EffectVerdict(NamedTuple):
 
 
 class BakeVerdict(NamedTuple):
-    """What is said of the metric that fired; `measured` is None where it is unknown."""
+    """The verdict on the metric that fired; `measured` is None if it is unknown."""
 
     verdict: Bake
     scope: str
@@ -55,11 +60,11 @@ class BakeVerdict(NamedTuple):
 
 
 def exposure_after(before: Exposure, now: Requests) -> After | None:
-    """Compare the newest seconds after a flip with what was before; None where they are too few to tell, or where the
-    variant of too many requests is not known.
+    """Compare the newest seconds after a flip with the time before. Return None if they have too few requests, or if
+    the variant of too many requests is not known.
 
-    As few seconds are looked at as tell enough. Expected are as many requests of other variants as before or, where the
-    service has become quieter, as many as their share of its requests was: an outage is no effect.
+    The shortest span that has enough requests is compared. Expected are as many requests of other variants as before
+    or, if the service has become quieter, their former share of its requests: an outage is no effect.
     """
     if 100 * now.lost > MOST_MISSING * (int(now.requests.sum()) + now.lost):
         return None
@@ -67,7 +72,7 @@ def exposure_after(before: Exposure, now: Requests) -> After | None:
     seen, total, late = (np.cumsum(column[::-1]) for column in (now.others, now.requests, now.late))
     share = before.others * total / before.requests if before.requests else np.zeros(len(n))
     expected = np.minimum(before.others * n, share)
-    # Many requests of a variant that nobody had before are enough too.
+    # Many requests of a variant that had none before are enough too.
     clear = (n >= LAST_SECONDS) & (np.maximum(expected, seen) >= ENOUGH) & (100 * late <= MOST_MISSING * (total + late))
     found = np.flatnonzero(clear)
     if not len(found):
@@ -79,7 +84,10 @@ def exposure_after(before: Exposure, now: Requests) -> After | None:
 
 
 def effect(before: Exposure | None, now: Requests, *, elapsed: float, limit: float) -> EffectVerdict | None:
-    """Judge a flip `elapsed` seconds ago by its requests since; None while it is open. It has `limit` seconds."""
+    """Judge a flip that was `elapsed` seconds ago by the requests since; None while the verdict is open.
+
+    The flip has `limit` seconds to take effect.
+    """
     after = exposure_after(before or Exposure(0.0, 0.0, 0.0), now)
     if before is not None and after is not None and after.fallen:
         return EffectVerdict("effective", after, "")
@@ -114,10 +122,10 @@ def effect(before: Exposure | None, now: Requests, *, elapsed: float, limit: flo
 
 
 def bake(incident: Incident, now: Measurement, min_samples: int) -> Bake | None:
-    """Compare a metric with what it was when it fired; None where the samples do not tell.
+    """Compare a metric with its value when the trigger fired; None if the samples do not decide.
 
-    Recovered is what no longer breaches; what still does is worse or no better. Silence is no recovery, and nor is what
-    remains where too much is missing.
+    A metric that no longer breaches is recovered; one that does is worse or no better. Silence is no recovery, and
+    neither is the rest of the samples if too many are missing.
     """
     was, threshold = incident.value, incident.threshold
     if was is None or threshold is None or math.isnan(now.value):

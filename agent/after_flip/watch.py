@@ -1,8 +1,8 @@
-"""After a flip: did the flag take effect, and was it the cause? Said once each, never acted upon.
+"""After a flip: did the flag take effect, and was it the cause? Each verdict is published once and never acted upon.
 
-The flag system has acknowledged and the flag reads safe; that tells nothing of the service, which may read another
-file, hold a cache, or ignore the flag. So its own samples are asked: the flag's other variants must vanish from them
-(the effect), and the metric that fired must be well again (the bake). What cannot be told is said to be unknown.
+A flag that reads safe in the flag system proves nothing about the service, which may read another file, hold a cache,
+or ignore the flag. So the service's own samples are judged: the flag's other variants must vanish from them (the
+effect), and the metric that fired must be well again (the bake). If the samples do not decide, the verdict is unknown.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _BEFORE_UNTIL = 10.0
 
 
 def lookback(flags: Sequence[Flag], settings: AfterFlipSettings) -> int:
-    """Seconds of the log that tell again what was before a flip that is still looked at.
+    """Return the seconds of the log to read again after a restart, to know the exposure before a flip that is watched.
 
-    An incident says it of its own service; of others that watch the flag the log alone does.
+    An incident records the exposure of its own service. For other services of the flag only the log has it.
     """
     services: dict[tuple[str, str], set[str]] = {}
     for flag in flags:
@@ -40,11 +40,11 @@ def lookback(flags: Sequence[Flag], settings: AfterFlipSettings) -> int:
 
 
 class AfterFlipWatch:
-    """Looks at the flags of commanded incidents for as long as they are as the flip left them.
+    """Watches the flags of commanded incidents for as long as they are as the flip left them.
 
-    `flags` are the managed ones by (environment, flag). What was said is in `known`, from its topic: who takes over
-    says it no second time, and begins anew with what is open. `publish` publishes an event and, once that is written,
-    the verdicts; it returns at once.
+    `flags` has the managed flags by (environment, flag). `tables` has the verdicts published so far, read from their
+    topic: a monitor that takes over does not publish them again, and judges open incidents from the start. `publish`
+    publishes an event and, once that is written, the verdicts; it returns at once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AfterFlipWatch:
         self._before: dict[tuple[str, str], Exposure] = {}
 
     async def judged(self, second: EvaluatedSecond) -> None:
-        """Take in an evaluated second of a shard, while its windows end there."""
+        """Judge what is open at an evaluated second of a shard, while the shard's windows end at that second."""
         for incident, changed_at, flipped in list(self._open(second.observer)):
             for service in second.observer.services[incident.environment, incident.flag]:
                 verdicts = self._tables.after_flips.get(
@@ -73,7 +73,7 @@ class AfterFlipWatch:
                     verdicts = self._effect(incident, verdicts, second, changed_at)
                 if verdicts.bake is None and service == incident.service and not second.muted:
                     self._bake(incident, verdicts, second, changed_at)
-            # A flip in the same process waits for one of these at most, not for all that are open.
+            # Yield: a flip in the same process then waits for one incident at most, not for all open ones.
             await asyncio.sleep(0)
 
     def _open(self, observer: Observer) -> Iterator[tuple[Incident, float, bool]]:
@@ -85,14 +85,14 @@ class AfterFlipWatch:
             self._indexed = len(self._tables.incidents)
             self._incidents = {}
             for incident in self._tables.incidents.values():
-                # Incidents of an earlier flipback do not say what fired.
+                # Incidents of an earlier version of flipback do not record what fired.
                 if incident.outcome == "commanded" and incident.value is not None:
                     self._incidents.setdefault((incident.environment, incident.flag), []).append(incident.id)
         for ref, ids in self._incidents.items():
             status = self._tables.flags.get(ref)
             if ref not in observer.services or status is None or not status.safe or status.changed_at is None:
                 continue
-            # The flip made the next generation. At any later one a person, or another flip, has been there.
+            # The flip made the next generation. A later generation is of a person or of another flip.
             made = generation(status.version)
             own = [
                 one for one in map(self._tables.incidents.__getitem__, ids) if generation(one.flag_version) + 1 == made
@@ -102,7 +102,9 @@ class AfterFlipWatch:
                 yield from ((one, status.changed_at, one is publisher) for one in own)
 
     def _flipped_by(self, own: Sequence[Incident]) -> Incident:
-        """Return that of one flip in which its effect was published, else whose command wrote, else the first."""
+        """Return the incident in which the flip's effect is published: the one with a published effect, else the one
+        whose command wrote the flag, else the first.
+        """
 
         def place(one: Incident) -> tuple[bool, bool, float, str]:
             verdicts = self._tables.after_flips.get((one.id, one.service))
@@ -118,7 +120,7 @@ class AfterFlipWatch:
         if second.muted or second.time <= changed_at:
             return verdicts
         since = math.ceil(changed_at)
-        # A minute read costs a millisecond, and in all but little traffic its newest seconds tell.
+        # To read a minute costs a millisecond, and the newest seconds suffice unless there is little traffic.
         now = second.observer.requests(*where, since=max(since, second.time - LAST_SECONDS))
         if before is None or exposure_after(before, now) is None:
             now = second.observer.requests(*where, since=since)
@@ -147,7 +149,7 @@ class AfterFlipWatch:
         if service == incident.service:
             return incident.before
         key = incident.id, service
-        # The last second before the change tells it; one soon after it too, if that is the first to be seen.
+        # The last second before the change has the exposure; if none was seen, the first one soon after it does.
         if second.time <= changed_at or (key not in self._before and second.time <= changed_at + _BEFORE_UNTIL):
             self._before[key] = second.observer.exposure(incident.environment, service, incident.flag)
         return self._before.get(key)
@@ -168,13 +170,13 @@ class AfterFlipWatch:
             if second.time < changed_at + self._settings.bake:
                 return None
             return BakeVerdict("unknown", scope, None, "the trigger is not in the configuration any more")
-        # The window must lie wholly after the time in which the flag had to take effect.
+        # The whole window must lie after the time that the flag had to take effect.
         due = changed_at + max(self._settings.bake, self._settings.effect + spec.condition.over)
         if second.time < due:
             return None
         measured, measured_scope = observer.measure(spec, spec.scope), spec.scope
         if measured.samples == 0 or measured.samples < spec.least_samples:
-            # The variant has no traffic any more, which is what the flip is for: how is the service without it?
+            # The flip took the variant's traffic away, so judge the whole service.
             measured, measured_scope = observer.measure(spec, whole(spec)), whole(spec)
         verdict = bake(incident, measured, spec.least_samples)
         if verdict is not None:

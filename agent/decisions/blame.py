@@ -1,7 +1,8 @@
-"""Which of several flags is turned back, and when none is: what a firing trigger does not know of the others.
+"""Choose which of several flags is turned back, and when none is.
 
-A trigger on a whole service fires for every flag of it. One is turned back, the one to which most points, and the next
-only if the breach is still there when that has had its time. Where half of everything breaks at once it is no release.
+A trigger on a whole service fires for every flag of the service. The most suspect flag is turned back first, and the
+next one only if the breach is still there after the bake time. If more than half of the watched flags are ill at once,
+the cause is shared infrastructure and no flag is turned back.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from detectors.sequential.blame import PROOF
 from streams.monitor.evidence import FiringEvidence
 
 AT_ONCE_S = 3.0
-"""Seconds of the clock in which what is ill counts as one moment, at least: two evaluations of all shards are."""
+"""The least time in seconds for which an ill flag stays ill without being seen so again; two evaluations if those take
+longer."""
 
 LEAST_SERVICES = 3
-"""Services that must be ill before it can be the infrastructure: of two flags on one service both always fire."""
+"""Services that must be ill before the infrastructure can be the cause: two flags of one service always fire both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a flag is not turned back now. `shared` says that no flag is, which is one message and not one a flag."""
+    """Why a flag is not turned back now. `shared`: no flag is turned back, which is announced once, not per flag."""
 
     kind: str
     detail: str
@@ -38,8 +40,11 @@ class Objection:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A flag whose trigger fires. `proof` is that of detectors.sequential.blame, None where nothing can be compared;
-    `changed_at` is when the flag was last changed, None where it has not been seen to change."""
+    """A flag whose trigger fires.
+
+    `proof` comes from detectors.sequential.blame, in nats, None if there is no control to compare with. `changed_at` is
+    when the flag last changed, None if no change was seen.
+    """
 
     flag: str
     proof: float | None
@@ -47,9 +52,9 @@ class Suspect:
 
 
 def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
-    """Whom to turn back first: who is proven worse than its control, by the strength of it; else who changed last.
+    """Return the suspect to turn back first: the one with the strongest proof, else the one that changed last.
 
-    A change is one within `window` seconds before `now`. Of equals the first by name.
+    Only changes within `window` seconds before `now` count. Ties are broken by name.
     """
 
     def order(one: Suspect) -> tuple[float, float, str]:
@@ -61,9 +66,10 @@ def first(suspects: Sequence[Suspect], now: float, window: float) -> Suspect:
 
 
 def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[str]]) -> str | None:
-    """Why it is no release: more than half of the watched flags are ill, in several services; None where it is not so.
+    """Return why the cause is an outage and not a release: more than half of the watched flags are ill, in at least
+    `LEAST_SERVICES` services. Return None if that is not so.
 
-    `watched` has the services of each flag.
+    `watched` maps each flag to its services.
     """
     known = set(ill) & watched.keys()
     services = {service for flag in known for service in watched[flag]}
@@ -76,7 +82,7 @@ def infrastructure(ill: Iterable[FlagKey], watched: Mapping[FlagKey, Iterable[st
 
 
 class JudgedFlags(NamedTuple):
-    """What a process judges: its flags with the services of each, and the evaluation that all live shards have had."""
+    """What a process judges: the services of each flag, and the newest evaluation that all live shards have done."""
 
     flags: Mapping[FlagKey, Collection[str]]
     until: float
@@ -84,11 +90,11 @@ class JudgedFlags(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlameRules:
-    """How a flag is chosen, in seconds of the clock.
+    """The settings of the choice among flags. Times are in seconds.
 
-    `window`: how old a change of a flag may be to be blamed. `bake`: how long a service gets after a flag was turned
-    back before the next one is, and how long one flag waits for another that is not turned back. `limit`: how many
-    flags may be turned back. `evaluate_every`: the time between two evaluations.
+    `window`: the greatest age of a change that is blamed. `bake`: how long a service gets to recover after one flag was
+    turned back before the next one is, and how long a flag waits for another one that is not turned back. `limit`: how
+    many flags may be turned back. `evaluate_every`: the time between two evaluations.
     """
 
     window: float
@@ -108,9 +114,9 @@ class BlameRules:
 
 
 class Blame:
-    """What fires now, in all services that this process judges.
+    """The choice among all flags whose triggers fire now in the services that this process judges.
 
-    `judged` returns what the process judges; `peers` has the ill flags of other monitors, None if there are none.
+    `judged` returns what the process judges. `peers` has the ill flags of the other monitors, None if there are none.
     """
 
     def __init__(
@@ -132,9 +138,9 @@ class Blame:
         self._chosen: dict[FlagKey, float] = {}
 
     def observe(self, evidences: Iterable[FiringEvidence], ill: Iterable[FlagKey], t: int, now: float) -> None:
-        """Take in what fires at evaluation `t` of a shard, and the flags that are `ill`; `now` is the clock.
+        """Record the triggers that fire at evaluation `t` of a shard, and the `ill` flags; `now` is the clock.
 
-        What is pending is ill too: of an outage of everything some trigger is the first to have held.
+        A flag with a pending trigger is ill too: in an outage of everything, one trigger fires before the others.
         """
         self._judged = self._judge()
         watched = self._judged.flags if self._peers is None else self._peers.watched
@@ -151,7 +157,7 @@ class Blame:
         self._ill_since = {key: self._ill_since.get(key, t) for key in self._ill}
 
     def expire(self, now: float) -> None:
-        """An evaluation of a shard is over, in which perhaps nothing was ill: other monitors hear what no longer is."""
+        """Drop flags that are no longer ill and publish that; called after every evaluation, also without ill flags."""
         if self._ill:
             self._drop_recovered(now)
 
@@ -161,14 +167,14 @@ class Blame:
             self._peers.publish_ill(self._ill, self._judged.flags, now)
 
     def _is_now(self, at: float, now: float) -> bool:
-        # After a clock was set back by an hour, what was ill before would be so for an hour.
+        # abs: if the clock is set back by an hour, a flag must not stay ill for an hour.
         return abs(now - at) <= self._at_once
 
     def early(self, evidence: FiringEvidence) -> bool:
-        """Is it too soon to say whether others are ill too? Only where there are enough services for an outage.
+        """Is it too early to exclude an outage? Never so with fewer than `LEAST_SERVICES` services.
 
-        An outage that begins at the end of a second is in it a failure of the busiest service alone. So the evaluation
-        in which a flag is first ill decides nothing, and no later one before all shards have had that one.
+        An outage that begins at the end of a second shows only in the busiest service in that second. So nothing is
+        decided at the evaluation in which a flag is first ill, nor before all shards have done that evaluation.
         """
         since = self._ill_since.get((evidence.spec.environment, evidence.spec.flag), evidence.t)
         return self._services >= LEAST_SERVICES and (evidence.t <= since or self._judged.until < since)
@@ -176,12 +182,12 @@ class Blame:
     def objection(
         self, evidence: FiringEvidence, group: Collection[FlagKey], tables: StateTables, now: float
     ) -> Objection | None:
-        """Why the flag of this evidence is not turned back now, None where nothing speaks against it.
+        """Return why the flag of this evidence is not turned back now, None if it may be.
 
-        `group` are the flags that would be turned back with it, itself included.
+        `group` has all flags that would be turned back together, the flag itself included.
         """
         flags = tables.flags
-        # A service that is ill although its flag is safe already tells of that flag, not of what all share.
+        # If a flag is safe already, its ill service is no sign of an outage: the flag may have been the cause.
         ill = {key for key in self._ill if key not in flags or not flags[key].safe}
         outage = infrastructure(ill, self._judged.flags)
         if outage is None and self._peers is not None:
@@ -191,7 +197,7 @@ class Blame:
             return Objection("outage", outage, shared=True)
         spec = evidence.spec
         if spec.condition.variant is not None:
-            # Its own requests are worse: no other flag is blamed for that.
+            # The trigger compares the flag's own variant, so no other flag can be the cause.
             return None
         waits = turns.before(spec, tables, now, self._rules.bake)
         if waits is not None:
@@ -212,7 +218,7 @@ class Blame:
     def passed_over(
         self, evidence: FiringEvidence, tables: StateTables, now: float
     ) -> Iterator[tuple[FiringEvidence, str]]:
-        """The other flags of the service that fire too and are waited for no longer, and why."""
+        """Yield the other firing flags of the service that this one no longer waits for, each with the reason."""
         if evidence.spec.condition.variant is not None:
             return
         for key, found in self._rivals(evidence, tables.flags):
@@ -221,7 +227,7 @@ class Blame:
                 yield found, why
 
     def _passed_over(self, key: FlagKey, version: str, tables: StateTables, now: float) -> str | None:
-        """Why a flag is no longer chosen before others; None where it is."""
+        """Return why a flag is no longer chosen before others; None if it still may be."""
         why = turns.given_up(key, version, tables, now, self._rules.bake)
         if why is not None:
             return why
@@ -231,7 +237,7 @@ class Blame:
     def _rivals(
         self, evidence: FiringEvidence, flags: Mapping[FlagKey, FlagStatus]
     ) -> Iterator[tuple[FlagKey, FiringEvidence]]:
-        """Other flags of the service whose trigger on all of it fires too, and which could be turned back."""
+        """Yield the other flags that could be turned back and whose trigger on the whole service fires too."""
         spec = evidence.spec
         for key, (_, other) in self._seen.items():
             status, its = flags.get(key), other.spec

@@ -1,9 +1,9 @@
-"""From a firing trigger to a signed command, at most one for each (flag, version of the flag, trigger).
+"""Turn a firing trigger into a signed command, at most one per (flag, version of the flag, trigger).
 
-Flags that are made safe together get a command each, all of one incident: each names the version of its own flag and
-the flag whose trigger fired. The commands are written before the incident that latches them: a crash between the two
-sends the same commands again, whose ids follow from the incident, and the executor knows them. The other order could
-lose them.
+Flags that are made safe together get one command each, all with the same incident. Each command names the version of
+its own flag, and the flag whose trigger fired. The commands are written before the incident that latches them. After a
+crash between the two the same commands are sent again; their ids follow from the incident, so the executor recognises
+them. The other order could lose commands.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from detectors.conditions.spec import TriggerSpec
 from streams.monitor.evidence import FiringEvidence
 
 _OUTAGE_OVER = 60.0
-"""Seconds without an outage of everything after which another is told anew."""
+"""Seconds without an outage after which the next outage is announced as a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommanderOutputs:
-    """Where the commander writes; each returns when the broker has acknowledged."""
+    """Where the commander writes. Each function returns when the broker has acknowledged the record."""
 
     command: Callable[[bytes, bytes], Awaitable[None]]
     incident: Callable[[Incident], Awaitable[None]]
@@ -43,7 +43,10 @@ class CommanderOutputs:
 
 
 class Commander:
-    """Turns evidence into commands. `flags` are the managed ones by (environment, flag), `clock` is Unix seconds."""
+    """Turns evidence into commands. `flags` has the managed flags by (environment, flag), `clock` returns Unix seconds.
+
+    `settings` is the same for all commands; `blame` chooses among several flags of a service.
+    """
 
     def __init__(
         self,
@@ -66,16 +69,16 @@ class Commander:
         self._outage_at = -math.inf
 
     async def firing(self, t: int, evidences: Sequence[FiringEvidence], ill: Iterable[FlagKey] = ()) -> None:
-        """Handle the triggers of a shard that fire at evaluation `t`; called for every one in which a flag is ill.
+        """Handle the triggers of a shard that fire at evaluation `t`; called for every evaluation with an ill flag.
 
-        `ill` are those flags: of `streams.monitor.shard.EvaluatedSecond`.
+        `ill` has those flags, from `streams.monitor.shard.EvaluatedSecond`.
         """
         self._blame.observe(evidences, ill, t, self._clock())
-        # In turn, the last of an outage would wait for the broker's word on all before.
+        # All at once: one after another, the last command would wait for the broker's acknowledgement of all others.
         await asyncio.gather(*map(self._fired, evidences))
 
     def expire(self) -> None:
-        """A second of a shard is over, in which perhaps nothing was ill."""
+        """Drop flags that are no longer ill; called after every evaluated second, also without ill flags."""
         self._blame.expire(self._clock())
 
     async def _fired(self, evidence: FiringEvidence) -> None:
@@ -93,13 +96,13 @@ class Commander:
             return
         incident = incident_id(spec.environment, spec.flag, status.version, spec.name)
         if incident in self._in_hand:
-            # Two services of the flag, in different shards, have triggers of one name.
+            # Another shard is handling the same incident: two services of the flag have triggers of the same name.
             return
         latched = self._tables.incidents.get(incident)
         now = self._clock()
         if latched is not None and spec.shadow:
             return
-        # What was told in shadow mode has turned nothing back.
+        # An incident of shadow mode does not latch: it has turned nothing back.
         if latched is not None and latched.outcome == "commanded":
             result = self._tables.result_of(latched)
             if now <= resend_at(latched, result):
@@ -121,7 +124,7 @@ class Commander:
             self._in_hand.discard(incident)
 
     async def _held(self, spec: TriggerSpec, status: FlagStatus, objection: Objection, now: float) -> None:
-        """Say why a flag is not turned back; of an outage of everything once, not once a flag."""
+        """Announce why a flag is not turned back. An outage is announced once, not once per flag."""
         if not objection.shared:
             await self._unable(spec, status.version, objection.kind, objection.detail)
             return
@@ -138,7 +141,7 @@ class Commander:
             )
 
     def _group(self, spec: TriggerSpec) -> set[FlagKey]:
-        """The flags that are made safe together, but for those that are known to be."""
+        """Return the flags that are made safe together, without those that are known to be safe."""
         names = [spec.flag, *self._flags[spec.environment, spec.flag].together]
         keys = {(spec.environment, name) for name in names}
         return {key for key in keys if (seen := self._tables.flags.get(key)) is None or not seen.safe}
@@ -150,7 +153,7 @@ class Commander:
         for name in self._flags[spec.environment, spec.flag].together:
             companion = self._tables.flags.get((spec.environment, name))
             if companion is None:
-                # The others are made safe all the same.
+                # The other flags of the group are made safe nevertheless.
                 reason = f"the state of flag {name!r}, which goes with this one, is not known: it is left as it is"
                 await self._unable(spec, status.version, f"state of {name}", reason)
                 continue
@@ -162,7 +165,7 @@ class Commander:
                 await self._outputs.command(f"{command.environment}/{command.flag}".encode(), raw)
         earlier = self._tables.incidents.get(commands[0].incident)
         incident = incident_of(commands[0], evidence, self._clock(), earlier, audit.digest(sent[0]))
-        # Known at once: the same second's next trigger must not wait for the record to come back.
+        # Recorded now: the next trigger of the same second must not wait until the record is read back.
         self._tables.incidents[incident.id] = incident
         await self._outputs.incident(incident)
         if spec.shadow:
@@ -207,9 +210,9 @@ class Commander:
         incident: str | None = None,
         notice: bool = False,
     ) -> None:
-        """Announce, once a trigger, version and kind of reason, that a firing trigger cannot be followed.
+        """Announce that a firing trigger cannot be acted upon, once per trigger, version and kind of reason.
 
-        `incident` is the one that was commanded, where there is one. A `notice` stops no flip.
+        `incident` is the commanded one, if there is one. A `notice` does not stop the flip.
         """
         key = events.event_id("inability", spec.environment, spec.flag, spec.name, version, kind)
         if key in self._announced:
@@ -233,21 +236,21 @@ class Commander:
 
 
 def _held_since_change(evidence: FiringEvidence, status: FlagStatus) -> bool:
-    """Was the condition held, and the breach seen, since the flag got this version?
+    """Has the condition held, and was the breach seen, since the flag got this version?
 
-    What was measured under an earlier version says nothing of this one; a person who turns a flag on again after a
-    rollback would otherwise be overruled by the old window. The first version seen has been there all along.
+    Samples of an earlier version are no evidence against this one: if a person turns a flag on again after a rollback,
+    the old window must not turn it back. The first version seen counts as having been there always.
     """
     if status.changed_at is None:
         return True
     if evidence.tier != "held":
-        # It insists by its evidence, not by a time: all of that must be of this version.
+        # The fast tier and proofs have no hold time, so all their evidence must be of this version.
         return evidence.since is not None and evidence.since >= status.changed_at
     spec = evidence.spec
     since = evidence.t - max(evidence.first_true_at, status.changed_at)
     if since < spec.condition.hold:
         return False
-    # Held without a break since after the change: the ordinary case. Else the newest seconds must show it.
+    # Usually the condition became true after the change. If before it, the newest seconds alone must show the breach.
     return evidence.first_true_at >= status.changed_at or (
         evidence.t - status.changed_at >= evidence.fresh_seconds and evidence.fresh
     )

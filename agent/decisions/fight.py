@@ -1,4 +1,4 @@
-"""A flag that is turned back, turned on again, and turned back again: somebody else writes it, and must be told."""
+"""Find a flag that somebody or something turns on again after each flip, so that a person can be told."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from agent.state.flags import generation
 from agent.state.incidents import Incident
 
 TIMES = 3
-"""Flips of one flag within `WITHIN` that are a fight: a person turns a flag on again once, perhaps twice."""
+"""Flips of one flag within `WITHIN` that count as a fight: a person turns a flag on again once, perhaps twice."""
 
 WITHIN = 1800.0
-"""Seconds in which they are counted. At the least time between flips, 60 s, an automat needs 2 minutes for three."""
+"""Seconds in which flips are counted. Flips are at least 60 s apart, so an automat causes three in 2 minutes."""
 
 
 def fight(incident: Incident, incidents: Iterable[Incident]) -> str | None:
-    """What is to be said when `incident`, which was just commanded, is one of several flips that were each undone.
+    """Return the announcement if `incident`, just commanded, follows several flips that were each undone; else None.
 
-    `incidents` are those of its flag.
+    `incidents` has the incidents of its flag.
     """
     commanded: dict[int, float] = {}
     for one in incidents:
@@ -26,7 +26,7 @@ def fight(incident: Incident, incidents: Iterable[Incident]) -> str | None:
             number = generation(one.flag_version)
             begun = one.commanded_at if one.begun_at is None else one.begun_at
             commanded[number] = min(begun, commanded.get(number, begun))
-    # A flip makes a generation and its undoing the next: what follows at once was never turned back.
+    # A flip makes one generation and its undoing the next. An incident only one generation later followed no flip.
     numbers = sorted(commanded)
     flips = 1 + sum(later - earlier >= 2 for earlier, later in pairwise(numbers))
     if flips < TIMES:

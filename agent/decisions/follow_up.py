@@ -1,6 +1,6 @@
-"""What follows a command: when it is sent again, what a person is told of it, and when nobody waits for it any more.
+"""What follows a command: when it is sent again, when a problem is announced, and when other flags stop waiting for it.
 
-Pure: an incident, what the executors published of its command, the flag and the time are given.
+Pure: the incident, the executors' result, the flag's state and the time are arguments.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from agent.state.flags import FlagStatus, generation
 from agent.state.incidents import CommandResult, Incident
 
 UNSEEN_AFTER = 30.0
-"""Seconds after a command within which the flag must be seen safe; then the inability is announced (docs/promises.md,
-P3)."""
+"""Seconds after a command within which the flag must be seen safe; after that the inability is announced
+(docs/promises.md#p3-an-inability-is-announced)."""
 
 RESEND_MARGIN = 5.0
-"""Seconds after a command's end before it is sent anew: an executor may still be at work on the old one, whose budget
-is 5 s."""
+"""Seconds after a command's expiry before it is sent again: an executor may still be working on it, for at most its
+budget of 5 s."""
 
 RETRY_MARGIN = 1.0
-"""Seconds added to an executor's retry time, for what the command took to get there."""
+"""Seconds added to an executor's retry time, for the delivery of the command."""
 
 _PASSING = frozenset({Reason.EXPIRED, Reason.DUPLICATE})
-"""Refusals that say nothing of the next sending, nor of the flag."""
+"""Refusals that concern this sending only, neither the next one nor the flag."""
 
 
 class FollowUpProblem(NamedTuple):
-    """Why a command has not made its flag safe. Equal kinds are one problem, which is announced once."""
+    """Why a command has not made its flag safe. Problems of one kind are announced once."""
 
     kind: str
     detail: str
 
 
 def resend_at(incident: Incident, result: CommandResult | None) -> float:
-    """When the command is sent anew, if the flag is not safe then; `result` is the newest of it.
+    """Return when the command is sent again if the flag is not safe by then; `result` is its newest result.
 
-    An executor's retry time counts as a duration from its own answer, so that clocks need not agree.
+    An executor's retry time is used as a duration from its own answer, so that clocks need not agree.
     """
     retry_in = _retry_in(result) if _answers(incident, result) else None
     if retry_in is not None:
         return incident.commanded_at + max(retry_in + RETRY_MARGIN, RESEND_MARGIN)
-    # A command that expired and left the flag as it was has reached nobody, or was refused for good.
+    # If a command expired and the flag is unchanged, the command reached no executor or was refused for good.
     return incident.expires_at + RESEND_MARGIN
 
 
 def problem(incident: Incident, status: FlagStatus, result: CommandResult | None, now: float) -> FollowUpProblem | None:
-    """Why the flag is not safe yet, to be told a person; None while it may still become so by itself."""
+    """Return why the flag is not safe yet, as it is announced; None while the flag may still become safe by itself."""
     if result is not None and _answers(incident, result) and result.outcome == "rejected":
         if result.retry_at is not None:
             return None
@@ -64,7 +64,7 @@ def problem(incident: Incident, status: FlagStatus, result: CommandResult | None
     if result is None:
         return FollowUpProblem("unseen", f"{late}, and no executor has answered: is one running?")
     if not _answers(incident, result):
-        # An executor that has done a command before need not say so again.
+        # An executor that has executed the command before need not answer again.
         answer = f"an earlier sending was answered with {result.outcome}: {result.detail}"
         return FollowUpProblem(f"unseen {result.outcome}", f"{late}, and no executor has answered this one; {answer}")
     return FollowUpProblem(
@@ -73,25 +73,24 @@ def problem(incident: Incident, status: FlagStatus, result: CommandResult | None
 
 
 def turned_back_at(incident: Incident, status: FlagStatus | None) -> float | None:
-    """Since when the flag is safe by the incident's flip; None where it is not, or another change followed."""
+    """Return since when the flag is safe by the incident's flip; None if it is not, or another change followed."""
     if status is None or not status.safe or generation(status.version) != generation(incident.flag_version) + 1:
         return None
     begun = incident.commanded_at if incident.begun_at is None else incident.begun_at
-    # Not before its command, as an executor's clock that is behind has it: then the next flag would not wait at all.
+    # Never before the command: an executor's clock may be behind, and then the next flag would not wait at all.
     return begun if status.changed_at is None else max(status.changed_at, begun)
 
 
 def may_have_flipped(incident: Incident, result: CommandResult | None) -> bool:
-    """May a command have changed its flag, by its newest result? So it may have where none has come of its newest
-    sending."""
+    """May a command have changed its flag, by its newest result? Yes if its newest sending has no result yet."""
     return result is None or not _answers(incident, result) or result.outcome not in ("already", "conflict", "rejected")
 
 
 def failed(incident: Incident, result: CommandResult | None, now: float, longest: float) -> str | None:
-    """Why nobody waits any longer for the flag of a commanded incident to become safe; None while it is waited for.
+    """Return why other flags no longer wait for a commanded flag to become safe; None while they wait.
 
-    `longest` bounds the wait from the first sending, in seconds, also where an executor names a later retry.
-    While everything is halted all flags wait: the next one would be refused too.
+    `longest` bounds the wait in seconds from the first sending, even if an executor names a later retry. During a halt
+    all flags wait: the next one would be refused too.
     """
     begun = incident.commanded_at if incident.begun_at is None else incident.begun_at
     if result is not None and result.outcome == "rejected":
@@ -118,5 +117,5 @@ def _retry_in(result: CommandResult | None) -> float | None:
 
 
 def _answers(incident: Incident, result: CommandResult | None) -> bool:
-    """Is the result that of the newest sending?"""
+    """Does the result belong to the newest sending?"""
     return result is not None and (incident.sent is None or result.sent == incident.sent)

@@ -1,4 +1,4 @@
-"""What a command, its incident and its event in shadow mode say of the evidence."""
+"""Make the evidence of a command, its incident, and its event in shadow mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.monitor.evidence import FiringEvidence
 
 @dataclass(frozen=True, slots=True)
 class IssueSettings:
-    """What every command has: the `key` that signs it, the hash of the rules, and its `lifetime` in seconds."""
+    """What all commands share: the `key` that signs them, the hash of the rules, and their `lifetime` in seconds."""
 
     key: PrivateKey
     rules_hash: str
@@ -48,7 +48,7 @@ def for_command(evidence: FiringEvidence) -> Evidence:
 
 
 def _by_variant(evidence: FiringEvidence) -> dict[str, dict[str, int]]:
-    """The counts of each variant of the flag, of the busiest ones where there are many."""
+    """Return the counts of each variant of the flag, at most of the busiest `MAX_VARIANTS`."""
     found = {} if evidence.variants is None else evidence.variants()
     busiest = sorted(found, key=lambda name: -int(found[name][REQUESTS]))[:MAX_VARIANTS]
     return {name: dict(zip(COUNTS, found[name].tolist(), strict=True)) for name in sorted(busiest)}
@@ -57,7 +57,7 @@ def _by_variant(evidence: FiringEvidence) -> dict[str, dict[str, int]]:
 def incident_of(
     command: Command, evidence: FiringEvidence, now: float, earlier: Incident | None, sent: str
 ) -> Incident:
-    """The incident of a command that was acknowledged just now; `earlier` is the one that it is sent again for."""
+    """Make the incident of a command that was just acknowledged. If it was sent again, `earlier` is its incident."""
     again = earlier is not None and earlier.outcome == "commanded"
     return Incident(
         id=command.incident,

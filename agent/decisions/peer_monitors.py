@@ -1,7 +1,7 @@
-"""What is ill in services that other monitors judge: an outage spread over three of them is one all the same.
+"""The ill flags of the other monitors: an outage may be spread over services that different monitors judge.
 
-Each monitor publishes the flags that are ill in what it judges when they change, and every few seconds while there are
-any; all follow the topic anyway. A monitor that judges everything publishes nothing.
+Each monitor publishes the ill flags of the services that it judges, when they change and every few seconds while there
+are any. Every monitor follows that topic anyway. A monitor that judges all services publishes nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ REPEAT_EVERY = 5.0
 """Seconds after which an unchanged list is published again."""
 
 BELIEVED_FOR = 12.0
-"""Seconds for which the list of another monitor counts: two repetitions and their way. One that died is not ill for
-ever; a clock that is off by more than this makes its lists count for nothing."""
+"""Seconds for which the list of another monitor counts: two repetitions and their delivery. The list of a dead monitor
+expires so. If a monitor's clock is off by more than this, its lists are ignored."""
 
 MOST_FLAGS = 5000
-"""Flags in a list: 200 KB. Half of everything is reached long before."""
+"""The most flags in a list, which is then 200 KB."""
 
 
 def watched_services(specs: Iterable[TriggerSpec]) -> dict[FlagKey, set[str]]:
-    """The services of each flag that any monitor watches."""
+    """Return the services of each flag that any monitor watches."""
     found: dict[FlagKey, set[str]] = {}
     for spec in specs:
         found.setdefault((spec.environment, spec.flag), set()).add(spec.service)
@@ -33,8 +33,10 @@ def watched_services(specs: Iterable[TriggerSpec]) -> dict[FlagKey, set[str]]:
 
 
 class PeerMonitors:
-    """The lists of all monitors. `watched` are all flags of the configuration with their services, `by` names this
-    process, `publish` takes its list, and `place` tells where among the monitors it is: its first partition.
+    """The lists of ill flags of all monitors.
+
+    `watched` has all flags of the configuration with their services. `by` names this process, `publish` publishes its
+    list, and `place` returns its place among the monitors: its first partition.
     """
 
     def __init__(
@@ -55,7 +57,10 @@ class PeerMonitors:
         self._last: tuple[frozenset[FlagKey], float] = (frozenset(), 0.0)
 
     def publish_ill(self, ill: Iterable[FlagKey], own: Mapping[FlagKey, Collection[str]], now: float) -> None:
-        """Publish the flags that are ill here, if that is news. `own` are the services judged here, of each flag."""
+        """Publish the flags that are ill here if they changed or a repetition is due.
+
+        `own` has the services of each flag that are judged here.
+        """
         if _pairs(own) >= self._pairs:
             return
         found, (last, at) = frozenset(ill), self._last
@@ -65,7 +70,7 @@ class PeerMonitors:
         self._publish(Ill(by=self._by, place=self._place(), at=now, flags=sorted(found)[:MOST_FLAGS]))
 
     def ill(self, now: float) -> set[FlagKey]:
-        """The flags that are ill by the newest lists of the other monitors."""
+        """Return the flags that are ill by the newest lists of the other monitors."""
         return {
             flag
             for one in self._tables.ill.values()
@@ -75,5 +80,5 @@ class PeerMonitors:
 
 
 def _pairs(watched: Mapping[FlagKey, Collection[str]]) -> int:
-    """How many flags are watched, each in so many services."""
+    """Return the number of (flag, service) pairs."""
     return sum(map(len, watched.values()))

@@ -1,7 +1,7 @@
-"""A flag that changes faster than its triggers can judge: nobody would be told that none of its versions is.
+"""Announce a flag that changes faster than its triggers can judge its versions.
 
 Each version begins with an empty timer, so a ramp that is raised every 10 s never fulfils `over 10s for 20s`. Only the
-fast tier, and proofs that need less, can see what such a ramp breaks.
+fast tier and quicker proofs can see what such a ramp breaks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from detectors.conditions.grammar import format_seconds
 from detectors.conditions.spec import TriggerSpec
 
 VERSIONS = 3
-"""Versions in a row that are too short to be judged before that is announced: two are a slip of a person's hand."""
+"""Versions in a row that are too short to be judged before that is announced: two may be a person's mistake."""
 
 
 @dataclass(slots=True)
 class _ChangeRun:
-    """Changes that follow each other too fast: how many, when the first and the last was seen, and of what version."""
+    """Changes that follow each other too fast: their count, the times of the first and the last, the last version."""
 
     version: str
     count: int
@@ -32,7 +32,7 @@ class _ChangeRun:
 
 
 class Ramps:
-    """The flags of triggers that roll back. `emit` publishes an event."""
+    """The changes of all flags that triggers roll back. `emit` publishes an event."""
 
     def __init__(self, specs: Sequence[TriggerSpec], emit: Callable[[Event], object]) -> None:
         self._slowest: dict[FlagKey, TriggerSpec] = {}
@@ -44,14 +44,14 @@ class Ramps:
         self._runs: dict[FlagKey, _ChangeRun] = {}
 
     def update(self, status: FlagStatus) -> None:
-        """Take in a state of a flag, in the order in which they were published."""
+        """Record a state of a flag; states come in the order in which they were published."""
         key = status.environment, status.flag
         if key not in self._slowest or status.changed_at is None:
             return
         run = self._runs.get(key)
         if run is not None and run.version == status.version:
             return
-        # A safe version needs no judgement, and what follows it begins anew.
+        # A safe version needs no judgement and ends the run.
         fast = run is not None and not status.safe and 0 <= status.changed_at - run.last < _need(self._slowest[key])
         if run is None or not fast:
             count = 0 if status.safe else 1
@@ -61,7 +61,7 @@ class Ramps:
         run.version, run.count, run.last = status.version, run.count + 1, status.changed_at
 
     def judged(self, t: int, flags: Iterable[FlagKey]) -> None:
-        """Announce at second `t` which of `flags`, those of a shard, change too fast, and which do no longer."""
+        """Announce at second `t` which of a shard's `flags` change too fast, and which no longer do."""
         for key in flags:
             run = self._runs.get(key)
             if run is None:
@@ -75,7 +75,7 @@ class Ramps:
 
 
 def _need(spec: TriggerSpec) -> int:
-    """Seconds of one version within which a held condition judges nothing but that version."""
+    """Return the seconds that a version must last for a held condition to judge that version alone."""
     return spec.condition.over + spec.condition.hold
 
 

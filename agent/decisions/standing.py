@@ -1,4 +1,4 @@
-"""The event that a verdict of a flag in use stays unknown, or does so no more: an inability, and what to do."""
+"""The inability that a verdict of a flag in use stays unknown, with what a person can do, and its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHECK: Final = "see `flipback explain {flag}`; meanwhile watch the release your
 
 
 def standing_event(found: Standing) -> Event:
-    """The id follows from the triggers and since when they are unknown: told again after a restart it is the same."""
+    """Make the event. Its id follows from the triggers and since when they are unknown, so a restart repeats the id."""
     state = "begun" if found.begun else "ended"
     names = shortened([repr(name) for name in found.triggers])
     known = "unknown in part" if found.kind == "left_out" else "unknown"

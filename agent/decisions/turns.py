@@ -1,8 +1,8 @@
-"""Whose turn it is among the flags of one service: who was turned back, who is under way, who cannot be.
+"""The order in which the flags of one service are turned back.
 
-Flags of a service are turned back one at a time, and each gets time to show whether it was the one. A flag whose
-command leads nowhere must not keep the guilty one on, and trying them in turn must not use up the limits: the halt that
-follows needs a person.
+Flags of a service are turned back one at a time, and each gets time to show whether it was the cause. A flag whose
+command fails must not delay the next one. Trying several flags must not exceed the limits of automation: that halts
+flipback until a person resumes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FlagKey = tuple[str, str]
 
 
 LIMIT_MARGIN = 10.0
-"""Seconds added to the time in which flips count: the executor counts by its own clock, and one flip too many halts."""
+"""Seconds added to the time in which flips count: the executor's clock may differ, and one flip too many is a halt."""
 
 
 class AutomationLimit(NamedTuple):
@@ -32,9 +32,10 @@ class AutomationLimit(NamedTuple):
 
 
 def before(spec: TriggerSpec, tables: StateTables, now: float, bake: float) -> tuple[str, str] | None:
-    """Why a flag waits for another of its service that was commanded: kind and words; None where it need not.
+    """Return why a flag waits for another flag of its service that was commanded, as kind and detail; None if it need
+    not wait.
 
-    What was turned back gets `bake` seconds, counted from when its flag was seen safe.
+    A flag that was turned back gets `bake` seconds from when it was seen safe.
     """
     for incident in _of_service(spec, tables):
         status = tables.flags.get((incident.environment, incident.flag))
@@ -52,7 +53,7 @@ def before(spec: TriggerSpec, tables: StateTables, now: float, bake: float) -> t
 
 
 def under_way(incident: Incident, tables: StateTables, now: float, longest: float) -> bool:
-    """Is the flag of a commanded incident still as it was judged, and may the command yet turn it back?"""
+    """Is the flag of a commanded incident still at the judged version, and may the command still turn it back?"""
     status = tables.flags.get((incident.environment, incident.flag))
     if status is None:
         return now - incident.commanded_at < longest
@@ -62,9 +63,9 @@ def under_way(incident: Incident, tables: StateTables, now: float, longest: floa
 
 
 def given_up(key: FlagKey, version: str, tables: StateTables, now: float, longest: float) -> str | None:
-    """Why a flag at this version is passed over: all that was commanded of it led nowhere; None where that is not so.
+    """Return why a flag at this version is passed over: all its commands failed. Return None if that is not so.
 
-    `longest` is the longest time for which it is waited for, in seconds.
+    `longest` bounds the wait for a command, in seconds.
     """
     why = None
     for incident in tables.of_flag(*key):
@@ -78,16 +79,17 @@ def given_up(key: FlagKey, version: str, tables: StateTables, now: float, longes
 def beyond_limit(
     spec: TriggerSpec, group: Collection[FlagKey], tables: StateTables, now: float, limit: AutomationLimit
 ) -> tuple[str, str] | None:
-    """Why one more flag of the service waits: those tried before it use up the limit; None where they do not.
+    """Return why one more flag of the service waits, as kind and detail: the flags tried before it use up the limit.
+    Return None if they do not.
 
-    `group` are the flags that would be turned back with it. Flags of other services that use up the limit are no reason
-    to wait: many services ill at once are what the halt is for. A flag that a person made safe before its command came
-    does not count, as it does not for the executor.
+    `group` has the flags that would be turned back together. If flags of other services use up the limit, the flag does
+    not wait: many ill services at once are what the halt is for. A flag that a person made safe before its command
+    arrived does not count; the executor does not count it either.
     """
     tried: dict[FlagKey, float] = {}
     others: set[FlagKey] = set()
     for key, status in tables.flags.items():
-        # Most flags have been as they are for long; their incidents need not be looked at.
+        # Most flags have not changed for long; skip their incidents.
         if not status.safe or key in group or now - (status.changed_at or now) >= limit.within + LIMIT_MARGIN:
             continue
         for incident in tables.of_flag(*key):
@@ -103,7 +105,7 @@ def beyond_limit(
     room = limit.most - len(others | set(group))
     if room < 0 or len(tried) <= room:
         return None
-    # As many of the oldest must be past as there are too many.
+    # Due when as many of the oldest flips no longer count as there are too many.
     due = sorted(tried.values())[len(tried) - room - 1] + limit.within + LIMIT_MARGIN
     names = ", ".join(repr(name) for _, name in sorted(tried))
     clock = time.strftime("%H:%M:%SZ", time.gmtime(due))

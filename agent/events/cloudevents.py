@@ -1,7 +1,8 @@
-"""What flipback says it did: CloudEvents 1.0 in the binary mode of the Kafka protocol binding.
+"""The events that flipback publishes: CloudEvents 1.0 in the binary mode of the Kafka protocol binding.
 
-The attributes are `ce_*` headers, the data is the JSON value, the subject ("environment/flag") is the key, so that
-all events of a flag stay in order. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+The attributes are `ce_*` headers and the data is the JSON value. The subject ("environment/flag") is the record's key,
+so that all events of a flag stay in order.
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ INABILITY: Final = "flipback.inability"
 TELEMETRY_REJECTED: Final = "flipback.telemetry.rejected"
 
 NOTICE: Final = "notice"
-"""The status of an inability that stopped no flip: what was to be done was done, and a person should know of it."""
+"""The status of an inability that stopped no flip: the flip was done, and a person should know about the problem."""
 
 AUTOMATION: Final = "automation"
-"""The subject of what concerns no single flag: halts, and an outage of everything."""
+"""The subject of events that concern no single flag: halts, and an outage of everything."""
 
 SOURCE: Final = "/flipback"
 _NAMESPACE = uuid.UUID("d2b4f0a3-4d1e-4a53-8a5e-0d9f0f9e7c11")
@@ -56,10 +57,11 @@ _CONTENT_TYPE = b"application/json"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that happened: `time` in Unix seconds, `data` of JSON values; an `id` seen before is a re-delivery.
+    """One thing that happened. `time` is Unix seconds, `data` has JSON values; an `id` seen before is a re-delivery.
 
-    `time` is that of the evidence where an event judges some; `recorded` is the clock when the event was handed over to
-    be published, None before that. https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/recorded-time.md
+    If an event judges evidence, `time` is the evidence's time. `recorded` is the clock when the event was handed over
+    to be published, None before that.
+    https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/recorded-time.md
     """
 
     type: str
@@ -74,7 +76,7 @@ Headers = list[tuple[str, bytes]]
 
 
 def trigger_type(state: str) -> str:
-    """The type of the event that a trigger has come into `state` (pending, firing, ...)."""
+    """Return the type of the event that a trigger's verdict became `state` (pending, firing, ...)."""
     return f"flipback.trigger.{state}"
 
 
@@ -83,12 +85,12 @@ def subject_of(environment: str, flag: str) -> str:
 
 
 def event_id(*parts: str) -> str:
-    """The id of the event that these words name, such as a command, a type and a number: always the same."""
+    """Return the id that follows from `parts`, such as a command, a type and a number; equal parts give equal ids."""
     return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode(parts).decode()))
 
 
 def inability(subject: str, status: str, reason: str, *, begun: bool, at: float) -> Event:
-    """What `subject` names cannot be done since `at` (Unix seconds), or can be again; `status` is its kind."""
+    """Make the event that `subject` is unable since `at` (Unix seconds), or able again; `status` is the kind."""
     state = "begun" if begun else "ended"
     return Event(
         type=INABILITY,
@@ -100,7 +102,7 @@ def inability(subject: str, status: str, reason: str, *, begun: bool, at: float)
 
 
 def to_kafka(event: Event) -> tuple[bytes, bytes, Headers]:
-    """Key, value and headers of the event's record."""
+    """Return the key, value and headers of the event's record."""
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event.id.encode()),
@@ -116,7 +118,7 @@ def to_kafka(event: Event) -> tuple[bytes, bytes, Headers]:
 
 
 def from_kafka(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
-    """The event in a record. Raises MalformedEvent where it is none, or another mode or version of CloudEvents."""
+    """Return a record's event. Raises MalformedEvent if it has none, or another mode or version of CloudEvents."""
     found = dict(headers)
     if found.get("ce_specversion") != b"1.0":
         raise MalformedEvent("the record has no header ce_specversion 1.0: it is no CloudEvent in binary mode")

@@ -1,4 +1,4 @@
-"""How loud an event is in the log: alerts are set on levels, and most events ask nothing of anybody."""
+"""The log level of an event: people set alerts on levels, and most events need no action."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _FIRING = events.trigger_type("firing")
 
 
 def level(event: Event) -> int:
-    """The level of `logging` at which the event is logged."""
+    """Return the level of `logging` at which the event is logged."""
     if event.type == events.INABILITY and event.data.get("state") == "ended":
         return logging.INFO
     if event.type == events.COMMAND_REJECTED and event.data.get("reason") == Reason.DUPLICATE:
-        # Commands are delivered at least once.
+        # Duplicates are normal: commands are delivered at least once.
         return logging.INFO
     if event.type in _ERROR or (event.type == events.INCIDENT_DONE and event.data.get("partial")):
         return logging.ERROR
@@ -49,7 +49,7 @@ def level(event: Event) -> int:
 
 
 def importance(event: Event) -> int:
-    """How long the event is kept where not all can be: the verdicts that ask nothing of anybody are dropped first."""
+    """Return how important the event is, 0 to 2. If not all can be kept, verdicts that need no action go first."""
     loud = level(event)
     if loud >= logging.ERROR:
         return 2

@@ -1,8 +1,8 @@
-"""What happened in an incident, or to a flag, and why: put together from the audit log.
+"""Explain an incident or a flag from the audit log.
 
-Everything is in `flipback.events`: a verdict that changed, the command with its evidence, every step of the flip, what
-came after, who changed the flag, and why nothing was done where nothing was. This finds what belongs together;
-`agent.views.wording` puts it in words.
+`flipback.events` has everything: changes of verdicts, the command with its evidence, every step of the flip, its
+effect, changes by people, and the reasons why nothing was done. This module finds the events that belong together;
+`agent.views.wording` puts them in words.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ BEFORE_S = 3600.0
 """Seconds before an incident's first step in which its trigger may have become pending."""
 
 LAG_S = 60.0
-"""Seconds by which the clock, which steps have, may be ahead of the event time that verdicts have."""
+"""Seconds by which the clock, the time of steps, may be ahead of event time, the time of verdicts."""
 
 _MINOR = frozenset({events.trigger_type("ok"), events.trigger_type("unknown")})
-"""Events that are counted, not listed, where they stand outside of an incident."""
+"""Events that are counted and not listed outside of an incident."""
 
 
 class NothingKnown(FlipbackError):
-    """The audit log has nothing of what was asked for."""
+    """The audit log has nothing about the flag or incident asked for."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """An incident, or the newest trouble of a flag.
 
-    `now` is the flag's state, None where no executor has published it. `events` are in order, causes before effects;
-    `evidence` is that of the command, None where nothing was commanded. `since` holds what came after `events`, without
-    the `folded` changes of verdicts between ok and unknown.
+    `now` is the flag's state, None if no executor has published it. `events` are in order, causes before effects.
+    `evidence` is the command's, None if nothing was commanded. `since` has the events after `events`, without the
+    changes of verdicts between ok and unknown, of which there are `folded`.
     """
 
     subject: str
@@ -58,8 +58,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def incidents(self) -> dict[str, bool]:
-        """The incidents of the flag itself, oldest first: did a flip of it begin to write, and is there a snapshot that
-        can be restored?
+        """The incidents of the flag itself, oldest first. True if its flip began to write, so that there is a snapshot
+        to restore.
         """
         found: dict[str, bool] = {}
         for event in [*self.events, *self.since]:
@@ -77,9 +77,9 @@ class AuditLog(NamedTuple):
 
 
 async def read_audit(config: Config) -> AuditLog:
-    """Read the whole audit log; what is no event of flipback is left out. TopicError where a topic is not there."""
+    """Read the whole audit log, without records that are no event. Raises TopicError if a topic does not exist."""
     topics, client = Topics(config.kafka.prefix), connection(config).client
-    # Reading would wait for ever for a topic that is missing.
+    # Without this check the read would wait forever for a missing topic.
     await describe([topics.events, topics.flags], client)
     read = await read_all_to_end({topics.events: None, topics.flags: None}, client)
     records, flags = read[topics.events], read[topics.flags]
@@ -94,7 +94,7 @@ async def read_audit(config: Config) -> AuditLog:
             continue
         if event.recorded is None:
             event = msgspec.structs.replace(event, recorded=record.timestamp / 1000)
-        # An event that was published twice, by a re-delivery or a second process, is one.
+        # An event may be published twice, by a re-delivery or by two processes: keep the first.
         found.setdefault(event.id, event)
     return AuditLog(in_order(found.values()), list(known.flags.values()))
 
@@ -102,9 +102,9 @@ async def read_audit(config: Config) -> AuditLog:
 def explain(
     log: Sequence[Event], what: str, flags: Iterable[FlagStatus] = (), local: Sequence[Event] = ()
 ) -> Explanation:
-    """Explain an incident by its id, or a flag ("flag" or "environment/flag"): its newest flip, or its newest trouble.
+    """Explain an incident (by its id) or a flag ("flag" or "environment/flag"): its newest flip or newest trouble.
 
-    `flags` are the states that executors have published, `local` the steps that the ledger of this machine has and the
+    `flags` has the states that executors have published. `local` has the steps in the ledger of this machine, which the
     audit log may lack. Raises NothingKnown.
     """
     published = {event.id for event in log}
@@ -132,7 +132,7 @@ def explain(
 
 def _incident(log: Sequence[Event], own: Sequence[Event], incident: str) -> Explanation:
     first, last = min(event.time for event in own), max(event.time for event in own)
-    # The flag whose trigger fired; the others of a group have its incident too.
+    # The subject is the flag whose trigger fired; the other flags of its group have the same incident.
     causes = {event.subject for event in own if event.data.get("command", {}) and _cause(event) is None}
     subject = causes.pop() if causes else own[0].subject
     trigger = next((event.data["trigger"] for event in own if "trigger" in event.data), None)
@@ -148,8 +148,8 @@ def _incident(log: Sequence[Event], own: Sequence[Event], incident: str) -> Expl
 
 
 def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanation:
-    """The flip that made the flag what it is `now`, else the newest, whole, and what came after it; the newest trouble
-    where there was no flip.
+    """Explain the flip that set the flag as it is `now`, else the newest flip, with the events after it. If there was
+    no flip, explain the newest trouble.
     """
     of = [event for event in log if event.subject == subject]
     commands = [event for event in of if event.type == events.COMMAND_RECEIVED]
@@ -165,9 +165,9 @@ def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanatio
 
 
 def _chosen_incident(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
-    """The incident that tells most of a flag: that which set it as it is, else the newest that wrote, else the newest.
+    """Return the incident that set the flag as it is, else the newest one that wrote it, else the newest.
 
-    A later command that found the flag safe already did nothing.
+    A later command that found the flag safe already changed nothing.
     """
     names = [str(event.data["incident"]) for event in sorted(commands, key=lambda event: event.time)]
     if now is not None and now.incident in names:
@@ -177,12 +177,12 @@ def _chosen_incident(commands: Sequence[Event], of: Sequence[Event], now: FlagNo
 
 
 def _trouble(log: Sequence[Event], of: Sequence[Event], subject: str) -> Explanation:
-    """The newest time in trouble, with why nothing was done."""
+    """Explain the newest time in trouble, with the reasons why nothing was done."""
     if not of:
         return Explanation(subject=subject, incident=None, evidence=None, events=[])
     last = max(event.time for event in of)
     start = _episode(of, last)
-    # What was published of everything, such as that it is an outage, is why nothing was done to this flag.
+    # Events about all flags, such as an outage, explain why nothing was done to this flag.
     shared = [event for event in log if event.subject == events.AUTOMATION]
     found = [event for event in [*of, *shared] if start <= event.time <= last + LAG_S]
     incidents = {event.data["incident"] for event in found if "incident" in event.data}
@@ -192,7 +192,7 @@ def _trouble(log: Sequence[Event], of: Sequence[Event], subject: str) -> Explana
 
 
 def _changes(log: Sequence[Event], subject: str, begin: float, end: float) -> Iterator[Event]:
-    """The changes of the flag between two times, and the last one before: when was it turned on, and by whom?"""
+    """Yield the flag's changes between two times, and the last one before, which says who turned it on and when."""
     kinds = (events.FLAG_CHANGED, events.FLAG_RESTORED)
     changes = in_order(event for event in log if event.subject == subject and event.type in kinds)
     yield from [event for event in changes if event.time < begin][-1:]
@@ -200,13 +200,13 @@ def _changes(log: Sequence[Event], subject: str, begin: float, end: float) -> It
 
 
 def _around(verdicts: Sequence[Event], first: float, last: float) -> Iterator[Event]:
-    """The trigger's verdicts from where it left ok before the incident to the end of it."""
+    """Yield the trigger's verdicts from when it left ok before the incident to the incident's end."""
     begin = _episode([event for event in verdicts if event.time <= first], first)
     yield from (event for event in verdicts if begin <= event.time <= last + 1)
 
 
 def _episode(of: Sequence[Event], end: float) -> float:
-    """When the last time in trouble began: after the last verdict of ok that something else followed."""
+    """Return when the last time in trouble began: after the last verdict ok that another event followed."""
     start = end
     for event in sorted(of, key=lambda event: -event.time):
         if event.time < end - BEFORE_S:
@@ -218,7 +218,7 @@ def _episode(of: Sequence[Event], end: float) -> float:
 
 
 def _evidence(found: Iterable[Event]) -> Evidence | None:
-    """The evidence of the first command; of a person's that was given again, who gave it last and why."""
+    """Return the evidence of the first command. If a person repeated a command by hand, return the last one's."""
     first: Evidence | None = None
     for event in in_order(found):
         command = event.data.get("command")

@@ -1,10 +1,9 @@
-"""The order of events in which each stands behind what it follows from.
+"""Order events so that each comes after its causes.
 
-The time of a verdict is that of its evidence, which is complete some seconds later: a verdict that was made after a
-flip may have an earlier time than the command. So events are ordered by when they were made. That is the clock of the
-process that made them, and two processes may differ by a second. What follows from what is therefore not read from the
-clocks but from what the events say: a command names the evaluation on which it was given, a verdict the version of the
-flag that it judges.
+A verdict's time is the time of its evidence, which is complete some seconds later: a verdict made after a flip may have
+an earlier time than the command. So events are ordered by when they were made, by the clock of the process that made
+them. The clocks of two processes may differ by a second, so causes are not read from clocks but from the events' data:
+a command names the evaluation that it follows from, a verdict names the version of the flag that it judges.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ _AFTER_FLIP: Final = frozenset(
     }
 )
 _OF_EVIDENCE: Final = _AFTER_FLIP | {events.DRIFT_WORSE, events.DRIFT_BETTER}
-"""What has the time of its evidence, beside verdicts and their inabilities."""
+"""Events that have the time of their evidence, besides verdicts and their inabilities."""
 
 _WROTE: Final = frozenset({events.FLAG_WRITTEN, events.FLAG_VERIFIED, events.FLAG_UNVERIFIED, events.FLAG_ALREADY})
 
 _CAUSE, _FREE, _EFFECT = -1, 0, 1
-"""Places among events of the same moment."""
+"""Ranks among events of the same moment."""
 
 
 class _Flip(NamedTuple):
-    """A command as it was received at `at`, on evidence of the evaluation `fired_at`; the flag was safe at `done`."""
+    """A command received at `at`, with evidence of the evaluation `fired_at`; the flag was safe at `done`."""
 
     at: float
     fired_at: float | None
@@ -43,13 +42,16 @@ class _Flip(NamedTuple):
 
 
 def is_verdict(event: Event) -> bool:
-    """Is it of a trigger whose verdict changed?"""
+    """Is it the event of a trigger whose verdict changed?"""
     return event.type.startswith(events.trigger_type(""))
 
 
 def made_at(event: Event) -> float:
-    """When it was made, in Unix seconds: its own time, or where that is of its evidence, when it was recorded."""
-    # An executor that goes on after a crash publishes the steps of a flip again: their own time is the better one.
+    """Return when the event was made, in Unix seconds: its own time, or if that is its evidence's, its recorded time.
+
+    It is the evidence's time for verdicts, lasting inabilities and the events after a flip.
+    """
+    # Steps of a flip keep their own time: after a crash an executor publishes them again, with a later recorded time.
     standing = event.type == events.INABILITY and "command_id" not in event.data
     if event.recorded is not None and (standing or is_verdict(event) or event.type in _OF_EVIDENCE):
         return event.recorded
@@ -57,7 +59,7 @@ def made_at(event: Event) -> float:
 
 
 def in_order(found: Iterable[Event]) -> list[Event]:
-    """The events in order, each id once. Those of which nothing else is known stay as they came."""
+    """Return the events in order, each id once. Events of equal time and rank stay in the given order."""
     once = list({event.id: event for event in found}.values())
     done: dict[str, float] = {}
     for event in once:
@@ -82,7 +84,7 @@ def in_order(found: Iterable[Event]) -> list[Event]:
             after = done.get(str(event.data.get("incident")), at)
             at, rank = max(at, after), _EFFECT
         elif event.data.get("status") == events.NOTICE:
-            # The monitor adds it to a command, which an executor may receive later.
+            # A notice follows a command, which an executor may receive later than the monitor publishes the notice.
             at, rank = max(at, received.get(str(event.data.get("incident")), at)), _EFFECT
         return at, rank, made_at(event)
 
@@ -90,14 +92,16 @@ def in_order(found: Iterable[Event]) -> list[Event]:
 
 
 def _of_verdict(event: Event, at: float, flips: Iterable[_Flip]) -> tuple[float, int]:
-    """The moment of a verdict made at `at`: not after the commands it led to, nor before the flip it came after."""
+    """Return time and rank of a verdict made at `at`: not after the commands that it caused, nor before the flip that
+    it follows.
+    """
     since, rank = event.data.get("flag_since"), _FREE
     for flip in flips:
         if flip.fired_at is not None and event.time <= flip.fired_at:
             if at >= flip.at:
                 at, rank = flip.at, _CAUSE
         elif isinstance(since, int | float) and since >= flip.at and at <= flip.done:
-            # Both are of the executor's clock.
+            # `since` and `flip.at` are both of the executor's clock.
             at, rank = flip.done, _EFFECT
     return at, rank
 

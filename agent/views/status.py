@@ -1,4 +1,4 @@
-"""`flipback status`: what the topics say of flags, incidents and the health of the verdicts."""
+"""`flipback status`: flags, incidents and the health of verdicts, read from the topics."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ from streams.monitor.health import decoder as health_decoder
 from streams.unreadable import UNREADABLE
 
 RECENT = 10.0
-"""Seconds of health records that are read; a partition that is evaluated writes one a second."""
+"""Seconds of health records that are read; each evaluated partition has one a second."""
 
 STALE_AFTER = 5.0
 
 ORDERS_WITHIN = 7 * 86_400.0
-"""Seconds of the audit log in which orders of people are looked for."""
+"""Seconds of the audit log that are searched for orders of people."""
 
 
 @dataclass(slots=True)
 class Status:
-    """`shards` has the newest health record of each partials partition; `after_flips` are by incident and service,
-    `results` by incident; `orders` of people are the newest first.
+    """The newest state of flags, incidents and verdicts.
+
+    `shards` has the newest health record of each partials partition. `results` are by incident's id. `orders` of people
+    are newest first. `members` is None if the heartbeats topic does not exist. `topics` has the partitions of each
+    topic.
     """
 
     flags: list[FlagStatus]
@@ -52,7 +55,7 @@ class Status:
     at: float = 0.0
 
     def after(self, incident: Incident) -> list[AfterFlip]:
-        """What was said after the incident's flip, the incident's own service first."""
+        """The verdicts after the incident's flip, those of the incident's own service first."""
         found = [one for one in self.after_flips if one.incident == incident.id]
         return sorted(found, key=lambda one: (one.service != incident.service, one.service))
 
@@ -65,18 +68,18 @@ class Status:
 
     @property
     def without_flag(self) -> list[WithoutFlag]:
-        """The flags that a notable part of the requests does not carry; those whose requests fail first."""
+        """The flags that a notable share of the requests does not carry; those with failing requests come first."""
         found = (one for shard in self.shards.values() for one in shard.without_flag)
         return sorted(found, key=lambda one: (not one.failing, -one.share, one.service, one.flag))
 
     @property
     def unjudged(self) -> list[int]:
-        """The partitions of which no monitor has lately published verdicts."""
+        """The partitions for which no monitor has lately published verdicts."""
         return [p for p in range(self.partitions) if p not in self.shards]
 
     @property
     def problems(self) -> list[str]:
-        """Why verdicts are not live, one line a reason; empty when all are."""
+        """Why verdicts are not live, one line per reason; empty if all are live."""
         found = dict.fromkeys(self.unjudged, f"no monitor has published verdicts for {RECENT:.0f} s")
         for partition, shard in sorted(self.shards.items()):
             if shard.status != "live":
@@ -87,14 +90,14 @@ class Status:
 
     @property
     def evidence_until(self) -> int | None:
-        """Event time, in Unix seconds, up to which everything has been judged; None where some partition has not."""
+        """Event time, in Unix seconds, up to which all partitions are judged; None if a partition is not judged."""
         if self.unjudged or not self.shards:
             return None
         return min(shard.time for shard in self.shards.values())
 
 
 def by_reason(found: Mapping[int, str]) -> list[str]:
-    """One line for all partitions of `flipback.partials` that have the same reason, but for its numbers."""
+    """Join partitions of `flipback.partials` whose reasons differ only in numbers into one line."""
     alike: dict[str, list[int]] = {}
     for partition, reason in sorted(found.items()):
         alike.setdefault(re.sub(r"\d+", "", reason), []).append(partition)
@@ -104,7 +107,7 @@ def by_reason(found: Mapping[int, str]) -> list[str]:
 
 
 async def read_status(config: Config) -> Status:
-    """Read the newest state from the topics; TopicError where they are not there."""
+    """Read the newest state from the topics. Raises TopicError if a topic does not exist."""
     topics, client = Topics(config.kafka.prefix), connection(config).client
     known = StateTables()
     now = time.time()
@@ -139,7 +142,7 @@ async def read_status(config: Config) -> Status:
 
 
 def frames(values: Iterable[bytes | None]) -> Iterator[Health]:
-    """What can be read of the health topic: of a partition without any nobody is known to judge it."""
+    """Yield the readable records of the health topic. A partition without one counts as not judged."""
     for value in values:
         with suppress(*UNREADABLE):
             yield health_decoder.decode(value or b"")

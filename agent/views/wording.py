@@ -1,4 +1,4 @@
-"""An event of the audit log, the evidence of a command and the state of a flag, in words for a person."""
+"""Put events of the audit log, the evidence of a command and the state of a flag in words for a person."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIX = "flipback."
 
 
 def sentence(event: Event) -> str:
-    """An event in words."""
+    """Return the event in words."""
     say = _SENTENCES.get(event.type)
     if say is not None:
         return say(_EventData(event.data))
@@ -32,7 +32,7 @@ def sentence(event: Event) -> str:
 
 
 def log_line(event: str, fields: Mapping[str, Any]) -> str | None:
-    """An event of the audit log that is logged with its data as `fields`, on one line; None for other log events."""
+    """Return the line of an audit event that is logged with its data as `fields`; None for other log events."""
     if not event.startswith(_PREFIX) or "subject" not in fields:
         return None
     data = {name: value for name, value in fields.items() if name != "subject"}
@@ -41,7 +41,7 @@ def log_line(event: str, fields: Mapping[str, Any]) -> str | None:
 
 
 def evidence_lines(seen: Evidence) -> Iterator[str]:
-    """The evidence of a command in words."""
+    """Yield the evidence of a command in words."""
     if seen.by:
         yield f"by hand, by {seen.by}: {seen.reason}"
         return
@@ -57,7 +57,7 @@ def evidence_lines(seen: Evidence) -> Iterator[str]:
 
 
 def _by_variant(seen: Evidence) -> Iterator[str]:
-    """Requests and failures of each variant of the flag, which are counted over a minute at most."""
+    """Yield the requests and failures of each variant of the flag, counted over the last minute at most."""
     if seen.variants and seen.window[1] - seen.window[0] > DISPLAY:
         yield f"  in the last {DISPLAY} s of them:"
     for variant, counts in seen.variants.items():
@@ -65,7 +65,7 @@ def _by_variant(seen: Evidence) -> Iterator[str]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    """Counts that are not zero; the sum of latencies is shown as their mean."""
+    """Return the counts that are not zero; the sum of latencies is shown as their mean."""
     words = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count and name in _COUNTED]
     timed, total = counts.get("latency_count", 0), counts.get("latency_us", 0)
     if timed:
@@ -93,20 +93,20 @@ def _got(value: object) -> str:
 
 
 def _given(variant: object, percent: object) -> str:
-    """What subjects get: one variant, or a share of them another."""
+    """Return what users get: one variant, or the share of them that gets another one."""
     if not variant and isinstance(percent, int | float):
         return f"{percent:g} %"
     return _got(variant)
 
 
 STALE_S = 60.0
-"""Seconds after which the state of a flag is old: an executor that runs publishes it every 30 s."""
+"""Seconds after which the state of a flag is old: a running executor publishes it every 30 s."""
 
 
 def flag_line(now: FlagNow, at: float, *, alone: bool = False) -> str:
-    """The state of a flag at a time (Unix seconds): what it gives, since when, by whom and why, and who says so.
+    """Return the state of a flag at a time (Unix seconds): its variant, since when, by whom and why, and the source.
 
-    `alone`: nobody could look whether it is published.
+    `alone`: it could not be checked whether the state is published.
     """
     state = "safe" if now.safe else "in use"
     line = f"gives {_given(now.variant, now.percent)} ({state})"
@@ -124,7 +124,7 @@ def flag_line(now: FlagNow, at: float, *, alone: bool = False) -> str:
 
 
 def _clock(moment: float, at: float) -> str:
-    """A time of day; with its date where that is a day ago or more."""
+    """Return the time of day, with the date if it is a day ago or more."""
     shape = "%H:%M:%SZ" if at - moment < 86_400 else "%Y-%m-%dT%H:%M:%SZ"
     return datetime.fromtimestamp(moment, UTC).strftime(shape)
 
@@ -147,7 +147,9 @@ def _with(head: str, rest: object) -> str:
 
 
 def _inability(data: Mapping[str, Any]) -> str:
-    """A standing one has a state: it says what would happen, and by its end that it no longer does."""
+    """Return an inability in words. One with a state lasts: its beginning says what would happen, its end that it is
+    over.
+    """
     reason = data.get("reason")
     if data.get("state") == "ended":
         return _with("able again", reason)
@@ -171,14 +173,14 @@ _STANDING = {
 
 
 class _EventData(dict[str, Any]):
-    """Data of an event; what another version did not write down is not known, and no reason to fail."""
+    """Data of an event. A field that another version of flipback did not write reads as not known."""
 
     def __missing__(self, name: str) -> str:
         return "not known"
 
 
 def _done(data: Mapping[str, Any]) -> str:
-    """An incident is over: what became of each flag that was made safe together."""
+    """Return the end of an incident in words, with the outcome of each flag of its group."""
     flags = data.get("flags")
     each = [f"{flag} {outcome}" for flag, outcome in flags.items()] if isinstance(flags, dict) else []
     head = "the incident is over, not all flags are safe" if data.get("partial") is True else "the incident is over"
