@@ -1,8 +1,9 @@
-"""`flipback backtest`: what the triggers of a configuration make of recordings whose faults are known.
+"""`flipback backtest`: how the triggers of a configuration judge recordings whose faults are known.
 
-Labels are a list, in YAML or JSON, of the faults: `at` and perhaps `until` (Unix seconds or ISO 8601), and perhaps
-`name`, `service`, `environment`. A fault is detected by a trigger that begins to fire between `at` and `until` plus
-`within`; every other beginning is a false alarm. Healthy time is what a trigger could judge outside of those spans.
+Labels are a list of faults in YAML or JSON. Each has `at` and optionally `until` (Unix seconds or ISO 8601), `name`,
+`service` and `environment`. A trigger detects a fault if it begins to fire between `at` and `until` plus `within`;
+every other beginning is a false alarm. Healthy time is the time outside of these spans in which the trigger could
+judge.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from detectors.conditions.spec import TriggerSpec
 from streams.settings import Format
 
 MOST_NOTES = 20
-"""Firings without a command that are noted."""
+"""The most firings without a command that are listed in the notes."""
 
 
 class LabelledFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A labelled fault. Times are Unix seconds; an empty service or environment stands for any."""
+    """A labelled fault. Times are Unix seconds; an empty service or environment means any."""
 
     at: float
     until: float
@@ -42,9 +43,9 @@ class LabelledFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault and what a trigger made of it: `delay` in seconds, None where it was not seen.
+    """Whether a trigger detected a fault: `delay` in seconds, None if not.
 
-    `already` says that the trigger was firing when the fault began, so nothing can be said.
+    `already`: the trigger was firing when the fault began, so it could not detect the fault.
     """
 
     fault: LabelledFault
@@ -53,7 +54,10 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TriggerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One trigger on all recordings. Spans are [from, to) in Unix seconds in which it fired or knew nothing."""
+    """The figures of one trigger on all recordings.
+
+    `firing` and `unknown` are the spans [from, to) in Unix seconds in which the trigger fired or could not judge.
+    """
 
     trigger: str
     flag: str
@@ -72,20 +76,20 @@ class TriggerReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def delays(self) -> list[float]:
-        """Ascending."""
+        """The delays of the detected faults in seconds, ascending."""
         return sorted(one.delay for one in self.detections if one.delay is not None)
 
     @property
     def false_alarms_per_hour(self) -> float | None:
-        """False alarms an hour of healthy time, None where there was none."""
+        """False alarms per hour of healthy time, None if there was no healthy time."""
         return len(self.false_alarms) / self.healthy_hours if self.healthy_hours else None
 
 
 class Backtest(msgspec.Struct, frozen=True, kw_only=True):
-    """`begin` and `end` are the first and the last evaluation.
+    """The result of a backtest. `begin` and `end` are the first and the last evaluation, in Unix seconds.
 
-    `notes` says what is not in the figures: triggers that fired and nothing would have been commanded, samples that did
-    not count, names that no sample had. `matched` is false where no sample is of a service that is watched.
+    `notes` lists what the figures do not show: firings without a command, samples that did not count, names that no
+    sample had. `matched` is False if no sample is of a watched service.
     """
 
     begin: float
@@ -97,7 +101,7 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_labels(path: Path) -> list[LabelledFault]:
-    """The faults of a file in the order of time. Raises ConfigError where it is none."""
+    """Read the faults of a file, in the order of time. Raises ConfigError if the file is not a list of faults."""
     rows = read_yaml(path)
     if not isinstance(rows, list):
         raise ConfigError(f"{path}: expected a list of faults, such as `- {{at: 1700000000, name: slow database}}`")
@@ -105,7 +109,7 @@ def read_labels(path: Path) -> list[LabelledFault]:
 
 
 def unwatched(config: Config, faults: Sequence[LabelledFault]) -> list[str]:
-    """A sentence for each fault that no trigger can see, such as one with a misspelt service."""
+    """Return a sentence for each fault that no trigger can see, such as one with a misspelt service."""
     specs = config.trigger_specs()
     known = ", ".join(sorted({f"{spec.environment}/{spec.service}" for spec in specs}))
     return [
@@ -119,7 +123,10 @@ def unwatched(config: Config, faults: Sequence[LabelledFault]) -> list[str]:
 def backtest(
     config: Config, files: Sequence[Path], format: Format, faults: Sequence[LabelledFault], *, within: float
 ) -> Backtest:
-    """Replay the recordings and compare; `within` is in seconds."""
+    """Replay the recordings and compare firings with faults; `within` is in seconds.
+
+    Raises ConfigError if nothing in the recordings can be evaluated.
+    """
     specs = config.trigger_specs()
     changes: dict[tuple[str, str], list[Change]] = {(spec.flag, spec.name): [] for spec in specs}
     begin = end = None
@@ -161,7 +168,7 @@ def _report(
     within: float,
 ) -> TriggerReport:
     firing = list(_spans(changes, "firing", end))
-    # A trigger says nothing until its first change, which is from unknown.
+    # A trigger is unknown until its first change.
     unknown = [(begin, changes[0].time if changes else end), *_spans(changes, "unknown", end)]
     own = [fault for fault in faults if fault.concerns(spec)]
     detections, explained = [], set()
@@ -249,7 +256,7 @@ def _time(value: object, where: str) -> float:
 
 
 def _moment(moment: datetime, where: str) -> float:
-    """Unix seconds of a time that says its zone: one that does not may be hours off, which no result would show."""
+    """Return Unix seconds. Raises ConfigError for a time without a zone: it may be hours off, which no result shows."""
     if moment.tzinfo is None:
         shown = moment.isoformat()
         raise ConfigError(f"{where}: {shown} has no zone; write {shown}Z for UTC, or an offset such as {shown}+02:00")

@@ -1,4 +1,4 @@
-"""A backtest as a picture: a band for each trigger, nothing loaded from elsewhere; SVG, or one HTML file around it."""
+"""Draw a backtest as an SVG with a band per trigger, or as one HTML file with that SVG. Both load nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Hatched: it could not judge. A ring marks a false alarm."""
 
 
 def page(found: Backtest) -> str:
-    """The HTML."""
+    """Return the HTML."""
     return _PAGE.format(
         begin=datetime.fromtimestamp(found.begin, UTC).isoformat(" ", "seconds")[:19],
         end=datetime.fromtimestamp(found.end, UTC).isoformat(" ", "seconds")[:19],
@@ -48,7 +48,7 @@ def page(found: Backtest) -> str:
 
 
 def picture(found: Backtest) -> str:
-    """The SVG, as a file of its own or within a page."""
+    """Return the SVG, which works as a file of its own and within a page."""
     parts: list[str] = []
     for row, trigger in enumerate(found.triggers):
         parts += _band(found, trigger, 20 + row * (_BAND + _GAP))
@@ -58,7 +58,7 @@ def picture(found: Backtest) -> str:
         clock = datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M")
         parts.append(f'<text x="{_x(found, at):.1f}" y="{height - 8}" text-anchor="middle">{clock}</text>')
     return _PICTURE.format(
-        # The name of the format, which nothing is loaded from.
+        # This is the name of the format; nothing is loaded from there.
         namespace="http://www.w3.org/2000/svg",
         width=_LEFT + _WIDTH + 60,
         height=height,
@@ -88,7 +88,7 @@ def _band(found: Backtest, trigger: TriggerReport, y: int) -> list[str]:
 
 def _rect(found: Backtest, kind: str, span: tuple[float, float], y: int, height: int) -> str:
     x, end = _x(found, span[0]), _x(found, span[1])
-    # A second of a day is less than a pixel, and still to be seen.
+    # At least 1.5 pixels wide: a second of a day would be invisible.
     return f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{max(end - x, 1.5):.1f}" height="{height}"/>'
 
 

@@ -1,4 +1,4 @@
-"""Series as promtool's unit tests write them: a name with labels, and values in a short notation.
+"""Parse series in the notation of promtool's unit tests: a name with labels, and values in a short form.
 
 https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/#series
 """
@@ -13,7 +13,7 @@ COUNTS = ("requests", "errors", "timeouts", "unavailable", "cache_hits", "cache_
 LABELS = ("service", "environment", "flag", "variant", "instance")
 
 MAX_VALUES = 1_000_000
-"""Values of one series: eleven days of seconds."""
+"""The most values of a series: eleven days of seconds."""
 
 _SERIES = re.compile(r"\s*([a-z_]+(?:\.[^\s{]+)?)\s*\{(.*)\}\s*", re.DOTALL)
 _LABEL = re.compile(r'\s*([a-z_]+)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|$)')
@@ -22,9 +22,9 @@ _TERM = re.compile(rf"(?:(_|stale)|({_NUMBER})(?:([+-]\d+(?:\.\d+)?))?)(?:x(\d+)
 
 
 def parse_series(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Read `name{label="value", ...}`: the name, and the labels sorted.
+    """Parse `name{label="value", ...}`. Return the name and the labels, sorted.
 
-    Labels are some of `LABELS`, service at least. Raises ConfigError that says what is wrong.
+    Labels are some of `LABELS`; service is required. Raises ConfigError that says what is wrong.
     """
     match = _SERIES.fullmatch(text)
     if match is None:
@@ -45,7 +45,9 @@ def parse_series(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def parse_values(text: str) -> list[float | None]:
-    """Read the notation: `a` one value, `axn` a and n times more, `a+bxn` rising by b n times, `_` and `stale` none.
+    """Parse values: `a` is one value, `axn` a and n more of it, `a+bxn` rises by b n times, `_` and `stale` are gaps.
+
+    Raises ConfigError that says what is wrong.
 
     >>> parse_values("1 2x2 0+5x3 _x2 stale 7")
     [1.0, 2.0, 2.0, 2.0, 0.0, 5.0, 10.0, 15.0, None, None, None, 7.0]
@@ -55,13 +57,13 @@ def parse_values(text: str) -> list[float | None]:
         match = _TERM.fullmatch(term)
         if match is None:
             raise ConfigError(f"values {term!r}: expected such as 5, 5x10, 0+2x10, _, _x3 or stale")
-        # Int itself refuses more digits than 4300, by another error.
+        # int() raises ValueError for more than 4300 digits.
         digits = (match[4] or "0").lstrip("0")
         times = int(digits or 0) if len(digits) <= len(str(MAX_VALUES)) else MAX_VALUES
         if len(values) + times >= MAX_VALUES:
             raise ConfigError(f"values {term!r}: a series of more than {MAX_VALUES:,} values; write a shorter one")
         if match[1]:
-            # Of nothing, n are n; of a value, n are n more.
+            # `_xn` means n gaps; `axn` means a and n more.
             values += [None] * max(times, 1)
             continue
         first, step = float(match[2]), float(match[3] or 0)

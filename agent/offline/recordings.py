@@ -1,4 +1,4 @@
-"""Recorded telemetry in files: a line a record, or, for columnar batches, records with their length before them."""
+"""Read recorded telemetry from files: a record per line, or columnar batches with their length before each."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class RecordingError(FlipbackError):
 
 
 def read(path: Path, format: Format) -> Iterator[bytes]:
-    """Yield the records of a file, gzip or not (told by its first bytes).
+    """Yield the records of a file, which may be gzipped (recognised by its first bytes). Raises RecordingError.
 
-    For `columnar` each record follows its length as a little-endian 32-bit number; for `json-array` the file is one
-    record; else a line is one, and empty lines are none.
+    `columnar`: each record follows its length, a little-endian unsigned 32-bit number. `json-array`: the file is one
+    record. Other formats: each line that is not empty is a record.
     """
     try:
         with _open(path) as file:

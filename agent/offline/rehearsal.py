@@ -1,4 +1,4 @@
-"""What the commander would do in a recording: the same choices among flags, and every reason why it would do nothing.
+"""What the commander would do in a recording: the same choices among flags, and each reason why it would do nothing.
 
 The executor's part is left out: cooldown, limits over several services and the flag system itself need a live flag. A
 flag that would be commanded is safe from then on.
@@ -27,7 +27,7 @@ _VERSION, _SAFE = "g1-recorded", "g2-safe"
 
 
 class Hindrance(NamedTuple):
-    """A trigger that fires and is not followed: why, in the commander's words."""
+    """A firing trigger that leads to no command, with the reason in the commander's words."""
 
     evidence: FiringEvidence
     reason: str
@@ -56,7 +56,9 @@ class Rehearsal:
         self._reported: set[tuple[str, str, str]] = set()
 
     def judge(self, second: EvaluatedSecond) -> Iterator[FiringEvidence | Hindrance]:
-        """The evidence on which a command would be sent or, in shadow mode, told; and, once a firing, why none is."""
+        """Yield the evidence of each command that would be sent, or published in shadow mode. If there would be no
+        command, yield the reason once per firing.
+        """
         for spec, change in second.transitions:
             if change.to != State.FIRING:
                 self._reported = {one for one in self._reported if one[:2] != (spec.flag, spec.name)}

@@ -1,4 +1,4 @@
-"""`flipback replay`: what a configuration would have made of recorded telemetry, as lines."""
+"""`flipback replay`: how a configuration would have judged recorded telemetry, as lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streams.settings import Format
 
 
 class Change(msgspec.Struct, tag_field="type", tag="change", frozen=True):
-    """A trigger's verdict became another. `time` is the evaluation in Unix seconds."""
+    """A trigger's verdict changed. `time` is the evaluation in Unix seconds."""
 
     time: int
     trigger: str
@@ -49,9 +49,9 @@ class Evaluated(msgspec.Struct, tag_field="type", tag="evaluation", frozen=True)
 
 
 class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
-    """The command that would have been sent; after it the flag is safe, and nothing more is sent for it.
+    """The command that would have been sent. After it the flag is safe and gets no further command.
 
-    `shadow`: in shadow mode, so that it would only have been told, and the flag stays as it is.
+    `shadow`: in shadow mode the command would only have been published, and the flag stays as it is.
     """
 
     time: int
@@ -67,7 +67,7 @@ class Commanded(msgspec.Struct, tag_field="type", tag="command", frozen=True):
 
 
 class Hindered(msgspec.Struct, tag_field="type", tag="hindered", frozen=True):
-    """A trigger fired and nothing would have been commanded, for `reason`; once a firing and kind of reason."""
+    """A trigger fired without a command, for `reason`; once per firing and kind of reason."""
 
     time: int
     trigger: str
@@ -77,7 +77,9 @@ class Hindered(msgspec.Struct, tag_field="type", tag="hindered", frozen=True):
 
 
 class Drifted(msgspec.Struct, tag_field="type", tag="drift", frozen=True):
-    """A service's habit changed: `residual` is the mean of the last half minute, in units of chance, `before` it."""
+    """A service's habit changed: the mean residual of the last half minute is `residual`, and was `before`, in units of
+    chance (`streams.monitor.drift`).
+    """
 
     time: int
     service: str
@@ -93,7 +95,7 @@ Line = Change | Evaluated | Commanded | Hindered | Drifted
 def replay(
     config: Config, files: Sequence[Path], format: Format, *, evaluations: bool = False, batch: int = BATCH
 ) -> tuple[Replay, Iterator[Line]]:
-    """Make a replay and the lines that it yields; the replay's tally is complete when the lines are used up."""
+    """Make a replay and the iterator of its lines. The replay's tally is complete when the iterator is exhausted."""
     specs = config.trigger_specs()
     run = Replay(
         [read(path, format) for path in files],
@@ -113,13 +115,16 @@ def replay(
 
 
 def _source(config: Config) -> str:
-    """What counts as one source where all topics agree on it; else an instance."""
+    """Return what counts as one source, if all topics agree; else an instance."""
     rules = {telemetry.source for telemetry in config.telemetry}
     return rules.pop() if len(rules) == 1 else INSTANCE
 
 
 def lines(run: Replay, config: Config, *, evaluations: bool) -> Iterator[Line]:
-    """Changes, then commands and why there are none, then evaluations of each second, in the order of the triggers."""
+    """Yield for each second the changes, then the commands and hindrances, the drifts, and the evaluations.
+
+    Changes and evaluations are in the order of the triggers.
+    """
     specs, rehearsal = config.trigger_specs(), Rehearsal(config)
     for second in run.seconds():
         for spec, change in second.transitions:
@@ -135,7 +140,7 @@ def lines(run: Replay, config: Config, *, evaluations: bool) -> Iterator[Line]:
 
 
 def text(line: Line) -> str:
-    """The line for a person: time in UTC, then who, then what."""
+    """Return the line as text: the time in UTC, the trigger, what happened."""
     clock = datetime.fromtimestamp(line.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     match line:
         case Change():
@@ -205,7 +210,7 @@ def _evaluations(run: Replay, second: EvaluatedSecond, specs: Sequence[TriggerSp
 
 
 def finite(value: float) -> float | None:
-    """The value; None where there is none (not a number)."""
+    """Return the value, None if it is not a number."""
     return None if math.isnan(value) else value
 
 

@@ -1,8 +1,7 @@
 """`flipback simulate`: what each trigger would do on made-up traffic, from seeded random numbers.
 
-Requests of a service come as a Poisson process; each is bad (an error, a miss, a slow one: what the trigger is about)
-with a given chance. Many copies of the service run side by side through the same windows and triggers as in production.
-How late a regression is seen, how often it is missed, how often a healthy service fires: all of it is counted.
+Three figures are measured on many copies of the service: how late a regression is seen, how often it is missed, and how
+often a healthy service fires. `agent.offline.simulated_service` makes the traffic.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ STAGES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the requests that a rollout gives to the new variant, one stage after the other."""
 
 RUNS = 400
-"""Copies of the service whose delay is measured."""
+"""Copies of the service with which delays are measured."""
 
 COPIES = 1000
-"""Copies that run side by side when false alarms are counted: a month of one service is 43 minutes of them."""
+"""Copies with which false alarms are counted: 43 minutes of them are a month of one service."""
 
 HEALTHY = 0.005
-"""Share of bad requests of a healthy service, unless it is given; less where the trigger's limit is near."""
+"""Share of bad requests of a healthy service unless it is given; a quarter of the trigger's limit if that is less."""
 
 _MINUTE = 60
 
 
 class Delay(msgspec.Struct, frozen=True, kw_only=True):
-    """How late a regression is seen at a `split`, in seconds: None where too few runs saw it. `missed` is 0 to 1.
+    """How late a regression is seen at a `split`, in seconds; None if too few runs saw it. `missed` is 0 to 1.
 
-    `in_reach` is False where the regression cannot make the condition true: at that split the whole service, healthy
-    requests and bad ones together, stays within the limit. A condition with `@variant` has all splits in reach.
+    `in_reach` is False if the regression cannot make the condition true: at that split the whole service, with its
+    healthy requests, stays within the limit. A condition with `@variant` has all splits in reach.
     """
 
     split: float
@@ -48,9 +47,9 @@ class Delay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulated(msgspec.Struct, frozen=True, kw_only=True):
-    """One trigger. False alarms are a month of 30 days; None where they were not counted.
+    """The figures of one trigger. False alarms are per month of 30 days, None if they were not counted.
 
-    `skipped` says why nothing was simulated, empty where it was.
+    `skipped` is the reason why the trigger was not simulated, empty if it was.
     """
 
     trigger: str
@@ -74,7 +73,10 @@ def simulate(
     seed: int,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Simulated]:
-    """Simulate each trigger by itself. `days` of one service are simulated for the false alarms, 0 for none."""
+    """Simulate each trigger by itself. False alarms are counted in `days` of one service; 0 counts none.
+
+    `rate` is in requests a second; `split`, `healthy` and `bad` are shares, see `Scenario`.
+    """
     for number, spec in enumerate(specs):
         name = f"{spec.flag}/{spec.name}"
         limit = bad_limit(spec, healthy)
@@ -83,7 +85,7 @@ def simulate(
             why = f"what is bad for {spec.condition.label} cannot be made up"
             yield msgspec.structs.replace(described, skipped=why)
             continue
-        # What is compared with the control has no limit of its own to keep away from.
+        # A proof against the control has no limit of its own from which the healthy share must keep away.
         usual = HEALTHY if spec.condition.proof else min(HEALTHY, limit / 4)
         share = usual if healthy is None else healthy
         scenario = Scenario(
@@ -111,10 +113,10 @@ def simulate(
 
 
 def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
-    """The share of bad requests at which the condition becomes true; None where that is not what it is about."""
+    """Return the share of bad requests at which the condition becomes true; None if it is not about such a share."""
     condition = spec.condition
     if condition.proof:
-        # Worse than the control is any more than it has.
+        # Any share above the control's is worse than the control.
         return HEALTHY if healthy is None else healthy
     if condition.metric == "latency_quantile" and condition.quantile is not None:
         return 1 - condition.quantile if condition.op == ">" and condition.relative != "control" else None
@@ -127,20 +129,20 @@ def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
     else:
         value = spec.threshold if spec.threshold is not None else math.nan
     share = 1 - value if inverse else value
-    # A ratio that is bad when it is low is judged by `<`, one that is bad when it is high by `>`.
+    # A ratio that is bad when low needs `<`, one that is bad when high needs `>`.
     return share if (condition.op == "<") is inverse and 0 < share < 1 else None
 
 
 def _in_reach(spec: TriggerSpec, scenario: Scenario, limit: float) -> bool:
-    """Can the regression make the condition true at this split, were there as many requests as one likes?"""
+    """Can the regression make the condition true at this split, given enough requests?"""
     if spec.condition.variant is not None:
-        # A proof compares two arms: with everybody on the new one there is no other.
+        # A proof compares two arms. If everybody has the new variant, there is only one.
         return scenario.split < 1 or not spec.condition.proof
     return scenario.healthy * (1 - scenario.split) + scenario.bad * scenario.split > limit
 
 
 def first_seen(found: Sequence[Simulated]) -> list[tuple[float, Simulated | None, Delay | None]]:
-    """Of the triggers of one flag, which sees a regression first at each split; None where none has it in reach."""
+    """Return for each split the trigger of one flag that sees a regression first, and its delay; None if none does."""
     splits = sorted({delay.split for one in found for delay in one.delays})
     result: list[tuple[float, Simulated | None, Delay | None]] = []
     for split in splits:
@@ -156,7 +158,7 @@ def first_seen(found: Sequence[Simulated]) -> list[tuple[float, Simulated | None
 
 
 def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -> Delay:
-    """The delay from a step of the treated requests to bad; copies that fired before it are left out."""
+    """Measure the delay after the treated requests turn bad. Copies that fired before are left out."""
     condition = spec.condition
     warm_up = _window(spec, scenario) + 5
     horizon = max(600, 4 * (condition.over + condition.hold))
@@ -169,7 +171,7 @@ def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -
         if not bad:
             early |= fires
             continue
-        # What happened in second s is seen at its end.
+        # A second is judged at its end.
         seen[fires & np.isnan(seen)] = second + 1 - warm_up
         if not np.isnan(seen[~early]).any():
             break
@@ -185,10 +187,13 @@ def _delay(spec: TriggerSpec, scenario: Scenario, chance: np.random.Generator) -
 def false_alarms(
     spec: TriggerSpec, scenario: Scenario, days: float, bursty: bool, chance: np.random.Generator
 ) -> float:
-    """How often a healthy service begins to fire, a month. Bursty: each minute has a share of its own, gamma, CV 1."""
+    """Return how often a month a healthy service begins to fire.
+
+    `bursty`: each minute has its own share of bad requests, gamma-distributed with a coefficient of variation of 1.
+    """
     copies = COPIES
     seconds = max(math.ceil(days * 86_400 / copies), 10 * _MINUTE)
-    # The beginning, in which windows fill, is none of the month.
+    # The first seconds, in which the windows fill, do not count.
     warm_up = _window(spec, scenario) + spec.condition.hold
     run = SimulatedService(spec, scenario, copies, chance)
     share: float | Float = scenario.healthy
@@ -204,13 +209,13 @@ def false_alarms(
 
 
 def _window(spec: TriggerSpec, scenario: Scenario) -> int:
-    """Seconds of the window that has samples enough."""
+    """Return the seconds of the shortest window with enough samples."""
     rate = scenario.rate * (scenario.split if spec.condition.variant is not None else 1.0)
     return next((w for w in spec.windows if w * rate >= spec.min_samples), spec.windows[-1])
 
 
 def _quantile(ordered: Float, q: float) -> float | None:
-    """The smallest delay that a share `q` of the runs does not exceed; None where too many saw nothing."""
+    """Return the smallest delay that a share `q` of the runs does not exceed; None if too many runs saw nothing."""
     if not len(ordered):
         return None
     value = float(ordered[min(math.ceil(q * len(ordered)) - 1, len(ordered) - 1)])

@@ -1,4 +1,4 @@
-"""Delays of a simulation as a picture: one HTML file, nothing loaded from elsewhere."""
+"""Draw the delays of a simulation as one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ must last at least until its dot.</p>
 
 
 def page(found: Sequence[Simulated]) -> str:
-    """The HTML."""
+    """Return the HTML."""
     return _PAGE.format(charts="\n".join(_chart(one) for one in found if one.scenario is not None))
 
 

@@ -39,7 +39,10 @@ _INSTANCES = ("a", "b")
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """`rate` requests a second, a share `split` with the new variant; `healthy` and `bad` are shares of bad ones."""
+    """Traffic of `rate` requests a second, of which a share `split` has the new variant.
+
+    `healthy` and `bad` are the shares of bad requests before and after the new variant's regression.
+    """
 
     rate: float
     split: float
@@ -52,7 +55,7 @@ class SimulatedService:
 
     def __init__(self, spec: TriggerSpec, scenario: Scenario, copies: int, chance: np.random.Generator) -> None:
         names = [f"{spec.service}-{number}" for number in range(copies)]
-        # Not commanded and not latched: each evaluation says what the trigger says.
+        # No commands and no latch: each evaluation shows the trigger's own state.
         self._specs = [replace(spec, service=name) for name in names]
         self._chance = chance
         self._copies = copies
@@ -78,7 +81,10 @@ class SimulatedService:
         self._latency_ms = None if limit is None else (limit / 2, limit * 2)
 
     def step(self, treated: float | Float, control: float | Float) -> NDArray[np.bool_]:
-        """One more second in which these shares of the requests are bad; whose trigger fires at its end."""
+        """Simulate one second with these shares of bad requests, of all copies or of each.
+
+        Return an array [copies] of bool: whether the copy's trigger fires at the second's end.
+        """
         rate, split = self._scenario.rate, self._scenario.split
         n_treated = self._chance.poisson(rate * split, self._copies)
         n_control = self._chance.poisson(rate * (1 - split), self._copies)

@@ -1,4 +1,4 @@
-"""Unit tests of triggers: input series in promtool's notation, and what each trigger must say at which time.
+"""Unit tests of triggers: input series in promtool's notation, and the state that each trigger must have at a time.
 
 A file:
 
@@ -14,9 +14,10 @@ A file:
         trigger_test:
           - {eval_time: 2m30s, trigger: errors, exp_state: firing}
 
-Value number k of a series counts what ended in second k * interval; the evaluation at t sees the seconds before t, so
-one of the first second is at 1s. Series of the same labels are the same requests: `requests`, and of them `errors`,
-`timeouts` and `unavailable` (both errors too), `cache_hits`, `cache_lookups`, their `latency_ms`, and `measure.NAME`.
+Value k of a series counts the requests that ended in second k * interval. The evaluation at t sees the seconds before
+t, so the first second is evaluated at 1s. Series with the same labels describe the same requests: `requests`, and of
+them `errors`, `timeouts` and `unavailable` (both are errors too), `cache_hits`, `cache_lookups`, their `latency_ms`,
+and `measure.NAME`.
 """
 
 from __future__ import annotations
@@ -45,10 +46,9 @@ START = 1_700_000_000
 """Event time of second 0 of every test, in Unix seconds."""
 
 LONGEST_S = 24 * 3600
-"""Seconds after which nothing may be asked of a test: each of them is evaluated."""
+"""The latest eval_time of a test, in seconds: each second before it is evaluated."""
 
 STATES = ("ok", "pending", "firing", "unknown")
-
 
 _EXPECTED = "expected `config: FILE` and a list `tests` of at least one test with input_series and trigger_test"
 
@@ -59,7 +59,7 @@ class InputSeries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What trigger `trigger` (of `flag`, where several have one of that name) must say at `eval_time`."""
+    """The state that a trigger must have at `eval_time`. `flag` is needed if several flags have one."""
 
     eval_time: str
     trigger: str
@@ -82,9 +82,9 @@ class CaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class TriggerTestResult:
-    """A test and what was against it, a sentence each; empty where it passed.
+    """The failures of a test, a sentence each; empty if it passed.
 
-    `notes` are firings after which nothing would be commanded, and names that no series has.
+    `notes` lists firings without a command, and names that no series has.
     """
 
     name: str
@@ -93,7 +93,7 @@ class TriggerTestResult:
 
 
 def run(path: Path) -> Iterator[TriggerTestResult]:
-    """Run the tests of a file. Raises ConfigError where the file or its configuration cannot be used."""
+    """Run the tests of a file. Raises ConfigError if the file or its configuration cannot be used."""
     content = read_yaml(path)
     if content is None:
         raise ConfigError(f"{path}: it is empty; {_EXPECTED}")
@@ -114,7 +114,7 @@ def run(path: Path) -> Iterator[TriggerTestResult]:
 
 
 def _failures(config: Config, test: Case, notes: list[str]) -> Iterator[str]:
-    """What is against a test; `notes` gets what else is to be known of it."""
+    """Yield the failures of a test, and append to `notes`."""
     interval = _seconds(test.interval, "interval")
     ends = [_seconds(wanted.eval_time, "eval_time") for wanted in test.trigger_test]
     records = list(_records(test.input_series, interval, max(ends, default=0)))
@@ -164,7 +164,7 @@ def _compare(
 
 
 def _records(series: Sequence[InputSeries], interval: int, until: int) -> Iterator[bytes]:
-    """The samples of all seconds before `until`, in the order of time."""
+    """Yield the samples of all seconds before `until`, in the order of time."""
     tables: dict[tuple[tuple[str, str], ...], dict[str, list[float | None]]] = {}
     for one in series:
         name, labels = parse_series(one.series)
@@ -173,7 +173,7 @@ def _records(series: Sequence[InputSeries], interval: int, until: int) -> Iterat
             raise ConfigError(f"series {one.series!r} stands twice")
         table[name] = parse_values(one.values)
     for second in range(until):
-        # A sample of nobody that is watched, so that silent seconds are evaluated too.
+        # A sample of an unwatched service, so that silent seconds are evaluated too.
         yield json.dumps({"ts": START + second + 0.5, "service": "flipback-test-clock"}).encode()
         number, rest = divmod(second, interval)
         if rest:
@@ -185,7 +185,9 @@ def _records(series: Sequence[InputSeries], interval: int, until: int) -> Iterat
 
 
 def _samples(labels: Mapping[str, str], row: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
-    """The requests of one second: cut where outcome or cache result change, which are spread independently."""
+    """Yield the requests of one second, cut where the outcome or the cache result changes. The two are spread over the
+    requests independently.
+    """
     if row.get("requests") is None and any(row.get(name) for name in COUNTS[1:]):
         raise ConfigError("a series counts parts of requests, and none counts the `requests` of the same labels")
     counts = {name: _count(name, row.get(name)) for name in COUNTS}
@@ -216,7 +218,7 @@ def _samples(labels: Mapping[str, str], row: Mapping[str, float | None]) -> Iter
 
 
 def _spans(parts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Names with the ends of their spans, from counts of which the last is a total that includes those before."""
+    """Return names with the ends of their spans. The last count is a total that includes the counts before it."""
     ends, at = [], 0
     for name, count in parts[:-1]:
         at += count
