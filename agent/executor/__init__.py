@@ -1,4 +1,4 @@
-"""A command carried out: checks, limits, flip, read-back, and the events of each step.
+"""Executes commands: checks, limits, flip, read-back, and the events of each step.
 
 It may import agent.ledger, agent.state, agent.config and lower.
 """

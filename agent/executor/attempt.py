@@ -1,7 +1,7 @@
-"""One attempt at a command that is in the ledger: the flip, and every step of it written down.
+"""One attempt at a command that is in the ledger: the flip, with every step recorded.
 
-What is not known to have been written stays open, and is looked at again; what certainly was not written is marked so,
-so that no later process takes a person's change for this command's.
+An entry stays open while it is unknown whether its write landed, and is retried. An entry that certainly wrote nothing
+is marked so: no later process then takes a person's change for the write of this command.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from agent.storage.disk import Disk
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_S = 60.0
-"""Seconds after a command has expired after which no write of it can be on its way any more: a call lasts 1 s."""
+"""Seconds after the expiry of a command until none of its writes can still be on its way: a call lasts 1 s."""
 
 
 class Attempts:
-    """Flips flags by commands that the ledger has. `now` is Unix seconds."""
+    """Flips flags for commands that are in the ledger. `now` is Unix seconds."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Attempts:
     async def flip(
         self, command: Command, entry: Entry, created: bool, budget: Budget, received: float
     ) -> ExecutionResult:
-        """Write and read back, with the flag's lock held. `created`: the entry was made, and admitted, just now."""
+        """Write and read back, with the flag's lock held. `created`: the entry was just made and admitted."""
         flip = Flip(
             self._backends[command.backend],
             command,
@@ -79,13 +79,13 @@ class Attempts:
             refusal = stale(command, self._now())
             seen = self._watch.current(FlagRef(command.flag, command.environment))
             if not flip.may_have_written and seen is not None and seen.version != command.flag_version:
-                # Changed since an attempt that failed, and perhaps changed back, which a write could not tell.
+                # The flag was changed since a failed attempt, and perhaps changed back, which a write could not detect.
                 changed.append(seen)
                 return False
             if refusal is None and not admitted:
                 halted = await self._disk.run(partial(self._admit, command))
                 refusal = None if halted is None else Rejection(Reason.HALTED, halted)
-            # What was admitted just now need not be asked again; a second attempt must.
+            # The first write was just admitted; a second attempt must be admitted again.
             admitted = False
             if refusal is not None:
                 refusals.append(refusal)
@@ -97,7 +97,7 @@ class Attempts:
             outcome, state = await flip.settle(budget, may_write)
         except (BackendError, LedgerError) as error:
             if flip.may_have_written or isinstance(error, Ambiguous):
-                return await self._doubtful(command, entry, flip, error)
+                return await self._record_ambiguity(command, entry, flip, error)
             await self._unwritten(command, entry)
             return stopped(command, error)
         if changed:
@@ -109,20 +109,20 @@ class Attempts:
         status = self.observe(command, state) if state is not None else None
         stands = status is not None and status.version == command.flag_version
         if outcome is Outcome.CONFLICT and state is not None and stands:
-            # Somebody changed it and changed it back, which is a new version, to be judged as such.
+            # Somebody changed the flag and changed it back: that is a new version, to be judged on its own.
             status = self.observe(command, state, changed=True)
         await self._record_end(command, entry, outcome, status, flip, received)
         return ExecutionResult(outcome, flip.detail, command=command, status=status)
 
     async def append(self, entry: Entry, event: Event) -> None:
-        """Add a step. A disk that fails stops nothing: a re-delivery finds the write by reading back."""
+        """Record a step. A failing disk stops nothing: a re-delivery finds the write by reading back."""
         try:
             await self._disk.run(partial(self._ledger.append, entry, event))
         except LedgerError as error:
             self._failed(entry, event.type, error)
 
     def settled(self, command: Command, entry: Entry, created: bool) -> ExecutionResult:
-        """The result of a command that needs no write: decided just now, or a while ago."""
+        """Return the result of a command that needs no write: it was decided just now (`created`) or earlier."""
         last = entry.events[-1]
         status = self._watch.current(FlagRef(command.flag, command.environment))
         if not created:
@@ -134,17 +134,17 @@ class Attempts:
         return ExecutionResult(Outcome.CONFLICT, detail, command=command, status=status)
 
     def observe(self, command: Command, state: FlagState, *, changed: bool = False) -> FlagStatus:
-        """Take in a read of the command's flag; `changed`: it is known to be another version than before."""
+        """Update the flag's state with what was read; `changed`: it is known to be another version than before."""
         ref = FlagRef(command.flag, command.environment)
         return self._watch.observe(ref, state, safe=command.target, at=self._now(), changed=changed)
 
     def _admit(self, command: Command) -> str | None:
-        """Why a command that is in the ledger may not write now. Blocks on the disk."""
+        """Return why a command that is in the ledger may not write now, if so. Blocks on the disk."""
         with self._limits.admission(command, self._now()) as refusal:
             return refusal
 
-    async def _doubtful(self, command: Command, entry: Entry, flip: Flip, error: Exception) -> ExecutionResult:
-        """A write may have landed: recorded when that begins, now and then while it lasts, and given up in the end."""
+    async def _record_ambiguity(self, command: Command, entry: Entry, flip: Flip, error: Exception) -> ExecutionResult:
+        """A write may have landed: record it at first, remind while it lasts, and give up in the end."""
         detail = f"{error}; {flip.detail}" if flip.detail else str(error)
         step = self._ambiguous.step_due(entry, self._now())
         if step is AmbiguityStep.AMBIGUOUS:
@@ -152,21 +152,21 @@ class Attempts:
         elif step is AmbiguityStep.UNRESOLVED:
             todo = "look at the flag: nobody knows whether it was written, and nothing more is tried by itself"
             await self._record(entry, events.FLAG_UNRESOLVED, {"detail": detail, "todo": todo})
-        # What has no read-back stays unknown however often it is tried.
+        # Without a read-back the outcome stays unknown, however often it is tried.
         final = not flip.readable or step is AmbiguityStep.UNRESOLVED
         unforeseen = flip.unforeseen or isinstance(error, Unforeseen)
         return ExecutionResult(Outcome.AMBIGUOUS, detail, command=command, final=final, unforeseen=unforeseen)
 
     async def _left_alone(self, command: Command, entry: Entry, seen: FlagStatus) -> ExecutionResult:
-        """Nothing was written, and somebody has changed the flag since it was judged."""
+        """Record that nothing was written, and that somebody changed the flag since it was judged."""
         outcome = Outcome.ALREADY if seen.safe else Outcome.CONFLICT
         await self._record_found(command, entry, outcome, audit.found(seen))
         detail = f"the flag is {seen.version}, judged was {command.flag_version}"
         return ExecutionResult(outcome, detail, command=command, status=seen)
 
-    async def _refused(self, command: Command, entry: Entry, refusal: Rejection, doubtful: bool) -> bool:
-        """It may not be written now, and the flag reads as before. Returns whether it need not be looked at again."""
-        if not doubtful:
+    async def _refused(self, command: Command, entry: Entry, refusal: Rejection, may_have_written: bool) -> bool:
+        """Record that no write is allowed now, while the flag reads as before. Return whether that is final."""
+        if not may_have_written:
             await self._unwritten(command, entry)
             return True
         self._limits.release(command)
@@ -179,7 +179,7 @@ class Attempts:
         return True
 
     async def _unwritten(self, command: Command, entry: Entry) -> None:
-        """Every attempt has certainly failed: no later process is to take a change of the flag for this command's."""
+        """Mark that every attempt certainly failed, so that no later process takes a change of the flag for its own."""
         self._limits.release(command)
         try:
             await self._disk.run(partial(self._ledger.mark, entry, "never"))
@@ -206,8 +206,8 @@ class Attempts:
 
     async def _written(self, command: Command, entry: Entry, state: FlagState | None, data: dict[str, Any]) -> None:
         self._cooldown.flipped(FlagRef(command.flag, command.environment))
-        # Seen here even if nobody reads it: a person who takes the write back at once makes a new version of the flag,
-        # not the one that was judged.
+        # Observed here even if no read follows: if a person reverts the write at once, that is a new version of the
+        # flag, not the one that was judged.
         found = audit.found(self.observe(command, state)) if state is not None else {}
         await self._record(entry, events.FLAG_WRITTEN, {**found, **data})
 

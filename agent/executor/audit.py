@@ -1,7 +1,7 @@
-"""The events of a command: what the audit log says of it, and under which ids.
+"""The events of a command in the audit log, and their ids.
 
-An id follows from the command and the step, so that a step told twice, by a re-delivery or a second process, is known
-for the same.
+An id follows from the command and the step: a step that is published twice, by a re-delivery or a second process, has
+the same id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNKNOWN_SUBJECT = "unknown"
 
 
 def step(command: Command, kind: str, data: dict[str, Any], number: str, at: float) -> Event:
-    """An event of type `kind`; `number` tells those of one type apart."""
+    """Make an event of type `kind`; `number` distinguishes events of one type."""
     about = {
         "command_id": command.id,
         "incident": command.incident,
@@ -40,20 +40,20 @@ def step(command: Command, kind: str, data: dict[str, Any], number: str, at: flo
 
 
 def entry_step(entry: Entry, kind: str, data: dict[str, Any], at: float) -> Event:
-    """The next event of type `kind` of an entry in the ledger."""
+    """Make the next event of type `kind` of an entry in the ledger."""
     number = str(sum(event.type == kind for event in entry.events))
     return step(entry.command, kind, data, in_round(entry.round, number), at)
 
 
 def in_round(number: int, name: str) -> str:
-    """The name of a step in a round of its command: what a command did at first and what it did later differ."""
+    """Return the name of a step in a round of its command, so that the steps of two rounds have different ids."""
     return f"{number}.{name}" if number else name
 
 
 def refusal(raw: bytes, rejection: Rejection, at: float, suppressed: int) -> Event:
-    """The event of bytes that no known key has signed: what they claim is not repeated.
+    """Make the event of bytes that no known key has signed; it repeats nothing of what they claim.
 
-    `suppressed` is how many such refusals before it were not published.
+    `suppressed` is the number of such refusals before it that were not published.
     """
     sha256 = digest(raw)
     data: dict[str, Any] = {"reason": rejection.reason, "detail": rejection.detail, "bytes": len(raw), "sha256": sha256}
@@ -64,12 +64,12 @@ def refusal(raw: bytes, rejection: Rejection, at: float, suppressed: int) -> Eve
 
 
 def found(status: FlagStatus) -> dict[str, Any]:
-    """How the flag was found, as data of an event."""
+    """Return the flag's state as data of an event."""
     return {"variant": status.variant, "flag_version": status.version}
 
 
 def definition(state: FlagState) -> dict[str, Any]:
-    """Names the definition that was kept to be restored. Its text may hold secrets, and stays in the ledger."""
+    """Identify the definition that is kept for a restore. Its text may hold secrets and stays in the ledger."""
     raw = state.raw.encode()
     return {"sha256": digest(raw), "bytes": len(raw)}
 

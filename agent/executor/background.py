@@ -12,14 +12,14 @@ from agent.logs.setup import log_event
 _logger = logging.getLogger(__name__)
 
 _EVERY = 1.0
-"""Seconds between looks for what is to be published."""
+"""Seconds between repetitions."""
 
 MOST = 1000
-"""Pieces of work at the same time. The brokers are away when so many wait, and the ledger has what must not be lost."""
+"""Tasks at the same time. If so many wait, the brokers are away, and the ledger keeps what must not be lost."""
 
 
 class Background:
-    """Runs work as tasks, and logs what fails."""
+    """Runs work as tasks and logs their failures."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,7 +47,7 @@ async def _run(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def each_second(work: Callable[[], Awaitable[None]]) -> None:
-    """Do work again and again, also while the ledger's disk fails, until cancelled."""
+    """Repeat work every second until cancelled, also while the ledger's disk fails."""
     while True:
         try:
             await work()

@@ -1,7 +1,7 @@
-"""Times that a process has noted by a wall clock which may have been wrong.
+"""Recorded times of a wall clock that may have been wrong.
 
-A time that lies ahead of the clock is not believed. It counts as the moment at which it was first seen here, so that
-what it stands for neither counts for ever nor not at all.
+A time ahead of this process's clock is replaced by the moment at which it was first seen here: the event it belongs to
+then counts for a while, neither for ever nor not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Believed:
     _seen: dict[str, float] = field(default_factory=dict)
 
     def at(self, name: str, noted: float, now: float) -> float:
-        """When it was, as far as that can be believed at `now`."""
+        """Return `noted`, or when it was first seen here if it lies ahead of `now`."""
         if noted <= now + CLOCK_SKEW_S:
             return noted
         seen = self._seen.get(name)

@@ -1,7 +1,7 @@
-"""The least time between flips of a flag, by whichever process on the ledger made them.
+"""The least time between flips of a flag, made by any process that uses the ledger.
 
-Over a restart only the wall clock tells the age of a flip. A time that lies ahead of it is not believed: the clock was
-wrong then, and to refuse a flip until that time comes would leave a bad flag on.
+After a restart only the wall clock gives the age of a flip. A recorded time ahead of the clock is ignored: the clock
+was wrong then, and refusing flips until that time would leave a bad flag on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.state.allowlist import CLOCK_SKEW_S
 
 
 class Left(NamedTuple):
-    """Why a flip must wait, and the Unix time from which it need not."""
+    """Why a flip must wait, and until which Unix time."""
 
     rejection: Rejection
     over_at: float
@@ -34,11 +34,11 @@ class Cooldown:
     _own: dict[FlagRef, float] = field(default_factory=dict)
 
     def flipped(self, ref: FlagRef) -> None:
-        """This process has written the flag just now."""
+        """Note that this process has just written the flag."""
         self._own[ref] = self.monotonic()
 
     def refusal(self, ref: FlagRef, now: float) -> Left | None:
-        """Why the flag may not be flipped at `now`, in Unix seconds. Blocks on the disk."""
+        """Return why the flag may not be flipped at `now` (Unix seconds), if so. Blocks on the disk."""
         since = self._since(ref, now)
         if since is None or since >= self.seconds:
             return None
@@ -46,7 +46,7 @@ class Cooldown:
         return Left(Rejection(Reason.COOLDOWN, detail), now - since + self.seconds)
 
     def _since(self, ref: FlagRef, now: float) -> float | None:
-        """Seconds since the last flip, None where none is known."""
+        """Seconds since the last flip, None if none is known."""
         noted = self.ledger.flips(ref.environment, ref.flag)
         ages = [max(0.0, now - at) for at in noted if at <= now + CLOCK_SKEW_S]
         if len(ages) < len(noted) and ref in self._own:

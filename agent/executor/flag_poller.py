@@ -1,4 +1,4 @@
-"""Looking at the flags of one backend: at its own pace, and at once where it tells of a change."""
+"""Reads the flags of one backend: at the backend's own interval, and at once if it reports a change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from agent.logs.setup import log_event
 from agent.state.flags import FlagStatus
 
 _FOLLOW_AGAIN = (1.0, 60.0)
-"""Seconds until a backend is followed again after that failed: at first, and at most, doubling between."""
+"""Seconds until a failed subscription to a backend is renewed: at first and at most, doubling between."""
 
 _logger = logging.getLogger(__name__)
 
 
 class FlagPoller:
-    """Reads the flags `refs` of a backend by `read(flag, environment)`; `failing` says which could not be, and why."""
+    """Reads the flags `refs` of a backend by `read(flag, environment)`.
+
+    `failing` has the flags that could not be read last time, and why.
+    """
 
     def __init__(
         self,
@@ -38,8 +41,10 @@ class FlagPoller:
         self.failing: dict[FlagRef, str] = {}
 
     async def run(self, seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
-        """Hand to `seen` what is read, until cancelled: all flags every `look_every`, and those that were told of as
-        soon as they are. What `seen` raises is this flag's problem.
+        """Call `seen` with each state that is read, until cancelled.
+
+        All flags are read every `look_every`, and a flag that the backend reports as changed at once. An exception of
+        `seen` counts as a failure of that flag.
         """
         async with asyncio.TaskGroup() as group:
             if isinstance(self._backend, Follows):
@@ -52,10 +57,10 @@ class FlagPoller:
             whole = time.monotonic() >= due
             if whole:
                 due = time.monotonic() + every
-            # What is told of from here on is looked at once more: this read may be too early for it.
+            # A flag that is reported from here on is read again: this read may be too early to show the change.
             refs, self._marked = self._refs if whole else list(self._marked), set()
             self._woken.clear()
-            # A few that each take the next: a task a flag would all be ready at once, and a flip behind them.
+            # Bounded workers: one task per flag would fill the loop's ready queue and delay a flip.
             left = iter(refs)
             await asyncio.gather(
                 *(self._read_each(left, seen) for _ in range(min(len(refs), self._backend.capabilities.looks_at_once)))
@@ -74,7 +79,7 @@ class FlagPoller:
                 self.failing[ref] = str(error)
                 continue
             except Exception as error:
-                # Not to be, and no reason to stop looking at the other flags: it is this backend's problem.
+                # A defect, but no reason to stop reading the other flags: it counts as a problem of this backend.
                 if ref not in self.failing:
                     log_event(_logger, "look.failed", level=logging.ERROR, backend=self._name, error=shown(error))
                 self.failing[ref] = f"an error of flipback in backend {self._name}: {shown(error)}"[:500]
@@ -82,7 +87,7 @@ class FlagPoller:
             self.failing.pop(ref, None)
 
     async def _follow(self, backend: Follows) -> None:
-        """Follow, and again where that ends: it only makes looks earlier, so its failure is no failure of the role."""
+        """Subscribe to changes, again whenever that ends. It only makes reads earlier: its failure fails no role."""
         pause, longest = _FOLLOW_AGAIN
         while True:
             begun = time.monotonic()

@@ -1,7 +1,8 @@
-"""One flip, from a durable snapshot to a state that is known: conditional write, read-back, and again where that helps.
+"""One flip, from a durable snapshot to a known state: conditional write, read-back, and a retry where that helps.
 
-An attempt writes only while it is certain that nothing was written: at first, or when a read-back finds the snapshot's
-copy, or its definition and no write on record. Whatever an answer says, or its absence, what counts is the read-back.
+An attempt writes only if certainly nothing has been written: at first, or if a read-back finds the snapshot's copy, or
+its definition while no write is on record. The read-back decides, whatever the answer to the write was, or if there was
+none.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from agent.executor.unforeseen import foreseen
 
 
 class Flip:
-    """The write of one command. `written` makes it durable that a write has landed, given the state that it left where
-    that is known, and data of the event.
+    """The write of one command.
 
-    `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been written so far.
-    `readable`, after `settle`: False where the backend has no read-back, so that its word is all that will be known.
-    `unforeseen`: the last write raised what no backend should, which `detail` names.
+    `written` records durably that the write has landed; it gets the state that the write left, if that is known, and
+    data of the event. `acknowledged`: an earlier process had the write confirmed. `certain`: nothing can have been
+    written so far. `readable` is False after `settle` if the backend has no read-back: its answer is then all that will
+    be known. `unforeseen`: the last write raised an exception that no backend should raise; `detail` names it.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Flip:
     ) -> tuple[Outcome, FlagState | None]:
         """Write and read back until the outcome is known: applied, already, conflict, or rejected if it may not write.
 
-        Raises the BackendError that stopped it; `may_have_written` then tells whether a write may be out.
+        Raises the BackendError that stopped it; `may_have_written` then is whether a write may be on its way.
         """
         return await budget.patiently(lambda: self._attempt(budget, may_write))
 
@@ -73,7 +74,7 @@ class Flip:
             if not self._acknowledged:
                 await self._acknowledge(found.state)
             return Outcome.APPLIED, found.state
-        # A write that is on record here was taken back since, which is a person's change.
+        # If a write is on record, it was reverted since: that is a person's change.
         as_before = found.verdict is Verdict.AS_BEFORE and not self._acknowledged
         if found.verdict is Verdict.UNTOUCHED or as_before:
             if self._acknowledged:

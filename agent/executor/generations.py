@@ -1,4 +1,4 @@
-"""The generations of flags that a ledger has seen."""
+"""The generations of flags, as recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from agent.state.flags import FlagStatus, FlagWatch
 
 
 def watch_from(ledger: Ledger) -> FlagWatch:
-    """Go on from the generations that the ledger has seen.
+    """Make a FlagWatch that continues the generations in the ledger.
 
-    If the flags topic is lost, generations would begin anew, and a command on the first of them would be taken for the
-    one that was carried out then.
+    If the flags topic were lost, generations would start at 1 again, and a command on generation 1 would be taken for
+    the one that was executed then.
     """
     watch = FlagWatch()
     for entry in ledger.entries():

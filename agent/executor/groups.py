@@ -1,7 +1,7 @@
-"""Incidents of several flags: each flag has an outcome of its own, and what became of all is told once.
+"""Incidents of several flags: each flag has its own outcome, and the outcome of all is published once.
 
-One that fails stops no other, and a flag that was made safe is never turned on again for it: half a rollback fails
-towards safe, and a person is told.
+A flag that fails stops no other, and a flag that was made safe is not turned on again because of it: a partial rollback
+fails towards safe, and the event says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.ledger.ledger import Ledger
 from agent.state.allowlist import AllowList
 
 EXPIRED = "expired"
-"""The outcome of a flag whose command had none before it expired."""
+"""The outcome of a flag whose command expired without one."""
 
 _OUTCOMES: dict[str, str] = {
     events.FLAG_VERIFIED: Outcome.APPLIED,
@@ -32,7 +32,7 @@ _OUTCOMES: dict[str, str] = {
 
 @dataclass(slots=True)
 class _Open:
-    """An incident that is not done: one of its commands, when the last expires, and who was refused."""
+    """An unfinished incident: one of its commands, when the last command expires, and which flags were refused."""
 
     command: Command
     expires_at: float
@@ -40,7 +40,7 @@ class _Open:
 
 
 class Groups:
-    """The incidents of groups that are under way. `finished` blocks on the disk."""
+    """The unfinished incidents of groups. `finished` blocks on the disk."""
 
     def __init__(self, ledger: Ledger, allowed: AllowList) -> None:
         self._ledger = ledger
@@ -57,11 +57,11 @@ class Groups:
             known.refused.add(FlagRef(command.flag, command.environment))
 
     def recover(self, entries: Sequence[Entry], now: float) -> None:
-        """Follow the incidents that an earlier process did not see the end of."""
+        """Follow the incidents that an earlier process left unfinished."""
         done = {entry.command.incident for entry in entries if entry.find(events.INCIDENT_DONE)}
         for entry in entries:
             command = entry.command
-            # One that is over and had no companion then, may have been of one flag: the configuration may be newer.
+            # Skip an expired command without companions: the group may have been configured after it.
             if command.incident not in done and (command.cause is not None or now < command.expires_at):
                 self.note(command)
 
@@ -70,7 +70,7 @@ class Groups:
         return bool(self._open)
 
     def finished(self, now: float) -> list[Entry]:
-        """Record each incident that has come to its end; returns the entries that this was added to."""
+        """Record each incident that is finished; return the entries to which that was added."""
         return [entry for incident in list(self._open) if (entry := self._finish(incident, now)) is not None]
 
     def _finish(self, incident: str, now: float) -> Entry | None:
@@ -81,7 +81,7 @@ class Groups:
             return None
         del self._open[incident]
         found = [entry for entry in entries.values() if entry is not None]
-        # Where nothing was begun, the refusals have said so.
+        # If nothing was begun, the refusals are already published.
         if not found or any(entry.find(events.INCIDENT_DONE) for entry in found):
             return None
         entry = next((entry for entry in found if entry.settled), found[0])

@@ -1,12 +1,12 @@
-"""How much flipback may do by itself: so many flags in a time, then it halts until a person resumes it.
+"""How many flags flipback may flip by itself within a time; beyond that it halts until a person resumes it.
 
-A wrong trigger, a broken clock or a shared outage makes many flags look guilty at once. What would be one flag more
-than the limit turns nothing back and halts the automation. What counts is read from the ledger, so a crash forgets
-nothing, and a command is counted and entered under one lock, so of two at the same instant one is counted first.
+A wrong trigger, a broken clock or a shared outage makes many flags look guilty at once. A command that would exceed the
+limit is refused and halts the automation. The count is read from the ledger, so that a crash forgets nothing. A command
+is counted and entered under one lock, so that of two simultaneous commands one is counted first.
 
-The flags that are made safe together count each, and are allowed or refused as a whole at the first of their commands:
-a group is never halved by a limit. Only a person's halt stops what is still to be written of it. What a person rolls
-back neither counts nor is refused, and a flag that is safe already costs nothing.
+Each flag of a group counts, and a group is admitted or refused as a whole at the first of its commands: a limit never
+splits it. Only a person's halt stops the rest of an admitted group. A person's rollback neither counts nor is refused,
+and a flag that is already safe does not count.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class FlipRate:
 
 @dataclass(slots=True)
 class FlipLimits:
-    """Admits the writes of automatic commands. `together` names the companions of a flag; `watch` knows who is safe.
+    """Admits the writes of automatic commands. `together` names the companions of a flag; `watch` knows what is safe.
 
-    All calls block on the disk; LedgerError where it fails.
+    All calls block on the disk, and raise LedgerError if it fails.
     """
 
     ledger: Ledger
@@ -51,12 +51,12 @@ class FlipLimits:
     watch: FlagWatch
     _released: set[str] = field(default_factory=set)
     _admitted: dict[str, tuple[Command, float]] = field(default_factory=dict)
-    """The newest sending of each command that was admitted here, by its id, and when."""
+    """The newest issue of each command that was admitted here, and when, by its id."""
     _believed: Believed = field(default_factory=Believed)
 
     @contextmanager
     def admission(self, command: Command, now: float) -> Iterator[str | None]:
-        """With the lock held: None where the command may write, else why not. To be entered in the ledger meanwhile."""
+        """Hold the lock; yield None if the command may write, else why not. Enter it in the ledger within the block."""
         if command.by_hand:
             yield None
             return
@@ -68,7 +68,7 @@ class FlipLimits:
             yield refusal
 
     def release(self, command: Command) -> None:
-        """An attempt has ended, and certainly nothing was written: until the next it does not count."""
+        """Stop counting a command whose attempt certainly wrote nothing, until its next attempt."""
         self._released.add(command.id)
 
     def _judge(self, command: Command, now: float) -> str | None:
@@ -76,7 +76,7 @@ class FlipLimits:
         halt = last if last is not None and last.type == events.AUTOMATION_HALTED else None
         if halt is not None and halt.data["by"] != ITSELF:
             return automation.words(halt)
-        # A person who resumes has looked at what was done before.
+        # A person who resumes has reviewed the earlier flips.
         since = max(now - self.limits.within_s, _resumed_at(last, now))
         entries = [entry for entry in self.ledger.recent(since) if self._of_others(entry, command)]
         if any(entry.command.incident == command.incident and self._counts(entry, now, since) for entry in entries):
@@ -85,7 +85,7 @@ class FlipLimits:
             return automation.words(halt)
         counted = self._counted(entries, now, since)
         wanted = self._unsafe(command)
-        # What is safe already costs nothing: a person may have been faster than the second attempt at a write.
+        # A safe flag does not count: a person may have been faster than the second attempt at a write.
         if not wanted or len(counted | wanted) <= self.limits.most:
             return None
         names = [f"{ref.environment}/{ref.flag}" for ref in sorted(counted)]
@@ -98,18 +98,18 @@ class FlipLimits:
         return automation.words(made) if made is not None else reason
 
     def _counted(self, entries: Sequence[Entry], now: float, since: float) -> set[FlagRef]:
-        """Flags that were written, may have been, or are about to be."""
+        """The flags that were written, may have been written, or are about to be."""
         found, ended = set(), _ended(entries)
         for entry in entries:
             if self._counts(entry, now, since):
                 found.add(_ref(entry.command))
                 if self._under_way(entry, now):
-                    # The rest of its group was admitted with it, and may be on its way.
+                    # The rest of its group was admitted with it, and its commands may be on their way.
                     found |= self._unsafe(entry.command) - ended(self._newest(entry)[0])
         return found
 
     def _unsafe(self, command: Command) -> set[FlagRef]:
-        """The flags of the command's group, its own among them, but for those that are known to be safe."""
+        """The flags of the command's group, its own included, without those that are known to be safe."""
         origin = FlagRef(command.origin.flag, command.environment)
         group = {_ref(command), origin, *self.together.get(origin, ())}
         return {ref for ref in group if (status := self.watch.current(ref)) is None or not status.safe}
@@ -129,15 +129,15 @@ class FlipLimits:
         return not entry.settled and self._under_way(entry, now)
 
     def _under_way(self, entry: Entry, now: float) -> bool:
-        """Is the command still valid, by the time that it was entered at?"""
+        """Is the command still valid, counted from when it was entered?"""
         command, entered = self._newest(entry)
         lifetime = command.expires_at - command.issued_at
         return now < self._believed.at(f"{command.id} {command.issued_at!r}", entered, now) + lifetime
 
     def _newest(self, entry: Entry) -> tuple[Command, float]:
-        """The newest sending of the entry's command, and when it was admitted last.
+        """The newest issue of the entry's command, and when it was last admitted.
 
-        A command that is sent or tried again while its entry is open gets no other entry.
+        A command that is issued or tried again while its entry is open gets no other entry.
         """
         known = self._admitted.get(entry.command.id)
         if known is not None and known[0].issued_at >= entry.command.issued_at:
@@ -146,10 +146,10 @@ class FlipLimits:
 
 
 def _resumed_at(last: Event | None, now: float) -> float:
-    """When a person resumed, long ago if nobody did.
+    """When a person resumed, 0 if nobody did.
 
-    One that lies ahead was noted by a wrong clock, or the clock is wrong now: to believe it would let any number of
-    flips through until that time.
+    A resumption in the future is ignored: that clock or this one is wrong, and believing it would admit any number of
+    flips until that time.
     """
     if last is None or last.type != events.AUTOMATION_RESUMED or last.time > now + CLOCK_SKEW_S:
         return 0.0
@@ -157,9 +157,9 @@ def _resumed_at(last: Event | None, now: float) -> float:
 
 
 def _ended(entries: Sequence[Entry]) -> Callable[[Command], set[FlagRef]]:
-    """The flags of a sending whose command has come to its end: what was written of them counts by itself.
+    """Return a function from a command to the flags of its incident that are settled; their writes count by themselves.
 
-    What an earlier sending came to says nothing of a flag that is sent a command again.
+    The outcome of an earlier issue does not settle a flag whose command was issued again.
     """
     sent: defaultdict[str, dict[FlagRef, float]] = defaultdict(dict)
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What the ledger of this machine holds of flips, for a command line that looks at them; nothing is made or written."""
+"""Reads the flips in the ledger of this machine, for the command line; creates and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from agent.ledger.ledger import Ledger
 
 
 class Local(NamedTuple):
-    """The steps of all flips, in no order, and those of them that are not known to be in the audit log."""
+    """The steps of all flips, in no order, and those that are not known to be in the audit log."""
 
     events: list[Event]
     pending: list[Event]
 
 
 def local_events(config: Config) -> Local:
-    """Read the ledger in the state directory; empty where there is none, or none that this user may read."""
+    """Read the ledger in the state directory; empty if there is none, or none that this user may read."""
     directory = config.state_dir / LEDGER
-    # Opening a ledger makes its directory.
+    # Opening a ledger would create its directory.
     if not os.path.isdir(directory):
         return Local([], [])
     try:

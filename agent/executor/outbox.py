@@ -20,16 +20,16 @@ from agent.storage.disk import Disk
 log = logging.getLogger(__name__)
 
 _PROBLEMS = 8
-"""Different problems of one command that are published; one whose words change each time would be without end."""
+"""Different problems that are published per command: one whose text changes each time would never end."""
 
 _COMMANDS = 1000
 """Commands whose problems are remembered."""
 
 
 class EventOutbox:
-    """Hands events to `emit`; what that fails to take stays in the ledger and is published later.
+    """Hands events to `emit`; an event that `emit` fails to take stays in the ledger and is published later.
 
-    Without `emit` all of it stays there, for a running executor to tell.
+    Without `emit` all events stay there, for a running executor to publish.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class EventOutbox:
         await self.publish(audit.refusal(raw, refusal, at, suppressed))
 
     async def publish_inability(self, command: Command, problem: str, at: float) -> None:
-        """Publish, once, that a command cannot be carried out now, although it is tried again every second."""
+        """Publish that a command cannot be executed now; repeats of the same problem are suppressed."""
         published = self._problems.setdefault(command.id, set())
         if problem in published or len(published) >= _PROBLEMS:
             return
@@ -97,7 +97,7 @@ class EventOutbox:
         changed = await self._disk.run(lambda: [(one.command.id, one.round) for one in self._ledger.changed()])
         for command, number in self._unpublished.union(changed) - self._under_way:
             entry = await self._disk.run(partial(self._ledger.round, command, number))
-            # A command under way tells its own steps, when the flip is over.
+            # A command under way publishes its own steps, after the flip.
             if entry is not None and entry.settled:
                 await self.publish_entry(entry)
         await self.publish_automation()

@@ -1,4 +1,4 @@
-"""What a start finds unfinished in the ledger: what has certainly come to nothing, and what must be looked at."""
+"""Unfinished entries that a start finds in the ledger: those that certainly wrote nothing, and those to be retried."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from agent.ledger.ledger import Ledger
 from agent.state.allowlist import AllowList, stale
 
 Later = Callable[[Callable[[], Awaitable[None]]], None]
-"""Does work for which nobody waits."""
+"""Runs work for which nobody waits."""
 
 
 class Recovery:
-    """Settles what needs no word of a backend. Calls block on the disk; LedgerError where it fails."""
+    """Settles entries without asking a backend. Calls block on the disk, and raise LedgerError if it fails."""
 
     def __init__(self, ledger: Ledger, allowed: AllowList) -> None:
         self._ledger = ledger
         self._allowed = allowed
 
     def settle(self, entries: Iterable[Entry], now: float) -> list[list[Entry]]:
-        """Settle the entries that can be; returns those that cannot, a list a backend, in the order to look at them.
+        """Settle the entries that can be; return the others, one list per backend, in the order to retry them.
 
-        What is still valid comes first, then the newest: an old one waits for nothing.
+        The command that expires last comes first: an old one is not urgent.
         """
         left: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -56,9 +56,9 @@ class Recovery:
 async def carry_on(
     entries: Iterable[Entry], execute: Callable[[Command, bytes], Awaitable[Decided]], later: Later | None = None
 ) -> list[tuple[Command, bytes]]:
-    """Carry on with entries, one after the other; returns the commands of which it is not known yet what became.
+    """Execute entries again, one after the other; return the commands whose outcome is still unknown.
 
-    `later` is given what publishes a result; without it the next entry waits for that.
+    `later` gets what publishes a result; without it, publishing ends before the next entry begins.
     """
     undecided = []
     for entry in entries:

@@ -1,6 +1,6 @@
-"""Signed bytes that come again: anybody who can write to the commands topic can copy an old command.
+"""Replayed commands: anybody who can write to the commands topic can copy an old, signed command.
 
-The first answer stands, so the copies need no look at the ledger, which takes a millisecond each.
+The first answer stands, so copies are dropped without reading the ledger, which takes a millisecond each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What became of a command, for the caller of the executor."""
+"""The outcome of a command, for the caller of the executor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from agent.state.flags import FlagStatus
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """What became of a command. `status` is the flag as it was last read, where it was.
+    """The outcome of a command. `status` is the flag as it was last read, if it was.
 
-    `final` is False where nothing was decided: the same command may be executed again until it expires. `retry_at` is
-    the first moment (Unix seconds) at which the same command, issued anew, can succeed; None where nobody can say.
-    `unforeseen`: it was stopped by an exception that nobody foresaw, which `detail` names.
+    `final` is False if nothing was decided: the same command may be executed again until it expires. `retry_at` is the
+    first moment (Unix seconds) at which the same command, issued again, can succeed; None if that is unknown.
+    `unforeseen`: it was stopped by an exception that no code foresaw; `detail` names it.
     """
 
     outcome: Outcome
@@ -32,14 +32,14 @@ class ExecutionResult:
 
 
 class Decided(NamedTuple):
-    """A result, and the call that publishes it, to be awaited once, at any time. None: the result is only counted."""
+    """A result, and the call that publishes it: await it once, at any time. None: the result is only counted."""
 
     result: ExecutionResult
     publish: Callable[[], Awaitable[None]] | None
 
 
 def stopped(command: Command, error: Exception) -> ExecutionResult:
-    """An error came before anything was written."""
+    """Return the result of an error that came before anything was written."""
     unforeseen = isinstance(error, Unforeseen)
     return ExecutionResult(Outcome.REJECTED, str(error), command=command, final=False, unforeseen=unforeseen)
 

@@ -1,4 +1,4 @@
-"""What became of each command, published for the monitor: it learns of a refusal, and when to try again."""
+"""Publishes the result of each command: the monitor learns from it of a refusal, and when to try again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from agent.executor.result import ExecutionResult
 from agent.state.incidents import MAX_DETAIL, CommandResult
 
 _COMMANDS = 1000
-"""Commands whose last result is remembered."""
+"""Commands whose last result is kept."""
 
 
 class ResultPublisher:
-    """Hands to `send` each result that says something new; a command that is tried again says the same each time."""
+    """Hands each new result to `send`; a command that is retried has the same result each time."""
 
     def __init__(self, send: Callable[[CommandResult], Awaitable[None]] | None) -> None:
         self._send = send
         self._last: dict[str, tuple[str, Outcome, str | None, str]] = {}
 
     async def publish(self, raw: bytes, result: ExecutionResult, at: float) -> None:
-        """Publish what became of the command that came as `raw`; `at` is Unix seconds."""
+        """Publish the result of the command that came as `raw`; `at` is Unix seconds."""
         command, reason, sent = result.command, result.reason, audit.digest(raw)
         if self._send is None or (command is not None and not self._news(command.id, sent, result)):
             return
@@ -42,7 +42,7 @@ class ResultPublisher:
 
     def _news(self, name: str, sent: str, result: ExecutionResult) -> bool:
         last = self._last.pop(name, None)
-        # That it was done before is known where it is known what was done.
+        # `duplicate` adds nothing if the command's own result was published.
         if last is not None and result.outcome is Outcome.DUPLICATE:
             self._last[name] = last
             return False

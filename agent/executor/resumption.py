@@ -1,4 +1,4 @@
-"""Commands that were refused because the automation was halted: with its resumption they can be sent again."""
+"""Commands that were refused because the automation was halted: after its resumption they can be sent again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RESUMED = "the automation was resumed since; the command can be sent again"
 
 
 class RefusedCommands:
-    """The newest sending of each command that was refused as halted, with the answer that it got."""
+    """The newest issue of each command that was refused as halted, with its result."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[bytes, ExecutionResult]] = {}
 
     def note(self, raw: bytes, result: ExecutionResult) -> None:
-        """Take in what became of a command that came as `raw`."""
+        """Note the result of a command that came as `raw`."""
         if result.command is None:
             return
         self._waiting.pop(result.command.id, None)
@@ -36,7 +36,7 @@ class RefusedCommands:
         publish: Callable[[bytes, ExecutionResult, float], Awaitable[None]],
         now: float,
     ) -> None:
-        """Where all is `halted` no longer, publish that each command can succeed from `now` (Unix seconds) on, once."""
+        """Publish once, if nothing is `halted` any more, that each command can succeed from `now` (Unix seconds)."""
         if not self._waiting or await halted() is not None:
             return
         waiting = [*self._waiting.values()]

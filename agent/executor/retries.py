@@ -1,4 +1,4 @@
-"""Commands of which it is not known what became: each is tried again, beside those that follow, until it is."""
+"""Commands whose outcome is unknown: each is retried, beside the commands that follow, until it is known."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from agent.commands.command import Command
 from agent.executor.result import ExecutionResult
 
 AGAIN_AFTER = 0.5
-"""Seconds until another attempt: a backend that is back, or a disk with room, is to be used at once."""
+"""Seconds until another attempt: short, so that a backend or a disk that works again is used at once."""
 
 LOOK_AT_MOST = 10.0
-"""Seconds between read-backs of a write in doubt, at most; they double from `AGAIN_AFTER`. A read-back that goes on
-failing must not take the time of the flips that follow."""
+"""Seconds between read-backs of an ambiguous write, at most; they double from `AGAIN_AFTER`. A read-back that keeps
+failing must not take time from the flips that follow."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Retries:
-    """Calls `attempt` again for each command that is added, until its result is final. What it raises is logged."""
+    """Repeats `attempt` for each command that is added, until its result is final. An exception of it is logged."""
 
     def __init__(self, attempt: Callable[[Command, bytes], Awaitable[ExecutionResult]]) -> None:
         self._attempt = attempt
@@ -29,7 +29,7 @@ class Retries:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, command: Command, raw: bytes) -> None:
-        """Try a command again. One that was issued anew takes the place of the earlier one of its id."""
+        """Retry a command. A command that was issued again replaces the earlier one of its id."""
         known = self._newest.get(command.id)
         if known is not None and known[0].issued_at > command.issued_at:
             return
@@ -51,15 +51,15 @@ class Retries:
                 tried = self._newest[name]
                 result = await self._attempt(*tried)
                 if self._newest[name] is not tried:
-                    # Issued anew meanwhile.
+                    # The command was issued again meanwhile.
                     pause = AGAIN_AFTER
                 elif result.final:
                     return
                 else:
-                    doubtful = result.outcome is Outcome.AMBIGUOUS or result.reason is not None
-                    pause = min(2 * pause, LOOK_AT_MOST) if doubtful else AGAIN_AFTER
+                    ambiguous = result.outcome is Outcome.AMBIGUOUS or result.reason is not None
+                    pause = min(2 * pause, LOOK_AT_MOST) if ambiguous else AGAIN_AFTER
         except Exception as error:
-            # As in streams.executor.orders, it counts as done; nobody else would hear of it.
+            # As in streams.executor.orders, the command counts as done; without this line the error would be lost.
             fields = {"command": name, "error": repr(error)[:500]}
             _logger.exception("command.failed", extra={"fields": fields})
         finally:

@@ -1,4 +1,4 @@
-"""The executor with what it works on: backends made from the configuration, the ledger, and the flags' states."""
+"""The executor of a running process: executes commands, polls the flags, publishes, and checks what stops a flip."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHECK_EVERY = 10.0
 """Seconds between checks of what would stop a flip; an inability is announced within 30 s (docs/promises.md, P3)."""
 
 REPEAT_EVERY = 30.0
-"""Seconds after which an unchanged state is published again, so that its age tells whether an executor lives."""
+"""Seconds after which an unchanged state is published again, so that its age shows whether an executor is alive."""
 
 RECOVER_EVERY = 1.0
 """Seconds between attempts to read the ledger at the start."""
@@ -46,9 +46,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Flips:
-    """Executes commands and watches the managed flags. Raises ConfigError where keys or the ledger cannot be used.
+    """Executes commands and polls the managed flags. Raises ConfigError if keys or the ledger cannot be used.
 
-    `emit` takes an event, `result` what became of a command, where somebody is to know; no command waits for either.
+    `emit` publishes an event, `result` (if given) the result of a command; no command waits for either.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Flips:
         self._backends = make_backends(config)
         self._published: dict[FlagRef, FlagStatus] = {}
         self.problems: list[str] | None = None
-        """What would stop a flip by the last check; None before the first."""
+        """What would stop a flip, as of the last check; None before the first."""
         self.halt: str | None = None
         """Why nothing is done without a person, if so; one of `problems`."""
         self.skew = Skew(rules_hash(config))
         self._background = Background()
         ledger = open_ledger(config)
         self.ledger = identity(ledger.directory)
-        """The id of the ledger, None where the disk gives none."""
+        """The id of the ledger, None if the disk gives none."""
         self._watch = watch_from(ledger)
         publics = [load_public(path) for path in config.public_keys]
         self._executor = make_executor(config, ledger, self._watch, self._backends, publics, emit)
@@ -84,7 +84,7 @@ class Flips:
         }
 
     def prime(self, status: FlagStatus) -> None:
-        """Go on from the state that an earlier process published."""
+        """Continue from a state that an earlier process published."""
         self._watch.prime(status)
 
     def trusts(self, raw: bytes) -> bool:
@@ -92,10 +92,10 @@ class Flips:
         return self._executor.trusts(raw)
 
     async def execute(self, raw: bytes) -> list[FlagStatus]:
-        """Carry out a command; returns the flags' states that are to be published, when the flag has its state.
+        """Execute a command; return the states of flags to publish, as soon as the flag has its state.
 
-        Where nothing could be decided it is tried again, beside the commands that follow, until it is or has expired: a
-        backend that is away must not hold up the flags of another.
+        If nothing could be decided, the command is retried beside the commands that follow, until it is decided or
+        expired: a backend that is away must not delay the flags of another.
         """
         if self._replays.known(raw):
             return []
@@ -109,14 +109,14 @@ class Flips:
         return self._take(await self._executor.execute_verified(command, raw), raw)
 
     def refuse(self, raws: Sequence[bytes]) -> None:
-        """Refuse bytes that no accepted key has signed. All are counted, one a second is published."""
+        """Refuse bytes that no accepted key has signed. All are counted; one a second is published."""
         for raw in raws:
             decided = self._executor.refuse(raw)
             if decided is not None:
                 self._take(decided, raw)
 
     def _take(self, decided: Decided, raw: bytes) -> ExecutionResult:
-        """Publish a result and its events, later."""
+        """Schedule the publication of a result and its events."""
         result = decided.result
         if result.command is not None:
             self.skew.note(result.command)
@@ -129,11 +129,11 @@ class Flips:
         return result
 
     def later(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what no command may wait for."""
+        """Run work that no command may wait for."""
         self._background.start(work)
 
     def recover(self) -> None:
-        """Begin to finish what an earlier process left open, beside the first commands."""
+        """Start to finish what an earlier process left open, beside the first commands."""
         self.later(self._recover)
 
     async def _recover(self) -> None:
@@ -145,7 +145,7 @@ class Flips:
             except LedgerError as error:
                 log_event(_logger, "ledger.failed", level=logging.ERROR, step="recover", error=str(error))
             except Exception as error:
-                # What an earlier process left open may be a write that nobody knows of.
+                # An entry that an earlier process left open may be a write that is not on record.
                 log_event(_logger, "recover.failed", level=logging.ERROR, error=repr(error)[:500])
             await asyncio.sleep(RECOVER_EVERY)
 
@@ -161,17 +161,17 @@ class Flips:
                 group.create_task(poller.run(seen))
 
     async def publish_pending(self) -> None:
-        """Publish events that are left to be published, and resumptions, until cancelled."""
+        """Publish pending events and resumptions, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(each_second(self._executor.publish_pending))
-            # The audit log may take no records, and no flip waits for it.
+            # A task of its own: an audit log that takes no records must not delay it.
             group.create_task(each_second(self._publish_resumption))
 
     async def _publish_resumption(self) -> None:
         await self._refused.publish_resumption(self._executor.halted, self._results.publish, time.time())
 
     async def check(self) -> list[str]:
-        """What would stop a flip now, one sentence each; empty when every flag could be made safe without a person."""
+        """Return what would stop a flip now, a sentence each; empty if every flag can be made safe without a person."""
         found = await asyncio.gather(self._halted(), self._disk(), *(self._check(name) for name in self._backends))
         self.problems = [*(problem for problems in found for problem in problems), *self._failures.problems()]
         return self.problems
@@ -193,7 +193,7 @@ class Flips:
     async def _check(self, name: str) -> list[str]:
         wanted = [(flag.ref, flag.safe) for flag in self._flags if flag.backend == name]
         try:
-            # A backend that does not keep its own deadline must not keep the others from being heard.
+            # A backend that misses its own deadline must not hide the others.
             async with asyncio.timeout(2 * _CHECK_BUDGET):
                 health = await self._backends[name].health(wanted, deadline=time.monotonic() + _CHECK_BUDGET)
         except TimeoutError:
@@ -205,11 +205,11 @@ class Flips:
         return [f"backend {name}: {problem}" for problem in health.problems]
 
     def unreadable(self) -> list[str]:
-        """Managed flags that could not be read when last looked at, and why."""
+        """Return the managed flags whose last read failed, and why."""
         return sorted(f"{ref.environment}/{ref.flag}: {error}" for _, ref, error in self._failing())
 
     def unread(self) -> list[str]:
-        """The same without those whose reason is one of `problems`, which holds for all flags of the backend."""
+        """As `unreadable`, without those whose reason is one of `problems`: that holds for all flags of the backend."""
         announced = set(self.problems or ())
         return sorted(
             f"{ref.environment}/{ref.flag}: {error}"

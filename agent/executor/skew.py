@@ -1,7 +1,7 @@
-"""Commands of a monitor whose triggers are not those of the executor's file: obeyed, and said.
+"""Commands of a monitor whose triggers differ from the executor's file: executed, and reported.
 
-Towards safe is safe: the flag, its service, its place and its safe variant are checked by the executor's own file. But
-two files are in force, and the next command may be refused.
+Executing them is safe: the flag, its service, its backend and its safe variant are checked against the executor's own
+file. But two files are in force, and the next command may be refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent.heartbeats.heartbeat import Obstacle
 from agent.logs.setup import log_event
 
 SHOWN_FOR = 600.0
-"""Seconds for which it keeps the deployment from being ARMED: an update of all processes is over by then."""
+"""Seconds for which a difference keeps the deployment from being ARMED; by then an update of all processes is over."""
 
 _logger = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ class Skew:
         self._at = 0.0
 
     def note(self, command: Command) -> None:
-        """Take in a command that a known key has signed. What a person orders is no judgement by rules."""
+        """Note a command that a known key has signed. A person's order is ignored: it follows no trigger."""
         if command.by_hand or command.rules_hash == self._rules:
             return
         self._other, self._at = command.rules_hash, self._monotonic()
-        said = {"command": command.id, "rules": command.rules_hash, "here": self._rules}
-        log_event(_logger, "command.other-rules", level=logging.WARNING, **said)
+        fields = {"command": command.id, "rules": command.rules_hash, "here": self._rules}
+        log_event(_logger, "command.other-rules", level=logging.WARNING, **fields)
 
     def obstacles(self) -> list[Obstacle]:
         if self._other is None or self._monotonic() - self._at > SHOWN_FOR:

@@ -1,7 +1,7 @@
-"""Exceptions that no backend should raise, as errors that a person hears of.
+"""Exceptions that no backend should raise, turned into errors that are reported to a person.
 
-They are errors of flipback, or of a client of a flag system. Where nobody catches them a command that failed looks like
-one that no executor has taken.
+They are defects of flipback or of a flag system's client. If they were not caught, a failed command would look like one
+that no executor has received.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def words(where: str, error: Exception) -> str:
-    """What the exception is, for people, in bounded length; log where it arose."""
+    """Describe the exception for people, in bounded length; log where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     log_event(log, "error.unforeseen", level=logging.ERROR, where=where, error=shown(error), at=at)
@@ -31,7 +31,7 @@ def words(where: str, error: Exception) -> str:
 
 
 def shown(error: Exception) -> str:
-    """The exception in bounded length, without the text that a codec could not read: that may hold secrets."""
+    """Return the exception in bounded length, without the text that a codec could not read: it may hold secrets."""
     if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
         return f"{type(error).__name__}({error.encoding!r}, {error.reason!r})"
     return repr(error)[:LONGEST]
@@ -39,7 +39,7 @@ def shown(error: Exception) -> str:
 
 @contextmanager
 def foreseen(backend: str) -> Iterator[None]:
-    """Raise Unforeseen for what the backend of this name raises and should not."""
+    """Raise Unforeseen for an exception of this backend that is no BackendError."""
     try:
         yield
     except BackendError:
@@ -49,19 +49,19 @@ def foreseen(backend: str) -> Iterator[None]:
 
 
 class Failures:
-    """The backends whose last command was stopped by what nobody foresaw: the next one would be, too."""
+    """The backends whose last command was stopped by an unforeseen exception: the next one would be, too."""
 
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
 
     def note(self, backend: str, result: ExecutionResult) -> None:
-        """Take in what became of a command."""
+        """Note the result of a command."""
         if result.unforeseen:
             self._found[backend] = result.detail[:LONGEST]
         elif result.outcome in (Outcome.APPLIED, Outcome.ALREADY):
             self._found.pop(backend, None)
 
     def problems(self) -> list[str]:
-        """A sentence for each of them."""
+        """Return a sentence for each of them."""
         todo = "turn its flags off by hand until a command succeeds or this process is started again"
         return [f"backend {name}: its last command failed: {detail}; {todo}" for name, detail in self._found.items()]

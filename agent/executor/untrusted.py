@@ -1,6 +1,6 @@
-"""Bytes on the commands topic that no known key has signed: anybody may write them, so few of them are published.
+"""Bytes on the commands topic that no known key has signed: anybody may write them, so few refusals are published.
 
-All are counted. A flood of them must neither hold up a real command nor fill the audit log.
+All are counted. A flood of them must neither delay a real command nor fill the audit log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 RATE = 1.0
 BURST = 20.0
-"""Refusals a second that are published in the long run, and at once."""
+"""Refusals that are published: per second in the long run, and at once."""
 
 
 class Untrusted:
@@ -24,7 +24,7 @@ class Untrusted:
         self._at = monotonic()
 
     def admit(self) -> int | None:
-        """Count a refusal; if it is to be published, how many since the last that was were not; else None."""
+        """Count a refusal. If it is to be published, return how many were suppressed since the last one; else None."""
         self.count += 1
         now = self._monotonic()
         self._allowance = min(BURST, self._allowance + (now - self._at) * RATE)
