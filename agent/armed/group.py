@@ -1,4 +1,4 @@
-"""What keeps a deployment from acting although each process by itself is well: who is missing, who does not fit."""
+"""Obstacles between processes that are each well: a role is missing, or keys, clocks or configurations do not fit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from streams.condition import shortened
 
 
 def of_group(wanted: Wanted, view: View) -> list[Obstacle] | None:
-    """The obstacles that are announced for all: who is missing, and who does not fit with the others.
+    """The obstacles that one process announces for all: missing roles, and processes that do not fit the others.
 
-    None where nobody is seen alive, not even who looks: then no heartbeats are read, and nothing is known.
+    None if no process is seen alive, not even the viewer: then no heartbeats are read, and nothing is known.
     """
     members = view.members or ()
     living = alive(members)
@@ -29,7 +29,7 @@ def of_group(wanted: Wanted, view: View) -> list[Obstacle] | None:
 
 
 def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
-    """Each role needs somebody, and the executor one who acts."""
+    """An obstacle for each role without a living process, and for executors of which none is active."""
     todo: dict[Role, str] = {
         "executor": "nothing can be flipped: start one (flipback run --roles executor), and until then turn flags off "
         "by hand, or with `flipback rollback --direct`",
@@ -47,6 +47,7 @@ def of_roles(members: Sequence[Member]) -> Iterator[Obstacle]:
 
 
 def last_heard(members: Sequence[Member]) -> str:
+    """When the newest heartbeat of `members` came, as the end of a sentence; empty if there is none."""
     if not members:
         return ""
     newest = min(members, key=lambda member: member.age)
@@ -56,7 +57,7 @@ def last_heard(members: Sequence[Member]) -> str:
 
 
 def of_keys(living: Sequence[Member]) -> Iterator[Obstacle]:
-    """Every executor, a standby too, must obey every monitor: any of them may be the one that acts next."""
+    """An obstacle for each monitor whose key some executor refuses; any standby may be the next to act."""
     for monitor in alive(living, "monitor"):
         key = monitor.beat.signs
         deaf = [member for member in alive(living, "executor") if key is None or key not in member.beat.accepts]
@@ -76,7 +77,10 @@ CLOCKS = "clocks"
 
 
 def of_clocks(living: Sequence[Member], lifetime: float, own: str | None = None) -> Iterator[Obstacle]:
-    """An executor refuses a command of the future, and one that has expired by its clock: each, or the one `own`."""
+    """An obstacle for each monitor and executor whose clocks are too far apart; `own` limits it to one executor.
+
+    An executor refuses a command from the future and a command that has expired by its own clock.
+    """
     for monitor in alive(living, "monitor"):
         for executor in alive(living, "executor"):
             if executor.clock is None or monitor.clock is None or (own is not None and executor.beat.id != own):
@@ -94,7 +98,7 @@ def of_clocks(living: Sequence[Member], lifetime: float, own: str | None = None)
 
 
 def of_configurations(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
-    """Processes under one prefix share partitions, so all must have the same rules and flags."""
+    """An obstacle for each process with other rules or flags: processes under one prefix share partitions."""
     for member in living:
         beat = member.beat
         if member.beat.id == view.own or (beat.rules == wanted.rules and beat.managed == wanted.managed):
@@ -111,13 +115,13 @@ def of_configurations(wanted: Wanted, view: View, living: Sequence[Member]) -> I
             do="give each team a `kafka.prefix` of its own"
             if foreign
             else "restart what is older than the file; other teams need a `kafka.prefix` of their own",
-            # Else an update would wait for the old processes, and they for it.
+            # Otherwise an update would wait for the old processes to end, and they for the new ones to be ready.
             waits=older and not foreign,
         )
 
 
 def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
-    """Every partition of telemetry and partials needs a reader."""
+    """An obstacle for each topic of telemetry or partials that is missing or has a partition without a reader."""
     topics: list[tuple[str, Role]] = [(wanted.partials, "monitor")]
     topics += [(topic, "ingest") for topic in wanted.telemetry]
     if view.partitions is None:
@@ -141,7 +145,7 @@ def of_partitions(wanted: Wanted, view: View, living: Sequence[Member]) -> Itera
 
 
 def _missing(topic: str, role: Role, others: Sequence[str]) -> Obstacle:
-    """A topic that is not there. A name of telemetry is a slip more often than right."""
+    """The obstacle of a missing topic. A telemetry topic is usually missing because its name is misspelt."""
     if role != "ingest":
         return Obstacle(what=topic, why="there is no such topic", do="flipback topics create -c FILE, then restart")
     are = f"; there are {nearest(topic, others)}" if others else ""

@@ -1,6 +1,7 @@
-"""Would a flip happen now? The one piece that says ARMED or NOT ARMED, of `status`, `doctor` and `/readyz` alike.
+"""Would a flip happen now? Decides ARMED or NOT ARMED, for `status`, `doctor` and `/readyz` alike.
 
-A pure function of the configuration and of what is known. What is not known is never armed.
+A pure function of the configuration and a view of the deployment. Whatever is unknown is an obstacle
+(docs/promises.md#p8-unknown-is-never-healthy).
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from agent.heartbeats.heartbeat import Member, Obstacle, alive
 from streams.condition import shortened
 
 UNREAD_AFTER = 90.0
-"""Seconds after which the state of a flag is old: an executor publishes each every 30 s."""
+"""Seconds after which the state of a flag is too old: an executor publishes each state every 30 s."""
 
 REJECTED_MOST = 0.01
 """The share of rejected samples above which verdicts are unknown."""
 
 SHOWN = 20
+"""Lines that a person is shown at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arming:
-    """Armed where there is no obstacle. The gravest come first."""
+    """The obstacles, gravest first; armed if there are none."""
 
     obstacles: tuple[Obstacle, ...]
 
@@ -34,11 +36,11 @@ class Arming:
 
     @property
     def ready(self) -> bool:
-        """Does every obstacle wait (`Obstacle.waits`): configured so, or gone when an update is through?"""
+        """Is every obstacle either configured or gone once an update is through (`Obstacle.waits`)?"""
         return all(obstacle.waits for obstacle in self.obstacles)
 
     def lines(self) -> Iterator[str]:
-        """For a person: the verdict with the gravest reason, then the others."""
+        """Lines for a person: the verdict with the gravest reason, then the other reasons."""
         if self.armed:
             yield "ARMED"
             return
@@ -70,7 +72,7 @@ def arming(wanted: Wanted, view: View) -> Arming:
 
 
 def shadow_obstacle(wanted: Wanted) -> Obstacle | None:
-    """Why a process with this configuration turns nothing back."""
+    """The obstacle if the configuration makes no command, such as in shadow mode."""
     if wanted.shadow is None:
         return None
     return Obstacle(
@@ -104,7 +106,7 @@ def _of_members(wanted: Wanted, view: View, members: Sequence[Member]) -> Iterat
         if member.beat.id != view.own:
             for one in member.beat.obstacles:
                 if one.what == (VERDICTS if view.own is None else CLOCKS):
-                    # A process has measured clocks itself; who looks from outside has read newer health records.
+                    # A process measures clocks itself; a command line has read newer health records than these.
                     continue
                 yield Obstacle(what=one.what, why=f"{member.beat.name}: {one.why}", do=one.do, waits=one.waits)
     yield from of_telemetry(wanted, living)
@@ -117,12 +119,12 @@ def _halts(view: View, living: Sequence[Member]) -> Iterator[Obstacle]:
 
 
 def of_telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]:
-    """Without readable samples nothing is judged."""
+    """An obstacle for each telemetry topic without samples, or with too many that cannot be used."""
     counts = [count for member in living for count in member.beat.telemetry]
     for topic in wanted.telemetry:
         of = [count for count in counts if count.topic == topic]
         received, rejected = sum(count.received for count in of), sum(count.rejected for count in of)
-        untold = sum(count.no_outcome for count in of)
+        no_outcome = sum(count.no_outcome for count in of)
         worst = max(of, key=lambda count: count.rejected, default=None)
         if worst is None or received <= 0:
             yield Obstacle(
@@ -139,19 +141,20 @@ def of_telemetry(wanted: Wanted, living: Sequence[Member]) -> Iterator[Obstacle]
                 f"{worst.reason or 'see the rejected topic'}{example}",
                 do="mend the producer",
             )
-        elif wanted.outcomes and untold > REJECTED_MOST * received:
+        elif wanted.outcomes and no_outcome > REJECTED_MOST * received:
             yield Obstacle(
                 what=topic,
-                why=f"{topic}: {untold:,} of {received:,} samples of the last minute do not say how the request ended",
+                why=f"{topic}: {no_outcome:,} of {received:,} samples of the last minute do not say how the "
+                "request ended",
                 do="send `status` as a number, or `outcome`; `flipback doctor` shows what comes instead",
                 waits=True,
             )
 
 
 def _of_flags(wanted: Wanted, ages: Mapping[FlagKey, float] | None, *, updating: bool) -> Iterator[Obstacle]:
-    """A trigger can turn back a flag only while somebody keeps telling what state it is in.
+    """An obstacle for flags without a recent state: a trigger rolls a flag back only if its state is known.
 
-    While processes with an older file are replaced (`updating`), what is new in the file waits for that.
+    While processes with an older file are being replaced (`updating`), flags that are new in the file wait.
     """
     if ages is None:
         yield Obstacle(what="flags", why="the states of the flags have not been read", do="is a broker up?")

@@ -1,4 +1,4 @@
-"""What ARMED or NOT ARMED is decided by: what the configuration asks for, and what somebody knows."""
+"""The inputs of ARMED or NOT ARMED: what the configuration requires, and what is known of the deployment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ FlagKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a configuration asks for. `flags` are those that a trigger may turn back, and those that go with them;
-    `names` are all, as heartbeats have them; `lifetime` is how many seconds a command is valid; `outcomes` says that
-    some trigger asks how requests ended.
+    """What a configuration requires.
+
+    `flags` are those that a trigger may roll back, with the flags that are made safe together with them. `names` are
+    all managed flags, as heartbeats name them. `shadow` is why no command is made, if none is. `lifetime` is how many
+    seconds a command is valid. `outcomes`: some trigger uses the outcomes of requests.
     """
 
     rules: str
@@ -35,9 +37,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What somebody knows, None where that is nothing. `partitions` is how many each topic has, `ages` how many seconds
-    ago an executor has read a flag. `own` is the id of the process that looks, if it is one, and `started_at` when it
-    started, in Unix seconds; of itself it knows `local` better than its heartbeat does.
+    """What is known of a deployment; None is unknown.
+
+    `partitions` is how many each topic has, `ages` how many seconds ago an executor read each flag. If a process of the
+    deployment makes the view, `own` is its id and `started_at` its start in Unix seconds. `local` are obstacles that
+    the viewer knows itself; they are newer than those in its heartbeat.
     """
 
     members: Sequence[Member] | None
@@ -54,7 +58,7 @@ def names(config: Config) -> list[str]:
 
 
 def wanted(config: Config) -> Wanted:
-    """Raises ConfigError where the baseline file cannot be read."""
+    """The requirements of `config`. Raises ConfigError if the baseline file cannot be read."""
     specs = [spec for spec in config.trigger_specs() if spec.action == "rollback"]
     live = {(spec.environment, spec.flag) for spec in specs if not spec.shadow}
     together = {

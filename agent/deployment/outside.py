@@ -1,4 +1,4 @@
-"""What the topics say of the processes of a deployment, for a command line that looks at it from outside."""
+"""The processes of a deployment as the topics show them, for the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
 
 
 async def read_members(config: Config) -> list[Member] | None:
-    """Every process that has published a heartbeat; None where there is no such topic."""
+    """Every process that has published a heartbeat; None if the topic does not exist."""
     topic, client = Topics(config.kafka.prefix).heartbeats, connection(config).client
     if topic not in await present([topic], client):
         return None
@@ -28,21 +28,21 @@ async def read_members(config: Config) -> list[Member] | None:
 
 
 async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -> tuple[Arming, list[Member]]:
-    """Would a flip happen now, by all that the topics say, and by `local`; and the processes that there are.
+    """Would a flip happen now, by the topics and the obstacles in `local`? Also returns the processes.
 
-    TopicError where no broker answers.
+    Raises TopicError if no broker answers.
     """
     topics = [Topics(config.kafka.prefix).partials, *(telemetry.topic for telemetry in config.telemetry)]
     members, partitions = status.members, {topic: status.topics[topic] for topic in topics if topic in status.topics}
     if len(partitions) < len(set(topics)):
-        # By the names of the others a slip is seen; how many partitions those have nobody asks.
+        # The names of other topics help to correct a misspelt one; their numbers of partitions do not matter.
         there = await there_are(connection(config).client)
         partitions = {**dict.fromkeys(foreign(config, there), 0), **partitions}
-    told = {member.beat.halted for member in members or ()}
-    halts = [halt for halt in halt_here(config) if halt.bounded().why not in told]
+    published = {member.beat.halted for member in members or ()}
+    halts = [halt for halt in halt_here(config) if halt.bounded().why not in published]
     judging = [Obstacle(what=VERDICTS, why=problem, do=_NOT_LIVE) for problem in status.problems]
     if members is not None and not alive(members, "monitor"):
-        # That no monitor is alive is an obstacle by itself.
+        # The missing monitor is an obstacle of its own.
         judging = []
     seen = View(
         members=members,
@@ -54,7 +54,7 @@ async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -
 
 
 def halt_here(config: Config) -> list[Obstacle]:
-    """The halt in this machine's state directory, where an executor has used it. It may be newer than heartbeats."""
+    """The halt in this machine's state directory, if an executor uses it. It may be newer than the heartbeats."""
     if not config.state_dir.is_dir():
         return []
     try:

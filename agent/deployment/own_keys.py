@@ -1,4 +1,4 @@
-"""The keys that a process makes for itself, where it is monitor and executor in one and was given none."""
+"""The keys that a process makes for itself if it is both monitor and executor and none are configured."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _logger = logging.getLogger(__name__)
 
 
 async def ensure_keys(config: Config, roles: Collection[str]) -> None:
-    """Make a pair of keys, if the process is to have its own. Parted roles need keys that both were given.
+    """Make a pair of keys if the process needs its own. Separate processes need keys that are given to both.
 
-    Raises KeyFileError where other processes of the deployment are alive: they would refuse what is signed with it.
+    Raises KeyFileError if other processes of the deployment are alive: they would refuse commands signed with it.
     """
     keys = config.keys
     alone = {"monitor", "executor"} <= set(roles) and keys.signing_key is None and keys.public_keys is None
@@ -31,7 +31,7 @@ async def ensure_keys(config: Config, roles: Collection[str]) -> None:
 
 
 def refuse_second_pair(config: Config, members: Sequence[Member]) -> None:
-    """Raises KeyFileError where one of the processes signs or checks commands: a second pair would not fit."""
+    """Raises KeyFileError if a living process signs or checks commands: a second pair of keys would not fit."""
     others = [member for member in alive(members) if member.beat.signs is not None or member.beat.accepts]
     if others:
         names = shortened([member.beat.name for member in others])

@@ -96,7 +96,7 @@ class Presence:
         self.heart = Heart(self.beat, self._send)
 
     def beat(self) -> Heartbeat:
-        """The heartbeat of now."""
+        """The current heartbeat."""
         given = {role: assigned(app) for role, app in self._process.apps().items()}
         report, fixed = self._process.report(), self._fixed
         return Heartbeat(
@@ -121,11 +121,11 @@ class Presence:
         )
 
     def _clocks(self) -> Iterator[Obstacle]:
-        """Obstacles of this executor's clock. A command line reads the heartbeats once and cannot measure them."""
+        """Obstacles of this executor's clock. Only a lasting process can measure clocks by several heartbeats."""
         return of_clocks(alive(self.members.all()), self._wanted.lifetime, self.id)
 
     def arming(self) -> Arming:
-        """Would a flip happen now, as far as this process knows?"""
+        """Would a flip happen now, by what this process knows?"""
         report = self._process.report()
         halt = [] if report.halted is None else [Obstacle(what="automation", why=report.halted)]
         return arming(self._wanted, self._view([*halt, *report.obstacles]))
@@ -142,7 +142,7 @@ class Presence:
         )
 
     async def watch(self, announce: Callable[[Event], object]) -> None:
-        """Announce who is missing or does not fit, and when that is over. Until cancelled."""
+        """Announce which processes are missing or do not fit, and when that is over. Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._compare_ledgers()
@@ -150,15 +150,15 @@ class Presence:
                 announce(group_event(news.what, news.reason, begun=news.begun, at=time.time()))
 
     def _compare_ledgers(self) -> None:
-        """Log that executors have separate ledgers, once while it is so."""
+        """Log once that executors have separate ledgers."""
         before, self._separate = self._separate, separate_ledgers(self.members.all())
         if self._separate is not None and before is None:
             log_event(_logger, "ledgers.separate", level=logging.WARNING, reason=self._separate)
 
     async def follow(self) -> None:
-        """Keep the table up to its topic. A topic that cannot be read ends nothing: then all others look away."""
+        """Keep the table up to its topic. If the topic cannot be read, all other processes look away."""
         while True:
-            # What is read from the beginning again is not new.
+            # Records that are read from the beginning again are not new.
             self.members.caught_up = False
             try:
                 async for read in read_topic(self._topic, self._connection):
@@ -175,7 +175,7 @@ class Presence:
 
 
 def version() -> str:
-    """The version of flipback that is installed."""
+    """The installed version of flipback."""
     try:
         return metadata.version("flipback")
     except metadata.PackageNotFoundError:
@@ -183,7 +183,7 @@ def version() -> str:
 
 
 def _part(given: Sequence[Source] | None) -> Part:
-    """What a role does: it reads partitions, others have them all, or it has not come to that."""
+    """The part of a role: it reads partitions, other processes have them all, or none are assigned yet."""
     if given is None:
         return "starting"
     return "active" if given else "standby"

@@ -1,4 +1,4 @@
-"""What each process of a deployment publishes of itself every ten seconds, and who is alive by that.
+"""Heartbeats: what each process publishes about itself every ten seconds, and which processes are alive.
 
 It may import agent.logs and agent.errors.
 """

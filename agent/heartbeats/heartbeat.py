@@ -1,6 +1,6 @@
-"""Heartbeats: what each process of a deployment publishes of itself every ten seconds, and who is alive by that.
+"""Heartbeats: what each process publishes about itself every ten seconds, and which processes are alive.
 
-They are not signed. No flip is caused or allowed by one, but who can write the topic can hide that a process is away.
+Heartbeats are not signed. None causes or allows a flip, but a writer of the topic can hide that a process is away.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ EVERY = 10.0
 """Seconds between two heartbeats of a process whose state does not change; a change is published within a second."""
 
 QUIET_AFTER = EVERY + 3.0
-"""Seconds without a heartbeat after which a person is shown its age: one that is due is looked for once a second
-(agent.heartbeats.sender), and brokers that are well take it within one.
+"""Seconds without a heartbeat after which a person is shown its age.
+
+A process checks once a second whether its heartbeat is due (agent.heartbeats.sender), and healthy brokers take it
+within a second.
 """
 
 AWAY_AFTER = 25.0
 """Seconds without a heartbeat after which a process counts as away: two are missing, with 5 s for a slow machine.
 
-A write that the brokers did not take is given up after `EVERY` and tried again within a second: one that fails is made
-up for at 21 s. Where two fail, no command has come to an executor for 20 s either. Less would announce a process that
-was held up for once, more would show ARMED for longer with nobody there; a missing process is to be announced in 30 s.
+A write that the brokers do not take is given up after `EVERY` and tried again within a second, so one failed write is
+made up for at 21 s. If two fail, no command has reached an executor for 20 s either. A shorter time would announce a
+process that was held up once; a longer one would show ARMED for longer without a process. A missing process must be
+announced within 30 s (docs/promises.md#p3-an-inability-is-announced).
 """
 
 MAX_AHEAD = 5.0
-"""Seconds that a heartbeat may come from the future. A clock further ahead would keep a dead process alive as long."""
+"""Seconds that a heartbeat may lie in the future: a clock so far ahead makes a dead process look alive as long."""
 
 MEASURED = 3
-"""Heartbeats by which a clock is measured."""
+"""Heartbeats needed to measure a clock."""
 
 MAX_TEXT = 500
 MAX_OBSTACLES = 20
 MAX_FLAGS_TEXT = 64 * 1024
-"""Characters of the names of all managed flags: 1,500 flags with names of 40."""
+"""Characters of the names of all managed flags: enough for 1,500 flags with names of 40."""
 
 MAX_BYTES = 256 * 1024
 
@@ -52,11 +55,10 @@ Name = Annotated[str, msgspec.Meta(max_length=512)]
 
 
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that keeps a flip from happening: `what` it concerns, `why`, and what a person is to `do`.
+    """Something that keeps a flip from happening: `what` it concerns, `why`, and what a person should `do`.
 
-    `what` is a stable word or name, such as `executor`, `keys`, or a flag. `waits` says that the
-    configuration asks for it, or that it is gone when an update is through: the process that sees it is ready all the
-    same.
+    `what` is a stable word or name, such as `executor`, `keys`, or a flag. `waits`: the obstacle is configured, or is
+    gone once an update is through; the process that sees it is ready all the same.
     """
 
     what: str
@@ -65,17 +67,17 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
 
     def bounded(self) -> Obstacle:
-        """The same with no text longer than `MAX_TEXT` characters."""
+        """A copy with each text cut to `MAX_TEXT` characters."""
         return Obstacle(what=_cut(self.what), why=_cut(self.why), do=_cut(self.do), waits=self.waits)
 
     def __str__(self) -> str:
-        said = self.why if self.why.startswith(self.what) else f"{self.what}: {self.why}"
-        return f"{said}; {self.do}" if self.do else said
+        text = self.why if self.why.startswith(self.what) else f"{self.what}: {self.why}"
+        return f"{text}; {self.do}" if self.do else text
 
 
 class TelemetryCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of a topic in the last minute: those that came, those that were rejected, why the newest was, and its
-    beginning; and requests that do not say how they ended.
+    """Samples of a topic in the last minute: `received` and `rejected`, the `reason` and the beginning (`example`) of
+    the newest rejected one, and requests with `no_outcome`.
     """
 
     topic: Name
@@ -89,11 +91,11 @@ class TelemetryCount(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is and does; its record's key is `id`. Times are Unix seconds of its own clock.
 
-    `roles` has the part that it plays in each of its roles, `reads` the partitions it has of each topic. `rules` and
+    `roles` maps each role to its part, `reads` each topic to the partitions that this process has. `rules` and
     `managed` are hashes of the triggers and of the managed flags (agent.config.load). `signs` is the id of the key with
-    which its monitor signs, `accepts` are those that its executor obeys. `flags` are the managed flags, each
-    "environment/flag", or none where they are too many to tell. `ledger` is the id of its executor's ledger, and
-    `halted` is why its executor turns back nothing by itself, if so.
+    which the monitor signs, `accepts` the ids that the executor accepts. `flags` are the managed flags, each
+    "environment/flag"; the list is empty if it would be too long. `ledger` is the id of the executor's ledger. `halted`
+    is why the executor makes no automatic flip, if so.
     """
 
     id: Name
@@ -117,7 +119,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The process for a person."""
+        """The name of the process for a person."""
         return f"{self.host} (pid {self.pid})"
 
 
@@ -126,7 +128,7 @@ _decoder = msgspec.json.Decoder(Heartbeat)
 
 
 def encode(beat: Heartbeat) -> bytes:
-    """The record's value, whatever the lengths of what it tells."""
+    """The record's value. Texts that are too long are cut, and too many flags are left out."""
     shown = [obstacle.bounded() for obstacle in beat.obstacles[:MAX_OBSTACLES]]
     halted = None if beat.halted is None else _cut(beat.halted)
     flags = beat.flags if sum(map(len, beat.flags)) <= MAX_FLAGS_TEXT else []
@@ -134,7 +136,7 @@ def encode(beat: Heartbeat) -> bytes:
 
 
 def decode(value: bytes) -> Heartbeat | None:
-    """The heartbeat in a record, None where it is none."""
+    """The heartbeat in a record's value, None if it cannot be read."""
     if len(value) > MAX_BYTES:
         return None
     try:
@@ -145,10 +147,10 @@ def decode(value: bytes) -> Heartbeat | None:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process by its last heartbeat, and how many seconds ago that was; `ahead` is what its clock is in advance.
+    """A process by its last heartbeat, which is `age` seconds old; its clock is `ahead` by so many seconds.
 
-    `clock` is the difference of its clock from the reader's monotonic one, None before that was measured: between two
-    processes it tells how far their clocks are apart.
+    `clock` is the difference of its clock from the reader's monotonic one, None until measured. The difference between
+    the values of two processes is how far their clocks are apart.
     """
 
     beat: Heartbeat
@@ -162,7 +164,7 @@ class Member:
 
     @property
     def quiet(self) -> bool:
-        """Is it alive by rule alone, its next heartbeat overdue?"""
+        """Is the next heartbeat overdue, although the process still counts as alive?"""
         return self.alive and self.age > QUIET_AFTER
 
 
@@ -176,10 +178,10 @@ class HeartbeatRecord(Protocol):
 
 
 class Members:
-    """The processes that have not taken their leave. What cannot be read is counted.
+    """The processes that have not left. Records that cannot be read are counted.
 
-    Ages of what is read at the beginning are by the wall clock, of all later heartbeats by `monotonic`: then no clock
-    of another machine makes a dead process look alive.
+    The age of a heartbeat that is read at the start follows from the wall clocks, of later ones from `monotonic`: then
+    no clock of another machine makes a dead process look alive.
     """
 
     def __init__(
@@ -194,11 +196,11 @@ class Members:
         self._heard: dict[Role, float] = {}
         self._begun = monotonic()
         self.caught_up = False
-        """Has all been read that was there at the beginning?"""
+        """Have all records been read that the topic held at the start?"""
         self.unreadable = 0
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in a record of the topic; one without a value is the leave of a process."""
+        """Take in a record of the topic; a record without a value says that a process has left."""
         if value is None:
             self._forget((key or b"").decode(errors="replace"))
             return
@@ -216,7 +218,7 @@ class Members:
             self._heard[role] = max(self._heard.get(role, -math.inf), self._seen[beat.id])
 
     def all(self) -> list[Member]:
-        """Every process, those that are away too, by id."""
+        """Every process in the order of ids, including those that are away."""
         now = self._monotonic()
         return [
             Member(self._beats[name], now - self._seen[name], self._ahead[name], self._clock(name))
@@ -224,13 +226,14 @@ class Members:
         ]
 
     def _clock(self, name: str) -> float | None:
-        # A heartbeat that was long on its way makes a clock look behind, never ahead.
+        # A delayed heartbeat makes a clock look behind, never ahead: the maximum is the best estimate.
         measured = self._clocks.get(name, ())
         return max(measured) if len(measured) == MEASURED else None
 
     def unheard(self, role: Role) -> float:
-        """For how many seconds nobody with a role has been heard of, those that took their leave too; since the
-        beginning where nobody ever was.
+        """Seconds since the last heartbeat of any process with the role, including processes that have left.
+
+        If there never was one, seconds since this table began.
         """
         return self._monotonic() - max(self._heard.get(role, -math.inf), self._begun)
 
@@ -240,7 +243,7 @@ class Members:
 
 
 def members_of(records: Iterable[HeartbeatRecord]) -> list[Member]:
-    """The processes by all records of the topic."""
+    """The processes that all records of the topic describe."""
     members = Members()
     for record in records:
         members.take(record.key, record.value)
@@ -248,7 +251,7 @@ def members_of(records: Iterable[HeartbeatRecord]) -> list[Member]:
 
 
 def alive(members: Iterable[Member], role: Role | None = None) -> list[Member]:
-    """Those that are alive, and have the role where one is named."""
+    """The members that are alive, and have `role` if one is given."""
     return [member for member in members if member.alive and (role is None or role in member.beat.roles)]
 
 
@@ -261,7 +264,7 @@ def reads_of(assigned: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
 
 
 def changed(before: Heartbeat | None, now: Heartbeat) -> bool:
-    """Is there news that cannot wait for the next heartbeat? Times and counts can."""
+    """Did anything change that must be published at once? The time and the counts of telemetry can wait."""
     if before is None:
         return True
     return msgspec.structs.replace(before, at=now.at, telemetry=now.telemetry) != now

@@ -1,4 +1,4 @@
-"""The task that publishes a process's heartbeats. It waits for the brokers alone; nothing waits for it."""
+"""The task that publishes a process's heartbeats. It waits for the brokers only, and nothing waits for it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from agent.logs.setup import log_event
 from streams.errors import TopicError
 
 LOOK_EVERY = 1.0
-"""Seconds between looks for news that are worth a heartbeat of their own."""
+"""Seconds between checks for changes that are published at once."""
 
 _LEAVE_WITHIN = 0.5
-"""Seconds for the leave: the process has END_WITHIN in all (shutdown.py), and without it is away after a while too."""
+"""Seconds to publish that the process leaves; it has END_WITHIN in all (runtime/shutdown.py).
+
+If this record is missing, the process counts as away after AWAY_AFTER all the same.
+"""
 
 _logger = logging.getLogger(__name__)
 
 Send = Callable[[bytes, bytes | None, float], Awaitable[object]]
-"""Writes a record of this key, and value or none, within so many seconds; TopicError where the broker did not take it.
-"""
+"""Writes a record (key, value or None) within so many seconds. Raises TopicError if the broker does not take it."""
 
 
 class Heart:
-    """Publishes what `about` says: every ten seconds, and within one when it changes."""
+    """Publishes the heartbeat that `about` returns: every ten seconds, and within one second of a change."""
 
     def __init__(self, about: Callable[[], Heartbeat], send: Send) -> None:
         self._about = about
@@ -34,12 +36,12 @@ class Heart:
         self._due = time.monotonic()
 
     async def run(self) -> None:
-        """Until cancelled. What could not be written is logged and tried again; meanwhile others see us away."""
+        """Publish until cancelled. A failed write is logged and tried again; others see this process away meanwhile."""
         while True:
             try:
                 beat = self._about()
             except Exception as error:
-                # Whatever fails in telling how it is must not end what turns flags back; others see this process away.
+                # A failure to make a heartbeat must not end the roles; other processes see this one away.
                 log_event(_logger, "heartbeat.failed", level=logging.ERROR, error=repr(error))
             else:
                 if time.monotonic() >= self._due or changed(self._last, beat):
@@ -55,7 +57,7 @@ class Heart:
             log_event(_logger, "heartbeat.failed", level=logging.WARNING, error=str(error))
 
     async def leave(self) -> None:
-        """Tell that the process ends, if the brokers take it soon enough."""
+        """Publish that the process ends, if the brokers take the record soon enough."""
         if self._last is None:
             return
         try:

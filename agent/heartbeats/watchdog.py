@@ -1,4 +1,4 @@
-"""Who is missing, or does not fit: the processes of a deployment watch each other, and one announces it for all."""
+"""The processes of a deployment watch each other; one of them announces for all who is missing or does not fit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from agent.heartbeats.heartbeat import AWAY_AFTER, Member, Members, Obstacle, Role, alive
 
 _ROLES: dict[str, Role] = {"executor": "executor", "monitor": "monitor", "ingest": "ingest"}
-"""A role that is missing may be a restart. What else there is does not pass by itself."""
+"""A missing role may be a restart, which passes. Other obstacles do not pass by themselves."""
 
 _SETTLED = 3.0
 """Seconds for the heartbeats of a process that ends or begins."""
 
 
 class News(NamedTuple):
-    """What begins, or is over, with the reason."""
+    """An obstacle that begins or is over, with the reason."""
 
     what: str
     begun: bool
@@ -23,10 +23,10 @@ class News(NamedTuple):
 
 
 class Watchdog:
-    """Tells what is to be announced, and when. `own` is the id of this process.
+    """Decides what to announce, and when. `own` is the id of this process.
 
-    The process with the first id of those alive announces, and then the end too. When it dies, the next one announces
-    what is still so once more: said twice is better than never.
+    The living process with the first id announces the beginning and the end. If it dies, the next one announces again
+    what still holds: twice is better than never.
     """
 
     def __init__(self, own: str, members: Members) -> None:
@@ -34,12 +34,12 @@ class Watchdog:
         self._members = members
         self._since: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._announced: set[str] = set()
 
     def look(self, obstacles: Sequence[Obstacle] | None, now: float) -> list[News]:
-        """`obstacles` are those of `agent.armed.group.of_group`, `now` is in monotonic seconds.
+        """The news since the last call. `obstacles` come from `agent.armed.group.of_group`; `now` is monotonic seconds.
 
-        While they are not known nothing begins and nothing is over.
+        While the obstacles are unknown (None), nothing begins and nothing is over.
         """
         if obstacles is None:
             return []
@@ -50,14 +50,14 @@ class Watchdog:
         for what in [what for what in self._since if what not in reasons]:
             del self._since[what]
             reason = self._reasons.pop(what)
-            if what in self._told:
-                self._told.remove(what)
+            if what in self._announced:
+                self._announced.remove(what)
                 news.append(News(what, False, f"over: {reason}"))
         for what, found in reasons.items():
             self._since.setdefault(what, now)
             self._reasons[what] = "; ".join(found[:3])
-            if what not in self._told and self._announces() and self._due(what, now):
-                self._told.add(what)
+            if what not in self._announced and self._announces() and self._due(what, now):
+                self._announced.add(what)
                 news.append(News(what, True, self._reasons[what]))
         return news
 
@@ -72,6 +72,6 @@ class Watchdog:
 
 
 def first_of(members: Sequence[Member], own: str) -> str:
-    """Who announces: the first of the monitors and executors that are alive; `own`, where that is not seen alive."""
+    """The id that announces: the first of the living monitors and executors; `own` if that is not seen alive."""
     able = {member.beat.id for role in ("monitor", "executor") for member in alive(members, role)}
     return min(able) if own in able else own

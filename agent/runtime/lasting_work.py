@@ -1,6 +1,6 @@
-"""Work that lasts as long as the process, such as watching topics: where it fails it begins anew, and a person hears.
+"""Work that lasts as long as the process, such as watching topics: if it fails, it is started again and reported.
 
-No part of it may end what judges and turns flags back, and none may end unheard.
+A failure of such work must not end the roles, and must not go unnoticed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from agent.heartbeats.heartbeat import Obstacle
 from agent.logs.setup import log_event
 
 AGAIN_AFTER = (1.0, 8.0)
-"""Seconds until work that failed begins anew: at first, and at most, doubling between."""
-SAID_AFTER = 15.0
-"""Seconds over which work has failed again and again after which it is announced (docs/promises.md, P3: 30 s)."""
+"""Seconds before failed work is started again: the first pause and the longest; each pause is twice the last."""
+ANNOUNCED_AFTER = 15.0
+"""Seconds of repeated failures after which they are announced; docs/promises.md#p3-an-inability-is-announced allows 30.
+"""
 WELL_AFTER = 60.0
-"""Seconds without another failure after which it is well again. A request to a broker that does not answer fails after
-40, and the next begins up to 8 later: less would take each for the first."""
+"""Seconds without a failure after which the work counts as well again.
+
+A request to a silent broker fails after 40 s, and the next one begins up to 8 s later: with fewer seconds, each failure
+would count as the first.
+"""
 
 _MOST = 500
 _TODO = "restart this process; if that does not help, report the error in the log"
@@ -31,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LastingWork:
-    """One piece of work. `failures` counts them all; times are in seconds of `monotonic`."""
+    """One piece of work. `failures` counts all failures; times are in seconds of `monotonic`."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
         self.name = name
@@ -42,7 +46,7 @@ class LastingWork:
         self._error = ""
 
     async def run(self) -> None:
-        """Do it until cancelled."""
+        """Run the work, again and again, until cancelled."""
         pause, longest = AGAIN_AFTER
         while True:
             begun = self._monotonic()
@@ -53,7 +57,7 @@ class LastingWork:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                # What it waited for was cancelled, and nobody has asked the work to end.
+                # Something that the work awaited was cancelled; the work itself was not.
                 self._failed("what it waited for was cancelled")
             except Exception as error:
                 self._failed(repr(error)[:_MOST])
@@ -63,8 +67,8 @@ class LastingWork:
             pause = min(2 * pause, longest)
 
     def problem(self) -> str | None:
-        """What is to be said of it; None where it does not fail, or has not done so for long."""
-        if self._monotonic() - self._last >= WELL_AFTER or self._last - self._since < SAID_AFTER:
+        """A sentence if the work has failed repeatedly for `ANNOUNCED_AFTER` seconds, else None."""
+        if self._monotonic() - self._last >= WELL_AFTER or self._last - self._since < ANNOUNCED_AFTER:
             return None
         return f"{self.name} fails again and again: {self._error}"
 
@@ -79,7 +83,7 @@ class LastingWork:
 
 
 class WorkSet:
-    """All of a process. `announce` publishes an event and does not wait."""
+    """All lasting work of a process. `announce` publishes an event and does not wait."""
 
     def __init__(self, announce: Callable[[Event], object], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._announce = announce
@@ -88,21 +92,21 @@ class WorkSet:
         self._announced: set[str] = set()
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]], stack: contextlib.AsyncExitStack) -> None:
-        """Do `work` until `stack` is left."""
+        """Start `work`; it is cancelled when `stack` is left."""
         made = LastingWork(name, work, self._monotonic)
         self._works.append(made)
         stack.push_async_callback(_cancel, asyncio.create_task(made.run(), name=name))
 
     def problems(self) -> list[str]:
-        """What fails again and again, one sentence each."""
+        """A sentence for each piece of work that fails repeatedly."""
         return [problem for work in self._works if (problem := work.problem()) is not None]
 
     def obstacles(self) -> list[Obstacle]:
-        """The same for ARMED or NOT ARMED: what is done here is not known to be done."""
+        """The same as obstacles for ARMED or NOT ARMED: work that fails may leave a flip undone."""
         return [Obstacle(what="work", why=problem, do=_TODO) for problem in self.problems()]
 
-    def look(self) -> None:
-        """Announce what has begun to fail again and again, and what no longer does."""
+    def check(self) -> None:
+        """Announce which work has begun to fail repeatedly, and which no longer does."""
         for work in self._works:
             problem = work.problem()
             if (problem is not None) == (work.name in self._announced):

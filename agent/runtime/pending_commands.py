@@ -1,4 +1,4 @@
-"""Commands on their way: the one kind of record that judging waits for, and which nothing replaces."""
+"""Commands that are being written: the only records that the monitor awaits, and that nothing replaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streams.kafka.outbox import Stall
 
 
 class PendingCommands:
-    """The commands that no broker has acknowledged yet. `monotonic` gives seconds that never go back."""
+    """The commands that no broker has acknowledged yet. `monotonic` returns seconds that never go back."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -21,7 +21,7 @@ class PendingCommands:
 
     @contextmanager
     def command(self) -> Iterator[None]:
-        """A command is under way as long as the block lasts."""
+        """Count a command as pending while the block lasts."""
         number = next(self._numbers)
         self._since[number] = self._monotonic()
         try:
@@ -32,10 +32,10 @@ class PendingCommands:
                 self._error = ""
 
     def failed(self, error: Exception) -> None:
-        """An attempt to write one failed; it is tried again."""
+        """Record the error of an attempt to write a command; the caller tries again."""
         self._error = repr(error)
 
     def stall(self, after: float) -> Stall | None:
-        """That the oldest command has waited for `after` seconds, if so."""
+        """The stall of the commands if the oldest has waited for `after` seconds, else None."""
         seconds = self._monotonic() - min(self._since.values(), default=self._monotonic())
         return Stall(seconds, len(self._since), self._error) if self._since and seconds >= after else None

@@ -1,8 +1,8 @@
-"""What flipback writes and nobody waits for: audit events, incidents, what was said of them, states of flags.
+"""Publishes the records that no caller awaits: audit events, incidents, their follow-ups, states of flags.
 
-All of it goes through the outbox, so that no topic that takes no records delays a verdict or a flip (docs/promises.md,
-P6). That a topic takes none for a while is an inability: in the log and in /readyz at once, in the audit log when that
-takes records again.
+All of them go through the outbox, so that a topic that takes no records delays no verdict and no flip
+(docs/promises.md#p6-nothing-delays-a-flip). Such a topic is an inability: it is in the log and in /readyz at once, and
+in the audit log as soon as that takes records again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streams.kafka.outbox import Outbox, Record, Stall
 from streams.kafka.topics import Topics
 
 STALLED_AFTER = 10.0
-"""Seconds without an acknowledgement, while records wait, after which a topic counts as one that takes none."""
+"""Seconds without an acknowledgement, while records wait, after which a topic counts as stalled."""
 
 _CHECK_EVERY = 1.0
 _ERROR_LENGTH = 200
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes records by `send`, which returns when a broker has acknowledged one. Nothing here waits for that."""
+    """Publishes records by `send`, which returns when a broker has acknowledged one. No method waits for that."""
 
     def __init__(self, topics: Topics, send: Callable[[Record], Awaitable[object]]) -> None:
         self._topics = topics
@@ -45,38 +45,38 @@ class Publisher:
         self._announced: dict[str, int] = {}
 
     def event(self, event: Event) -> asyncio.Future[None]:
-        """Log an event and queue it for the audit log; the future is done when a broker has acknowledged it."""
+        """Log an event and queue it for the audit log; the future is done once a broker has acknowledged it."""
         recorded = time.time() if event.recorded is None else event.recorded
         key, value, headers = to_kafka(msgspec.structs.replace(event, recorded=recorded))
         log_event(_logger, event.type, level=level(event), subject=event.subject, **event.data)
         return self.outbox.put(Record(self._topics.events, value, key, headers=headers), importance(event))
 
     async def post(self, event: Event) -> None:
-        """Log an event and queue it, for who awaits what it calls; returns at once."""
+        """Log an event and queue it, for callers that await; returns at once."""
         self.event(event)
 
     async def incident(self, record: Incident | CommandResult) -> None:
-        """Queue an incident, or what became of its command; returns at once.
+        """Queue an incident, or the result of its command; returns at once.
 
-        Whoever takes over before an incident is written sends the same command again, by whose id the executor knows
-        it.
+        A monitor that takes over before an incident is written sends the same command again; its id is the same, so the
+        executor recognises it.
         """
         key = record.id.encode() if isinstance(record, Incident) else record.key
         self.outbox.put(Record(self._topics.incidents, incidents.encode(record), key))
 
     def ill(self, record: Ill) -> None:
-        """Queue what is ill here for the other monitors."""
+        """Queue the flags that are ill in this monitor, for the other monitors."""
         self.outbox.put(Record(self._topics.incidents, incidents.encode(record), record.key))
 
-    def said(self, event: Event, said: AfterFlip) -> None:
-        """Publish what is said of a flip, and, once that is written, that it was said."""
-        record = Record(self._topics.incidents, incidents.encode(said), said.key)
+    def after_flip(self, event: Event, found: AfterFlip) -> None:
+        """Publish the event on a flip's effect or bake; once it is written, record that it was published."""
+        record = Record(self._topics.incidents, incidents.encode(found), found.key)
 
-        def note(written: asyncio.Future[None]) -> None:
+        def record_published(written: asyncio.Future[None]) -> None:
             if not written.cancelled() and written.exception() is None:
                 self.outbox.put(record)
 
-        self.event(event).add_done_callback(note)
+        self.event(event).add_done_callback(record_published)
 
     def flag(self, status: FlagStatus) -> None:
         """Queue the state of a flag."""
@@ -84,7 +84,7 @@ class Publisher:
         self.outbox.put(Record(self._topics.flags, incidents.encode(status), key))
 
     def problems(self) -> list[str]:
-        """The topics that take no records, and what to do, one sentence each."""
+        """A sentence for each topic that takes no records: the error, and what to do."""
         return [self._words(topic, stall) for topic, stall in self._stalls().items()]
 
     def _stalls(self) -> dict[str, Stall]:
@@ -92,13 +92,13 @@ class Publisher:
         return stalls if commands is None else {self._topics.commands: commands, **stalls}
 
     async def watch(self) -> None:
-        """Announce when a topic begins to take no records, and when it takes them again. Until cancelled."""
+        """Publish when a topic begins to take no records, and when it takes them again. Until cancelled."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(_CHECK_EVERY)
 
-    def look(self) -> None:
-        """Announce what changed since the last look."""
+    def check(self) -> None:
+        """Publish what changed since the last check."""
         stalls = self._stalls()
         for topic, stall in stalls.items():
             if topic not in self._announced:
@@ -115,7 +115,7 @@ class Publisher:
                 )
 
     def _words(self, topic: str, stall: Stall) -> str:
-        # The same as long as it lasts: a heartbeat is published when it changes.
+        # The sentence stays the same while the stall lasts: a heartbeat is published whenever its text changes.
         error = f" ({stall.error[:_ERROR_LENGTH]})" if stall.error else ""
         meaning = "verdicts and flips go on without it"
         if topic == self._topics.commands:

@@ -1,4 +1,4 @@
-"""How each role of this process does: for probes, and as obstacles for ARMED or NOT ARMED (agent.armed.verdict)."""
+"""The health of each role: for probes, and as obstacles for ARMED or NOT ARMED (agent.armed.verdict)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NOT_LIVE = "is its telemetry read in time? see `flipback status`"
 
 
 def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[str], *, covered: bool) -> RoleHealth:
-    """The state of a role, which is not ready where it has `problems`.
+    """The state of a role; a role with `problems` is not ready.
 
-    `covered` says that each of its partitions is read by some process: a standby is ready only then.
+    `covered`: some process reads each partition of the role. A standby is ready only then.
     """
-    # Without a partition Faust never comes to the start of reading; who stands by is as ready as it gets.
+    # Without a partition, Faust never reports the start of reading: a standby cannot become readier than this.
     standby = role.app.unassigned
     ready, detail = role.assigned, "reading" if role.assigned else "waiting for partitions"
     if standby:
@@ -44,6 +44,7 @@ def health_of(role: IngestRole | MonitorRole | ExecutorRole, problems: Sequence[
 
 
 def unheard(role: IngestRole | MonitorRole | ExecutorRole) -> list[str]:
+    """A sentence if the brokers do not answer this role."""
     silent = silence(role.app, time.monotonic())
     return [] if silent is None else [silent]
 
@@ -62,8 +63,10 @@ def obstacles_of(
     unread: Mapping[Role, Sequence[str]],
     in_use: Collection[FlagKey],
 ) -> list[Obstacle]:
-    """What keeps this process from its part in a flip; a halt is told apart (`Flips.halt`). `unwritten` is what the
-    brokers do not take, `unread` what keeps each role from reading, `in_use` the flags that are not safe.
+    """What keeps this process from its part in a flip, except a halt (`Flips.halt`), which is reported by itself.
+
+    `unwritten` names the topics that take no records, `unread` what keeps each role from reading, `in_use` the flags
+    that are not safe.
     """
     found = [Obstacle(what="events", why=why) for why in unwritten]
     for name, role in roles.items():
@@ -85,7 +88,7 @@ def obstacles_of(
 
 
 def telemetry_of(ingest: IngestRole | None, topics: Sequence[str]) -> list[TelemetryCount]:
-    """What an ingest process has received of each topic in the last minute."""
+    """The samples that an ingest role has received from each topic in the last minute."""
     if ingest is None:
         return []
     found = ingest.ingest.counts.recent()

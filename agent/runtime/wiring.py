@@ -31,7 +31,7 @@ def monitor_handlers(
     config = context.config
     commander = _commander(context, roles, state, publisher)
     flags = {(flag.environment, flag.flag): flag for flag in config.flags}
-    after_flip = AfterFlipWatch(flags, state, config.after_flip, publisher.said)
+    after_flip = AfterFlipWatch(flags, state, config.after_flip, publisher.after_flip)
 
     def inability(partition: int, condition: ShardCondition, begun: bool) -> None:
         at = time.time()

@@ -198,7 +198,7 @@ class Worker:
             for role, app in self._roles.apps().items():
                 if app.crashed or app.should_stop:
                     raise RoleFailed(f"{role} ended: {app.crash_reason!r}; see the log above")
-            self._work.look()
+            self._work.check()
             for liveness in self._liveness.values():
                 stuck = liveness.stuck(time.monotonic())
                 if stuck is not None:

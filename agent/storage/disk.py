@@ -1,4 +1,4 @@
-"""The ledger's blocking work in threads of its own, with a limit of time that only the disk can exceed."""
+"""Runs the ledger's blocking work in separate threads, with a time limit that only a slow disk exceeds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from agent.errors import LedgerError
 T = TypeVar("T")
 
 _LOOKS = 10
-"""Looks at the work within the limit. Seconds in which this process stood still pass between two looks, and so count
-as one: a paused machine or a starved loop is no slow disk."""
+"""Checks of the work within the limit. A pause of the whole process falls between two checks and so counts as one: a
+paused machine or a starved loop is not a slow disk.
+"""
 
 
 class Disk:
-    """Runs blocking work of the ledger in two threads of its own. Raises LedgerError after `limit_s` seconds.
+    """Runs blocking work of the ledger in two threads. `limit_s` is the limit in seconds for each piece of work.
 
-    The limit is that of one piece of work; behind others in the queue it may wait for as long again.
+    Work that is queued behind other work may wait for as long again.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -28,6 +29,7 @@ class Disk:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="ledger")
 
     async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`. Raises LedgerError if the disk takes longer than the limit."""
         begun: list[float] = []
 
         def timed() -> T:
@@ -36,17 +38,17 @@ class Disk:
 
         future = self._pool.submit(timed)
         waiting = asyncio.wrap_future(future)
-        # Its error is taken from the thread's own future, or comes when nobody waits any more.
+        # Consume the error: it is raised from the thread's own future, or comes after this call has returned.
         waiting.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         queued = worked = 0
         while True:
-            # A cancelled caller leaves the work to its thread, as it must.
+            # `wait` does not cancel the work with its caller: a thread cannot be interrupted.
             await asyncio.wait({waiting}, timeout=self._limit_s / _LOOKS)
             if future.done():
                 return future.result()
             queued, worked = (queued, worked + 1) if begun else (queued + 1, worked)
             if worked >= _LOOKS or queued >= 2 * _LOOKS:
-                # What has not begun must not be done later, when nobody waits for it.
+                # Work that has not begun must not run later: its caller has been told that it failed.
                 future.cancel()
                 raise LedgerError(f"the disk of the ledger did not answer within {self._limit_s:g} s")
 

@@ -1,4 +1,4 @@
-"""The lock that processes share on a file."""
+"""A lock on a file, shared by processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import IO, Any
 
 
 def taken(file: int | IO[Any]) -> bool:
-    """Take the lock of an open file, if it is free. It is given back when the file is closed."""
+    """Take the lock of an open file; False if another process has it. Closing the file releases the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

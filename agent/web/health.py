@@ -1,8 +1,8 @@
 """Health over HTTP, for a supervisor: GET /healthz (is it alive) and /readyz (would a flip happen now).
 
-Listens on loopback unless the configuration names another address. Answers with 200, or with 503 and `"failing"`:
-`{"status": "ok", "roles": {"monitor": {"live": true, "ready": true, "detail": "42 scopes"}}}`. That of /readyz also has
-`armed` and `obstacles`, which are those of `flipback status`.
+The server listens on loopback unless the configuration names another address. It answers with 200, or with 503 and
+`"failing"`: `{"status": "ok", "roles": {"monitor": {"live": true, "ready": true, "detail": "42 scopes"}}}`. The answer
+of /readyz also has `armed` and `obstacles`, the same as in `flipback status`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 0.5
-"""Seconds that open connections get when the server stops: the process has END_WITHIN in all (shutdown.py)."""
+"""Seconds that open connections get when the server stops; the whole process has END_WITHIN (runtime/shutdown.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleHealth:
-    """What a role says of itself: `live` or to be restarted, `ready` or still catching up, and why, for a person."""
+    """The health of a role. Not `live`: restart it. Not `ready`: it is still catching up. `detail` is for a person."""
 
     live: bool
     ready: bool
@@ -37,7 +37,7 @@ class RoleHealth:
 
 
 class HealthServer:
-    """Serves what `health()` returns, asked anew at each request; it is called in the event loop and must not wait."""
+    """Serves the results of `health()` and `arming()`, called in the event loop: they must not wait."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class HealthServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, the port being the real one also if 0 was asked for; RuntimeError before `start`."""
+        """The server's URL, with the real port also if 0 was configured. Raises RuntimeError before `start`."""
         if self._runner is None or not self._runner.addresses:
             raise RuntimeError("the health server is not started")
         host, port = self._runner.addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
-        """Listen; FlipbackError if the address is not to be had."""
+        """Start to listen. Raises FlipbackError if the address cannot be used."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -80,7 +80,7 @@ class HealthServer:
         log_event(_logger, "health.listening", url=self.url)
 
     async def stop(self) -> None:
-        """Stop listening; does nothing if it was not started."""
+        """Stop listening; does nothing if the server was not started."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -89,8 +89,8 @@ class HealthServer:
         return self._answer(lambda roles: all(role.live for role in roles.values()), {})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        arming = self._asked(self._arming)
-        # No role yet is not ready, but alive: a process that starts is not to be restarted for it.
+        arming = self._result_of(self._arming)
+        # A process without roles yet is alive and not ready: a supervisor must not restart it while it starts.
         return self._answer(
             lambda roles: (
                 arming is not None
@@ -105,7 +105,7 @@ class HealthServer:
         )
 
     def _answer(self, judge: Callable[[Mapping[str, RoleHealth]], bool], more: Mapping[str, object]) -> web.Response:
-        roles = self._asked(self._health)
+        roles = self._result_of(self._health)
         ok = roles is not None and judge(roles)
         body = {
             "status": "ok" if ok else "failing",
@@ -114,10 +114,10 @@ class HealthServer:
         }
         return web.json_response(body, status=200 if ok else 503, headers={"Cache-Control": "no-store"})
 
-    def _asked(self, question: Callable[[], T]) -> T | None:
+    def _result_of(self, question: Callable[[], T]) -> T | None:
         try:
             return question()
         except Exception as error:
-            # What cannot say how it is, is not well.
+            # A process that cannot report its health is not healthy.
             log_event(_logger, "health.failed", level=logging.ERROR, error=repr(error))
             return None

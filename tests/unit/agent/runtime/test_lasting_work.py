@@ -11,7 +11,7 @@ import pytest
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.runtime import lasting_work
-from agent.runtime.lasting_work import AGAIN_AFTER, SAID_AFTER, WELL_AFTER, WorkSet
+from agent.runtime.lasting_work import AGAIN_AFTER, ANNOUNCED_AFTER, WELL_AFTER, WorkSet
 
 
 class Bench:
@@ -26,7 +26,7 @@ class Bench:
     async def until(self, found: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
             while not found():
-                self.works.look()
+                self.works.check()
                 await asyncio.sleep(0)
 
 
@@ -55,7 +55,7 @@ async def test_what_fails_again_and_again_is_announced_once_with_its_error_and_i
         (obstacle,) = bench.works.obstacles()
         assert "looking at topics fails again and again" in obstacle.why
         bench.now += WELL_AFTER
-        bench.works.look()
+        bench.works.check()
         assert [event.data["state"] for event in bench.told] == ["begun", "ended"]
         assert bench.works.problems() == []
 
@@ -74,7 +74,7 @@ async def test_a_single_failure_is_logged_and_the_work_goes_on(caplog: pytest.Lo
         await bench.until(lambda: bench.attempts == 2)
         for _ in range(100):
             bench.now += 1
-            bench.works.look()
+            bench.works.check()
     assert bench.told == []
     (record,) = [record for record in caplog.records if record.message == "work.failed"]
     assert record.levelname == "ERROR"
@@ -117,8 +117,8 @@ async def test_work_that_ends_by_itself_begins_anew_and_the_others_are_not_touch
 
 
 def test_it_is_said_in_time() -> None:
-    # The failure after `SAID_AFTER` comes one pause later at most; an inability is announced within 30 s.
-    assert SAID_AFTER + AGAIN_AFTER[1] < 30
+    # The failure after `ANNOUNCED_AFTER` comes one pause later at most; an inability is announced within 30 s.
+    assert ANNOUNCED_AFTER + AGAIN_AFTER[1] < 30
     # Between two failures that follow each other it must not count as well.
     assert AGAIN_AFTER[1] < WELL_AFTER
 

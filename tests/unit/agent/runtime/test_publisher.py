@@ -81,11 +81,11 @@ async def test_an_audit_topic_that_takes_nothing_is_an_inability_in_the_log_and_
     broker.away = True
     made.event(EVENT)
     await turns()
-    made.look()
+    made.check()
     assert made.problems() == []
     now[0] += STALLED_AFTER
-    made.look()
-    made.look()
+    made.check()
+    made.check()
     (problem,) = made.problems()
     assert problem.startswith("flipback.events takes no records: none was acknowledged for 10 s (Unknown")
     assert "max.message.bytes" in problem
@@ -93,7 +93,7 @@ async def test_an_audit_topic_that_takes_nothing_is_an_inability_in_the_log_and_
     assert [(r.levelname, r.__dict__["fields"]["state"]) for r in logged] == [("ERROR", "begun")]
     broker.away = False
     await turns()
-    made.look()
+    made.check()
     await turns()
     assert made.problems() == []
     said = [event for event in broker.events() if event.type == INABILITY]
@@ -111,12 +111,12 @@ async def test_what_was_dropped_meanwhile_is_counted_when_the_topic_takes_record
     made.event(EVENT)
     await turns()
     now[0] += STALLED_AFTER
-    made.look()
+    made.check()
     for number in range(20):
         made.event(Event(type=trigger_type("ok"), subject="production/new", data={}, id=f"{number}", time=EVENT.time))
     broker.away = False
     await turns()
-    made.look()
+    made.check()
     await turns()
     dropped = made.outbox.dropped("flipback.events")
     assert dropped > 10
@@ -126,7 +126,7 @@ async def test_what_was_dropped_meanwhile_is_counted_when_the_topic_takes_record
 async def test_that_a_flip_was_told_of_is_noted_only_when_the_event_is_written(broker: Broker) -> None:
     made, _ = publisher(broker)
     broker.away = True
-    made.said(EVENT, SAID)
+    made.after_flip(EVENT, SAID)
     await turns()
     broker.away = False
     await turns()
@@ -137,7 +137,7 @@ async def test_that_a_flip_was_told_of_is_noted_only_when_the_event_is_written(b
 async def test_an_event_that_was_dropped_is_not_noted_as_told(broker: Broker) -> None:
     made, _ = publisher(broker)
     made.outbox._most_bytes = 10
-    made.said(EVENT, SAID)
+    made.after_flip(EVENT, SAID)
     await turns()
     assert broker.taken == []
 
@@ -163,12 +163,12 @@ async def test_a_command_that_no_broker_takes_is_an_inability_of_its_own_and_its
         now[0] += STALLED_AFTER - 1.1
         assert made.problems() == []
         now[0] += 0.1
-        made.look()
+        made.check()
         (problem,) = made.problems()
         assert problem.startswith("flipback.commands takes no records: none was acknowledged for 10 s (Unknown")
         assert "no flip can be ordered until it does, turn flags off by hand" in problem
     assert made.problems() == []
-    made.look()
+    made.check()
     await turns()
     assert [(event.subject, event.data["state"]) for event in broker.events()] == [
         ("flipback.commands", "begun"),
