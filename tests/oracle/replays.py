@@ -1,6 +1,6 @@
-"""What default triggers make of real recordings: docs/replays.md and a picture of each.
+"""Replay real recordings with default triggers: makes docs/replays.md and a picture of each.
 
-`python -m tests.oracle.replays` writes them; a test holds them to what the replays give.
+`python -m tests.oracle.replays` writes them; a test compares them with what the replays give.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.oracle import crash_rates, mooncake, nginx_status, online_boutique
 DATA = Path(__file__).parent.parent / "data"
 DOCS = Path(__file__).parents[2] / "docs"
 WITHIN = 300.0
-"""Seconds after a fault's end within which a firing is counted as its detection: the default of `flipback backtest`."""
+"""Seconds after a fault's end within which a firing counts as its detection: the default of `flipback backtest`."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ RECORDINGS = {
 HEAD = f"""\
 # Replays of real recordings
 
-None of the recordings was made for flipback. Triggers are the seed triggers or round numbers chosen before the first
-replay, everything else has its default. Sources and licences: `tests/data/README.md`; the configurations lie beside
-them. `python -m tests.oracle.replays` makes this page and its pictures, and a test holds them to what the replays give.
+None of the recordings was made for flipback. The triggers are the seed triggers, or round numbers chosen before the
+first replay; everything else has its default. Sources and licences are in `tests/data/README.md`, the configurations
+beside it. `python -m tests.oracle.replays` makes this page and its pictures, and a test compares them with the replays.
 
-A fault is seen by a trigger that begins to fire between its beginning and {WITHIN:.0f} s after its end; any other
-beginning is a false alarm. Healthy is the time without a fault in which the trigger could judge, unknown that in which
-it could not. In the pictures orange is a fault, red a firing trigger, hatched what could not be judged, a ring a false
-alarm.
+A trigger sees a fault if it begins to fire between the fault's beginning and {WITHIN:.0f} s after its end; any other
+beginning is a false alarm. Healthy time is the time without a fault in which the trigger could judge; unknown time is
+the time in which it could not. In the pictures a fault is orange, a firing trigger red, unknown time hatched, and a
+false alarm a ring.
 """
 
 
@@ -87,9 +87,9 @@ def _boutique(found: Backtest) -> str:
         injected faults (IntelligentDDS/Nezha). One latency trigger for the one service that was recorded.
     """
     limits = """
-        A fault in one of a dozen services behind the front end, injected while few requests pass through it, need not
-        move the front end's p90, and an exception is fast. The recording has no outcome, so errors cannot be judged.
-        Gaps between the minutes around each fault are in the source.
+        A fault in one of a dozen services behind the front end need not move the front end's p90 if few requests pass
+        through that service, and an exception is fast. The recording has no outcomes, so errors cannot be judged. The
+        source has gaps between the minutes around each fault.
     """
     return f"""\
 ## Online Boutique
@@ -111,14 +111,14 @@ def _mooncake(found: Backtest) -> str:
         {len(requests):,} requests of a conversation service in an hour, and the blocks of tokens that each looks up,
         {sum(len(blocks) for _, blocks in requests):,} in all (kvcache-ai/Mooncake). They run through a
         least-recently-used cache of {mooncake.BLOCKS:,} blocks that is shrunk to {mooncake.SHRUNK:,} after 30 minutes
-        and given back its size after 40; its counters are read every {mooncake.INTERVAL} s. The incident is ours, the
-        requests are real, the date is not. Hit rate of minutes 0 to 10: {rates[0]}, 20 to 30: {rates[1]}, 30 to 40:
+        and given back its size after 40; its counters are read every {mooncake.INTERVAL} s. The requests are real; the
+        incident and the date are made up. Hit rate of minutes 0 to 10: {rates[0]}, 20 to 30: {rates[1]}, 30 to 40:
         {rates[2]}, 50 to 60: {rates[3]}.
     """
     limits = f"""
-        The seed trigger `cache_hit_rate < 40% for 5m` is refused for this cache, which is below 40 % when it is well.
-        These two compare with half of the {rates[1]} before the incident. The false alarm of the quicker one is the
-        cold cache at the beginning of the recording.
+        The seed trigger `cache_hit_rate < 40% for 5m` is refused for this cache, which is below 40 % when healthy.
+        These two triggers compare with half of the {rates[1]} before the incident. The false alarm of the quicker one
+        is the cold cache at the beginning of the recording.
     """
     return f"""\
 ## Mooncake
@@ -146,15 +146,16 @@ def _nginx(found: Backtest) -> str:
     about = f"""
         {len(statuses)} status pages of nginx.org in the night to 31 October 2015, {_clock(begin)} to {_clock(end)} UTC,
         one every {(end - begin) / (len(statuses) - 1):.1f} s (elastic/examples), as counters of zones, upstreams,
-        health checks and the cache. Nothing is labelled, so nothing is called false here: the table tells when each
+        health checks and the cache. Nothing is labelled, so no firing is called false here: the table shows when each
         trigger fired and for how much of the time it could not judge. The site has less than one request in 2 s, and
-        the seed triggers wait for so many samples that chance does not fire them. Where these do not come, the trigger
-        stands there once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
+        the seed triggers wait for enough samples not to fire by chance. Where the samples do not suffice, the table has
+        the trigger once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
     """
     limits = """
-        What fired was so: the backup servers of two upstreams failed every health check, three of hg.nginx.org's few
-        requests failed within 15 s, and the cache answers a quarter of its lookups. The fast tier sees the health
-        checks. A zone does not tell a 502 from another 5xx, so availability is judged at the upstreams.
+        The firings have these causes: the backup servers of two upstreams failed every health check, three of
+        hg.nginx.org's few requests failed within 15 s, and the cache answers a quarter of its lookups. The fast tier
+        sees the health checks. A zone does not count a 502 apart from another 5xx, so availability is judged at the
+        upstreams.
     """
     return f"""\
 ## nginx
@@ -176,16 +177,16 @@ def _crashes(found: Backtest) -> str:
     # An hour of the recording is 60 hours, 2.5 days, of the source.
     days = sum(trigger.healthy_hours for trigger in found.triggers) * 2.5
     about = f"""
-        Nine labelled series of an application's crash rate, 19 June to 18 July 2018, an hour each value
-        (microsoft/cloud-monitoring-dataset). The source gives neither unit nor launches: a value is taken for crashes
-        in {crash_rates.LAUNCHES:,} launches, and each hour for so many. An hour of the source is a minute of the
-        replay, so `2m` are two hours, and delays in seconds are minutes of the source. A fault is a run of labelled
-        hours.
+        Nine labelled series of an application's crash rate, 19 June to 18 July 2018, one value per hour
+        (microsoft/cloud-monitoring-dataset). The source gives neither the unit nor the launches: a value is taken as
+        the crashes in {crash_rates.LAUNCHES:,} launches, and each hour as having so many. An hour of the source is a
+        minute of the replay, so `2m` means two hours, and delays in seconds are minutes of the source. A fault is a run
+        of labelled hours.
     """
     limits = f"""
-        Seen are {seen} of {len(faults)}, with {false} false alarms in {days:.0f} healthy days of the source, all series
-        together. The labels mark what is unusual for a series, the trigger what is more than 2 % for two hours: in
-        {crash_rates.below(0.02)} of the {len(faults)} runs no hour is above 2 %.
+        The trigger sees {seen} of {len(faults)} faults, with {false} false alarms in {days:.0f} healthy days of the
+        source, all series together. The labels mark what is unusual for a series; the trigger finds what is above 2 %
+        for two hours. In {crash_rates.below(0.02)} of the {len(faults)} runs no hour is above 2 %.
     """
     return f"""\
 ## Crash rates

@@ -1,4 +1,4 @@
-"""The table of faults in docs/backends.md, made from the names of the tests: `python -m tests.support.fault_table`."""
+"""Make the table of faults in docs/backends.md from the tests' cases: `python -m tests.support.fault_table`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tests.contract.test_backend_faults import AMBIGUOUS, APPLIED, CASES, FAULTY
 
 _WORDS = {
     APPLIED: "flag safe, written once",
-    AMBIGUOUS: "told as ambiguous",
+    AMBIGUOUS: "reported as ambiguous",
 }
 
 
 def table() -> str:
-    """A row a fault, with what comes of it and the backends it is tested on."""
+    """Return a table with a row per fault: its outcome and the backends that it is tested on."""
     rows = [
         "| what goes wrong, and what follows | outcome of the flip | tested on |",
         "|---|---|---|",
@@ -23,9 +23,9 @@ def table() -> str:
 
 
 def _outcome(case: Case) -> str:
-    told = "told; nothing was written"
-    words = " or ".join(_WORDS.get(outcome, told) for outcome in case.outcomes)
-    return f"{words}; {_WORDS[AMBIGUOUS]} where nobody compares and sets" if case.blind else words
+    unwritten = "reported; nothing was written"
+    words = " or ".join(_WORDS.get(outcome, unwritten) for outcome in case.outcomes)
+    return f"{words}; {_WORDS[AMBIGUOUS]} if the backend does not compare and set" if case.blind else words
 
 
 if __name__ == "__main__":

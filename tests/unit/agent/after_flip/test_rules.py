@@ -1,4 +1,4 @@
-"""What is said of a flip from numbers alone: at the boundaries, and never well where nothing is known."""
+"""Verdicts on a flip from numbers alone: at the boundaries, and never well if nothing is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEFORE = Exposure(others=50.0, variants=100.0, requests=100.0)
 
 
 def since(others: list[int], requests: list[int], late: list[int] | None = None) -> Requests:
-    """Requests of the seconds after a flip; those that are not of other variants have the safe one."""
+    """Make the requests of the seconds after a flip; those not in `others` have the safe variant."""
     column = [np.array(values, dtype=np.int64) for values in (others, requests, late or [0] * len(others))]
     return Requests(column[0], column[1] - column[0], column[1], column[2])
 
@@ -48,7 +48,7 @@ def incident(was: float = 0.5, threshold: float = 0.02, op: str = ">") -> Incide
 
 @pytest.mark.parametrize(("others", "fallen"), [(0, True), (12, True), (13, False), (250, False)])
 def test_a_twentieth_of_what_was_before_is_the_most_that_counts_as_fallen(others: int, fallen: bool) -> None:
-    # Of 5 s with 50 requests/s of other variants 250 are expected, 12.5 may be left.
+    # Expected are 250 requests in 5 s (50 requests/s of other variants); 12.5 may be left.
     after = exposure_after(BEFORE, since([others, 0, 0, 0, 0], [100] * 5))
     assert after == After(fallen, others / 5, 50.0, 5)
 
@@ -76,7 +76,7 @@ def test_little_traffic_is_looked_at_for_longer_until_enough_of_it_would_have_co
 
 
 def test_a_service_that_went_quiet_is_measured_by_the_share_that_the_variant_had() -> None:
-    # 4 requests/s are less than a twentieth of what was; all that is left of the traffic has the variant as before.
+    # 4 of 50 requests/s are left, but half of the remaining traffic has another variant, as before.
     assert exposure_after(BEFORE, since([4] * 10, [8] * 10)) == After(False, 4.0, 4.0, 5)
     assert exposure_after(BEFORE, since([0] * 10, [8] * 10)) == After(True, 0.0, 4.0, 5)
 

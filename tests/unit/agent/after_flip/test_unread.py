@@ -1,4 +1,4 @@
-"""What comes after a flip is neither effective nor recovered where too much of it cannot be read."""
+"""A flip is neither effective nor recovered if too many samples after it cannot be read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_lacks_is_what_the_trigger_asks_for(
         store.advance(at, cells(at, (SERVICE, bucket), (variant("on"), Bucket({"requests": 40}))))
     assert observer.measure(of, whole(of)).lacking is lacking
     if of.scope != whole(of):
-        # It may have been any of them.
+        # An unread variant may have been any variant.
         assert observer.measure(of, of.scope).lacking is (VARIANT in unread)
 
 

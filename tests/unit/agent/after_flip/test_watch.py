@@ -1,4 +1,4 @@
-"""What is looked at after a flip, on windows fed second by second: who is looked at, when, and that it is said once."""
+"""The watch after a flip, on windows fed second by second: what is judged, when, and that it is published once."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ SAFE = FlagStatus(
 )
 
 Arms = Mapping[str, tuple[int, int]]
-"""Requests and errors in a second by variant; "" are requests of the service without one."""
+"""Requests and errors in a second by variant; "" means requests without a variant."""
 
 BEFORE: Arms = {"on": (10, 10), "off": (10, 0)}
 OBEYED: Arms = {"off": (20, 0)}
@@ -100,7 +100,7 @@ SILENT: Arms = {}
 
 @dataclass
 class Bench:
-    """A shard, and the watch on it, whose topics are lists. `now` is the end of the last second fed."""
+    """A shard with its watch, whose topics are lists. `now` is the end of the last second fed."""
 
     known: StateTables = field(default_factory=StateTables)
     specs: tuple[TriggerSpec, ...] = (spec(),)
@@ -127,7 +127,7 @@ class Bench:
         self.records.append(said)
 
     async def feed(self, until: int, arms: Arms, *, lag: float = 2.0, service: str = "shop") -> None:
-        """Traffic up to `until`, each second told `lag` seconds after its end."""
+        """Feed traffic up to `until`; each second arrives `lag` seconds after its end."""
         await self.feed_all(until, {service: arms}, lag=lag)
 
     async def feed_all(self, until: int, services: Mapping[str, Arms], *, lag: float = 2.0) -> None:
@@ -198,7 +198,7 @@ async def test_of_several_triggers_that_fired_for_one_flip_the_one_that_wrote_te
     await target.feed(FLIP + 100, OBEYED)
     said = [(event.type, event.data["incident"]) for event in target.events]
     assert [incident for kind, incident in said if kind == FLAG_EFFECTIVE] == ["i"]
-    # What fired differs from trigger to trigger, and each may be well again or not.
+    # Each trigger has its own metric, which may have recovered or not.
     assert [incident for kind, incident in said if kind == FLAG_RECOVERED] == ["a-first", "i", "z-last"]
 
 
@@ -337,7 +337,7 @@ async def test_every_service_that_watches_the_flag_is_looked_at_and_the_bake_is_
 
 async def test_the_exposure_of_another_service_before_the_flip_is_told_again_by_the_log() -> None:
     test = bench(INCIDENT, SAFE, spec(service="cart"))
-    # All of it is a replay but the end.
+    # Everything but the last second is a replay.
     await test.feed(FLIP, {"on": (30, 0)}, lag=500.0, service="cart")
     await test.feed(FLIP + 19, OBEYED, lag=500.0, service="cart")
     await test.feed(FLIP + 20, OBEYED, service="cart")

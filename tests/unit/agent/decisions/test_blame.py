@@ -1,4 +1,4 @@
-"""Which of several flags is turned back, one at a time; none where both variants or half of everything are ill."""
+"""Which of several flags is turned back, one at a time; none if half of the watched flags are ill at once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def blame(watched: dict[FlagKey, list[str]] | None = None, *, until: float = mat
 def blamed(
     firing: list[FiringEvidence], flags: dict[FlagKey, FlagStatus], *incidents: Incident, now: float = NOW
 ) -> list[str]:
-    """The flags against which nothing speaks."""
+    """Return the firing flags without an objection."""
     made = blame()
     made.observe(firing, [], T, NOW)
     return [one.spec.flag for one in firing if made.objection(one, [], table(flags, *incidents), NOW) is None]
@@ -99,7 +99,7 @@ def test_a_flag_that_is_proven_worse_than_its_control_goes_before_a_later_change
 
 def test_the_next_flag_waits_until_the_first_has_had_its_time() -> None:
     for passed, turn in ((BAKE - 1, []), (BAKE, ["old"])):
-        # It counts from the flip, which may have been long after the command was first sent.
+        # The time counts from the flip, which may be long after the command was first sent.
         flags = dict([status("new", changed_at=NOW - passed, safe=True), status("old", changed_at=NOW - 3000)])
         assert blamed([of("old")], flags, incident("new", NOW - 400)) == turn
 
@@ -182,7 +182,7 @@ def test_what_fires_when_it_is_first_ill_waits_for_the_next_evaluation_in_which_
 
 
 def test_the_next_evaluation_decides_nothing_before_all_shards_have_had_the_one_of_the_alarm() -> None:
-    # After a stall a shard is judged for two seconds before another is for the first.
+    # After a stall one shard may be judged for two seconds before another one is judged for the first.
     for until, early in ((T - 1, True), (T, False)):
         made = blame(WATCHED, until=until)
         made.observe([at(T)], [], T, NOW)
@@ -193,7 +193,7 @@ def test_the_next_evaluation_decides_nothing_before_all_shards_have_had_the_one_
 def test_what_was_ill_before_it_fires_does_not_wait() -> None:
     made = blame(WATCHED)
     made.observe([], [("production", "f0")], T, NOW)
-    # Read late, the two evaluations follow each other at once.
+    # If the shard reads late, the two evaluations follow each other at once.
     made.observe([at(T + 1)], [], T + 1, NOW + 0.01)
     assert not made.early(at(T + 1))
 

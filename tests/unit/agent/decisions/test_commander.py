@@ -1,4 +1,5 @@
-"""From a firing trigger to a command: once an incident, only on evidence of the flag as it is, and never in silence."""
+"""From a firing trigger to a command: once per incident, only on evidence of the flag's present version, and with an
+announcement if nothing is commanded."""
 
 from __future__ import annotations
 
@@ -281,7 +282,7 @@ async def test_a_command_that_expired_unseen_is_sent_anew_under_its_id() -> None
 async def test_a_flag_that_a_person_turned_on_again_is_not_overruled_by_the_old_window() -> None:
     bench = Bench()
     bench.see(status("g3-a", changed_at=T + 100.0))
-    # True since long before the change: it needs its hold, and a fresh breach, under the new version.
+    # The condition is true since long before the change, so it needs its hold and a fresh breach under the new version.
     for t in range(T + 100, T + 120):
         await bench.commander.firing(T, [evidence(t, since=T - 20)])
     await bench.commander.firing(T, [evidence(T + 130, since=T - 20, fresh=False)])
@@ -331,7 +332,7 @@ def test_what_is_not_readable_in_the_tables_is_counted_and_changes_nothing() -> 
 
 
 def group(*together: str) -> list[Flag]:
-    """The flag with its companions, each in a service and a backend of its own."""
+    """Return the flag with its companions, each in its own service and backend."""
     others = [
         Flag(flag=name, service=f"{name}-service", backend=f"{name}-files", safe=f"{name}-off", triggers=FLAG.triggers)
         for name in together
@@ -381,7 +382,7 @@ async def test_a_crash_in_the_middle_of_a_group_sends_the_same_commands_again() 
         bench.see(of_flag("a", "g4-y"))
     with pytest.raises(ConnectionError):
         await first.commander.firing(T, [evidence()])
-    # Somebody touched the companion meanwhile: still the same command, on the version that is there now.
+    # Somebody changed the companion meanwhile: the same command is sent, with the companion's new version.
     second.see(of_flag("a", "g5-y"))
     await second.commander.firing(T, [evidence(T + 1)])
     assert [made.id for made in first.of("command")] == [made.id for made in second.of("command")]

@@ -1,4 +1,4 @@
-"""After a command: it is sent again when it can succeed, and a person hears why the flag is not safe."""
+"""After a command: it is sent again when it can succeed, and the reason why the flag is not safe is announced."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_the_time_of_an_earlier_refusal_says_nothing_of_a_command_sent_sin
 async def test_a_command_is_not_sent_anew_while_an_executor_may_be_at_work_on_the_old_one(passed: float) -> None:
     bench = Bench()
     await commanded(bench)
-    # An executor has 5 s for a command that it has begun just before its end.
+    # An executor has 5 s for a command that it began just before the command's expiry.
     await fire(bench, passed)
     assert len(bench.of("command")) == 1
     await fire(bench, LIFETIME + 5.1)
@@ -98,7 +98,7 @@ async def test_a_command_is_not_sent_anew_while_an_executor_may_be_at_work_on_th
 async def test_a_refusal_is_announced_at_once_with_its_reason_in_its_incident(reason: Reason) -> None:
     bench = Bench()
     incident = await commanded(bench)
-    # Of bytes that it cannot verify an executor knows nothing but their digest.
+    # An executor that cannot verify the bytes of a command knows only their digest.
     named = {} if reason is not Reason.UNKNOWN_KEY else {"command": ""}
     answer(bench, incident, reason=reason, detail="what was expected", **named)
     for passed in (0.5, 1.0, UNSEEN_AFTER + 1):
@@ -184,7 +184,7 @@ async def test_what_was_commanded_is_not_overwritten_when_the_mode_becomes_shado
 
 
 async def undone(bench: Bench, times: int, *, every: float = 60.0, flipped: bool = True) -> None:
-    """Somebody turns the flag on again after each flip, or, where nothing is flipped, changes it all the same."""
+    """Turn the flag on again after each flip or, if not `flipped`, change it although nothing was flipped."""
     step = 2 if flipped else 1
     for n in range(times):
         t = T + int(n * every)
@@ -203,7 +203,7 @@ async def test_the_third_flip_of_a_flag_that_somebody_turns_on_again_is_told_as_
     (event,) = third.of("event")
     assert event.type == INABILITY
     assert "flip 3 of the flag within 2 min" in event.data["reason"]
-    # The third flip was done all the same.
+    # A note: the third flip was done nevertheless.
     assert sentence(event).startswith("note: this is flip 3")
 
 
@@ -239,7 +239,7 @@ async def test_a_halt_is_waited_for_as_long_as_an_executor_answers_with_it() -> 
     answer(bench, incident, reason=Reason.HALTED)
     result = bench.known.result_of(incident)
     assert failed(incident, result, SENT_AT + 3600, 120.0) is None
-    # It was sent again, perhaps after a person resumed, and nobody is there.
+    # The command was sent again, perhaps after a resumption, and no executor answers.
     again = msgspec.structs.replace(incident, commanded_at=SENT_AT + 65, sent="of the second")
     assert failed(again, result, SENT_AT + 66, 120.0) is None
     assert failed(again, result, SENT_AT + 65 + UNSEEN_AFTER + 1, 120.0) is not None
@@ -258,6 +258,6 @@ async def test_what_a_halt_refused_is_sent_again_at_the_resumption_and_a_person_
     first, second = bench.of("command")
     assert first.id == second.id
     assert len(bench.of("event")) == 1
-    # The answer to the first sending says nothing of the second.
+    # The answer to the first sending does not count for the second.
     await fire(bench, 40.0)
     assert len(bench.of("command")) == 2

@@ -1,4 +1,4 @@
-"""Evidence rests on the part of a window that is judged: who is late is no source, and what is missing is well."""
+"""Evidence rests on the judged part of a window: a late instance is no source, and missing requests count as good."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_who_is_left_out_of_two_is_asked_whether_the_other_one_is_alone() -> Non
 
 
 def test_in_the_worst_case_the_others_must_breach_too_with_all_that_is_missing_well() -> None:
-    # Each is late with a tenth: 2 of 100 others' requests failed, which is no more than 2 % of what there was.
+    # A tenth of each instance's requests is late: 2 of 100 of each other instance failed, which is not above 2 %.
     mixed = {f"i-{n}": {"requests": 90, "errors": 2 + 30 * (n == 0), "late": 10} for n in range(3)}
     evidence = last(feed(shard(RULE), 20, (SERVICE, mixed)))
     assert evidence.obstacle is not None

@@ -1,5 +1,5 @@
 """Nothing is commanded on evidence whose newest sample is more than 15 s old, from the windows to the command
-(docs/promises.md, P2)."""
+(docs/promises.md#p2-evidence-before-a-flip)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DELAY = 2.0
 async def judged(
     rule: TriggerSpec, seconds: list[Counts], *, delay: float = DELAY
 ) -> tuple[Bench, list[EvaluatedSecond]]:
-    """Seconds of traffic through windows, triggers, evidence and the commander."""
+    """Feed seconds of traffic through windows, triggers, evidence and the commander."""
     bench = Bench()
     bench.see(status())
     found = []
@@ -45,7 +45,7 @@ async def judged(
 async def test_a_breach_whose_samples_ended_is_commanded_while_the_newest_is_at_most_15_s_old(
     hold: int, age: int
 ) -> None:
-    # The breach begins with the first second; the tenth is the service's last, and stays in the window for 60 s.
+    # The breach begins with the first second. The tenth is the last with traffic, and stays in the window for 60 s.
     rule = spec(f"error_rate > 20% over 60s for {hold}s")
     bench, found = await judged(rule, [BAD] * 10 + [SILENT] * 40)
     first = next(second for second in found if second.firing)

@@ -1,4 +1,4 @@
-"""Several monitors, each with services of its own: an outage of what they share is one, a release's fault is none."""
+"""Several monitors, each with its own services: an outage over all of them is found, a release's fault is not one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS: list[FlagKey] = [("production", f"f{n}") for n in range(len(SERVICES))]
 
 
 class Monitors:
-    """A monitor a service; `news` are the records of the topic that they share."""
+    """One monitor per service; `news` has the records of their shared topic."""
 
     def __init__(self, *, mute: tuple[int, ...] = ()) -> None:
         self.news: list[Ill] = []
@@ -48,7 +48,7 @@ class Monitors:
             known.incident(encode(record))
 
     def evaluate(self, t: int, ill: set[int]) -> dict[int, str | None]:
-        """One evaluation of every monitor, a moment apart: what speaks against each ill flag, None if nothing does."""
+        """Evaluate every monitor, a moment apart. Return the objection against each ill flag, None if there is none."""
         found: dict[int, str | None] = {}
         for n, blame in enumerate(self.blames):
             now = t + 2.0 + n / 10
@@ -91,7 +91,7 @@ def test_what_recovered_elsewhere_does_not_count() -> None:
     monitors = Monitors()
     for t in range(T, T + 5):
         monitors.evaluate(t, {0, 2})
-    # Their services are well; the lists say so a few seconds later.
+    # Their services are well, and the lists show it a few seconds later.
     for t in range(T + 5, T + 10):
         monitors.evaluate(t, set())
     monitors.evaluate(T + 10, {1})

@@ -1,4 +1,4 @@
-"""A flag that changes faster than a held condition can judge: a person hears that, and when it is over."""
+"""A flag that changes faster than a held condition can judge is announced, and so is the end of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.unit.agent.decisions.test_commander import Bench, T, evidence, spec, 
 
 KEY = "production", "new"
 NEED = 30
-"""Of `over 10s for 20s`."""
+"""The seconds that `over 10s for 20s` needs of one version."""
 
 
 class Watched:
-    """Ramps, and what they announced: the second, begun or ended."""
+    """Ramps with their announcements."""
 
     def __init__(self, *when: str) -> None:
         self.told: list[Event] = []
@@ -25,12 +25,14 @@ class Watched:
         self.ramps = Ramps(specs, self.told.append)
 
     def run(self, seconds: int, *changes: int, safe: tuple[int, ...] = ()) -> list[tuple[int, str]]:
-        """Changes of the flag at those seconds; at those of `safe` it is made safe."""
+        """Change the flag at the seconds `changes`, to safe at those in `safe`. Return the announcements' seconds and
+        states (begun or ended).
+        """
         seen = status("g1-x")
         for s in range(seconds):
             if s in changes:
                 seen = status(f"g{s + 2}-x", changed_at=float(T + s), safe=s in safe)
-            # It is published again and again.
+            # The executor publishes an unchanged state repeatedly.
             self.ramps.update(seen)
             self.ramps.judged(T + s, [KEY])
         return [(int(event.time) - T, event.data["state"]) for event in self.told]

@@ -1,4 +1,4 @@
-"""A verdict of a flag in use that stays unknown is told, once, and its end."""
+"""A verdict of a flag in use that stays unknown is announced once, and so is its end."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_flag_that_is_safe_or_whose_state_is_not_known_is_nobodys_concern() ->
     assert Watched(rule(), in_use=False).see(200) == []
     unheard = Watched(rule(), in_use=None)
     assert unheard.see(200) == []
-    # In use at last: what was before counts for nothing.
+    # Now the flag is in use; the time before does not count.
     unheard.standing.flag("production", "new", in_use=True)
     assert unheard.see(60) == []
     assert len(unheard.see(1)) == 1
@@ -104,7 +104,7 @@ def test_an_unknown_that_comes_again_before_it_is_trusted_to_be_over_stands_sinc
     (begun,) = told
     assert (begun.begun, begun.since) == (True, first + 1)
     assert 300 <= begun.t - begun.since < 300 + pause + 5
-    # A minute is a fifth of five.
+    # The end needs a fifth of five minutes, which is one minute.
     assert watched.see(60 - pause, GOOD) == []
     assert [one.begun for one in watched.see(1, GOOD)] == [False]
 

@@ -1,4 +1,4 @@
-"""Flags of one service take turns: one that cannot be turned back keeps no other on, and no turn costs a halt."""
+"""Flags of one service take turns: one that cannot be turned back does not block the others, and no turn halts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ BAKE = 120
 
 @dataclass
 class Service:
-    """Flags of one service whose triggers fire while `guilty` is on; `answers` is what becomes of a flag's commands:
-    "obeys", "late" where a person made the flag safe before it, silence, or fields of a result."""
+    """Flags of one service whose triggers fire while `guilty` is on.
+
+    `answers` has the fate of each flag's commands: "obeys", "late" if a person made the flag safe first, silence, or
+    the fields of a result.
+    """
 
     answers: dict[str, Any]
     guilty: str = ""
@@ -157,7 +160,7 @@ async def test_flags_that_are_tried_in_turn_keep_within_the_limit_and_a_person_h
     service = Service({"guilty": "obeys", "last": "obeys"}, guilty="guilty", limit=AutomationLimit(1, 600.0))
     await service.run(900)
     assert service.sent("last") == [2]
-    # Ten seconds more, by which the executor's clock may differ.
+    # Ten seconds more, because the executor's clock may differ.
     assert service.sent("guilty") == [2 + 600 + 10]
     (told,) = [reason for reason in service.told("guilty") if "automation.max_flips" in reason]
     assert "'last'" in told
@@ -192,7 +195,7 @@ async def test_flags_of_other_services_that_use_up_the_limit_are_for_the_halt_to
 
 
 def commanded(version: str = "g1-x", *, at: float = T - 40.0) -> Incident:
-    """An incident of another flag of the service, whose command led nowhere for 40 s."""
+    """Make an incident of another flag of the service, whose command had no effect for 40 s."""
     return Incident(
         id=f"i-{version}",
         environment="production",

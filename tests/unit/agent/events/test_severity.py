@@ -1,4 +1,4 @@
-"""Levels of events in the log: an alert on `error` finds what needs a person, and nothing that is over or usual."""
+"""Log levels of events: an alert on `error` finds what needs a person, and nothing that is over or usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flipback backtest` counts what was seen, how late, and what was wrong, against recordings worked out by hand."""
+"""`flipback backtest` counts detections, delays and false alarms as worked out by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ flags:
 
 
 def recorded(directory: Path, bad: list[tuple[int, int]], until: int = 1000) -> Path:
-    """20 requests a second, of which half fail in the `bad` spans."""
+    """Record 20 requests a second, of which half fail in the `bad` spans."""
     (directory / "flipback.yaml").write_text(CONFIG)
     path = directory / "recording.jsonl"
     with path.open("w") as file:
@@ -56,7 +56,7 @@ def judged(directory: Path, bad: list[tuple[int, int]], labels: list[dict[str, A
 def test_a_fault_is_seen_with_its_delay_and_one_without_an_effect_is_not(tmp_path: Path) -> None:
     found = judged(tmp_path, [(100, 150)], [{"at": 100, "name": "real"}, {"at": 600, "name": "harmless"}])
     errors = found.triggers[0]
-    # Two seconds of 50 % in 5 are 20 %, which is not more; three are. Held for 5 s.
+    # Two of 5 seconds with 50 % are 20 %, which is not above the limit; three are. Then 5 s of hold.
     assert [one.delay for one in errors.detections] == [8, None]
     assert errors.detected == 1
     assert errors.false_alarms == []
@@ -66,7 +66,7 @@ def test_a_firing_that_no_label_explains_is_a_false_alarm(tmp_path: Path) -> Non
     found = judged(tmp_path, [(100, 150), (400, 450)], [{"at": 100}])
     errors = found.triggers[0]
     assert errors.false_alarms == [T + 408]
-    # 1,000 s less the beginning in which nothing was known, and less the fault's 60 s.
+    # 1,000 s without the unknown beginning and without the fault's 60 s.
     assert errors.healthy_hours == pytest.approx((1000 - 60) / 3600, abs=5 / 3600)
     assert errors.false_alarms_per_hour == pytest.approx(1 / errors.healthy_hours)
 
@@ -119,7 +119,7 @@ def test_the_picture_shows_every_trigger_fault_and_false_alarm(tmp_path: Path) -
     assert html.count('class="begin"') == len(found.triggers)
     assert html.count('class="false"') == 1
     assert html.count('class="firing"') == 2
-    # Nothing is loaded from elsewhere; the one address is the name of the format.
+    # The page loads nothing; the one address is the name of the format.
     assert re.findall('https?:[^"]*', html) == ["http://www.w3.org/2000/svg"]
 
 

@@ -1,4 +1,4 @@
-"""Recordings that nobody made for flipback: what is written of their replays is what the replays give."""
+"""docs/replays.md and its pictures are what the replays of real recordings give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replay says what a live run would: each command, why there is none, and what of a recording did not count."""
+"""A replay shows what a live run would do: each command, why there is none, and which samples did not count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIGGER = '{name: errors, when: "error_rate > 20% over 10s for 5s", min_samples:
 
 
 def flags(*services: str, extra: str = "", trigger: str = TRIGGER) -> str:
-    """A configuration with a flag for each service named; one named twice has two."""
+    """Return a configuration with one flag per service named; a service named twice has two flags."""
     rows = "".join(
         f'  - {{flag: f{n}, service: {service}, backend: files, safe: "off", triggers: [{trigger}]}}\n'
         for n, service in enumerate(services)
@@ -39,7 +39,7 @@ def flags(*services: str, extra: str = "", trigger: str = TRIGGER) -> str:
 def samples(
     seconds: int, *services: str, bad: Callable[[int, str], bool], per_second: int = 10, **more: Any
 ) -> Iterator[dict[str, object]]:
-    """Requests on three instances; `bad(second, instance)` says which fail."""
+    """Yield requests of three instances; `bad(second, instance)` is true for those that fail."""
     for s in range(seconds):
         for k in range(per_second):
             for service in services:

@@ -39,7 +39,7 @@ flags:
 
 
 def recording(seed: int) -> list[bytes]:
-    """Half a minute of several services with a fault in the middle and a gap; in order of time."""
+    """Return half a minute of several services with a fault in the middle and a gap, in order of time."""
     rng = random.Random(seed)
     samples = []
     for s in range(30):
@@ -86,7 +86,7 @@ def test_batches_partitions_and_interleavings_within_the_lateness_change_nothing
     assert any(b'"to":"firing"' in line for line in plain)
 
     rng = random.Random(data.draw(st.integers(0, 2**32)))
-    # Any order in which nobody comes 2 s or more after a newer one.
+    # Any order in which no sample comes 2 s or more after a newer one.
     shuffled = sorted(whole, key=lambda line: json.loads(line)["ts"] + rng.uniform(0, 1.99))
     partitions = data.draw(st.integers(1, 5))
     sources: list[list[bytes]] = [[] for _ in range(partitions)]
@@ -179,7 +179,9 @@ flags:
 
 
 def snapshots(seed: int) -> list[bytes]:
-    """Two processes with 100 requests/s each, told of every 5.1 s; one has the flag, and fails in the second minute."""
+    """Return counters of two processes with 100 requests/s each, every 5.1 s. The one with the flag on fails in the
+    second minute.
+    """
     rng, found = random.Random(seed), []
     for name, on in (("a", True), ("b", False)):
         errors, last, at = 0.0, 0.0, rng.random()
@@ -218,7 +220,7 @@ def test_counters_are_judged_alike_however_they_are_cut_and_each_series_in_a_par
         for row in map(json.loads, reversed(plain))
         if row["type"] == "change" and row["to"] == "firing"
     }
-    # A snapshot of the fault comes within 5.15 s, is judged at the next second, and must hold for 5 s.
+    # A snapshot with the fault comes within 5.15 s and is judged at the next second; the breach must hold for 5 s.
     assert set(fired) == {"errors", "variant"}
     assert all(65 <= at <= 72 for at in fired.values())
 
@@ -228,7 +230,7 @@ def test_a_window_of_counters_holds_one_snapshot_more_or_less(tmp_path: Path) ->
     for trigger, window in (("quiet", 10), ("quiet-minute", 60)):
         values = [row["value"] for row in rows if row["type"] == "evaluation" and row["trigger"] == trigger]
         settled = values[window + 10 :]
-        # Of each of the two processes with 100 requests/s.
+        # Two processes with 100 requests/s each.
         assert max(abs(value - 200) for value in settled) <= 200 * 5.2 / window
         assert max(abs(value - 200) for value in settled) >= 200 * 0.02
 

@@ -15,12 +15,12 @@ from tests.support.recordings import T0, Traffic, config_file, expected_firing, 
 
 Sample = dict[str, object]
 FAULT = 100
-"""The second of the recording in which the fault begins; before it all is well."""
+"""The second of the recording in which the fault begins; before it all requests are good."""
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A trigger, the traffic that breaches it, and its rule in plain counts: of `bottom` samples `top` are bad."""
+    """A trigger, the traffic that breaches it, and its rule in plain counts: `counts` of bad and of all samples."""
 
     name: str
     mark: Callable[[Sample], None]
@@ -36,7 +36,7 @@ class Seed:
 
 
 def _p95_over_limit(slow: int, timed: int) -> bool:
-    # The 95th percentile is a slow one when the ceil(0.95 n)-th smallest is: when more than n - ceil(0.95 n) are slow.
+    # The 95th percentile is the ceil(0.95 n)-th smallest. It is slow if more than n - ceil(0.95 n) are slow.
     return slow > timed - -(-95 * timed // 100)
 
 
@@ -85,7 +85,7 @@ def traffic(seed: Seed, **changes: object) -> Traffic:
 
 
 def judged(tmp_path: Path, seed: Seed, samples: list[Sample]) -> tuple[int | None, list[Change], list[Commanded]]:
-    """When the seed's trigger first fired, its changes, and the commands."""
+    """Return when the seed's trigger first fired, its changes, and the commands."""
     _, lines = replay(load(config_file(tmp_path)), [write(tmp_path / "r.jsonl", samples)], "json")
     everything = list(lines)
     changes = [line for line in everything if isinstance(line, Change) and line.trigger == seed.name]
@@ -136,7 +136,7 @@ def test_one_second_short_of_the_duration_it_does_not_fire(tmp_path: Path, seed:
     def lasting(n: int) -> list[Sample]:
         return replace(long, faulty=lambda s: FAULT <= s < FAULT + n).samples()
 
-    # A longer fault fires if a shorter one does, so the shortest that does is found by halving.
+    # If a fault fires, so does a longer one; so bisection finds the shortest that fires.
     lengths = range(1, seed.hold + seed.over + 5)
     shortest = lengths[bisect.bisect_left(lengths, True, key=lambda n: oracle(seed, lasting(n)) is not None)]
     fired, changes, _ = judged(tmp_path, seed, lasting(shortest - 1))
@@ -149,7 +149,7 @@ def test_one_second_short_of_the_duration_it_does_not_fire(tmp_path: Path, seed:
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 def test_a_gap_within_the_grace_pauses_the_timer(tmp_path: Path, seed: Seed) -> None:
-    # Silence longer than the window, so that there are evaluations with nothing to judge.
+    # The silence is longer than the window, so that some evaluations have no samples.
     length = seed.over + 20
     gap = range(FAULT + seed.over, FAULT + seed.over + length)
     samples = traffic(seed, seconds=FAULT + 3 * seed.over + seed.hold + 100, silent=lambda s: s in gap).samples()
@@ -178,7 +178,7 @@ def test_with_too_few_samples_nothing_is_known(tmp_path: Path, seed: Seed) -> No
     if sparse:
         samples = traffic(seed, per_second=sparse, bad=1, period=1).samples()
     else:
-        # Less than one a second: every few seconds one.
+        # Less than one sample a second: one every few seconds.
         every = -(-seed.over // (seed.min_samples - 1)) + 1
         samples = traffic(seed, per_second=1, bad=1, period=1, silent=lambda s: s % every != 0).samples()
     fired, changes, commands = judged(tmp_path, seed, samples)

@@ -1,4 +1,4 @@
-"""`flipback simulate`: what can be worked out by hand comes out, and the same seed gives the same figures."""
+"""`flipback simulate` gives the figures worked out by hand, and the same seed gives the same figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def delay(result: Simulated, split: float) -> tuple[float | None, float | None, 
 
 
 def test_an_outage_is_seen_when_the_window_crosses_the_limit_and_the_hold_has_passed() -> None:
-    # Everything fails: after 1 s 1/10 of the window, after 2 s 2/10, which is not more than 20 %; then 5 s of hold.
+    # Everything fails: 1/10 of the window after 1 s, 2/10 after 2 s, which is not above 20.5 %; then 5 s of hold.
     assert delay(simulated("error_rate > 20.5% over 10s for 5s", bad=1.0), 1.0) == (8, 8, 0)
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_share_of_bad_requests_is_not_simulated() -> None:
 
 
 def test_what_cannot_be_seen_at_a_split_is_out_of_reach_and_not_missed() -> None:
-    """4 % of the failures of a tenth of the requests are 0.85 % of all: no whole-service limit of 2 % can see it."""
+    """If 4 % of a tenth of the requests fail, 0.85 % of all do: a whole-service limit of 2 % cannot see it."""
     whole, variant = spec("error_rate > 2% over 10s"), spec("error_rate@on > 2% over 10s")
     found = list(simulate([whole, variant], rate=50, split=0.1, healthy=0.005, bad=0.04, days=0, seed=1))
     reach = {one.condition: [delay.in_reach for delay in one.delays] for one in found}

@@ -48,7 +48,7 @@ SERVICE = '{service="shop"}'
 
 
 def test_the_example_of_the_documentation_second_by_second(tmp_path: Path) -> None:
-    # docs/triggers.md: 50 requests a second, from second 0 on two of them fail; trigger A.
+    # Trigger A of docs/triggers.md: 50 requests a second, of which two fail from second 0 on.
     series = {f"requests{SERVICE}": "50x40", f"errors{SERVICE}": "0x9 2x30"}
     states = {15: "ok", 16: "pending", 20: "pending", 21: "firing"}
     expected = [{"eval_time": f"{at}s", "trigger": "errors", "exp_state": state} for at, state in states.items()]
@@ -148,7 +148,7 @@ def test_values_written_out_are_read_as_they_are(values: list[int | None]) -> No
 
 
 def test_repetition_counts_as_in_promtool() -> None:
-    # "a+bxn" is a and n more; "_xn" is n.
+    # "a+bxn" means a and n more values; "_xn" means n gaps.
     assert parse_values("0+10x3 5-2x2 1x1 _x2") == [0, 10, 20, 30, 5, 3, 1, 1, 1, None, None]
 
 

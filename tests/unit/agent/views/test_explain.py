@@ -1,4 +1,4 @@
-"""`flipback explain`: all of an incident and nothing else, in order, and why nothing was done where nothing was."""
+"""`flipback explain` shows a whole incident and nothing else, in order, and why nothing was done if nothing was."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_flipbacks_own_writes_are_no_changes_by_a_person() -> None:
     assert all(event.type != events.FLAG_CHANGED for event in [*found.events, *found.since])
     assert found.now is not None
     assert (found.now.since, found.now.by, found.now.reason) == (3000.0, "ann", "'fixed'")
-    # Off and on again by a person gives the version of the restore once more.
+    # If a person turns the flag off and on again, it gets the same content version as by the restore.
     later = change(9000.0, state(version="g4-x"), state(version="g5-v", variant="on", safe=False))
     found = explain([*LOG, restored, later], SUBJECT, [state(version="g5-v", variant="on", safe=False)])
     assert found.now is not None
@@ -305,7 +305,7 @@ def test_the_body_tells_the_flip_of_the_first_line_and_not_a_later_command_that_
     assert found.now is not None
     assert (found.now.incident, found.incident) == (MADE.incident, MADE.incident)
     assert LATER[1] in found.since
-    # Where somebody has turned the flag on again, the newest flip that wrote.
+    # If somebody has turned the flag on again, the newest flip that wrote is explained.
     again = change(4000.0, STATUS, state(version="g3-w", variant="on", safe=False))
     found = explain([*LOG, *LATER, again], SUBJECT, [state(version="g3-w", variant="on", safe=False)])
     assert found.incident == MADE.incident
@@ -323,7 +323,7 @@ def test_a_flip_that_only_the_ledger_of_this_machine_has_is_what_the_flag_is_now
         assert line.startswith("gives 'off' (safe) since 00:16:42Z")
         assert line.endswith("trigger errors, by the ledger of this machine; no executor has published it yet")
         assert found.incident == MADE.incident
-    # A state that was read later knows of it.
+    # A state that was read after the flip includes it.
     now = explain([], SUBJECT, [STATUS], INCIDENT).now
     assert now is not None
     assert (now.unpublished, now.read_at) == (False, STATUS.at)

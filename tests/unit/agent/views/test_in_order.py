@@ -1,4 +1,4 @@
-"""The order in which events are shown: what follows from what, whatever the clocks say."""
+"""Events are shown in causal order, whatever the clocks say."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.unit.agent.executor.test_executor import command
 
 MADE = command()
 FIRED = MADE.evidence.fired_at
-"""The evaluation on which the command was given."""
+"""The evaluation that the command follows from."""
 SUBJECT = "production/new-checkout"
 FLIPPED = FIRED + 2.4
 
 
 def verdict(t: float, to: str, *, recorded: float, flag_since: float | None = None) -> Event:
-    """The verdict of evaluation `t`, made at `recorded` by the monitor's clock."""
+    """Make the verdict of evaluation `t`, made at `recorded` by the monitor's clock."""
     data: dict[str, Any] = {"trigger": MADE.trigger, "to": to, "samples": 100, "scope": "production/shop"}
     if flag_since is not None:
         data["flag_since"] = flag_since
@@ -34,7 +34,7 @@ def verdict(t: float, to: str, *, recorded: float, flag_since: float | None = No
 
 
 def flip(received: float = FIRED + 2.1) -> list[Event]:
-    """The steps of the flip, by the executor's clock; published again after a crash of it."""
+    """Make the steps of the flip, by the executor's clock, as published again after its crash."""
     steps = [
         step(MADE, events.COMMAND_RECEIVED, {"command": msgspec.to_builtins(MADE)}, "0", received),
         step(MADE, events.FLAG_SNAPSHOT, {}, "0", received),
@@ -61,13 +61,13 @@ STORY = [
 
 
 def story(skew: float, lag: float = 2.0) -> list[Event]:
-    """What happened around a flip; the monitor's clock is `skew` ahead of the executor's, its verdicts `lag` late."""
+    """Make the events around a flip. The monitor's clock is `skew` ahead of the executor's, its verdicts `lag` late."""
     effective = step(MADE, events.FLAG_EFFECTIVE, {}, "0", FIRED + 3)
     return [
         verdict(FIRED - 5, "pending", recorded=FIRED - 5 + lag + skew),
         verdict(FIRED, "firing", recorded=FIRED + lag + skew),
         *flip(),
-        # Of the very next second, and earlier by its evidence than the command.
+        # The verdict of the very next second: its evidence is earlier than the command.
         verdict(FIRED + 1, "ok", recorded=FIRED + 1 + lag + skew, flag_since=FIRED + 3),
         msgspec.structs.replace(effective, recorded=FIRED + 3 + lag + skew),
     ]
@@ -112,7 +112,7 @@ def test_the_order_does_not_depend_on_the_order_of_what_was_read() -> None:
 
 
 def test_a_verdict_before_a_command_that_came_late_stays_before_it() -> None:
-    """The executor was away: the trigger became unknown meanwhile, of the version that was then judged."""
+    """The executor was away, and the trigger became unknown meanwhile, for the version judged then."""
     unknown = verdict(FIRED + 5, "unknown", recorded=FIRED + 7, flag_since=FIRED - 900)
     found = kinds(in_order([*flip(received=FIRED + 20), unknown]))
     assert found[0] == "trigger.unknown"

@@ -1,4 +1,4 @@
-"""`flipback status`: what it says of an incident, and of what people ordered."""
+"""`flipback status` shows incidents, and the orders of people."""
 
 from __future__ import annotations
 
