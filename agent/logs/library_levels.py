@@ -1,8 +1,8 @@
-"""At which level a library's line is logged: alerts are set on levels, and libraries cry wolf.
+"""The level at which a library's line is logged: people set alerts on levels.
 
-Faust and aiokafka log as errors what they try again by themselves, and what is no fault in flipback. Whether brokers
-answer, roles read and records are taken flipback finds out itself, and says so in /readyz and as an inability. What no
-waiting mends stays an error: rights, passwords, certificates, and all that is not named here.
+Faust and aiokafka log as errors what they try again by themselves, and what is no fault in flipback. flipback itself
+checks that brokers answer, roles read and records are taken, and reports failures in /readyz and as an inability.
+Errors that do not pass by themselves keep their level: rights, passwords, certificates, and all that is not named here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STREAM_WATCH = (
     "Stream stopped processing, or is slow for",
     "Has not committed",
 )
-"""Faust's own look at its streams, in paragraphs. It takes partials, which are never committed, for stuck, and a
-process that was paused too; streams.kafka.liveness ends one that is.
+"""Faust's own checks of its streams. They report partials, which are never committed, and a process that was paused, as
+stuck; streams.kafka.liveness ends a process that is stuck.
 """
 
 RETRIED = (
@@ -41,17 +41,17 @@ RETRIED = (
     "LeaveGroup request failed:",
     "Topic %s not found in cluster metadata",
 )
-"""What aiokafka tries again, until brokers are back or a topic is there."""
+"""Errors after which aiokafka tries again until the brokers are back or the topic exists."""
 
 _SERVICE = re.compile(r"^\s*\[\^[^\]]*\]:")
-"""The service that mode puts before a text: `[^--AIOKafkaConsumerThread]:`."""
+"""The prefix with which mode names the service: `[^--AIOKafkaConsumerThread]:`."""
 
 _LASTING = re.compile(r"auth|sasl|ssl|tls|certificate|credential|password|denied", re.IGNORECASE)
 """Words of errors that last until a person mends them."""
 
 
 def sane(record: logging.LogRecord) -> bool:
-    """A filter of handlers: gives lines of Faust and aiokafka their level, and leaves out those below the root's."""
+    """A handler's filter: corrects the level of lines of Faust and aiokafka, and drops those below the root's level."""
     level = _level(record)
     if level != record.levelno:
         record.levelno, record.levelname = level, logging.getLevelName(level)

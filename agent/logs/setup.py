@@ -1,8 +1,8 @@
 """Logs: one JSON object a line for machines, one short line for a person at a terminal.
 
 An event has a stable name and fields: `log_event(logger, "verdict.changed", trigger="errors", to="firing")`. Packages
-below `agent` write it without this module: `logger.info("verdict.changed", extra={"fields": {"trigger": "errors"}})`.
-What a library logs becomes the event `library` with the text as its field `message`.
+below `agent` log it without this module: `logger.info("verdict.changed", extra={"fields": {"trigger": "errors"}})`.
+A line of a library becomes the event `library`, with the text in its field `message`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LIBRARY = "library"
 REPEAT_INTERVAL = 10.0
 """Seconds in which equal lines are written once."""
 LIBRARY_INTERVAL = 60.0
-"""The same for lines of libraries: while a topic is not there, aiokafka says so 500 times a second."""
+"""The same for lines of libraries: while a topic is missing, aiokafka logs it 500 times a second."""
 _LOOK_EVERY = 0.1
-"""Seconds between looks for repeated lines that are due."""
+"""Seconds between checks for repeated lines that are due."""
 
 _NOISY = ("faust", "mode", "aiokafka")
 _OUR_OWN = ("agent", "streams", "detectors")
@@ -42,7 +42,7 @@ def log_event(logger: logging.Logger, event: str, /, *, level: int = logging.INF
 
 
 Words = Callable[[str, dict[str, Any]], str | None]
-"""What a person reads of an event with its fields; None where it is shown as its fields."""
+"""The sentence that a person reads for an event and its fields; None to show the fields themselves."""
 
 
 def configure(
@@ -90,14 +90,14 @@ class JsonFormatter(logging.Formatter):
         try:
             return msgspec.json.encode(line, enc_hook=_plain).decode()
         except (TypeError, ValueError, RecursionError):
-            # Lone surrogates, keys that are no strings, cycles: a line in another form is better than none.
+            # Lone surrogates, keys that are not strings, cycles: log a simpler line rather than none.
             return json.dumps({key: value if isinstance(value, str) else repr(value) for key, value in line.items()})
 
 
 class HumanFormatter(logging.Formatter):
     """`12:30:05.120 INFO verdict.changed trigger=errors to=firing` in local time; tracebacks follow on lines below.
 
-    With `words` an event that has some is a sentence: `12:30:05.120 INFO production/new-cart: written, attempt 1`.
+    If `words` has a sentence for an event, that is shown: `12:30:05.120 INFO production/new-cart: written, attempt 1`.
     """
 
     def __init__(self, words: Words | None = None, *, colour: bool = False) -> None:
@@ -127,8 +127,9 @@ _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRIT
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes a line that repeats once in REPEAT_INTERVAL, that of a library once in LIBRARY_INTERVAL, and again when it
-    has not come for REPEAT_INTERVAL. Each says in `repeated` for how many it stands.
+    """Writes a repeated line once in REPEAT_INTERVAL, a library's once in LIBRARY_INTERVAL, and at the end of a series.
+
+    A series ends if the line does not come for REPEAT_INTERVAL. `repeated` counts the lines that one line stands for.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -142,11 +143,11 @@ class LineHandler(logging.StreamHandler[TextIO]):
             if self._admits(record):
                 super().emit(record)
         except Exception:
-            # A call with wrong arguments is a bug to be shown on stderr, not to be raised where something is logged.
+            # A log call with wrong arguments is shown on stderr; it must not raise in its caller.
             self.handleError(record)
 
     def tell(self) -> None:
-        """Write what is held back and due. Without it that waits for the next line of any kind."""
+        """Write the held lines that are due. Without this call they wait for the next line of any kind."""
         self.acquire()
         try:
             self._tell(self._clock())
@@ -154,7 +155,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self.release()
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Write the lines that are still held."""
         self.acquire()
         try:
             for seen in self._seen.values():
@@ -199,7 +200,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 @dataclass(slots=True)
 class _Seen:
-    """A line that was written, and when, and how often and when it has come since. Times are of the handler's clock."""
+    """When a line was written, and how often and when it has come since; times are of the handler's clock."""
 
     interval: float
     written: float
@@ -209,7 +210,7 @@ class _Seen:
 
 
 def tell_repeated() -> None:
-    """Write the repeated lines that are due, as the last of a series, also where nothing else is logged."""
+    """Write the repeated lines that are due, such as the last of a series, even if nothing else is logged."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineHandler):
             handler.tell()
@@ -229,7 +230,7 @@ def _event(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
 def _same_line(record: logging.LogRecord) -> Hashable:
     event, fields = _event(record)
     if event == LIBRARY:
-        # Libraries put ports, offsets and times into their texts.
+        # Lines of libraries that differ only in ports, offsets or times count as equal.
         return record.name, record.levelno, re.sub(r"\d+", "0", fields["message"])
     return record.name, record.levelno, event, repr(fields)
 
@@ -250,5 +251,5 @@ def _word(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """Telemetry is written by others: a name must neither break a line nor command the terminal."""
+    """Escape control characters: a name from telemetry must neither break a line nor control the terminal."""
     return "".join(char if char.isprintable() else " " if char in "\n\r\t" else f"\\x{ord(char):02x}" for char in text)

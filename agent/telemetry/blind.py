@@ -1,6 +1,6 @@
-"""Triggers of flags in use that judge nothing for a lasting reason, however well others of their flag see it.
+"""Triggers of flags in use that judge nothing for a lasting reason, while other triggers of the flag may work.
 
-Samples that tell no outcome leave a latency trigger at work while all that judge errors are blind.
+For example, samples without an outcome blind all triggers on errors and leave those on latency at work.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from streams.condition import shortened
 from streams.monitor.shard import Shard
 
 BLIND_AFTER: Final = 30
-"""Seconds of event time that a trigger may be unknown without a sample, as after a start."""
+"""Seconds of event time for which a trigger may be unknown without a sample, for example after a start."""
 TRAFFIC: Final = 30
-"""Requests of a service in the display window below which it is at rest, and none of a variant means little."""
+"""Requests of a service in the display window; with fewer, a variant without any means little."""
 
 _FLAGS: Final = 5
-"""Flags that have an obstacle of their own; a heartbeat has room for 20 obstacles of all kinds."""
+"""Flags that get an obstacle each; a heartbeat has room for 20 obstacles of all kinds."""
 _REASONS: Final = 2
 _MOST: Final = 1_000
-"""Triggers of a shard that are looked at each second: where telemetry fails as a whole it may be all of 40,000."""
+"""Triggers of a shard that are checked each second: if all telemetry fails, all 40,000 may be blind."""
 _DO: Final = "mend what the services send, or take the trigger out; `flipback doctor` reads the samples"
 
 
@@ -42,8 +42,8 @@ class Blind(NamedTuple):
 
 
 def blind(shard: Shard) -> Iterator[Blind]:
-    """The rollback triggers of flags in use that are unknown for want of usable samples for `BLIND_AFTER`, while their
-    service has requests; and those of which an inability stands. Few samples, as at night, are none of the first.
+    """The rollback triggers that are unknown without usable samples for `BLIND_AFTER`, while their service has
+    requests, and those with an open inability. Few samples, for example at night, do not make a trigger blind.
     """
     result, standing = shard.verdicts, shard.standing
     if result is None:
@@ -62,8 +62,9 @@ def blind(shard: Shard) -> Iterator[Blind]:
 
 
 def unjudged(found: Iterable[Blind], silent: Collection[tuple[str, str, str]]) -> Iterator[Obstacle]:
-    """An obstacle for each flag, and one for all beyond the first five. Left out are `silent`, each an environment, a
-    flag and a service.
+    """An obstacle for each flag, and one for all flags beyond the first five.
+
+    `silent` (environment, flag, service) are left out: another obstacle names them.
     """
     flags: dict[FlagKey, list[Blind]] = {}
     for one in found:
@@ -85,7 +86,7 @@ def unjudged(found: Iterable[Blind], silent: Collection[tuple[str, str, str]]) -
 
 
 def _obstacle(why: str) -> Obstacle:
-    # An update does not wait for it: an instance that is not ready mends no samples.
+    # It waits, so that it does not block an update: an instance that is not ready mends no samples.
     return Obstacle(what="telemetry", why=why, do=_DO, waits=True).bounded()
 
 

@@ -1,4 +1,4 @@
-"""What the newest telemetry holds of what a configuration watches: read from the topics, without a running process."""
+"""Checks the newest telemetry against a configuration, by reading the topics without a running process."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from streams.replay import Tally
 from streams.slices import Slice, Source
 
 NEWEST = 1000
-"""Records of a topic that are looked at."""
+"""Records of a topic that are read."""
 
 _EVERY = "every service, flag and variant of a trigger"
 
 
 class TopicLook(NamedTuple):
-    """What was found of a topic, or of all of them together; `ok` where nothing keeps triggers from judging."""
+    """A finding on one topic, or on all of them; `ok` if it keeps no trigger from judging."""
 
     what: str
     ok: bool
@@ -42,7 +42,7 @@ class TopicLook(NamedTuple):
 
 
 async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> list[TopicLook]:
-    """Read the newest records of every telemetry topic. Raises StreamsError where the brokers or a topic are away.
+    """Read the newest records of every telemetry topic. Raises StreamsError if the brokers or a topic are away.
 
     `safe` are the flags that give the safe variant now.
     """
@@ -57,9 +57,9 @@ async def look_at_telemetry(config: Config, safe: Collection[FlagRef] = ()) -> l
 def judge(
     config: Config, found: Mapping[Source, Tail], now: float, safe: Collection[FlagRef] = ()
 ) -> Iterator[TopicLook]:
-    """Say what the tails of the telemetry's partitions hold; `now` in Unix seconds.
+    """The findings on the tails of the telemetry's partitions; `now` is in Unix seconds.
 
-    A flag that is safe gives no other variant: that samples lack it is shown, and stops nothing.
+    A safe flag gives no other variant: if samples lack one, the finding is shown and is `ok`.
     """
     specs = config.trigger_specs()
     interner = Interner(watch_list(specs, config.drift_targets()), config.max_scopes)
@@ -84,7 +84,7 @@ def judge(
             yield TopicLook("samples", True, f"{name} (the flag is safe now)")
     problems = [*names, *_without_field(specs, whole.counts), *lost(whole.counts)]
     problems += unread_fields(specs, whole.counts, whole.unread)
-    # Part of the traffic may never ask for the flag: it is shown, and stops nothing.
+    # Some requests may never use the flag, so this finding is `ok`.
     for note in unflagged_in(specs, whole.counts, whole.unread):
         yield TopicLook("samples", True, note)
     for problem in problems:
@@ -95,7 +95,7 @@ def judge(
 
 
 def _count(source: Source, tail: Tail, decoder: Decoder, reducer: Reducer, tally: Tally) -> None:
-    """Count the records of a partition as an ingest would that was never late."""
+    """Count the records of a partition as the ingest role does, with no record late."""
     records = tail.records
     headers = {i: dict(record.headers).get("content-type") for i, record in enumerate(records) if record.headers}
     batch = decoder.decode(

@@ -1,4 +1,4 @@
-"""What a recording held of what a configuration watches: names that nothing matched, and samples that did not count."""
+"""Checks a recording against a configuration: names without a match, and samples that did not count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Counts = Mapping[Scope, Int]
 def unmatched(specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tuple[str, str]] = ()) -> Iterator[str]:
     """A sentence for each name of a trigger that no sample had: a service, a flag of it, a variant of that.
 
-    Flags in `safe`, each (flag, environment), give one variant to all: the others are not asked for.
+    Flags in `safe`, each (flag, environment), give one variant to all: the other variants are not checked.
     """
     services = {f"{scope.environment}/{scope.service}": scope for scope in counts if not scope.flag}
     said = set[str]()
@@ -41,9 +41,9 @@ def unmatched(specs: Sequence[TriggerSpec], counts: Counts, safe: Collection[tup
 
 
 def never_judged(triggers: Iterable[TriggerHealth], judged: Collection[tuple[str, str]]) -> Iterator[str]:
-    """A sentence for each trigger that was unknown from the beginning to the end, which nothing else shows.
+    """A sentence for each trigger that was unknown from the beginning to the end.
 
-    `triggers` are the last verdicts, `judged` the (flag, trigger) of those that were anything else once.
+    `triggers` are the last verdicts, `judged` the (flag, trigger) of those that had another state at any time.
     """
     for last in triggers:
         if last.state == "unknown" and (last.flag, last.trigger) not in judged:
@@ -52,12 +52,12 @@ def never_judged(triggers: Iterable[TriggerHealth], judged: Collection[tuple[str
 
 
 def matches_nothing(specs: Sequence[TriggerSpec], counts: Counts) -> bool:
-    """Has the recording nothing of any service that is watched?"""
+    """Does the recording lack every watched service?"""
     return not any(Scope(spec.environment, spec.service) in counts for spec in specs)
 
 
 def lost(counts: Counts) -> Iterator[str]:
-    """A sentence for each service of which samples did not count, or did not tell how their requests ended."""
+    """A sentence for each service with samples that did not count or have no outcome."""
     for scope, row in sorted(counts.items()):
         if scope.flag:
             continue

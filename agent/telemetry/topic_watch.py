@@ -1,6 +1,6 @@
-"""Are the topics there that this process works with, and does some process read each partition of those it reads?
+"""Do the topics of this process exist, and does some process read each partition of those it reads?
 
-A process that has no partition is no standby where nobody has them, and a topic that is gone is said by its name.
+A process without a partition is a standby only if other processes have all of them. A missing topic is named.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from streams.kafka.liveness import Liveness
 from streams.kafka.topics import TIMEOUT, Topics, TopicSpec, administrator, create
 
 EVERY = 5.0
-"""Seconds between two looks; two in a row tell a missing owner from a rebalance."""
+"""Seconds between two checks; two in a row distinguish a missing owner from a rebalance."""
 ANNOUNCED_AFTER = 10.0
-"""Seconds after which it is announced that nobody reads. That a topic is gone is announced at once: what it held is
-lost, though it may be made anew before anybody looks."""
+"""Seconds after which unread partitions are announced. A missing topic is announced at once: its records are lost, even
+if it is created again soon.
+"""
 HOPELESS_AFTER = 30.0
 
 _logger = logging.getLogger(__name__)
 
 
 class ReadingProblem(NamedTuple):
-    """Something is not read: `subject` is the topic or the group, `roles` are those that cannot work for it."""
+    """A topic or group (`subject`) that is not read; `roles` cannot work because of it."""
 
     subject: str
     reason: str
@@ -45,21 +46,21 @@ class ReadingProblem(NamedTuple):
 
 @dataclass(slots=True)
 class Problems:
-    """What the looks have shown, and since when (monotonic seconds)."""
+    """The problems that the checks have found, and since when (monotonic seconds)."""
 
     groups: Mapping[Role, Group]
     telemetry: frozenset[str]
     made: bool
-    """Does the start make topics of flipback's own that are missing?"""
+    """Does the configuration let flipback create its own topics that are missing?"""
     looked: bool = False
     _open: dict[str, tuple[ReadingProblem, float]] = field(default_factory=dict)
     _announced: set[str] = field(default_factory=set)
 
     def observe(self, seen: TopicCoverage, now: float, idle: Mapping[Role, str] | None = None) -> None:
-        """`idle` has the roles that do not work on partitions which are theirs, and says so."""
+        """Take in a check. `idle` maps each role that does not work on its own partitions to the reason."""
         found = {problem.subject: problem for problem in self._found(seen)}
         for role, reason in (idle or {}).items():
-            # That nobody has them says less than that they lie here.
+            # The reason of an idle role says more than that no process has the partitions.
             found[self.groups[role].name] = ReadingProblem(
                 self.groups[role].name, reason, frozenset({role}), unread=True
             )
@@ -86,7 +87,7 @@ class Problems:
                 yield ReadingProblem(group.name, reason, frozenset({role}), unread=True)
 
     def of(self, role: Role, now: float) -> list[str]:
-        """What keeps a role from its work. That nobody reads counts from the second look on: a rebalance passes."""
+        """What keeps a role from its work. Unread partitions count from the second check on: a rebalance passes."""
         return [
             problem.reason
             for problem, since in self._open.values()
@@ -94,12 +95,12 @@ class Problems:
         ]
 
     def covered(self, role: Role) -> bool:
-        """Was each partition of the role's topics read by some process at the last look?"""
+        """Did some process read each partition of the role's topics at the last check?"""
         gone = any(problem.subject in self.groups[role].topics for problem, _ in self._open.values())
         return self.looked and not gone and self.groups[role].name not in self._open
 
     def due(self, now: float) -> list[tuple[str, str]]:
-        """Announcements that are due: a subject and the reason, which is empty where it is over."""
+        """Announcements that are due: a subject and the reason, which is empty if the problem is over."""
         lasting = {
             subject: problem.reason
             for subject, (problem, since) in self._open.items()
@@ -111,7 +112,7 @@ class Problems:
         return begun + ended
 
     def hopeless(self, now: float) -> str | None:
-        """Why the process should end so that it is started anew."""
+        """Why the process should end, so that its supervisor starts another; None if it should not."""
         for problem, since in self._open.values():
             if problem.unread and now - since >= HOPELESS_AFTER:
                 return f"{problem.reason} for {now - since:.0f} s"
@@ -119,22 +120,22 @@ class Problems:
 
 
 class Sizes:
-    """How many partitions topics have, by two looks in a row: just after a change a broker may not know of it yet."""
+    """Numbers of partitions, confirmed by two checks in a row: a broker may learn of a change late."""
 
     def __init__(self) -> None:
         self._last: Mapping[str, int] = {}
 
     def observe(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """The topics of which the look before has found the same number."""
+        """The topics whose number is the same as at the check before."""
         found = {topic: number for topic, number in counts.items() if self._last.get(topic) == number}
         self._last = dict(counts)
         return found
 
 
 class TopicWatch:
-    """Looks every 5 s; `announce` publishes an inability and does not wait.
+    """Checks the topics every 5 s; `announce` publishes an inability and does not wait.
 
-    `resized` is told again and again how many partitions each telemetry topic has.
+    `resized` is called at each check with a telemetry topic and its number of partitions.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class TopicWatch:
                         await self._look(client)
                         await asyncio.sleep(EVERY)
             except StreamsError as error:
-                # Brokers that do not answer are said by who reads from them.
+                # The roles report brokers that do not answer.
                 _logger.debug("topics were not looked at: %s", error)
             await asyncio.sleep(EVERY)
 
@@ -191,7 +192,7 @@ class TopicWatch:
         self.problems.observe(seen.without(own), now, idle)
         for subject, reason in self.problems.due(now):
             self._announce(unread_event(subject, reason, at=time.time()))
-        # An administrator who makes a topic anew gets the time for it.
+        # Create a topic only if it was missing twice: an administrator may be creating it again.
         gone = frozenset(seen.missing) & self._specs.keys()
         if self.problems.made and gone & self._missing:
             await self._make([self._specs[name] for name in sorted(gone)])
@@ -203,7 +204,7 @@ class TopicWatch:
 
 
 def unread_event(subject: str, reason: str, *, at: float) -> Event:
-    """A topic or group is not read, and why; with an empty reason, that it is again."""
+    """The event that a topic or group is not read, and why; with an empty reason, that it is read again."""
     return Event(
         type=events.INABILITY,
         subject=subject,
@@ -214,7 +215,7 @@ def unread_event(subject: str, reason: str, *, at: float) -> Event:
 
 
 def shrunk_event(topic: str, had: int, has: int, *, at: float) -> Event:
-    """A telemetry topic was made anew with fewer partitions; nothing is asked of a person, but to know of it."""
+    """The notice that a telemetry topic was created again with fewer partitions; a person need not act."""
     reason = (
         f"topic {topic} has {has} partitions and had {had}: it was made anew, and what it held unread is lost; "
         f"verdicts go on with {has}"

@@ -1,4 +1,4 @@
-"""The topics that a configuration asks for."""
+"""The topics that a configuration needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.kafka.topic_checks import shortfalls
 from streams.kafka.topics import Topics, TopicSpec, create, describe, there_are
 
 TELEMETRY_PARTITIONS = 8
-"""Partitions of a telemetry topic that nobody has created yet."""
+"""Partitions of a telemetry topic that flipback creates."""
 
 _DAY_MS = 86_400_000
 
@@ -34,10 +34,10 @@ def wanted(config: Config) -> list[TopicSpec]:
 
 
 async def ready(config: Config, connection: dict[str, Any]) -> dict[str, int]:
-    """Make flipback's own topics that are missing, where the configuration allows it; the partitions of all.
+    """Create flipback's own topics that are missing, if the configuration allows it; returns the partitions of each.
 
-    TopicError where a topic is missing. One of telemetry is not made: a name that nobody writes to is a slip more
-    often than a topic before its first sample, and would be silent for ever.
+    Raises TopicError if a topic is missing. A missing telemetry topic is not created: its name is usually misspelt, and
+    a new topic of that name would stay empty for ever.
     """
     await there(config, connection)
     if config.kafka.create_topics:
@@ -50,13 +50,13 @@ async def ready(config: Config, connection: dict[str, Any]) -> dict[str, int]:
 
 
 async def lacking(config: Config, connection: dict[str, Any]) -> list[str]:
-    """What flipback's own topics that are there lack, such as a retention as long as triggers look back."""
+    """What flipback's own topics lack, such as a retention as long as triggers look back."""
     lookback = max(longest_lookback(config.trigger_specs()), aftermath.lookback(config.flags, config.after_flip))
     return await shortfalls(own(config), Topics(config.kafka.prefix), lookback, connection)
 
 
 async def there(config: Config, connection: dict[str, Any]) -> None:
-    """Raises TopicError where there is no telemetry topic of a name, with the names that are like it."""
+    """Raises TopicError, with similar names, if a telemetry topic does not exist."""
     names = await there_are(connection)
     for telemetry in config.telemetry:
         if telemetry.topic not in names:
@@ -69,5 +69,5 @@ async def there(config: Config, connection: dict[str, Any]) -> None:
 
 
 def foreign(config: Config, names: Iterable[str]) -> set[str]:
-    """Those of `names` that are neither flipback's own nor Kafka's."""
+    """The topics among `names` that are neither flipback's own nor Kafka's."""
     return {name for name in names if not name.startswith((f"{config.kafka.prefix}.", "__"))}

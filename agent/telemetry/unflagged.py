@@ -1,4 +1,4 @@
-"""Requests that carry no flag, in words: they are of the service, and of no variant."""
+"""Sentences on requests that carry no flag: they count for the service and for no variant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.monitor.health import WithoutFlag
 
 
 def sentence(found: WithoutFlag | Unflagged) -> str:
-    """What part of a service's requests carries no flag, and what follows from it."""
+    """The share of a service's requests that carry no flag, and its consequence, in a sentence."""
     service = f"{found.environment}/{found.service}"
     head = f"{_percent(found.share)} of the requests of {service} carry no flag {shortened(found.flag)!r}"
     if found.failing and found.failed is not None and found.others_failed is not None:
@@ -35,7 +35,7 @@ def unflagged_in(
         if service not in counts:
             continue
         own = [row for scope, row in counts.items() if scope[:3] == of]
-        # Requests whose variant could not be read count as failed with the flag: the note rather understates.
+        # Requests with an unreadable variant count as failed ones with the flag, so the sentence errs on the low side.
         lost = unread.get((service, unreadable("variant", of[2])), 0)
         requests, failed, untold = (sum(int(row[c]) for row in own) for c in (REQUESTS, ERRORS, NO_OUTCOME))
         whole = Counted(*(int(counts[service][column]) for column in (REQUESTS, ERRORS, NO_OUTCOME)))

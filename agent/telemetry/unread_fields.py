@@ -1,4 +1,4 @@
-"""Fields of samples that a trigger needs and that came in a form which cannot be read."""
+"""Fields that a trigger needs and whose values cannot be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Unread = Mapping[tuple[Scope, str], int]
 
 
 def unread_fields(specs: Sequence[TriggerSpec], counts: Counts, unread: Unread) -> Iterator[str]:
-    """A sentence for each field of a service that its triggers need, where too many of its values cannot be read."""
+    """A sentence for each field that a service's triggers need, if too many of its values cannot be read."""
     said: dict[str, None] = {}
     for spec in specs:
         service = Scope(spec.environment, spec.service)

@@ -1,6 +1,6 @@
-"""Flags in use that no trigger can turn back, because no sample is of what their triggers judge.
+"""Flags in use that no trigger can roll back, because no sample matches their triggers.
 
-A slip in the name of a service, flag or variant looks like that for ever; a service at rest, for a while.
+A misspelt service, flag or variant looks like that for ever, a service without requests for a while.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def silent(readings: Iterable[tuple[TriggerSpec, int]], in_use: Collection[FlagK
 
 def unseen_by(shards: Collection[Shard], in_use: Collection[FlagKey]) -> Iterator[Obstacle]:
     """As `unseen`, of the shards of a monitor that have been judged; and which triggers are blind though others see."""
-    # Every second: most shards have no trigger without samples, and a service is in one shard.
+    # This runs every second. Most shards have no trigger without samples, and each service is in one shard.
     judged = [shard.verdicts for shard in shards if shard.verdicts and not shard.verdicts.samples.all()]
     readings = [
         (spec, samples)
@@ -65,7 +65,7 @@ def unseen_by(shards: Collection[Shard], in_use: Collection[FlagKey]) -> Iterato
 
 
 def _with_samples(store: WindowStore) -> Iterator[Scope]:
-    """The scopes that have ever had a sample; those of triggers have a place without any."""
+    """The scopes that have ever had a sample. Scopes of triggers have a row before their first sample."""
     seen = store.window(store.display).seen
     for scope in store.scopes():
         row = store.row(scope, store.display)

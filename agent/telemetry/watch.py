@@ -1,4 +1,4 @@
-"""Tells of telemetry that cannot be read, or not whole, as long as it comes: a warning event a minute and topic."""
+"""Publishes a warning event a minute for each topic whose samples cannot be read in whole or in part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.decoders.faults import Fault, FaultKind
 from streams.ingest.telemetry_counts import WITHIN, Telemetry
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between two looks, so that the first fault is told soon after a service begins to send it."""
+"""Seconds between two checks, so that the first fault is published soon after a service begins to send it."""
 
 
 _DONE: Final[Mapping[FaultKind, str]] = {
@@ -24,7 +24,7 @@ _DONE: Final[Mapping[FaultKind, str]] = {
 
 
 def telemetry_event(telemetry: Telemetry, *, at: float) -> Event:
-    """What is wrong with the samples of a topic, `at` in Unix seconds."""
+    """The event on the faulty samples of a topic; `at` is in Unix seconds."""
     return Event(
         type=events.TELEMETRY_REJECTED,
         subject=telemetry.topic,
@@ -49,13 +49,13 @@ def told(fault: Fault) -> str:
 
 
 class TelemetryWatch:
-    """Looks at what an ingest process counted and says which events there are to publish."""
+    """Decides from the counts of an ingest process which events to publish."""
 
     def __init__(self) -> None:
         self._told_at: dict[str, float] = {}
 
     def events(self, telemetry: Sequence[Telemetry], *, now: float, at: float) -> list[Event]:
-        """The events of this look; `now` is in monotonic seconds, `at` in Unix seconds."""
+        """The events that are due; `now` is in monotonic seconds, `at` in Unix seconds."""
         found = []
         for one in telemetry:
             if one.faulty and now - self._told_at.get(one.topic, -WITHIN) >= WITHIN:
