@@ -1,4 +1,4 @@
-"""Grouping and summing of integer columns: by indexing where possible keys are few, else by sorting."""
+"""Groups and sums integer columns: by indexing if there are few possible keys, else by sorting."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from detectors.arrays import Float, Int
 
 LIMIT: Final = 1 << 53
-"""Where sums stop: up to here a double counts exactly, and a thousand of them still fit in 64 bits."""
+"""The largest sum: a double is exact up to it, and a thousand such sums fit in 64 bits."""
 
 
 def spread(sizes: Int) -> tuple[Int, Int]:
-    """Index i `sizes[i]` times for every i, and how manieth time it is, from 0."""
+    """Repeat each index i `sizes[i]` times; also return the running count of each repetition, from 0."""
     index = np.repeat(np.arange(len(sizes)), sizes)
     return index, np.arange(len(index)) - (np.cumsum(sizes) - sizes)[index]
 
 
 def dense(values: Int) -> tuple[Int, Int]:
-    """(distinct, index): `distinct[index]` is `values`; `distinct` ascends and may hold more than occurs."""
+    """(distinct, index) with `distinct[index]` equal to `values`; `distinct` ascends and may have unused values."""
     least = int(values.min())
     span = int(values.max()) - least + 1
     if span <= 4 * len(values) + 1024:
@@ -30,7 +30,7 @@ def dense(values: Int) -> tuple[Int, Int]:
 
 
 def compress(key: Int, size: int) -> tuple[Int, Int]:
-    """The distinct ones of keys in 0..size - 1, ascending, and the index of each key among them."""
+    """The distinct keys, all in 0..size - 1, ascending, and the index of each key among them."""
     if size > 8 * len(key) + 4096:
         distinct, index = np.unique(key, return_inverse=True)
         return distinct, index
@@ -40,7 +40,7 @@ def compress(key: Int, size: int) -> tuple[Int, Int]:
 
 
 def tallied(key: Int, count: Int | Float | None, size: int) -> tuple[Int, Int]:
-    """The distinct ones of keys in 0..size - 1, ascending, and the sum of counts of each (None: one a key)."""
+    """The distinct keys, all in 0..size - 1, ascending, and the sum of the counts of each (None counts 1 a key)."""
     if size > 16 * len(key) + 4096:
         return summed(key, np.ones(len(key)) if count is None else count)
     sums = np.bincount(key, count, size)
@@ -49,7 +49,7 @@ def tallied(key: Int, count: Int | Float | None, size: int) -> tuple[Int, Int]:
 
 
 def summed(key: Int, values: Int | Float) -> tuple[Int, Int]:
-    """The distinct keys, ascending, and the sum of the rows of `values` of each."""
+    """The distinct keys, ascending, and for each the sum of its rows of `values`."""
     if not len(key):
         return key, np.zeros(values.shape, dtype=np.int64)
     order = np.argsort(key, kind="stable")
@@ -59,13 +59,13 @@ def summed(key: Int, values: Int | Float) -> tuple[Int, Int]:
 
 
 def limited(sums: NDArray[Any]) -> Int:
-    # Not negative and summed up as doubles: exact up to LIMIT, and never below it when the true sum is above.
+    # Sums of doubles that are not negative are exact up to LIMIT, and not below it if the true sum is above.
     result: Int = np.minimum(sums, LIMIT).astype(np.int64)
     return result
 
 
 def by_cell(cell: Int, values: Int, cells: int) -> Int:
-    """Sums by cell of rows that are sorted by it; every cell has one."""
+    """Sums of rows by cell; rows are sorted by cell and every cell has a row."""
     if not cells:
         return np.zeros(values.shape, dtype=np.int64)
     return limited(np.add.reduceat(values.astype(np.float64), np.searchsorted(cell, np.arange(cells))))

@@ -1,4 +1,7 @@
-"""Columnar batches to columns: lists are numbered entry by entry, or found as a whole, samples by numpy."""
+"""Decodes columnar batches: drops fields that cannot be read, and rejects samples that cannot be counted.
+
+`columnar_layout` turns the bytes into arrays. The checks here run once for all records of a slice.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ _FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 def decode_columnar(
     first: int, values: Sequence[bytes | None], stamps: Float, interner: Interner, table: Table, rejects: Rejects
 ) -> Columns:
-    """Decode consecutive records of a slice, of which the first is number `first` there.
+    """Decode consecutive records of a slice; `first` is the index of the first of them in the slice.
 
-    `stamps` are the times of the records of the slice, infinite where they have none.
+    `stamps` (records of the slice,) are the times of the records, infinite for a record without one.
     """
     parts = []
     for index, value in enumerate(values, first):
@@ -48,13 +51,13 @@ def decode_columnar(
                 said = recognised(value)
                 why = Why("record", said or f"is no columnar batch: {error}")
                 rejects.add(index, "malformed", why)
-    # Once for all records: of one with 1,000 samples each look takes as long as reading it.
+    # Check all records at once: for a record of 1,000 samples each check takes as long as reading it.
     columns = _readable(joined(parts), interner, rejects.faults)
     bad = _bad(columns)
     if not bad.any():
         return columns
     starts = np.searchsorted(columns.record, columns.record)
-    # Where the time is no time, that of the record tells when the sample came.
+    # A sample without a valid time gets the time of its record.
     timeless = ~_timely(columns.ts)
     at = np.where(timeless, stamps[columns.record], columns.ts)
     lost = bad & ((columns.profile == INVALID) | ~np.isfinite(at))
@@ -68,7 +71,7 @@ def decode_columnar(
 
 
 def _readable(columns: Columns, interner: Interner, faults: Faults) -> Columns:
-    """The samples without the fields that cannot be read; what may not be counted is out of bounds or INVALID."""
+    """Drop the fields that cannot be read; `_bad` checks those that reject a sample (time, weight, profile)."""
     misnamed = _misnamed(columns.ids)
     if misnamed.any():
         faults.add("dropped", Why("id", f"must be a text of 1 to {MAX_ID} characters"), int(misnamed.sum()))
@@ -84,7 +87,7 @@ def _readable(columns: Columns, interner: Interner, faults: Faults) -> Columns:
             measure_value=columns.measure_value[~strange],
         ).with_measure(*unmeasured)
     latency_ms, kind = columns.latency_ms, columns.kind
-    # Comparisons with nan are false: a latency that is no number fails too.
+    # Comparisons with nan are false, so nan fails this test too.
     untimed = np.flatnonzero(~((latency_ms >= 0) & (latency_ms <= MAX_LATENCY_MS)))
     if len(untimed):
         wrong = untimed[latency_ms[untimed] != UNTIMED]
@@ -107,7 +110,7 @@ def _readable(columns: Columns, interner: Interner, faults: Faults) -> Columns:
 
 
 def _unmeasured(rows: Int, numbers: Int, interner: Interner) -> tuple[Int, Int]:
-    """Rows of measures under watch whose values cannot be read, and the measures that count them."""
+    """Rows whose watched measure cannot be read (r,), and the numbers of the measures that count them (r,)."""
     names = interner.measures.names
     counted = {
         number: interner.unreadable.get(unreadable("measure", names[number])) if number >= 0 else None
@@ -118,7 +121,7 @@ def _unmeasured(rows: Int, numbers: Int, interner: Interner) -> tuple[Int, Int]:
 
 
 def _timely(ts: Float) -> NDArray[np.bool_]:
-    # Comparisons with nan are false: a time that is none fails.
+    # Comparisons with nan are false, so nan is not timely.
     timely: NDArray[np.bool_] = (ts >= MIN_TIME) & (ts <= MAX_TIME)
     return timely
 
@@ -135,7 +138,7 @@ def _misnamed(ids: Text) -> NDArray[np.bool_]:
 
 
 def _why(columns: Columns, row: int) -> Why:
-    """What is wrong with a bad sample: the first thing that is."""
+    """The first reason why a sample is bad."""
     ts, n = float(columns.ts[row]), int(columns.n[row])
     if columns.profile[row] == INVALID:
         return Why("service", "or environment must be a text of 1 to 256 characters that print")

@@ -1,6 +1,6 @@
-"""The layout of a columnar batch: its bytes to arrays, and what is wrong if they do not fit together.
+"""The layout of a columnar batch: turns its bytes into arrays, or raises `Damaged` if they do not fit together.
 
-The samples are as they were sent: `columnar_batches` finds the values that cannot be read.
+Values are not checked here, but in `columnar_batches`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from streams.telemetry.columnar import PLAIN_VERSION, VERSION, MeasureColumn
 from streams.telemetry.sample import MAX_RECORD_BYTES, STARTED_KIND
 
 _MOST_IDS: Final = MAX_RECORD_BYTES // 14
-"""The same for ids, of which each has a sample: 8 bytes of time, 4 of the row, 2 of itself."""
+"""Ids in a record at most: each takes 14 bytes, 8 for its sample's time, 4 for the row and 2 for itself."""
 UNTIMED: Final = float(np.nextafter(np.finfo(np.float64).min, 0))
-"""Stands for no latency until those of all records are looked at, as nan or the least number may have been sent."""
+"""Stands for an absent latency until all are checked; nan cannot, because it may have been sent."""
 
 
 class Batch(msgspec.Struct, array_like=True, frozen=True):
-    """`columnar.ColumnarBatch` with lists left encoded: their bytes are looked up, which spares reading them again."""
+    """`columnar.ColumnarBatch` with encoded lists: a list that was met before is found by its bytes, not decoded."""
 
     version: int
     n: int
@@ -58,10 +58,11 @@ _WIDTHS: Final = {1: "<u1", 2: "<u2", 4: "<u4"}
 
 
 def read_batch(value: bytes) -> Batch:
+    """Decode a batch. Raises Damaged, or msgspec's errors, ValueError and RecursionError for other bytes."""
     try:
         batch = _batch(value)
     except msgspec.ValidationError:
-        # Of another version anything may be different but the place of its number.
+        # Another version may differ in everything except the place of its number.
         version = msgspec.msgpack.decode(_header(value)[0], type=int)
         _check_version(version)
         raise
@@ -77,7 +78,10 @@ def _check_version(version: int) -> None:
 
 
 def columns_of(index: int, batch: Batch, interner: Interner, table: Table) -> Columns:
-    """The samples as they were sent; `kind` has the bits of KIND_FAULTS, and `ids` may be of any type."""
+    """The samples as they were sent, of record `index`.
+
+    `kind` has the bits of KIND_FAULTS, and an id that is not a text is None.
+    """
     n = batch.n
     rows, numbers, measured = _measures(n, batch.measures, interner)
     id_row, ids = _ids(n, batch)
@@ -103,7 +107,7 @@ def columns_of(index: int, batch: Batch, interner: Interner, table: Table) -> Co
 
 
 def _looked_up(name: str, n: int, raw: bytes, numbers: Int) -> Int:
-    """The numbers that a column of indices stands for."""
+    """Replace each index of a column by its entry of `numbers`; shape (n,)."""
     if not raw:
         if not len(numbers) and n:
             raise Damaged(f"no {name} is listed, but there are samples")
@@ -140,7 +144,7 @@ def _weights(n: int, raw: bytes) -> Int:
 
 
 def _ids(n: int, batch: Batch) -> tuple[Int, Text]:
-    """Row and id of every sample that has one."""
+    """Row and id of every sample that has an id."""
     if not batch.ids and not batch.id_rows and not batch.started:
         return NO_IDS
     if len(batch.id_rows) != 4 * len(batch.ids) or len(batch.started) not in (0, len(batch.ids)):
@@ -155,7 +159,7 @@ def _ids(n: int, batch: Batch) -> tuple[Int, Text]:
 
 
 def _measures(n: int, columns: Sequence[MeasureColumn], interner: Interner) -> tuple[Int, Int, Float]:
-    """Row, number and value of every measure, by row."""
+    """Row, measure number and value of every measure, sorted by row."""
     if not columns:
         return NO_MEASURES
     names = [column.name for column in columns]

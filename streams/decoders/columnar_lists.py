@@ -1,6 +1,6 @@
-"""The lists of a columnar batch: what its entries stand for, and what cannot be read of them.
+"""The lists of a columnar batch: the numbers of their entries, and the faults of entries that cannot be read.
 
-A list is read strictly, all entries at once; only one that fails there is read entry by entry.
+A list is decoded strictly, all entries at once. Only a list that fails is decoded entry by entry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streams.telemetry.columnar import Kind, Profile
 from streams.telemetry.sample import CACHES, LOOKUPS, MAX_STATUS, OUTCOMES, UNREADABLE, Kinds
 
 LONGEST_LIST: Final = 1 << 16
-"""Entries of a list at most: a record of 4 MiB could hold a million, and they become Python objects."""
+"""Entries of a list at most: each becomes a Python object, and a record of 4 MiB could hold a million."""
 _profiles: Final = msgspec.msgpack.Decoder(Annotated[list[Profile], Meta(max_length=LONGEST_LIST)]).decode
 _instances: Final = msgspec.msgpack.Decoder(Annotated[list[str], Meta(max_length=LONGEST_LIST)]).decode
 _kinds: Final = msgspec.msgpack.Decoder(Annotated[list[Kind], Meta(max_length=LONGEST_LIST)]).decode
@@ -38,7 +38,7 @@ class Damaged(ValueError):
 
 
 def profile_numbers(raw: bytes, table: Table) -> list[int]:
-    """The number of each profile, INVALID of those that nobody knows whose they are."""
+    """The number of each profile, INVALID if its service or environment cannot be read."""
     try:
         profiles = _profiles(raw)
     except msgspec.ValidationError:
@@ -57,7 +57,7 @@ def _profile_or_none(entry: Raw) -> Profile | None:
 
 
 def instance_numbers(raw: bytes, table: Table) -> list[int]:
-    """The number of each instance, INVALID of those whose names cannot be read."""
+    """The number of each instance, INVALID if its name cannot be read."""
     try:
         return [table.instances[name] for name in _instances(raw) or [""]]
     except msgspec.ValidationError:
@@ -66,7 +66,7 @@ def instance_numbers(raw: bytes, table: Table) -> list[int]:
 
 
 def numbers_of_kinds(raw: bytes, table: Table) -> list[int]:
-    """The number of each kind without what cannot be read of it, and a bit of `KIND_FAULTS` for each such field."""
+    """The number of each kind without the fields that cannot be read, plus a bit of `KIND_FAULTS` for each of those."""
     try:
         kinds = _kinds(raw)
     except msgspec.ValidationError:
@@ -86,7 +86,7 @@ def _loose_kind(entry: object) -> Kind:
 
 
 def _kind_number(kind: Kind) -> int:
-    """The number of a kind without what cannot be read of it, and a bit for each such field."""
+    """The number of a kind without the fields that cannot be read, plus a bit for each of those."""
     bits, status, outcome, cache = 0, kind.status, kind.outcome, kind.cache
     if status is not None and not 0 <= status <= MAX_STATUS:
         bits, status = bits | _NO_STATUS, None

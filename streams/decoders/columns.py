@@ -1,4 +1,4 @@
-"""What every decoder makes of a run of records: columns of its samples and the reasons against the bad ones."""
+"""The result of every decoder: columns of samples, and the reasons why records were rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Text = NDArray[np.object_]
 RejectKind = Literal["empty", "oversized", "malformed", "invalid", "future", "past", "overflow"]
 """empty: no value; oversized: over 4 MiB; malformed: not the format; invalid: a field's value; future: ahead of now.
 
-Of snapshots of counters alone: past: not newer than the series' last; overflow: of a series without a place.
+Snapshots of counters only: past: not newer than the last of the series; overflow: there is no place for the series.
 """
 
 MOST_REASONS: Final = 3
@@ -29,7 +29,7 @@ LONGEST_REASON: Final = 300
 
 
 class Reject(NamedTuple):
-    """A record that was not counted, or not wholly: `rows` samples of it are missing (1 where it cannot be said)."""
+    """A record that was not counted, or only in part: `rows` samples are missing (1 if the number is unknown)."""
 
     source: Source
     offset: int
@@ -40,14 +40,12 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Samples in the order of the records and within them; one entry a sample but in `measure_*` and `id*`.
+    """Samples in the order of the records; every column but `measure_*`, `id_row` and `ids` has one entry a sample.
 
-    Those of REJECTED_KIND are no requests, but it is known whose they are.
-
-    `record` is the index of the record in the slice, `ts` in Unix seconds, `profile` and `instance` are numbers of the
-    table that decoded them, `kind` indexes `sample.KIND_COUNTS` or is STARTED_KIND, `latency_ms` is nan where there is
-    none. Measure j belongs to the sample `measure_row[j]` and has the number `measure_id[j]`. The request of sample
-    `id_row[j]`, ascending, has the id `ids[j]`, a str.
+    `record` is the index of the record in the slice, `ts` is in Unix seconds, `profile` and `instance` are numbers of
+    the table that decoded them, `kind` indexes `sample.KIND_COUNTS` or is STARTED_KIND, `latency_ms` is nan if absent.
+    A sample of REJECTED_KIND is not a request, but its service is known. Measure j belongs to sample `measure_row[j]`
+    and has the number `measure_id[j]`. Sample `id_row[j]` (ascending) has the id `ids[j]`, a str.
     """
 
     record: Int
@@ -67,7 +65,7 @@ class Columns:
         return len(self.ts)
 
     def where(self, keep: NDArray[np.bool_]) -> Columns:
-        """The samples that `keep`, one boolean a sample, says."""
+        """The samples for which `keep` (n,) is true."""
         if keep.all():
             return self
         kept = keep[self.measure_row]
@@ -79,14 +77,14 @@ class Columns:
 
     @property
     def misidentified(self) -> NDArray[np.bool_]:
-        """Which samples are starts without an id, or starts of several requests."""
+        """Which samples (n,) are starts without an id, or starts with a weight above 1."""
         starts: NDArray[np.bool_] = self.kind == STARTED_KIND
         identified = np.zeros(len(starts), dtype=bool)
         identified[self.id_row] = self.n[self.id_row] == 1
         return starts & ~identified
 
     def with_measure(self, rows: Int, measure: int | Int) -> Columns:
-        """The same with a measure of 1 for some rows (r,); `measure` is its number, one for all or (r,)."""
+        """The columns with a measure of value 1 added to `rows` (r,); `measure` is its number, one for all or (r,)."""
         if not len(rows):
             return self
         return replace(
@@ -97,7 +95,7 @@ class Columns:
         )
 
     def without_requests(self, bad: NDArray[np.bool_], table: Table) -> Columns:
-        """The same where the `bad` samples count as no requests, but as rejected ones of their service."""
+        """The columns with the `bad` samples (n,) as rejected samples of their service, not as requests."""
         profile, kind, latency_ms = self.profile.copy(), self.kind.copy(), self.latency_ms.copy()
         for number in np.unique(profile[bad]).tolist():
             profile[bad & (self.profile == number)] = table.whole(number)
@@ -126,7 +124,7 @@ NO_COLUMNS: Final = Columns(_NONE, _NO_FLOATS, _NONE, _NONE, _NONE, _NONE, _NO_F
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The samples of all parts in their order."""
+    """The samples of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
@@ -147,10 +145,10 @@ class _Against:
 
 
 class Rejects:
-    """Collects the reasons against records, so that a record with many bad rows becomes one entry.
+    """Collects the reasons why records are rejected; a record with many bad rows becomes one entry.
 
-    `faults` counts them by kind, with what was left out of samples that count; `unread` are the samples of which nobody
-    knows whose they are.
+    `faults` counts them, and the fields that were dropped from samples that count. `unread` is the number of rejected
+    samples whose service is unknown.
     """
 
     def __init__(self) -> None:
@@ -171,9 +169,9 @@ class Rejects:
         *,
         unread: int | None = None,
     ) -> None:
-        """Note a reason against a record (an index of the slice): against all of it, or `rows` rows from `row` on.
+        """Add a reason to reject a record (an index of the slice), or `rows` of its rows, the first of them `row`.
 
-        `unread` says of how many of the rows nobody knows whose they are, None for all; the others are in the columns.
+        `unread` is how many of the rows have an unknown service, None for all; the others are in the columns.
         """
         self.faults.add("rejected", why, rows)
         self.unread += rows if unread is None else unread
@@ -201,7 +199,7 @@ _ID: Final = Why("id", "names one request, so n must be 1")
 
 
 def cleaned(columns: Columns, table: Table, faults: Faults) -> Columns:
-    """The samples without what cannot be read of them in any format: names of instances and measures, ids, variants."""
+    """Drop the fields that every format checks alike: names of instances and measures, ids, variants."""
     unnamed = columns.instance == INVALID
     if unnamed.any():
         faults.add("dropped", _INSTANCE, int(np.count_nonzero(unnamed)))

@@ -1,4 +1,4 @@
-"""One record with a snapshot of counters: what it says, whose it is, or why it is not counted."""
+"""Reads one record with a snapshot of counters: its values, its series, or the reason why it does not count."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Count = Annotated[int, Meta(ge=0, le=LIMIT)]
 
 
 class Counters(msgspec.Struct, forbid_unknown_fields=True):
-    """Totals since the process began; None was not observed. A misspelt name is refused: it would read as no error."""
+    """Totals since the process began, None if not observed. A misspelt name is rejected: it would hide errors."""
 
     requests: Count
     errors: Count | None = None
@@ -47,11 +47,11 @@ _decode: Final = msgspec.json.Decoder(CounterSnapshot).decode
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 SeriesKey = tuple[str, str, str, bytes]
-"""Environment, service, instance and flags as they were sent, of a series."""
+"""Environment, service, instance and encoded flags of a series."""
 
 
 class NotCounted(Exception):
-    """A snapshot is rejected."""
+    """A snapshot is rejected as `kind`, because of `why`."""
 
     def __init__(self, kind: RejectKind, why: Why) -> None:
         super().__init__(str(why))
@@ -60,6 +60,7 @@ class NotCounted(Exception):
 
 
 def read_snapshot(value: bytes | None, rejects: Rejects) -> CounterSnapshot:
+    """Decode a snapshot; counts a dropped field in `rejects`. Raises NotCounted."""
     if value is None:
         raise NotCounted("empty", Why("record", "has no value"))
     if len(value) > MAX_RECORD_BYTES:
@@ -68,12 +69,12 @@ def read_snapshot(value: bytes | None, rejects: Rejects) -> CounterSnapshot:
         snapshot = _decode(value)
     except msgspec.ValidationError as error:
         raise NotCounted("invalid", _why(value, error)) from None
-    # RecursionError: thousands of nested arrays in a field nobody asked for.
+    # RecursionError: thousands of nested arrays in an unknown field.
     except (ValueError, RecursionError):
         said = recognised(value) or "is no JSON"
         raise NotCounted("malformed", Why("record", said, shown(value[:60]))) from None
     if snapshot.counters.cache_lookups is None and snapshot.counters.cache_hits is not None:
-        # Every lookup would seem a hit.
+        # Without the lookups every lookup would seem a hit.
         rejects.faults.add("dropped", Why("counters.cache_hits", "needs cache_lookups too"))
         snapshot.counters.cache_hits = None
     return snapshot
@@ -83,7 +84,7 @@ def _why(value: bytes, error: msgspec.ValidationError) -> Why:
     try:
         given = loose(value)
     except (ValueError, RecursionError):
-        # The strict reader stops at the first wrong value, before what is no JSON.
+        # The strict decoder stops at the first wrong value, before the part that is no JSON.
         return Why("record", "is no JSON", shown(value[:60]))
     looks = recognised(given)
     if looks is not None:
@@ -98,7 +99,7 @@ def _why(value: bytes, error: msgspec.ValidationError) -> Why:
 
 
 def attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float, int, int] | None:
-    """Time, profile and instance of a snapshot that cannot be counted; None where nobody knows whose it is."""
+    """Time, profile and instance of a rejected snapshot; None if its service is unknown."""
     if value is None or len(value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -118,11 +119,11 @@ def attributed(value: bytes | None, stamp: float, table: Table) -> tuple[float, 
 def series_of(snapshot: CounterSnapshot, table: Table) -> tuple[SeriesKey, int, int]:
     """The key of the series, its profile and its instance.
 
-    The key has the flags as they are sent, also where they cannot be read: of two series with other values of a flag
-    the totals must not be taken for those of one.
+    The key has the flags as they are sent, even if they cannot be read: two series that differ in a flag must not be
+    taken for one.
     """
     environment = DEFAULT_ENVIRONMENT if snapshot.environment is None else snapshot.environment
-    # Sorted: the same flags in another order are the same series.
+    # Encoded in sorted order: the same flags in another order are the same series.
     flags = _encode(snapshot.flags) if snapshot.flags else b""
     if len(flags) > LONGEST_KEPT:
         raise NotCounted("invalid", Why("flags", f"must take {LONGEST_KEPT:,} bytes at most", f"{len(flags):,}"))

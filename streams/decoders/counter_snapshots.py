@@ -1,10 +1,10 @@
-"""Snapshots of cumulative counters to columns: what counts is how far a series' counters rose since its last snapshot.
+"""Decodes snapshots of cumulative counters: a snapshot counts the rise of its counters since the series' last snapshot.
 
-A series is one process as seen by its service, environment, instance and flags. Its first snapshot only sets the base.
-The rise is counted in the second of the snapshot, not spread over the seconds before: those are closed 2 s
-(`max_lateness`) after their end, and to hold them open for a snapshot every 5 s would make every verdict 5 s later.
+A series is one process, identified by service, environment, instance and flags. Its first snapshot only sets the base.
+The rise counts in the second of the snapshot and is not spread over the seconds before. Those are closed 2 s
+(`max_lateness`) after their end; keeping them open for snapshots every 5 s would delay every verdict by 5 s.
 
-A re-read gives the same: each rise in an open second needs the base it was taken from, so offsets are committed only up
+A second reading gives the same counts. A rise in an open second needs its base again, so offsets are committed only up
 to the oldest base that is still needed.
 """
 
@@ -30,11 +30,11 @@ from streams.telemetry.sample import HIT_KIND, MISS_KIND, NO_OUTCOME_KIND, REJEC
 MAX_GAP: Final = 150.0
 """Seconds between two snapshots of a series up to which the rise is counted.
 
-Twice the 60 s of an OpenTelemetry exporter, and some: one snapshot may be lost. The rise of a longer silence would come
-down in one second, and outweigh all that is in the window.
+It is a little more than twice the 60 s of an OpenTelemetry exporter, so that one snapshot may be lost. The rise of a
+longer gap would count in one second and outweigh the rest of the window.
 """
 MAX_SERIES: Final = 10_000
-"""Series of a source partition; at half a kilobyte each they are 5 MB."""
+"""Series of a source partition: about 5 MB at half a kilobyte each."""
 
 _OUTCOME_KINDS: Final = range(0, NO_OUTCOME_KIND, 3)
 """Kinds of OUTCOMES without a lookup."""
@@ -44,9 +44,9 @@ _Totals = tuple[int, int, int, int, int, int]
 
 @dataclass(slots=True)
 class _Base:
-    """The last snapshot of a series and its offset; `totals` keeps the last of counters that it did not name.
+    """The last snapshot of a series and its offset; `totals` keeps the last value of counters that it lacks.
 
-    `told` says whether the series has named its errors: else nobody knows how its requests ended.
+    `told` says whether any snapshot of the series has had `errors`; without it the outcome of requests is unknown.
     """
 
     ts: float
@@ -56,11 +56,11 @@ class _Base:
 
 
 class CounterBases:
-    """The series of one source partition, the one heard of longest ago first."""
+    """The last snapshot of each series of one source partition, the oldest arrival first."""
 
     def __init__(self) -> None:
         self._bases: OrderedDict[SeriesKey, _Base] = OrderedDict()
-        # The oldest base of what rose in a second that is not closed.
+        # For each open second with a rise, the offset of the oldest base that the rise needs.
         self._needed: dict[int, int] = {}
 
     def run(
@@ -72,21 +72,21 @@ class CounterBases:
         table: Table,
         rejects: Rejects,
     ) -> Columns:
-        """Count the snapshots of some records of a slice; up to six samples that stand for many come of each.
+        """Count the snapshots in `records` of a slice; each gives up to six samples with a weight.
 
-        `values`, `offsets` and `stamps` (the records' times, infinite where they have none) are of the whole slice.
+        `values`, `offsets` and `stamps` (the records' times, infinite for a record without one) are of the whole slice.
         """
         rows: list[tuple[int, float, int, int, int, int]] = []
         for record in records:
             try:
                 snapshot = read_snapshot(values[record], rejects)
                 key, profile, instance = series_of(snapshot, table)
-                # The time it will count at, as `decode` sees to for all samples.
+                # The time at which the snapshot counts; `decoder` clamps all samples like this.
                 stamp = float(stamps[record])
                 ts = snapshot.ts if snapshot.ts <= stamp + MAX_AHEAD else stamp
                 rise, told = self._rise(key, ts, offsets[record], snapshot.counters)
             except NotCounted as error:
-                # Nothing is missing of what is past: the rise of the later snapshot holds it.
+                # A past snapshot loses nothing: the rise of the later one contains it.
                 past = error.kind == "past"
                 found = None if past else attributed(values[record], float(stamps[record]), table)
                 rejects.add(record, error.kind, error.why, unread=int(found is None and not past))
@@ -109,7 +109,7 @@ class CounterBases:
         )
 
     def close(self, watermark: float, now: float) -> int | None:
-        """Forget what no later snapshot needs when the seconds before `watermark` are closed.
+        """Forget the bases that no later snapshot needs, now that the seconds before `watermark` are closed.
 
         `now` is the clock's time. Returns the oldest offset that is needed, None if none is.
         """
@@ -117,17 +117,14 @@ class CounterBases:
         self._needed = {second: offset for second, offset in self._needed.items() if second >= boundary}
         while self._bases:
             oldest = next(iter(self._bases.values()))
-            # One far ahead has a wrong clock and counts nothing; it must not hold the offsets back for as long.
+            # A series far ahead has a wrong clock and counts nothing; it must not hold back the committed offset.
             if boundary - MAX_GAP <= oldest.ts <= now + MAX_GAP:
                 return min([*self._needed.values(), oldest.offset])
             self._bases.popitem(last=False)
         return min(self._needed.values(), default=None)
 
     def _rise(self, key: SeriesKey, ts: float, offset: int, counters: Counters) -> tuple[_Totals | None, bool]:
-        """How far the counters rose, None where it cannot be known, and whether the series tells of its errors.
-
-        The snapshot becomes the base.
-        """
+        """The rise of the counters, None if unknown, and whether the series has its errors. Stores the new base."""
         base = self._bases.get(key)
         told = counters.errors is not None or (base is not None and base.told)
         if base is None:
@@ -141,7 +138,7 @@ class CounterBases:
                 return None, told
             said = "is older than the last snapshot of its series, or of the same time with other totals"
             raise NotCounted("past", Why("ts", said, shown(ts)))
-        # A process counts all or nothing anew. One by one, errors that have passed their old total would be missed.
+        # After a restart all counters start at 0. Compared one by one, errors above their old total would be missed.
         fell = any(now < before for now, before in zip(totals, base.totals, strict=True))
         before = (0, 0, 0, 0, 0, 0) if fell else base.totals
         rise = None
@@ -155,7 +152,7 @@ class CounterBases:
         return rise, told
 
     def _make_room(self, ts: float) -> None:
-        """See that there is a place for one more series; those that fell silent give theirs."""
+        """Make room for one more series by dropping silent ones. Raises NotCounted if none is silent."""
         while len(self._bases) >= MAX_SERIES:
             if ts - next(iter(self._bases.values())).ts <= MAX_GAP:
                 said = f"is of another series than the {MAX_SERIES:,} of its partition: use more partitions"
@@ -171,10 +168,10 @@ def _totals(counters: Counters, last: _Totals) -> _Totals:
 
 
 def _kinds(rise: _Totals | None, told: bool) -> Iterator[tuple[int, int]]:
-    """Kinds of samples and how many of each the rise stands for.
+    """The kinds of samples in a rise, and the number of each.
 
-    Counters are not read at one instant: where there are more errors than requests, there were as many requests. Of a
-    series that does not tell of its errors nobody knows how requests ended: timeouts alone would make the rest healthy.
+    Counters are not read at one instant: if errors exceed requests, the requests were at least as many. A series that
+    has no `errors` gives requests without an outcome: with its timeouts alone the rest would count as healthy.
     """
     if rise is None:
         return

@@ -1,7 +1,7 @@
-"""Telemetry records to columns of samples, whatever format each record has.
+"""Decodes telemetry records to columns of samples, each record by its own format.
 
-The content-type header of a record outranks the format that the configuration gives its topic. Header values that name
-no format known here say nothing, because many producers set a generic one.
+The content-type header of a record outranks the configured format of its topic. A header value that names no format
+known here is ignored, because many producers set a generic one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CONTENT_TYPES: Final[Mapping[bytes, Format]] = {
 class SampleBatch:
     """The samples of one slice as columns, numbered by `table`, and the records that have bad ones.
 
-    `offsets` are those of the slice. `columns.ts` is clamped already, `clamped` says how many samples were. `faults`
-    say what is wrong with samples; `unread` counts those of which nobody knows whose they are.
+    `offsets` are those of the slice. `columns.ts` is clamped (streams.slices.MAX_AHEAD) for `clamped` samples. `faults`
+    counts what is wrong with samples, `unread` the rejected samples whose service is unknown.
     """
 
     source: Source
@@ -56,32 +56,32 @@ class SampleBatch:
 class Decoder:
     """Decodes slices of telemetry topics; `formats` is the configured format of each topic.
 
-    Slices of a source partition are given in their order: snapshots of counters count by what came before them.
+    The slices of a source partition must be decoded in order: a snapshot of counters depends on the one before.
     """
 
     def __init__(
         self, formats: Mapping[str, Format], interner: Interner, sources: Mapping[str, str] | None = None
     ) -> None:
-        """`sources` says of topics what counts as one source (streams.decoders.sources); else that is the instance."""
+        """`sources` maps topics to what counts as one source (streams.decoders.sources), by default the instance."""
         self._formats = formats
         self._sources = {topic: SourceRule(rule) for topic, rule in (sources or {}).items() if rule != INSTANCE}
         self._interner = interner
         self._bases: dict[Source, CounterBases] = {}
 
     def forget(self, source: Source) -> None:
-        """Decode the next slice of a source partition as its first: it is read anew, or was read by another process."""
+        """Decode the next slice of a source partition as its first, after a seek or a change of its owner."""
         self._bases.pop(source, None)
 
     def close(self, source: Source, watermark: float, now: float) -> int | None:
-        """Take note that the seconds before `watermark` are closed; `now` is the clock, infinite in a replay.
+        """Record that the seconds before `watermark` are closed; `now` is the clock, infinite in a replay.
 
-        Returns the offset from which a re-reader must start to count later snapshots alike, None if from any.
+        Returns the offset from which a reader must start to count later snapshots the same, None if any will do.
         """
         bases = self._bases.get(source)
         return bases.close(watermark, now) if bases is not None else None
 
     def decode(self, slice: Slice) -> SampleBatch:
-        """Decode a slice. It never fails: what is bad is among the rejects, one entry a record."""
+        """Decode a slice. It never raises: bad records are in `rejects`, one entry a record."""
         table = self._interner.table()
         rejects = Rejects()
         stamps = _stamps(slice)
@@ -107,7 +107,7 @@ class Decoder:
         )
 
     def _runs(self, slice: Slice) -> Iterator[tuple[Format, int, int]]:
-        """Format, first and past-the-last index of every run of records of one format."""
+        """Format, first index and index after the last of each run of records of one format."""
         usual = self._formats[slice.source.topic]
         size = len(slice.values)
         if not slice.content_types:
@@ -117,7 +117,7 @@ class Decoder:
         formats = [usual] * size
         for index, header in slice.content_types.items():
             named = CONTENT_TYPES.get(header.partition(b";")[0].strip().lower(), usual)
-            # A snapshot is JSON too; read as a sample it would be one successful request.
+            # A snapshot is JSON too; decoded as a sample it would be one request.
             formats[index] = usual if (usual, named) == ("counters", "json") else named
         for form, run in groupby(range(size), formats.__getitem__):
             indices = list(run)
@@ -149,13 +149,13 @@ class Decoder:
 
 
 def _stamps(slice: Slice) -> Float:
-    """Times of the records in Unix seconds, infinite where a record has no sane one."""
+    """Times of the records in Unix seconds, infinite for a record without a valid one."""
     timestamps = np.array(slice.timestamps, dtype=np.int64)
     return np.where((timestamps >= MIN_TIME * 1000) & (timestamps <= MAX_TIME * 1000), timestamps / 1000, np.inf)
 
 
 def _clamp(columns: Columns, stamps: Float) -> tuple[Columns, int]:
-    """Take samples that are ahead of their record to the time of it."""
+    """Set the time of samples ahead of their record to the record's; returns how many there were."""
     record = stamps[columns.record]
     ahead = columns.ts > record + MAX_AHEAD
     clamped = int(np.count_nonzero(ahead))

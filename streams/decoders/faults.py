@@ -1,6 +1,6 @@
-"""What is wrong with samples: the words for it, and how many had it.
+"""Faults of samples: what is wrong, and how many samples have it.
 
-A fault is told by fixed words, so that thousands of samples with the same one are one line, and by one example.
+A fault has a fixed text, so that thousands of samples with the same fault are one line, and one example.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 FaultKind = Literal["rejected", "dropped", "missing"]
-"""rejected: the sample does not count as a request; dropped: it does, without this field; missing: it lacks the field
-and has one that looks like it."""
+"""rejected: the sample does not count as a request; dropped: it counts, without this field; missing: the sample lacks
+the field and has one with a similar name."""
 
 MOST: Final = 40
-"""Different faults that are told apart at once; more are counted as `OTHER`."""
+"""Different faults that are counted separately; further ones count as `OTHER`."""
 LONGEST_EXAMPLE: Final = 120
 
 
 class Why(NamedTuple):
-    """What is wrong with a field, in fixed words; `field` is "record" where no field is to blame."""
+    """What is wrong with a field, as a fixed text `said`; `field` is "record" if the whole record is wrong."""
 
     field: str
     said: str
@@ -30,7 +30,7 @@ class Why(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """How many `samples` had a fault, and one example of it."""
+    """How many `samples` have a fault, and one example of it."""
 
     kind: FaultKind
     field: str
@@ -43,7 +43,7 @@ OTHER: Final = Why("record", "has yet another fault")
 
 
 class Faults:
-    """Counts faults by kind, field and words; the example is the first."""
+    """Counts faults by kind, field and text; the first example is kept."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[FaultKind, str, str], list[int]] = {}
@@ -66,18 +66,18 @@ class Faults:
             found[0] += samples
 
     def add_all(self, faults: Iterable[Fault]) -> None:
-        """Count what another one counted."""
+        """Add the counts of other faults."""
         for kind, field, said, samples, example in faults:
             self.add(kind, Why(field, said, example), samples)
 
     def entries(self) -> list[Fault]:
-        """What was counted, the most frequent first."""
+        """The faults, the most frequent first."""
         entries = [Fault(*key, count, self._examples[key]) for key, (count,) in self._found.items()]
         return sorted(entries, key=lambda fault: -fault.samples)
 
 
 def shown(value: object) -> str:
-    """A value for people: what it is, of bounded length, whatever it holds."""
+    """A value as text for people, at most LONGEST_EXAMPLE characters long."""
     text = repr(value[:LONGEST_EXAMPLE]) if isinstance(value, str | bytes) else _plain(value)
     return text if len(text) <= LONGEST_EXAMPLE else text[: LONGEST_EXAMPLE - 3] + "..."
 
@@ -86,6 +86,6 @@ def _plain(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
-        # A number of JSON may have thousands of digits, which cannot all be printed.
+        # A JSON number may have thousands of digits, and Python does not print so many.
         return repr(value) if isinstance(value, float) or abs(value) < 10**20 else "a number of more than 20 digits"
     return "an object" if isinstance(value, dict) else "an array" if isinstance(value, list) else type(value).__name__

@@ -1,4 +1,4 @@
-"""What a sender probably did, from what came: the first words a person needs who sees samples rejected."""
+"""Hints at what a sender probably did wrong, for a person who sees rejected samples."""
 
 from __future__ import annotations
 
@@ -62,22 +62,22 @@ LOOK_ALIKES: Final[Mapping[str, tuple[str, ...]]] = {
     "service": ("service_name", "serviceName", "service.name", "app", "application"),
     "flags": ("feature_flags", "featureFlags", "flag", "variants", "experiments"),
 }  # fmt: skip
-"""Names that others give to what a field holds."""
+"""Other common names of a field."""
 
 
 def look_alike(fields: Mapping[str, object], field: str) -> str | None:
-    """The name of a field that seems to hold what `field` should."""
+    """The name of a field that seems to hold the value of `field`."""
     return next((name for name in LOOK_ALIKES.get(field, ()) if name in fields), None)
 
 
 def instead(fields: Mapping[str, object], field: str) -> Why | None:
-    """Says that a record has another name for a field, where it has one."""
+    """The fault that a record has another name for a field; None if it has none."""
     name = look_alike(fields, field)
     return None if name is None else Why(field, f"the sample has `{name}`, not `{field}`")
 
 
 def look_alikes(value: bytes, row: int) -> list[Why]:
-    """What a sample of a record of JSON has in the place of fields that it lacks; `row` is its number there."""
+    """The other names that a sample has for its missing fields; `row` is its index in the JSON record."""
     try:
         given = loose(value)
     except (ValueError, RecursionError):
@@ -105,7 +105,7 @@ def time_fault(value: object) -> Why:
 
 
 def recognised(value: object) -> str | None:
-    """What a record looks like that is none of ours; None where it looks like nothing known."""
+    """The foreign format that a record looks like, as a text for people; None if it looks like none."""
     if isinstance(value, bytes | bytearray):
         return _recognised_bytes(bytes(value[:4096]))
     if isinstance(value, list) and value:

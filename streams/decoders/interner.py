@@ -1,9 +1,9 @@
-"""Small integers for the strings of samples, bounded whatever is sent.
+"""Small integers for the strings of samples, in bounded memory whatever is sent.
 
-Two lifetimes. Scopes and measure names keep their number as long as the process lives, and there are at most so many;
-what a trigger needs has its place reserved. Everything that can grow with the traffic (combinations of flags,
-instances) is numbered by a `Table` that is replaced by an empty one when it is full; numbers of two tables have
-nothing to do with each other, so a batch carries the table that numbered it.
+There are two lifetimes. Scopes and measure names are limited in number and keep their numbers as long as the process
+lives; places are reserved for those that triggers need. Everything that grows with the traffic (combinations of flags,
+instances) is numbered by a `Table`, which is replaced by an empty one when it is full. Numbers of different tables are
+unrelated, so a batch carries the table that numbered it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from streams.decoders.watch_list import WatchList
 
 NO_INSTANCE: Final = 0
 VARIANTS_KEPT: Final = 16
-"""Places kept free for the variants of each flag under watch, from half of those that are free at most."""
+"""Places kept free for the variants of each watched flag, in all at most half of the free places."""
 MAX_MEASURES: Final = 256
-"""Measure names kept in one process, beside those under watch."""
+"""Measure names kept in one process in addition to the watched ones."""
 LONGEST_LIST: Final = 1 << 16
 """Bytes of a list of a columnar batch up to which it is remembered."""
 
 
 class LatencyLimit(NamedTuple):
-    """A latency that a trigger compares with, in seconds; `above_ms` is the least that counts as more.
+    """A latency limit of a trigger in seconds; `above_ms` is the least latency above it.
 
-    `measure` is the number of the measure that carries the sum of the requests overdue for it.
+    `measure` is the number of the measure that sums the requests overdue for it.
     """
 
     seconds: float
@@ -58,7 +58,7 @@ class Interner:
         ]
         self.measures = Measures(watch.measures, [*map(measure_of, limits), *missing])
         self.unreadable = {name: self.measures.names.index(name) for name in missing}
-        """The numbers of the measures that count fields nobody could read, by name."""
+        """The numbers of the measures that count unreadable fields, by name."""
         number = {limit: self.measures.names.index(measure_of(limit)) for limit in limits}
         self.limits = {
             scope_id: tuple(LatencyLimit(limit / 1000, above_ms(limit), number[limit]) for limit in watch.limits[scope])
@@ -69,18 +69,18 @@ class Interner:
         self._max_scopes = max(max_scopes, len(watch.scopes))
         self._scope_ids = {scope: index for index, scope in enumerate(watch.scopes)}
         free = self._max_scopes - len(watch.scopes)
-        # Services that nobody watches, as short-lived names are, leave the others' variants their places.
+        # Services without a watched flag, such as short-lived names, must not take the places of watched variants.
         self._others_left = free - min(free // 2, VARIANTS_KEPT * sum(map(len, watch.flags.values())))
         self._table = Table(self)
 
     def table(self) -> Table:
-        """The table to number the next batch with."""
+        """The table for the next batch."""
         if self._table.full:
             self._table = Table(self)
         return self._table
 
     def scope_id(self, scope: Scope) -> int:
-        """Number of a scope, INVALID when all places are taken."""
+        """The number of a scope, INVALID if all places are taken."""
         found = self._scope_ids.get(scope)
         if found is not None:
             return found
@@ -94,9 +94,9 @@ class Interner:
 
 
 class Table:
-    """Numbers of profiles and instances, good for one generation.
+    """Numbers of profiles and instances, valid until the table is replaced.
 
-    Nothing in it refers back to it, so that it is freed as soon as the next one has taken its place.
+    It has no reference cycles, so that it is freed as soon as its successor is in use.
     """
 
     def __init__(self, interner: Interner) -> None:
@@ -109,36 +109,36 @@ class Table:
 
     @property
     def full(self) -> bool:
-        """Whether the next slice should have another table."""
+        """Whether the next slice should have a new table."""
         return self._size.reached(1)
 
     @property
     def profiles(self) -> int:
-        """How many profiles have a number."""
+        """The number of profiles."""
         return len(self._profiles.scopes)
 
     def expansion(self) -> tuple[Int, Int, Int]:
-        """What profiles stand for: (starts, scopes, missing).
+        """The scopes of all profiles as (starts, scopes, missing).
 
         Profile p has the scope numbers `scopes[starts[p] : starts[p + 1]]`, and `missing[p]` scopes without a place.
         """
         return self._profiles.expansion()
 
     def scopes(self, profile: int) -> tuple[int, ...]:
-        """The scope numbers of a profile; that of its service is the first, unless it has no place."""
+        """The scope numbers of a profile; the first is its service's, unless that has no place."""
         return self._profiles.scopes[profile]
 
     def whole(self, profile: int) -> int:
-        """The profile of the same service without any flag."""
+        """The profile of the same service without flags."""
         return self._profiles.whole(profile)
 
     @property
     def unread(self) -> Mapping[int, tuple[UnreadVariant, ...]]:
-        """The profiles of samples in which variants cannot be read."""
+        """The unreadable variants of each profile that has any."""
         return self._profiles.unread
 
     def listed(self, kind: bytes, encoded: bytes, read: Callable[[bytes, Table], list[int]]) -> Int:
-        """The numbers of the entries of an encoded list of a kind, which `read` gives if it was not met before."""
+        """The numbers of the entries of an encoded list; `read` decodes a list that is not remembered."""
         key = kind + encoded
         found = self._lists.get(key)
         if found is None:
@@ -150,7 +150,7 @@ class Table:
 
 
 class Instances(dict[str | None, int]):
-    """Instance numbers; `names[number]` is the name, "" for none and for those an overfull table has no place for."""
+    """Instance numbers; `names[number]` is the name. An overfull table gives new instances the number of ""."""
 
     def __init__(self, size: Size) -> None:
         super().__init__({None: NO_INSTANCE, "": NO_INSTANCE})
@@ -171,9 +171,9 @@ class Instances(dict[str | None, int]):
 
 
 class Measures(dict[str, int]):
-    """Measure numbers, NOT_KEPT for those past the limit; `names[number]` is the name.
+    """Measure numbers, NOT_KEPT past the limit; `names[number]` is the name.
 
-    `own` are names that have a number but that no sample may use.
+    `own` are flipback's measures: they have numbers, but samples cannot use them.
     """
 
     NOT_KEPT: Final = -2

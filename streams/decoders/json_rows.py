@@ -1,8 +1,8 @@
-"""A sample in JSON as it is decoded, and what can be saved of one that cannot be decoded as it is.
+"""A sample in JSON, and the mending of one that the strict decoder refuses.
 
-The fast path decodes strictly, all fields at once. Only a sample that fails there is read here: a field that may be
-absent is left out where it cannot be read, and the request counts; a sample whose time or weight cannot be read is
-rejected, and counts as rejected for its service.
+The fast path decodes strictly, all fields at once. Only a sample that fails is read here field by field: an optional
+field that cannot be read is dropped and the request counts; a sample whose time or weight cannot be read is rejected,
+and counts as rejected for its service.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ MISIDENTIFIED: Final = Why("id", "a started sample needs one, of 1 to 128 charac
 
 
 class Row(msgspec.Struct, gc=False):
-    """`sample.Sample` with flags left encoded: their bytes are looked up, which spares a dict a sample.
+    """`sample.Sample` with encoded flags: they are found by their bytes, which saves a dict a sample.
 
-    The route is not used, so it is not read. `kind` is REJECTED_PHASE, which no sample can say, where the sample does
+    The route is not used, so it is not decoded. `kind` is REJECTED_PHASE, which no sample can send, if the sample does
     not count as a request.
     """
 
@@ -73,9 +73,9 @@ class Row(msgspec.Struct, gc=False):
 
 
 class Mended(NamedTuple):
-    """What was saved: `row` is None where nobody knows whose sample it is, `rejected` says why it is no request.
+    """A mended sample: `row` is None if its service is unknown, `rejected` says why it does not count as a request.
 
-    `dropped` are the fields that were left out, `unread` the measures that count them.
+    `dropped` are the reasons for dropped fields, `unread` the measures that count them.
     """
 
     row: Row | None
@@ -85,7 +85,7 @@ class Mended(NamedTuple):
 
 
 def mend(given: object, stamp: float) -> Mended:
-    """Save what can be saved of a sample; `stamp` is the time of its record, infinite where it has none."""
+    """Read a sample field by field; `stamp` is the time of its record, infinite if it has none."""
     if not isinstance(given, dict):
         return Mended(None, Why("record", recognised(given) or "must be a JSON object", shown(given)), [], [])
     fields = cast("dict[str, Any]", given)
@@ -132,7 +132,7 @@ def mend(given: object, stamp: float) -> Mended:
 
 
 def whose(fields: Mapping[str, Any]) -> Why | None:
-    """Why nobody knows whose sample it is; None where it is known."""
+    """Why the service or environment of a sample is unknown; None if both are known."""
     if fields.get("service") is None:
         return instead(fields, "service") or Why("service", "is missing")
     for what in ("service", "environment"):
@@ -144,7 +144,7 @@ def whose(fields: Mapping[str, Any]) -> Why | None:
 
 
 class _Mending:
-    """Reads the fields of one sample that may be absent, and notes those that cannot be read."""
+    """Reads the optional fields of one sample and records those that cannot be read."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self._fields = fields
@@ -152,7 +152,10 @@ class _Mending:
         self.unread: list[str] = []
 
     def field(self, name: str, read: Callable[[object], Any], counted: Field | None = None) -> Any:
-        """The field as `read` gives it, None where it is absent or raises ValueError with what it should be."""
+        """The field as converted by `read`, None if it is absent.
+
+        If `read` raises ValueError the field is dropped: it is None, the outcome UNREADABLE.
+        """
         value = self._fields.get(name)
         if value is None:
             return None
@@ -163,13 +166,13 @@ class _Mending:
             return UNREADABLE if name == "outcome" else None
 
     def drop(self, why: Why, counted: Field | None = None, name: str = "") -> None:
-        """Note a field that was left out."""
+        """Record a dropped field."""
         self.dropped.append(why)
         if counted is not None:
             self.unread.append(unreadable(counted, name))
 
     def measures(self, given: object) -> dict[str, float] | None:
-        """Those of the measures that can be read."""
+        """The measures that can be read."""
         if given is None:
             return None
         if not isinstance(given, dict):
@@ -238,7 +241,7 @@ def _kind(value: object) -> str:
 
 
 def _flags(given: object) -> Raw:
-    """The flags as they are looked up; what is no variant is so afterwards too."""
+    """The encoded flags for the look-up; a value that is not a variant stays one that is not."""
     if given is None:
         return NO_FLAGS
     if not isinstance(given, dict):

@@ -1,8 +1,8 @@
-"""JSON telemetry to columns: one object a record, an array of them, or one a line (NDJSON).
+"""Decodes JSON telemetry to columns: one object a record, an array of objects, or one object a line (NDJSON).
 
-A record is decoded on its own. Joining a slice to one array for one call of the decoder is slower (the join alone takes
-0.4 us a record, one call a record 0.47 us in all) and would have to tell `{..},{..}` in one record from two records.
-Columns are then made field by field: a comprehension over one attribute takes 15 ns a sample, a tuple of all 300.
+Each record is decoded by one call, which takes 0.47 us. Joining a slice to one array for a single call is slower (the
+join alone takes 0.4 us a record) and could not distinguish `{..},{..}` in one record from two records. Columns are then
+made field by field: a comprehension over one attribute takes 15 ns a sample, a tuple of all attributes 300 ns.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ _rows: Final = msgspec.json.Decoder(list[Row]).decode
 _raws: Final = msgspec.json.Decoder(list[Raw]).decode
 _kinds: Final = Kinds()
 
-# RecursionError: thousands of nested arrays in a field nobody asked for.
+# RecursionError: thousands of nested arrays in an unknown field.
 _FAULTS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _LONGEST_LOOK: Final = 1 << 16
-"""Bytes of a record that is looked at for other names of what it does not say."""
+"""Bytes of a record up to which it is searched for other names of missing fields."""
 _SHOWN: Final = 60
-"""Bytes of a record that are shown where it cannot be read."""
+"""Bytes that are shown of a record that cannot be read."""
 _WHOLE: Final = -1
-"""Row number of a sample that is a record of its own."""
+"""Row number of a sample that is its own record."""
 
 
 class JsonRun:
-    """The samples of consecutive records of a slice; `first` is the index of the first of them there."""
+    """The samples of consecutive records of a slice; `first` is the index of the first of them in the slice."""
 
     def __init__(self, first: int, values: Sequence[bytes | None], stamps: Float, rejects: Rejects) -> None:
-        """`stamps` are the times of the records of the slice, infinite where they have none."""
+        """`stamps` are the times of the slice's records, infinite for a record without one."""
         self._first = first
         self._given = values
         self._stamps = stamps
         self._rejects = rejects
         self._samples: list[Row] = []
-        # Number of each sample of which fields were left out, and the names of the measures that count them.
+        # For each dropped field, the number of its sample and the name of the measure that counts it.
         self._unread: list[tuple[int, str]] = []
-        # Record and row of every sample; empty as long as every record was one good sample.
+        # Record and row of every sample; both empty as long as every record is one good sample.
         self._record: list[int] = []
         self._row: list[int] = []
-        # What may not be decoded is replaced by what does not decode, so that good records cost no test.
+        # Missing and oversized values become b"", which fails to decode, so that good records need no test.
         self._values = [value or b"" for value in values] if None in values else cast("Sequence[bytes]", values)
         if max(map(len, self._values)) > MAX_RECORD_BYTES:
             self._values = [b"" if len(value) > MAX_RECORD_BYTES else value for value in self._values]
 
     def objects(self) -> None:
-        """Take records of one object each; one that is an array after all is taken as such."""
+        """Decode records of one object each; a record that is an array is decoded as an array."""
         done = 0
         for index in _failures(self._samples, self._values):
             self._place(range(done, index))
@@ -75,17 +75,17 @@ class JsonRun:
             self._place(range(done, len(self._values)))
 
     def arrays(self) -> None:
-        """Take records of one array of objects each."""
+        """Decode records of one array of objects each."""
         for index in filter(self._readable, range(len(self._values))):
             self._array(index)
 
     def lines(self) -> None:
-        """Take records of one object a line each; blank lines are nothing."""
+        """Decode records of one object a line; blank lines are skipped."""
         for index in filter(self._readable, range(len(self._values))):
             self._rows(index, self._values[index].rstrip().split(b"\n"))
 
     def columns(self, interner: Interner, table: Table) -> Columns:
-        """The samples as columns, without those whose names are not fit to be kept."""
+        """The samples as columns, without those whose environment or service cannot be used."""
         samples = self._samples
         if not samples:
             return NO_COLUMNS
@@ -104,7 +104,7 @@ class JsonRun:
             instance=np.fromiter(map(table.instances.__getitem__, instances), dtype=np.int64, count=size),
             kind=np.fromiter(map(_kinds.__getitem__, kinds), dtype=np.int64, count=size),
             n=_counts([s.n for s in samples]),
-            # numpy reads None as nan.
+            # numpy converts None to nan.
             latency_ms=np.array([s.latency_ms for s in samples], dtype=np.float64),
             measure_row=measures[0],
             measure_id=measures[1],
@@ -132,7 +132,7 @@ class JsonRun:
         return columns.where(good)
 
     def _hint(self, columns: Columns) -> None:
-        """Look at the first sample that does not say how it ended: has it other names for what it lacks?"""
+        """Report other names of missing fields, as found in the first sample without an outcome."""
         if int(columns.kind.max()) < NO_OUTCOME_KIND:
             return
         silent = np.flatnonzero((columns.kind >= NO_OUTCOME_KIND) & (columns.kind < HIT_KIND))
@@ -158,7 +158,7 @@ class JsonRun:
             self._mend_object(index, given, row)
 
     def _mend_object(self, index: int, given: object, row: int) -> None:
-        """Take a sample that cannot be decoded as it is: what is left of it, or a rejected one."""
+        """Add a sample that the strict decoder refused: without the bad fields, or as a rejected one."""
         mended = mend(given, float(self._stamps[self._first + index]))
         if mended.rejected is not None:
             place, unread = None if row == _WHOLE else row, int(mended.row is None)
@@ -196,7 +196,7 @@ class JsonRun:
             self._place_rows(index, range(len(rows)))
 
     def _loose_array(self, index: int, value: bytes) -> None:
-        """Take an array that is none by the letter, such as one with NaN in it."""
+        """Decode an array that is not strict JSON, such as one with NaN in it."""
         try:
             given = loose(value)
         except (ValueError, RecursionError):
@@ -229,7 +229,7 @@ class JsonRun:
 
 
 def _failures(samples: list[Row], values: Iterable[bytes | Raw]) -> Iterator[int]:
-    """Append the samples that the values hold; yield the index of each value that holds none."""
+    """Append the decoded samples to `samples`; yield the index of each value that fails to decode."""
     rest = iter(values)
     index = 0
     while True:
@@ -250,7 +250,7 @@ def _counts(n: list[int | None]) -> Int:
 
 
 def _ids(given: list[str | None]) -> tuple[Int, Text]:
-    """Row and id of every sample that has one."""
+    """Row and id of every sample that has an id."""
     if given.count(None) == len(given):
         return NO_IDS
     rows = [row for row, one in enumerate(given) if one is not None]
@@ -260,7 +260,7 @@ def _ids(given: list[str | None]) -> tuple[Int, Text]:
 
 
 def _measures(given: list[dict[str, float] | None], numbers: Measures) -> tuple[Int, Int, Float]:
-    """Row, number and value of every measure."""
+    """Row, measure number and value of every measure."""
     if not any(given):
         return NO_MEASURES
     maps = [one or {} for one in given]

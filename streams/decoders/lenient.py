@@ -1,4 +1,4 @@
-"""Reading what is nearly right: JSON that is none by the letter, names, and the variants of flags."""
+"""Lenient reading: JSON that is not strict, and checks of names and of variants of flags."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PRINTS: Final = f"must have 1 to {MAX_NAME} characters that print"
 
 
 def loose(value: bytes | Raw) -> object:
-    """Decode JSON that a strict reader refuses: with NaN, infinities, and bytes that are no UTF-8 in texts.
+    """Decode JSON, also with NaN, infinities, and texts that are not valid UTF-8, which a strict decoder refuses.
 
-    Raises ValueError or RecursionError for what is no JSON.
+    Raises ValueError or RecursionError for anything else.
     """
     try:
         return msgspec.json.decode(value)
     except ValueError:
-        # Such bytes become characters that do not print, so no name can have them.
+        # Invalid bytes become characters that do not print, which no name may have.
         return cast("object", json.loads(bytes(value).decode("utf-8", "surrogateescape")))
 
 
@@ -35,14 +35,14 @@ def check_name(what: str, name: str) -> None:
 
 
 def name_fault(name: object) -> str | None:
-    """What is wrong with a name; None for one that is fit to be kept."""
+    """What is wrong with a name; None for a good one."""
     if not isinstance(name, str):
         return "must be a text"
     return None if 1 <= len(name) <= MAX_NAME and name.isprintable() else _PRINTS
 
 
 def variant_fault(value: object) -> str | None:
-    """What is wrong with the variant of a flag; None and "" are no variant, and no fault."""
+    """What is wrong with the variant of a flag. None and "" mean no variant and are not wrong."""
     if value is None or value == "":
         return None
     return name_fault(value) if isinstance(value, str) else VARIANT

@@ -1,7 +1,7 @@
-"""What samples of the same scopes share: environment, service, and the variants of the flags under watch.
+"""Profiles: the environment, service and watched variants that samples of the same scopes share.
 
-A profile is expanded to its scopes when sums are made, so the cost of a sample does not grow with its flags. Only the
-flags that somebody watches in a service are read; a variant of one that cannot be read is counted as missing.
+Sums are made by profile first and expanded to scopes afterwards, so the cost of a sample does not grow with its flags.
+Only the watched flags of a service are read; a variant that cannot be read is counted by a measure of its own.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from streams.decoders.watch_list import WatchList
 from streams.telemetry.sample import DEFAULT_ENVIRONMENT
 
 INVALID: Final = -1
-"""Number of what may not be counted; ask `explain` for the reason."""
+"""Number of a profile or name that cannot be used; `FlagMaps.explain` gives the reason."""
 TABLE_ENTRIES: Final = 1 << 15
 TABLE_BYTES: Final = 1 << 24
 OVERFULL: Final = 4
-"""A table is replaced between slices. What one slice adds past so many times its size is not remembered."""
+"""A table is replaced only between slices. Past this multiple of its size, new entries are not remembered."""
 LONGEST_KEPT: Final = 4096
-"""Bytes of a flag map up to which its reading is remembered; longer ones are read anew every time."""
+"""Bytes of a flag map up to which it is remembered; a longer one is decoded every time."""
 
 ProfileKey = tuple[str | None, str, bytes]
-"""Environment (None for the default), service, flag map as it was encoded (empty for none)."""
+"""Environment (None for the default), service, and the encoded flag map (empty for none)."""
 
 
 class UnreadVariant(NamedTuple):
-    """A variant that cannot be read: the number of the measure that counts it, and what is wrong."""
+    """A variant that cannot be read: the number of the measure that counts it, and the reason."""
 
     measure: int
     why: Why
@@ -59,8 +59,8 @@ class Size:
 class Numbers(Protocol):
     """The numbers of scopes and of measures, as `streams.decoders.interner.Interner` has them.
 
-    `scopes` are in the order of their numbers. `unreadable` has the numbers of the measures that count fields which
-    nobody could read, by name.
+    `scopes` are in the order of their numbers. `unreadable` maps the measures that count unreadable fields to their
+    numbers.
     """
 
     watch: WatchList
@@ -68,7 +68,7 @@ class Numbers(Protocol):
     unreadable: dict[str, int]
 
     def scope_id(self, scope: Scope) -> int:
-        """Number of a scope, INVALID if all places are taken."""
+        """The number of a scope, INVALID if all places are taken."""
 
 
 class Profiles:
@@ -79,12 +79,12 @@ class Profiles:
         self._ids: dict[tuple[int, tuple[int, ...], tuple[UnreadVariant, ...]], int] = {}
         self.scopes: list[tuple[int, ...]] = []
         self.unread: dict[int, tuple[UnreadVariant, ...]] = {}
-        """The profiles of samples in which a variant cannot be read."""
+        """The unreadable variants of each profile that has any."""
         self._missing: list[int] = []
         self._expansion: tuple[Int, Int, Int] | None = None
 
     def number(self, environment: str, service: str, flags: object) -> int:
-        """Number of the profile of a sample; ValueError with the reason when nobody knows whose it is."""
+        """The number of a sample's profile. Raises ValueError if the environment or service is not a good name."""
         check_name("environment", environment)
         check_name("service", service)
         watched = self._known.watch.flags.get((environment, service), frozenset())
@@ -98,13 +98,13 @@ class Profiles:
         return self._numbered(numbers.count(INVALID), tuple(n for n in numbers if n != INVALID), unread)
 
     def whole(self, profile: int) -> int:
-        """The profile of the same service without any flag."""
+        """The profile of the same service without flags."""
         scopes = self.scopes[profile]
         known = bool(scopes) and not self._known.scopes[scopes[0]].flag
         return self._numbered(0 if known else 1, scopes[:1] if known else (), ())
 
     def _numbered(self, missing: int, scopes: tuple[int, ...], unread: tuple[UnreadVariant, ...]) -> int:
-        # The example is of the first: what was wrong with others is no profile of its own.
+        # The example is not part of the key: variants with different bad values share a profile.
         key = missing, scopes, tuple(one._replace(why=one.why._replace(example="")) for one in unread)
         found = self._ids.get(key)
         if found is None:
@@ -126,7 +126,7 @@ class Profiles:
 
 
 class FlagMaps(dict[ProfileKey, int]):
-    """Profile numbers by the flag map as encoded: a map already met costs one look-up, without being read."""
+    """Profile numbers by the encoded flag map: a known map costs one look-up and is not decoded."""
 
     def __init__(self, profiles: Profiles, size: Size, parse: Callable[[bytes], object]) -> None:
         super().__init__()
@@ -161,13 +161,13 @@ class FlagMaps(dict[ProfileKey, int]):
     def _read(self, encoded: bytes) -> object:
         try:
             return self._parse(encoded) if encoded else None
-        # RecursionError: thousands of nested arrays in the place of a variant.
+        # RecursionError: thousands of nested arrays in place of a variant.
         except (ValueError, RecursionError):
             return False
 
 
 def _variants(flags: object, watched: frozenset[str]) -> tuple[dict[str, str], Mapping[str, Why]]:
-    """The variants of the watched flags, and what is wrong with those that cannot be read."""
+    """The variants of the watched flags, and the reasons for those that cannot be read."""
     if flags is None:
         return {}, {}
     if not isinstance(flags, dict):

@@ -1,8 +1,7 @@
-"""What counts as one source of evidence: a flip rests on more than one where there is more than one (docs/promises.md,
-P2).
+"""What counts as one source of evidence (docs/promises.md#p2-evidence-before-a-flip).
 
-A sample names its instance itself, so a sick machine with two workers, or a program that invents names, is several.
-A topic may say that the machine's part of the name is the source, or the Kafka partition that a producer is bound to.
+A sample names its own instance, so a broken machine with two workers, or a program that invents names, counts as
+several. A topic can be configured so that the machine's part of the name is the source, or the Kafka partition.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PARTITION: Final = "partition"
 
 
 def pattern_of(rule: str) -> re.Pattern[str] | None:
-    """The pattern of a rule, None of the words INSTANCE and PARTITION. Raises ValueError for what is none."""
+    """The pattern of a rule, None for INSTANCE and PARTITION. Raises ValueError for a pattern that is not valid."""
     if rule in (INSTANCE, PARTITION):
         return None
     try:
@@ -34,7 +33,7 @@ def pattern_of(rule: str) -> re.Pattern[str] | None:
 
 
 class SourceRule:
-    """Gives the samples of a topic the names of their sources in the place of their instances."""
+    """Replaces the instances of a topic's samples by their sources."""
 
     def __init__(self, rule: str) -> None:
         self._by_partition = rule == PARTITION
@@ -43,14 +42,14 @@ class SourceRule:
         self._numbers: Int = np.zeros(0, dtype=np.int64)
 
     def numbered(self, instance: Int, source: Source, table: Table) -> Int:
-        """The numbers of the sources of samples with these instances (n,), as `table` numbers names."""
+        """The numbers in `table` of the sources of samples with these instance numbers (n,)."""
         if self._by_partition:
             return np.full(len(instance), table.instances[f"{source.topic}/{source.partition}"], dtype=np.int64)
         if self._pattern is None:
             return instance
         if table is not self._table:
             self._table, self._numbers = table, np.zeros(0, dtype=np.int64)
-        # Names are looked at once; those of sources are among them, and are their own.
+        # Match each name once. The sources become names of the table too, and are matched like the others.
         names = table.instances.names[len(self._numbers) :]
         if names:
             new = [table.instances[self._named(name)] for name in names]

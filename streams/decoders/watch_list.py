@@ -1,4 +1,4 @@
-"""What triggers ask of the telemetry, and what therefore always has a place."""
+"""What triggers need of the telemetry, and what therefore always has a place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from detectors.cells import Scope
 
 @dataclass(frozen=True, slots=True)
 class WatchList:
-    """What triggers ask for: scopes that always have a place, and the flags whose variants become scopes."""
+    """What triggers need: scopes that always have a place, and flags whose variants become scopes.
+
+    `flags` has the watched flags of each (environment, service), `limits` the latency limits of each service in
+    milliseconds, ascending.
+    """
 
     scopes: tuple[Scope, ...]
     flags: Mapping[tuple[str, str], frozenset[str]]
@@ -23,9 +27,8 @@ class WatchList:
     ) -> WatchList:
         """Build it from the scopes, measure names and latency limits of all triggers.
 
-        A limit is environment, service and milliseconds; the service's scope is reserved too.
-
-        A scope with a flag and no variant watches the flag; no single variant of it is then sure of a place.
+        A limit is environment, service and milliseconds; the service's scope gets a place too. A scope with a flag and
+        without a variant makes the flag watched, but reserves no place for its variants.
         """
         reserved: set[Scope] = set()
         flags: dict[tuple[str, str], set[str]] = {}

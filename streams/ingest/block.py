@@ -1,8 +1,8 @@
-"""Sums by scope and second, as arrays that can be added up.
+"""Sums by scope and second, as arrays that can be added.
 
-A `Block` is a `detectors.cells.Cells` in the making: scopes and measures are still numbers of the interner, instances
-numbers of the reducer, and the positive and negative parts of measures are apart. Every sum stops at `sums.LIMIT`.
-Parts that only grow may be cut off there in any order of addition, which sums of mixed sign may not.
+A `Block` is a `detectors.cells.Cells` that is not finished: scopes and measures are numbers of the interner, instances
+numbers of the reducer, and a measure's positive and negative values are summed separately. Every sum stops at
+`grouped_sums.LIMIT`. The limit gives the same result in any order of addition only because each part never decreases.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Block:
         return len(self.second)
 
     def select(self, rows: NDArray[np.bool_]) -> Block:
-        """The cells for which `rows` is true, with what belongs to them."""
+        """The cells for which `rows` (cells,) is true, with their histograms, instances and measures."""
         number = np.cumsum(rows) - 1
         hist, instance, measure = rows[self.hist_cell], rows[self.instance_cell], rows[self.measure_cell]
         return Block(
@@ -62,7 +62,7 @@ class Block:
 
 
 def combine(blocks: Sequence[Block]) -> Block:
-    """The sum of blocks; numbers of instances must mean the same in all of them."""
+    """The sum of blocks, in which instance numbers mean the same instances."""
     if len(blocks) == 1:
         return blocks[0]
     width = max(int(block.scope.max(initial=0)) for block in blocks) + 1
@@ -102,7 +102,7 @@ def combine(blocks: Sequence[Block]) -> Block:
 
 
 def renumber(block: Block, instance_id: Int) -> Block:
-    """The block with other instance numbers, one a row of its instances; rows of the same number become one."""
+    """The block with new instance numbers, one for each instance row; rows that become equal are summed."""
     size = int(instance_id.max(initial=0)) + 1
     key, counts = summed(block.instance_cell * size + instance_id, block.instance_counts)
     return replace(block, instance_cell=key // size, instance_id=key % size, instance_counts=counts)
@@ -112,7 +112,7 @@ Name = TypeVar("Name", Scope, str)
 
 
 def finished(block: Block, scopes: Sequence[Scope], instances: Sequence[str], measures: Sequence[str]) -> Cells:
-    """A block as cells, sorted by scope and second; the tables give numbers their names and come out sorted."""
+    """The block as cells, sorted by scope and second; `scopes`, `instances`, `measures` give numbers their names."""
     scope_table, scope = _named(block.scope, scopes)
     instance_table, instance_id = _named(block.instance_id, instances)
     measure_table, measure_id = _named(block.measure_id, measures)
@@ -145,7 +145,7 @@ def finished(block: Block, scopes: Sequence[Scope], instances: Sequence[str], me
 
 
 def _named(numbers: Int, names: Sequence[Name]) -> tuple[tuple[Name, ...], Int]:
-    """The names that occur, sorted, and the place of each number's name among them."""
+    """The names that occur, sorted, and for each number the index of its name among them."""
     used, index = np.unique(numbers, return_inverse=True)
     found = [names[number] for number in used.tolist()]
     order = sorted(range(len(found)), key=found.__getitem__)

@@ -1,4 +1,4 @@
-"""Samples to sums by scope and second."""
+"""Sums samples by scope and second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS: Final = len(KIND_COUNTS)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Samples to be summed up, numbered by one table; `measure_row` indexes the samples."""
+    """Samples to be summed, numbered by one table; measure j belongs to sample `measure_row[j]`."""
 
     second: Int
     offset: Int
@@ -37,7 +37,7 @@ class Rows:
 
 
 def stacked(parts: Sequence[Rows]) -> Rows:
-    """The samples of all parts in their order."""
+    """The samples of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
     columns = {part.name: [getattr(rows, part.name) for rows in parts] for part in fields(Rows)}
@@ -47,10 +47,10 @@ def stacked(parts: Sequence[Rows]) -> Rows:
 
 
 def fold(rows: Rows, table: Table) -> tuple[Block, int]:
-    """Sum samples up; also returns how many requests had a scope without a place.
+    """Sum samples; also returns how many requests had a scope for which there is no place.
 
-    Instance numbers of the block are those of the table. Samples are first summed by profile, and only those sums are
-    spread over scopes.
+    Instance numbers of the block are those of the table. Samples are first summed by profile, then those sums by scope,
+    so that the cost of a sample does not grow with the number of its scopes.
     """
     starts, scopes, missing = table.expansion()
     profiles, instances = table.profiles, len(table.instances.names)
@@ -58,13 +58,13 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
     group, of = compress(at * profiles + rows.profile, len(seconds) * profiles)
     profile, second = group % profiles, seconds[group // profiles]
 
-    # Most samples stand for one request each: then counting needs no weights.
+    # Most samples stand for one request each; counting them needs no weights.
     weights = rows.n.astype(np.float64) if rows.n.max() > 1 else None
     overflow = 0
     if missing.any():
         overflow = int(np.bincount(of, weights, len(group))[missing[profile] > 0].sum())
     offset = np.empty(len(group), dtype=np.int64)
-    # Of rows with the same index the last one stays, and offsets ascend.
+    # If an index occurs several times numpy keeps the last value, and offsets ascend.
     offset[of] = rows.offset
 
     sizes = starts[profile + 1] - starts[profile]
@@ -77,7 +77,7 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
     first = np.cumsum(sizes) - sizes
 
     def to_cells(groups: Int) -> tuple[Int, Int]:
-        """For every scope of every row's group: the row and the cell."""
+        """For every scope of every entry's group: the index of the entry, and the cell."""
         row, nth = spread(sizes[groups])
         return row, cell[first[groups][row] + nth]
 
@@ -115,9 +115,9 @@ def fold(rows: Rows, table: Table) -> tuple[Block, int]:
 
 
 def _counts(rows: Rows, weights: Float | None, timed: NDArray[np.bool_], series: Int, size: int) -> Int:
-    """What the samples of each series add to COUNTS, shape (size, len(COUNTS)); `timed` samples have a latency."""
+    """The counts that each series adds to COUNTS, shape (size, len(COUNTS)); `timed` samples have a latency."""
     by_kind = np.bincount(series * _KINDS + rows.kind, weights, size * _KINDS)
-    # In integers: a product of doubles would go to BLAS, which may wake threads for it.
+    # Multiply integers: a product of doubles would use BLAS, which may start threads.
     sums = limited(by_kind).reshape(size, _KINDS) @ KIND_COUNTS
     latency_us = np.rint(rows.latency_ms * 1000)
     if weights is not None:
@@ -141,7 +141,7 @@ def _histogram(rows: Rows, weights: Float | None, timed: NDArray[np.bool_], grou
 
 
 def _measure_sums(rows: Rows) -> Float:
-    """Count, positive part and negative part of every measure in parts of MEASURE_SCALE, shape (measures, 3)."""
+    """Count, positive part and negative part of every measure, in units of 1 / MEASURE_SCALE, shape (measures, 3)."""
     n = rows.n[rows.measure_row].astype(np.float64)
     value = np.rint(rows.measure_value * MEASURE_SCALE) * n
     return np.stack((n, np.maximum(value, 0), np.maximum(-value, 0)), axis=1)

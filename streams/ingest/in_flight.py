@@ -1,8 +1,8 @@
 """Requests of one source partition that have started and not ended: when each becomes older than a latency limit.
 
-`detectors.windows.overdue` tells what is made of it. A crossing counts in the second in which the age passes the limit,
-once that second is closed or the request has ended after it. So it depends on the order of the samples and on what was
-closed, not on how the samples were cut into batches. A request costs about 0.5 kB while it runs.
+`detectors.windows.overdue` reads the crossings. A crossing counts in the second in which the request's age passes the
+limit, once that second is closed or the request has ended after it. So crossings depend on the order of the samples and
+on the closed seconds, not on how samples are divided into batches. A request takes about 0.5 kB while it runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streams.grouped_sums import summed
 from streams.ingest.block import Block
 
 MOST: Final = 100_000
-"""Requests followed at once; of more the one that came first is forgotten, and counted as usual when it ends."""
+"""Requests that are followed at once. One more replaces the oldest, which counts as usual when it ends."""
 _LONGEST: Final = LONGEST_MS / 1000
 
 Key = tuple[int, str]
@@ -29,7 +29,7 @@ Key = tuple[int, str]
 
 
 class Crossing(NamedTuple):
-    """What a request adds to the sum `measure` (a number) of a scope in a second: +1 or -1."""
+    """An addition of `adds`, +1 or -1, to the sum of the measure number `measure` of a scope in a second."""
 
     second: int
     scope: int
@@ -40,7 +40,7 @@ class Crossing(NamedTuple):
 
 
 class _Request:
-    """A request that runs; `crossed` of its `limits` lie behind it, `due` is the second in which the next one will."""
+    """A running request. It has crossed the first `crossed` of its `limits`, and crosses the next in second `due`."""
 
     __slots__ = ("began", "crossed", "due", "instance", "key", "limits", "offset", "scopes")
 
@@ -64,11 +64,11 @@ class _Request:
 
 
 class InFlight:
-    """The running requests of one source partition and the crossings that were not taken yet."""
+    """The running requests of one source partition, and the crossings since the last `take`."""
 
     def __init__(self) -> None:
         self.forgotten = 0
-        """Requests given up before they ended: there were more than MOST, or one was as old as a latency can be."""
+        """Requests dropped before they ended: more than MOST ran, or their age passed the longest latency."""
         self._running: OrderedDict[Key, _Request] = OrderedDict()
         self._due: dict[int, dict[Key, _Request]] = {}
         self._closed: float = -math.inf
@@ -87,7 +87,7 @@ class InFlight:
         instance: str,
         limits: tuple[LatencyLimit, ...],
     ) -> None:
-        """A request began, at `began` in Unix seconds. Of two starts the later counts: then the id is used again."""
+        """Follow a request from `began` (Unix seconds). Of two starts with one key the later counts."""
         known = self._running.get(key)
         if known is not None:
             if began <= known.began:
@@ -100,10 +100,10 @@ class InFlight:
         self._schedule(request)
 
     def end(self, key: Key, ended: float, *, offset: int, scopes: tuple[int, ...], instance: str, timed: bool) -> float:
-        """A request ended, at `ended`; `timed` says that its latency is counted then, in the second of `ended`.
+        """End a request at `ended` (Unix seconds); with `timed` its latency counts in the second of `ended`.
 
-        Returns what that latency must be at least, in milliseconds: what has crossed a limit stays above it, whatever
-        the clock says that measured the latency.
+        Returns the least value of that latency in milliseconds: a request that has crossed a limit stays above it,
+        whatever latency was measured.
         """
         request = self._running.get(key)
         if request is None:
@@ -117,7 +117,7 @@ class InFlight:
                 if ended <= request.began + limit.seconds:
                     break
                 if timed and scopes == request.scopes and self._second(request.began + limit.seconds) == second:
-                    # Counted and taken back in one second: nothing.
+                    # The crossing and its reversal are in the same second and cancel out.
                     least = limit.above_ms
                     continue
                 self._cross(request, limit)
@@ -131,7 +131,7 @@ class InFlight:
         return least
 
     def close(self, boundary: float) -> None:
-        """All seconds before `boundary` are closed: count what crossed a limit in them and still runs."""
+        """Close all seconds before `boundary`: count the running requests that crossed a limit in them."""
         while ready := sorted(second for second in self._due if second < boundary):
             for second in ready:
                 for request in self._due.pop(second).values():
@@ -145,7 +145,7 @@ class InFlight:
         self._closed = max(self._closed, boundary)
 
     def take(self) -> list[Crossing]:
-        """The crossings since the last call."""
+        """Return the crossings since the last call."""
         taken, self._crossings = self._crossings, []
         return taken
 
@@ -168,12 +168,12 @@ class InFlight:
         ]
 
     def _second(self, at: float) -> int:
-        """The second in which a crossing at `at` counts; one that is heard of late counts in the oldest open one."""
+        """The second in which a crossing at `at` counts: its own, or the oldest open one if that is closed."""
         return int(max(math.floor(at), self._closed))
 
 
 def summed_up(crossings: Sequence[Crossing], number: Callable[[str], int]) -> Block:
-    """Sum crossings up by scope and second; `number` gives instances their number."""
+    """Sum crossings by scope and second; `number` maps an instance to its number."""
     second, scope, measure, adds, offset = (
         np.array(column, dtype=np.int64) for column in zip(*(crossing[:5] for crossing in crossings), strict=True)
     )
@@ -195,7 +195,7 @@ def summed_up(crossings: Sequence[Crossing], number: Callable[[str], int]) -> Bl
         hist_cell=none,
         hist_bin=none,
         hist_count=none,
-        # Every cell of a block has an instance, also where it adds no request.
+        # Every cell of a block has an instance, even if it adds no request.
         instance_cell=instance_key // instances,
         instance_id=instance_key % instances,
         instance_counts=np.zeros((len(instance_key), len(COUNTS)), dtype=np.int64),

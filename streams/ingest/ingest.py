@@ -1,9 +1,9 @@
 """Stage 1: slices of source partitions in, partials out, and the offsets that may be committed.
 
-A source partition's watermark follows the samples while records wait to be read, and the clock once a fetch
-answer has shown that none do; see docs/state-and-delivery.md, Watermarks. What is closed by it is sent to the partials
-partitions, and only when all of that is acknowledged may offsets be committed, up to the oldest record of a second
-still open.
+The watermark of a source partition follows the samples while records wait to be read, and the clock once a fetch answer
+has shown that none do (docs/state-and-delivery.md#watermarks). The seconds before the watermark are closed and sent to
+the partials partitions. Offsets are committed only after all of that is acknowledged, up to the oldest record of a
+second that is still open.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from streams.slices import Source
 from streams.telemetry.sample import HIT_KIND, NO_OUTCOME_KIND, REJECTED_KIND
 
 HEARTBEAT = 1.0
-"""Seconds after which a source's owner speaks even if its watermark stands still; monitors wait 10 s for it."""
+"""Seconds between partials of a source while its watermark stands still; monitors wait 10 s for one."""
 
 
 @dataclass(slots=True)
 class _Owned:
-    """A source partition this process reads. `processed` is the reading position up to which it was reduced.
+    """A source partition that this process reads. `processed` is the reading position up to which it is reduced.
 
-    `sent_at` is in monotonic seconds. What comes while `caught_up` was appended just now. `pending` is the
-    broker's answer whose end is to be reached next.
+    `sent_at` is in monotonic seconds. Records that arrive while `caught_up` were appended just now. `pending` is the
+    broker's answer whose high watermark is to be reached next.
     """
 
     reducer: Reducer
@@ -73,8 +73,8 @@ class PartialsOutput:
 class Ingest:
     """Reduces the source partitions of this process.
 
-    `partitions` tells how many partitions a telemetry topic has. `clock` decides nothing but how far a caught-up
-    partition's watermark may go, and which samples are too far ahead to be counted.
+    `partitions` maps a telemetry topic to its number of partitions. `clock` decides only how far the watermark of a
+    caught-up partition may go, and which samples are too far ahead to be counted.
     """
 
     def __init__(
@@ -99,15 +99,15 @@ class Ingest:
         self._owned: dict[Source, _Owned] = {}
 
     def assign(self, sources: Mapping[Source, int]) -> None:
-        """Begin anew with the given source partitions; every assignment starts from what was committed."""
+        """Replace the source partitions, each at its committed offset; nothing of the last assignment is kept."""
         self._owned = {source: self._begin(source) for source in sources}
 
     def resized(self, topic: str, partitions: int) -> None:
-        """A telemetry topic has another number of partitions: monitors are to hear of each of them."""
+        """Set the number of partitions of a telemetry topic; monitors expect a watermark from each of them."""
         self._partitions[topic] = partitions
 
     def revoke(self) -> None:
-        """Forget all source partitions: after this nothing is sent or committed for them."""
+        """Drop all source partitions; after this nothing is sent or committed for them."""
         for source in self._owned:
             self._decoder.forget(source)
         self._owned = {}
@@ -118,10 +118,10 @@ class Ingest:
         return _Owned(Reducer(source, self._interner, self._max_lateness), position.epoch, position.start)
 
     def take(self, delivery: Delivery) -> list[Reject]:
-        """Reduce one slice; returns what was rejected of it."""
+        """Reduce one slice; returns its rejected records."""
         source = delivery.slice.source
         position, owned = self._positions.get(source), self._owned.get(source)
-        # Left over from before a seek: the records will come again, or belong to somebody else now.
+        # A slice from before a seek: its records will be delivered again, or another process owns the partition.
         if position is None or owned is None or delivery.epoch != position.epoch:
             return []
         if owned.epoch != position.epoch:
@@ -144,16 +144,16 @@ class Ingest:
         return rejects
 
     def committable(self, source: Source) -> int | None:
-        """The offset from which a reader must start to recount all that is not yet acknowledged."""
+        """The offset from which a reader must start to count everything that is not acknowledged."""
         owned = self._owned.get(source)
         return owned.committable if owned else None
 
     def owned(self) -> set[Source]:
-        """The source partitions that are worked on."""
+        """The source partitions of this process."""
         return set(self._owned)
 
     async def flush(self) -> None:
-        """Send what the watermarks have closed since the last call; returns when all of it is acknowledged."""
+        """Send the seconds that the watermarks have closed since the last call; returns when all are acknowledged."""
         now = self._clock.now()
         flushes = []
         for source, owned in list(self._owned.items()):
@@ -166,7 +166,7 @@ class Ingest:
             if moved or now.monotonic - owned.sent_at >= HEARTBEAT:
                 owned.watermark, owned.sent_at = watermark, now.monotonic
                 cells = owned.reducer.close(watermark) if watermark is not None else None
-                # What may be committed once this is acknowledged must be read now: more slices arrive meanwhile.
+                # Read now the offset that may be committed after the acknowledgement: more slices arrive meanwhile.
                 committable = self._committable(source, owned, watermark, now.time) if watermark is not None else None
                 flushes.append(self._flush_source(source, owned, cells, committable, now.time))
         if flushes:
@@ -180,8 +180,8 @@ class Ingest:
         position = self._positions[source]
         answer = position.answer
         caught_up = answer is not None and position.read >= answer.highwater and owned.processed >= position.delivered
-        # At 100 records a second the newest answer nearly always brings records that are not reduced yet. What had been
-        # appended when an earlier one was given may all be.
+        # At 100 records a second the newest answer nearly always contains records that are not reduced yet. All records
+        # before the high watermark of an earlier answer may be.
         pending = owned.pending
         reached = pending if pending is not None and owned.processed >= pending.highwater else None
         if caught_up:
@@ -230,7 +230,7 @@ class Ingest:
             owned.committable = committable
 
     async def _send_parts(self, partition: int, head: Partial, parts: list[Cells], watermark: float | None) -> None:
-        """Send a partition its parts; what is told once goes with the last, when the others are acknowledged."""
+        """Send a partition's parts; the last, with watermark and counts, is sent after the others are acknowledged."""
         first = msgspec.structs.replace(head, overflow=0, received=0, rejected=0)
         for part in parts[:-1]:
             await self._output.send(partition, encode(_with_cells(first, part, None)))
@@ -238,8 +238,8 @@ class Ingest:
 
 
 def _counted(kind: Int) -> tuple[int, int]:
-    """The samples that are no rejected ones, and those that do not say how they ended."""
-    # Nearly always all say it, and that is one look.
+    """The number of samples that are not rejected, and of those without an outcome."""
+    # Nearly always all samples have an outcome, which one comparison shows.
     if not len(kind) or int(kind.max()) < NO_OUTCOME_KIND:
         return len(kind), 0
     no_outcome = (kind >= NO_OUTCOME_KIND) & (kind < HIT_KIND)

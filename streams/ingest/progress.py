@@ -1,9 +1,9 @@
-"""How far in time the samples of a partition have come, on which no single instance decides.
+"""The time that the samples of a partition have reached, which no single instance decides.
 
-Samples of one instance in a row are a run, `LONGEST` at most, which has a vote: its newest sample. Votes are counted
-every `VOTES`: what more than half of those have reached is reached. So the time does not follow the few instances whose
-clocks are ahead, nor one that writes its samples a thousand at a time. A sample without an instance speaks for itself.
-What is reached depends on the order of the samples, never on how they were cut into batches.
+Consecutive samples of one instance form a run of at most `LONGEST` samples. Each run has one vote, the time of its
+newest sample. After every `VOTES` votes, their median is the time reached. So a few instances with clocks that are
+ahead do not move the time, nor does one that writes a thousand samples at once. A sample without an instance moves the
+time by itself. The time depends on the order of the samples, never on how they are divided into batches.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from numpy.typing import NDArray
 from detectors.arrays import Float, Int
 
 VOTES: Final = 32
-"""Fewer follow the time more closely, more stand against more instances that are ahead: of 32 votes those of one
-instance in ten are the half once in a million times, of three in ten once in 100."""
+"""Fewer votes follow the time more closely; more resist a larger share of instances that are ahead. If one instance in
+ten is ahead, it has half of 32 votes once in a million times; three in ten have half once in 100."""
 LONGEST: Final = 64
-"""Samples of a run: of a partition with a single instance the time is known every so many."""
+"""Samples of a run: a partition with a single instance has a vote for each `LONGEST` samples."""
 TOGETHER: Final = 1 << 14
-"""Samples whose votes are counted together: the calls alone take 35 us, of a slice of 280 as much as of 5,000."""
+"""Samples whose votes are counted together: the numpy calls take 35 us, whether for 280 samples or 5,000."""
 FEWEST: Final = 3
-"""Votes before the first count: of two nobody knows which one is ahead."""
+"""Votes before the first count: two votes cannot show which one is ahead."""
 
 _MEDIAN = (VOTES - 1) // 2
 _FIRST = np.zeros(1, dtype=np.int64)
 
 
 class Progress:
-    """The time that the samples of one partition have reached; `newest` is that of the newest of them."""
+    """The time that the samples of one partition have reached; `newest` is the time of the newest sample."""
 
     def __init__(self) -> None:
         self.newest = -math.inf
         self._reached = -math.inf
         self._votes: Float = np.zeros(0)
         self._ended = 0
-        # The run under way: its instance, "" for none; its newest sample; its samples.
+        # The run that has not ended: its instance ("" for none), its newest time, its number of samples.
         self._name = ""
         self._peak = -math.inf
         self._size = 0
-        # Samples whose votes are not counted yet, and the names of their instances.
+        # Samples whose votes are not counted yet, and the names that their instance numbers index.
         self._waiting: list[tuple[Float, Int]] = []
         self._waiting_rows = 0
         self._waiting_names: Sequence[str] = ()
@@ -57,14 +57,14 @@ class Progress:
     def advance(
         self, ts: Float, instance: Int, names: Sequence[str], lateness: float, told: NDArray[np.bool_] | None
     ) -> Float | None:
-        """Take in the next samples: their times and the instance of each as an index into `names`, 0 for none.
+        """Add the next samples: times (n,), and instances (n,) as indices of `names`, 0 for none.
 
-        Only those that are `told` have a word, None for all. Returns for each sample the time that was reached when it
-        came; None where that is for none of them more than `lateness` after the end of its second.
+        Only samples selected by `told` (n,) can move the time; None selects all. Returns the time reached before each
+        sample (n,), or None if for no sample it is more than `lateness` after the end of the sample's second.
         """
         if told is None:
             self.newest = max(self.newest, float(ts.max()))
-            # No later than the newest is reached: then it need not be known how far.
+            # The time reached is at most the newest sample's: if even that makes no sample late, it need not be known.
             if math.floor(ts.min()) + 1 > self.newest - lateness:
                 self._wait(ts, instance, names)
                 return None
@@ -77,7 +77,7 @@ class Progress:
         return reached[np.cumsum(told)]
 
     def _wait(self, ts: Float, instance: Int, names: Sequence[str]) -> None:
-        """Keep samples until there are so many that a call for each array costs little."""
+        """Keep samples until there are enough to make the cost of the numpy calls small."""
         if names is not self._waiting_names:
             self._settle()
         self._waiting.append((ts, instance))
@@ -87,7 +87,7 @@ class Progress:
             self._settle()
 
     def _settle(self) -> None:
-        """Count the votes of the samples that wait."""
+        """Count the votes of the waiting samples."""
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
         if waiting:
             ts, instance = (
@@ -101,7 +101,7 @@ class Progress:
         same = instance[1:] == instance[:-1]
         starts = _starts(same, self._size if goes_on else 0)
         peaks = _peaks(ts, starts, same)
-        # Nearly always all have one, and to see that takes a fifth of looking at each run.
+        # Nearly always all samples have an instance; one minimum takes a fifth of the time of a test per run.
         named = np.ones(len(starts), dtype=np.bool_) if instance.min() > 0 else instance[starts] != 0
         if goes_on:
             peaks[0] = max(peaks[0], self._peak)
@@ -116,23 +116,23 @@ class Progress:
         if not all_named:
             alone = np.maximum.accumulate(np.where(instance == 0, ts, -math.inf))
             self._reached = max(self._reached, float(alone[-1]))
-        # Most batches span less than the lateness: then one look at the earliest is enough.
+        # Most batches span less than the lateness: then the earliest sample is enough to decide.
         if math.floor(ts.min()) + 1 > self._reached - lateness:
             return None
         reached = np.full(len(peaks) + 1, before)
         for places, medians in counts:
             reached[places] = medians
         reached = np.maximum.accumulate(reached)
-        # Of each run, what was reached when it began; a vote that is a run of before lies ahead of them.
+        # The time reached at the start of each run. The vote of a run from an earlier batch precedes these.
         begun = reached[np.cumsum(named) - named][-len(starts) :]
         rows = np.repeat(begun, np.diff(starts, append=len(ts)))
         return rows if alone is None else np.maximum(rows, alone)
 
     def _count(self, votes: Float) -> list[tuple[Int, Float]]:
-        """Take in votes; returns after how many of them they were counted, and the time that was reached then."""
+        """Add votes; returns pairs of places (numbers of votes after which a count took place) and their medians."""
         known, ended = np.concatenate((self._votes, votes)), self._ended
         counts: list[tuple[Int, Float]] = []
-        # Before the first `VOTES` are there, all there are.
+        # Until there are `VOTES` votes, count all of them after each vote.
         early = range(max(ended + 1, FEWEST), min(ended + len(votes), VOTES - 1) + 1)
         if early:
             medians = np.array([np.sort(known[:number])[(number - 1) // 2] for number in early])
@@ -149,8 +149,10 @@ class Progress:
 
 
 def _starts(same: NDArray[np.bool_], carried: int) -> Int:
-    """The first rows of the runs; the first run has `carried` samples already. `same` says of all but the first of the
-    rows that they are of the instance of the row before."""
+    """The first row of each run. The first run already has `carried` samples from the batches before.
+
+    `same` (n - 1,) says for each row after the first whether it has the instance of the row before.
+    """
     starts = np.concatenate((_FIRST, np.flatnonzero(~same) + 1))
     size = len(same) + 1
     if size - len(starts) + carried < LONGEST:
@@ -161,20 +163,20 @@ def _starts(same: NDArray[np.bool_], carried: int) -> Int:
     lengths[0] += carried
     if int(lengths.max()) <= LONGEST:
         return starts
-    # Where each part of a run begins, counted from the run's first sample, which may have come before.
+    # The beginning of each part, counted from the first sample of its run, which may be in an earlier batch.
     parts = (lengths - 1) // LONGEST + 1
     number = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
     begins = starts.copy()
     begins[0] -= carried
     rows = np.repeat(begins, parts) + number * LONGEST
-    # Of the first run only what begins here; its part under way goes on at row 0.
+    # Parts of the first run that began in an earlier batch continue at row 0.
     return np.unique(np.maximum(rows, 0)) if carried else rows
 
 
 def _peaks(ts: Float, starts: Int, same: NDArray[np.bool_]) -> Float:
     """The newest sample of each run."""
     others = np.flatnonzero(same) + 1
-    # Of runs of one sample, `reduceat` takes twice as long. A long run that was divided is not one of those.
+    # `reduceat` takes twice as long if most runs have one sample. The branch below is wrong for divided runs.
     if 4 * len(others) > len(ts) or len(starts) + len(others) != len(ts):
         return np.maximum.reduceat(ts, starts)
     peaks = ts[starts]

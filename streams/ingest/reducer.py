@@ -1,9 +1,9 @@
-"""One source partition's samples to cells: which second a sample counts in, and which seconds are closed.
+"""Reduces the samples of one source partition to cells: which second a sample counts in, and which seconds are closed.
 
-What is in a cell depends on the order of the samples and on what `close` was told, never on how they were cut into
-batches. A sample is late when its second has ended at least `max_lateness` before the time that is reached
-(`progress`), or is closed; it is counted as late in the oldest second that is still open then. Starts of requests are
-followed in `in_flight`, and counted in nothing.
+Cells depend on the order of the samples and on the arguments of `close`, never on how samples are divided into batches.
+A sample is late if its second is closed, or ended at least `max_lateness` before the time that the partition has
+reached (`progress`). A late sample counts as late in the oldest second that is still open. Starts of requests are
+followed in `in_flight` and count in no cell. See docs/state-and-delivery.md#event-time.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ MAX_FUTURE: Final = 60.0
 AHEAD: Final = Why("ts", f"is more than {MAX_FUTURE:.0f} s ahead of the clock")
 
 _FOLD_AT: Final = 1 << 15
-"""Samples kept as they came before they are summed up: few enough for the processor's caches."""
+"""Samples that are kept before they are summed: few enough for the processor's caches."""
 _FEW_SECONDS: Final = 8
-"""Seconds of a batch that are looked for one by one."""
+"""Span in seconds of a batch up to which `_note_first` searches for each second separately."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What a reducer has seen. Counted are records, samples (`rejected` by kind), and for the rest requests.
+    """Counts of a reducer since it began: `records` in records, `samples` and `rejected` (by kind) in samples.
 
-    `unread` are those of the rejected samples of which nobody knows whose they are. `overflow` had a scope without a
-    place, `unkept_measures` are values of measures without one, `forgotten` were given up while they ran.
+    `late` and `clamped` are samples. `overflow` are requests with a scope for which there was no place,
+    `unkept_measures` values of measures for which there was none. `forgotten` are requests that were no longer followed
+    although no end was seen. `unread` are rejected samples whose service is unknown.
     """
 
     records: int = 0
@@ -63,7 +64,7 @@ class Stats:
 
 
 class UnreportedCounts(NamedTuple):
-    """Samples since they were told last: see `streams.partials.record.Partial`."""
+    """Counts that no partial has reported yet; see `streams.partials.record.Partial`."""
 
     overflow: int = 0
     received: int = 0
@@ -88,35 +89,35 @@ class Reducer:
         self._sums = OpenSums()
         self._told = UnreportedCounts()
         self._in_flight = InFlight()
-        # The earliest second that has anything, infinite when none has.
+        # The earliest second that has a sample or a crossing, infinite if none has.
         self._oldest: float = math.inf
 
     @property
     def newest(self) -> float | None:
-        """The time that the samples have reached, at most the clock's when they came; None before it is known."""
+        """The time that the samples have reached, at most the clock's when they arrived; None before it is known."""
         return self._progress.reached
 
     @property
     def last(self) -> float | None:
-        """Time of the newest sample, at most the clock's when it came; None before the first."""
+        """Time of the newest sample, at most the clock's when it arrived; None before the first."""
         return None if self._progress.newest == -math.inf else self._progress.newest
 
     @property
     def committable(self) -> int | None:
-        """The offset from which a re-reader must start to count every open second whole; None before the first."""
+        """The offset from which a reader must start to count every open second completely; None before the first."""
         return min(self._first_offsets.values(), default=self._next_offset)
 
     def take_told(self) -> UnreportedCounts:
-        """What there was since the last call."""
+        """Return the counts since the last call."""
         before, stats = self._told, self.stats
         self._told = now = UnreportedCounts(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
         return UnreportedCounts(*(after - then for after, then in zip(now, before, strict=True)))
 
     def add(self, batch: SampleBatch, now: float) -> list[Reject]:
-        """Take in the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
+        """Add the next batch of the partition; `now` is the clock in Unix seconds, infinite in a replay.
 
-        Returns the records with samples that are too far ahead of the clock; they are not among `batch.rejects`, and
-        count as rejected now.
+        Returns the records with samples too far ahead of the clock. They are not in `batch.rejects`; this call counts
+        them as rejected.
         """
         stats, columns = self.stats, batch.columns
         stats.records += len(batch.offsets)
@@ -131,7 +132,7 @@ class Reducer:
         if ahead.any():
             rejects = self._future(batch, ahead & (columns.kind != REJECTED_KIND), now)
             columns = columns.without_requests(ahead, batch.table)
-            # Their time is none; that of the samples before them is near it, also where the partition is read late.
+            # Their own time is wrong. The samples before them give a close one, even if the partition is read late.
             before = self._newest_before(columns.ts, columns.kind == REJECTED_KIND, now)
             columns = replace(columns, ts=np.where(ahead, np.where(before > 0, before, now), columns.ts))
         if not len(columns):
@@ -190,7 +191,7 @@ class Reducer:
         return rejects
 
     def close(self, watermark: float) -> Cells:
-        """Give out the cells of all seconds that end at or before `watermark`, once; sorted by scope and second."""
+        """Return the cells of all seconds that end at or before `watermark`, once each, sorted by scope and second."""
         boundary = np.floor(watermark)
         self._closed = max(self._closed, boundary)
         self._first_offsets = {s: offset for s, offset in self._first_offsets.items() if s >= boundary}
@@ -210,7 +211,7 @@ class Reducer:
         return finished(done, self._interner.scopes, self._sums.names, self._interner.measures.names)
 
     def _follow(self, columns: Columns, offset: Int, late: NDArray[np.bool_] | None, table: Table) -> Float:
-        """Take note of the requests that start or end; returns the latencies of all samples as they are to count."""
+        """Follow requests that start or end; returns the latencies with which all samples count."""
         latency_ms = columns.latency_ms.copy()
         rows = columns.id_row
         timed = ~np.isnan(latency_ms[rows]) if late is None else ~np.isnan(latency_ms[rows]) & ~late[rows]
@@ -242,10 +243,9 @@ class Reducer:
     def _open_from(
         self, columns: Columns, told: NDArray[np.bool_] | None, names: Sequence[str], now: float
     ) -> Float | None:
-        """The first open second when each sample comes, None if none of them can be late.
+        """The first open second at the arrival of each sample, None if no sample can be late.
 
-        What is rejected has no word in how far the samples have come: its time may be wrong. `told` are the others,
-        None where that are all.
+        Rejected samples do not advance the time, because theirs may be wrong. `told` selects the others, None if all.
         """
         ts = columns.ts
         if float(ts.max()) > now:
@@ -266,7 +266,7 @@ class Reducer:
         return rejects.entries(self._source, batch.offsets.tolist())
 
     def _note_first(self, second: Int, offset: Int) -> None:
-        """Remember the first offset of every second; only the first batch that has it counts."""
+        """Record the first offset of every second; the first batch that has the second decides."""
         if not len(second):
             return
         least, most = int(second.min()), int(second.max())
@@ -277,13 +277,13 @@ class Reducer:
             return
         seconds, at = dense(second)
         first = np.full(len(seconds), -1, dtype=np.int64)
-        # Of entries with the same index the last one stays, so backwards the first.
+        # If an index occurs several times numpy keeps the last value; in reverse order that is the first offset.
         first[at[::-1]] = offset[::-1]
         for index in np.flatnonzero(first >= 0).tolist():
             self._first_offsets.setdefault(int(seconds[index]), int(first[index]))
 
     def _fold(self) -> None:
-        """Sum up what came since the last time."""
+        """Sum the samples since the last call."""
         if not self._pending or self._table is None:
             return
         pending, self._pending, self._pending_rows = self._pending, [], 0

@@ -1,4 +1,4 @@
-"""Telemetry that could not be counted, on its way to the rejected topic: rate-limited, never lost from the count."""
+"""The records of the rejected topic: telemetry that was not counted. Writing is rate-limited, counting is not."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from streams.decoders.columns import Reject
 from streams.slices import Slice
 
 MAX_VALUE = 64 * 1024
-"""Bytes of a rejected record that are kept; enough to see what it is."""
+"""Bytes of a rejected record that are kept, enough to recognise it."""
 
 RATE = 100.0
 BURST = 10_000.0
-"""Records a second in the long run, and at once: a broken producer must not fill the disk with its mistakes."""
+"""Records a second, and at once (a token bucket): a broken producer must not fill the disk."""
 
 
 class RejectedLog:
-    """Decides which rejected records are written and counts all of them, by kind."""
+    """Decides which rejected records are written, and counts all of them by kind."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -25,7 +25,7 @@ class RejectedLog:
         self._at: float | None = None
 
     def record(self, slice_: Slice, reject: Reject, now: float) -> tuple[bytes, list[tuple[str, bytes]]] | None:
-        """The record to write, as value and headers; None where the rate is exceeded. `now` is monotonic seconds."""
+        """The value and headers to write, None if the rate is exceeded; `now` is in monotonic seconds."""
         self.counts[reject.kind] += 1
         elapsed = 0.0 if self._at is None else now - self._at
         self._at = now

@@ -25,18 +25,18 @@ from streams.settings import Format
 from streams.slices import Source
 
 _TICK = 0.02
-"""Seconds between looks at the watermarks; a second is closed at most this long after its watermark has passed."""
+"""Seconds between flushes: a second is closed at most this long after the watermark has passed it."""
 
 _GATHER = 64 << 10
-"""Bytes for which the broker waits: at 800 requests/s an answer a record took half a core, a slice costs 2 ms."""
+"""Bytes that a broker collects before it answers. An answer per record took half a core at 800 requests/s; a slice
+costs 2 ms."""
 
 _BUFFERED_SLICES = 8
-"""Slices that may wait for the reducer; at 2,000 records of 200 bytes they are about 3 MB."""
-
+"""Slices that may wait for the reducer: about 3 MB at 2,000 records of 200 bytes."""
 
 COUNTED = 300.0
-"""Seconds of an outage that are counted afterwards. Of a longer one what triggers look back is read, so that a backlog
-of days is not gone through before the present."""
+"""Seconds of an outage that are counted afterwards. After a longer one only the triggers' lookback is read, so that a
+backlog of days does not delay the present."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class IngestRole:
                 for reject in self.ingest.take(delivery):
                     self._reject(delivery, reject)
         except Exception as error:
-            # Faust would start the agent anew behind the slice that was lost; another process reads it again.
+            # Faust would restart the agent after the lost slice. Crash instead: another process reads the slice again.
             await self.app.crash(error)
             raise
 
@@ -133,7 +133,7 @@ class IngestRole:
             self._publish(Record(self._topics.rejected, value, headers=headers))
 
     def _resize(self) -> None:
-        """Take over the numbers of partitions that the consumer's metadata have; none are there of a missing topic."""
+        """Pass on the numbers of partitions in the consumer's metadata, which has none for a missing topic."""
         for topic in self._reading.batched:
             partitions = self.app.consumer.topic_partitions(topic)
             if partitions:

@@ -1,4 +1,4 @@
-"""How much telemetry came in the last minute, and what was wrong with it: for people, not for verdicts."""
+"""How many samples arrived in the last minute and what was wrong with them: for people, not for verdicts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from streams.decoders.faults import Fault, Faults
 from streams.slices import Slice
 
 WITHIN = 60.0
-"""Seconds that are looked back."""
+"""Seconds that the counts cover."""
 
 MAX_REASON = 300
 MAX_EXAMPLE = 200
 """Characters of a rejected record that are shown."""
 
-
 MOST_FAULTS: Final = 5
-"""Faults of a topic that are told, the most frequent ones."""
+"""Faults of a topic that are reported, the most frequent ones."""
 _HARMLESS: Final = frozenset({"id", "kind"})
-"""Fields of these names often mean something else; to leave them out loses nothing."""
+"""Fields that other producers often use for something else; nothing is lost if they are dropped."""
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of a topic in the last minute: those that came, the rejected among them, those that do not say how their
-    request ended, and what was wrong with any, the most frequent first.
+    """Samples of a topic in the last minute: `received` in all, `rejected` and `no_outcome` among them.
+
+    `faults` are what was wrong with samples, the most frequent first.
     """
 
     topic: str
@@ -41,13 +41,14 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def faulty(self) -> bool:
-        """Is there anything that a person should mend?"""
+        """Whether there is a fault that a person should mend."""
         return any(fault.kind != "dropped" or fault.field not in _HARMLESS for fault in self.faults)
 
 
 class Count(NamedTuple):
-    """Samples that came, those that were rejected among them, why the newest was, and the beginning of its record; and
-    requests that do not say how they ended.
+    """Samples `received`, and `rejected` and `no_outcome` among them.
+
+    `reason` and `example` are those of the newest rejected record: why, and the beginning of its value.
     """
 
     received: int
@@ -74,7 +75,7 @@ class _TopicCounts:
 
 
 class TelemetryCounts:
-    """Counts by topic and second of `monotonic`."""
+    """Counts samples by topic and second of `monotonic`."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -88,10 +89,7 @@ class TelemetryCounts:
         faults: Sequence[Fault] = (),
         no_outcome: int = 0,
     ) -> None:
-        """A slice had `counted` samples that are requests, these rejects and faults.
-
-        `no_outcome` of the requests do not say how they ended.
-        """
+        """Add the counts of a slice: `counted` samples that are requests, of which `no_outcome` have no outcome."""
         topic = self._topics.setdefault(slice_.source.topic, _TopicCounts())
         now = int(self._monotonic())
         if not topic.seconds or topic.seconds[-1][0] != now:
@@ -109,11 +107,11 @@ class TelemetryCounts:
         if rejects:
             value = slice_.values[slice_.offsets.index(rejects[-1].offset)] or b""
             topic.reason = rejects[-1].reason[:MAX_REASON]
-            # As Python writes bytes: no control character of a sample comes to a terminal.
+            # `repr` of bytes, so that no control character of a sample reaches a terminal.
             topic.example = repr(value[:MAX_EXAMPLE])[2:-1][:MAX_EXAMPLE]
 
     def recent(self) -> dict[str, Count]:
-        """The counts of every topic that there have ever been samples of."""
+        """The counts of every topic that has ever had samples."""
         found = {}
         for name, topic in self._topics.items():
             self._forget(topic)
@@ -123,7 +121,7 @@ class TelemetryCounts:
         return found
 
     def telemetry(self) -> list[Telemetry]:
-        """What there is to tell of each topic that there have ever been samples of."""
+        """The counts and most frequent faults of every topic that has ever had samples."""
         found = []
         for name, topic in self._topics.items():
             self._forget(topic)
