@@ -63,7 +63,10 @@ def read_batch(value: bytes) -> Batch:
         batch = _batch(value)
     except msgspec.ValidationError:
         # Another version may differ in everything except the place of its number.
-        version = msgspec.msgpack.decode(_header(value)[0], type=int)
+        header = _header(value)
+        if not header:
+            raise
+        version = msgspec.msgpack.decode(header[0], type=int)
         _check_version(version)
         raise
     _check_version(batch.version)

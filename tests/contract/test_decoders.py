@@ -213,3 +213,9 @@ def test_a_sample_far_ahead_of_its_record_is_taken_to_the_record() -> None:
     stage.take([as_json(ts=T0 + 9.0), as_json(ts=T0 + 3.5)], timestamp=(T0 + 2) * 1000)
     assert sorted(second - T0 for _, second in stage.close()) == [2, 3]
     assert stage.reducer.stats.clamped == 1
+
+
+def test_an_empty_list_is_no_columnar_batch_and_rejected() -> None:
+    stage = Stage("columnar")
+    stage.take([b"\x90"])
+    assert set(stage.rejects) == {0}
