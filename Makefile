@@ -1,6 +1,6 @@
 # Needs only make, git and Python 3.11 or newer; everything else goes into .venv, pinned by hash.
 #   make demo [KAFKA=host:port]     make test [ARGS="-k windows"]     make check     make bench [KAFKA=host:port]
-#   make bench-detect [ARGS="fast --json"]
+#   make test-unit [ARGS="-k windows"]     make bench-detect [ARGS="fast --json"]
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 KAFKA ?=
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := $(if $(KAFKA),--kafka $(KAFKA))
 
-.PHONY: install demo test test-live check bench bench-detect mutants lock
+.PHONY: install demo test test-unit test-live check bench bench-detect mutants lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -37,6 +37,11 @@ demo: install
 # bytecode kept, whatever the environment says: the tests start flipback hundreds of times.
 test: install
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(or $(ARGS),-n $(PROCESSES))
+
+# What needs neither a broker nor a server: a rule each, in a few minutes.
+test-unit: install
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit tests/house tests/contract \
+	  -m 'not kafka and not unleash and not faketime' $(or $(ARGS),-n auto)
 
 test-live: install
 ifneq ($(CONFIG),)
