@@ -17,6 +17,7 @@ from agent.config.triggers import fast_by_default
 from agent.errors import FlipbackError
 from detectors.cells import COUNTS, Cells, Scope
 from detectors.conditions.grammar import parse
+from detectors.conditions.metric_table import metrics_of
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, bins
 from detectors.triggers.evaluator import Evaluator, measures, wants
@@ -33,7 +34,7 @@ TRIGGERS = (
     "error_rate@{0} > 2% over 60s for 2m",
     "timeout_rate@{0} > 1% over 60s for 2m",
     "availability@{0} < 99% over 60s for 30s",
-    "cache_hit_rate@{0} < 40% over 60s for 5m",
+    metrics_of("cache")[0] + "@{0} < 40% over 60s for 5m",
     "throughput@{0} < 1/s over 60s for 1m",
     "latency_mean@{0} > 100ms over 60s for 1m",
     "latency_p95@{0} > 2s over 60s for 1m",

@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.bench.measures import Measure, figure, kib_of
 from agent.bench.process import Watched, configure, flipback
 from agent.bench.program import program
+from detectors.conditions.metric_table import metrics_of
 from streams.bench.load import place
 
 HELPS = 10
@@ -25,7 +26,7 @@ _WATCHED = Watched(
     (
         "error_rate > 2% for 2m",
         "latency_p95 > 45s for 1m",
-        "cache_hit_rate < 40% for 5m",
+        f"{metrics_of('cache')[0]} < 40% for 5m",
         "availability < 99% for 30s",
     ),
 )

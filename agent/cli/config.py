@@ -17,7 +17,8 @@ from agent.config.model import Config
 from agent.config.slips import slip
 from agent.config.triggers import fast_by_default
 from agent.errors import ConfigError
-from detectors.conditions.grammar import format_condition, format_seconds
+from detectors.conditions.durations import format_seconds
+from detectors.conditions.grammar import format_condition
 from detectors.conditions.spec import TriggerSpec
 from streams.settings import Seconds, WholeSeconds
 

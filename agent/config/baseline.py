@@ -16,7 +16,7 @@ import msgspec
 
 from agent.errors import ConfigError
 from detectors.conditions.grammar import parse
-from detectors.conditions.spec import RATIOS
+from detectors.conditions.metric_table import RATIOS
 from detectors.errors import GrammarError
 
 

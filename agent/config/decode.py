@@ -17,7 +17,8 @@ from agent.backends.shown import meant
 from agent.config.document import Mark, Problem, join
 from agent.config.flags import When
 from agent.config.wrong import WRONG
-from detectors.conditions.grammar import parse, parse_span
+from detectors.conditions.durations import parse_span
+from detectors.conditions.grammar import parse
 from detectors.errors import GrammarError
 from streams.settings import Seconds, WholeSeconds
 

@@ -11,7 +11,7 @@ import msgspec
 
 from agent.config.flags import When
 from agent.config.model import Config
-from detectors.conditions.grammar import format_seconds
+from detectors.conditions.durations import format_seconds
 from streams.settings import Seconds, WholeSeconds
 
 _NUMBER = r"(\d+(\.\d*)?|\.\d+)"

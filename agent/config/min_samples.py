@@ -2,9 +2,9 @@
 
 The level is the stored one where the baseline file has the metric; else it is taken to be a cautious one:
 
-    error_rate, timeout_rate, availability   0.5 % are bad, or half of the limit where that is less
-    cache_hit_rate                           two thirds of the misses that the limit allows
-    latency_pNN                              a fifth of the requests that may be above the limit: 1 % for p95
+    a ratio whose bad requests are rare   0.5 % are bad, or half of the limit where that is less
+    another ratio                         two thirds of what the limit allows, such as of a cache's misses
+    latency_pNN                           a fifth of the requests that may be above the limit: 1 % for p95
 
 A stored latency does not say how many requests are above another one, so of latencies the level is always the last.
 """
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from detectors.conditions.metric_table import METRIC_TABLE
 from detectors.conditions.sample_size import enough
-from detectors.conditions.spec import RATIOS, TriggerSpec
+from detectors.conditions.spec import TriggerSpec
 from detectors.errors import SpecError
 
 BAD = 0.005
 """Share of bad requests of a service that is well, where nothing is stored."""
-
-_INVERSE = ("availability", "cache_hit_rate")
 
 
 def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
@@ -28,14 +27,14 @@ def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
 
     `stored` is the metric's value in the baseline file, None where it has none.
     """
-    limit, metric = spec.bad_limit, spec.condition.metric
+    limit, metric = spec.bad_limit, METRIC_TABLE[spec.condition.metric]
     if limit is None:
         return None
-    if metric not in RATIOS:
+    if metric.unit != "ratio":
         return limit / 5
     if stored is not None:
-        return round(1 - stored, 12) if metric in _INVERSE else stored
-    return limit * 2 / 3 if metric == "cache_hit_rate" else min(BAD, limit / 2)
+        return round(1 - stored, 12) if metric.good_is_high else stored
+    return min(BAD, limit / 2) if metric.bad_is_rare else limit * 2 / 3
 
 
 def with_auto(spec: TriggerSpec, stored: float | None, max_window: int) -> TriggerSpec:

@@ -14,8 +14,9 @@ from agent.commands.keys import PRIVATE_NAME, PUBLIC_NAME
 from agent.config.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.config.flags import Environment, Flag, Mode, Name
 from agent.config.triggers import TriggerTimes, resolve
+from detectors.conditions.metric_table import METRIC_TABLE, DriftMetric
 from detectors.conditions.spec import FALSE_ALARMS, TriggerSpec
-from streams.monitor.drift_watch import DriftTarget, HabitMetric, Method
+from streams.monitor.drift_watch import DriftTarget, Method
 from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
 
 HABIT = 0.005
@@ -61,7 +62,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     service: Annotated[Name, Meta(description="The service that is watched.")]
     environment: Annotated[Environment, Meta(description="Its environment.")] = "production"
     metric: Annotated[
-        HabitMetric, Meta(description="The ratio; its habit is the baseline file's value, else 0.5 % bad.")
+        DriftMetric, Meta(description="The ratio; its habit is the baseline file's value, else 0.5 % bad.")
     ]
     method: Annotated[Method, Meta(description="Page-Hinkley, which is quicker, or ADWIN.")] = "page_hinkley"
 
@@ -188,7 +189,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         found = []
         for one in self.drift:
             value = baseline.value(one.environment, one.service, one.metric)
-            good = one.metric in ("availability", "cache_hit_rate")
+            good = METRIC_TABLE[one.metric].good_is_high
             bad = HABIT if value is None else 1 - value if good else value
             found.append(DriftTarget(one.environment, one.service, one.metric, one.method, (bad,)))
         return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from agent.config.flags import When
-from detectors.conditions.spec import RATIOS, TriggerSpec
+from detectors.conditions.metric_table import RATIOS
+from detectors.conditions.spec import TriggerSpec
 
 _PERCENT = re.compile(r"([<>])\s*((?:\d*\.)?\d+)\s*%")
 

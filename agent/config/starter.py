@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from agent.backends.address import is_loopback
 from agent.errors import FlipbackError
+from detectors.conditions.metric_table import metrics_of
 
 CONFIG_NAME = "flipback.yaml"
 FLAGS_NAME = "flags.json"
@@ -32,7 +33,7 @@ flags:
       # The whole service, whichever variant fails. Each needs the field behind it in the samples.
       - {{name: errors, when: error_rate > 2% for 2m}}            # status or outcome
       - {{name: slow, when: latency_p95 > 45s for 1m}}            # latency_ms
-      - {{name: cold-cache, when: cache_hit_rate < 40% for 5m}}   # cache
+      - {{name: cold-cache, when: {cached} < 40% for 5m}}   # cache
       - {{name: down, when: availability < 99% for 30s}}          # status or outcome, of 100 requests/s for a minute
 """
 
@@ -55,7 +56,7 @@ def config_text(names: Names) -> str:
     brokers = ", ".join(f'"{one}"' if one.startswith("[") else one for one in names.brokers)
     local = all(is_loopback(one.rpartition(":")[0].strip("[]")) for one in names.brokers)
     words = {**names._asdict(), "brokers": brokers, "security": "}" if local else _TLS}
-    return _CONFIG.format(**words, flags=FLAGS_NAME)
+    return _CONFIG.format(**words, cached=metrics_of("cache")[0], flags=FLAGS_NAME)
 
 
 def flags_text(names: Names) -> str:

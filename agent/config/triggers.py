@@ -8,10 +8,9 @@ from typing import NamedTuple
 from agent.config.baseline import Baseline
 from agent.config.flags import Flag, Mode, Trigger
 from agent.config.min_samples import with_auto
+from detectors.conditions.metric_table import METRIC_TABLE
 from detectors.conditions.spec import Condition, TriggerSpec
 from streams.settings import WholeSeconds
-
-_FAST = ("error_rate", "timeout_rate", "availability")
 
 
 class TriggerTimes(NamedTuple):
@@ -73,4 +72,4 @@ def is_fast(trigger: Trigger) -> bool:
 
 def fast_by_default(condition: Condition) -> bool:
     """Return whether the fast tier evaluates a condition whose trigger does not set `fast`."""
-    return condition.counts_bad and condition.relative is None and condition.metric in _FAST
+    return condition.counts_bad and condition.relative is None and METRIC_TABLE[condition.metric].fast

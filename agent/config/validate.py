@@ -14,7 +14,7 @@ from agent.config.validate_kafka import check_kafka, check_telemetry
 from agent.config.validate_triggers import check_trigger, check_window_and_alarms
 from agent.config.wrong import WRONG, right
 from agent.errors import ConfigError
-from detectors.conditions.grammar import format_seconds
+from detectors.conditions.durations import format_seconds
 from detectors.conditions.spec import LONGEST
 
 _FLIP_BUDGET = 5

@@ -9,8 +9,9 @@ from agent.config.document import Note
 from agent.config.flags import Flag, Trigger
 from agent.config.min_samples import with_auto
 from agent.config.wrong import WRONG
-from detectors.conditions.grammar import format_seconds
-from detectors.conditions.spec import LONGEST, RATIOS, Condition, TriggerSpec
+from detectors.conditions.durations import format_seconds
+from detectors.conditions.metric_table import RATIOS
+from detectors.conditions.spec import LONGEST, Condition, TriggerSpec
 from detectors.errors import GrammarError, SpecError
 
 _RAREST = 3600

@@ -13,7 +13,7 @@ from agent.decisions.turns import FlagKey
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.state.flags import FlagStatus
-from detectors.conditions.grammar import format_seconds
+from detectors.conditions.durations import format_seconds
 from detectors.conditions.spec import TriggerSpec
 
 VERSIONS = 3

@@ -15,7 +15,8 @@ import numpy as np
 from agent.offline.simulated_service import Scenario, SimulatedService
 from detectors.arrays import Float
 from detectors.conditions.grammar import format_condition
-from detectors.conditions.spec import RATIOS, TriggerSpec
+from detectors.conditions.metric_table import METRIC_TABLE, RATIOS
+from detectors.conditions.spec import TriggerSpec
 
 STAGES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the requests that a rollout gives to the new variant, one stage after the other."""
@@ -123,7 +124,7 @@ def bad_limit(spec: TriggerSpec, healthy: float | None) -> float | None:
     if condition.metric not in RATIOS:
         return None
     base = HEALTHY if healthy is None else healthy
-    inverse = condition.metric in ("availability", "cache_hit_rate")
+    inverse = METRIC_TABLE[condition.metric].good_is_high
     if spec.control_scope is not None:
         value = condition.value * (1 - base if inverse else base)
     else:

@@ -39,7 +39,7 @@ from agent.errors import ConfigError
 from agent.offline.promtool_series import COUNTS, parse_series, parse_values
 from agent.offline.replay import Evaluated, Hindered, lines
 from agent.telemetry.recorded import unmatched
-from detectors.conditions.grammar import parse_span
+from detectors.conditions.durations import parse_span
 from streams.replay import Replay, ReplaySettings
 
 START = 1_700_000_000

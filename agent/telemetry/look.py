@@ -14,8 +14,9 @@ from agent.config.model import Config
 from agent.telemetry.recorded import Counts, lost, unmatched
 from agent.telemetry.unflagged import unflagged_in
 from agent.telemetry.unread_fields import unread_fields
-from detectors.cells import CACHE_LOOKUPS, LATENCY_COUNT, REQUESTS, Scope
-from detectors.conditions.spec import LATENCIES, TriggerSpec
+from detectors.cells import REQUESTS, Scope
+from detectors.conditions.metric_table import METRIC_TABLE
+from detectors.conditions.spec import TriggerSpec
 from detectors.missing.share import MOST_MISSING
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
@@ -139,9 +140,7 @@ def _without_field(specs: Sequence[TriggerSpec], counts: Counts) -> Iterator[str
         row = counts.get(Scope(spec.environment, spec.service))
         if row is None or not row[REQUESTS]:
             continue
-        metric = spec.condition.metric
-        needed = "latency_ms" if metric in LATENCIES and not row[LATENCY_COUNT] else ""
-        needed = "cache" if metric == "cache_hit_rate" and not row[CACHE_LOOKUPS] else needed
-        if needed:
+        metric = METRIC_TABLE[spec.condition.metric]
+        if metric.needs and metric.samples is not None and not row[metric.samples]:
             service = f"{spec.environment}/{spec.service}"
-            yield f"no sample of {service} has `{needed}`, by which trigger {spec.name!r} judges"
+            yield f"no sample of {service} has `{metric.needs}`, by which trigger {spec.name!r} judges"

@@ -7,28 +7,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import NoReturn, cast, get_args
+from typing import cast, get_args
 
-from detectors.conditions.spec import (
-    LATENCIES,
-    LONGEST,
-    PROOF_WINDOW,
-    RATIOS,
-    WORSE,
-    Condition,
-    Metric,
-    Op,
-    Reference,
-    percent,
-)
-from detectors.errors import GrammarError
+from detectors.conditions.durations import NUMBER, format_seconds, parse_span
+from detectors.conditions.metric_table import LATENCIES, METRIC_TABLE, RATIOS, Metric, Op
+from detectors.conditions.spec import LONGEST, PROOF_WINDOW, Condition, Reference, percent
+from detectors.conditions.words import Word, WordReader
 
 METRICS: tuple[str, ...] = (
-    *(m for m in get_args(Metric) if m not in ("latency_quantile", "measure")),
+    *(name for name, row in METRIC_TABLE.items() if not row.written),
     "latency_p50",
     "latency_p90",
     "latency_p95",
@@ -39,46 +30,8 @@ METRICS: tuple[str, ...] = (
 
 SHORTEST_WINDOW, LONGEST_DEFAULT_WINDOW = 10, 60
 
-_WORD = re.compile(r"[<>=!≤≥]+|[^\s<>=!≤≥]+")
-# Bounded, so that no number is read as infinite and no duration leaves the 28 digits of decimal arithmetic.
-_NUMBER = r"(?:\d{1,15}(?:\.\d{0,30})?|\.\d{1,30})"
-_VALUE = re.compile(rf"(-?{_NUMBER})(\D.*)?", re.ASCII)
-_SPAN = re.compile(rf"(?:{_NUMBER}(?:ms|d|h|m|s))+", re.ASCII)
-_SPAN_PART = re.compile(rf"({_NUMBER})(ms|d|h|m|s)", re.ASCII)
-_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_VALUE = re.compile(rf"(-?{NUMBER})(\D.*)?", re.ASCII)
 _NAME = re.compile(r"[^\s<>=!≤≥@]+")
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    text: str
-    start: int
-
-
-@dataclass(slots=True)
-class _Reader:
-    """The words of one condition and how far they have been read."""
-
-    text: str
-    words: list[_Word] = field(init=False)
-    at: int = 0
-
-    def __post_init__(self) -> None:
-        self.words = [_Word(m.group(), m.start()) for m in _WORD.finditer(self.text)]
-
-    def peek(self) -> str | None:
-        return self.words[self.at].text if self.at < len(self.words) else None
-
-    def take(self, expected: str) -> _Word:
-        if self.at == len(self.words):
-            message = f"expected {expected}, but the condition ends here"
-            raise GrammarError(message, self.text, len(self.text.rstrip()))
-        self.at += 1
-        return self.words[self.at - 1]
-
-    def fail(self, message: str, word: _Word, skip: int = 0) -> NoReturn:
-        """Point at the word, less its first `skip` characters."""
-        raise GrammarError(message, self.text, word.start + skip, max(1, len(word.text) - skip))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +45,7 @@ class _Subject:
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Condition:
     """Read a condition. Raises GrammarError at the first word that does not fit, saying what was expected there."""
-    reader = _Reader(text)
+    reader = WordReader(text)
     subject, variant = _subject(reader)
     if subject.metric == "absence":
         return _absence(reader, variant)
@@ -127,29 +80,11 @@ def format_condition(condition: Condition) -> str:
     elif condition.metric in LATENCIES:
         words.append(f"{_plain(value / 1000)}s" if value and value % 1000 == 0 else f"{_plain(value)}ms")
     else:
-        words.append(_plain(value) + ("/s" if condition.metric == "throughput" else ""))
+        words.append(_plain(value) + ("/s" if METRIC_TABLE[condition.metric].unit == "rate" else ""))
     words += ["over", format_seconds(condition.over)]
     if condition.hold:
         words += ["for", format_seconds(condition.hold)]
     return " ".join(words)
-
-
-def parse_span(text: str) -> Decimal | None:
-    """Milliseconds of a duration such as `800ms`, `30s`, `1.5m` or `1m30s`, exactly; None when it is none."""
-    if not _SPAN.fullmatch(text):
-        return None
-    return sum((Decimal(n) * _MILLISECONDS[unit] for n, unit in _SPAN_PART.findall(text)), Decimal(0))
-
-
-def format_seconds(seconds: int) -> str:
-    """Whole seconds as `30d`, `1h`, `1m30s`, `45s`."""
-    parts = [
-        (seconds // 86_400, "d"),
-        (seconds % 86_400 // 3600, "h"),
-        (seconds % 3600 // 60, "m"),
-        (seconds % 60, "s"),
-    ]
-    return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
 
 
 def default_over(hold: int) -> int:
@@ -167,10 +102,10 @@ def _close(word: str, known: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _subject(reader: _Reader) -> tuple[_Subject, str | None]:
+def _subject(reader: WordReader) -> tuple[_Subject, str | None]:
     word = reader.take("a metric, such as error_rate")
     name, at, variant = word.text.partition("@")
-    metric = _Word(name, word.start)
+    metric = Word(name, word.start)
     if not name:
         reader.fail("expected a metric before the variant, such as error_rate@on", word)
     subject = _metric(reader, metric)
@@ -179,7 +114,7 @@ def _subject(reader: _Reader) -> tuple[_Subject, str | None]:
     return subject, variant if at else None
 
 
-def _metric(reader: _Reader, word: _Word) -> _Subject:
+def _metric(reader: WordReader, word: Word) -> _Subject:
     name = word.text
     if name in METRICS and not name.startswith("latency_p"):
         return _Subject(cast("Metric", name))
@@ -187,7 +122,7 @@ def _metric(reader: _Reader, word: _Word) -> _Subject:
         if not name.startswith("measure.") or name == "measure.":
             reader.fail("expected the name of a measure, such as measure.recommendation_quality", word)
         return _Subject("measure", measure=name.removeprefix("measure."))
-    if match := re.fullmatch(rf"latency_p({_NUMBER})", name, re.ASCII):
+    if match := re.fullmatch(rf"latency_p({NUMBER})", name, re.ASCII):
         quantile = float(Decimal(match[1]).scaleb(-2))
         if 0 < quantile < 1:
             return _Subject("latency_quantile", quantile=quantile)
@@ -196,7 +131,7 @@ def _metric(reader: _Reader, word: _Word) -> _Subject:
     reader.fail(f"{name!r} is not a metric{hint}", word)
 
 
-def _op(reader: _Reader) -> Op:
+def _op(reader: WordReader) -> Op:
     word = reader.take("> or <")
     if word.text in (">", "<"):
         return cast("Op", word.text)
@@ -205,7 +140,7 @@ def _op(reader: _Reader) -> Op:
     reader.fail(f"expected > or <, found {word.text!r}", word)
 
 
-def _absence(reader: _Reader, variant: str | None) -> Condition:
+def _absence(reader: WordReader, variant: str | None) -> Condition:
     word = reader.words[0]
     if variant is None:
         reader.fail("absence is that of a variant, such as absence@on", word)
@@ -213,13 +148,15 @@ def _absence(reader: _Reader, variant: str | None) -> Condition:
     return Condition("absence", ">", 0.0, SHORTEST_WINDOW, variant=variant, relative="control")
 
 
-def _proof(reader: _Reader, subject: _Subject, variant: str | None, op: Op) -> Condition:
+def _proof(reader: WordReader, subject: _Subject, variant: str | None, op: Op) -> Condition:
     sign, word = reader.words[1], reader.take("control")
-    if subject.metric not in WORSE:
-        hint = "proven are error_rate, timeout_rate, availability, cache_hit_rate and latency_pNN"
+    worse = METRIC_TABLE[subject.metric].worse
+    if worse is None:
+        *names, last = (row.written or name for name, row in METRIC_TABLE.items() if row.worse is not None)
+        hint = f"proven are {', '.join(names)} and {last}"
         reader.fail(f"{hint}; write a factor for others, such as 1.5x control", word)
-    if op != WORSE[subject.metric]:
-        reader.fail(f"proven is that the variant is worse: expected {WORSE[subject.metric]}, found {op}", sign)
+    if op != worse:
+        reader.fail(f"proven is that the variant is worse: expected {worse}, found {op}", sign)
     _alone(reader, "expected the end", "a proof")
     return Condition(
         metric=subject.metric,
@@ -233,7 +170,7 @@ def _proof(reader: _Reader, subject: _Subject, variant: str | None, op: Op) -> C
     )
 
 
-def _alone(reader: _Reader, instead: str, what: str) -> None:
+def _alone(reader: WordReader, instead: str, what: str) -> None:
     """Nothing may follow."""
     if reader.peek() is None:
         return
@@ -243,7 +180,7 @@ def _alone(reader: _Reader, instead: str, what: str) -> None:
     reader.fail(f"{instead}, found {rest.text!r}", rest)
 
 
-def _value(reader: _Reader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
+def _value(reader: WordReader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
     example = _example(metric)
     word = reader.take(f"a value, such as {example}")
     match = _VALUE.fullmatch(word.text)
@@ -262,7 +199,7 @@ def _value(reader: _Reader, metric: Metric, op: Op) -> tuple[float, Reference | 
     return value, None
 
 
-def _relative(reader: _Reader, word: _Word, factor: Decimal) -> tuple[float, Reference]:
+def _relative(reader: WordReader, word: Word, factor: Decimal) -> tuple[float, Reference]:
     if factor <= 0:
         reader.fail("expected a factor above 0, such as 3x", word)
     expected = f"control or baseline after {word.text}"
@@ -272,7 +209,7 @@ def _relative(reader: _Reader, word: _Word, factor: Decimal) -> tuple[float, Ref
     return float(factor), cast("Reference", of.text)
 
 
-def _absolute(reader: _Reader, word: _Word, metric: Metric, number: Decimal, unit: str) -> float:
+def _absolute(reader: WordReader, word: Word, metric: Metric, number: Decimal, unit: str) -> float:
     example = _example(metric)
     if metric == "measure":
         if unit:
@@ -286,7 +223,7 @@ def _absolute(reader: _Reader, word: _Word, metric: Metric, number: Decimal, uni
             problem = "needs a unit: ms, s or m" if not unit else "is measured in ms, s or m"
             reader.fail(f"a latency {problem}, such as {example}, found {word.text!r}", word)
         return float(span)
-    if metric == "throughput":
+    if METRIC_TABLE[metric].unit == "rate":
         if unit not in ("", "/s"):
             reader.fail(f"a throughput is counted per second, such as {example}, found {word.text!r}", word)
         return float(number)
@@ -299,7 +236,7 @@ def _absolute(reader: _Reader, word: _Word, metric: Metric, number: Decimal, uni
     return float(ratio)
 
 
-def _spans(reader: _Reader) -> tuple[int, int]:
+def _spans(reader: WordReader) -> tuple[int, int]:
     over = hold = None
     if reader.peek() == "over":
         over = _seconds(reader, reader.take("over"))
@@ -315,7 +252,7 @@ def _spans(reader: _Reader) -> tuple[int, int]:
     return over if over is not None else default_over(hold or 0), hold or 0
 
 
-def _seconds(reader: _Reader, keyword: _Word) -> int:
+def _seconds(reader: WordReader, keyword: Word) -> int:
     word = reader.take(f"a duration after `{keyword.text}`, such as 30s or 2m")
     span = parse_span(word.text)
     if span is None:
@@ -333,7 +270,7 @@ def _example(metric: Metric) -> str:
         return "2%"
     if metric in LATENCIES:
         return "800ms"
-    return "100/s" if metric == "throughput" else "0.8"
+    return "100/s" if METRIC_TABLE[metric].unit == "rate" else "0.8"
 
 
 def _kind(metric: Metric) -> str:

@@ -20,7 +20,7 @@ nothing and log(1e6) / KL(T, p), where Chernoff's bound says enough, and then lo
 
 >>> enough(0.005, 0.02), enough(0.001, 0.02)  # error_rate > 2% of a service that fails 0.5 % or 0.1 %
 (900, 250)
->>> enough(0.6, 0.4, below=True)  # cache_hit_rate < 40% of one that hits 60 %
+>>> enough(0.6, 0.4, below=True)  # a hit rate < 40% of a cache that hits 60 %
 139
 >>> enough(0.0199, 0.02) is None  # no window tells 1.99 % from 2 %
 True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -10,34 +10,11 @@ from math import ceil
 from typing import Literal
 
 from detectors.cells import Scope
+from detectors.conditions.metric_table import METRIC_TABLE, Metric, Op
 from detectors.errors import SpecError
 
-Metric = Literal[
-    "error_rate",
-    "timeout_rate",
-    "availability",
-    "cache_hit_rate",
-    "throughput",
-    "latency_mean",
-    "latency_quantile",
-    "measure",
-    "absence",
-]
-Op = Literal[">", "<"]
 Reference = Literal["control", "baseline"]
 Action = Literal["rollback", "hold", "alert"]
-
-RATIOS: frozenset[Metric] = frozenset({"error_rate", "timeout_rate", "availability", "cache_hit_rate"})
-LATENCIES: frozenset[Metric] = frozenset({"latency_mean", "latency_quantile"})
-
-WORSE: Mapping[Metric, Op] = {
-    "error_rate": ">",
-    "timeout_rate": ">",
-    "availability": "<",
-    "cache_hit_rate": "<",
-    "latency_quantile": ">",
-}
-"""Metrics that count bad requests, and on which side of a threshold they are worse. Of a latency those above it are."""
 
 FALSE_ALARMS = 30 * 86_400
 """Seconds between two false alarms of a trigger, at least, on average."""
@@ -86,7 +63,7 @@ class Condition:
     @property
     def counts_bad(self) -> bool:
         """Is it a limit on the share of bad requests: a ratio or a quantile, on the side where it is worse?"""
-        return WORSE.get(self.metric) == self.op
+        return METRIC_TABLE[self.metric].worse == self.op
 
     @property
     def label(self) -> str:
@@ -102,7 +79,7 @@ class Condition:
         A quantile wants ten samples beyond it, 10 / (1 - q); no traffic at all is a throughput too. What gathers its
         evidence by itself wants any.
         """
-        if self.metric in ("throughput", "absence"):
+        if not METRIC_TABLE[self.metric].wants_samples:
             return 0
         if self.proof:
             return 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from detectors.conditions.spec import RATIOS
+from detectors.conditions.metric_table import METRIC_TABLE, Unit
 
 _DIGITS, _MOST_DIGITS = 4, 15
 
@@ -31,11 +31,7 @@ def compared(metric: str, value: float, op: str, limit: float) -> str:
 
 def _format_of(metric: str) -> Callable[[float, int], str]:
     name = metric.partition("@")[0]
-    if name in RATIOS:
-        return _percent
-    if name.startswith("latency"):
-        return _latency
-    return _rate if name == "throughput" else _plain
+    return _FORMATS[_UNITS.get(name, "latency" if name.startswith("latency") else "plain")]
 
 
 def _percent(ratio: float, digits: int) -> str:
@@ -53,3 +49,12 @@ def _rate(per_second: float, digits: int) -> str:
 def _plain(value: float, digits: int) -> str:
     # `g` would write 12,300 as 1.23e+04; a count of requests is read as a whole number.
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+_UNITS: Mapping[str, Unit] = {name: row.unit for name, row in METRIC_TABLE.items()}
+_FORMATS: Mapping[Unit, Callable[[float, int], str]] = {
+    "ratio": _percent,
+    "latency": _latency,
+    "rate": _rate,
+    "plain": _plain,
+}

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from detectors.cells import LATE, Scope
-from detectors.conditions.spec import Metric, TriggerSpec
+from detectors.conditions.metric_table import METRIC_TABLE
+from detectors.conditions.spec import TriggerSpec
 from detectors.missing.elsewhere import UnattributedLoss
 from detectors.missing.looks import Looks
 from detectors.missing.share import MOST_MISSING, Missing
@@ -40,16 +41,6 @@ _WORDS: Final = {
     int(UnknownReason.NO_LIMIT): "too few timed requests to take {label} of",
     int(UnknownReason.NO_SHARE): "too few requests of the variant seen to know its share",
     int(UnknownReason.SILENT): "no request of the control in {over} s either",
-}
-_MISSING: Final = int(UnknownReason.MISSING)
-
-_FIELDS: Final[dict[Metric, str]] = {
-    "error_rate": "status or outcome",
-    "timeout_rate": "status or outcome",
-    "availability": "status or outcome",
-    "cache_hit_rate": "cache",
-    "latency_mean": "latency_ms",
-    "latency_quantile": "latency_ms",
 }
 
 _ARRIVING = 5
@@ -149,8 +140,8 @@ class Words:
         """Why there is a doubt of another kind."""
         metric = spec.condition.metric
         if doubt in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not samples:
-            if requests and metric in _FIELDS:
-                return f"no sample has {_FIELDS[metric]}"
+            if requests and (needs := METRIC_TABLE[metric].needs):
+                return f"no sample has {needs}"
             if requests and spec.condition.measure is not None:
                 return f"no sample has measure {spec.condition.measure!r}"
             if metric != "throughput" or not self._seen(scope):

@@ -18,7 +18,8 @@ from detectors.cells import COUNTS, LATE, NO_OUTCOME, REJECTED, REQUESTS
 from detectors.missing.share import missing_of
 from detectors.state import BEFORE
 from detectors.windows.by_instance import ByInstance, by_instance, samples_of, sum_by_row
-from detectors.windows.store import Window, WindowStore
+from detectors.windows.store import WindowStore
+from detectors.windows.window import Window
 
 ENTRIES: Final = 100_000
 """Instances of a second read in one evaluation: 15 ms."""

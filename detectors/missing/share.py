@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.cells import LATE, LATENCY_COUNT, LATENCY_US, NO_OUTCOME, REJECTED, REQUESTS
-from detectors.conditions.spec import Metric
+from detectors.conditions.metric_table import Metric
 from detectors.histogram import rank
 from detectors.windows.overdue import LONGEST_MS
 from detectors.windows.ratios import RATIO
-from detectors.windows.store import Window
+from detectors.windows.window import Window
 
 MOST_MISSING: Final = 1
 """Percent of a window's samples that may be missing; of more than that, nothing is taken for healthy."""

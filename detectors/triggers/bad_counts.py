@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Int
 from detectors.cells import ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
-from detectors.conditions.spec import Metric, TriggerSpec
+from detectors.conditions.metric_table import Metric, Ratio
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, first_bin_above
 from detectors.missing.share import Missing, asks_outcome, missing_of
 from detectors.windows.by_instance import by_instance, samples_of, sum_by_row
 from detectors.windows.overdue import limit_of, measure_of
-from detectors.windows.ratios import RATIO, Ratio
+from detectors.windows.ratios import RATIO
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
-from detectors.conditions.spec import Metric, TriggerSpec
+from detectors.conditions.metric_table import LATENCIES, Metric
+from detectors.conditions.spec import TriggerSpec
 from detectors.missing.doubts import UnknownReason
 from detectors.missing.elsewhere import UnattributedLoss
 from detectors.missing.looks import Looks
@@ -20,13 +21,14 @@ from detectors.triggers.evaluation import Measured
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.ratios import RATIO
-from detectors.windows.store import Window, WindowStore
+from detectors.windows.store import WindowStore
 from detectors.windows.unread_sums import FieldSums
 from detectors.windows.unreadable import unreadable_of
+from detectors.windows.window import Window
 
 Doubts = NDArray[np.int8]
 
-_BY_INSTANCE = {*RATIO, "latency_mean", "latency_quantile"}
+_BY_INSTANCE = {*RATIO, *LATENCIES}
 """The metrics of which an instance's part can be taken away: of a throughput every instance is a part, and measures are
 not kept by instance."""
 

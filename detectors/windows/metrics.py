@@ -1,7 +1,7 @@
 """What a metric is: a value and the number of samples behind it, from the sums of a window, for many rows at once.
 
-To add one: a function here, its entry in `METRICS`, its name in `detectors.conditions.spec.Metric` and a row in the
-test's table.
+A metric that is one count divided by another is a row of `detectors.conditions.metric_table` and nothing else. Any
+other also has a function here, with its entry in `METRICS`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.arrays import Float, Int
-from detectors.cells import LATENCY_COUNT, LATENCY_US, MEASURE_SCALE, REQUESTS
-from detectors.conditions.spec import Metric
+from detectors.cells import LATENCY_COUNT, MEASURE_SCALE, REQUESTS
+from detectors.conditions.metric_table import Metric
 from detectors.windows.overdue import corrected_quantile, measure_of
-from detectors.windows.ratios import RATIO
-from detectors.windows.store import Window, WindowStore
+from detectors.windows.ratios import PARTS
+from detectors.windows.store import WindowStore
+from detectors.windows.window import Window
 
 Values = tuple[Float, Int]
 """Value and samples, both (r,)."""
@@ -44,12 +45,12 @@ class MetricInput:
 
 
 def _ratio(metric: Metric) -> Callable[[MetricInput], Values]:
-    ratio = RATIO[metric]
+    ratio = PARTS[metric]
 
     def value(reading: MetricInput) -> Values:
         part, whole = ratio.of(reading.sums)
         # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
-        return _share(whole - part if ratio.inverse else part, whole)
+        return _share(whole - part if ratio.inverse else part, whole, per=ratio.per)
 
     return value
 
@@ -59,11 +60,6 @@ def _throughput(reading: MetricInput) -> Values:
     requests = reading.sums(REQUESTS)
     said = reading.window.seen[reading.rows] & reading.window.filled
     return np.where(said, requests / reading.window.seconds, np.nan), requests
-
-
-def _latency_mean(reading: MetricInput) -> Values:
-    count = reading.sums(LATENCY_COUNT)
-    return _share(reading.sums(LATENCY_US), count, per=1000)
 
 
 def _latency_quantile(reading: MetricInput) -> Values:
@@ -83,9 +79,8 @@ def _measure(reading: MetricInput) -> Values:
 
 
 METRICS: dict[Metric, Callable[[MetricInput], Values]] = {
-    **{metric: _ratio(metric) for metric in RATIO},
+    **{metric: _ratio(metric) for metric in PARTS},
     "throughput": _throughput,
-    "latency_mean": _latency_mean,
     "latency_quantile": _latency_quantile,
     "measure": _measure,
 }
@@ -104,8 +99,8 @@ def compute(
 ) -> Values:
     """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
 
-    Samples are what the value rests on: requests that say how they ended for ratios of failures, lookups for
-    cache_hit_rate, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile is
+    Samples are what the value rests on: requests that say how they ended for ratios of failures, lookups for the
+    cache's ratio, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile is
     taken as it is to be compared with that limit: with the requests that have crossed it and still run. Raises KeyError
     for a window, measure or limit that the store does not keep.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from detectors.conditions.metric_table import METRIC_TABLE
 from detectors.conditions.spec import Condition
 
 Field = Literal["latency", "cache", "variant", "measure"]
@@ -29,24 +30,18 @@ def unreadable(field: Field, name: str = "") -> str:
 
 def unreadable_of(condition: Condition) -> str | None:
     """The name of the measure that counts the unreadable values of a condition's metric; None where it reads none."""
-    match condition.metric:
-        case "latency_mean" | "latency_quantile":
-            return unreadable("latency")
-        case "cache_hit_rate":
-            return unreadable("cache")
-        case "measure" if condition.measure is not None:
-            return unreadable("measure", condition.measure)
-    return None
+    field = METRIC_TABLE[condition.metric].unreadable
+    if field is None or (field == "measure" and condition.measure is None):
+        return None
+    return unreadable(field, condition.measure or "")
 
 
 def what_is_unreadable(condition: Condition) -> tuple[str, str]:
     """For people: the field that a condition's metric reads, and what it must be."""
-    match condition.metric:
-        case "latency_mean" | "latency_quantile":
-            return "latency", "latency_ms must be milliseconds from 0 to 3,600,000 (an hour)"
-        case "cache_hit_rate":
-            return "cache", "cache must be hit, miss or bypass"
-    return f"measure {shortened(condition.measure or '')!r}", "it must be a number"
+    row = METRIC_TABLE[condition.metric]
+    if condition.measure is not None:
+        return f"measure {shortened(condition.measure)!r}", row.must
+    return row.unreadable or "", row.must
 
 
 def shortened(name: str) -> str:

@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detectors.cells import Scope
+from detectors.conditions.metric_table import DriftMetric
 from detectors.windows.ratios import RATIO
 from detectors.windows.store import Want, WindowStore
 from streams.monitor.drift import HOURS, Drift, DriftConfig, DriftWatch
 
 Method = Literal["page_hinkley", "adwin"]
-HabitMetric = Literal["error_rate", "timeout_rate", "availability", "cache_hit_rate"]
 
 
 class DriftTarget(NamedTuple):
@@ -21,7 +21,7 @@ class DriftTarget(NamedTuple):
 
     environment: str
     service: str
-    metric: HabitMetric
+    metric: DriftMetric
     method: Method
     bad: tuple[float, ...]
 

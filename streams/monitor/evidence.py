@@ -13,7 +13,8 @@ import numpy as np
 
 from detectors.arrays import Int
 from detectors.cells import COUNTS, LATE, REQUESTS, Scope
-from detectors.conditions.spec import MIN_SAMPLES, RATIOS, TriggerSpec
+from detectors.conditions.metric_table import RATIOS
+from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
 from detectors.conditions.units import shown
 from detectors.missing.share import asks_outcome, missing_of
 from detectors.sequential.blame import PROOF

@@ -7,17 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
-from detectors.conditions.grammar import METRICS, default_over, format_condition, format_seconds, parse, parse_span
-from detectors.conditions.spec import (
-    LATENCIES,
-    LONGEST,
-    RATIOS,
-    Condition,
-    Metric,
-    Reference,
-    TriggerSpec,
-    longest_lookback,
-)
+from detectors.conditions.durations import format_seconds, parse_span
+from detectors.conditions.grammar import METRICS, default_over, format_condition, parse
+from detectors.conditions.metric_table import LATENCIES, RATIOS, Metric
+from detectors.conditions.spec import LONGEST, Condition, Reference, TriggerSpec, longest_lookback
 from detectors.errors import GrammarError, SpecError
 
 

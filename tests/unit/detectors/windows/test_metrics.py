@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detectors.cells import Scope
-from detectors.conditions.spec import Metric
+from detectors.conditions.metric_table import Metric
 from detectors.histogram import midpoints_ms
 from detectors.windows.metrics import METRICS, compute
 from detectors.windows.store import Want, WindowStore

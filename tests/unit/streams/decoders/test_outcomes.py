@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.cells import COUNTS, Scope
-from detectors.conditions.spec import RATIOS, Metric
+from detectors.conditions.metric_table import RATIOS, Metric
 from detectors.windows.metrics import compute
 from detectors.windows.ratios import RATIO
 from detectors.windows.store import Want, WindowStore
