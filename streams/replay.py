@@ -25,8 +25,9 @@ from streams.decoders.interner import Interner
 from streams.decoders.sources import INSTANCE
 from streams.ingest.reducer import Reducer
 from streams.monitor.drift_watch import DriftTarget
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.monitor.watch_list import watch_list
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode

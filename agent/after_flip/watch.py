@@ -21,8 +21,8 @@ from agent.events.cloudevents import Event
 from agent.state.flags import generation
 from agent.state.incidents import AfterFlip, Incident
 from agent.state.state_tables import StateTables
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.observer import Exposure, Observer, whole
-from streams.monitor.shard import EvaluatedSecond
 
 _BEFORE_UNTIL = 10.0
 

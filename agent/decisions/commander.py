@@ -71,7 +71,7 @@ class Commander:
     async def firing(self, t: int, evidences: Sequence[FiringEvidence], ill: Iterable[FlagKey] = ()) -> None:
         """Handle the triggers of a shard that fire at evaluation `t`; called for every evaluation with an ill flag.
 
-        `ill` has those flags, from `streams.monitor.shard.EvaluatedSecond`.
+        `ill` has those flags, from `streams.monitor.evaluated_second.EvaluatedSecond`.
         """
         self._blame.observe(evidences, ill, t, self._clock())
         # All at once: one after another, the last command would wait for the broker's acknowledgement of all others.

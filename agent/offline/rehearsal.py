@@ -20,8 +20,8 @@ from agent.state.flags import FlagStatus
 from agent.state.incidents import Incident
 from agent.state.state_tables import StateTables
 from detectors.triggers.state_machine import State
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import FiringEvidence
-from streams.monitor.shard import EvaluatedSecond
 
 _VERSION, _SAFE = "g1-recorded", "g2-safe"
 

@@ -15,8 +15,8 @@ from agent.offline.rehearsal import Hindrance, Rehearsal
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Transition
 from streams.decoders.sources import INSTANCE
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import FiringEvidence
-from streams.monitor.shard import EvaluatedSecond
 from streams.replay import BATCH, Replay, ReplaySettings
 from streams.settings import Format
 

@@ -20,8 +20,8 @@ from agent.runtime.publisher import Publisher
 from agent.runtime.roles import ProcessRoles
 from agent.state.state_tables import StateTables
 from streams.condition import ShardCondition
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.role import Handlers
-from streams.monitor.shard import EvaluatedSecond
 
 
 def monitor_handlers(

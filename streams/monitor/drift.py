@@ -95,7 +95,7 @@ class DriftWatch:
         self._recent[judged] += RECENT * (z - self._recent[judged])
         found = []
         for row, residual in zip(judged.tolist(), z.tolist(), strict=True):
-            drift = self._voices[row].hear(residual, float(self._recent[row]))
+            drift = self._voices[row].update(residual, float(self._recent[row]))
             if drift is not None:
                 worse, before = drift
                 found.append(Drift(second, row, worse, float(self._recent[row]), before))
@@ -107,7 +107,7 @@ class _PageHinkley:
         self._up, self._down = up, down
         self._sum, self._count = 0.0, 0
 
-    def hear(self, residual: float, recent: float) -> tuple[bool, float] | None:
+    def update(self, residual: float, recent: float) -> tuple[bool, float] | None:
         """Whether it is worse, and the mean before; None where there is no drift."""
         before = self._sum / max(self._count, 1)
         self._sum += residual
@@ -126,7 +126,7 @@ class _Adwin:
     def __init__(self, adwin: Any) -> None:
         self._adwin = adwin
 
-    def hear(self, residual: float, recent: float) -> tuple[bool, float] | None:
+    def update(self, residual: float, recent: float) -> tuple[bool, float] | None:
         """As that of Page-Hinkley."""
         before = float(self._adwin.estimation)
         self._adwin.update(residual)

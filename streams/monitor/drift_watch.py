@@ -30,12 +30,12 @@ class DriftTarget(NamedTuple):
         return Scope(self.environment, self.service)
 
 
-def habit_wants(habits: Sequence[DriftTarget]) -> list[Want]:
-    """The windows that `Habits` needs."""
+def drift_wants(habits: Sequence[DriftTarget]) -> list[Want]:
+    """The windows that `ServiceDrift` needs."""
     return [Want(habit.scope, 1) for habit in habits]
 
 
-class Habits:
+class ServiceDrift:
     """Watches the habits of the services of one shard. Raises DriftUnavailable where river is not installed."""
 
     def __init__(self, habits: Sequence[DriftTarget], store: WindowStore) -> None:
@@ -47,7 +47,7 @@ class Habits:
             if (chosen := [habit for habit in habits if habit.method == method])
         ]
 
-    def hear(self, second: int) -> Iterator[tuple[DriftTarget, Drift]]:
+    def update(self, second: int) -> Iterator[tuple[DriftTarget, Drift]]:
         """Take in the newest second of the windows; yield what drifted in it."""
         for habits, watch in self._watches:
             counts = [self._counts(habit) for habit in habits]

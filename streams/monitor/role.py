@@ -27,6 +27,7 @@ from streams.monitor.announcements import Announcements
 from streams.monitor.checkpoint import Checkpoint
 from streams.monitor.drift import Drift
 from streams.monitor.drift_watch import DriftTarget
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.freshness import ahead_of
 from streams.monitor.health import Health, encoder
 from streams.monitor.healthy_rates import EVERY, HealthyRateRecord, Key, decode, encode
@@ -34,7 +35,7 @@ from streams.monitor.merge import AHEAD
 from streams.monitor.published import announced_before, newest_judged
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import MonitorSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.monitor.standing import Standing
 from streams.partials.decode import decode_all
 from streams.partials.partitions import partition_of

@@ -167,7 +167,7 @@ def test_a_package_says_what_it_is_for() -> None:
 
 
 LONG = {
-    "streams/monitor/role.py", "streams/monitor/shard.py",
+    "streams/monitor/role.py",
 }  # fmt: skip
 """Files that are still over 300 lines; whoever splits one takes it out, and none comes in."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from detectors.cells import Scope
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import FiringEvidence
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import SERVICE, T, said, shard, spec
 

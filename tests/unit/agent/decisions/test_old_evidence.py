@@ -10,7 +10,7 @@ import pytest
 
 from agent.events.cloudevents import INABILITY
 from detectors.conditions.spec import TriggerSpec
-from streams.monitor.shard import EvaluatedSecond
+from streams.monitor.evaluated_second import EvaluatedSecond
 from tests.support.cells import Bucket, cells
 from tests.unit.agent.decisions.test_commander import Bench, status
 from tests.unit.streams.monitor.test_evidence import BAD, GOOD, Counts, seen

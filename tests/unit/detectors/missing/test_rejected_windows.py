@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import Now
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.partials.decode import decode_all
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode

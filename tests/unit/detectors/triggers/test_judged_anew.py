@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from agent.after_flip.events import transition_event
 from agent.cli.status import trigger_line
 from detectors.cells import Scope
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.health import TriggerHealth, decoder, encoder
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 

@@ -22,9 +22,10 @@ from detectors.windows.store import WindowStore
 from streams.clock import instant
 from streams.errors import CheckpointError
 from streams.monitor.checkpoint import MOST_BYTES, Checkpoint, decode, encode, identity
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from tests.support.cells import Bucket, cells
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, spec

@@ -10,8 +10,9 @@ import pytest
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluation import Tier
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import _NAMES, FRESH_SECONDS, FiringEvidence
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from tests.support.cells import Bucket, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 

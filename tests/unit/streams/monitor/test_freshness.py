@@ -10,8 +10,9 @@ from functools import partial
 import pytest
 
 from streams.clock import Now, instant
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.merge import AHEAD
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.partials.decode import decode_all
 from tests.unit.streams.monitor.test_shard import BAD, GOOD, T, firing, live, said, second, shard, spec
 
@@ -232,7 +233,7 @@ def test_flags_and_what_was_learnt_are_known_after_seconds_were_given_up() -> No
     take_at(target, T + 3.0, said(T + 1.0, second(T, *GOOD), partition=1, partitions=2))
     waiting(target, range(T, T + 400))
     take_at(target, T + 403.0, said(T + 400.0, partition=1, partitions=2))
-    assert target._evaluator._begin.tolist() == [T + 5]
+    assert target._windows.evaluator._begin.tolist() == [T + 5]
 
 
 def test_a_loop_of_shards_asks_the_clock_for_each_second() -> None:

@@ -17,12 +17,13 @@ from streams.clock import instant
 from streams.condition import ShardCondition
 from streams.errors import PartialError
 from streams.monitor.announcements import Announcements
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.freshness import SILENT_AFTER
 from streams.monitor.observer import Exposure
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.room import MOST_BYTES
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode
 from tests.support.cells import Bucket, cells

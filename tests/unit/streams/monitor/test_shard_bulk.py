@@ -16,9 +16,10 @@ from detectors.cells import Cells, Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import instant
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.partials.decode import decode_all
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode

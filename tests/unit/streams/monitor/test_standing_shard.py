@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from detectors.conditions.spec import TriggerSpec
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.health import decoder, encoder
 from streams.monitor.published import announced_before
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
-from streams.monitor.shard import EvaluatedSecond, Shard
+from streams.monitor.shard import Shard
 from streams.monitor.unattributed import Unattributed
 from streams.monitor.unread import UnreadLog
 from tests.support.cells import Bucket, cells

@@ -10,8 +10,8 @@ from agent.decisions.standing import standing_event
 from agent.views.wording import sentence
 from detectors.conditions.spec import TriggerSpec
 from streams.decoders.watch_list import WatchList
+from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.health import Health
-from streams.monitor.shard import EvaluatedSecond
 from streams.monitor.standing import Standing
 from streams.settings import Format
 from tests.support.samples import T0, Stage
