@@ -1,8 +1,8 @@
 """Whether flipback may act by itself: halted by its own limits or by a person, until a person resumes it.
 
-It is a file beside the ledger, a line a halt or resumption, each an event of the audit log, so that it outlives the
-process and needs neither Kafka nor a running agent. A running executor tells what others have added. Where several
-executors share the directory it holds for all of them.
+The state is a file beside the ledger with one line for each halt or resumption, each an event of the audit log. It
+outlives the process and needs neither Kafka nor a running agent. A running executor publishes what others have added.
+If several executors share the directory, the state holds for all of them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from agent.storage.file_lock import taken
 
 FILE_NAME = "automation.log"
 ITSELF = "flipback"
-"""Who halted it, where no person did."""
+"""Who halted it, if no person did."""
 
 LOCKED_WITHIN_S = 0.8
 
 
 class Automation:
-    """The switch in `state_dir`, made if need be. All calls block on the disk; LedgerError where it fails."""
+    """The switch in `state_dir`, created if missing. All calls block on the disk, and raise LedgerError if it fails."""
 
     def __init__(self, state_dir: Path) -> None:
         with disk_errors(state_dir):
@@ -39,12 +39,12 @@ class Automation:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other thread and process out that takes this lock.
+        """Hold the lock against all other threads and processes.
 
-        Raises LedgerError where another holds it for longer than a step of the ledger may take.
+        Raises LedgerError if another holds it for longer than a step of the ledger may take.
         """
         end = time.monotonic() + LOCKED_WITHIN_S
-        # Threads of this process need not ask every 5 ms.
+        # Threads of this process wait here, instead of polling the file lock every 5 ms.
         if not self._own.acquire(timeout=LOCKED_WITHIN_S):
             raise LedgerError(f"a flip under way holds {self._lock} and does not let go; is its disk stuck?")
         try:
@@ -58,24 +58,24 @@ class Automation:
             self._own.release()
 
     def last(self) -> Event | None:
-        """The newest halt or resumption."""
-        told, _ = self._read()
-        return told[-1] if told else None
+        """Return the newest halt or resumption."""
+        recorded, _ = self._read()
+        return recorded[-1] if recorded else None
 
     def halted(self) -> Event | None:
-        """The halt that is in force."""
+        """Return the halt that is in force, if any."""
         last = self.last()
         return last if last is not None and last.type == events.AUTOMATION_HALTED else None
 
     def halt(self, reason: str, *, by: str, at: float, **data: Any) -> Event | None:
-        """Halt; None where it is halted already. To be called with the lock held."""
+        """Halt; return None if it is already halted. The caller holds the lock."""
         if self.halted() is not None:
             return None
         todo = "find out why; then `flipback resume -c FILE --reason REASON`. A person's rollback works all the same"
         return self._add(events.AUTOMATION_HALTED, at, {"reason": reason, "by": by, **data, "todo": todo})
 
     def resume(self, reason: str, *, by: str, at: float) -> Event | None:
-        """Resume; None where it is not halted. To be called with the lock held."""
+        """Resume; return None if it is not halted. The caller holds the lock."""
         halted = self.halted()
         if halted is None:
             return None
@@ -83,12 +83,12 @@ class Automation:
         return self._add(events.AUTOMATION_RESUMED, at, data)
 
     def pending(self) -> tuple[int, list[Event]]:
-        """How many events are in the audit log, and those that are not known to be."""
-        told, announced = self._read()
-        return announced, told[announced:]
+        """Return how many events are in the audit log, and the events that are not known to be there."""
+        recorded, announced = self._read()
+        return announced, recorded[announced:]
 
     def announced(self, count: int) -> None:
-        """Note that the first `count` events of the file are in the audit log."""
+        """Record that the first `count` events of the file are in the audit log."""
         append_line(self._path, Announced(count=count))
 
     def _add(self, kind: str, at: float, data: dict[str, Any]) -> Event:
@@ -99,7 +99,7 @@ class Automation:
         return event
 
     def _read(self) -> tuple[list[Event], int]:
-        """All events, and how many of them have been told."""
+        """Return all events, and how many of them have been published."""
         with disk_errors(self._path):
             try:
                 content = self._path.read_bytes()
@@ -111,7 +111,7 @@ class Automation:
 
 
 def words(halt: Event) -> str:
-    """Why nothing is done, for a person."""
+    """Say for a person why flipback does nothing by itself."""
     return (
         f"the automation was halted by {halt.data['by']}: {halt.data['reason']}; it stays so until "
         "`flipback resume -c FILE --reason REASON`"

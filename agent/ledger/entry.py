@@ -1,4 +1,4 @@
-"""One command in the ledger: the lines of its file, and what they come to.
+"""One command in the ledger: the lines of its file, and the entry that is read from them.
 
 A line that a crash cut short counts as never written.
 """
@@ -35,7 +35,7 @@ _UNDONE = {FLAG_CONFLICT, FLAG_NOT_WRITTEN, FLAG_UNRESOLVED}
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="opened"):
-    """The head of a file: the command as it arrived, and the flag as it was found."""
+    """The first line of a file: the command as it arrived, and the flag as it was found."""
 
     command: Command
     raw: bytes
@@ -53,16 +53,16 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag
 
 
 class Writing(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="writing"):
-    """May a write have been sent? Without this line it may. The line is changed in place: both words are five long."""
+    """Whether a write may have been sent; without this line it may. It is changed in place: both words have 5 bytes."""
 
     state: Literal["maybe", "never"]
 
 
 @dataclass(slots=True)
 class Entry:
-    """What the ledger holds of a command: of its newest round, where it was begun more than once.
+    """The ledger's record of one round of a command: a command that was begun again has several.
 
-    `unwritten`: each attempt has failed for certain, so that nothing of it is in the flag.
+    `unwritten`: every attempt certainly failed, so that the flag has nothing of it.
     """
 
     opened: Opened
@@ -77,31 +77,31 @@ class Entry:
 
     @property
     def settled(self) -> bool:
-        """Has the command come to an end? If not, a write may or may not have followed the snapshot."""
+        """Has the command an outcome? If not, a write may or may not have followed the snapshot."""
         return any(event.type in _SETTLED for event in self.events)
 
     @property
     def undone(self) -> bool:
-        """Did it end without a write of which anybody knows? Then a fresh command may begin anew."""
+        """Did it end without a known write? Then a fresh command may begin another round."""
         ends = [event.type for event in self.events if event.type in _SETTLED]
         return bool(ends) and ends[-1] in _UNDONE and self.find(FLAG_WRITTEN) is None
 
     @property
     def pending(self) -> list[Event]:
-        """Events that are not known to be in the audit log."""
+        """The events that are not known to be in the audit log."""
         return self.events[self.announced :]
 
     def find(self, kind: str) -> Event | None:
-        """The latest event of a type."""
+        """Return the latest event of a type."""
         return next((event for event in reversed(self.events) if event.type == kind), None)
 
 
 def append_line(path: Path, part: Opened | Step | Announced | Writing) -> None:
-    """Add a line to a file, durably. Raises LedgerError where the disk fails."""
+    """Add a line to a file, durably. Raises LedgerError if the disk fails."""
     with disk_errors(path), path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
-        # What a crash cut short stays behind as a line that is no line.
+        # What a crash cut short stays in the file, as a line that does not decode.
         whole = size == 0 or file.read(1) == b"\n"
         file.write(encoded(part) if whole else b"\n" + encoded(part))
         file.flush()
@@ -109,7 +109,7 @@ def append_line(path: Path, part: Opened | Step | Announced | Writing) -> None:
 
 
 def lines(content: bytes) -> list[Opened | Step | Announced | Writing]:
-    """What stands in a file; what a crash cut short does not."""
+    """Return the whole lines of a file, without those that a crash cut short."""
     parts = []
     for line in content.split(b"\n"):
         try:
@@ -139,19 +139,19 @@ def encoded(part: Opened | Step | Announced | Writing) -> bytes:
 
 
 def link_new(path: Path, content: bytes) -> bool:
-    """Make a file with its content, durably; False where there is one. Raises OSError. Blocks."""
+    """Make a file with its content, durably; return False if it exists. Raises OSError. Blocks."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link does not take the place of what another process has put there.
+        # Unlike a rename, a link does not replace a file that another process has made.
         path.hardlink_to(temporary)
     except FileExistsError:
         return False
     finally:
-        # A disk that is full is not to be filled by attempts.
+        # Failed attempts must not fill the disk.
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
     return True
@@ -167,7 +167,7 @@ def sync_directory(directory: Path) -> None:
 
 
 UNUSABLE = "the ledger cannot use"
-"""Begins the errors of the disk under the ledger, without which nothing is flipped."""
+"""How the errors of the ledger's disk begin: without that disk nothing is flipped."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which ledger an executor has: an id in the ledger's directory, so that executors see whether they share one."""
+"""The id of a ledger, a file in its directory, by which executors see whether they share one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _ID = re.compile(rb"[0-9a-f]{32}")
 
 
 def identity(directory: Path) -> str | None:
-    """The id of the ledger in `directory`, made where it has none; None where the disk gives none. Blocks."""
+    """Return the id of the ledger in `directory`, made if it has none; None if the disk fails. Blocks."""
     try:
         with disk_errors(directory):
             return _read(directory / _NAME) or _made(directory)
     except LedgerError:
-        # The probe of the ledger says what is wrong with the disk.
+        # LedgerProbe reports what is wrong with the disk.
         return None
 
 
 def separate_ledgers(members: Iterable[Member]) -> str | None:
-    """What follows from the ledgers of the executors that are alive, for a person; None where they share one.
+    """Warn a person if the executors that are alive have separate ledgers; None if they share one.
 
-    It keeps no flip from happening, so it is no obstacle. An executor that names no ledger is left out.
+    It stops no flip, so it is no obstacle. An executor that names no ledger is left out.
     """
     executors = [member for member in alive(members, "executor") if member.beat.ledger is not None]
     if len({member.beat.ledger for member in executors}) < 2:
@@ -51,7 +51,7 @@ def _read(path: Path) -> str | None:
 
 
 def _made(directory: Path) -> str | None:
-    """Of executors that start together the first makes the id; the others read it."""
+    """Make the id and read it: if executors start together, the first makes it and the others read it."""
     path = directory / _NAME
     link_new(path, uuid.uuid4().hex.encode())
     return _read(path)

@@ -1,10 +1,10 @@
-"""The durable record of commands: what was found, what was done, and what of it has been told.
+"""The durable record of commands: what was found, what was done, and which events have been published.
 
-A command has a file of its own, named by its id: first the command and the snapshot, then a line a step, each an event
-of the audit log. The file appears whole or not at all, and a line that a crash cut short counts as never written, so a
-step is in the ledger if and only if it can be relied on. Nothing is deleted: it is what `flipback restore` works from.
+Each command has a file, named by its id: first the command and the snapshot, then one line per step, each an event of
+the audit log. The file appears whole or not at all, and a line that a crash cut short counts as never written: a step
+is in the ledger if and only if it can be relied on. Nothing is deleted, because `flipback restore` reads it.
 
-A command that came to nothing and is ordered again gets another file, `<id>.<round>.jsonl`, with a snapshot of its own.
+A command that ended without a write and is issued again gets another file, `<id>.<round>.jsonl`, with its own snapshot.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MOST_FLIPS = 100
 
 
 class Ledger:
-    """The entries under one directory, made if need be. All calls block on the disk; LedgerError where it fails."""
+    """The entries under one directory, created if missing. Calls block on the disk; LedgerError if it fails."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -61,14 +61,14 @@ class Ledger:
         return self._directory
 
     def get(self, command: str) -> Entry | None:
-        """The newest entry of a command's id. Raises LedgerError where its file is damaged."""
+        """Return the newest entry of a command's id. Raises LedgerError if its file is damaged."""
         newest, number = None, 0
         while (found := self.round(command, number)) is not None:
             newest, number = found, number + 1
         return newest
 
     def round(self, command: str, number: int) -> Entry | None:
-        """The entry of one round of a command. Raises LedgerError where its file is damaged."""
+        """Return the entry of one round of a command. Raises LedgerError if its file is damaged."""
         path = self._path(command, number)
         with disk_errors(path):
             try:
@@ -77,24 +77,24 @@ class Ledger:
                 return None
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, in no order; a damaged file is logged and left out."""
+        """Read all entries, in no order; a damaged file is logged and left out."""
         for name in sorted(self._names()):
             yield from self._readable(self._directory / name)
 
     def changed(self) -> Iterator[Entry]:
-        """Entries that were added or grew, by this process or another, since this was last called."""
+        """Read the entries that this process or another added or extended since the last call."""
         for path, stat in self._files():
-            # Files only grow, but for one that was replaced by hand.
+            # Files only grow, unless one was replaced by hand.
             stamp = stat.st_size, stat.st_mtime_ns
             if self._seen.get(path) != stamp:
                 self._seen[path] = stamp
                 yield from self._readable(Path(path))
 
     def recent(self, since: float) -> list[Entry]:
-        """Entries with a step since then, in Unix seconds, by this process or another, and all that are not settled.
+        """Return the entries with a step after `since` (Unix seconds), by any process, and all that are not settled.
 
-        Of an entry that is settled nothing is read again: what is done stays done, and 200 files read at each flip took
-        up to 0.1 s of it. A directory that is listed is one call of the system, whatever stands in it.
+        A settled entry does not change and is not read again: reading 200 files at each flip took up to 0.1 s. Listing
+        the directory is one system call, whatever its size.
         """
         since -= _CLOCKS_APART_S
         found = []
@@ -119,9 +119,9 @@ class Ledger:
     def open(
         self, command: Command, raw: bytes, snapshot: Snapshot, events: Sequence[Event], number: int = 0
     ) -> tuple[Entry, bool]:
-        """Record a command with its first events, durably: the entry and True, or the one that is there and False.
+        """Record a command with its first events, durably; return the entry and True, or the existing one and False.
 
-        `number` is the round: 0 at first, one more than that of the entry that came to nothing.
+        `number` is the round: 0 at first, then one more than that of the entry that ended without a write.
         """
         path = self._path(command.id, number)
         opened = Opened(command=command, raw=raw, snapshot=snapshot)
@@ -132,20 +132,20 @@ class Ledger:
         return Entry(opened, list(events), round=number), True
 
     def append(self, entry: Entry, event: Event) -> None:
-        """Add a step to the entry, durably; the entry itself has it even where the disk fails."""
+        """Add a step to the entry, durably; the entry in memory has it even if the disk fails."""
         entry.events.append(event)
         self._note(entry.command, event)
         self._append(entry, Step(event=event))
 
     def announced(self, entry: Entry) -> None:
-        """Note that all events of the entry are in the audit log."""
+        """Record that all events of the entry are in the audit log."""
         entry.announced = len(entry.events)
         self._append(entry, Announced(count=entry.announced))
 
     def mark(self, entry: Entry, state: Literal["maybe", "never"]) -> None:
-        """Note, durably, whether a write may have been sent; does nothing where that is noted already.
+        """Record, durably, whether a write may have been sent; do nothing if that is recorded already.
 
-        The file does not grow by it, however often a command is tried.
+        The line is overwritten: the file does not grow, however often a command is tried.
         """
         if entry.unwritten == (state == "never"):
             return
@@ -163,7 +163,7 @@ class Ledger:
         entry.unwritten = state == "never"
 
     def flips(self, environment: str, flag: str) -> list[float]:
-        """When flipback wrote the flag by commands, this process or another, in Unix seconds as noted; the newest last.
+        """Return when commands of any process wrote the flag, in Unix seconds as recorded; the newest last.
 
         At most the newest hundred.
         """
@@ -175,11 +175,11 @@ class Ledger:
 
     def _names(self) -> list[str]:
         with disk_errors(self._directory):
-            # A glob takes a directory that may not be read for an empty one.
+            # A glob would find nothing in a directory that may not be read, instead of failing.
             return [name for name in os.listdir(self._directory) if name.endswith(SUFFIX)]
 
     def _files(self) -> list[tuple[str, os.stat_result]]:
-        """All files with their state: one pass over the directory, in which nothing is ever deleted."""
+        """All files with their stat, in one pass; files are never deleted meanwhile."""
         with disk_errors(self._directory), os.scandir(self._directory) as found:
             return [(file.path, file.stat()) for file in found if file.name.endswith(SUFFIX)]
 

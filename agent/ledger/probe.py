@@ -1,4 +1,4 @@
-"""Can the ledger's disk take an entry now? Asked by writing one, because rights and free space do not tell."""
+"""Checks that the ledger's disk can take an entry, by writing one: permissions and free space do not show it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.ledger.entry import disk_errors, sync_directory
 TODO = "without its ledger the executor flips nothing: make room, give the user the right, or name another state_dir"
 
 _BYTES = 16 * 1024
-"""More than most entries take."""
+"""Larger than most entries."""
 _PREFIX = ".probe-"
 _LEFTOVER_S = 3600.0
 
@@ -24,22 +24,22 @@ class LedgerProbe:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # A name of its own: executors may share the directory, and process ids repeat between containers.
+        # A random name: executors may share the directory, and process ids repeat between containers.
         self._name = f"{_PREFIX}{uuid.uuid4().hex}"
         self._swept = False
 
     def write(self) -> None:
-        """Raises LedgerError where the disk fails. Blocks."""
+        """Write the file and remove it. Raises LedgerError if the disk fails. Blocks."""
         with disk_errors(self._directory):
             self._sweep()
             _write(self._directory, self._name)
 
     def _sweep(self) -> None:
-        """Take away what a crash of any process has left behind."""
+        """Remove files that a crashed process left behind."""
         if self._swept:
             return
         for path in self._directory.glob(f"{_PREFIX}*"):
-            # Another process may be taking it away at the same time.
+            # Another process may remove it at the same time.
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFTOVER_S:
                     path.unlink()
@@ -47,9 +47,9 @@ class LedgerProbe:
 
 
 def probe_state(directory: Path) -> None:
-    """As a probe of a ledger in `directory`, which may not be there yet: then in a directory made beside it for that.
+    """Probe `directory`, or, if it does not exist yet, a temporary directory in its nearest existing parent.
 
-    Raises LedgerError where the disk fails, or where the directory cannot be made. Blocks.
+    Raises LedgerError if the disk fails, or if the directory cannot be made. Blocks.
     """
     with disk_errors(directory):
         if directory.is_dir():
@@ -64,7 +64,7 @@ def probe_state(directory: Path) -> None:
 
 
 def _write(directory: Path, name: str) -> None:
-    """Write, sync and link a file as an entry is, and take it away. Raises OSError."""
+    """Write, sync and link a file as an entry is, and remove it. Raises OSError."""
     path, linked = directory / name, directory / f"{name}.linked"
     try:
         with path.open("wb") as file:

@@ -9,13 +9,14 @@ from agent.backends.contract import FlagRef
 from agent.commands.command import Command, Reason, Rejection
 
 CLOCK_SKEW_S = 5.0
-"""How far ahead of the executor's clock a command may be issued: two machines' clocks are never quite the same."""
+"""Seconds that a command's `issued_at` may be ahead of the executor's clock: clocks of two machines differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManagedFlag:
-    """A flag that commands may make safe: where it is, which variant that is, and which flags of the same environment
-    are made safe together with it.
+    """A flag that commands may make safe.
+
+    `safe` is its safe variant; `together` names the flags of the same environment that are made safe with it.
     """
 
     flag: str
@@ -31,7 +32,7 @@ class ManagedFlag:
 
 
 class AllowList:
-    """The managed flags. One may be watched in several services."""
+    """The managed flags. A flag may be watched in several services."""
 
     def __init__(self, flags: Iterable[ManagedFlag]) -> None:
         self._flags: dict[FlagRef, list[ManagedFlag]] = {}
@@ -39,13 +40,13 @@ class AllowList:
             self._flags.setdefault(flag.ref, []).append(flag)
 
     def __getitem__(self, ref: FlagRef) -> ManagedFlag:
-        """Raises KeyError for a flag that is not managed."""
+        """Return the flag. Raises KeyError if it is not managed."""
         return self._flags[ref][0]
 
     def group(self, command: Command) -> list[FlagRef]:
-        """The flags of the command's incident: the one whose trigger fired, then those that go with it.
+        """Return the flags of the command's incident: the one whose trigger fired, then those that are grouped with it.
 
-        What a person orders is one flag by one.
+        A person's order is for one flag.
         """
         origin = FlagRef(command.origin.flag, command.environment)
         if command.by_hand:
@@ -54,7 +55,7 @@ class AllowList:
         return [origin, *(FlagRef(name, command.environment) for name in together)]
 
     def refusal(self, command: Command) -> Rejection | None:
-        """Why the command is not allowed, at any time."""
+        """Return why the command is not allowed at any time, if so."""
         managed = self._flags.get(FlagRef(command.flag, command.environment))
         if managed is None:
             return Rejection(Reason.UNKNOWN_FLAG, "the flag is not managed in this environment")
@@ -70,7 +71,7 @@ class AllowList:
 
 
 def stale(command: Command, now: float) -> Rejection | None:
-    """Why the command is not valid at `now`, in Unix seconds."""
+    """Return why the command is not valid at `now` (Unix seconds), if so."""
     if command.issued_at > now + CLOCK_SKEW_S:
         ahead = f"issued {command.issued_at - now:.1f} s ahead of this clock, {CLOCK_SKEW_S:.0f} s are allowed"
         return Rejection(Reason.FROM_THE_FUTURE, ahead)

@@ -1,4 +1,4 @@
-"""What people ordered: rollbacks by hand and restores, from the audit log, for the list of incidents."""
+"""A person's orders, rollbacks by hand and restores, read from the audit log for the list of incidents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.events.cloudevents import Event
 
 
 class ByHand(msgspec.Struct, frozen=True, kw_only=True):
-    """An order of a person. `incident` is that of the rollback, or the one that was restored; `at` is Unix seconds."""
+    """A person's order. `incident` is the rollback's own or the one that was restored; `at` is Unix seconds."""
 
     what: Literal["rollback", "restore"]
     environment: str
@@ -36,7 +36,7 @@ _OUTCOMES = {
 
 
 def by_hand(log: Iterable[Event]) -> list[ByHand]:
-    """The orders in an audit log, the newest first."""
+    """Return the orders in an audit log, the newest first."""
     log = sorted({event.id: event for event in log}.values(), key=lambda event: event.time)
     outcomes = {str(event.data.get("command_id")): _OUTCOMES[event.type] for event in log if event.type in _OUTCOMES}
     found: dict[str, ByHand] = {}
@@ -45,14 +45,14 @@ def by_hand(log: Iterable[Event]) -> list[ByHand]:
         if event.type == events.FLAG_RESTORED:
             found[event.id] = _order("restore", event, data, str(data.get("outcome", "")))
         elif event.type == events.COMMAND_RECEIVED and data.get("trigger") == BY_HAND:
-            # An order that was given again has the id of the first.
+            # A repeated order has the id of the first.
             command = str(data.get("command_id"))
             found[command] = _order("rollback", event, _evidence(data), outcomes.get(command, "under way"))
     return sorted(found.values(), key=lambda order: -order.at)
 
 
 def restores(orders: Iterable[ByHand]) -> dict[tuple[str, str], ByHand]:
-    """The newest restore of each incident and flag."""
+    """Return the newest restore of each incident and flag."""
     return {(order.incident, order.flag): order for order in reversed([*orders]) if order.what == "restore"}
 
 

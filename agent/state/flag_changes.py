@@ -1,7 +1,7 @@
-"""Changes of a flag in the audit log: published from the states that are read, told apart when the log is read.
+"""Changes of a flag in the audit log: published from the states that are read, filtered when the log is read.
 
-An executor cannot know at once whose change it reads: its own write and a restore from another process come back to it
-as new versions too. It publishes each, and the reader leaves out those that another event explains.
+An executor cannot know at once whose change it reads: its own write, or a restore by another process, is a new version
+too. It publishes each change, and the reader of the log leaves out those that another event explains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ every 10 s, and a standby may have been paused."""
 
 
 def change_of(before: FlagStatus | None, status: FlagStatus) -> Event | None:
-    """Return the event of a flag that is seen in a later version than `before`; None where it is not later.
+    """Return the event of a flag that is in a later version than `before`; None if it is not later.
 
     The id follows from the version, so that two executors publish one event.
     """
@@ -44,7 +44,7 @@ def change_of(before: FlagStatus | None, status: FlagStatus) -> Event | None:
 
 
 def without_own_changes(log: Iterable[Event]) -> Iterator[Event]:
-    """Leave out the changes that are flipback's own writes and restores; all other events stay, in their order."""
+    """Leave out changes that are flipback's own writes and restores; keep all other events, in their order."""
     log = list(log)
     own: dict[tuple[str, str], list[float]] = {}
     for event in log:
@@ -60,7 +60,7 @@ def without_own_changes(log: Iterable[Event]) -> Iterator[Event]:
 
 
 def _left_behind(event: Event) -> Iterator[str]:
-    """The backend's versions that an event of a write leaves a flag in."""
+    """Return the backend's versions of the flag after the write that an event records."""
     if event.type not in (events.FLAG_WRITTEN, events.FLAG_VERIFIED, events.FLAG_RESTORED):
         return
     version, whole = event.data.get("version"), event.data.get("flag_version")

@@ -1,7 +1,6 @@
-"""What a flag is now, since when, by whom and why: the newest event that set it, held against its published state.
+"""A flag's state now, since when, by whom and why: the newest event that set it, compared with its published state.
 
-A person's flip without Kafka stands in a ledger alone until an executor publishes it, and is newer than what is
-published.
+A person's flip without Kafka is only in a ledger until an executor publishes it: it is newer than the published state.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _SETS = frozenset({events.FLAG_WRITTEN, events.FLAG_VERIFIED, events.FLAG_RESTOR
 class FlagNow(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a flag; times are Unix seconds.
 
-    `variant` is None where subjects get different ones, `percent` (0 to 100) then is the share that gets the first.
-    `since` is None where nobody has changed the flag since flipback first read it, and so are `by` and `reason`.
-    `incident` names the flip that set it; it can be undone where `restorable`: nobody has changed the flag since.
-    `unpublished`: all this is known by the ledger of this machine alone.
+    `variant` is None if subjects get different ones; `percent` (0 to 100) then is the share that gets the first.
+    `since` is None and `by` and `reason` are empty if nobody has changed the flag since flipback first read it.
+    `incident` names the flip that set it. `restorable`: that flip can be undone, because nobody has changed the flag
+    since. `unpublished`: only the ledger of this machine knows this state.
     """
 
     variant: str | None
@@ -46,12 +45,12 @@ class FlagNow(msgspec.Struct, frozen=True, kw_only=True):
 def flag_now(
     log: Iterable[Event], subject: str, status: FlagStatus | None, unpublished: Collection[str] = ()
 ) -> FlagNow | None:
-    """Return what the flag `subject` ("environment/flag") is now; None where nothing tells.
+    """Return the state of the flag `subject` ("environment/flag"); None if there is no record of it.
 
-    `log` is the audit log, in any order; the ids `unpublished` are of events that the local ledger adds to it.
+    `log` is the audit log, in any order; `unpublished` are the ids of events that the local ledger adds to it.
     """
     of = [event for event in log if event.subject == subject]
-    # Of two steps of one time the later in the log is the later step.
+    # The sort is stable: of two steps with one time, the later in the log is the later step.
     setters = sorted((event for event in of if event.type in _SETS), key=lambda event: event.time)
     newest = setters[-1] if setters else None
     if newest is not None and newest.id in unpublished and (status is None or newest.time > status.at):
@@ -82,9 +81,9 @@ def flag_now(
 
 
 def _left_by(event: Event) -> FlagNow:
-    """The flag as a step of a flip or a restore left it."""
+    """Return the flag as a step of a flip or a restore left it."""
     target = event.data.get("target")
-    # A write that was not read back is known by what it was to write.
+    # A write that was not read back has only its target.
     variant = event.data.get("variant", target)
     return FlagNow(variant=variant, percent=None, safe=variant == target, read_at=event.time, unpublished=True)
 
@@ -94,12 +93,12 @@ def _is_older(event: Event, status: FlagStatus) -> bool:
     version = event.data.get("flag_version")
     if isinstance(version, str) and version.startswith("g"):
         return generation(version) < generation(status.version)
-    # A restore knows the backend's version alone: it is made without the executor that counts generations.
+    # A restore records only the backend's version: it is made without the executor that counts generations.
     return event.data.get("version") != status.version.partition("-")[2]
 
 
 def _who(of: Sequence[Event], incident: str | None) -> tuple[str, str]:
-    """Who ordered the flip of an incident, and why."""
+    """Return who ordered the flip of an incident, and why."""
     for event in of:
         command = event.data.get("command")
         if event.type == events.COMMAND_RECEIVED and isinstance(command, dict) and _incident_of(event) == incident:

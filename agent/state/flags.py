@@ -1,7 +1,7 @@
-"""Which version of a flag is being judged: generations of a flag, counted as its changes are seen.
+"""The version of a flag that is judged: its generation, counted with each change that is seen, and its definition.
 
-A backend's version alone may come back: a flag turned off and on again has the definition that it had before. An
-incident of the earlier time must not stand for the later one, so a version that is published has a generation too.
+A backend's version alone may come back: a flag turned off and on again has its earlier definition. An incident of the
+earlier time must not count for the later one, so a published version has a generation too.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from agent.backends.contract import FlagRef, FlagState
 from agent.state.allowlist import CLOCK_SKEW_S
 
 FORGET_AFTER = 60.0
-"""Seconds after which a later generation that nobody repeats gives way to an earlier one. Executors repeat every 30 s;
-after the flags topic was lost they count anew."""
+"""Seconds until an earlier generation replaces a later one that no executor repeats. Executors repeat every 30 s, and
+count from 1 again if the flags topic was lost."""
 
 
 class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A flag as it was last seen. Times are Unix seconds.
+    """A flag as it was last read. Times are Unix seconds.
 
-    `version` is "g<generation>-<the backend's version>"; `variant` is the one that every subject gets, None where they
-    differ; `safe` says whether that is the safe one. `at` is when the flag was read, `changed_at` when it was first
-    seen in this version: None for the first version ever seen, which may have been there all along. `percent` (0 to
-    100) is the share of subjects that gets the first variant of the flag's rule, None where that cannot be told.
+    `version` is "g<generation>-<the backend's version>"; `variant` is the one that every subject gets, None if they
+    differ; `safe` is whether that is the safe one. `at` is when the flag was read, `changed_at` when it was first seen
+    in this version: None for the first version ever seen, whose beginning is unknown. `percent` (0 to 100) is the share
+    of subjects that gets the first variant of the flag's rule, None if that is unknown.
     """
 
     flag: str
@@ -38,10 +38,10 @@ class FlagStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begun_by(status: FlagStatus, latest: float) -> FlagStatus:
-    """The status of a version that had begun at `latest`, in Unix seconds, if not before.
+    """Return the status with `changed_at` no later than `latest` (Unix seconds).
 
-    A beginning that is yet to come was noted by a clock that was wrong. All that a trigger gathers before it counts for
-    nothing, so to believe it would leave a bad flag on until that time.
+    A beginning in the future was recorded by a wrong clock. Evidence from before a version began does not count, so
+    that time, if believed, would leave a bad flag on until it comes.
     """
     if status.changed_at is None or status.changed_at <= latest + CLOCK_SKEW_S:
         return status
@@ -49,11 +49,11 @@ def begun_by(status: FlagStatus, latest: float) -> FlagStatus:
 
 
 def newest(known: FlagStatus | None, status: FlagStatus) -> FlagStatus:
-    """What holds after `status` was published where `known` held before.
+    """Return the status that holds after `status` was published while `known` held.
 
-    A version begins when the first to publish it says so: two executors see a change at different moments of different
-    clocks, and with each other beginning all evidence of the version would be gathered anew. A status of an earlier
-    generation was read before the change that made the later one, and is late.
+    The first to publish a version decides when it began: two executors see a change at different moments of different
+    clocks, and each new beginning would discard the evidence on the version. A status of an earlier generation was read
+    before the change that made the later one: it is late.
     """
     if known is None:
         return status
@@ -64,16 +64,16 @@ def newest(known: FlagStatus | None, status: FlagStatus) -> FlagStatus:
 
 
 class FlagWatch:
-    """The generations of all flags. Whatever reads a flag shows it here first."""
+    """The generations of all flags. Every read of a flag is observed here first."""
 
     def __init__(self) -> None:
         self._known: dict[FlagRef, FlagStatus] = {}
         self._published: dict[FlagRef, str] = {}
 
     def prime(self, status: FlagStatus) -> None:
-        """Go on from a status that was published, in the order of the topic, unless a later generation is known.
+        """Continue from published statuses, in the order of the topic, unless a later generation is known.
 
-        The first to publish a version says since when it is there.
+        The first to publish a version decides when it began.
         """
         ref = FlagRef(status.flag, status.environment)
         known = self._known.get(ref)
@@ -87,10 +87,10 @@ class FlagWatch:
         self._published[ref] = status.version
 
     def overtaken(self, ref: FlagRef, before: FlagStatus | None, state: FlagState) -> bool:
-        """May a read that began when `before` was current be older than what is known now?
+        """May a read that began when `before` was current be older than the current status?
 
-        So it is where another version became known meanwhile, as by another executor's flip, and the read shows yet
-        another: the flag is to be read again.
+        It may if another version became known meanwhile, for example by another executor's flip, and the read shows a
+        third: the flag must be read again.
         """
         known = self._known.get(ref)
         if known is None or (before is not None and before.version == known.version):
@@ -98,9 +98,9 @@ class FlagWatch:
         return known.version != f"g{generation(known.version)}-{state.version}"
 
     def observe(self, ref: FlagRef, state: FlagState, *, safe: str, at: float, changed: bool = False) -> FlagStatus:
-        """Take in a fresh read; the generation rises by one where the backend's version is another than before.
+        """Update the status with a fresh read; the generation rises by one if the backend's version differs.
 
-        `changed`: it is known that the flag was written since it was last read, whatever its version is.
+        `changed`: the flag is known to have been written since it was last read, whatever its version is.
         """
         known = self._known.get(ref)
         if known is None:
@@ -127,5 +127,5 @@ class FlagWatch:
 
 
 def generation(version: str) -> int:
-    """The generation in a version of a flag."""
+    """Return the generation in a version of a flag."""
     return int(version[1:].partition("-")[0])

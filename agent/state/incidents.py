@@ -1,4 +1,4 @@
-"""The records of the incidents topic: an incident, what follows its flip, a command's result, what is ill elsewhere."""
+"""The records of the incidents topic: incidents, verdicts after a flip, results of commands, and ill flags."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     `fired_at` is the evaluation (event time) at which it fired, `commanded_at` the clock when the command was
     acknowledged, `expires_at` when that command ends. `metric` (as it is written in a trigger), `scope`, `op`, `value`
-    and `threshold` are what fired, `before` how much the flag's variants were asked for then; `sent` is the SHA-256 of
-    the newest signed command as it was sent (agent.executor.audit.digest), `begun_at` the clock when the first of them
-    was acknowledged. Incidents of earlier versions of flipback have none of these.
+    and `threshold` describe the condition that fired, `before` the flag's exposure at that time; `sent` is the
+    SHA-256 of the newest signed command as it was sent (agent.executor.audit.digest), `begun_at` the clock when the
+    first command was acknowledged. Incidents of earlier versions of flipback have none of these.
     """
 
     id: str
@@ -50,15 +50,15 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def begun(self) -> float:
-        """When its first command was acknowledged; of earlier versions of flipback the newest is all that is known."""
+        """When its first command was acknowledged; the newest, in an incident of an earlier version of flipback."""
         return self.begun_at or self.commanded_at
 
 
 class AfterFlip(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said of a service after the flip that an incident led to; its key is "incident/service".
+    """The verdicts on a service after the flip of an incident; its key is "incident/service".
 
-    A record of its own, beside the incident's, because a flag may be under watch in several services, whose monitors
-    would overwrite each other. `bake` is None for all but the incident's service; both are None until they are said.
+    It is separate from the incident's record, because a flag may be watched in several services, whose monitors would
+    overwrite each other. `bake` is None for all but the incident's service; both are None until they are decided.
     """
 
     incident: str
@@ -72,13 +72,13 @@ class AfterFlip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What an executor did with a command. The newest of a command replaces the earlier ones; `key` is its key.
+    """What an executor did with a command. The newest result of a command replaces the earlier ones; `key` is its key.
 
-    `sent` is the SHA-256 of the bytes that came (agent.executor.audit.digest), by which the monitor knows its command.
-    `command`, `incident`, `environment` and `flag` are the command's, empty where no accepted key had signed the bytes.
-    `outcome` is an agent.backends.contract.Outcome, `reason` an agent.commands.command.Reason where the command was
-    refused. `retry_at` is the first moment at which the same command, issued anew, can succeed; None where nobody can
-    say. Times are Unix seconds of the executor's clock.
+    `sent` is the SHA-256 of the received bytes (agent.executor.audit.digest): the monitor knows its command by it.
+    `command`, `incident`, `environment` and `flag` are the command's, empty if no accepted key had signed the bytes.
+    `outcome` is an agent.backends.contract.Outcome, `reason` an agent.commands.command.Reason if the command was
+    refused. `retry_at` is the first moment at which the same command, issued again, can succeed; None if that is
+    unknown. Times are Unix seconds of the executor's clock.
     """
 
     sent: str
@@ -99,9 +99,9 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ill(msgspec.Struct, frozen=True, kw_only=True):
-    """The flags (environment, flag) that are ill in what a monitor judges, at `at` by its clock.
+    """The flags (environment, flag) that are ill among those that a monitor judges, at `at` by its clock.
 
-    `by` is the process, `place` its first partition of the partials: who takes that over replaces the record.
+    `by` is the process, `place` its first partition of the partials: a process that takes it over replaces the record.
     """
 
     by: str

@@ -22,9 +22,9 @@ _status = msgspec.json.Decoder(FlagStatus)
 
 
 class StateTables:
-    """The tables. What cannot be read is counted, never guessed.
+    """The tables. A record that cannot be read is counted, never guessed.
 
-    `latest` is the time after which nothing can have happened yet, in Unix seconds.
+    `latest` returns the time after which nothing can have happened yet, in Unix seconds.
     """
 
     def __init__(self, latest: Callable[[], float] = lambda: math.inf) -> None:
@@ -38,15 +38,13 @@ class StateTables:
         """Results of bytes that no accepted key had signed, by their SHA-256; the newest 256."""
         self.flags: dict[tuple[str, str], FlagStatus] = {}
         self.ill: dict[int, Ill] = {}
-        """What is ill in each monitor, by its place."""
+        """The ill flags of each monitor, by its place."""
         self.unreadable = 0
         self._indexed = 0
         self._by_place: dict[tuple[str, ...], list[str]] = {}
 
     def incident(self, value: bytes | None) -> None:
-        """Take in a record of the incidents topic: an incident, a command's result, what was said after its flip, or
-        what is ill in another monitor.
-        """
+        """Update the tables from an Incident, AfterFlip, CommandResult or Ill, a record of the incidents topic."""
         for decoder in (_incident, _after_flip, _result, _ill):
             try:
                 record = decoder.decode(value or b"")
@@ -64,10 +62,10 @@ class StateTables:
         self.unreadable += 1
 
     def result(self, record: CommandResult) -> None:
-        """Take in what an executor did with a command."""
+        """Update the tables from the result of a command."""
         if record.command:
             known = self.results.get(record.command)
-            # A standby may hear of the command later than the one that carried it out, and know less.
+            # A standby may receive the command later than the executor that executed it, and know less.
             if known is None or record.at >= known.at:
                 self.results[record.command] = record
             return
@@ -77,15 +75,15 @@ class StateTables:
             del self.untrusted[next(iter(self.untrusted))]
 
     def of_flag(self, environment: str, flag: str) -> Iterator[Incident]:
-        """The incidents of a flag, without a look at all there ever were."""
+        """Return the incidents of a flag, by an index."""
         return self._at("flag", environment, flag)
 
     def of_service(self, environment: str, service: str) -> Iterator[Incident]:
-        """The incidents of a service."""
+        """Return the incidents of a service."""
         return self._at("service", environment, service)
 
     def _at(self, *place: str) -> Iterator[Incident]:
-        # Incidents are added and replaced, never taken away.
+        # Incidents are added and replaced, never removed.
         if self._indexed != len(self.incidents):
             self._indexed = len(self.incidents)
             self._by_place = {}
@@ -95,19 +93,19 @@ class StateTables:
         return (self.incidents[name] for name in self._by_place.get(place, ()))
 
     def result_of(self, incident: Incident) -> CommandResult | None:
-        """The newest result of the incident's own command, whether or not its executor accepted the key."""
+        """Return the newest result of the incident's own command, also if the executor did not accept its key."""
         found = (self.results.get(incident.command), self.untrusted.get(incident.sent or ""))
         return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
 
     def _after_flip(self, record: AfterFlip) -> None:
-        # What was said stays said: who wrote two records knows the second before the topic gives it the first.
+        # A verdict stays: a monitor that wrote two records knows the second before the topic returns the first.
         known = self.after_flips.get((record.incident, record.service), record)
         self.after_flips[record.incident, record.service] = msgspec.structs.replace(
             record, effect=record.effect or known.effect, bake=record.bake or known.bake
         )
 
     def flag(self, value: bytes | None) -> FlagStatus | None:
-        """Take in a record of the flags topic and return what it says, as it was published."""
+        """Update the tables from a record of the flags topic; return the status as it was published."""
         try:
             status = _status.decode(value or b"")
         except UNREADABLE:
@@ -117,7 +115,7 @@ class StateTables:
         return status
 
     def see(self, status: FlagStatus) -> FlagStatus:
-        """Take in a flag's state that was published, and return the one that holds."""
+        """Update the tables with a published status of a flag; return the status that holds."""
         key = status.environment, status.flag
         self.flags[key] = newest(self.flags.get(key), begun_by(status, self._latest()))
         return self.flags[key]

@@ -14,7 +14,11 @@ _logger = logging.getLogger(__name__)
 
 
 class TableReader:
-    """`take` has, for each topic, what takes in a record's value. `read` is set once all were read to their ends."""
+    """Reads compacted topics to their ends, and on from there.
+
+    `take` has, for each topic, the call that gets each record's value. `read` is set once all topics were read to their
+    ends.
+    """
 
     def __init__(self, take: Mapping[str, Callable[[bytes | None], object]], connection: Mapping[str, Any]) -> None:
         self._take = take
@@ -26,13 +30,13 @@ class TableReader:
         return iter(self._take)
 
     async def follow(self, topic: str) -> None:
-        """Keep a table up to its topic. A record that cannot be taken in is logged and left out."""
+        """Follow a topic for ever. A record that `take` fails on is logged and left out."""
         async for read in read_topic(topic, self._connection):
             for record in read.records:
                 try:
                     self._take[topic](record.value)
                 except Exception as error:
-                    # The next process would read the record again, and end too.
+                    # Raising would not help: the next process would read the same record, and end too.
                     fields = {"topic": topic, "offset": record.offset, "error": repr(error)[:500]}
                     log_event(_logger, "record.failed", level=logging.ERROR, **fields)
             if read.at_end:
