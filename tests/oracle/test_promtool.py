@@ -54,8 +54,8 @@ class Mutant(NamedTuple):
 
 
 TRIGGERS = ("Triggers", "detectors.triggers.state_machine", "detectors.triggers.evaluator")
-EVALUATOR = ("Evaluator", "detectors.triggers.evaluator", "streams.monitor.shard")
-WINDOWS = ("WindowStore", "detectors.windows.store", "streams.monitor.shard")
+EVALUATOR = ("Evaluator", "detectors.triggers.evaluator", "streams.monitor.shard_windows")
+WINDOWS = ("WindowStore", "detectors.windows.store", "streams.monitor.shard_windows")
 READINGS = ("Readings", "detectors.triggers.readings", "detectors.triggers.evaluator")
 METRICS = ("compute", "detectors.windows.metrics", "detectors.triggers.readings")
 
@@ -85,8 +85,8 @@ MUTANTS = {
     "the window is a second too short": Mutant(*WINDOWS, "end - window.seconds)\n", "end - window.seconds + 1)\n"),
     "errors are compared with the good ones": Mutant(
         *METRICS,
-        "_share(whole - part if ratio.inverse else part, whole)",
-        "_share(whole - part if ratio.inverse else part, whole - part)",
+        "_share(whole - part if ratio.inverse else part, whole, per=ratio.per)",
+        "_share(whole - part if ratio.inverse else part, whole - part, per=ratio.per)",
     ),
 }
 
