@@ -1,4 +1,4 @@
-"""The documentation says what the code does: names, configurations, examples and links are held to it."""
+"""The documentation agrees with the code: names, configurations, examples and links are compared with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -43,7 +44,7 @@ from tests.support.fault_table import table as fault_table
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-PAGES = [README, *sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
+PAGES = [README, *sorted(DOCS.rglob("*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
 PICTURE = DOCS / "architecture.svg"
 
 CONFIG = """\
@@ -58,13 +59,13 @@ flags:
 """
 T0 = 1_700_000_000
 FAULT = 100
+"""The second of a recording in which the fault begins."""
 GOOD: dict[str, object] = {"status": 200}
 BAD: dict[str, object] = {"status": 500}
-"""The second of a recording in which the fault begins."""
 
 
 def commands() -> Iterator[str]:
-    """Every command as it is typed, groups by their members."""
+    """Yield every command as a user types it; of a group its subcommands."""
     for name, subcommand in SUBCOMMANDS.items():
         module, _, attribute = subcommand.target.partition(":")
         command = getattr(import_module(module), attribute)
@@ -79,7 +80,7 @@ def fenced(page: Path, language: str) -> list[str]:
 
 
 def table(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the rows of the table whose first line is `heading`."""
+    """Return the rows, as lists of cells, of the table whose first line is `heading`."""
     _, found, rest = page.read_text().partition(f"\n{heading}\n")
     assert found, f"{page.name} has no table {heading}"
     lines = rest.split("\n")[1:]
@@ -88,12 +89,12 @@ def table(page: Path, heading: str) -> list[list[str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may name after #, as GitHub makes it of headings."""
+    """Return the anchors that GitHub makes of the headings."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -102,6 +103,21 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
         there = page.parent / path if path else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_and_file_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(r"`((?:agent|streams|detectors|tests|compose)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+    assert set(re.findall(r"`(test_\w+)`", text)) <= names_of_tests()
+
+
+@cache
+def names_of_tests() -> set[str]:
+    """Return the names of all test functions."""
+    paths = (ROOT / "tests").rglob("test_*.py")
+    return {name for path in paths for name in re.findall(r"def (test_\w+)\(", path.read_text())}
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -139,9 +155,9 @@ def test_every_command_is_in_the_readme(command: str) -> None:
     assert any(row[0].startswith(f"`{command}") for row in table(README, "| command | what |"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_page_names_a_command_that_is_not_there(page: Path) -> None:
-    """Commands are told from the word by the code they stand in."""
+    """A command is the word `flipback` in code, as opposed to prose, and the words after it."""
     known = set(commands()) | {f"flipback {name}" for name in SUBCOMMANDS}
     text = page.read_text()
     for code in re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4,}(\S.*)$", text, re.MULTILINE):
@@ -172,7 +188,7 @@ def test_every_topic_but_telemetry_stands_in_the_rights_of_the_roles() -> None:
     shorts = {spec.name.removeprefix("flipback.") for spec in Topics().specs(8, 0)} | {"telemetry"}
     for principal, *cells in rights:
         if principal in ("ingest", "monitor", "executor"):
-            # A role asks for the partitions of every topic when it starts.
+            # At its start a role requests the partitions of every topic.
             named = {word for cell in cells[:3] for word in re.findall(r"[a-z]+", cell)}
             assert named == shorts, principal
             assert cells[3] == f"`flipback-{principal}`"
@@ -248,7 +264,7 @@ def test_every_event_of_the_log_is_described_and_no_other() -> None:
         if {"bench", "demo"} & set(path.parts):
             continue
         called = r"\b(?:log_event\(\s*\w+, |_logger\.\w+\(|self\._log\()\"([a-z]+\.[a-z-]+)\""
-        # What a module's docstring shows is no call.
+        # Remove docstrings: an example in one is no call.
         written |= set(re.findall(called, re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL)))
     described = {name for row in table(DOCS / "operations.md", "| event | level | meaning |") for name in
                  re.findall(r"`([a-z.-]+)`", row[0])}  # fmt: skip
@@ -256,7 +272,7 @@ def test_every_event_of_the_log_is_described_and_no_other() -> None:
 
 
 def test_the_picture_has_a_colour_in_the_dark_for_each_in_the_light() -> None:
-    style = ElementTree.parse(PICTURE).findtext(".//{*}style")  # noqa: S314 - a file of our own
+    style = ElementTree.parse(PICTURE).findtext(".//{*}style")  # noqa: S314 - our own file
     assert style is not None
     light, dark = style.split("@media (prefers-color-scheme: dark)")
     coloured = r"\.(\w+)\s*\{[^}]*#"
@@ -282,7 +298,7 @@ def replayed(
     silent: range = range(0),
     least: int | str = 30,
 ) -> Iterator[Line]:
-    """What a trigger says of traffic of which `share` percent is bad from FAULT on; a second is at most two samples."""
+    """Replay traffic of which `share` percent is bad from FAULT on, at most two samples a second; yield the lines."""
     config = directory / "flipback.yaml"
     config.write_text(CONFIG.replace("WHEN", f"'{when}', min_samples: {least}"))
     with (directory / "recording.jsonl").open("w") as recording:
@@ -297,7 +313,7 @@ def replayed(
 
 
 def state_in(cell: str) -> str:
-    """The first verdict that a cell names."""
+    """Return the first verdict that a cell names."""
     return str(re.findall(r"ok|pending|firing|unknown", cell)[0])
 
 
