@@ -18,7 +18,7 @@ BUDGET_S = 5.0
 
 
 async def measured(kind: str, case: Case) -> tuple[str, float]:
-    """The outcome of a flip and the seconds until it was known and told."""
+    """Return the outcome of a flip and the seconds until it was published."""
     with tempfile.TemporaryDirectory(prefix="flipback-bench-") as directory:
         async with place(kind, Path(directory)) as at:
             desk = Desk(at, Path(directory) / "ledger", BUDGET_S)

@@ -1,7 +1,7 @@
-"""What a flag system may do wrong, and what comes of a flip then: of every backend, through the executor.
+"""Faults of a flag system, and the outcome of a flip then: for every backend, through the executor.
 
-Whatever happens, the outcome is known and told within the budget, the flag is written once at most, and when the fault
-is over the same command ends with the flag safe. The names of the cases are the rows of docs/backends.md.
+In every case the outcome is published within the budget and the flag is written once at most. When the fault is over,
+the same command makes the flag safe. The names of the cases are the rows of docs/backends.md.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from tests.support.places import place as at_place
 from tests.unit.agent.executor.test_executor import EVIDENCE, KEY
 
 SOME_TRIES = Time(tries=5)
-"""For a fault that lasts."""
+"""For a permanent fault."""
 ONE_HANG = Time(call_s=0.5)
-"""The call that hangs ends soon; another call that takes as long is asked again."""
+"""The call that hangs times out soon, and the next call succeeds."""
 HANGS = Time(whole_s=2.0, call_s=0.4)
-"""For what hangs for ever, where a call that is late changes nothing."""
+"""For calls that hang for ever, where a late call changes nothing."""
 
 FAULTY = [kind for kind in PLACES if kind != "flagd-file"]
 """A file has faults of its own: tests/unit/agent/backends/flagd/test_backend.py."""
@@ -48,9 +48,10 @@ APPLIED, REJECTED, AMBIGUOUS = Outcome.APPLIED, Outcome.REJECTED, Outcome.AMBIGU
 
 
 class Case(NamedTuple):
-    """`faults` in their written form, and what must come of them: one of `outcomes`, and at most `writes` writes.
+    """`faults` in their written form, and what must follow: one of `outcomes`, and at most `writes` writes.
 
-    `blind` is what may come besides where nobody compares and sets: a second write is not safe there.
+    `blind` has the outcomes that are also allowed if the backend does not compare and set: a second write is not safe
+    there.
     """
 
     name: str
@@ -62,33 +63,33 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("a conflict (409) of another's making is read back and written again", ("write:status=409",), (APPLIED,)),
-    Case("a conflict (412) of another's making is read back and written again", ("write:status=412",), (APPLIED,)),
-    Case("throttled (429) for a moment waits as asked", ("write:status=429,retry-after=0.2",), (APPLIED,)),
-    Case("throttled (429) for too long gives up at once", ("write:status=429,retry-after=60",), (REJECTED,), 0),
-    Case("500 once is read back and written again", ("write:status=500",), (APPLIED,), blind=(AMBIGUOUS,)),
-    Case("502 once is read back and written again", ("write:status=502",), (APPLIED,), blind=(AMBIGUOUS,)),
-    Case("503 once is read back and written again", ("write:status=503",), (APPLIED,), blind=(AMBIGUOUS,)),
-    Case("503 for ever is told within the budget",
+    Case("a conflict (409) with another writer: read back, and written again", ("write:status=409",), (APPLIED,)),
+    Case("a conflict (412) with another writer: read back, and written again", ("write:status=412",), (APPLIED,)),
+    Case("throttled (429) for a moment: waits for Retry-After", ("write:status=429,retry-after=0.2",), (APPLIED,)),
+    Case("throttled (429) for too long: gives up at once", ("write:status=429,retry-after=60",), (REJECTED,), 0),
+    Case("500 once: read back, and written again", ("write:status=500",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("502 once: read back, and written again", ("write:status=502",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("503 once: read back, and written again", ("write:status=503",), (APPLIED,), blind=(AMBIGUOUS,)),
+    Case("503 for ever: reported within the budget",
          ("write:status=503,times=0",), (REJECTED, AMBIGUOUS), 0, time=SOME_TRIES),
-    Case("503 after the commit is found by reading back", ("write:commit-then-fail=503",), (APPLIED,)),
-    Case("a connection dropped after the commit is found by reading back", ("write:drop",), (APPLIED,)),
-    Case("a write that hangs is read back and written again",
+    Case("503 after the commit: the read-back finds the write", ("write:commit-then-fail=503",), (APPLIED,)),
+    Case("a connection dropped after the commit: the read-back finds the write", ("write:drop",), (APPLIED,)),
+    Case("a write hangs: read back, and written again",
          ("write:hang",), (APPLIED,), blind=(AMBIGUOUS,), time=ONE_HANG),
-    Case("a write that hangs after the commit is found by reading back",
+    Case("a write hangs after the commit: the read-back finds the write",
          ("write:commit-then-hang",), (APPLIED,), time=ONE_HANG),
-    Case("writes that hang for ever are told within the budget",
+    Case("writes hang for ever: reported within the budget",
          ("write:hang,times=0",), (REJECTED, AMBIGUOUS), 0, time=HANGS),
-    Case("a slow write is waited for", ("write:delay=0.2",), (APPLIED,)),
-    Case("401 for ever is told at once", ("write:status=401,times=0",), (REJECTED,), 0),
-    Case("400 is not tried again", ("write:status=400,times=0",), (REJECTED,), 0),
-    Case("403 is not tried again", ("write:status=403,times=0",), (REJECTED,), 0),
-    Case("404 is not tried again", ("write:status=404,times=0",), (REJECTED,), 0),
-    Case("503 once at the first look is asked again", ("read:status=503",), (APPLIED,)),
-    Case("a first look that hangs is asked again", ("read:hang",), (APPLIED,), time=ONE_HANG),
-    Case("a system that cannot be read is not written", ("read:hang,times=0",), (REJECTED,), 0, time=HANGS),
-    Case("a connection dropped at the first look is asked again", ("read:drop",), (APPLIED,)),
-    Case("a write that was confirmed and not done is told", ("write:lie",), (AMBIGUOUS,), 0, time=SOME_TRIES),
+    Case("a slow write: waited for", ("write:delay=0.2",), (APPLIED,)),
+    Case("401 for ever: reported at once", ("write:status=401,times=0",), (REJECTED,), 0),
+    Case("400: not tried again", ("write:status=400,times=0",), (REJECTED,), 0),
+    Case("403: not tried again", ("write:status=403,times=0",), (REJECTED,), 0),
+    Case("404: not tried again", ("write:status=404,times=0",), (REJECTED,), 0),
+    Case("503 once at the first read: read again", ("read:status=503",), (APPLIED,)),
+    Case("the first read hangs: read again", ("read:hang",), (APPLIED,), time=ONE_HANG),
+    Case("the system cannot be read: nothing is written", ("read:hang,times=0",), (REJECTED,), 0, time=HANGS),
+    Case("a connection dropped at the first read: read again", ("read:drop",), (APPLIED,)),
+    Case("a write confirmed but not done: the read-back finds that", ("write:lie",), (AMBIGUOUS,), 0, time=SOME_TRIES),
 ]  # fmt: skip
 
 
@@ -174,7 +175,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
 
     assert desk.place.faults is not None
     desk.place.faults.clear()
-    # Of a lie that is in the ledger, only the end of the budget makes an end.
+    # A write that the ledger has as acknowledged, and that the backend never made, ends only with the budget.
     desk.pace.time = SOME_TRIES
     again = await desk.execute(raw)
     if compares:
@@ -186,7 +187,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
 
 async def test_a_read_back_that_shows_what_was_before_is_asked_again(desk: Desk) -> None:
     raw = await desk.command()
-    # The write itself reads too, in some systems; the lie is told once something was written.
+    # In some systems the write itself reads too; the wrong answers begin once something was written.
     order(desk, "read:lie,times=2")
     result = await desk.execute(raw)
     assert result.outcome in (APPLIED, AMBIGUOUS)
@@ -198,7 +199,7 @@ async def test_a_write_that_fails_at_what_it_asks_first_says_that_nothing_was_wr
     backend = desk.place.backend
     snapshot = await backend.snapshot(REF, deadline=time.monotonic() + 60)
     order(desk, fault)
-    # Ambiguous is what a person is woken for, and true of a write only that may have been sent.
+    # Ambiguous pages a person, so it is only for a write that may have been sent.
     with pytest.raises(Unsent):
         await backend.apply(
             REF, "off", expect=snapshot.state.version, op_id=str(uuid.uuid4()), deadline=time.monotonic() + 1

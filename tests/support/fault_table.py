@@ -1,4 +1,4 @@
-"""Make the table of faults in docs/backends.md from the tests' cases: `python -m tests.support.fault_table`."""
+"""Print the table of faults in docs/backends.md from the tests' cases: `python -m tests.support.fault_table`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {
 def table() -> str:
     """Return a table with a row per fault: its outcome and the backends that it is tested on."""
     rows = [
-        "| what goes wrong, and what follows | outcome of the flip | tested on |",
+        "| fault, and what follows | outcome of the flip | tested on |",
         "|---|---|---|",
         *(f"| {case.name} | {_outcome(case)} | {', '.join(FAULTY)} |" for case in CASES),
     ]
@@ -23,8 +23,8 @@ def table() -> str:
 
 
 def _outcome(case: Case) -> str:
-    unwritten = "reported; nothing was written"
-    words = " or ".join(_WORDS.get(outcome, unwritten) for outcome in case.outcomes)
+    unwritten = "reported, nothing was written"
+    words = "; or ".join(_WORDS.get(outcome, unwritten) for outcome in case.outcomes)
     return f"{words}; {_WORDS[AMBIGUOUS]} if the backend does not compare and set" if case.blind else words
 
 
