@@ -1,6 +1,6 @@
-"""Replay real recordings with default triggers: makes docs/replays.md and a picture of each.
+"""Replay real recordings with default triggers, for docs/replays.md and a picture of each.
 
-`python -m tests.oracle.replays` writes them; a test compares them with what the replays give.
+`python -m tests.oracle.replays` writes the page and the pictures; a test compares them with the replays.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ HEAD = f"""\
 # Replays of real recordings
 
 None of the recordings was made for flipback. The triggers are the seed triggers, or round numbers chosen before the
-first replay; everything else has its default. Sources and licences are in `tests/data/README.md`, the configurations
-beside it. `python -m tests.oracle.replays` makes this page and its pictures, and a test compares them with the replays.
+first replay; every other setting has its default. Sources and licences are in `tests/data/README.md`, the
+configurations in the same folder. `python -m tests.oracle.replays` writes this page and its pictures, and a test
+compares them with the replays.
 
-A trigger sees a fault if it begins to fire between the fault's beginning and {WITHIN:.0f} s after its end; any other
-beginning is a false alarm. Healthy time is the time without a fault in which the trigger could judge; unknown time is
+A trigger detects a fault if it begins to fire between the fault's beginning and {WITHIN:.0f} s after its end; any other
+firing is a false alarm. Healthy time is the time without a fault in which the trigger could judge; unknown time is
 the time in which it could not. In the pictures a fault is orange, a firing trigger red, unknown time hatched, and a
 false alarm a ring.
 """
@@ -87,9 +88,9 @@ def _boutique(found: Backtest) -> str:
         injected faults (IntelligentDDS/Nezha). One latency trigger for the one service that was recorded.
     """
     limits = """
-        A fault in one of a dozen services behind the front end need not move the front end's p90 if few requests pass
-        through that service, and an exception is fast. The recording has no outcomes, so errors cannot be judged. The
-        source has gaps between the minutes around each fault.
+        A fault in one of a dozen services behind the front end need not change the front end's p90 if few requests pass
+        through that service, and a request that ends with an exception is fast. The recording has no outcomes, so
+        errors cannot be judged. The source has gaps between the minutes around each fault.
     """
     return f"""\
 ## Online Boutique
@@ -99,7 +100,7 @@ def _boutique(found: Backtest) -> str:
 ![When the trigger fired, and when faults were injected](replay-online-boutique.svg)
 
 {_paragraph(limits)}
-| injected (UTC) | kind | where | requests in the next {WITHIN:.0f} s | seen after |
+| injected (UTC) | kind | where | requests in the next {WITHIN:.0f} s | detected after |
 |---|---|---|---|---|
 {_lines(rows)}"""
 
@@ -108,17 +109,17 @@ def _mooncake(found: Backtest) -> str:
     requests = list(mooncake.requests())
     rates = [f"{mooncake.hit_rate(begin * 60, (begin + 10) * 60):.1%}" for begin in (0, 20, 30, 50)]
     about = f"""
-        {len(requests):,} requests of a conversation service in an hour, and the blocks of tokens that each looks up,
+        {len(requests):,} requests of a conversation service in an hour, and the blocks of tokens that they look up,
         {sum(len(blocks) for _, blocks in requests):,} in all (kvcache-ai/Mooncake). They run through a
-        least-recently-used cache of {mooncake.BLOCKS:,} blocks that is shrunk to {mooncake.SHRUNK:,} after 30 minutes
-        and given back its size after 40; its counters are read every {mooncake.INTERVAL} s. The requests are real; the
+        least-recently-used cache of {mooncake.BLOCKS:,} blocks, which is reduced to {mooncake.SHRUNK:,} after 30
+        minutes and restored after 40; its counters are read every {mooncake.INTERVAL} s. The requests are real; the
         incident and the date are made up. Hit rate of minutes 0 to 10: {rates[0]}, 20 to 30: {rates[1]}, 30 to 40:
         {rates[2]}, 50 to 60: {rates[3]}.
     """
     limits = f"""
-        The seed trigger `cache_hit_rate < 40% for 5m` is refused for this cache, which is below 40 % when healthy.
-        These two triggers compare with half of the {rates[1]} before the incident. The false alarm of the quicker one
-        is the cold cache at the beginning of the recording.
+        flipback refuses the seed trigger `cache_hit_rate < 40% for 5m` for this cache, which is below 40 % when
+        healthy. These two triggers compare with half of the {rates[1]} before the incident. The cause of the false
+        alarm of the quicker one is the cold cache at the beginning of the recording.
     """
     return f"""\
 ## Mooncake
@@ -146,23 +147,23 @@ def _nginx(found: Backtest) -> str:
     about = f"""
         {len(statuses)} status pages of nginx.org in the night to 31 October 2015, {_clock(begin)} to {_clock(end)} UTC,
         one every {(end - begin) / (len(statuses) - 1):.1f} s (elastic/examples), as counters of zones, upstreams,
-        health checks and the cache. Nothing is labelled, so no firing is called false here: the table shows when each
-        trigger fired and for how much of the time it could not judge. The site has less than one request in 2 s, and
-        the seed triggers wait for enough samples not to fire by chance. Where the samples do not suffice, the table has
-        the trigger once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
+        health checks and the cache. The recording has no labels, so no firing counts as false: the table shows when
+        each trigger fired and for how much of the time it could not judge. The site has less than one request in 2 s,
+        and the seed triggers wait for so many samples that they do not fire by chance. If a trigger had too few
+        samples, the table has it once more with `over 5m` and `min_samples: 30`, with which a few failures are enough.
     """
     limits = """
         The firings have these causes: the backup servers of two upstreams failed every health check, three of
         hg.nginx.org's few requests failed within 15 s, and the cache answers a quarter of its lookups. The fast tier
-        sees the health checks. A zone does not count a 502 apart from another 5xx, so availability is judged at the
-        upstreams.
+        detects the failed health checks. The counters of a zone do not separate a 502 from another 5xx, so availability
+        is judged at the upstreams.
     """
     return f"""\
 ## nginx
 
 {_paragraph(about)}
 {_lines(totals)}
-| what | trigger | firing (UTC) | unknown |
+| flag | trigger | firing (UTC) | unknown |
 |---|---|---|---|
 {_lines(rows)}
 ![When the triggers fired and when they could not judge](replay-nginx-plus.svg)
@@ -178,15 +179,15 @@ def _crashes(found: Backtest) -> str:
     days = sum(trigger.healthy_hours for trigger in found.triggers) * 2.5
     about = f"""
         Nine labelled series of an application's crash rate, 19 June to 18 July 2018, one value per hour
-        (microsoft/cloud-monitoring-dataset). The source gives neither the unit nor the launches: a value is taken as
-        the crashes in {crash_rates.LAUNCHES:,} launches, and each hour as having so many. An hour of the source is a
-        minute of the replay, so `2m` means two hours, and delays in seconds are minutes of the source. A fault is a run
-        of labelled hours.
+        (microsoft/cloud-monitoring-dataset). The source gives neither the unit nor the launches: a value is read as the
+        crashes in {crash_rates.LAUNCHES:,} launches, and each hour as having so many. An hour of the source is a minute
+        of the replay, so `2m` means two hours, and delays in seconds are minutes of the source. A fault is a run of
+        labelled hours.
     """
     limits = f"""
-        The trigger sees {seen} of {len(faults)} faults, with {false} false alarms in {days:.0f} healthy days of the
-        source, all series together. The labels mark what is unusual for a series; the trigger finds what is above 2 %
-        for two hours. In {crash_rates.below(0.02)} of the {len(faults)} runs no hour is above 2 %.
+        The trigger detects {seen} of {len(faults)} faults, with {false} false alarms in {days:.0f} healthy days of the
+        source, all series together. The labels mark values that are unusual for a series; the trigger detects values
+        above 2 % for two hours. In {crash_rates.below(0.02)} of the {len(faults)} runs no hour is above 2 %.
     """
     return f"""\
 ## Crash rates
@@ -199,7 +200,7 @@ def _crashes(found: Backtest) -> str:
 
 
 def _table(found: Backtest) -> str:
-    head = "| what | trigger | seen | delay p50 | longest | false alarms | a healthy hour | healthy h | unknown h |"
+    head = "| flag | trigger | detected | delay p50 | longest | false alarms | a healthy hour | healthy h | unknown h |"
     return _lines([head, "|---|---|---|---|---|---|---|---|---|", *map(_row, found.triggers)])
 
 

@@ -1,4 +1,4 @@
-"""The page of replays says what the replays of real recordings give."""
+"""The page of replays agrees with the replays of real recordings."""
 
 from __future__ import annotations
 
