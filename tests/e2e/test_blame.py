@@ -1,6 +1,6 @@
-"""Outages that are no release's, two flags at once, an instance that lies, a clock that is wrong: on real Kafka.
+"""Outages without a release, two flags at once, an instance with false reports, a wrong clock: on a real Kafka.
 
-What was done, and why, is what `flipback explain` says.
+The tests compare what flipback did, and why, with the output of `flipback explain`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answer = Callable[[int, str], Mapping[str, Any]]
 
 
 async def traffic(source: Telemetry, stop: asyncio.Event, service: str, flag: str, answer: Answer) -> None:
-    """100 requests/s, half of them with the flag's variant on."""
+    """Send 100 requests/s, half of them with the flag's variant on."""
     number = 0
     while not stop.is_set():
         for variant in ("on", "off"):
@@ -36,7 +36,7 @@ async def traffic(source: Telemetry, stop: asyncio.Event, service: str, flag: st
 
 
 async def until(deployment: Deployment, found: Callable[[list[Event]], bool]) -> list[Event]:
-    """All events, each once, when `found` is content with them."""
+    """Wait until `found` accepts the events; return all of them, each once."""
     async with asyncio.timeout(PATIENCE):
         while True:
             events = list({event.id: event for event in await deployment.events()}.values())
@@ -49,8 +49,8 @@ def of(events: list[Event], kind: str, subject: str | None = None) -> list[Event
     return [event for event in events if event.type == kind and subject in (None, event.subject)]
 
 
-def told(events: list[Event], what: str) -> str:
-    """The explanation as the command prints it, without its times."""
+def explained(events: list[Event], what: str) -> str:
+    """Return the explanation as the command prints it, without times."""
     found = explain(events, what)
     evidence = list(evidence_lines(found.evidence)) if found.evidence is not None else []
     return "\n".join([*evidence, *map(sentence, found.events)])
@@ -80,7 +80,7 @@ async def test_an_outage_that_hits_both_variants_turns_no_flag_back(
             stop.set()
         assert deployment.variant("new") == "on"
         assert of(events, trigger_type("firing"))
-        assert "the control breaches too: error_rate@off" in told(events, "production/new")
+        assert "the control breaches too: error_rate@off" in explained(events, "production/new")
     finally:
         deployment.close()
 
@@ -88,7 +88,7 @@ async def test_an_outage_that_hits_both_variants_turns_no_flag_back(
 async def test_half_of_everything_failing_at_once_is_one_message_and_no_flip(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    # Without variants in the samples nothing can be compared: only that all fail at once speaks for it.
+    # Without variants in the samples there is no control: only the number of ill flags shows the outage.
     services = [f"s{number}" for number in range(4)]
     slow = {"name": "errors", "when": "error_rate > 20% over 5s for 4s"}
     deployment = Deployment(tmp_path, kafka, topic_prefix, [flag(f"f-{name}", name, slow) for name in services])
@@ -112,7 +112,7 @@ async def test_half_of_everything_failing_at_once_is_one_message_and_no_flip(
         assert not of(events, FLAG_VERIFIED)
         (message,) = of(events, INABILITY, "automation")
         assert "watched flags are ill at once" in message.data["reason"]
-        assert "watched flags are ill at once" in told(events, "f-s0")
+        assert "watched flags are ill at once" in explained(events, "f-s0")
     finally:
         deployment.close()
 
@@ -131,7 +131,7 @@ async def test_of_two_flags_changed_at_once_the_one_proven_worse_is_turned_back_
         number = 0
         while not stop.is_set():
             number += 1
-            # Independent of each other; a guilty request fails, and half of those are innocent's too.
+            # The variants are independent. A request with guilty on fails, and half of these also have innocent on.
             guilty = "on" if number % 2 and deployment.variant("guilty") == "on" else "off"
             innocent = "on" if number // 2 % 2 else "off"
             status = 500 if broken.is_set() and guilty == "on" else 200
@@ -145,16 +145,16 @@ async def test_of_two_flags_changed_at_once_the_one_proven_worse_is_turned_back_
             await until(deployment, lambda events: len(of(events, trigger_type("ok"))) == 2)
             broken.set()
             await deployment.flipped("guilty")
-            # Well again: neither the old window nor the time for the next one turns the other back.
+            # The service has recovered: neither the old window nor the time that passes turns the other flag back.
             events = await until(deployment, lambda events: bool(of(events, "flipback.flag.recovered")))
             stop.set()
         assert deployment.variant("innocent") == "on"
         (verified,) = of(events, FLAG_VERIFIED)
         assert verified.subject == "production/guilty"
         held = [event.data["reason"] for event in of(events, INABILITY, "production/innocent")]
-        # Either is right: guilty is the stronger suspect, and innocent's own control fails as often as its new path.
+        # Both reasons are right: guilty has the stronger proof, and innocent's control fails as often as its new path.
         assert all("'guilty'" in reason or "the control breaches too" in reason for reason in held)
-        assert "error_rate of production/shop was" in told(events, verified.data["incident"])
+        assert "error_rate of production/shop was" in explained(events, verified.data["incident"])
     finally:
         deployment.close()
 
@@ -189,7 +189,7 @@ async def test_one_instance_of_ten_that_reports_only_errors_turns_nothing_back(
             stop.set()
         assert deployment.variant("new") == "on"
         assert not of(events, FLAG_VERIFIED)
-        assert "only instance 'pod-0' breaches" in told(events, "new")
+        assert "only instance 'pod-0' breaches" in explained(events, "new")
     finally:
         deployment.close()
 
@@ -205,7 +205,7 @@ async def test_a_clock_30_s_ahead_neither_hides_a_fault_nor_makes_one(
         number = 0
         while not stop.is_set():
             number += 1
-            # One of four instances has the wrong clock; the records' own times are right.
+            # One of four instances has a wrong clock; the timestamps of the records are right.
             now = time.time()
             its = now + 30 if number % 4 == 0 else now
             for service in ("shop", "search"):
@@ -225,6 +225,6 @@ async def test_a_clock_30_s_ahead_neither_hides_a_fault_nor_makes_one(
             stop.set()
         assert deployment.variant("calm") == "on"
         assert not of(events, trigger_type("firing"), "production/calm")
-        assert "late" not in told(events, of(events, FLAG_VERIFIED)[0].data["incident"])
+        assert "late" not in explained(events, of(events, FLAG_VERIFIED)[0].data["incident"])
     finally:
         deployment.close()

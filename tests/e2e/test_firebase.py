@@ -1,7 +1,7 @@
-"""A fault in traffic on Kafka turns a flag of Firebase off, and an application that listens with Google's client hears.
+"""A fault in traffic on Kafka turns a flag of Firebase off, and an application with Google's client receives that.
 
-Real Kafka, a real worker, the fakes of the flag systems, and the clients that applications use: Firestore's listener,
-the Realtime Database's listener, Remote Config's server template. `-s` prints how long each part took.
+The test uses a real Kafka, a real worker, the fakes of the flag systems, and the clients of applications: Firestore's
+listener, the Realtime Database's listener, Remote Config's server template. `-s` prints how long each part took.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def serving(fake: Fake) -> AsyncIterator[Fake]:
 
 
 async def shop(source: Telemetry, application: Application, broken: threading.Event, stop: asyncio.Event) -> None:
-    """100 requests/s; half of the users get the new path while the application's flag is on."""
+    """Send 100 requests/s; half of the users get the new path while the application's flag is on."""
     while not stop.is_set():
         for user in (0, 1):
             new = user == 0 and application.on
@@ -49,15 +49,15 @@ async def shop(source: Telemetry, application: Application, broken: threading.Ev
 
 
 async def until(condition: Callable[[], bool], within: float) -> float:
-    """When the condition came true."""
+    """Wait until the condition is true; return that time."""
     async with asyncio.timeout(within):
-        while not condition():  # the clients call back in threads of their own
+        while not condition():  # the clients call back in their own threads
             await asyncio.sleep(0.005)
     return time.time()
 
 
 async def events_with(deployment: Deployment, *kinds: str) -> dict[str, Event]:
-    """The first event of each kind, once all have come."""
+    """Wait for an event of each kind; return the first of each."""
     async with asyncio.timeout(120):
         while True:
             found: dict[str, Event] = {}

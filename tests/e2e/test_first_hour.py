@@ -1,4 +1,4 @@
-"""docs/first-hour.md, followed to the letter on a real Kafka, with topics of the test's own."""
+"""Every step of docs/first-hour.md on a real Kafka, with the test's own topics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shell:
         self.directory = directory
 
     async def flipback(self, *arguments: str) -> tuple[int, str]:
-        """Exit status and output."""
+        """Run a command; return its exit status and output."""
         command = [sys.executable, "-c", "from agent.cli import main; main()", *arguments]
         done = await asyncio.to_thread(
             subprocess.run,
@@ -49,7 +49,7 @@ class Shell:
         return done.returncode, done.stdout
 
     async def until(self, wanted: str, *arguments: str, within: float = 120) -> str:
-        """Call until the output begins with `wanted`."""
+        """Run a command until its output begins with `wanted`; return the output."""
         output = ""
         try:
             async with asyncio.timeout(within):
@@ -90,10 +90,10 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
         async with asyncio.timeout(120):
             while json.loads(flags.read_text())["flags"][FLAG]["targeting"]:
                 await asyncio.sleep(0.1)
-        told = await shop.until(f"production/{FLAG} gives 'off' (safe) since", "explain", FLAG, *config)
-        assert "set by flipback: trigger" in told.splitlines()[0]
-        assert re.search(r"^    on: [\d,]+ requests, \d+ errors", told, re.MULTILINE)
-        undo = re.search(r"undo: flipback restore (\S+) -c flipback.yaml", told)
+        output = await shop.until(f"production/{FLAG} gives 'off' (safe) since", "explain", FLAG, *config)
+        assert "set by flipback: trigger" in output.splitlines()[0]
+        assert re.search(r"^    on: [\d,]+ requests, \d+ errors", output, re.MULTILINE)
+        undo = re.search(r"undo: flipback restore (\S+) -c flipback.yaml", output)
         assert undo is not None
         (shop.directory / "fault").unlink()
         status, _ = await shop.flipback("restore", undo[1], *config, "--reason", "fixed in 4.2.1", "--yes")
@@ -102,13 +102,13 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
         reason = ("--reason", "customers call", "--yes")
         assert (await shop.flipback("rollback", FLAG, *config, *reason))[0] == 0
         assert json.loads(flags.read_text())["flags"][FLAG]["defaultVariant"] == "off"
-        status, told = await shop.flipback("doctor", *config)
-        assert (status, told.splitlines()[-1]) == (0, "ARMED"), told
+        status, output = await shop.flipback("doctor", *config)
+        assert (status, output.splitlines()[-1]) == (0, "ARMED"), output
         assert (await shop.flipback("halt", *config, "--reason", "maintenance"))[0] == 0
         assert "maintenance" in await shop.until("NOT ARMED: automation", "status", *config)
         assert (await shop.flipback("resume", *config, "--reason", "done"))[0] == 0
         await shop.until("ARMED\n", "status", *config)
-    # Nothing runs any more; Kafka is not asked.
+    # No process runs any more; the command does not connect to Kafka.
     flags.write_bytes(before)
     assert (await shop.flipback("rollback", FLAG, *config, *reason, "--direct"))[0] == 0
     assert json.loads(flags.read_text())["flags"][FLAG]["defaultVariant"] == "off"
@@ -116,7 +116,7 @@ async def test_the_first_hour_ends_with_the_flag_turned_off_and_put_back(
 
 
 def _written(directory: Path) -> str:
-    """What `flipback init shop` prints."""
+    """Return the output of `flipback init shop`."""
     return (
         f"written: {directory.name}/flipback.yaml\nwritten: {directory.name}/flags.json\nnext:\n"
         f"  flipback config check {directory.name}/flipback.yaml   # how each trigger will be judged\n"

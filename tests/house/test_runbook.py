@@ -1,4 +1,4 @@
-"""The runbook's commands for the worst hour leave a flag safe in the eyes of the backends."""
+"""After the commands of the runbook, the backends read a flag as safe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = {
 
 
 def part(kind: str) -> str:
-    """What the runbook says of a flag system."""
+    """Return the runbook's text on a flag system."""
     _, _, rest = RUNBOOK.partition(f"**{NAMES[kind]}.**")
     return re.split(r"^\*\*|^## ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
