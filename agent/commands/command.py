@@ -156,13 +156,23 @@ def command_id(flag: str, target: str, trigger: str, incident: str) -> str:
     return _name("command", flag, target, trigger, incident)
 
 
+@dataclass(frozen=True, slots=True)
+class FlipTarget:
+    """What a command flips: `flag` of `environment`, kept in `backend`, to the variant `target`.
+
+    `service` is the service for which the flag is managed.
+    """
+
+    flag: str
+    environment: str
+    service: str
+    backend: str
+    target: str
+
+
 def issue(
+    flip: FlipTarget,
     *,
-    flag: str,
-    environment: str,
-    service: str,
-    backend: str,
-    target: str,
     trigger: str,
     flag_version: str,
     issued_at: float,
@@ -171,16 +181,19 @@ def issue(
     lifetime_s: float = LIFETIME_S,
     cause: Cause | None = None,
 ) -> Command:
-    """The command of a firing trigger; the ids of the incident and of the command follow from the rest."""
-    origin = cause or Cause(flag=flag, flag_version=flag_version)
-    incident = incident_id(environment, origin.flag, origin.flag_version, trigger)
+    """Make the command of a firing trigger or of a person. It expires `lifetime_s` seconds after `issued_at`.
+
+    The ids of the incident and of the command follow from the other fields: the same order has the same ids.
+    """
+    origin = cause or Cause(flag=flip.flag, flag_version=flag_version)
+    incident = incident_id(flip.environment, origin.flag, origin.flag_version, trigger)
     return Command(
-        id=command_id(flag, target, trigger, incident),
-        flag=flag,
-        environment=environment,
-        service=service,
-        backend=backend,
-        target=target,
+        id=command_id(flip.flag, flip.target, trigger, incident),
+        flag=flip.flag,
+        environment=flip.environment,
+        service=flip.service,
+        backend=flip.backend,
+        target=flip.target,
         trigger=trigger,
         incident=incident,
         flag_version=flag_version,

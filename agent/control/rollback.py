@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.armed.group import of_roles
 from agent.backends.contract import BackendHealth, FlagBackend, FlagRef
-from agent.commands.command import BY_HAND, Command, Evidence, issue, sign
+from agent.commands.command import BY_HAND, Command, Evidence, FlipTarget, issue, sign
 from agent.commands.keys import PrivateKey, load_private
 from agent.config.flags import Flag
 from agent.config.kafka import connection
@@ -79,11 +79,7 @@ def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: st
         reason=reason,
     )
     return issue(
-        flag=flag.flag,
-        environment=flag.environment,
-        service=flag.service,
-        backend=flag.backend,
-        target=flag.safe,
+        FlipTarget(flag.flag, flag.environment, flag.service, flag.backend, flag.safe),
         trigger=BY_HAND,
         flag_version=status.version,
         issued_at=now,

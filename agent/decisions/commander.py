@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.commands.command import Cause, Command, incident_id, issue, sign
+from agent.commands.command import Cause, Command, FlipTarget, incident_id, issue, sign
 from agent.config.flags import Flag
 from agent.decisions.blame import Blame, Objection
 from agent.decisions.fight import fight
@@ -186,11 +186,7 @@ class Commander:
         spec = evidence.spec
         flag = self._flags[spec.environment, name]
         return issue(
-            flag=name,
-            environment=spec.environment,
-            service=service,
-            backend=flag.backend,
-            target=flag.safe,
+            FlipTarget(name, spec.environment, service, flag.backend, flag.safe),
             trigger=spec.name,
             flag_version=version,
             issued_at=now,

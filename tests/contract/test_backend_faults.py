@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from agent.backends.contract import Cas, Outcome
-from agent.commands.command import issue, sign
+from agent.commands.command import FlipTarget, issue, sign
 from agent.errors import Unsent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
@@ -121,11 +121,7 @@ class Desk:
     async def command(self) -> bytes:
         status = await self.executor.read_flag(REF.flag, REF.environment)
         made = issue(
-            flag=REF.flag,
-            environment=REF.environment,
-            service="shop",
-            backend="there",
-            target="off",
+            FlipTarget(REF.flag, REF.environment, "shop", "there", "off"),
             trigger="errors",
             flag_version=status.version,
             issued_at=1000.0,

@@ -12,7 +12,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.commands.command import Command, Evidence, Reason, issue, sign
+from agent.commands.command import Command, Evidence, Reason, sign
 from agent.commands.keys import PrivateKey, load_private
 from agent.events.cloudevents import (
     COMMAND_RECEIVED,
@@ -25,6 +25,7 @@ from agent.events.cloudevents import (
 from agent.state.flags import FlagStatus
 from streams.kafka.reader import read_to_end
 from tests.chaos.scene import ENTRY, FLAG, SERVICE, Scene, scene
+from tests.support.commands import issued
 from tests.support.worker import Deployment
 
 EVIDENCE = Evidence(
@@ -74,7 +75,7 @@ def command(version: str, *, issued_at: float | None = None, **changes: Any) -> 
         **changes,
     }
     at = time.time() if issued_at is None else issued_at
-    return issue(issued_at=at, rules_hash="r", evidence=EVIDENCE, **fields)
+    return issued(issued_at=at, rules_hash="r", evidence=EVIDENCE, **fields)
 
 
 async def say(deployment: Deployment, *values: bytes) -> None:

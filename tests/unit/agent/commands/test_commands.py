@@ -12,6 +12,7 @@ from agent.commands.command import (
     MAX_BYTES,
     Command,
     Evidence,
+    FlipTarget,
     Reason,
     Rejection,
     command_id,
@@ -43,11 +44,7 @@ EVIDENCE = Evidence(
 
 def command(**changes: object) -> Command:
     made = issue(
-        flag="new-checkout",
-        environment="production",
-        service="shop",
-        backend="files",
-        target="off",
+        FlipTarget("new-checkout", "production", "shop", "files", "off"),
         trigger="errors",
         flag_version="g1-abc",
         issued_at=1062.5,

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.backends.contract import Cas, FlagRef, Outcome
-from agent.commands.command import BY_HAND, Command, Evidence, Reason, issue, sign
+from agent.commands.command import BY_HAND, Command, Evidence, Reason, sign
 from agent.commands.keys import PrivateKey
 from agent.control.restore import orders
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
@@ -27,6 +27,7 @@ from agent.state.allowlist import CLOCK_SKEW_S, ManagedFlag
 from agent.state.flags import FlagWatch
 from agent.views.explain import explain
 from agent.views.wording import sentence
+from tests.support.commands import issued
 from tests.support.fake_backend import FakeBackend, Fault
 from tests.support.pace import AMPLE, Pace, Time
 
@@ -64,7 +65,7 @@ def command(**changes: object) -> Command:
         "rules_hash": "r",
         "evidence": EVIDENCE,
     }
-    return issue(**{**words, **changes})  # type: ignore[arg-type]
+    return issued(**{**words, **changes})
 
 
 def signed(**changes: object) -> bytes:

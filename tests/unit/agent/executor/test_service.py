@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.backends.flagd.backend import FlagdFileBackend
-from agent.commands.command import Command, Reason, issue, sign
+from agent.commands.command import Command, Reason, sign
 from agent.commands.keys import generate, load_private
 from agent.config.load import load
 from agent.errors import LedgerError, Permission
@@ -24,6 +24,7 @@ from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
 from agent.state.incidents import CommandResult
+from tests.support.commands import issued
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG
 from tests.unit.agent.executor.test_executor import EVIDENCE
 from tests.unit.agent.ledger.test_disk import FLAGS
@@ -67,7 +68,7 @@ class House:
             "rules_hash": "r",
             "evidence": EVIDENCE,
         }
-        return issue(**{**words, **changes})
+        return issued(**{**words, **changes})
 
     async def execute(self, made: Command) -> bytes:
         raw = sign(made, self.key)

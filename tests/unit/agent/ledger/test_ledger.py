@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.backends.contract import FlagState, Snapshot
-from agent.commands.command import Command, Evidence, issue
+from agent.commands.command import Command, Evidence, FlipTarget, issue
 from agent.errors import LedgerError
 from agent.events.cloudevents import (
     FLAG_AMBIGUOUS,
@@ -47,11 +47,7 @@ SNAPSHOT = Snapshot(
 
 def command(trigger: str = "errors", flag: str = "f") -> Command:
     return issue(
-        flag=flag,
-        environment="production",
-        service="shop",
-        backend="files",
-        target="off",
+        FlipTarget(flag, "production", "shop", "files", "off"),
         trigger=trigger,
         flag_version="g1-v1",
         issued_at=0.0,
