@@ -1,9 +1,9 @@
-"""The order to make a flag safe: what it says, how it is signed, and why one may be refused.
+"""The order to make a flag safe: its fields, its signature, and the reasons to refuse one.
 
 On the wire a command is `FBC1`, 8 bytes of key id, 64 bytes of Ed25519 signature and a JSON payload. The layout is
-binary so that each byte counts: JSON and base64 have several spellings of one value. The signature is over
-`flipback.command.v1\\0` and the payload, so that no signature made for another purpose fits, and it is checked before
-the payload is parsed: a parser only ever sees what a key holder wrote.
+binary so that a command has only one encoding: JSON and base64 have several spellings of one value. The signature
+covers `flipback.command.v1\\0` and the payload, so that a signature made for another purpose is not valid here. It is
+checked before the payload is parsed: the parser sees only what a key holder wrote.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_BYTES = 64 * 1024
 MAX_INSTANCES = 10
 MAX_VARIANTS = 10
 LIFETIME_S = 60.0
-"""Seconds from `issued_at` to `expires_at`: later the evidence is old, and the monitor is asked again."""
+"""Seconds from `issued_at` to `expires_at`: later the evidence is old, and the monitor must issue a new command."""
 
 BY_HAND = "by-hand"
-"""The trigger of a command that a person gave. No trigger of a configuration has this name."""
+"""The trigger of a person's command. No trigger of a configuration can have this name."""
 
 _MAGIC = b"FBC1"
 _DOMAIN = b"flipback.command.v1\0"
@@ -38,18 +38,22 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen: the window that made the trigger fire. Times are Unix seconds of event time, `fired_at` apart.
+    """Why the command was issued: the window that made the trigger fire, or the person who ordered it.
 
-    `window` is [from, to); `value`, `threshold` and `control` are in the unit of the metric (ratios 0 to 1, latencies
-    in milliseconds); `counts` are requests by kind; `sources` is the number of instances that contributed and
-    `instances` names at most ten of them; `age_s` is how old the end of the window was when the trigger fired.
-    `first_true_at` is the evaluation at which the condition became true, `fired_at` the one on which the command was
-    given, later than the first that fired where it is given again; of a command by hand it is the clock.
-    `tier` is what fired: a condition that was held, the fast tier or a proof (of an absence `window` and `counts` are
-    the control's); of the last two `evidence` and the `bound` that it reached are in nats, gathered from `since` on.
-    `null_rate` (0 to 1) is the share of bad requests that the fast tier takes for healthy.
-    `variants` has the same counts for each variant of the flag, over the window or its last minute where it is longer.
-    Of a command by hand there is nothing seen: `by` is who gave it and `reason` why.
+    Times are Unix seconds of event time, except `fired_at` of a person's command, which is the clock.
+
+    - `window` is [from, to). `value`, `threshold` and `control` are in the unit of the metric (ratios 0 to 1, latencies
+      in milliseconds). `counts` are requests by kind.
+    - `sources` is the number of instances that contributed; `instances` names at most ten of them.
+    - `age_s` is the age of the end of the window when the trigger fired.
+    - `first_true_at` is the evaluation at which the condition became true. `fired_at` is the evaluation for which this
+      command was issued: later than the first that fired if the command is issued again.
+    - `tier` is what fired: a condition that held, the fast tier, or a proof. For the last two, `evidence` and the
+      `bound` that it reached are in nats, accumulated since `since`. For the proof of an absence, `window` and `counts`
+      are those of the control.
+    - `null_rate` (0 to 1) is the share of bad requests that the fast tier assumes to be healthy.
+    - `variants` has the counts of each variant of the flag, over the window, or its last minute if it is longer.
+    - `by` and `reason` are who ordered a person's command, and why; such a command has no other evidence.
     """
 
     metric: Name
@@ -77,7 +81,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """The flag whose trigger fired, and its version that was judged."""
+    """The flag whose trigger fired, and the version of it that was judged."""
 
     flag: Name
     flag_version: Name
@@ -86,11 +90,10 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Set `flag` of `environment` to `target`, its safe variant, because of `incident`; valid until `expires_at`.
 
-    Times are Unix seconds.
-    `flag_version` is the version that was judged, as `FlagWatch` states it; the flag is left alone at any other.
-    `cause` is set where another flag's trigger fired, with which this one is made safe together; the incident is that
-    flag's. `rules_hash` names the configuration by which it was judged. Fields that a reader does not know are ignored,
-    so that two versions of the agent can work side by side.
+    Times are Unix seconds. `flag_version` is the version that was judged, in the form of FlagStatus.version: a flag in
+    any other version is not written. `cause` is set if the trigger of another flag fired and this flag is made safe
+    together with it; the incident is that flag's. `rules_hash` identifies the configuration by which it was judged.
+    A reader ignores fields that it does not know, so that two versions of the agent can work side by side.
     """
 
     id: Name
@@ -110,17 +113,17 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def origin(self) -> Cause:
-        """The flag and version that the incident is of."""
+        """The flag and version that the incident is about."""
         return self.cause or Cause(flag=self.flag, flag_version=self.flag_version)
 
     @property
     def by_hand(self) -> bool:
-        """Is it a person's order? Neither limits nor the cooldown are for those."""
+        """Is it a person's order? Limits and the cooldown do not apply to those."""
         return self.trigger == BY_HAND
 
 
 class Reason(StrEnum):
-    """Why a command is refused. The values stand in the audit log and do not change."""
+    """Why a command is refused. The audit log stores these values: never change one."""
 
     OVERSIZED = "oversized"
     MALFORMED = "malformed"
@@ -141,14 +144,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A refusal; `detail` says what was expected and is safe to log."""
+    """A refusal. `detail` says what was expected; it holds no secret and can be logged."""
 
     reason: Reason
     detail: str
 
 
 def incident_id(environment: str, flag: str, flag_version: str, trigger: str) -> str:
-    """The incident of a trigger on a version of a flag: the same wherever and however often it is computed."""
+    """Return the id of the incident of a trigger on a version of a flag; every process computes the same id."""
     return _name("incident", environment, flag, flag_version, trigger)
 
 
@@ -206,7 +209,7 @@ def issue(
 
 
 def sign(command: Command, private: PrivateKey) -> bytes:
-    """The command as it goes on the wire. Raises ValueError where it would be too large to be accepted."""
+    """Return the command as it is sent. Raises ValueError if it is larger than an executor accepts."""
     payload = msgspec.json.encode(command)
     if _HEAD + len(payload) > MAX_BYTES:
         raise ValueError(f"command {command.id} takes {_HEAD + len(payload)} bytes, at most {MAX_BYTES} are accepted")
@@ -214,7 +217,7 @@ def sign(command: Command, private: PrivateKey) -> bytes:
 
 
 def verify(raw: bytes, publics: Mapping[str, PublicKey]) -> Command | Rejection:
-    """The command in `raw`, if one of `publics` (by key id) signed it and it is well formed."""
+    """Return the command in `raw` if one of `publics` (by key id) signed it and it is well formed, else the refusal."""
     if len(raw) > MAX_BYTES:
         return Rejection(Reason.OVERSIZED, f"{len(raw)} bytes, at most {MAX_BYTES} are accepted")
     if len(raw) < _HEAD or not raw.startswith(_MAGIC):
@@ -244,7 +247,7 @@ def verify(raw: bytes, publics: Mapping[str, PublicKey]) -> Command | Rejection:
 
 
 def _name(*parts: str) -> str:
-    # A JSON array keeps ("a", "bc") and ("ab", "c") apart.
+    # As a JSON array, because ("a", "bc") and ("ab", "c") must have different ids.
     return str(uuid.uuid5(_NAMESPACE, json.dumps(parts)))
 
 

@@ -1,6 +1,6 @@
 """Ed25519 keys of commands: the monitor signs with a private key, the executor holds public keys only (RFC 8032).
 
-A key's id is a fingerprint of its public half, so that it can stand in logs and on the wire. The private half never
+A key's id is a fingerprint of its public half, so that logs and commands can name the key. The private half never
 leaves its file and this process: no repr, log line or error shows it.
 """
 
@@ -27,7 +27,7 @@ PUBLIC_NAME = "flipback.pub"
 
 
 class PublicKey:
-    """Checks signatures. `id` is 16 hexadecimal digits."""
+    """Verifies signatures. `id` is 16 hexadecimal digits."""
 
     def __init__(self, key: Ed25519PublicKey) -> None:
         self._key = key
@@ -48,7 +48,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """Signs. Its repr shows the id of the public half and nothing else."""
+    """Signs commands. Its repr shows only the id of the public half."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -59,7 +59,7 @@ class PrivateKey:
         return self.public.id
 
     def sign(self, message: bytes) -> bytes:
-        """The 64 bytes of the signature."""
+        """Return the 64 bytes of the signature."""
         return self._key.sign(message)
 
     def __repr__(self) -> str:
@@ -67,10 +67,10 @@ class PrivateKey:
 
 
 def generate(directory: Path) -> tuple[Path, Path]:
-    """Make a new pair in `directory` (made if need be); returns the files of the private and of the public key.
+    """Make a new pair in `directory`, created if missing; return the files of the private and the public key.
 
-    Raises KeyFileError where a file of either name is there already: commands signed with the old key are valid until
-    they expire, and whoever holds only its public half would refuse all new ones.
+    Raises KeyFileError if a file of either name exists. The old key is not replaced: its commands are valid until they
+    expire, and an executor that holds only the old public key would refuse all new commands.
     """
     private, public = directory / PRIVATE_NAME, directory / PUBLIC_NAME
     for path in (private, public):
@@ -80,9 +80,9 @@ def generate(directory: Path) -> tuple[Path, Path]:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Both are whole before either has its name: a disk that fills up leaves nothing that a later start trips over.
+        # Both files are complete before either gets its name: a full disk must not leave half a key for a later start.
         with _written(private, pem, 0o600) as new, _written(public, PublicKey(key.public_key()).pem(), 0o644) as other:
-            # The private key last: where it is, its public half is too.
+            # The private key comes last, so that its public half exists whenever it does.
             public.hardlink_to(other)
             try:
                 private.hardlink_to(new)
@@ -95,9 +95,9 @@ def generate(directory: Path) -> tuple[Path, Path]:
 
 
 def load_private(path: Path) -> PrivateKey:
-    """Read a private key. Raises KeyFileError where others can touch the file, or it holds no such key."""
+    """Read a private key. Raises KeyFileError if other users have access to the file, or it holds no such key."""
     try:
-        # One descriptor for the check and for the reading, so that both see the same file.
+        # One descriptor for the check and the read, so that both see the same file.
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
@@ -110,7 +110,7 @@ def load_private(path: Path) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # The cause is left out: a parser's message may quote what it could not parse.
+        # Without the cause: the parser's message may quote the content.
         raise KeyFileError(f"{path} holds no unencrypted private key in PEM; see `flipback keys generate`") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(f"{path} holds a key of another kind than Ed25519; see `flipback keys generate`")
@@ -118,7 +118,7 @@ def load_private(path: Path) -> PrivateKey:
 
 
 def load_public(path: Path) -> PublicKey:
-    """Read a public key. Raises KeyFileError where the file cannot be read or holds no Ed25519 public key."""
+    """Read a public key. Raises KeyFileError if the file cannot be read or holds no Ed25519 public key."""
     try:
         pem = path.read_bytes()
     except OSError as error:
@@ -134,7 +134,7 @@ def load_public(path: Path) -> PublicKey:
 
 @contextmanager
 def _written(path: Path, content: bytes, mode: int) -> Iterator[Path]:
-    """A file beside `path` with this content, on the disk; in the end its name is taken away again."""
+    """Write a temporary file beside `path`, durably; it is removed at the end of the context."""
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -1,7 +1,8 @@
-"""Putting a flag back as it was before an incident: a person's decision, never the agent's.
+"""Restores a flag to its state before an incident: a person's decision, never the agent's.
 
-The snapshot of the flip is put back only where the flag is still as the flip left it. Who did it and why goes into the
-ledger; a running executor tells the audit log. Of flags that were made safe together each is put back by itself.
+The snapshot of the flip is written back only if the flag is still as the flip left it. The ledger records who restored
+it and why; a running executor publishes that to the audit log. Flags that were made safe together are restored one by
+one.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from agent.ledger.ledger import Ledger
 BUDGET_S = 5.0
 
 SHOWN = 5
-"""Incidents that are named where one is not known."""
+"""How many incidents an error lists if the requested one is not in the ledger."""
 
 
 def flipped(ledger: Ledger, incident: str) -> list[Entry]:
-    """The entries of the incident's flips, one a flag, that of the flag whose trigger fired first.
+    """Return the entries of the incident's flips, one per flag; the flag whose trigger fired comes first.
 
-    Raises RestoreRefused where flipback wrote no flag.
+    Raises RestoreRefused if the ledger does not have the incident, or flipback wrote no flag in it.
     """
     known = list(ledger.entries())
     entries = [entry for entry in known if entry.command.incident == incident]
@@ -53,9 +54,9 @@ async def restore(
     by: str,
     now: Callable[[], float],
 ) -> tuple[Outcome, FlagState]:
-    """Put the snapshot of a flip back: `applied`, or `already` where the flag is as it was.
+    """Write the snapshot of a flip back. The outcome is `applied`, or `already` if the flag is as it was.
 
-    Raises RestoreRefused where somebody changed the flag since the flip, and BackendError where the backend fails.
+    Raises RestoreRefused if somebody changed the flag since the flip, and BackendError if the backend fails.
     """
     command, snapshot, expect = entry.command, entry.opened.snapshot, _written(entry)
     backend = backends.get(command.backend)
@@ -81,7 +82,8 @@ async def restore(
         raise Transient(f"the flag was not restored: {detail or 'it reads as before'}; try again")
     by_us = outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
     outcome = Outcome.APPLIED if by_us else Outcome.ALREADY
-    # Found restored and not on record: a crash came between the write and the ledger, or somebody was faster.
+    # `number == 0`: the flag is restored but the ledger has no record. A process crashed after its write, or somebody
+    # restored the flag outside flipback.
     if by_us or number == 0:
         data = {"variant": state.variant, "version": state.version, "outcome": outcome, "reason": reason, "by": by}
         ledger.append(entry, audit.step(command, FLAG_RESTORED, data, str(number), now()))
@@ -89,18 +91,18 @@ async def restore(
 
 
 def orders(entry: Entry) -> list[tuple[str, str]]:
-    """By whom a command by hand was given and why, each that gave it before it was done; oldest first."""
+    """Return (by, reason) of a person's command, one for each time it was ordered before it was done; oldest first."""
     commands = [event.data["command"] for event in entry.events if event.type == COMMAND_RECEIVED]
     return [(command["evidence"].get("by", ""), command["evidence"].get("reason", "")) for command in commands]
 
 
 def _newest(entries: Iterable[Entry]) -> str:
-    """The newest incidents that can be restored, a line each."""
+    """List the newest incidents that can be restored, one line each."""
     written = sorted(filter(_written, entries), key=lambda entry: -entry.command.issued_at)
     if not written:
         return "It has none that could be restored"
     lines = ["The newest that it has:"]
-    # A group has one incident and several flags.
+    # Flags that were made safe together share one incident: list it once.
     for name in list(dict.fromkeys(entry.command.incident for entry in written))[:SHOWN]:
         made = next(entry.command for entry in written if entry.command.incident == name)
         at = datetime.fromtimestamp(made.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -109,7 +111,7 @@ def _newest(entries: Iterable[Entry]) -> str:
 
 
 def _written(entry: Entry) -> str | None:
-    """The version that the flip left behind."""
+    """Return the backend's version after the flip; None if flipback did not write the flag."""
     event = entry.find(FLAG_WRITTEN)
     version = event.data.get("version") if event is not None else None
     return version if isinstance(version, str) else None

@@ -1,7 +1,8 @@
-"""A person's rollback: the same command, checks, ledger and audit as a trigger's, without a trigger.
+"""A person's rollback: the same command, checks, ledger and audit log as a trigger's, without a trigger.
 
-A person outranks the agent: neither the cooldown nor the limits nor a halt nor shadow mode stops it. Each flag has an
-incident of its own here, so that a flag that somebody turned on again is a new case, whatever became of the others.
+A person's order goes before the agent's rules: neither the cooldown nor the limits nor a halt nor shadow mode stops it.
+Each flag gets an incident of its own, so that a flag that somebody turned on again can be rolled back again, whatever
+happened to the other flags of its group.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from streams.kafka.topics import Topics, describe
 from streams.kafka.writer import send
 
 WAIT_S = 30.0
-"""How long an executor has to say what became of a command that came to it through Kafka."""
+"""Seconds to wait for an executor to publish the outcome of a command that was sent through Kafka."""
 
 DIRECT_WHERE = "where the executor's state directory is"
 
-_ASK_S = 2.0
-"""Seconds for the question what may keep a flip from being seen."""
+_HEALTH_S = 2.0
+"""Seconds for a health check of the backend during a direct rollback."""
 
 _LOOK_BACK_S = 60.0
-"""The executor's clock may be behind this one."""
+"""Seconds before now from which events are read, because the executor's clock may be behind this one."""
 
 FINAL = {
     events.FLAG_VERIFIED,
@@ -56,11 +57,11 @@ FINAL = {
     events.FLAG_UNRESOLVED,
     events.COMMAND_REJECTED,
 }
-"""Types of events after which no more is to come of a command."""
+"""Types of the last event of a command."""
 
 
 def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: str) -> Command:
-    """The command of a person, for the flag as it was just seen."""
+    """Make a person's command for the version of the flag in `status`."""
     now = time.time()
     evidence = Evidence(
         metric=BY_HAND,
@@ -92,10 +93,10 @@ def order(config: Config, flag: Flag, status: FlagStatus, *, reason: str, by: st
 async def direct(
     config: Config, flags: Sequence[Flag], *, reason: str, by: str
 ) -> AsyncIterator[tuple[Flag, ExecutionResult | BackendError, BackendHealth]]:
-    """Make each flag safe from here, without Kafka and without a running agent; what stops one stops no other.
+    """Make each flag safe from this process, without Kafka and without a running agent. One failure stops no other.
 
-    Yields each with what may keep applications from seeing it: what the flag system says against a flip, for which the
-    write does not wait. Raises ConfigError and LedgerError where nothing can be begun.
+    Yields each flag with its result and a health report of its backend: problems that may keep applications from seeing
+    the flip. The write does not wait for that report. Raises ConfigError and LedgerError if no flip can be begun.
     """
     key = PrivateKey(Ed25519PrivateKey.generate())
     ledger = open_ledger(config)
@@ -103,26 +104,26 @@ async def direct(
     executor = make_executor(config, ledger, watch_from(ledger), backends, [key.public], emit=None)
     try:
         for flag in flags:
-            # Asked before the write, after which a hard link is not to be seen any more, and awaited after it.
-            against = asyncio.create_task(_against(backends[flag.backend], flag))
+            # Started before the write, because the write hides a hard link to a flagd file; awaited after it.
+            health = asyncio.create_task(_health(backends[flag.backend], flag))
             try:
                 status = await executor.read_flag(flag.flag, flag.environment)
             except BackendError as error:
-                against.cancel()
+                health.cancel()
                 yield flag, error, BackendHealth(())
                 continue
             result = await executor.execute(sign(order(config, flag, status, reason=reason, by=by), key))
-            yield flag, result, await against
+            yield flag, result, await health
     finally:
         executor.close()
         await asyncio.gather(*(backend.close() for backend in backends.values()))
 
 
-async def _against(backend: FlagBackend, flag: Flag) -> BackendHealth:
+async def _health(backend: FlagBackend, flag: Flag) -> BackendHealth:
     ref = FlagRef(flag.flag, flag.environment)
     try:
         with foreseen(flag.backend):
-            return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _ASK_S)
+            return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _HEALTH_S)
     except BackendError as error:
         return BackendHealth((f"it could not be asked: {error}",))
 
@@ -137,23 +138,25 @@ async def by_kafka(
     sent: Callable[[float], None],
     nobody: Callable[[str], None],
 ) -> dict[FlagRef, tuple[FlagStatus, Event | None]]:
-    """Send a signed command for each flag, and wait until an executor has said what became of all; `step` gets each of
-    its events, `sent` when they expire (Unix seconds), `nobody` why no event can be expected, if so. Returns of each
-    flag how it was known before, and the last event, None where none came within WAIT_S.
+    """Send a signed command for each flag, and wait until an executor has published the outcome of all of them.
 
-    Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError where nobody knows what
-    version a flag has.
+    `step` is called with each event of the commands, `sent` with the time at which they expire (Unix seconds), and
+    `nobody` with the reason if heartbeats say that no executor would receive them. Returns, for each flag, its status
+    before the commands and its last event; that is None if none arrived within WAIT_S.
+
+    Raises KeyFileError without the signing key, TopicError without brokers, and FlipbackError if no executor has
+    published the version of a flag.
     """
     key, topics, client = load_private(config.signing_key), Topics(config.kafka.prefix), connection(config).client
     await describe([topics.flags, topics.commands, topics.events], client)
-    known = StateTables()
+    tables = StateTables()
     for record in await read_to_end(topics.flags, client):
-        known.flag(record.value)
-    before = {FlagRef(flag.flag, flag.environment): _known(known.flags, flag) for flag in flags}
-    # The same order given a moment ago has the same id; what was said of that is no answer to this one.
+        tables.flag(record.value)
+    before = {FlagRef(flag.flag, flag.environment): _published(tables.flags, flag) for flag in flags}
+    # The same order given a moment ago has the same id; its events are no answer to this one.
     since = time.time() - _LOOK_BACK_S
     seen = {event.id for record in await read_to_end(topics.events, client, since=since) if (event := _event(record))}
-    # Orders are void some time after they were made, so nothing is read between that and the send.
+    # Commands expire, so nothing is read between making them and sending them.
     made = [
         order(config, flag, status, reason=reason, by=by) for flag, status in zip(flags, before.values(), strict=True)
     ]
@@ -162,24 +165,24 @@ async def by_kafka(
     await send(topics.commands, records, client)
     sent(max(command.expires_at for command in made))
     last: dict[str, Event] = {}
-    # After the send, which it must not hold up: heartbeats may be wrong, and an executor that starts in time obeys.
-    asking = asyncio.create_task(_ask_who_is_there(config, nobody))
+    # After the send: heartbeats may be wrong, and an executor that starts in time still executes the commands.
+    checking = asyncio.create_task(_check_executors(config, nobody))
     try:
         async with asyncio.timeout(WAIT_S):
             await _follow(topics.events, client, commands, seen, last, step)
     except TimeoutError:
         pass
     finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        checking.cancel()
+        await asyncio.gather(checking, return_exceptions=True)
     return {ref: (status, last.get(command.id)) for (ref, status), command in zip(before.items(), made, strict=True)}
 
 
-async def _ask_who_is_there(config: Config, nobody: Callable[[str], None]) -> None:
-    """Call `nobody` with the reason where heartbeats say that no executor would hear of a command."""
+async def _check_executors(config: Config, nobody: Callable[[str], None]) -> None:
+    """Call `nobody` with the reason if heartbeats say that no executor would receive a command."""
     members = await read_members(config)
     for obstacle in of_roles(members or ()):
-        # Heartbeats that cannot be read say nothing of anybody.
+        # None: the heartbeats could not be read, which does not mean that no executor is alive.
         if members is not None and obstacle.what == "executor":
             nobody(obstacle.why)
 
@@ -192,7 +195,7 @@ async def _follow(
     last: dict[str, Event],
     step: Callable[[Event], None],
 ) -> None:
-    """Read events until each of the commands has its final one; those in `seen` are passed over."""
+    """Read events until each of the commands has its last one, without the events in `seen`."""
     async with aclosing(read_topic(topic, client, since=time.time() - _LOOK_BACK_S)) as reads:
         async for read in reads:
             for record in read.records:
@@ -213,7 +216,7 @@ def _event(record: Any) -> Event | None:
         return None
 
 
-def _known(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> FlagStatus:
+def _published(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> FlagStatus:
     status = statuses.get((flag.environment, flag.flag))
     if status is None:
         raise FlipbackError(

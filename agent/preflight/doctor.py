@@ -1,6 +1,6 @@
 """`flipback doctor`: would a flip work now, and if not, what is missing.
 
-No flag is written: there are reads, dry runs, and a file that is written to the ledger's disk and removed.
+It writes no flag. It makes reads and dry runs, and writes one file to the ledger's disk, which it removes.
 """
 
 from __future__ import annotations
@@ -34,38 +34,40 @@ from streams.errors import StreamsError
 from streams.kafka.topics import describe
 
 BUDGET_S = 5.0
-"""Seconds for one backend: what a flip has."""
+"""Seconds for one backend: as many as a flip has."""
 
 
 @dataclass(slots=True)
-class _Known:
-    """What has been found so far, so that each cause is said once. `halt` and `shadow` are obstacles by their `what`;
-    `local` are the words for what is wrong on this machine, `topics` those whose samples are bad; `safe` flags give the
-    safe variant.
+class _Found:
+    """What has been found so far, so that each cause is reported once.
+
+    `obstacles` has the `what` of each obstacle that was reported, `local` the details of what is wrong on this machine,
+    `topics` the topics whose samples are bad, `safe` the flags that give their safe variant.
     """
 
-    whats: set[str] = field(default_factory=set)
+    obstacles: set[str] = field(default_factory=set)
     local: set[str] = field(default_factory=set)
     topics: set[str] = field(default_factory=set)
     safe: set[FlagRef] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _DryRun:
     problems: tuple[str, ...]
     doubts: tuple[str, ...]
     took_ms: float
 
 
 async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Finding]:
-    """Look at keys, flags, brokers and the processes that run, each as it is found. What only brokers can tell is left
-    out where `kafka` is False.
+    """Check keys, state directory, flags, brokers and running processes, and yield each finding as soon as it is made.
+
+    If `kafka` is False, the checks that need brokers are left out.
     """
-    known = _Known()
+    found = _Found()
     state = check_state(config)
     halts = list(check_automation(config)) if state.ok else []
-    known.whats |= {finding.what for finding in halts}
-    known.local |= {finding.detail for finding in [state, *halts] if not finding.ok}
+    found.obstacles |= {finding.what for finding in halts}
+    found.local |= {finding.detail for finding in [state, *halts] if not finding.ok}
     for finding in [*check_keys(config), state, *halts]:
         yield finding
     for name, settings in config.backends.items():
@@ -76,27 +78,27 @@ async def examine(config: Config, *, kafka: bool = True) -> AsyncIterator[Findin
             yield Finding(what=f"backend {name}", ok=False, detail=str(error))
             continue
         try:
-            async for finding in _backend(name, backend, flags, known):
+            async for finding in _backend(name, backend, flags, found):
                 yield finding
         finally:
             await backend.close()
     shadow = shadow_obstacle(rules_of(config))
     if shadow is not None:
-        known.whats.add(shadow.what)
+        found.obstacles.add(shadow.what)
         yield _finding(shadow)
     if kafka:
         brokers = await _brokers(config)
         yield brokers
         if brokers.ok:
-            looks = [finding async for finding in _telemetry(config, known)]
-            async for finding in _deployment(config, known):
+            telemetry = [finding async for finding in _telemetry(config, found)]
+            async for finding in _deployment(config, found):
                 yield finding
-            for finding in looks:
+            for finding in telemetry:
                 yield finding
 
 
-async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _Known) -> AsyncIterator[Finding]:
-    """A read of each flag, then a dry run of all flips. What keeps several flags from being read is one finding."""
+async def _backend(name: str, backend: FlagBackend, flags: list[Flag], found: _Found) -> AsyncIterator[Finding]:
+    """Read each flag, then make a dry run of all flips. One error that several reads have in common is one finding."""
     distinct = list({FlagRef(flag.flag, flag.environment): flag.safe for flag in flags}.items())
     unread: dict[str, list[str]] = {}
     for ref, safe in distinct:
@@ -108,7 +110,7 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _K
             unread.setdefault(str(error), []).append(f"{ref.environment}/{ref.flag}")
             continue
         if state.variant == safe:
-            known.safe.add(ref)
+            found.safe.add(ref)
         given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
@@ -117,26 +119,26 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], known: _K
             yield Finding(what=what, ok=False, detail=slip)
     for problem, names in unread.items():
         yield Finding(what=f"{name}: {shortened(names)}", ok=False, detail=problem)
-    found = await _dry_run(name, backend, distinct)
-    known.local |= {*unread, *found.problems}
-    for problem in found.problems:
+    dry = await _dry_run(name, backend, distinct)
+    found.local |= {*unread, *dry.problems}
+    for problem in dry.problems:
         if problem not in unread:
-            yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=found.took_ms)
-    for doubt in found.doubts:
+            yield Finding(what=f"{name}: dry run", ok=False, detail=problem, took_ms=dry.took_ms)
+    for doubt in dry.doubts:
         yield Finding(what=f"{name}: to be looked at", ok=True, detail=doubt)
-    if not found.problems and not unread:
+    if not dry.problems and not unread:
         flips = "1 flip" if len(distinct) == 1 else f"{len(distinct)} flips"
-        yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=found.took_ms)
+        yield Finding(what=f"{name}: dry run", ok=True, detail=f"{flips} would go through", took_ms=dry.took_ms)
 
 
-async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _Answer:
+async def _dry_run(name: str, backend: FlagBackend, flags: list[tuple[FlagRef, str]]) -> _DryRun:
     start = time.monotonic()
     try:
         with foreseen(name):
             health = await backend.health(flags, deadline=start + BUDGET_S)
     except BackendError as error:
         health = BackendHealth((str(error),))
-    return _Answer(health.problems, health.doubts, _since(start))
+    return _DryRun(health.problems, health.doubts, _since(start))
 
 
 async def _brokers(config: Config) -> Finding:
@@ -149,7 +151,7 @@ async def _brokers(config: Config) -> Finding:
             if lacks := await lacking(config, client):
                 return Finding(what="kafka", ok=False, detail="; ".join(lacks), took_ms=_since(start), local=False)
             if config.kafka.create_topics:
-                # flipback's own that are missing are made at the start.
+                # Missing topics of flipback's own are no problem: the agent creates them when it starts.
                 return Finding(what="kafka", ok=True, detail="answers", took_ms=_since(start), local=False)
             await describe(names, client)
     except (ConfigError, StreamsError) as error:
@@ -161,21 +163,21 @@ async def _brokers(config: Config) -> Finding:
     return Finding(what="kafka", ok=True, detail=answer, took_ms=_since(start), local=False)
 
 
-async def _telemetry(config: Config, known: _Known) -> AsyncIterator[Finding]:
-    """What the newest samples hold of what triggers judge."""
+async def _telemetry(config: Config, found: _Found) -> AsyncIterator[Finding]:
+    """Check whether the newest samples have the fields that the triggers need."""
     start = time.monotonic()
     try:
-        looks = await look_at_telemetry(config, known.safe)
+        looks = await look_at_telemetry(config, found.safe)
     except StreamsError as error:
         looks = [TopicLook("telemetry", False, str(error))]
     for one in looks:
         if not one.ok and one.topic is not None:
-            known.topics.add(one.topic)
+            found.topics.add(one.topic)
         yield Finding(what=one.what, ok=one.ok, detail=one.detail, took_ms=_since(start), local=False)
 
 
-async def _deployment(config: Config, known: _Known) -> AsyncIterator[Finding]:
-    """What the running processes say, which is what `flipback status` goes by, but for what is `known`."""
+async def _deployment(config: Config, found: _Found) -> AsyncIterator[Finding]:
+    """Report what the running processes publish, as `flipback status` does, without what was `found` before."""
     start = time.monotonic()
     try:
         arming, members = await look(config, await read_status(config))
@@ -191,16 +193,23 @@ async def _deployment(config: Config, known: _Known) -> AsyncIterator[Finding]:
     separate = separate_ledgers(members)
     if separate is not None:
         yield Finding(what="executors: to be looked at", ok=True, detail=separate, local=False)
-    samples = {one.bounded() for one in of_telemetry(rules_of(config), living) if one.what in known.topics}
+    samples = {one.bounded() for one in of_telemetry(rules_of(config), living) if one.what in found.topics}
     for obstacle in arming.obstacles:
-        if obstacle.what not in known.whats and obstacle not in samples and not _same_here(obstacle, living, known):
+        if (
+            obstacle.what not in found.obstacles
+            and obstacle not in samples
+            and not _found_here(obstacle, living, found)
+        ):
             yield _finding(obstacle)
 
 
-def _same_here(obstacle: Obstacle, living: Collection[Member], known: _Known) -> bool:
-    """Does a process of this machine say what was found here? Another machine has disks and rights of its own."""
+def _found_here(obstacle: Obstacle, living: Collection[Member], found: _Found) -> bool:
+    """Is it an obstacle of a process on this machine whose cause was found here too?
+
+    Another machine has disks and permissions of its own, so its obstacles are always reported.
+    """
     here = [one.beat.name for one in living if one.beat.host == socket.gethostname()]
-    return any(f"({name})" in obstacle.why for name in here) and any(words in obstacle.why for words in known.local)
+    return any(f"({name})" in obstacle.why for name in here) and any(detail in obstacle.why for detail in found.local)
 
 
 def _finding(obstacle: Obstacle) -> Finding:

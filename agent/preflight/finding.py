@@ -6,10 +6,10 @@ import msgspec
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `what` names it, `detail` says what was found, or what to do where it is no good.
+    """The result of one check. `what` names the thing checked, `detail` says what was found, and what to do if not ok.
 
-    `took_ms` is how long the answer took, None where nothing was asked. `local` findings are of this machine and its
-    flag systems, the others of the brokers, of the processes that run, and of the mode.
+    `took_ms` is how long a request took, None if there was none. A `local` finding is about this machine and its flag
+    systems; the others are about the brokers, the running processes, and shadow mode.
     """
 
     what: str

@@ -16,7 +16,7 @@ from agent.preflight.finding import Finding
 
 
 def check_keys(config: Config) -> Iterator[Finding]:
-    """The keys of commands. Where none are named and none are there, a process with all roles makes them itself."""
+    """Check the keys of commands. Without configured and existing keys, a process with all roles makes its own."""
     if config.keys.signing_key is None and config.keys.public_keys is None and not config.signing_key.exists():
         yield Finding(what="keys", ok=True, detail="none yet; a process that has all roles makes its own")
         return
@@ -36,7 +36,7 @@ def check_keys(config: Config) -> Iterator[Finding]:
 
 
 def check_state(config: Config) -> Finding:
-    """Could the executor keep its ledger? It flips nothing that it cannot write down."""
+    """Check that the executor could write its ledger: it flips nothing that it cannot record."""
     state_dir = config.state_dir
     directories = [state_dir, state_dir / LEDGER]
     problem = next((found for path in directories if (found := _directory(path)) is not None), None)
@@ -51,7 +51,10 @@ def check_state(config: Config) -> Finding:
 
 
 def _probed(state_dir: Path) -> str | None:
-    """Why the disk would not take an entry: rights do not tell of a full disk, or of one without hard links."""
+    """Return why the disk would not take an entry, if so.
+
+    Permissions do not show that a disk is full, or that it has no hard links.
+    """
     try:
         probe_state(state_dir / LEDGER)
     except LedgerError as error:
@@ -60,8 +63,8 @@ def _probed(state_dir: Path) -> str | None:
 
 
 def _directory(path: Path) -> str | None:
-    """Why a directory cannot be used, or made where it is not there; nothing is written to find out."""
-    # What is not there is made in the nearest directory above it that is.
+    """Return why a directory cannot be used, or created if it is missing; None if it can. Writes nothing."""
+    # A missing directory is created in its nearest existing parent.
     there = next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))
     if not there.is_dir():
         return f"{there} is no directory"
@@ -72,7 +75,7 @@ def _directory(path: Path) -> str | None:
 
 
 def check_automation(config: Config) -> Iterator[Finding]:
-    """The halt that is in force, if one is: a person's rollback would work, and no other."""
+    """Yield the halt that is in force, if any. It stops the triggers' rollbacks, not a person's."""
     if not config.state_dir.exists():
         return
     try:
