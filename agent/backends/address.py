@@ -1,4 +1,4 @@
-"""Addresses of flag systems: what is sent there cannot be read on the way, or does not leave the machine."""
+"""Checks of the addresses of flag systems: requests are encrypted, or do not leave this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from agent.errors import ConfigError
 
 
 def checked_url(kind: str, url: str) -> str:
-    """The address of a server, if what is sent there cannot be read on the way.
+    """Return the address of a server.
 
-    Raises ConfigError where it is neither https nor on loopback, or holds credentials, which would be shown in errors.
+    Raises ConfigError if it is neither https nor on loopback, or holds credentials, which would appear in errors.
     """
     try:
         parts = urlsplit(url)
@@ -19,7 +19,7 @@ def checked_url(kind: str, url: str) -> str:
     except ValueError:
         raise ConfigError(f"{kind}: the address is no URL; expected one such as https://flags.example.org") from None
     if parts.scheme not in ("http", "https") or not host:
-        # A password that stands in the wrong place is not to be shown either.
+        # What contains an @ may contain a password in the wrong place, and is not shown.
         shown = "what is there" if "@" in url else repr(url)
         raise ConfigError(f"{kind}: {shown} is no address; expected a URL such as https://flags.example.org")
     if parts.username is not None or parts.password is not None:
@@ -30,14 +30,17 @@ def checked_url(kind: str, url: str) -> str:
 
 
 def checked_state_url(url: str) -> str:
-    """Where a webhook's flags are read. Raises ConfigError as `checked_url`, or where no flag stands in it."""
+    """Return the address at which a webhook's flags are read.
+
+    Raises ConfigError as `checked_url` does, or if it has no {flag}.
+    """
     if "{flag}" not in checked_url("webhook", url):
         raise ConfigError("webhook: state_url has no {flag}; expected one such as https://flags.example.org/{flag}")
     return url
 
 
 def database_host(text: str, *, emulated: bool) -> str:
-    """The host of a Realtime Database's address. Raises ConfigError where it is no address of a database."""
+    """Return the host of a Realtime Database's address. Raises ConfigError if it is no address of a database."""
     schemes = ("https", "http") if emulated else ("https",)
     form = "expected https://DATABASE.firebaseio.com or https://DATABASE.REGION.firebasedatabase.app, and no path"
     try:
@@ -54,9 +57,9 @@ def database_host(text: str, *, emulated: bool) -> str:
 
 
 def emulator_address(emulator: str) -> str:
-    """`emulator` of the settings itself. Raises ConfigError where it is no host:port of this machine.
+    """Return `emulator` unchanged. Raises ConfigError if it is no host:port of this machine.
 
-    What is sent there is neither encrypted nor asked for by credentials, so it must not leave the machine.
+    Requests to an emulator are neither encrypted nor authenticated, so they must not leave the machine.
     """
     host, _, port = emulator.rpartition(":")
     if not is_loopback(host.strip("[]")) or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -65,7 +68,7 @@ def emulator_address(emulator: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Is this a name or an address of the machine itself?"""
+    """Is this a name or an address of this machine?"""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Requests to a token service, whose answers do not fill the memory: a token has a few kilobytes."""
+"""HTTP requests to a token service with a bound on the size of an answer: a token has a few kilobytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AnswerTooLarge(RequestException):
 
 
 class BoundedSession(Session):
-    """A session that follows no redirects, which no token service gives, and gives up on a large answer."""
+    """A session that raises AnswerTooLarge on a large answer, and follows no redirects: token services send none."""
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
         response = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})
@@ -24,6 +24,6 @@ class BoundedSession(Session):
             if len(found) > MOST_BYTES:
                 response.close()
                 raise AnswerTooLarge(f"more than {MOST_BYTES:,} bytes")
-        # What `Response.content` gives from now on.
+        # `Response.content` returns this from now on.
         response._content = bytes(found)
         return response

@@ -1,12 +1,13 @@
 """What every flag backend promises: read, snapshot, conditional write, read-back, restore.
 
-A write names the version that it expects and an operation id, and goes through only if the flag is still that one.
-Whether a write landed is asked by `verify`, never guessed: an answer may be lost, late or wrong. Deadlines are
-absolute, in seconds of `time.monotonic()`; an operation ends by its deadline, with Timeout if need be, or Unsent where
-a write came to nothing. Nothing retries.
+A write names the version that it expects and an operation id, and succeeds only if the flag still has that version.
+Only `verify` decides whether a write landed: the answer to the write may be lost, late or wrong. Deadlines are
+absolute, in seconds of `time.monotonic()`. An operation ends by its deadline, if need be with Timeout, or with Unsent
+if a write was stopped before anything was written. Backends do not retry.
 
 Errors are those under BackendError. Auth, Permission, NotFound, Invalid, Unsupported, Throttled, Conflict and Unsent
-say that nothing was written. After Failed a write may have landed, after Timeout and other Transients it may land yet.
+mean that nothing was written. After Failed the write may have landed; after Timeout and other Transients it may have
+landed, or may still land later.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 
 class Cas(StrEnum):
-    """Who compares and sets: the flag system itself, this machine (only writers that share its lock), or nobody."""
+    """Who compares the version in a write: the flag system, this machine (for writers that share its lock), or nobody."""
 
     NATIVE = "native"
     LOCAL = "local"
@@ -28,7 +29,7 @@ class Cas(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What the version covers: one flag, or a template of many, where edits to other flags conflict as well."""
+    """What the version covers: one flag, or a template of many flags, so that edits to other flags conflict too."""
 
     FLAG = "flag"
     TEMPLATE = "template"
@@ -36,10 +37,11 @@ class Granularity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """`atomic_ledger`: the operation id is stored in the same write; `push`: changes are told, see `Follows`.
+    """What a backend can do.
 
-    `look_every` is how often a flag is read to see whether somebody changed it, in seconds; `looks_at_once` is how many
-    are read at a time.
+    `percent`: `set_percent` is supported. `atomic_ledger`: a write also stores its operation id, in one step. `push`:
+    the backend reports changes, see `Follows`. `look_every` is the interval, in seconds, at which each flag is read to
+    see whether somebody changed it; `looks_at_once` is how many flags are read at a time.
     """
 
     cas: Cas
@@ -52,7 +54,7 @@ class Capabilities:
 
 
 class FlagRef(NamedTuple):
-    """A flag as its backend knows it."""
+    """A flag as its backend identifies it."""
 
     flag: str
     environment: str
@@ -61,9 +63,9 @@ class FlagRef(NamedTuple):
 class FlagState(msgspec.Struct, frozen=True, kw_only=True):
     """A flag as it was read.
 
-    `variant` is the one that every subject gets, None where subjects differ or it cannot be told. `percent` (0 to 100)
-    is the share that gets the first variant of a rule as `set_percent` writes it, None without such a rule. `version`
-    is opaque and differs when the definition does; `raw` is the definition in the backend's own words.
+    `variant` is the one that every subject gets, None if subjects differ or it is unknown. `percent` (0 to 100) is the
+    share that gets the first variant of a rule as `set_percent` writes it, None without such a rule. `version` is
+    opaque and differs if the definition does; `raw` is the definition in the backend's own format.
     """
 
     variant: str | None
@@ -73,10 +75,10 @@ class FlagState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What is needed to put a flag back, or to tell whether it was touched since.
+    """A flag's state before a flip: enough to restore it, and to detect whether it was written since.
 
-    `identity` names the stored copy rather than its content (an inode and its time, an update time): a flag that was
-    changed and changed back has the version of the snapshot, but not its identity.
+    `identity` identifies the stored copy, not its content (an inode and its time, an update time): a flag that was
+    changed and changed back has the version of the snapshot, but another identity.
     """
 
     flag: str
@@ -90,10 +92,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(StrEnum):
-    """What became of a write or of a command.
+    """The outcome of a write or of a command.
 
     applied: written by this operation. already: nothing to do. duplicate: this operation was done before. conflict: the
-    flag is not the one that was expected, and was left alone. ambiguous: it may have been written. rejected: refused.
+    flag has another version than expected, and was not written. ambiguous: it may have been written. rejected: refused.
     """
 
     APPLIED = "applied"
@@ -106,7 +108,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """`state` is the flag after the write, or as it was found; None where that is not known. `detail` is for people."""
+    """`state` is the flag after the write, or as it was found; None if that is unknown. `detail` is for people."""
 
     outcome: Outcome
     state: FlagState | None
@@ -114,11 +116,11 @@ class WriteResult:
 
 
 class Verdict(StrEnum):
-    """What a read-back shows of one operation on a snapshot.
+    """Whether an operation changed the flag of a snapshot, by a read-back.
 
     landed: the flag is as the operation leaves it. untouched: it is still the copy of the snapshot, so nothing was
-    written. as_before: the definition is the snapshot's, and what is stored cannot tell whether it was changed and
-    changed back; this process did not write it. other: somebody else wrote. unknown: the backend cannot be read.
+    written. as_before: it has the definition of the snapshot and this process did not write it, but it may have been
+    changed and changed back. other: somebody else wrote it. unknown: the backend cannot be read.
     """
 
     LANDED = "landed"
@@ -136,8 +138,11 @@ class ReadBack:
 
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
-    """`problems` say what would stop a flip, or keep applications from seeing it, one sentence each, with what to do;
-    none means ready. `doubts` say what a person should look at, although a flip would go through.
+    """Whether flips would succeed.
+
+    Each of `problems` is a sentence that says what would stop a flip, or keep applications from seeing it, and what to
+    do; without problems the backend is ready. Each of `doubts` says what a person should check, although a flip would
+    succeed.
     """
 
     problems: tuple[str, ...]
@@ -155,11 +160,11 @@ class FlagBackend(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
-        """The flag as it is now, never from a cache."""
+        """Read the flag as it is now, never from a cache."""
         ...
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
-        """A fresh read that can be restored; the caller makes it durable before it writes."""
+        """Read the flag as it is now, to restore it later; the caller makes the snapshot durable before a write."""
         ...
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
@@ -167,11 +172,11 @@ class FlagBackend(Protocol):
         ...
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
-        """By a fresh read: did `apply` of `target` with `op_id` change the flag that the snapshot shows?"""
+        """Read the flag as it is now: did `apply` of `target` with `op_id` change the flag of the snapshot?"""
         ...
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        """Put the snapshot's definition back, if the flag's version is `expect`: the one that the flip left."""
+        """Write the snapshot's definition, if the flag's version is `expect`: the version after the flip."""
         ...
 
     async def set_percent(
@@ -184,21 +189,21 @@ class FlagBackend(Protocol):
         ...
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
-        """Would these flags go to these targets? Reads and dry runs only, never a write."""
+        """Check whether `apply` would give these flags these targets. Makes reads and dry runs, never a write."""
         ...
 
     async def close(self) -> None:
-        """Let go of threads and connections."""
+        """Release threads and connections."""
         ...
 
 
 @runtime_checkable
 class Follows(Protocol):
-    """A backend that tells of changes: every one with `capabilities.push`."""
+    """A backend that reports changes of flags: every backend with `capabilities.push`."""
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
         """Call `changed`, in the event loop, when one of the flags may have been changed; until cancelled.
 
-        It mends itself: a connection that is lost or silent is made anew, and what was missed is told then.
+        A connection that is lost or silent is opened again, and changes in between are reported then.
         """
         ...

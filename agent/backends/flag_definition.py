@@ -1,7 +1,7 @@
-"""What a flagd definition means as a value: the shape of a flag in a flagd file, a Firestore document, a database node.
+"""The flagd definition of a flag as a value: its form in a flagd file, a Firestore document and a database node.
 
 The members are those of https://flagd.dev/schema/v0/flags.json: `state`, `variants`, `defaultVariant`, `targeting`,
-`metadata`. A flag that everybody gets has no targeting; a percentage is a `fractional` rule alone.
+`metadata`. A flag that gives every subject one variant has no targeting; a percentage is a single `fractional` rule.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from agent.backends.shown import listed, shown
 from agent.errors import Invalid, Unsupported
 
 WEIGHTS = 10_000
-"""Sum of the weights of a percentage rule: weights are whole numbers, so a percentage is kept to 0.01."""
+"""Sum of the weights of a percentage rule. Weights are whole numbers, so a percentage has a precision of 0.01."""
 _MOST_WEIGHT = 2**31 - 1
-"""Of a weight in flagd."""
+"""The greatest weight that flagd accepts."""
 
 
 def variant(value: Mapping[str, Any]) -> str | None:
-    """The variant that every subject gets, None where they differ or it cannot be told.
+    """Return the variant that every subject gets, None if they differ or it is unknown.
 
-    A disabled flag gives subjects the default of their own code, which cannot be told from here.
+    A disabled flag gives subjects the default of their own code, which is unknown here.
     """
     default = value.get("defaultVariant")
     if value.get("state") == "ENABLED" and _rules(value) == {} and isinstance(default, str):
@@ -30,7 +30,7 @@ def variant(value: Mapping[str, Any]) -> str | None:
 
 
 def is_text(name: str) -> bool:
-    """Can the name be written as UTF-8: JSON has escapes for halves of a character, which no text holds."""
+    """Can the name be written as UTF-8? JSON can escape lone surrogates (half a character), which UTF-8 cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -39,25 +39,26 @@ def is_text(name: str) -> bool:
 
 
 def percent(value: Mapping[str, Any]) -> float | None:
-    """The percentage that gets the first variant of a rule as `percent_to` writes it, None without such a rule."""
+    """Return the percentage that gets the first variant of a rule as `percent_to` writes it, None without one."""
     if value.get("state") != "ENABLED":
         return None
     return _percent(_rules(value), value.get("defaultVariant"))
 
 
 def all_to(target: str) -> dict[str, Any]:
-    """The members by which every subject gets `target`.
+    """Return the members that give every subject `target`.
 
-    Not by disabling the flag: then every subject would get the default in its own code, whatever that is.
+    The flag is not disabled: then every subject would get the default of its own code, whatever that is.
     """
     return {"state": "ENABLED", "defaultVariant": target, "targeting": {}}
 
 
 def percent_to(value: Mapping[str, Any], variant: str, rest: str, percent: float) -> dict[str, Any]:
-    """The members by which `percent` of the subjects get `variant` and the others `rest`.
+    """Return the members that give `percent` of the subjects `variant` and the others `rest`.
 
-    Raises Unsupported where the flag has rules of another kind, which would be lost. The variant stands first: flagd
-    gives out buckets from the front, so a subject that has it keeps it when its share grows.
+    Raises Unsupported if the flag has rules of another kind, which would be lost, and Invalid if it has no such
+    variant. The variant is the first of the rule: flagd assigns buckets from the front, so a subject that has it keeps
+    it when its share grows.
     """
     targeting = _rules(value)
     if targeting != {} and _percent(targeting, value.get("defaultVariant")) is None:
@@ -71,9 +72,9 @@ def percent_to(value: Mapping[str, Any], variant: str, rest: str, percent: float
 
 
 def problem(value: object) -> str | None:
-    """What keeps a definition from giving its default variant, None if nothing.
+    """Return what keeps a definition from giving its default variant, None if nothing does.
 
-    It asks no more than a flip needs: what else the schema finds wrong was so before, and is not the flip's doing.
+    This checks only what a flip needs. A flip does not fail because of other errors that the definition had before.
     """
     if not isinstance(value, dict):
         return "it is no object"
@@ -82,14 +83,14 @@ def problem(value: object) -> str | None:
         return "it has no variants"
     default = value.get("defaultVariant")
     if not isinstance(default, str) or default not in variants:
-        # The default of a definition that is about to be written is the safe variant of the configuration.
+        # In a definition that is about to be written, the default is the safe variant of the configuration.
         todo = "mend its variants, or `safe` in the configuration"
         return f"{shown(default)} is not one of the flag's variants ({listed(variants)}): {todo}"
     return None
 
 
 def _rules(value: Mapping[str, Any]) -> Any:
-    """The targeting; null is what tools write that write all members, and the same as none (flagd, json.go)."""
+    """Return the targeting. Tools that write all members write null for none, and flagd reads it so (json.go)."""
     rules = value.get("targeting")
     return {} if rules is None else rules
 

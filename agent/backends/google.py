@@ -1,7 +1,7 @@
-"""Credentials for Google's flag systems: found once, their token warm before a flip needs it.
+"""Credentials for Google's flag systems: looked up once, with a token that is renewed before a flip needs it.
 
-In this order: the key file or workload identity that the settings name, else the application default credentials (the
-service account that is attached to the machine, or what GOOGLE_APPLICATION_CREDENTIALS names).
+The credentials are the key file or workload identity that the settings name, else the application default credentials
+(the service account that is attached to the machine, or the file that GOOGLE_APPLICATION_CREDENTIALS names).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent.backends.secret_file import check_secret_file
 from agent.errors import Auth, ConfigError, Transient
 
 RENEW_BEFORE = 600.0
-"""Seconds before its end at which a token is renewed in the background; Google's last an hour."""
+"""Seconds before its expiry at which a token is renewed in the background; Google's tokens are valid for an hour."""
 
 EMULATORS = (
     "FIRESTORE_EMULATOR_HOST",
@@ -30,9 +30,9 @@ EMULATORS = (
 
 
 def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
-    """Raises ConfigError where a variable of an emulator is set: Google's clients would silently write there.
+    """Raise ConfigError if a variable of an emulator is set: Google's clients would silently write there.
 
-    An emulator is named by `emulator` in the settings of its backend, and by nothing else.
+    Only `emulator` in the settings of a backend selects an emulator.
     """
     found = [name for name in EMULATORS if environ.get(name)]
     if found:
@@ -45,41 +45,41 @@ def refuse_emulators(environ: Mapping[str, str] = os.environ) -> None:
 class GoogleToken:
     """The access token of one set of credentials. Its repr shows no secret.
 
-    Raises ConfigError at once where the key file cannot be used. Application default credentials are looked for at the
-    first use, in a thread: asking a machine for its account can take seconds.
+    Raises ConfigError at once if the key file cannot be used. Application default credentials are looked up at the
+    first use, in a thread, because a request for the machine's account can take seconds.
     """
 
     def __init__(self, path: Path | None, scopes: Sequence[str]) -> None:
         self._path = path
         self._scopes = list(scopes)
         self._credentials: Any = None if path is None else _from_file(path, self._scopes)
-        self._search: asyncio.Task[Any] | None = None
+        self._lookup: asyncio.Task[Any] | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def credentials(self) -> Any:
-        """The google.auth credentials. Raises Auth where none are found."""
+        """Return the google.auth credentials. Raises Auth if none are found."""
         if self._credentials is None:
-            if self._search is None or self._search.done():
-                self._search = asyncio.create_task(asyncio.to_thread(_default, self._scopes))
-                # Whoever asks next begins anew.
-                self._search.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One that outlasts a call's deadline serves the next call.
-            self._credentials = await asyncio.shield(self._search)
+            if self._lookup is None or self._lookup.done():
+                self._lookup = asyncio.create_task(asyncio.to_thread(_default, self._scopes))
+                # Retrieves the exception, which asyncio would otherwise log; the next call starts another lookup.
+                self._lookup.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # Shielded: a lookup that outlasts this call's deadline serves the next call.
+            self._credentials = await asyncio.shield(self._lookup)
         return self._credentials
 
     async def headers(self, deadline: float, renew: bool = False) -> Headers:
-        """The Authorization header. A token that ends soon is renewed beside the request, not before it."""
+        """Return the Authorization header. A token that expires soon is renewed in the background, without a wait."""
         credentials = await self.credentials()
         left = _left(credentials)
         if renew or left <= 0:
             await asyncio.shield(self._renewing(credentials))
         elif left < RENEW_BEFORE:
-            # What comes of it is seen by the next request at the latest.
+            # If the renewal fails, a later request renews again, and raises its error once the token has expired.
             self._renewing(credentials).add_done_callback(lambda task: task.cancelled() or task.exception())
         return {"Authorization": f"Bearer {credentials.token}"}
 
     async def close(self) -> None:
-        for task in (self._search, self._renewal):
+        for task in (self._lookup, self._renewal):
             if task is not None:
                 task.cancel()
 
@@ -99,11 +99,11 @@ def _from_file(path: Path, scopes: list[str]) -> Any:
     check_secret_file(path)
     try:
         with warnings.catch_warnings():
-            # google-auth warns of files from strangers, whose kind nobody checked; this one only its owner can write.
+            # google-auth warns that a file from an untrusted source may be of any kind; only its owner can write this.
             warnings.simplefilter("ignore", DeprecationWarning)
             credentials, _ = google.auth.load_credentials_from_file(str(path), scopes=scopes)  # type: ignore[no-untyped-call]
     except (GoogleAuthError, ValueError):
-        # The cause is left out: a parser's message may quote what it could not parse.
+        # Without the cause: the parser's message may quote the content.
         raise ConfigError(f"{path} holds no credentials of a service account or workload identity") from None
     return credentials
 
@@ -143,7 +143,7 @@ def _refresh(credentials: Any) -> None:
 
 
 def _left(credentials: Any) -> float:
-    """Seconds until the token ends; 0 where there is none."""
+    """Return the seconds until the token expires; 0 if there is none."""
     if not credentials.token:
         return 0.0
     if credentials.expiry is None:

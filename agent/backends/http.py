@@ -1,7 +1,7 @@
-"""JSON over HTTP as a flip needs it: one request, an absolute deadline, an answer or a typed error. Nothing retries.
+"""HTTP requests of a flip: one request with an absolute deadline, which ends in an answer or a typed error. No retries.
 
-What the client libraries do by default is what a flip cannot have: firebase-admin resends a write five times in 7 s and
-sleeps through a Retry-After, also after a commit whose answer was lost.
+The client libraries are not used because they retry by themselves: firebase-admin resends a write five times in 7 s and
+sleeps through a Retry-After, even after a commit whose answer was lost.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from agent.errors import (
 Headers = Mapping[str, str]
 
 _LONGEST_WAIT_S = 366 * 86400.0
-"""Of a Retry-After: no flip waits for so long, and nothing overflows on the way."""
+"""The greatest Retry-After that is returned; a bound, so that no number in an answer overflows."""
 _MOST_SHOWN = 300
-"""Characters of a server's message that go into an error."""
+"""Characters of a server's message that are quoted in an error."""
 MOST_BYTES = 16 * 2**20
-"""Of an answer, unpacked. The largest that is needed is a whole template of Remote Config: a million characters of
-values, which take 6 MB where each is escaped, with 3,000 parameters and 2,000 conditions
+"""The largest answer, unpacked. The largest that is needed is a whole template of Remote Config: a million characters
+of values, which take 6 MB if each is escaped, with 3,000 parameters and 2,000 conditions
 (https://firebase.google.com/docs/remote-config/quotas-limits)."""
 _MOST_OF_ERROR = 64 * 2**10
-"""Bytes that are read of an answer which becomes an error."""
+"""Bytes that are read of an answer that becomes an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,10 @@ class HttpAnswer:
 
 
 class Http:
-    """Requests to one server, which errors call `name`. `authorize` gives the headers that show who asks.
+    """Requests to one server, which error messages call `name`. `authorize` returns the authorization headers.
 
-    A 401 is answered once by asking `authorize` anew with `renew=True`, as a token may have been withdrawn early.
+    After a 401 the request is sent once more with the headers of `authorize` with `renew=True`: a token may have been
+    revoked before its expiry.
     """
 
     def __init__(self, name: str, authorize: Callable[[float, bool], Awaitable[Headers]] | None = None) -> None:
@@ -73,12 +74,12 @@ class Http:
         headers: Headers | None = None,
         expected: frozenset[int] = frozenset(),
     ) -> HttpAnswer:
-        """One request. `deadline` is in seconds of `time.monotonic()`.
+        """Send a request; return the answer if its status is below 300 or in `expected`, else raise `error_of` it.
 
-        Statuses below 300 and those `expected` are answers; the others raise the BackendError of their meaning.
-        Timeout where there was no answer in time, Transient where the connection broke: a write may have landed then.
-        Unsent where no connection came about; Failed where the server itself said that it failed (500, 503). An answer
-        of more than `MOST_BYTES` is Invalid to a GET, Transient after a write, which may have landed.
+        `deadline` is in seconds of `time.monotonic()`. Raises Timeout if there is no answer in time and Transient if
+        the connection breaks: in both cases a write may have landed. Raises Unsent if no connection is established,
+        and Failed if the server reports an error of its own (500, 503). An answer of more than `MOST_BYTES` is Invalid
+        for a GET, and Transient for a write, which may have landed.
         """
         for renew in (False, True):
             answer = await self._once(method, url, body, dict(headers or {}), renew, deadline, expected)
@@ -89,20 +90,20 @@ class Http:
         raise error_of(self._name, answer)
 
     def session(self) -> aiohttp.ClientSession:
-        """The session, for what is no single request, such as a stream."""
+        """Return the session, for what is no single request, such as a stream."""
         if self._session is None:
-            # Without a limit of its own: a listener and a few flips at once must never wait for each other. No cookies.
+            # No limit on connections: a listener and several flips must never wait for each other. No cookies.
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
             )
-            # aiohttp sends a GET, PUT or DELETE again, untold, where a connection that was kept open breaks: a write
-            # that had landed would come back as a conflict with itself.
+            # If a connection that was kept open breaks, aiohttp silently sends a GET, PUT or DELETE again: a write that
+            # had landed would conflict with itself.
             self._session._retry_connection = False
         return self._session
 
     async def authorization(self, deadline: float, renew: bool = False) -> Headers:
-        """The headers that show who asks."""
+        """Return the authorization headers."""
         return {} if self._authorize is None else await self._authorize(deadline, renew)
 
     async def close(self) -> None:
@@ -141,17 +142,17 @@ class Http:
         except aiohttp.ClientConnectorError as error:
             raise Unsent(f"{self._name}: cannot be reached ({type(error).__name__}); nothing was sent") from None
         except (aiohttp.ClientError, OSError) as error:
-            # The class alone: a message of the library may quote the address, and that may hold a key.
+            # Only the class: the library's message may quote the address, which may hold a key.
             raise Transient(f"{self._name}: the connection failed at {method} ({type(error).__name__})") from None
         except BackendError:
             raise
         except Exception as error:
-            # Such as an answer that the library cannot take apart: what was sent may have been done.
+            # For example an answer that the library cannot parse: the request may have been executed.
             raise Transient(f"{self._name}: no answer to {method} could be read ({type(error).__name__})") from None
 
 
 async def read_at_most(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body of an answer; of one that is longer than `most` bytes a little more than those."""
+    """Read the body of an answer, and stop after more than `most` bytes: a longer result means that it was cut."""
     found = bytearray()
     async for piece in response.content.iter_any():
         found += piece
@@ -162,7 +163,10 @@ async def read_at_most(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _text_only(response: aiohttp.ClientResponse) -> Headers:
-    """Those that are text. aiohttp keeps other bytes as halves of characters, which can neither be stored nor sent."""
+    """Return the headers that are text.
+
+    aiohttp decodes other bytes to lone surrogates, which can neither be stored nor sent.
+    """
     found = response.headers.copy()
     for name in set(found):
         if any("\ud800" <= character <= "\udfff" for content in found.getall(name) for character in name + content):
@@ -171,7 +175,7 @@ def _text_only(response: aiohttp.ClientResponse) -> Headers:
 
 
 def error_of(name: str, answer: HttpAnswer) -> BackendError:
-    """The error that a status means."""
+    """Return the error for a status."""
     status = answer.status
     said = f"{name}: status {status}: {_message(answer)}"
     if status == 400 or 300 <= status < 400:
@@ -188,16 +192,16 @@ def error_of(name: str, answer: HttpAnswer) -> BackendError:
         return Throttled(said, retry_after(answer.headers))
     if status in (500, 503):
         return Failed(said)
-    # What stands between (502, 504) may have passed on a request that is under way still.
+    # A proxy or gateway (502, 504) may have passed on the request, which may still be under way.
     if status >= 500 or status == 408:
         return Transient(said)
     return Invalid(said)
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds that `Retry-After` asks to wait (RFC 9110, section 10.2.3), None where it says nothing."""
+    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3), None without a valid one."""
     value = headers.get("Retry-After", "").strip()
-    # Other scripts have digits too, and float() takes many of them.
+    # isdigit() and float() accept digits of other scripts too.
     if value.isascii() and value.isdigit():
         return min(float(value), _LONGEST_WAIT_S)
     try:

@@ -1,4 +1,4 @@
-"""The JSON in an answer, which may be anything: decoded, or Invalid with a short reason."""
+"""Decodes the JSON of an untrusted answer, or raises Invalid with a short reason."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_SHOWN = 200
 
 
 def decoded(body: bytes, kind: type[T] | Any, what: str) -> T:
-    """The value of a body. Raises Invalid, which begins with `what`, where it is none, or nested too deeply to handle.
+    """Decode a body. Raises Invalid, whose message begins with `what`, if it is no such JSON or is nested too deeply.
 
-    No value is quoted: an answer may hold a secret.
+    The message quotes no value: an answer may hold a secret.
     """
     try:
         found: T = msgspec.json.decode(body, type=kind)
@@ -27,7 +27,7 @@ def decoded(body: bytes, kind: type[T] | Any, what: str) -> T:
         raise Invalid(f"{what}: JSON nested too deeply") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise Invalid(f"{what}: {str(error)[:_MOST_SHOWN]}") from None
-    # Few brackets cannot be deep, and counting them costs nothing.
+    # A few brackets cannot nest deeply, and counting them is cheap.
     if body.count(b"[") + body.count(b"{") > 64 and too_deep(msgspec.to_builtins(found)):
         raise Invalid(f"{what}: JSON nested too deeply")
     return found

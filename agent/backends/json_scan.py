@@ -1,7 +1,7 @@
-"""One pass over a JSON text that says where the members of some objects stand, and what stands twice.
+"""One pass over a JSON text that finds the positions of the members of objects, and duplicate names.
 
-Names that stand twice in one object are taken as most readers take them, the last one counts, and noted: whether that
-matters depends on where they stand. RFC 8259, section 4.
+If an object has a name twice, the last one counts, as for most readers, and `Scan.twice` is set. The caller decides
+whether a duplicate matters, by its position. RFC 8259, section 4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agent.backends.json_text import blank, no_constant
 class Scan:
     """Decodes values of a text. Its methods raise JSONDecodeError, ValueError and RecursionError, as `json` does.
 
-    `twice`: since it was last set to False a value had a name that stands twice in one object.
+    `twice` becomes True if a value has an object with a duplicate name; the caller sets it to False before a value.
     """
 
     def __init__(self, text: str) -> None:
@@ -25,13 +25,14 @@ class Scan:
         self._decoder = JSONDecoder(object_pairs_hook=self._object, parse_constant=no_constant)
 
     def value(self, at: int) -> tuple[Any, int]:
-        """The value at a place, and where it ends."""
+        """Return the value that begins at `at`, and where it ends."""
         return self._decoder.raw_decode(self.text, at)
 
     def members(self, at: int, take: Callable[[str, int, int], int]) -> int:
-        """Walk through the object at a place; returns where it ends.
+        """Walk through the object that begins at `at`; return where it ends.
 
-        `take` is given each name, where its key begins and where its value does, and says where the value ends.
+        `take` is called with each name, where its key begins and where its value begins; it returns where the value
+        ends.
         """
         text = self.text
         at = blank(text, at + 1)
@@ -52,18 +53,18 @@ class Scan:
             at = blank(text, end + 1)
 
     def end(self, at: int) -> None:
-        """Nothing may stand behind the value that ends at a place."""
+        """Raise JSONDecodeError if anything but white space follows the value that ends at `at`."""
         at = blank(self.text, at)
         if at != len(self.text):
             raise JSONDecodeError("Extra data", self.text, at)
 
     def repeated(self, at: int) -> tuple[str, int] | None:
-        """The first name that stands twice within the value at a place, and where it does for the second time."""
+        """Return the first duplicate name within the value that begins at `at`, and where its second key begins."""
         found: list[tuple[str, int]] = []
 
         def walk(start: int) -> int:
             if self.text[start] == "[":
-                # An array holds no names of its own: its elements are looked into one by one.
+                # An array has no names of its own: walk through each element.
                 place = blank(self.text, start + 1)
                 while self.text[place] != "]":
                     place = blank(self.text, walk(place))
@@ -84,12 +85,12 @@ class Scan:
         try:
             walk(at)
         except RecursionError:
-            # As deep as a decoder goes, and deeper than this walk does.
+            # The value is nested less deeply than the decoder can go, but more deeply than this walk can.
             return None
         return min(found, key=lambda one: one[1], default=None)
 
     def line(self, at: int) -> int:
-        """The number of the line of a place, from 1."""
+        """Return the number of the line of the position `at`, from 1."""
         return self.text.count("\n", 0, at) + 1
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""JSON edited as text, so that all that is not meant to change stays byte by byte.
+"""Edits JSON as text, so that everything else in it stays byte for byte.
 
-Re-serialising would lose the order of keys, number formats, escapes and layout that people and reviews rely on. The
-decoder of the standard library says where each value ends, which is all that is needed to find a member's span.
+Serialising the parsed value would lose the number formats, escapes and layout that people and reviews rely on. The
+decoder of the standard library returns where each value ends, which is enough to find the span of a member.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class JsonMember(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """`text` in the place of what stands from `start` to `end`."""
+    """Replace the text from `start` to `end` by `text`."""
 
     start: int
     end: int
@@ -33,7 +33,7 @@ class Edit(NamedTuple):
 
 
 def parse(text: str) -> Any:
-    """The value of a text. Raises Invalid, also where a name stands twice in one object, or it is nested too deeply."""
+    """Return the value of a text. Raises Invalid, also if an object has a name twice, or it is nested too deeply."""
     try:
         value = _decoder.decode(text)
     except RecursionError as error:
@@ -46,7 +46,7 @@ def parse(text: str) -> Any:
 
 
 def too_deep(value: object) -> bool:
-    """Is a value nested so deeply that what walks through it could fail? Flag systems hold 32 levels at most."""
+    """Is a value nested so deeply that a walk through it could fail? Flag systems hold 32 levels at most."""
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -61,7 +61,7 @@ def too_deep(value: object) -> bool:
 
 
 def members(text: str, at: int) -> Iterator[JsonMember]:
-    """The members of the object that starts at `at` of a text that has been parsed already."""
+    """Yield the members of the object that begins at `at` in a text that has been parsed before."""
     at = blank(text, at + 1)
     while text[at] != "}":
         key_start = at
@@ -73,7 +73,7 @@ def members(text: str, at: int) -> Iterator[JsonMember]:
 
 
 def elements(text: str, at: int) -> Iterator[tuple[int, int]]:
-    """The spans of the elements of the array that starts at `at` of a text that has been parsed already."""
+    """Yield the spans of the elements of the array that begins at `at` in a text that has been parsed before."""
     at = blank(text, at + 1)
     while text[at] != "]":
         _, end = _decoder.raw_decode(text, at)
@@ -82,15 +82,18 @@ def elements(text: str, at: int) -> Iterator[tuple[int, int]]:
 
 
 def edited(text: str, edits: Iterable[Edit]) -> str:
-    """The text with all edits, whose spans do not overlap."""
-    # From the back, so that the spans before an edit stay true.
+    """Apply edits to a text; their spans do not overlap."""
+    # From the back, so that the spans before an edit stay valid.
     for edit in sorted(edits, reverse=True):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
 
 
 def with_members(text: str, wanted: Mapping[str, object]) -> str:
-    """The object with members set to values. One that says so already keeps its spelling; an empty one is not added."""
+    """Set members of an object; return its text.
+
+    A member that already has the value keeps its spelling. An empty object is not added as a new member.
+    """
     value = parse(text)
     found = list(members(text, 0))
     if not found:
@@ -113,27 +116,27 @@ def with_members(text: str, wanted: Mapping[str, object]) -> str:
 
 
 def compact(text: str) -> str:
-    """The same tokens without white space between them, for a text that has been parsed already."""
+    """Remove the white space between the tokens of a text that has been parsed before."""
     return _STRING_OR_WHITE.sub(r"\1", text)
 
 
 def blank(text: str, at: int) -> int:
-    """Where the white space that begins at `at` ends."""
+    """Return where the white space that begins at `at` ends."""
     return _WHITE.match(text, at).end()  # type: ignore[union-attr]  # matches the empty string too
 
 
 def no_constant(name: str) -> NoReturn:
-    """For a decoder: JSON has no NaN and no Infinity."""
+    """Refuse a constant, as a decoder's `parse_constant`: JSON has no NaN and no Infinity."""
     raise ValueError(f"{name} is no JSON number")
 
 
 def _dumped(value: object) -> str:
-    # As people write it: a file of ours is UTF-8, and needs no escapes.
+    # Without escapes, as people write it: the text is UTF-8.
     return json.dumps(value, ensure_ascii=False)
 
 
 def _next(text: str, at: int) -> int:
-    """Where the next member or element begins, or the object or array ends, behind a value that ends at `at`."""
+    """Return where, after a value that ends at `at`, the next member or element begins, or the object or array ends."""
     at = blank(text, at)
     return blank(text, at + 1) if text[at] == "," else at
 

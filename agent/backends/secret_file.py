@@ -1,4 +1,4 @@
-"""Files that hold a secret: they are their owner's alone, and what they hold is never shown."""
+"""Files that hold a secret: only their owner may read them, and no message shows their content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.errors import ConfigError
 
 
 def check_secret_file(path: Path) -> None:
-    """Raises ConfigError where a file that holds a secret cannot be read, or can be read by others."""
+    """Raise ConfigError if a file that holds a secret cannot be read, or other users have access to it."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         path.open("rb").close()
@@ -20,9 +20,9 @@ def check_secret_file(path: Path) -> None:
 
 
 def read_secret(path: Path) -> str:
-    """The secret in a file, one line of printable ASCII, without the end of the line.
+    """Return the secret in a file: one line of printable ASCII, without white space around it.
 
-    Raises ConfigError where the file cannot be used; no error quotes it.
+    Raises ConfigError if the file cannot be used; no error quotes its content.
     """
     check_secret_file(path)
     try:
@@ -30,7 +30,7 @@ def read_secret(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        # The cause is left out: it holds the bytes.
+        # Without the cause, which holds the bytes.
         raise ConfigError(f"{path} holds no secret: expected one line of printable ASCII") from None
     if not secret or not secret.isprintable():
         raise ConfigError(f"{path} holds no secret: expected one line of printable ASCII")

@@ -1,6 +1,6 @@
-"""Settings of every kind of flag backend, as they stand under `backends` in the configuration file.
+"""Settings of every kind of flag backend, as they are written under `backends` in the configuration file.
 
-Another kind is a struct here with a tag of its own, joined to `Backend`, and an entry in `agent.backends.KINDS`.
+To add a kind, add a struct with its own tag here, add it to `Backend`, and add an entry to `agent.backends.KINDS`.
 """
 
 from __future__ import annotations

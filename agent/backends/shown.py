@@ -1,4 +1,4 @@
-"""Names and values of somebody's data in messages, which stay short whatever the data is."""
+"""Quotes names and values of other people's data in messages, so that a message stays short whatever the data is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from itertools import islice
 _MOST = 60
 """Characters of one name or value."""
 _FEW = 5
-"""So many names are listed; of more the nearest are."""
+"""How many names are listed in full; of more names, only the most similar are."""
 _NEAREST = 3
 _COMPARED = 200
-"""Names that are compared letter by letter: 6 ms. Of 20,000 flags only those that begin alike are."""
+"""At most so many names are compared letter by letter, which takes 6 ms; of more, only those that begin alike."""
 
 
 def shown(value: object) -> str:
-    """The value as Python writes it, cut in the middle where it is long."""
-    # What is cut first need not be written out: a value may have megabytes.
+    """Return the value as Python writes it, shortened in the middle if it is long."""
+    # Cut before repr(): a value may have megabytes.
     text = repr(value[: 4 * _MOST]) if isinstance(value, str) else reprlib.repr(value)
     if isinstance(value, str) and len(value) <= _MOST:
         return text
@@ -26,20 +26,20 @@ def shown(value: object) -> str:
 
 
 def listed(names: Collection[str]) -> str:
-    """All names where they are few, else some and how many more there are."""
+    """List all names if they are few, else some of them and how many more there are."""
     few = ", ".join(shown(name) for name in islice(names, _FEW))
     more = len(names) - _FEW
     return f"{few or 'none'} and {more} more" if more > 0 else few or "none"
 
 
 def some(sentences: Sequence[str]) -> str:
-    """The first few of several findings, and how many more there are."""
+    """Join the first few of several findings, and say how many more there are."""
     more = len(sentences) - _NEAREST
     return "; ".join(sentences[:_NEAREST]) + (f"; and {more} more like these" if more > 0 else "")
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """The names that are most like `name`, and how many others there are; all of them where they are few."""
+    """List the names most similar to `name`, and how many others there are; all names if they are few."""
     if len(names) <= _FEW:
         return listed(sorted(names))
     found = _like(name, names, _NEAREST, cutoff=0.0)
@@ -47,20 +47,20 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 
 def meant(name: str, names: Iterable[str], most: int = 1) -> str | None:
-    """The question whether one of at most `most` names was meant; None where none is like `name`."""
+    """Ask whether one of at most `most` names was meant; None if none is similar to `name`."""
     found = _like(name, names, most, cutoff=0.6)
     return f"did you mean {' or '.join(shown(one)[1:-1] for one in found)}?" if found else None
 
 
 def instead(name: str, names: Collection[str]) -> str:
-    """What there is in the place of `name`: the names that are like it, else some of them."""
+    """Say what exists instead of `name`: ask for the similar names, else list some of the names."""
     there = f"there are {nearest(name, names)}" if names else "there is none at all"
     return meant(name, names, _NEAREST) or there
 
 
 def _like(name: str, names: Iterable[str], most: int, cutoff: float) -> list[str]:
     candidates = list(_candidates(name, names))
-    # `On` is like `on`; letter by letter it is half of it.
+    # `On` is the same as `on`, although only half of its letters are equal.
     same = [other for other in candidates if other.casefold() == name.casefold()]
     return same[:most] or get_close_matches(name[: 4 * _MOST], candidates, n=most, cutoff=cutoff)
 

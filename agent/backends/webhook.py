@@ -1,7 +1,7 @@
-"""Any flag system behind an HTTP endpoint: a signed POST writes a flag, a signed GET may tell its state.
+"""Any flag system behind an HTTP endpoint: a signed POST writes a flag, a signed GET reads its state.
 
-The protocol is docs/webhook.md. Where answers carry an ETag, which the endpoint then has to honour in If-Match, it
-compares and sets; without `state_url` nothing can be read, and the endpoint's acknowledgement is all there is.
+The protocol is docs/webhook.md. An endpoint whose answers have an ETag must honour If-Match: then it compares and sets.
+Without `state_url` nothing can be read, and the endpoint's acknowledgement is the only evidence of a write.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from agent.errors import (
 )
 
 _REPLAYED = "Idempotent-Replayed"
-"""The header of an answer, `true` where the operation had been carried out before."""
+"""The header of an answer: `true` if the operation had been executed before."""
 _NO_STATE = "the webhook: the answer is no state of a flag, see docs/webhook.md"
 _ANY = frozenset(range(200, 600))
 _AT_ONCE = 8
@@ -57,7 +57,7 @@ _AT_ONCE = 8
 
 
 class _State(msgspec.Struct):
-    """What an endpoint tells of a flag. Members that are not known here are part of the definition too."""
+    """The members of an answer that flipback knows; the other members are part of the definition too."""
 
     variant: str | None
     percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
@@ -66,7 +66,7 @@ class _State(msgspec.Struct):
 
 
 class _WebhookFlag(msgspec.Struct):
-    """A flag as an endpoint told it, or as this process set it where nothing can be read."""
+    """A flag as an endpoint returned it, or, without `state_url`, as this process set it."""
 
     state: FlagState
     etag: str | None = None
@@ -75,7 +75,7 @@ class _WebhookFlag(msgspec.Struct):
 
 
 class WebhookBackend:
-    """A backend of one endpoint. Raises ConfigError where an address is not secure or the secret cannot be used.
+    """A backend of one endpoint. Raises ConfigError if an address is not secure or the secret cannot be used.
 
     The repr shows no secret.
     """
@@ -90,12 +90,12 @@ class WebhookBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """`cas` is native until an answer comes without an ETag; without `state_url` nobody compares."""
+        """Return `cas` native if the last answer had an ETag (assumed at first), none if not or without `state_url`."""
         cas = Cas.NATIVE if self._compares else Cas.NONE
         return Capabilities(cas=cas, percent=True, atomic_ledger=False, push=False, granularity=Granularity.FLAG)
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
-        """As the contract says. Without `state_url` it is what this process set, if it did."""
+        """Read the flag as the contract says. Without `state_url`, return what this process set, if it did."""
         return (await self._find(ref, deadline)).state
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
@@ -119,7 +119,7 @@ class WebhookBackend:
         return ReadBack(Verdict.UNTOUCHED if found.identity == snapshot.identity else Verdict.OTHER, found.state)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        """As the contract says. Raises Unsupported without `state_url`: it is not known what was there."""
+        """Restore the flag as the contract says. Raises Unsupported without `state_url`: nothing can be read then."""
         found = await self._before_write(snapshot.ref, deadline)
         if self._state_url is None:
             raise Unsupported("without state_url it is not known what the flag was or is; set it by your own tools")
@@ -131,7 +131,7 @@ class WebhookBackend:
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
     ) -> WriteResult:
-        """As the contract says. Raises Unsupported where the endpoint answers 501."""
+        """Set the percentage as the contract says. Raises Unsupported if the endpoint answers 501."""
         found = await self._before_write(ref, deadline)
         if found.state.percent == percent and self._state_url is not None:
             return WriteResult(Outcome.ALREADY, found.state)
@@ -141,7 +141,7 @@ class WebhookBackend:
         return await self._write(ref, found, order, as_set, expect, op_id, deadline)
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
-        """Whether the flags can be read and have their targets; without `state_url` whether anything answers there."""
+        """Check that the flags can be read and have their targets; without `state_url`, that the endpoint answers."""
         if self._state_url is None:
             try:
                 answer = await self._http.request("OPTIONS", self._url, deadline=deadline, expected=_ANY)
@@ -179,23 +179,23 @@ class WebhookBackend:
         return self._found(answer)
 
     def _found(self, answer: HttpAnswer) -> _WebhookFlag:
-        """The flag in an answer. Raises Invalid where it is none."""
+        """Return the flag in an answer. Raises Invalid if there is none."""
         value: dict[str, Any] = decoded(answer.body, dict[str, Any], _NO_STATE)
         try:
-            told = msgspec.convert(value, _State)
+            known = msgspec.convert(value, _State)
         except msgspec.ValidationError as error:
             raise Invalid(f"{_NO_STATE}: {error}") from None
         etag: str | None = answer.headers.get("ETag")
-        # If-Match compares strongly (RFC 9110, section 13.1.1): a weak ETag never matches.
+        # If-Match uses strong comparison (RFC 9110, section 13.1.1): a weak ETag never matches.
         if etag is not None and etag.startswith("W/"):
             etag = None
         self._compares = etag is not None
         state = _state(value)
-        identity = state.version if etag is None and told.version is None else f"{etag} {told.version}"
-        return _WebhookFlag(state, etag, identity, told.variants)
+        identity = state.version if etag is None and known.version is None else f"{etag} {known.version}"
+        return _WebhookFlag(state, etag, identity, known.variants)
 
     async def _before_write(self, ref: FlagRef, deadline: float) -> _WebhookFlag:
-        """The flag, read by an operation that has written nothing yet, and says so if that fails."""
+        """Read the flag before a write. A read without an answer raises Unsent, because nothing was written."""
         _check_time(deadline)
         with nothing_sent():
             return await self._find(ref, deadline)
@@ -210,7 +210,7 @@ class WebhookBackend:
         op_id: str,
         deadline: float,
     ) -> WriteResult:
-        """Post an order. `as_set` is what the flag will be as far as this process can tell."""
+        """Post an order. `as_set` is the state of the flag after it, as far as this process knows."""
         if found.state.version != expect:
             return WriteResult(Outcome.CONFLICT, found.state, f"version is {found.state.version}, expected {expect}")
         where = {"flag": ref.flag, "environment": ref.environment, "op_id": op_id}
@@ -229,7 +229,7 @@ class WebhookBackend:
             return WriteResult(outcome, as_set)
         state = await self._after_write(ref, answer, deadline)
         if state is not None and not _as_ordered(state, as_set):
-            # Whose state that is, and whether it will be, the read-back tells.
+            # The read-back decides who wrote this state, and whether ours lands later.
             return WriteResult(outcome, None, "acknowledged, but the flag is not as ordered")
         return WriteResult(outcome, state)
 
@@ -241,13 +241,13 @@ class WebhookBackend:
             raise Unsupported(str(error_of("the webhook", answer)))
         if answer.status == 503:
             if self._state_url is None:
-                # By the protocol nothing was done then, for there is no read-back that could tell.
+                # The protocol says that an endpoint without `state_url` has done nothing if it answers 503.
                 raise Throttled(str(error_of("the webhook", answer)), retry_after(answer.headers))
             raise error_of("the webhook", answer)
         return answer
 
     async def _after_write(self, ref: FlagRef, answer: HttpAnswer, deadline: float) -> FlagState | None:
-        """The flag as the acknowledgement shows it, else as it is read; None where neither does."""
+        """Return the flag in the acknowledgement, else as a read shows it; None if neither succeeds."""
         try:
             return self._found(answer).state if answer.body.strip() else (await self._find(ref, deadline)).state
         except BackendError:
@@ -263,7 +263,10 @@ class WebhookBackend:
 
 
 def _state(value: dict[str, Any]) -> FlagState:
-    """The state of a definition. Its version is the content's: an endpoint's own may rise when a flag is restored."""
+    """Return the state of a definition.
+
+    Its version is a hash of the content, because an endpoint's own version may rise when a flag is restored.
+    """
     content = {name: member for name, member in value.items() if name != "version"}
     raw = msgspec.json.encode(content, order="sorted")
     return FlagState(

@@ -220,6 +220,6 @@ def _published(statuses: Mapping[tuple[str, str], FlagStatus], flag: Flag) -> Fl
     status = statuses.get((flag.environment, flag.flag))
     if status is None:
         raise FlipbackError(
-            f"no executor has told the state of {flag.environment}/{flag.flag}; use --direct, {DIRECT_WHERE}"
+            f"no executor has published the state of {flag.environment}/{flag.flag}; use --direct, {DIRECT_WHERE}"
         )
     return status

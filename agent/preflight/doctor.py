@@ -111,7 +111,7 @@ async def _backend(name: str, backend: FlagBackend, flags: list[Flag], found: _F
             continue
         if state.variant == safe:
             found.safe.add(ref)
-        given = repr(state.variant) if state.variant is not None else "variants that differ or cannot be told"
+        given = repr(state.variant) if state.variant is not None else "variants that differ or are not known"
         if state.percent is not None:
             given = f"a variant at {state.percent:g} %"
         yield Finding(what=what, ok=True, detail=f"gives {given}, safe is {safe!r}", took_ms=_since(start))
