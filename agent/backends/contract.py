@@ -21,7 +21,7 @@ import msgspec
 
 
 class Cas(StrEnum):
-    """Who compares the version in a write: the flag system, this machine (for writers that share its lock), or nobody."""
+    """Who compares the version in a write: the flag system, this machine (if writers take its lock), or nobody."""
 
     NATIVE = "native"
     LOCAL = "local"

@@ -1,9 +1,9 @@
-"""Cloud Firestore: a document for each flag, compared and set by Firestore itself, every write on record in one commit.
+"""Cloud Firestore: a document for each flag. Firestore compares and sets, and records each write in the same commit.
 
-A write names the update time of the document that it read, and creates the record of its operation in the same commit:
-both happen or neither, so whether an operation landed is never a guess. The record, `OPERATIONS/OPERATION`, holds
+A write names the update time of the document that it read, and creates the record of its operation in the same commit.
+Both happen or neither does, so the record shows whether an operation landed. The record, `OPERATIONS/OPERATION`, holds
 `flag`, `environment`, `previous` and `new` (definitions as JSON text), `at` (time of the commit) and `by`.
-How a definition is stored stands in `agent.backends.firestore.document`.
+`agent.backends.firestore.document` says how a definition is stored.
 """
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ from agent.backends.google import GoogleToken, refuse_emulators
 from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, nothing_sent
 
 _THREADS = 8
-"""Calls at one time; each ends by its own deadline, so none is ever held for longer."""
+"""Calls at one time. Each ends by its own deadline, so no thread is occupied for longer."""
 _PAUSES_S = (0.0, 0.01, 0.03)
-"""Before a write whose document somebody touched is tried once more on the same definition."""
+"""Seconds before each attempt to write; another attempt follows if somebody else wrote the document in between."""
 _TRY_WRITING_EVERY_S = 600.0
-"""Of the dry run, once it has gone well: health is asked every ten seconds."""
+"""Seconds until the dry run is repeated after a success. Health checks come every ten seconds."""
 
 _EARLIER_S = 0.05
+"""Seconds before the deadline at which a write gives up, so that its error still reaches the caller."""
 
 T = TypeVar("T")
 
 
 class _Copy(NamedTuple):
-    """A flag's document as it was read, and whether the operation that was asked for is on record."""
+    """A flag's document as it was read. `done`: the operation that was asked for has a record."""
 
     name: str
     definition: Definition
@@ -77,7 +78,7 @@ class _Copy(NamedTuple):
 
 
 class FirestoreBackend:
-    """A backend of one collection. An environment is not looked at: each has a collection or database of its own."""
+    """A backend of one collection. It ignores the environment: each has a collection or database of its own."""
 
     capabilities = Capabilities(
         cas=Cas.NATIVE,
@@ -121,7 +122,7 @@ class FirestoreBackend:
         written = version(all_to(json.loads(snapshot.state.raw), target))
         copy = await self._run(partial(self._find, snapshot.ref, op_id, deadline), deadline)
         found = state(copy.definition)
-        # Not on record means not written, though others may have written the document.
+        # Without a record the operation wrote nothing, though others may have written the document.
         wanted, verdict = (written, Verdict.LANDED) if copy.done else (snapshot.state.version, Verdict.UNTOUCHED)
         return ReadBack(verdict if found.version == wanted else Verdict.OTHER, found)
 
@@ -167,7 +168,7 @@ class FirestoreBackend:
                 except Auth:
                     if self._token is None:
                         raise
-                # A token may have been withdrawn early.
+                # The token may have been revoked before its expiry: try once more with another one.
                 return await self._call(work, await self._authorization(renew=True))
         except TimeoutError:
             raise Timeout(f"{self._connection.name}: no answer in time") from None
@@ -176,19 +177,19 @@ class FirestoreBackend:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, metadata)
 
     async def _authorization(self, renew: bool = False) -> Metadata:
-        """What shows who asks. A token that ends soon is renewed beside the call, so that none waits for it."""
+        """Return the authorization of a call. A token that expires soon is renewed in the background."""
         if self._token is None:
             return ()
         headers = await self._token.headers(time.monotonic(), renew)
         return tuple((name.lower(), content) for name, content in headers.items())
 
     def _find(self, ref: FlagRef, entry: str | None, deadline: float, metadata: Metadata) -> _Copy:
-        """The flag's document and, as of the same time, whether the ledger has the operation's record."""
+        """Read the flag's document and, as of the same time, whether the record `entry` of an operation exists."""
         name = self._connection.path(self._collection, ref.flag)
-        ledger = None if entry is None else self._connection.path(self._operations, entry)
-        names = [name] if ledger is None else [name, ledger]
+        record_name = None if entry is None else self._connection.path(self._operations, entry)
+        names = [name] if record_name is None else [name, record_name]
         found = self._connection.read(names, deadline=deadline, metadata=metadata)
-        return self._copy(ref, found, done=ledger in found)
+        return self._copy(ref, found, done=record_name in found)
 
     def _copy(self, ref: FlagRef, found: Mapping[str, Any], *, done: bool = False) -> _Copy:
         name = self._connection.path(self._collection, ref.flag)
@@ -206,23 +207,23 @@ class FirestoreBackend:
         deadline: float,
         metadata: Metadata,
     ) -> WriteResult:
-        """Write the edited definition and the record `entry`, unless that is there already.
+        """Write the edited definition and the record `entry`, unless that record exists.
 
-        It gives up a little before the deadline, so that what failed is known when nobody waits any more.
+        Without `entry`, the record's name is made of the operation and the copy that is replaced: a person may restore
+        one definition several times, but replaces one copy only once.
 
-        Without an entry the record is named by the copy that is replaced as well: an operation of a person may put
-        back one definition several times, and none on one copy twice.
+        This gives up a little before the deadline, so that its error still reaches the caller.
         """
         refusal = ""
         deadline -= min(_EARLIER_S, max(0.0, deadline - time.monotonic()) / 10)
         for pause in _PAUSES_S:
             time.sleep(pause)
-            # A commit is followed by another read only where it was refused.
+            # Nothing was written before this read: it is the first one, or follows a commit that was refused.
             with nothing_sent():
                 copy = self._find(ref, entry, deadline, metadata)
             old, found = copy.definition, state(copy.definition)
             if copy.done:
-                return WriteResult(Outcome.DUPLICATE, found, f"{self._operations}/{entry} is on record")
+                return WriteResult(Outcome.DUPLICATE, found, f"the record {self._operations}/{entry} exists")
             try:
                 new = edit(old)
             except Invalid as error:
@@ -234,11 +235,11 @@ class FirestoreBackend:
                 return WriteResult(Outcome.CONFLICT, found, f"version is {found.version}, expected {expect}")
             entry = entry or f"{op_id}.{copy.identity}"
             try:
-                ledger = record(self._connection.path(self._operations, entry), ref, old, new, self._by)
-                writes = [update(copy.name, copy.update_time, names, changed), ledger]
+                recorded = record(self._connection.path(self._operations, entry), ref, old, new, self._by)
+                writes = [update(copy.name, copy.update_time, names, changed), recorded]
                 self._connection.commit(writes, deadline=deadline, metadata=metadata)
             except Conflict as error:
-                # Somebody touched the document, or did this very operation, or the answer is wrong: look again.
+                # Somebody wrote the document or did this operation, or the answer is wrong: read again.
                 refusal = str(error)
                 continue
             return WriteResult(Outcome.APPLIED, state(new))
@@ -247,7 +248,7 @@ class FirestoreBackend:
     def _health(self, wanted: Sequence[tuple[FlagRef, str]], deadline: float, metadata: Metadata) -> BackendHealth:
         problems: list[str] = []
         copies: list[_Copy] = []
-        # The ledger must be readable too; it need not have such a record.
+        # The records must be readable too; a record with this name need not exist.
         names = {self._connection.path(self._operations, "health")}
         for ref, _ in wanted:
             with suppress(Invalid):
@@ -266,11 +267,11 @@ class FirestoreBackend:
             except (NotFound, Invalid) as error:
                 problems.append(f"flag {ref.flag}: {error}")
         if copies and time.monotonic() >= self._try_writing_at:
-            problems += self._may_not_write(copies[0], deadline, metadata)
+            problems += self._write_problems(copies[0], deadline, metadata)
         return BackendHealth(tuple(problems))
 
-    def _may_not_write(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
-        """A dry run: a commit of no field onto a document of 1970, which no document is, so that nothing is written."""
+    def _write_problems(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
+        """Make a dry run: commit no fields on condition of an update time in 1970, which no document has."""
         never = update(copy.name, type(copy.update_time)(seconds=1), [], Document())
         try:
             self._connection.commit([never], deadline=deadline, metadata=metadata)

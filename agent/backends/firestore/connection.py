@@ -1,8 +1,8 @@
-"""One connection to Firestore: a read, a commit or a stream, each a single request with a deadline. Nothing retries.
+"""One connection to Firestore: a read, a commit or a stream, each a single request with a deadline. No retries.
 
-The calls are those of the API itself, https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1. The
-client library around them retries on its own: its `get(timeout=2)` on a frozen server was still waiting after 25 s, its
-transactions take no deadline at all, and its listener opens its stream again and again without a pause.
+The calls are those of the API, https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1. The client
+library is not used because it retries by itself: its `get(timeout=2)` on a frozen server still waited after 25 s, its
+transactions have no deadline, and its listener reopens its stream again and again without a pause.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ _Commit, _CommitAnswer = types.CommitRequest.pb(), types.CommitResponse.pb()
 _Listen, _ListenAnswer = types.ListenRequest.pb(), types.ListenResponse.pb()
 
 _OPTIONS = [
-    # After an outage gRPC would wait up to two minutes before it connects again, and fail every call meanwhile: 5.5 s
-    # after one of 20 s, 0.9 s with these.
+    # By default gRPC waits up to two minutes after an outage before it connects again, and fails every call until then:
+    # 5.5 s after an outage of 20 s, 0.9 s with these settings.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A connection that a router has forgotten is found dead within seconds of a call, and without one in half a minute;
-    # more often than every 30 s Google's servers call it abuse.
+    # A connection that a router dropped is detected within seconds of a call, and within half a minute without one.
+    # Google's servers treat more than one ping every 30 s as abuse.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 3_000),
-    # This one is a minute otherwise, and counts too: a server that was frozen was found after 90 s.
+    # By default a minute, which adds to the above: without it a frozen server was detected after 90 s.
     ("grpc.http2.ping_timeout_ms", 3_000),
-    # gRPC sends nothing twice on its own either.
+    # No retries by gRPC.
     ("grpc.enable_retries", 0),
-    # Backends share no connection: one that is closed must not hold up another.
+    # Backends share no connection: closing one must not delay another.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 _MOST_SHOWN = 300
-"""Characters of a server's message that go into an error."""
+"""Characters of a server's message that are quoted in an error."""
 
 
 class FirestoreConnection:
-    """Blocking calls, safe to use from several threads. Documents are protobuf messages, by their full name."""
+    """Blocking calls, safe to use from several threads. Documents are protobuf messages, identified by full name."""
 
     def __init__(self, settings: config.Firestore) -> None:
         self.name = f"Firestore project {settings.project}"
         self._database = f"projects/{settings.project}/databases/{settings.database}"
-        # The second is how Google finds the server of a database that is not the default one.
+        # Google routes a request for a database other than the default one by the second.
         self._metadata: Metadata = (
             ("google-cloud-resource-prefix", self._database),
             ("x-goog-request-params", f"database={quote(self._database, safe='')}"),
@@ -77,30 +77,30 @@ class FirestoreConnection:
         if settings.emulator is None:
             self._channel = grpc.secure_channel(HOST, grpc.ssl_channel_credentials(), _OPTIONS)
         else:
-            # Whatever proxy the environment names, loopback is not behind it.
+            # Without the proxy of the environment: loopback is not behind it.
             self._channel = grpc.insecure_channel(settings.emulator, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         self._read = self._channel.unary_stream(*_method("BatchGetDocuments", _Read, _ReadAnswer))
         self._commit = self._channel.unary_unary(*_method("Commit", _Commit, _CommitAnswer))
         self._listen = self._channel.stream_stream(*_method("Listen", _Listen, _ListenAnswer))
 
     def path(self, collection: str, document: str) -> str:
-        """The full name of a document. Raises Invalid where no document can have this id."""
+        """Return the full name of a document. Raises Invalid if no document can have this id."""
         reserved = document in (".", "..") or (document.startswith("__") and document.endswith("__"))
         if not document or "/" in document or reserved or len(document.encode()) > 1500:
             raise Invalid(f"{document!r} cannot be the id of a document in Firestore (no /, not . or .., not __x__)")
         return f"{self._database}/documents/{collection}/{document}"
 
     def read(self, names: Sequence[str], *, deadline: float, metadata: Metadata) -> dict[str, Any]:
-        """The documents that there are, all as of one time."""
+        """Return those of the documents that exist, all as of one time."""
         request = _Read(database=self._database, documents=names)
         with self._errors("read"):
             answers = self._read(request, timeout=_left(deadline, "read"), metadata=self._metadata + metadata)
             return {answer.found.name: answer.found for answer in answers if answer.HasField("found")}
 
     def commit(self, writes: Sequence[Any], *, deadline: float, metadata: Metadata) -> list[Any]:
-        """All of the writes or none. Returns the update time of each document.
+        """Make all of the writes or none; return the update time of each document.
 
-        Raises Conflict where a precondition does not hold, or where Firestore gave up on contention.
+        Raises Conflict if a precondition does not hold, or if Firestore gave up because of contention.
         """
         request = _Commit(database=self._database, writes=writes)
         with self._errors("commit"):
@@ -110,15 +110,16 @@ class FirestoreConnection:
     def listen(
         self, names: Sequence[str], *, seconds: float, metadata: Metadata, opened: Callable[[Any], None]
     ) -> Iterator[Any]:
-        """Yield what is told of the documents, first each as it is, until the stream ends or `seconds` have passed.
+        """Yield Firestore's answers about the documents, until the stream ends or `seconds` have passed.
 
-        `opened` is given the call, whose `cancel` ends the stream from another thread.
+        The first answers describe each document as it is now. `opened` is called with the gRPC call, whose `cancel`
+        ends the stream from another thread.
         """
         target = {"documents": {"documents": names}, "target_id": 1}
         requests: SimpleQueue[Any] = SimpleQueue()
         requests.put(_Listen(database=self._database, add_target=target))
         with self._errors("listen"):
-            # The end of the requests would end the stream, so they wait for one more until it has ended.
+            # The end of the requests would end the stream, so the iterator waits for one more until the stream ends.
             call = self._listen(iter(requests.get, None), timeout=seconds, metadata=self._metadata + metadata)
             try:
                 opened(call)
@@ -152,7 +153,7 @@ def _left(deadline: float, what: str) -> float:
 
 
 def _error_of(what: str, error: Any) -> BackendError:
-    """The error that a status means: https://cloud.google.com/firestore/docs/understand-error-codes."""
+    """Return the error for a gRPC status: https://cloud.google.com/firestore/docs/understand-error-codes."""
     code = error.code()
     said = f"{what}: {code.name}: {' '.join((error.details() or '').split())[:_MOST_SHOWN] or 'no message'}"
     match code:
@@ -175,9 +176,9 @@ def _error_of(what: str, error: Any) -> BackendError:
 
 
 def _retry_after(error: Any) -> float | None:
-    """Seconds that a RetryInfo (google.rpc) asks to wait, None without one."""
+    """Return the seconds of the RetryInfo (google.rpc) of an error, None without one."""
     info = RetryInfo()
-    # The details are bytes of the server's, and protobuf has errors of its own for what it cannot read.
+    # The details are bytes of the server's, and protobuf raises errors of its own if it cannot read them.
     with suppress(Exception):
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():

@@ -1,13 +1,13 @@
-"""A flag as a Firestore document: the members of a flagd definition are its fields, and others may stand beside them.
+"""A flag as a Firestore document: the members of a flagd definition are its fields; it may have other fields too.
 
-`state`, `variants`, `defaultVariant` and `metadata` are fields as they are. Firestore holds no array within an array,
-which a `fractional` rule and most other rules have, so `targeting` is a map where that can hold the rule, else its JSON
-text. An application reads it back as it would from a file:
+`state`, `variants`, `defaultVariant` and `metadata` are stored unchanged. Firestore cannot store an array within an
+array, which a `fractional` rule and most other rules have: `targeting` is a map if that can hold the rule, else the
+rule's JSON text. An application reads both forms:
 
     rule = json.loads(targeting) if isinstance(targeting, str) else targeting
 
-A field that is text stays text, `{}` included, so that an application that knows only text is never given a map. Only
-`state`, `defaultVariant` and `targeting` are ever written; all other fields are left as they are.
+If `targeting` is text, it stays text, even as `{}`, for applications that read only text. Only `state`,
+`defaultVariant` and `targeting` are ever written; all other fields stay unchanged.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from agent.backends.contract import FlagRef, FlagState
 from agent.errors import Invalid
 
 MEMBERS = ("state", "variants", "defaultVariant", "targeting", "metadata")
-"""The fields that are the definition. Others, such as a counter or a time of change, make no other version of it."""
+"""The fields of the definition. A change of any other field, such as a counter, is no new version."""
 WRITTEN = ("state", "defaultVariant", "targeting")
 """The fields that a flip, a percentage and a restore change."""
 
 Definition = dict[str, Any]
 
-# The messages of protobuf itself: proto-plus wraps every access to a field, which no reader of a map needs.
+# The plain protobuf messages: proto-plus would wrap every access to a field.
 Document = types.Document.pb()
 Value = types.Value.pb()
 Write = types.Write.pb()
 
 
 def definition(document: Any) -> Definition:
-    """The definition in a document, as it is stored. Raises Invalid where it could not be put back as it was."""
+    """Return the definition in a document, as it is stored. Raises Invalid if it could not be restored exactly."""
     for name in WRITTEN:
         if name in document.fields and not _is_json(document.fields[name]):
             raise Invalid(f"{document.name}: the field {name} holds what JSON does not have, and could not be restored")
     try:
         return {name: plain(document.fields[name]) for name in MEMBERS if name in document.fields}
     except ValueError:
-        # A time that is none: protobuf cannot write it as text.
+        # For example a timestamp out of range, which protobuf cannot write as text.
         raise Invalid(f"{document.name}: a field holds a value that cannot be read") from None
 
 
 def raw(definition: Definition) -> str:
-    """The definition as text, the same for the same definition: fields in a map have no order."""
+    """Return the definition as text, with sorted names: fields in a map have no order."""
     return json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def version(definition: Definition) -> str:
-    """Names the definition's content, so that it comes back when the definition does."""
+    """Return a hash of the definition: the same definition always has the same version."""
     return hashlib.sha256(raw(definition).encode()).hexdigest()[:16]
 
 
 def state(definition: Definition) -> FlagState:
-    """What subjects get."""
+    """Return what subjects get by the definition."""
     meant = meaning(definition)
     return FlagState(
         variant=flag_definition.variant(meant),
@@ -72,7 +72,7 @@ def state(definition: Definition) -> FlagState:
 
 
 def meaning(definition: Definition) -> Definition:
-    """The flagd definition, with `targeting` as an object whichever way it is stored. Text that is none stays text."""
+    """Return the flagd definition, with `targeting` decoded if it is stored as JSON text; other text stays as it is."""
     targeting = definition.get("targeting")
     if not isinstance(targeting, str):
         return definition
@@ -83,43 +83,49 @@ def meaning(definition: Definition) -> Definition:
 
 
 def all_to(definition: Definition, target: str) -> Definition:
-    """The definition by which every subject gets `target`. Raises Invalid where it would not be a valid one."""
+    """Return the definition that gives every subject `target`. Raises Invalid if it would not be valid."""
     safe = flag_definition.variant(meaning(definition)) == target
     return _checked(definition if safe else _edited(definition, flag_definition.all_to(target)))
 
 
 def percent_to(definition: Definition, variant: str, rest: str, percent: float) -> Definition:
-    """The definition by which `percent` of the subjects get `variant` and the others `rest`.
+    """Return the definition that gives `percent` of the subjects `variant` and the others `rest`.
 
-    Raises Unsupported where the flag has rules of another kind, which would be lost.
+    Raises Unsupported if the flag has rules of another kind, which would be lost.
     """
     return _checked(_edited(definition, flag_definition.percent_to(meaning(definition), variant, rest, percent)))
 
 
 def changes(old: Definition, new: Definition) -> tuple[list[str], Any]:
-    """The fields in which two definitions differ, and a document that holds them as in `new`; an absent one is gone."""
+    """Return the fields in which two definitions differ, and a document with their values in `new`.
+
+    A field that is missing in that document is deleted by the update.
+    """
     names = [name for name in WRITTEN if (name in old, old.get(name)) != (name in new, new.get(name))]
     return names, Document(fields={name: value(new[name]) for name in names if name in new})
 
 
 def update(name: str, update_time: Any, fields: Sequence[str], changed: Any) -> Any:
-    """The write of some fields onto the very copy that has this update time. Without fields it changes nothing."""
+    """Return the write of some fields, on condition that the document has this update time.
+
+    Without fields the write changes nothing.
+    """
     changed.name = name
     return Write(update=changed, update_mask={"field_paths": fields}, current_document={"update_time": update_time})
 
 
 def record(name: str, ref: FlagRef, old: Definition, new: Definition, by: str) -> Any:
-    """The write that puts an operation on record, unless it is there already; `at` is the time of the commit."""
-    told = {"flag": ref.flag, "environment": ref.environment, "previous": raw(old), "new": raw(new), "by": by}
+    """Return the write of an operation's record, on condition that it does not exist; `at` is the commit's time."""
+    members = {"flag": ref.flag, "environment": ref.environment, "previous": raw(old), "new": raw(new), "by": by}
     return Write(
-        update=Document(name=name, fields={key: value(content) for key, content in told.items()}),
+        update=Document(name=name, fields={key: value(content) for key, content in members.items()}),
         update_transforms=[{"field_path": "at", "set_to_server_value": "REQUEST_TIME"}],
         current_document={"exists": False},
     )
 
 
 def plain(value: Any) -> Any:
-    """A value of Firestore's as JSON has it; what JSON does not have as text."""
+    """Convert a Firestore value to a JSON value; types that JSON does not have become text."""
     match value.WhichOneof("value_type"):
         case "map_value":
             return {name: plain(member) for name, member in value.map_value.fields.items()}
@@ -140,7 +146,7 @@ def plain(value: Any) -> Any:
 
 
 def value(plain: Any) -> Any:
-    """A value of Firestore's for one of JSON's. Raises Invalid where Firestore holds none such."""
+    """Convert a JSON value to a Firestore value. Raises Invalid if Firestore cannot store it."""
     match plain:
         case None:
             return Value(null_value=0)
@@ -160,7 +166,7 @@ def value(plain: Any) -> Any:
 
 
 def _edited(old: Definition, wanted: Mapping[str, object]) -> Definition:
-    """Set members. One that means it already keeps its spelling; an empty one is not added."""
+    """Set members. A member that already has the meaning keeps its spelling; an empty one is not added."""
     new, meant = dict(old), meaning(old)
     for name, content in wanted.items():
         if meant.get(name, {}) == content:

@@ -1,8 +1,8 @@
-"""Following flags in Firestore: one stream for all of them, made anew whenever it ends, fails or has grown old.
+"""Follows flags in Firestore: one stream for all of them, opened again when it ends, fails or is five minutes old.
 
-A stream that says nothing looks like one that has died. The connection's own keepalive finds a dead server in half a
-minute; for what that does not see a stream is renewed after five. What was missed meanwhile is told then, by the update
-times of the documents. Whoever must know sooner reads: see `look_every`.
+A silent stream may be dead. The connection's keepalive detects a dead server within half a minute; a stream that died
+in another way is replaced after five minutes. Changes in between are detected then, by the update times of the
+documents, or earlier by the regular reads: see `look_every`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from agent.logs.setup import log_event
 log = logging.getLogger(__name__)
 
 RENEW_AFTER_S = 300.0
-"""Also well within the life of a token, which Google checks at the start only."""
+"""Seconds until a stream is replaced: well within the validity of a token, which Google checks only at the start."""
 _LEAST_PAUSE_S = 0.1
 _MOST_PAUSE_S = 5.0
 _STEADY_S = 5.0
-"""A stream that has lasted for so long was a good one, and the next is opened after the least pause."""
+"""A stream that lasted for so long was a success: failures are counted anew, and the next pause is the least."""
 _REMOVED = 2
-"""google.firestore.v1.TargetChange.TargetChangeType.REMOVE: the server listens no longer, see `cause`."""
+"""google.firestore.v1.TargetChange.TargetChangeType.REMOVE: the server ended the listener, see `cause`."""
 
 
 async def follow(
@@ -38,7 +38,7 @@ async def follow(
     names: Mapping[str, Sequence[FlagRef]],
     changed: Callable[[FlagRef], None],
 ) -> None:
-    """Tell of changes of the documents `names` until cancelled; every flag is told of at first, too."""
+    """Call `changed` for each change of the documents `names`, and once for every flag at first; until cancelled."""
     seen: dict[str, str | None] = {}
     failures, lost = 0, False
 
@@ -48,7 +48,7 @@ async def follow(
             log_event(log, "listener.back", url=connection.name, attempts=failures)
         lost = False
 
-    def tell(name: str, update_time: str | None) -> None:
+    def report(name: str, update_time: str | None) -> None:
         if name in seen and seen[name] == update_time:
             return
         seen[name] = update_time
@@ -56,7 +56,7 @@ async def follow(
             try:
                 changed(ref)
             except Exception:
-                # Theirs, not ours: it must not end what others rely on.
+                # An error of the callback must not end the stream, on which other flags rely.
                 log_event(log, "listener.failed", level=logging.ERROR, flag=ref.flag)
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="firestore-listen")
@@ -67,9 +67,9 @@ async def follow(
             error: Exception = Transient("the server ended the stream")
             try:
                 metadata = await authorization(renew)
-                await _Stream(connection, list(names), heard, tell).run(thread, metadata)
+                await _Stream(connection, list(names), heard, report).run(thread, metadata)
             except Exception as caught:
-                # Whatever it was: a listener that has died unseen is worse than one that tries in vain.
+                # After any error: a listener that ends unnoticed is worse than one that keeps trying.
                 error = caught
             if isinstance(error, Timeout) and not lost:
                 continue
@@ -78,33 +78,33 @@ async def follow(
             if not lost:
                 lost = True
                 log_event(log, "listener.lost", level=logging.WARNING, url=connection.name, error=str(error))
-            # At random, so that replicas do not come back all at once.
+            # Random, so that replicas do not reconnect all at once.
             pause = min(_LEAST_PAUSE_S * 2 ** min(failures - 1, 10), _MOST_PAUSE_S)
             await asyncio.sleep(uniform(0.5, 1) * pause)  # noqa: S311
     finally:
-        # Not waited for: its stream has been cancelled.
+        # Without waiting: the thread's stream has been cancelled.
         thread.shutdown(wait=False)
 
 
 class _Stream:
-    """One stream, read in a thread. In the event loop `heard` is called at its first answer, `tell` at each change."""
+    """One stream, read in a thread; calls, in the event loop, `heard` at its first answer and `report` at each change."""
 
     def __init__(
         self,
         connection: FirestoreConnection,
         names: Sequence[str],
         heard: Callable[[], None],
-        tell: Callable[[str, str | None], None],
+        report: Callable[[str, str | None], None],
     ) -> None:
         self._connection = connection
         self._names = names
         self._heard = heard
-        self._tell = tell
+        self._report = report
         self._call: Any = None
         self._stopped = False
 
     async def run(self, thread: ThreadPoolExecutor, metadata: Metadata) -> None:
-        """Until the stream ends. Raises what ended it: Timeout where it has grown old."""
+        """Read until the stream ends. Raises the error that ended it: Timeout if it is RENEW_AFTER_S old."""
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(thread, self._read, loop, metadata)
@@ -120,7 +120,7 @@ class _Stream:
             if number == 0:
                 loop.call_soon_threadsafe(self._heard)
             for name, update_time in news:
-                loop.call_soon_threadsafe(self._tell, name, update_time)
+                loop.call_soon_threadsafe(self._report, name, update_time)
 
     def _opened(self, call: Any) -> None:
         self._call = call
@@ -129,7 +129,10 @@ class _Stream:
 
 
 def _news(answer: Any) -> list[tuple[str, str | None]]:
-    """Documents and their update times, None for one that is not there. Raises Transient where the target is gone."""
+    """Return documents and their update times, None for a missing one.
+
+    Raises Transient if the server has ended the listener.
+    """
     match answer.WhichOneof("response_type"):
         case "document_change":
             document = answer.document_change.document

@@ -1,8 +1,8 @@
 """The flagd file: flags in a JSON file that flagd, or an OpenFeature provider in the application, watches.
 
-The file is replaced by rename, so that no reader sees half of it, and its time always rises: watchers reload only a
-file that is newer than the one they hold (openfeature-provider-flagd 0.6.1, file_watcher.py). Writers that take the
-same lock are kept apart; an editor that does not is noticed up to the instant of the rename.
+The file is replaced by rename, so that no reader sees half of it. Its modification time always rises, because watchers
+reload a file only if it is newer than their copy (openfeature-provider-flagd 0.6.1, file_watcher.py). Writers that take
+the same lock exclude each other; a write by an editor, without the lock, is detected until the instant of the rename.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from agent.backends.flagd.text import FlagdDocument, all_to, percent_to, state, 
 from agent.errors import BackendError, Invalid, Timeout, Unsent
 
 _SETTLE_S = 0.02
-"""A file that cannot be parsed may be half written by an editor; it is read again after this time, five times."""
+"""Seconds until a file that cannot be parsed is read again, five times: an editor may have written half of it."""
 _AT_REST_NS = 3_000_000_000
-"""A file that was last changed longer ago than this has another time when it is changed again: the coarsest clock of a
-file system in use, that of FAT, counts in steps of 2 s."""
+"""Nanoseconds after its last change from which on another change certainly shows as another time: the coarsest clock of
+a file system in use, that of FAT, has steps of 2 s."""
 _REMEMBERED = 1000
-"""Operations of this process, the last ones, of which it is known that they were written."""
+"""How many of the last operations that this process wrote are remembered."""
 
 T = TypeVar("T")
 
 
 class FlagdFileBackend:
-    """A backend of one file. An environment is not looked at: each has a file, and so a backend, of its own.
+    """A backend of one file. It ignores the environment: each has a file, and so a backend, of its own.
 
-    Blocking work runs in two threads of this backend, so that a hanging disk holds up nobody else.
+    Blocking work runs in two threads of this backend, so that a hanging disk delays no other backend.
     """
 
     capabilities = Capabilities(
@@ -62,29 +62,29 @@ class FlagdFileBackend:
         atomic_ledger=False,
         push=False,
         granularity=Granularity.FLAG,
-        # A read takes 0.1 ms; more at once would only stand before a flip.
+        # A read takes 0.1 ms; more at once would only delay a flip.
         looks_at_once=4,
     )
 
     def __init__(self, settings: config.FlagdFile) -> None:
         self._path = settings.path
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="flagd-file")
-        self._known: tuple[bytes, FlagdDocument] | None = None
+        self._parsed: tuple[bytes, FlagdDocument] | None = None
         self._at_rest: FlagdFileCopy | None = None
         self._writing = threading.Lock()
-        # By itself, so that a disk on which a trial hangs has both other threads left for a flip.
+        # A pool of its own: a trial that hangs must leave both other threads for a flip.
         self._trial_pool = ThreadPoolExecutor(1, thread_name_prefix="flagd-file-trial")
         self._trial: tuple[float, Future[list[str]]] | None = None
         self._done: deque[str] = deque(maxlen=_REMEMBERED)
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
-        return await self._run(partial(self._look, ref), deadline)
+        return await self._run(partial(self._state, ref), deadline)
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
         return await self._run(partial(self._snapshot, ref), deadline)
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        # The operation's id has no place in the file: only the three members may change. The caller keeps the ledger.
+        # The file does not store the operation's id: only three members may change. The caller keeps the ledger.
         return await self._edit(ref, lambda definition: all_to(definition, target), expect, deadline, op_id)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
@@ -93,12 +93,12 @@ class FlagdFileBackend:
             return ReadBack(Verdict.LANDED, now.state)
         if now.state.version != snapshot.state.version or op_id in self._done:
             return ReadBack(Verdict.OTHER, now.state)
-        # The same definition in another file: somebody edited another flag, or took back what an earlier process wrote.
+        # The same definition in another copy of the file: somebody edited another flag, or undid an earlier write.
         same = now.identity == snapshot.identity
         return ReadBack(Verdict.UNTOUCHED if same else Verdict.AS_BEFORE, now.state)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        # What was there is put back, whatever it was: a flip must not be a door of one way.
+        # Not checked: the previous definition is restored whatever it was, so that every flip can be undone.
         return await self._edit(snapshot.ref, lambda _: snapshot.state.raw, expect, deadline, checked=False)
 
     async def set_percent(
@@ -116,13 +116,14 @@ class FlagdFileBackend:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[[WorkProgress], T], deadline: float, *, write: bool = False) -> T:
-        """Work of another thread. Raises Timeout where it is not done in time; of a write Unsent, where it is stopped
-        before anything was written.
+        """Run work in a thread. Raises Timeout if it does not end in time, Unsent if it was a stopped write.
+
+        A write is stopped if it had changed nothing by the deadline.
         """
         left = deadline - time.monotonic()
         if left <= 0:
             raise Timeout(f"{self._path}: the time was up before the file was touched")
-        # The work looks at the clock too, and gives up a little earlier, with a better word.
+        # The work watches the clock too, and gives up a little earlier, with a more precise error.
         progress = WorkProgress(deadline - min(0.05, left / 10))
         try:
             async with asyncio.timeout(left):
@@ -144,14 +145,14 @@ class FlagdFileBackend:
     ) -> WriteResult:
         return await self._run(partial(self._write, ref.flag, edit, expect, op_id, checked), deadline, write=True)
 
-    def _look(self, ref: FlagRef, progress: WorkProgress) -> FlagState:
-        """The state of a flag, from the copy that was read last where the file is still the same.
+    def _state(self, ref: FlagRef, progress: WorkProgress) -> FlagState:
+        """Return the state of a flag, from the last copy that was read if the file has not changed.
 
-        Each flag is looked at every second: reading the file for each took a tenth of a core for 667 flags.
+        Each flag is read every second: reading the file for each took a tenth of a core for 667 flags.
         """
         progress.doing = "reading the file"
         with errors(self._path):
-            # Only an open asks the server of a mounted disk for the times of today (nfs(5), close-to-open consistency).
+            # On a network file system only an open fetches the current times (nfs(5), close-to-open consistency).
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 stat = os.fstat(descriptor)
@@ -179,7 +180,7 @@ class FlagdFileBackend:
         return found(copy, wanted), copy
 
     async def _tried(self, copy: FlagdFileCopy, deadline: float) -> list[str]:
-        """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone."""
+        """Return the problems that a trial of a replacement finds, such as a full disk or a missing permission."""
         if self._trial is not None and not self._trial[1].done():
             since = time.monotonic() - self._trial[0]
             return [f"{self._path}: a trial to write beside it is under way for {since:.0f} s; the disk hangs"]
@@ -187,7 +188,7 @@ class FlagdFileBackend:
         self._trial = time.monotonic(), future
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                # Not cancelled with the wait: a trial that hangs is told at the next check.
+                # Shielded from the timeout: the next check reports a trial that hangs.
                 return await asyncio.shield(asyncio.wrap_future(future))
         except TimeoutError:
             return [f"{self._path}: a trial to write beside it was not done in time; the disk is slow or hangs"]
@@ -196,25 +197,25 @@ class FlagdFileBackend:
         for again in (True, True, True, True, False):
             progress.doing = "reading the file"
             with errors(self._path):
-                # A mounted configuration is a chain of links: each read follows it anew to the file of the day.
+                # A mounted configuration is a chain of links, which changes: each read follows it again.
                 path = self._real_path()
                 with path.open("rb") as file:
                     stat, content = os.fstat(file.fileno()), file.read()
             progress.doing = "parsing the file"
             try:
-                return FlagdFileCopy(path, self._parsed(content), stat)
+                return FlagdFileCopy(path, self._parse(content), stat)
             except Invalid:
                 if not again or time.monotonic() + _SETTLE_S >= progress.deadline:
                     raise
             time.sleep(_SETTLE_S)
         raise AssertionError("the last attempt returns or raises")
 
-    def _parsed(self, content: bytes) -> FlagdDocument:
-        # Every flag of the file is read every second: 200 flags took 0.3 s of a core, parsed anew for each of them.
-        known = self._known
-        if known is None or known[0] != content:
-            known = self._known = content, FlagdDocument(content, str(self._path))
-        return known[1]
+    def _parse(self, content: bytes) -> FlagdDocument:
+        # Each flag is read every second: parsing the file for each of 200 flags took 0.3 s of a core.
+        parsed = self._parsed
+        if parsed is None or parsed[0] != content:
+            parsed = self._parsed = content, FlagdDocument(content, str(self._path))
+        return parsed[1]
 
     def _write(
         self,
@@ -225,7 +226,7 @@ class FlagdFileBackend:
         checked: bool,
         progress: WorkProgress,
     ) -> WriteResult:
-        """`op_id` names an operation that is never done twice, also if a person takes it back."""
+        """Write the edited definition of `flag`. The operation `op_id` is not done twice, even if a person undid it."""
         with self._locked(progress):
             while True:
                 copy = self._read(progress)
@@ -243,8 +244,8 @@ class FlagdFileBackend:
                 if self._replace(copy, edited.content, progress):
                     if op_id is not None:
                         self._done.append(op_id)
-                    # Read anew for its edit, it need not be when it is looked at next.
-                    self._known = edited.content, edited
+                    # The edited document is parsed already: the next read need not do it.
+                    self._parsed = edited.content, edited
                     return WriteResult(Outcome.APPLIED, state(new), unseen(edited))
 
     def _real_path(self) -> Path:
@@ -256,7 +257,7 @@ class FlagdFileBackend:
         with errors(self._path, unsent=True):
             path = self._real_path()
             old = path.stat()
-        # The threads of this process wait here, without asking again and again.
+        # Threads of this process wait here, instead of polling the file lock.
         if not self._writing.acquire(timeout=max(0.0, progress.deadline - time.monotonic())):
             raise Unsent(f"{path}: another flip is writing it; nothing was written")
         try:
@@ -267,15 +268,15 @@ class FlagdFileBackend:
             self._writing.release()
 
     def _replace(self, copy: FlagdFileCopy, content: bytes, progress: WorkProgress) -> bool:
-        """Put new content in the file's place; False, and nothing done, where it is not the file that was read."""
+        """Replace the file by new content; return False, with nothing done, if it is not the copy that was read."""
         progress.doing = "writing the new file to the disk"
-        # One name suffices under the lock, and what a crash leaves behind is taken away by the next write.
+        # Under the lock one name suffices, and the next write removes a file that a crash left behind.
         temporary = copy.path.with_name(f".{copy.path.name}.new")
         with errors(copy.path, unsent=True):
             temporary.unlink(missing_ok=True)
             directory = os.open(copy.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # Up to and with a rename that fails nothing has changed.
+            # If anything here fails, including the rename, nothing has changed.
             with errors(copy.path, unsent=True):
                 write_like(temporary, content, copy.stat)
                 if time.monotonic() >= progress.deadline:

@@ -1,4 +1,4 @@
-"""What would keep a flip in a flagd file from being made, or applications from seeing it."""
+"""Finds what would stop a flip in a flagd file, or keep applications from seeing it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.errors import BackendError
 
 
 class FlagdFileCopy(NamedTuple):
-    """The file as it was read, and which file that was."""
+    """The file as it was read: `path` after following links, and its `stat`."""
 
     path: Path
     document: FlagdDocument
@@ -29,14 +29,14 @@ class FlagdFileCopy(NamedTuple):
 
 
 def found(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> BackendHealth:
-    """What the file itself tells, of flips of these flags to these variants."""
+    """Check flips of these flags to these variants against the file as it was read."""
     problems = list(obstacles(copy.path, copy.stat))
     for ref, target in wanted:
         try:
             copy.document.check(ref.flag, all_to(copy.document.definition(ref.flag), target))
         except BackendError as error:
             problems.append(str(error))
-    # What a flip mends by itself keeps no other one from being seen where there is no other.
+    # A flip mends an error in the flag's own definition. It matters only if it hides flips of other managed flags.
     flags = {ref.flag for ref, _ in wanted}
     refused = unseen(copy.document, next(iter(flags)) if len(flags) == 1 else None)
     doubts = copy.document.doubts()
@@ -47,7 +47,7 @@ def found(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> Backend
 
 
 def unseen(document: FlagdDocument, but: str | None = None) -> str:
-    """Why readers do not take this file, the flag `but` left out; empty where nothing is known against it."""
+    """Say why readers refuse this file, without the flag `but`; empty if no reason is known."""
     refused = document.refused(but)
     if not refused:
         return ""
@@ -58,9 +58,9 @@ def unseen(document: FlagdDocument, but: str | None = None) -> str:
 
 
 def tried(copy: FlagdFileCopy) -> list[str]:
-    """What a trial of a replacement finds: a full disk, a lost right, a mount of the file alone. Blocks on the disk."""
+    """Try a replacement: return problems such as a full disk, a missing right or a mount of the file. Blocks."""
     problem = replacement_problem(copy.path, copy.document.content, copy.stat)
-    # `obstacles` names what seals a file.
+    # `obstacles` already reports attributes that seal a file.
     problems = [] if problem is None or problem in sealed(copy.path) else [problem]
     places = mounts.of_file(copy.path)
     if places:

@@ -1,4 +1,4 @@
-"""The disk under a flagd file: its lock, its replacement by rename, and a trial of what a replacement needs."""
+"""A flagd file on disk: its lock, its replacement by rename, and a trial of a replacement."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from agent.storage.file_lock import taken
 
 _LOCK_POLL_S = 0.002
 _NEWER_NS = 1_000_000
-"""Times rise by at least 1 ms: watchers hold them as floats, which are exact to 0.24 µs in this century."""
+"""The least rise of the modification time, 1 ms: watchers store it as a float, which is exact to 0.24 µs."""
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOTSUP}
-"""What file systems say that have no O_TMPFILE, or a kernel that does not know it (open(2))."""
+"""Errors of file systems without O_TMPFILE, and of kernels that do not know it (open(2))."""
 
 
 @contextmanager
 def errors(path: Path, *, unsent: bool = False) -> Iterator[None]:
-    """Name what the system says in the words of the contract. `unsent`: what fails here has written nothing."""
+    """Turn errors of the operating system into those of the contract. `unsent`: a failure here has written nothing."""
     try:
         yield
     except OSError as error:
@@ -31,7 +31,7 @@ def errors(path: Path, *, unsent: bool = False) -> Iterator[None]:
 
 
 def error_of(path: Path, error: OSError, *, unsent: bool = False) -> BackendError:
-    """The error that an error of the system means."""
+    """Return the contract's error for an error of the operating system."""
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{path}: there is no such file")
     what = f"{path}: {error.strerror}"
@@ -50,17 +50,17 @@ def error_of(path: Path, error: OSError, *, unsent: bool = False) -> BackendErro
 
 @contextmanager
 def locked(path: Path, old: os.stat_result, deadline: float) -> Iterator[None]:
-    """Hold the lock of the file at `path`, which is `old`. Raises Unsent where it is not free in time.
+    """Hold the lock of the file at `path`, whose stat is `old`. Raises Unsent if it is not free in time.
 
-    Who may write the file may lock it, and nobody else: a reader who took the lock would hold up all flips. Who owns an
-    older lock, which everybody could read, closes it.
+    Only users who may write the file may take the lock: a reader who took it would delay all flips. A lock that is open
+    to others, from an earlier version, gets this restriction from its owner.
     """
     name = path.with_name(f".{path.name}.lock")
     with errors(name, unsent=True):
         lock = os.open(name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with errors(name, unsent=True):
-            # A file system without rights, or one that gives root none, keeps no flip from being made.
+            # Not on a file system without permissions, or one that denies root: this must not stop a flip.
             with suppress(OSError):
                 _close_to_others(lock, old)
             while not taken(lock):
@@ -73,7 +73,7 @@ def locked(path: Path, old: os.stat_result, deadline: float) -> Iterator[None]:
 
 
 def write_like(path: Path, content: bytes, old: os.stat_result) -> None:
-    """A new file on disk with the owner and mode of the old one, and newer."""
+    """Write a new file, durably, with the owner and mode of the old one and a later modification time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
@@ -85,9 +85,9 @@ def write_like(path: Path, content: bytes, old: os.stat_result) -> None:
 
 
 def replacement_problem(path: Path, content: bytes, old: os.stat_result) -> str | None:
-    """Try all of a replacement but the rename: why it would fail, None where it would not. Blocks on the disk.
+    """Try a replacement without the rename; return why it would fail, None if it would not. Blocks on the disk.
 
-    The new file has no name where the file system can do that, so that nobody who watches the directory hears of it.
+    The new file has no name, if the file system supports that, so that watchers of the directory do not see it.
     """
     try:
         with errors(path):
@@ -114,7 +114,7 @@ def replacement_problem(path: Path, content: bytes, old: os.stat_result) -> str 
 
 
 def obstacles(path: Path, old: os.stat_result) -> Iterator[str]:
-    """What would keep the file from being replaced, as its mode, owner, mount and attributes have it."""
+    """Yield what forbids to replace the file, by its mode, owner, mount and attributes."""
     seals = list(sealed(path))
     yield from seals
     if not seals and not os.access(path.parent, os.W_OK | os.X_OK):
@@ -126,17 +126,17 @@ def obstacles(path: Path, old: os.stat_result) -> Iterator[str]:
 
 
 def same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Are both the same copy of a file."""
+    """Are both the same copy of a file?"""
     return (one.st_ino, one.st_mtime_ns, one.st_size) == (other.st_ino, other.st_mtime_ns, other.st_size)
 
 
 def untouched(one: os.stat_result, other: os.stat_result) -> bool:
-    """Are both the same file, which nobody wrote to in between? Whoever sets its times back cannot set `ctime`."""
+    """Are both the same file, not written in between? A program can set the times back, but not `ctime`."""
     return same(one, other) and (one.st_dev, one.st_ctime_ns) == (other.st_dev, other.st_ctime_ns)
 
 
 def _lock_problem(path: Path) -> str | None:
-    """Why the lock that is there could not be opened."""
+    """Return why an existing lock could not be opened, None if it could or does not exist."""
     name = path.with_name(f".{path.name}.lock")
     try:
         os.close(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
@@ -155,13 +155,13 @@ def _make_like(descriptor: int, old: os.stat_result) -> None:
 
 
 def _close_to_others(lock: int, old: os.stat_result) -> None:
-    """Give the lock the owner of the file, and the right to open it to those alone who may write the file."""
+    """Give the lock the owner of the file, and permission to open it only to users who may write the file."""
     found, me = os.fstat(lock), os.geteuid()
-    # What has another name somewhere is not touched: root would give away whatever somebody linked here.
+    # Not a file with another name: root would change the owner of whatever somebody linked here.
     if me not in (0, found.st_uid) or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         return
     if me == 0 and (found.st_uid, found.st_gid) != (old.st_uid, old.st_gid):
-        # A person's rollback as root must not leave a lock behind that the agent cannot open.
+        # A person's rollback as root must not leave a lock that the agent cannot open.
         os.fchown(lock, old.st_uid, old.st_gid)
     wanted = 0o600 | sum(6 << shift for shift in (0, 3) if old.st_mode >> shift & 2)
     if stat.S_IMODE(found.st_mode) != wanted:

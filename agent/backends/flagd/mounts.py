@@ -1,4 +1,4 @@
-"""Mounts of one file by itself: after the file is replaced by rename they go on showing the one that it was.
+"""Mounts of a single file: after the file is replaced by rename, such a mount still shows the old one.
 
 https://www.kernel.org/doc/html/latest/filesystems/proc.html, section 3.5, has the format of `mountinfo`.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 _DELETED = "//deleted"
-"""How the kernel marks a mount whose file has lost its name, as a replaced one has."""
+"""The kernel's mark of a mount whose file has no name any more, as after a replacement."""
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """`root` within the file system of `device` is shown at `point`."""
+    """`root` in the file system of `device` is mounted at `point`."""
 
     device: str
     root: str
@@ -26,7 +26,7 @@ class Mount(NamedTuple):
 
 
 def parse(mountinfo: str) -> list[Mount]:
-    """The mounts of a process, in the order of the kernel; a later one hides an earlier one at the same point."""
+    """Return the mounts of a process, in the kernel's order; a later one hides an earlier one at the same point."""
     found = []
     for line in mountinfo.splitlines():
         words = line.split(" ")
@@ -37,26 +37,28 @@ def parse(mountinfo: str) -> list[Mount]:
 
 
 def of_file(path: Path, proc: Path = Path("/proc")) -> list[str]:
-    """Where the file at `path`, or one that it replaced, is mounted by itself: here, or in containers of this machine
-    as far as this user may look. Such as "/etc/flagd/flags.json in process 4711".
+    """Return where the file at `path`, or one that it replaced, is mounted as a single file.
+
+    This covers this process, and containers on this machine as far as this user may read `/proc`. A result is for
+    example "/etc/flagd/flags.json in process 4711".
     """
     here = parse(_text(proc / "self" / "mountinfo"))
     above = [mount for mount in here if _holds(mount.point, str(path))]
     home = max(above, key=lambda mount: len(mount.point), default=None)
     if home is None or home.point == str(path):
+        # A mount at `path` itself: the file cannot be replaced at all, which `disk.obstacles` reports.
         return []
     inner = home.root.rstrip("/") + str(path)[len(home.point.rstrip("/")) :]
     found: dict[str, None] = {}
     for where, mounts in [("", here), *_elsewhere(proc)]:
         for mount in mounts:
-            # The place itself is not another one: a mount there keeps the file from being replaced at all.
             if mount.device == home.device and mount.root in (inner, inner + _DELETED):
                 found[f"{mount.point}{where}"] = None
     return list(found)
 
 
 def _elsewhere(proc: Path) -> Iterator[tuple[str, list[Mount]]]:
-    """The mounts of other mount namespaces, one process of each."""
+    """Yield the mounts of the other mount namespaces, from one process of each."""
     seen = {_namespace(proc / "self")}
     for process in sorted(proc.glob("[0-9]*"), key=lambda one: int(one.name)):
         namespace = _namespace(process)

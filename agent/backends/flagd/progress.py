@@ -1,4 +1,4 @@
-"""How far work in another thread has come, so that it can be stopped before it changes anything, and only then."""
+"""The progress of work in another thread, which can be stopped until it changes something, and not later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from agent.errors import Unsent
 
 
 class WorkProgress:
-    """`deadline`, in seconds of `time.monotonic()`, is when the work gives up. It says in `doing` what it is at."""
+    """The progress of one piece of work.
+
+    The work gives up at `deadline`, in seconds of `time.monotonic()`, and sets `doing` to its current step.
+    """
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -18,14 +21,14 @@ class WorkProgress:
         self._committed = False
 
     def commit(self, stopped: str) -> None:
-        """From here on something changes. Raises Unsent, which says `stopped`, where nobody waits for it any more."""
+        """Mark that the work changes something from here on. If it was stopped, raise Unsent with the text `stopped`."""
         with self._lock:
             if self._stopped:
                 raise Unsent(stopped)
             self._committed = True
 
     def stop(self) -> bool:
-        """Let the work come to nothing: False where it may have changed something already."""
+        """Stop the work before it changes anything; return False if it may have changed something already."""
         with self._lock:
             self._stopped = not self._committed
             return self._stopped

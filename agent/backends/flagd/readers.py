@@ -1,8 +1,8 @@
-"""What readers of a flagd file make of it: what they refuse a whole file for, and what this file is if it is none.
+"""Why readers of a flagd file refuse it, and what a file is instead if it is no flagd file.
 
 The readers are flagd (core/pkg/evaluator/json.go) and openfeature-provider-flagd 0.6.1 in file mode
-(openfeature-flagd-core, model/flag.py), which keep their last copy of a file that they refuse. A flip of a flag in such
-a file is written, and no application sees it.
+(openfeature-flagd-core, model/flag.py). If they refuse a file, they keep their last copy: a flip in such a file is
+written, but no application sees it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _YAML = re.compile(r"(?:---|#|['\"]?\$?\w[\w.$-]*['\"]?[ \t]*:(?:[ \t\r\n]|$))")
 
 
 def refused(value: object) -> str | None:
-    """Why a reader refuses the whole file for the definition of one flag, None where none does."""
+    """Return why a reader refuses the whole file because of the definition of one flag, None if none does."""
     if not isinstance(value, dict):
         return "it is no object"
     if value.get("state") not in ("ENABLED", "DISABLED"):
@@ -35,7 +35,7 @@ def refused(value: object) -> str | None:
 
 
 def refused_file(top: Mapping[str, Any]) -> list[str]:
-    """Why a reader refuses the file for what stands beside the flags."""
+    """Return why a reader refuses the file because of its members other than the flags."""
     found = []
     if "metadata" in top and not isinstance(top["metadata"], dict):
         found.append("the file's metadata is no object")
@@ -47,13 +47,13 @@ def refused_file(top: Mapping[str, Any]) -> list[str]:
 
 
 def doubted(value: object) -> str | None:
-    """What some readers refuse the file for: openfeature-provider-flagd takes no members that it does not know."""
+    """Return why only some readers refuse the file: openfeature-provider-flagd accepts no unknown members."""
     unknown = sorted(value.keys() - _MEMBERS) if isinstance(value, dict) else []
     return f"openfeature-provider-flagd knows no member {listed(unknown)}, and refuses the file" if unknown else None
 
 
 def unreadable(content: bytes, where: str, error: ValueError) -> str:
-    """Why a file is no JSON: what it is instead, as far as that can be told, and what to do."""
+    """Say why a file is no JSON, what it is instead if that can be recognised, and what to do."""
     said = f"{where} cannot be used: "
     for mark, name in _BOMS:
         if content.startswith(mark):
@@ -72,7 +72,7 @@ def unreadable(content: bytes, where: str, error: ValueError) -> str:
 
 
 def no_flags(top: Mapping[str, Any], where: str) -> str:
-    """Why a JSON file holds no flags."""
+    """Say why a JSON file has no flags."""
     if top.get("kind") == "FeatureFlag" or "flagSpec" in top.get("spec", ()):
         return (
             f"{where} is a FeatureFlag resource of OpenFeature Operator, which flipback does not edit; give it a file "

@@ -1,4 +1,4 @@
-"""A flag's definition inside a flagd file, edited as text, so that all that is not meant to change stays byte by byte.
+"""Edits a flag's definition in a flagd file as text, so that everything else stays byte for byte.
 
 The rules of a definition are those of https://flagd.dev/schema/v0/flags.json.
 """
@@ -22,7 +22,7 @@ _DIFFER = "readers differ on which one counts; delete one of them"
 
 
 class _Span(NamedTuple):
-    """Where a flag stands: its key's begin, and its definition."""
+    """The position of a flag: where its key begins, and the span of its definition."""
 
     key: int
     start: int
@@ -30,7 +30,7 @@ class _Span(NamedTuple):
 
 
 class FlagdDocument:
-    """The text of a flagd file, which errors call `where`. Raises Invalid where it is no JSON object of flags.
+    """The text of a flagd file, which errors call `where`. Raises Invalid if it is no JSON object of flags.
 
     `values` are the flags' definitions.
     """
@@ -40,12 +40,13 @@ class FlagdDocument:
         self.where = where
         self.values: dict[str, Any] = {}
         self._spans: dict[str, _Span] = {}
-        self._twice: set[str] = set()
-        """Flags in whose definition a name stands twice."""
-        self._again: dict[str, list[int]] = {}
-        """Where flags stand that stand twice."""
+        self._ambiguous: set[str] = set()
+        """Flags whose definition has a duplicate name."""
+        self._duplicates: dict[str, list[int]] = {}
+        """For flags that the file has more than once, where each of their keys begins."""
         self._top: dict[str, Any] = {}
-        self._top_twice: list[tuple[str, int]] = []
+        self._top_duplicates: list[tuple[str, int]] = []
+        """Duplicate names outside the flags, and where the second key begins."""
         try:
             self.text = content.decode()
             scan = Scan(self.text)
@@ -62,23 +63,23 @@ class FlagdDocument:
             raise Invalid(flagd_readers.no_flags(self._top, where))
 
     def definition(self, flag: str) -> str:
-        """The text of the flag's own definition. Raises NotFound, or Invalid where it is not one object."""
+        """Return the text of the flag's definition. Raises NotFound, or Invalid if it is not exactly one object."""
         span = self._spans.get(flag)
         if span is None:
             raise NotFound(f"{self.where} has no flag {flag!r}; it has {nearest(flag, self._spans)}")
-        if flag in self._again:
-            lines = " and ".join(str(self._line(at)) for at in self._again[flag][:2])
+        if flag in self._duplicates:
+            lines = " and ".join(str(self._line(at)) for at in self._duplicates[flag][:2])
             raise Invalid(f"{self.where}: flag {flag!r} stands twice, in lines {lines}; {_DIFFER}")
-        if flag in self._twice:
-            raise Invalid(f"{self.where}: flag {flag!r}: {self._repeated(span.start)}; {_DIFFER}")
+        if flag in self._ambiguous:
+            raise Invalid(f"{self.where}: flag {flag!r}: {self._duplicate_name(span.start)}; {_DIFFER}")
         if not isinstance(self.values[flag], dict):
             raise Invalid(f"{self.where}: flag {flag!r} is no object")
         return self.text[span.start : span.end]
 
     def replaced(self, flag: str, definition: str) -> FlagdDocument:
-        """The file with another definition of `flag`, whatever it says. Raises Invalid where it is no JSON."""
+        """Return the file with another definition of `flag`, unchecked. Raises Invalid if that is no JSON."""
         value, span = parse(definition), self._spans[flag]
-        # One whole value in the place of another: all other values are what they were, and only move.
+        # One whole value replaces another: all other values stay, and only their positions move.
         after = copy(self)
         after.text = self.text[: span.start] + definition + self.text[span.end :]
         after.content = after.text.encode()
@@ -89,21 +90,23 @@ class FlagdDocument:
             for name, other in self._spans.items()
         }
         after._spans[flag] = _Span(span.key, span.start, span.end + by)
-        after._again = {
+        after._duplicates = {
             name: [place + by if place > span.key else place for place in places]
-            for name, places in self._again.items()
+            for name, places in self._duplicates.items()
         }
-        after._top_twice = [(name, place + by if place > span.key else place) for name, place in self._top_twice]
+        after._top_duplicates = [
+            (name, place + by if place > span.key else place) for name, place in self._top_duplicates
+        ]
         return after
 
     def check(self, flag: str, definition: str) -> None:
-        """Raises Invalid where this definition of the flag would not give its default variant."""
+        """Raise Invalid if this definition of the flag would not give its default variant."""
         broken = problem(parse(definition))
         if broken:
             raise Invalid(f"{self.where}: flag {flag!r}: {broken}")
 
     def refused(self, but: str | None = None) -> list[str]:
-        """Why readers refuse the whole file, `but` left out; they keep the last copy that they took."""
+        """Return why readers refuse the whole file, without the flag `but`; they keep their last copy then."""
         top = flagd_readers.refused_file(self._top)
         flags = (
             f"flag {shown(name)} (line {self._line(self._spans[name].key)}): {what}"
@@ -113,16 +116,17 @@ class FlagdDocument:
         return [*top, *flags]
 
     def doubts(self) -> list[str]:
-        """What some readers may refuse the file for, or understand otherwise than others."""
+        """Return why some readers may refuse the file, or read it in another way than others."""
         found = [
             f"the name {shown(name)} stands twice, again in line {self._line(at)}; {_DIFFER}"
-            for name, at in self._top_twice
+            for name, at in self._top_duplicates
         ]
-        for name, places in self._again.items():
+        for name, places in self._duplicates.items():
             lines = " and ".join(str(self._line(at)) for at in places[:2])
             found.append(f"flag {shown(name)} stands twice, in lines {lines}; {_DIFFER}")
         found += [
-            f"flag {shown(name)}: {self._repeated(self._spans[name].start)}; {_DIFFER}" for name in sorted(self._twice)
+            f"flag {shown(name)}: {self._duplicate_name(self._spans[name].start)}; {_DIFFER}"
+            for name in sorted(self._ambiguous)
         ]
         for name, value in self.values.items():
             what = flagd_readers.doubted(value)
@@ -131,32 +135,32 @@ class FlagdDocument:
         return found
 
     def _member(self, scan: Scan, name: str, key: int, start: int) -> int:
-        """Take in a member of the file's top; returns where it ends."""
+        """Record a member of the file's top object; return where it ends."""
         if name == "flags" and "flags" in self._top:
             raise ValueError(f'the name "flags" stands twice, again in line {scan.line(key)}; {_DIFFER}')
         if name in self._top:
-            self._top_twice.append((name, key))
+            self._top_duplicates.append((name, key))
         if name == "flags" and self.text[start : start + 1] == "{":
             self._top[name] = self.values
             return scan.members(start, lambda *flag: self._flag(scan, *flag))
         scan.twice = False
         self._top[name], end = scan.value(start)
         if scan.twice and (found := scan.repeated(start)) is not None:
-            self._top_twice.append(found)
+            self._top_duplicates.append(found)
         return end
 
     def _flag(self, scan: Scan, name: str, key: int, start: int) -> int:
         scan.twice = False
         value, end = scan.value(start)
         if scan.twice:
-            self._twice.add(name)
+            self._ambiguous.add(name)
         if name in self._spans:
-            self._again.setdefault(name, [self._spans[name].key]).append(key)
+            self._duplicates.setdefault(name, [self._spans[name].key]).append(key)
         self.values[name], self._spans[name] = value, _Span(key, start, end)
         return end
 
-    def _repeated(self, at: int) -> str:
-        """What stands twice within the value at a place that has such a name."""
+    def _duplicate_name(self, at: int) -> str:
+        """Name the duplicate within the value that begins at `at`, which has one."""
         found = Scan(self.text).repeated(at)
         if found is None:
             return "a name stands twice"
@@ -167,12 +171,12 @@ class FlagdDocument:
 
 
 def version(definition: str) -> str:
-    """Names the definition's text: the flag judged and nothing else, so that edits to other flags do not conflict."""
+    """Return a hash of the definition's text: of this flag only, so that edits to other flags do not conflict."""
     return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 def state(definition: str) -> FlagState:
-    """What subjects get."""
+    """Return what subjects get by the definition."""
     value = parse(definition)
     return FlagState(
         variant=flag_definition.variant(value),
@@ -183,15 +187,15 @@ def state(definition: str) -> FlagState:
 
 
 def all_to(definition: str, target: str) -> str:
-    """The definition by which every subject gets `target`; the same one where it does so already."""
+    """Return the definition that gives every subject `target`; unchanged if it already does."""
     if flag_definition.variant(parse(definition)) == target:
         return definition
     return with_members(definition, flag_definition.all_to(target))
 
 
 def percent_to(definition: str, variant: str, rest: str, percent: float) -> str:
-    """The definition by which `percent` of the subjects get `variant` and the others `rest`.
+    """Return the definition that gives `percent` of the subjects `variant` and the others `rest`.
 
-    Raises Unsupported where the flag has rules of another kind, which would be lost.
+    Raises Unsupported if the flag has rules of another kind, which would be lost.
     """
     return with_members(definition, flag_definition.percent_to(parse(definition), variant, rest, percent))
