@@ -24,7 +24,7 @@ KINDS: dict[type[Backend], str] = {
     RealtimeDatabase: "agent.backends.rtdb.backend:RealtimeDatabaseBackend",
     RemoteConfig: "agent.backends.remote_config.backend:RemoteConfigBackend",
     Unleash: "agent.backends.unleash.backend:UnleashBackend",
-    Webhook: "agent.backends.webhook:WebhookBackend",
+    Webhook: "agent.backends.webhook.backend:WebhookBackend",
 }
 """`module:class` by the struct of its settings, which is the only argument of the class."""
 

@@ -30,7 +30,7 @@ from agent.backends.http import Http, retry_after
 from agent.backends.remote_config.backend import RemoteConfigBackend
 from agent.backends.rtdb.backend import RealtimeDatabaseBackend
 from agent.backends.unleash.backend import UnleashBackend
-from agent.backends.webhook import WebhookBackend
+from agent.backends.webhook.backend import WebhookBackend
 from agent.errors import BackendError, Throttled
 from streams.settings import Seconds
 from tests.support.garbage import HEADERS, STATUS, bodies, damaged, junk

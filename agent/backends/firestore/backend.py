@@ -8,16 +8,14 @@ Both happen or neither does, so the record shows whether an operation landed. Th
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from agent.backends import settings as config
 from agent.backends.address import emulator_address
@@ -34,6 +32,7 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
+from agent.backends.firestore.calls import AuthorizedCalls
 from agent.backends.firestore.connection import SCOPES, FirestoreConnection, Metadata
 from agent.backends.firestore.document import (
     Definition,
@@ -49,10 +48,8 @@ from agent.backends.firestore.document import (
 )
 from agent.backends.firestore.listen import follow
 from agent.backends.google import GoogleToken, refuse_emulators
-from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, Timeout, nothing_sent
+from agent.errors import Auth, BackendError, ConfigError, Conflict, Invalid, NotFound, Permission, nothing_sent
 
-_THREADS = 8
-"""Calls at one time. Each ends by its own deadline, so no thread is occupied for longer."""
 _PAUSES_S = (0.0, 0.01, 0.03)
 """Seconds before each attempt to write; another attempt follows if somebody else wrote the document in between."""
 _TRY_WRITING_EVERY_S = 600.0
@@ -60,8 +57,6 @@ _TRY_WRITING_EVERY_S = 600.0
 
 _EARLIER_S = 0.05
 """Seconds before the deadline at which a write gives up, so that its error still reaches the caller."""
-
-T = TypeVar("T")
 
 
 class _Copy(NamedTuple):
@@ -92,16 +87,16 @@ class FirestoreBackend:
     def __init__(self, settings: config.Firestore) -> None:
         _check_collection("collection", settings.collection)
         _check_collection("operations", settings.operations)
-        self._token: GoogleToken | None = None
+        token: GoogleToken | None = None
         if settings.emulator is None:
             refuse_emulators()
-            self._token = GoogleToken(settings.credentials, SCOPES)
+            token = GoogleToken(settings.credentials, SCOPES)
         else:
             emulator_address(settings.emulator)
         self._collection = settings.collection
         self._operations = settings.operations
         self._connection = FirestoreConnection(settings)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="firestore")
+        self._calls = AuthorizedCalls(self._connection.name, token)
         self._try_writing_at = 0.0
         self._by = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -109,18 +104,18 @@ class FirestoreBackend:
         return (await self.snapshot(ref, deadline=deadline)).state
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
-        copy = await self._run(partial(self._find, ref, None, deadline), deadline)
+        copy = await self._calls.run(partial(self._find, ref, None, deadline), deadline)
         return Snapshot(
             flag=ref.flag, environment=ref.environment, state=state(copy.definition), identity=copy.identity
         )
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         write = partial(self._write, ref, lambda old: all_to(old, target), expect, op_id, op_id, deadline)
-        return await self._run(write, deadline)
+        return await self._calls.run(write, deadline)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
         written = version(all_to(json.loads(snapshot.state.raw), target))
-        copy = await self._run(partial(self._find, snapshot.ref, op_id, deadline), deadline)
+        copy = await self._calls.run(partial(self._find, snapshot.ref, op_id, deadline), deadline)
         found = state(copy.definition)
         # Without a record the operation wrote nothing, though others may have written the document.
         wanted, verdict = (written, Verdict.LANDED) if copy.done else (snapshot.state.version, Verdict.UNTOUCHED)
@@ -129,7 +124,7 @@ class FirestoreBackend:
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         before: Definition = json.loads(snapshot.state.raw)
         write = partial(self._write, snapshot.ref, lambda _: before, expect, op_id, None, deadline)
-        return await self._run(write, deadline)
+        return await self._calls.run(write, deadline)
 
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
@@ -137,11 +132,11 @@ class FirestoreBackend:
         def edit(old: Definition) -> Definition:
             return percent_to(old, variant, rest, percent)
 
-        return await self._run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
+        return await self._calls.run(partial(self._write, ref, edit, expect, op_id, None, deadline), deadline)
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         try:
-            return await self._run(partial(self._health, wanted, deadline), deadline)
+            return await self._calls.run(partial(self._health, wanted, deadline), deadline)
         except Auth as error:
             return BackendHealth((str(error),))
 
@@ -149,39 +144,11 @@ class FirestoreBackend:
         names: dict[str, list[FlagRef]] = {}
         for ref in refs:
             names.setdefault(self._connection.path(self._collection, ref.flag), []).append(ref)
-        await follow(self._connection, self._authorization, names, changed)
+        await follow(self._connection, self._calls.authorization, names, changed)
 
     async def close(self) -> None:
-        if self._token is not None:
-            await self._token.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._calls.close()
         self._connection.close()
-
-    async def _run(self, work: Callable[[Metadata], T], deadline: float) -> T:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise Timeout(f"{self._connection.name}: the time was up before anything was sent")
-        try:
-            async with asyncio.timeout(left):
-                try:
-                    return await self._call(work, await self._authorization())
-                except Auth:
-                    if self._token is None:
-                        raise
-                # The token may have been revoked before its expiry: try once more with another one.
-                return await self._call(work, await self._authorization(renew=True))
-        except TimeoutError:
-            raise Timeout(f"{self._connection.name}: no answer in time") from None
-
-    async def _call(self, work: Callable[[Metadata], T], metadata: Metadata) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, metadata)
-
-    async def _authorization(self, renew: bool = False) -> Metadata:
-        """Return the authorization of a call. A token that expires soon is renewed in the background."""
-        if self._token is None:
-            return ()
-        headers = await self._token.headers(time.monotonic(), renew)
-        return tuple((name.lower(), content) for name, content in headers.items())
 
     def _find(self, ref: FlagRef, entry: str | None, deadline: float, metadata: Metadata) -> _Copy:
         """Read the flag's document and, as of the same time, whether the record `entry` of an operation exists."""

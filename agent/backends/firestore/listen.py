@@ -87,7 +87,7 @@ async def follow(
 
 
 class _Stream:
-    """One stream, read in a thread; calls, in the event loop, `heard` at its first answer and `report` at each change."""
+    """One stream, read in a thread. Calls in the event loop: `heard` at the first answer, `report` at each change."""
 
     def __init__(
         self,

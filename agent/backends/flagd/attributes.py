@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _GETFLAGS = 0x80086601 if struct.calcsize("l") == 8 else 0x80046601
-"""FS_IOC_GETFLAGS, which reads the flags that `lsattr` shows; its number on the machines for which Python has wheels."""
+"""FS_IOC_GETFLAGS, which reads the flags that `lsattr` shows; valid on the machines for which Python has wheels."""
 _STOPS = {0x10: ("immutable", "i"), 0x20: ("append-only", "a")}
 """FS_IMMUTABLE_FL and FS_APPEND_FL: the kernel refuses to rename over such a file, or in such a directory."""
 

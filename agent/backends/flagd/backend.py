@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,11 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.backends.flagd.check import FlagdFileCopy, found, tried, unseen
+from agent.backends.flagd.check import FlagdFileCopy, found, unseen
 from agent.backends.flagd.disk import errors, locked, same, untouched, write_like
 from agent.backends.flagd.progress import WorkProgress
 from agent.backends.flagd.text import FlagdDocument, all_to, percent_to, state, version
+from agent.backends.flagd.trial import ReplacementTrial
 from agent.errors import BackendError, Invalid, Timeout, Unsent
 
 _SETTLE_S = 0.02
@@ -72,9 +73,7 @@ class FlagdFileBackend:
         self._parsed: tuple[bytes, FlagdDocument] | None = None
         self._at_rest: FlagdFileCopy | None = None
         self._writing = threading.Lock()
-        # A pool of its own: a trial that hangs must leave both other threads for a flip.
-        self._trial_pool = ThreadPoolExecutor(1, thread_name_prefix="flagd-file-trial")
-        self._trial: tuple[float, Future[list[str]]] | None = None
+        self._trial = ReplacementTrial(settings.path)
         self._done: deque[str] = deque(maxlen=_REMEMBERED)
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
@@ -108,12 +107,12 @@ class FlagdFileBackend:
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         health, copy = await self._run(partial(self._health, wanted), deadline)
-        more = [] if copy is None else await self._tried(copy, deadline)
+        more = [] if copy is None else await self._trial.problems(copy, deadline)
         return BackendHealth((*health.problems, *more), health.doubts)
 
     async def close(self) -> None:
-        for pool in (self._pool, self._trial_pool):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._trial.close()
 
     async def _run(self, work: Callable[[WorkProgress], T], deadline: float, *, write: bool = False) -> T:
         """Run work in a thread. Raises Timeout if it does not end in time, Unsent if it was a stopped write.
@@ -178,20 +177,6 @@ class FlagdFileBackend:
         except BackendError as error:
             return BackendHealth((str(error),)), None
         return found(copy, wanted), copy
-
-    async def _tried(self, copy: FlagdFileCopy, deadline: float) -> list[str]:
-        """Return the problems that a trial of a replacement finds, such as a full disk or a missing permission."""
-        if self._trial is not None and not self._trial[1].done():
-            since = time.monotonic() - self._trial[0]
-            return [f"{self._path}: a trial to write beside it is under way for {since:.0f} s; the disk hangs"]
-        future = self._trial_pool.submit(tried, copy)
-        self._trial = time.monotonic(), future
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                # Shielded from the timeout: the next check reports a trial that hangs.
-                return await asyncio.shield(asyncio.wrap_future(future))
-        except TimeoutError:
-            return [f"{self._path}: a trial to write beside it was not done in time; the disk is slow or hangs"]
 
     def _read(self, progress: WorkProgress) -> FlagdFileCopy:
         for again in (True, True, True, True, False):

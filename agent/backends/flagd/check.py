@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.backends.contract import BackendHealth, FlagRef
-from agent.backends.flagd import mounts
-from agent.backends.flagd.attributes import sealed
-from agent.backends.flagd.disk import obstacles, replacement_problem
+from agent.backends.flagd.disk import obstacles
 from agent.backends.flagd.text import FlagdDocument, all_to
 from agent.backends.shown import some
 from agent.errors import BackendError
@@ -55,17 +53,3 @@ def unseen(document: FlagdDocument, but: str | None = None) -> str:
         f"{document.where}: {some(refused)}: readers refuse the whole file for that and keep the copy that they have, "
         "so that no flip in it is seen; mend it"
     )
-
-
-def tried(copy: FlagdFileCopy) -> list[str]:
-    """Try a replacement: return problems such as a full disk, a missing right or a mount of the file. Blocks."""
-    problem = replacement_problem(copy.path, copy.document.content, copy.stat)
-    # `obstacles` already reports attributes that seal a file.
-    problems = [] if problem is None or problem in sealed(copy.path) else [problem]
-    places = mounts.of_file(copy.path)
-    if places:
-        problems.append(
-            f"{copy.path} is mounted by itself at {some(places)}: a flip replaces the file, and a reader there keeps "
-            "the one that it has; mount its directory instead"
-        )
-    return problems

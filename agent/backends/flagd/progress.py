@@ -21,7 +21,7 @@ class WorkProgress:
         self._committed = False
 
     def commit(self, stopped: str) -> None:
-        """Mark that the work changes something from here on. If it was stopped, raise Unsent with the text `stopped`."""
+        """Mark that the work changes something from here on. Raises Unsent(`stopped`) if it was stopped before."""
         with self._lock:
             if self._stopped:
                 raise Unsent(stopped)

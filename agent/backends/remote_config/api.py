@@ -1,7 +1,7 @@
-"""The Remote Config REST API (v1) of one template: get, publish if unchanged, dry run, history.
+"""The Remote Config REST API (v1) for one template: get, publish if unchanged, dry run, history.
 
-https://firebase.google.com/docs/reference/remote-config/rest. There is no forced publication here, and no rollback,
-which is one: it would undo what others have published since.
+https://firebase.google.com/docs/reference/remote-config/rest. This module never forces a publication and never uses the
+API's rollback, which is forced too: they would undo what others have published since.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RIGHTS = (
 
 _NAME = "Remote Config"
 _SERVER = "https://firebaseremoteconfig.googleapis.com"
-# An ETag comes only with a compressed answer; the reference of the REST API names this as a known issue.
+# The server sends an ETag only with a compressed answer, a known issue that the reference of the REST API mentions.
 _HEADERS = {"Accept-Encoding": "gzip"}
 _ERRORS = frozenset(range(400, 600))
 _MISMATCH = b"VERSION_MISMATCH"
@@ -35,7 +35,7 @@ _MOST_VERSIONS = 300
 
 
 class TemplateCopy(NamedTuple):
-    """A template as it was read, and the ETag on which it can be replaced: empty where none came."""
+    """A template as it was read, and the ETag that a replacement must name; empty if the answer had none."""
 
     template: Template
     etag: str
@@ -56,7 +56,7 @@ class _Versions(msgspec.Struct):
 
 
 class Api:
-    """One template of a project. Raises ConfigError where the credentials or the emulator cannot be used.
+    """One template of a project. Raises ConfigError if the credentials or the emulator cannot be used.
 
     Every call raises BackendError and ends by `deadline`, in seconds of `time.monotonic()`.
     """
@@ -67,28 +67,28 @@ class Api:
             server, self._token = _SERVER, GoogleToken(settings.credentials, [SCOPE])
         else:
             server = f"http://{emulator_address(settings.emulator)}"
-        self._http = Http(_NAME, self._token.headers if self._token is not None else _owner)
-        # The client template has the path that the service began with, which Google's clients use.
+        self._http = Http(_NAME, self._token.headers if self._token is not None else _emulator_token)
+        # The client template keeps the original path, without a namespace, which Google's clients use.
         place = "remoteConfig" if settings.template == "client" else "namespaces/firebase-server/remoteConfig"
         self._url = f"{server}/v1/projects/{quote(settings.project, safe='')}/{place}"
 
     async def get(self, known: Template | None = None, *, deadline: float) -> TemplateCopy:
-        """The template as it is served now; `known` itself where it is the very same, to be parsed once only."""
+        """Return the template as it is served now. If it is equal to `known`, return that, without parsing again."""
         answer = await self._request("GET", "", deadline)
         same = known is not None and known.text.encode() == answer.body
         template = known if known is not None and same else Template(answer.body)
         return TemplateCopy(template, answer.headers.get("ETag", ""))
 
     async def publish(self, body: bytes, etag: str, *, deadline: float) -> bool:
-        """Replace the template that had this ETag: False, and nothing done, where it is another one by now."""
+        """Replace the template that had this ETag; return False, with nothing done, if it has changed since."""
         return await self._put("", body, etag, deadline)
 
     async def dry_run(self, body: bytes, etag: str, *, deadline: float) -> bool:
-        """Would `publish` succeed, but for what others do meanwhile? False where they have done so already."""
+        """Let the server validate a publication without making it; return False if the template has changed since."""
         return await self._put("?validateOnly=true", body, etag, deadline)
 
     async def versions(self, most: int = _MOST_VERSIONS, *, deadline: float) -> list[Version]:
-        """The last versions, newest first; 300 are kept."""
+        """Return the last versions, newest first; the server keeps 300."""
         answer = await self._request("GET", f":listVersions?pageSize={most}", deadline)
         wrong = f"{_NAME}: the list of versions cannot be read"
         found: _Versions = decoded(answer.body, _Versions, wrong)
@@ -112,7 +112,10 @@ class Api:
     async def _request(
         self, method: str, path: str, deadline: float, body: bytes | None = None, headers: Headers | None = None
     ) -> HttpAnswer:
-        """A success or, for a PUT, a conflict. Sources differ on its status: 409, 412, or 400 as gRPC maps it."""
+        """Return a success or, for a PUT, a conflict.
+
+        Sources differ on the status of a conflict: 409, 412, or 400 as gRPC maps it.
+        """
         answer = await self._http.request(
             method,
             f"{self._url}{path}",
@@ -127,5 +130,6 @@ class Api:
         raise Permission(f"{error}; {RIGHTS}") if isinstance(error, Permission) else error
 
 
-async def _owner(deadline: float, renew: bool) -> Headers:
+async def _emulator_token(deadline: float, renew: bool) -> Headers:
+    """Return what Firebase's emulators accept as an administrator."""
     return {"Authorization": "Bearer owner"}

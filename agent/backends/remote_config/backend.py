@@ -1,8 +1,9 @@
-"""Firebase Remote Config: a parameter for each flag. The boolean ones have the variants on and off, of the others the
-values are the variants.
+"""Firebase Remote Config: a parameter for each flag.
 
-A publication replaces the whole template, on condition that nobody has published since it was read. Where somebody has,
-the template is read again, and published if the flag's own parameter is still the one that was expected.
+A boolean parameter has the variants on and off; for other types the values are the variants.
+
+A publication replaces the whole template, on condition that nobody has published since it was read. If somebody has,
+the template is read again, and published if the flag's own parameter still has the expected version.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ from agent.backends.remote_config.template import MOST_DESCRIPTION, Template
 from agent.errors import BackendError, Invalid, NotFound, Throttled, Timeout, Unsupported, nothing_sent
 
 _ATTEMPTS = 5
-"""How often a publication is begun anew because somebody else published meanwhile."""
+"""How many times a publication is tried while somebody else publishes in between."""
 _DRY_RUN_EVERY = 300.0
-"""Seconds after which what would go through is tried again though nothing has changed: a right may have been lost."""
+"""Seconds until a successful dry run is repeated although nothing has changed: a permission may have been revoked."""
 
 Edit = Callable[[Template, ParameterDefinition], ParameterDefinition]
 
 
 class _Publication(NamedTuple):
-    """The last one that was sent: when, and the number of the version that it was to replace."""
+    """The last publication that was sent: when (`time.monotonic()`), and the version number that it replaces."""
 
     at: float
     replaces: int
 
 
 class RemoteConfigBackend:
-    """A backend of one template. An environment is not looked at: each has a project, and so a backend, of its own."""
+    """A backend of one template. It ignores the environment: each has a project, and so a backend, of its own."""
 
     capabilities = Capabilities(
         cas=Cas.NATIVE,
@@ -64,7 +65,7 @@ class RemoteConfigBackend:
             refuse_emulators()
         self._api = Api(settings)
         self._parameters = settings.parameters
-        # Sources disagree on whether a server template is open to publications by the API at all.
+        # Sources disagree on whether a server template can be published by the API at all.
         self._doubt = "; this server template may take none by its API" if settings.template == "server" else ""
         self._publish_every = settings.publish_every
         self._held: TemplateCopy | None = None
@@ -95,10 +96,10 @@ class RemoteConfigBackend:
         since = int(snapshot.identity)
         if template.number == since:
             return ReadBack(Verdict.UNTOUCHED, now)
-        # The parameter is as before: others published, or our write has been taken back by a person.
+        # The parameter is as before, in another template: others published, or a person undid this operation.
         versions = [*await self._api.versions(deadline=deadline), _own(template)]
-        told = _covers(versions, since, template.number) and not _done(versions, f"flip {op_id}")
-        return ReadBack(Verdict.UNTOUCHED if told else Verdict.OTHER, now)
+        never_done = _covers(versions, since, template.number) and not _done(versions, f"flip {op_id}")
+        return ReadBack(Verdict.UNTOUCHED if never_done else Verdict.OTHER, now)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         before = ParameterDefinition.of(snapshot.state.raw)
@@ -117,18 +118,20 @@ class RemoteConfigBackend:
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
         copy = await self._current(deadline)
-        problems = self._meetings(wanted)
+        problems = self._shared_parameters(wanted)
         definitions, doubts = {}, []
         for ref, target in dict.fromkeys(wanted):
             name = self._name(ref)
             try:
                 old = copy.template.definition(name)
                 definitions[name] = new = all_to(old, target)
-                said = state(new).variant
+                variant = state(new).variant
                 if (unknown := doubt(old, target)) is not None:
                     doubts.append(f"flag {ref.flag!r}: {unknown}")
-                if said != target:
-                    problems.append(f"flag {ref.flag!r}: {target!r} is read back as {said!r}; write {said} instead")
+                if variant != target:
+                    problems.append(
+                        f"flag {ref.flag!r}: {target!r} is read back as {variant!r}; write {variant} instead"
+                    )
             except BackendError as error:
                 problems.append(f"flag {ref.flag!r}: {error}")
         try:
@@ -147,8 +150,8 @@ class RemoteConfigBackend:
     def _name(self, ref: FlagRef) -> str:
         return self._parameters.get(ref.flag) or parameter_name(ref.flag)
 
-    def _meetings(self, wanted: Sequence[tuple[FlagRef, str]]) -> list[str]:
-        """Flags that would be one and the same parameter."""
+    def _shared_parameters(self, wanted: Sequence[tuple[FlagRef, str]]) -> list[str]:
+        """Return a problem for each flag whose parameter is that of an earlier flag."""
         first: dict[str, str] = {}
         return [
             f"flags {first[name]!r} and {ref.flag!r} are both parameter {name!r}; name theirs under `parameters`"
@@ -157,10 +160,10 @@ class RemoteConfigBackend:
         ]
 
     async def _current(self, deadline: float) -> TemplateCopy:
-        """The template as it is now, for all flags of a look.
+        """Return the template as it is now, from the copy in memory if its version is still the newest.
 
-        It has up to 1 MB, and 3,000 parameters take 25 ms to parse. So the number of the newest version is asked for,
-        and tells whether the copy that is held is still the one that is served.
+        A template has up to 1 MB, and 3,000 parameters take 25 ms to parse; a request for the newest version number is
+        cheaper.
         """
         held = self._held
         if held is not None:
@@ -181,14 +184,14 @@ class RemoteConfigBackend:
         wanted: tuple[tuple[FlagRef, str], ...],
         deadline: float,
     ) -> None:
-        """Try a publication that makes all flags safe, unless one like it went through a while ago."""
+        """Make a dry run of a publication that makes all flags safe, unless the same one succeeded a while ago."""
         now = time.monotonic()
         if self._tried is not None:
             number, flags, at = self._tried
             if (number, flags) == (copy.template.number, wanted) and now - at < _DRY_RUN_EVERY:
                 return
         body = copy.template.replaced(definitions, "a dry run of flipback")
-        # Somebody may publish in between; the next check tries again.
+        # False if somebody published in between: the next check tries again.
         if await self._api.dry_run(body, copy.etag, deadline=deadline):
             self._tried = copy.template.number, wanted, now
 
@@ -198,13 +201,13 @@ class RemoteConfigBackend:
         name = self._name(ref)
         description = f"flipback {operation}: {what}"[:MOST_DESCRIPTION]
         for attempt in range(_ATTEMPTS):
-            # A publication is followed by another look only where it was refused.
+            # Nothing was written before this read: it is the first one, or follows a publication that was refused.
             with nothing_sent():
-                copy, versions = await self._look(deadline)
+                copy, versions = await self._with_history(deadline)
             old = copy.template.definition(name)
             new = edit(copy.template, old)
             done = _done(versions, operation)
-            # What looks done before anything was sent need not be this operation's doing.
+            # On the first attempt nothing was sent: if the flag is as wanted, this operation need not have done it.
             if new == old and not (done and attempt):
                 return WriteResult(Outcome.ALREADY, state(old))
             if done:
@@ -216,17 +219,17 @@ class RemoteConfigBackend:
                 return WriteResult(Outcome.APPLIED, state(new))
         raise Throttled(f"others published {_ATTEMPTS} times in between; nothing was written")
 
-    async def _look(self, deadline: float) -> tuple[TemplateCopy, list[Version]]:
-        """The template and a history that is no older. Both are asked for at once: a flip has no time to lose."""
+    async def _with_history(self, deadline: float) -> tuple[TemplateCopy, list[Version]]:
+        """Return the template and a history that is not older. Both are requested at once, to save a flip's time."""
         copy, versions = await asyncio.gather(self._get(deadline), self._api.versions(deadline=deadline))
         if all(version.number < copy.template.number for version in versions):
             versions = await self._api.versions(deadline=deadline)
         return copy, [*versions, _own(copy.template)]
 
     async def _publish(self, copy: TemplateCopy, body: bytes, deadline: float) -> bool:
-        """False where somebody else published in between. Raises Throttled where the last one was too short ago."""
+        """Publish; return False if somebody else published in between. Raises Throttled if the last was too recent."""
         last, now = self._published, time.monotonic()
-        # A version that is still the newest was not replaced: what was sent on it has not landed, and does not count.
+        # If the version that the last publication was to replace is still the newest, it did not land: do not count it.
         if last is not None and last.replaces != copy.template.number:
             rest = last.at + self._publish_every - now
             if rest > 0:
@@ -239,7 +242,7 @@ class RemoteConfigBackend:
 
 
 def _leaves(before: ParameterDefinition, target: str, found: ParameterDefinition) -> bool:
-    """Is the parameter as a flip to the target leaves it."""
+    """Is the parameter as a flip to the target leaves it?"""
     try:
         return all_to(before, target).same_parameter(found)
     except (Invalid, Unsupported):
@@ -251,10 +254,10 @@ def _done(versions: Sequence[Version], operation: str) -> bool:
 
 
 def _covers(versions: Sequence[Version], since: int, newest: int) -> bool:
-    """Does the history hold every version after `since`, up to `newest`."""
+    """Does the history have every version after `since`, up to `newest`?"""
     return {version.number for version in versions}.issuperset(range(since + 1, newest + 1))
 
 
 def _own(template: Template) -> Version:
-    """The version that a template itself names; the list of versions may come to have it later."""
+    """Return the version that a template itself names; the list of versions may have it only later."""
     return Version(template.number, template.description)

@@ -1,8 +1,8 @@
-"""What a Remote Config parameter gives to whom, and the parameter that gives something else.
+"""The values of a Remote Config parameter: which variant subjects get, and how to change it.
 
 The resource is https://firebase.google.com/docs/reference/remote-config/rest/v1/RemoteConfig. A subject gets the value
-of the first condition, in the order of the template, that is true for it and that the parameter has a value for; else
-the default value. So a flag is safe where every value is.
+of the first condition, in the order of the template, that is true for it and for which the parameter has a value; else
+the default value. So a flag is safe if every value is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _PERCENT = re.compile(
     r"""(\s*percent\s*(?:\(\s*(?:'[^']*'|"[^"]*")?\s*\)\s*)?(?:<=|between\s+0(?:\.0+)?\s+and)\s*)([0-9]+(?:\.[0-9]+)?)\s*"""
 )
-"""The share from the front: who is in it stays in it when the number rises. The seed says who is in front."""
+"""A share of the subjects from 0 up, in an order that the seed determines: who is in it stays in it when it grows."""
 
 _PAIRS = [("true", "false"), ("on", "off"), ("1", "0"), ("yes", "no"), ("enabled", "disabled"), ("enable", "disable")]
 _STYLES = (str.lower, str.upper, str.title)
@@ -37,13 +37,13 @@ _ON_OFF = {"true": "on", "false": "off"}
 
 
 def parameter_name(flag: str) -> str:
-    """The name of a flag's parameter where the settings name none: `_` for each character that may not stand there."""
+    """Return the name of a flag's parameter if the settings name none: `_` for each character that is not allowed."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", flag)
     return f"_{name[1:]}" if name[:1].isdigit() else name
 
 
 class ParameterDefinition(NamedTuple):
-    """A parameter and the conditions that it names, in the template's order, each as compact JSON text."""
+    """A parameter and the conditions that it uses, in the template's order, each as compact JSON text."""
 
     parameter: str
     conditions: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class ParameterDefinition(NamedTuple):
 
     @classmethod
     def of(cls, raw: str) -> ParameterDefinition:
-        """The definition whose `raw` this is."""
+        """Return the definition with this `raw`."""
         top = {member.name: member for member in members(raw, 0)}
         parameter, conditions = top["parameter"], top["conditions"]
         spans = elements(raw, conditions.value_start)
@@ -62,7 +62,7 @@ class ParameterDefinition(NamedTuple):
 
     @property
     def version(self) -> str:
-        """Names the content, in whatever order and layout a server happens to write it."""
+        """Return a hash of the content that does not depend on the order and layout in which a server writes it."""
         canonical = json.dumps(parse(self.raw), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -71,12 +71,12 @@ class ParameterDefinition(NamedTuple):
 
 
 def state(definition: ParameterDefinition) -> FlagState:
-    """What subjects get."""
+    """Return what subjects get by the definition."""
     parameter = parse(definition.parameter)
     given = [_variant(parameter, value) for _, value in _values(parameter)]
     alike = len(set(given)) == 1 and "defaultValue" in parameter
     percent = None
-    # A condition that gives what the others get too makes no difference.
+    # If both values are alike, the condition makes no difference, and there is no percentage.
     if len(definition.conditions) == 1 and len(given) == 2 and None not in given and not alike:
         match = _percentage(definition.conditions[0])
         percent = None if match is None else float(match[2])
@@ -86,9 +86,9 @@ def state(definition: ParameterDefinition) -> FlagState:
 
 
 def all_to(definition: ParameterDefinition, target: str) -> ParameterDefinition:
-    """The definition by which every subject gets `target`: the default value and every conditional one.
+    """Return the definition that gives every subject `target`, as the default value and every conditional one.
 
-    Raises Invalid where the parameter cannot have such a value, Unsupported where values are not flipback's to change.
+    Raises Invalid if the parameter cannot have such a value, Unsupported if flipback may not change its values.
     """
     parameter = parse(definition.parameter)
     value = _value(parameter, target)
@@ -104,11 +104,11 @@ def percent_to(
     rest: str,
     percent: float,
 ) -> ParameterDefinition:
-    """The definition by which `percent` of the subjects get `variant` and the others `rest`.
+    """Return the definition that gives `percent` of the subjects `variant` and the others `rest`.
 
-    The number of the parameter's percentage is changed, its seed kept. A parameter without conditions gets one,
-    `flipback_<name>`; `condition` gives the text of those that the template has, which may be ours of an earlier time.
-    Raises Unsupported where the parameter has conditions of another kind.
+    This changes the number in the parameter's percentage condition and keeps its seed. A parameter without conditions
+    gets one, `flipback_<name>`. `condition` returns the text of a condition of the template, which may be one that
+    flipback made earlier. Raises Unsupported if the parameter has conditions of another kind.
     """
     parameter = parse(definition.parameter)
     chosen, others = _value(parameter, variant), _value(parameter, rest)
@@ -138,15 +138,15 @@ def percent_to(
 
 
 def doubt(definition: ParameterDefinition, target: str) -> str | None:
-    """Why a flip to `target` may give applications a text that they do not know; None where that cannot be seen.
+    """Return why a flip to `target` may give applications a text that they do not know; None if there is no such sign.
 
-    Any text is a value of a STRING parameter, and a typo in the configuration as well.
+    A STRING parameter accepts any text, so a typo in the configuration is not an error.
     """
     parameter = parse(definition.parameter)
     if _type(parameter) != "STRING":
         return None
-    used = sorted({said for _, value in _values(parameter) if (said := _variant(parameter, value)) is not None})
-    # The safe one of two need not be in use: where all get "true", "false" is none of the values.
+    used = sorted({variant for _, value in _values(parameter) if (variant := _variant(parameter, value)) is not None})
+    # The other of a pair is a plausible target although no value has it: "false" if all subjects get "true".
     opposites = {
         style(word) for pair in _PAIRS for style in _STYLES for word in pair if used and {*used} <= {*map(style, pair)}
     }
@@ -159,7 +159,10 @@ def doubt(definition: ParameterDefinition, target: str) -> str | None:
 
 
 def conditional_values(parameter: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditional values of a parameter, by the names of their conditions. Raises Unsupported on anything else."""
+    """Return the conditional values of a parameter by the names of their conditions.
+
+    Raises Unsupported if they are no object.
+    """
     found = parameter.get("conditionalValues", {})
     if not isinstance(found, dict):
         raise Unsupported("the parameter's conditional values are of an unknown kind")
@@ -169,7 +172,7 @@ def conditional_values(parameter: Mapping[str, Any]) -> dict[str, Any]:
 def _with_values(
     text: str, parameter: Mapping[str, Any], default: dict[str, str], conditional: Mapping[str, object]
 ) -> str:
-    """The parameter with another default value and some other conditional values."""
+    """Return the parameter with another default value and with some conditional values replaced or added."""
     if not _alike(parameter, parameter.get("defaultValue"), default):
         text = with_members(text, {"defaultValue": default})
     if conditional and not conditional_values(parameter):
@@ -182,7 +185,7 @@ def _with_values(
 
 
 def _values(parameter: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All values, each with where it stands."""
+    """Yield all values, each with a description of its place."""
     if "defaultValue" in parameter:
         yield "default value", parameter["defaultValue"]
     for name, value in conditional_values(parameter).items():
@@ -195,22 +198,25 @@ def _type(parameter: Mapping[str, Any]) -> str:
 
 
 def _variant(parameter: Mapping[str, Any], value: Any) -> str | None:
-    """What a value says; None for one that is not plain."""
+    """Return the variant that a value stands for; None if it is not a plain value."""
     match value:
         case {"value": str(text)} if len(value) == 1:
-            said = _ON_OFF.get(text.lower(), text) if _type(parameter) == "BOOLEAN" else text
-            return said if is_text(said) else None
+            variant = _ON_OFF.get(text.lower(), text) if _type(parameter) == "BOOLEAN" else text
+            return variant if is_text(variant) else None
     return None
 
 
 def _alike(parameter: Mapping[str, Any], value: Any, other: Any) -> bool:
-    """Do two plain values say the same, however they are spelled."""
+    """Do two plain values stand for the same variant, in whatever spelling?"""
     variant = _variant(parameter, value)
     return variant is not None and variant == _variant(parameter, other)
 
 
 def _value(parameter: Mapping[str, Any], target: str) -> dict[str, str]:
-    """The value that says `target`, for a parameter whose values may be changed."""
+    """Return the value that stands for `target`.
+
+    Raises Invalid if the parameter cannot have it, and Unsupported if the parameter has values that are not plain.
+    """
     for where, value in _values(parameter):
         match value:
             case {"value": str()} | {"useInAppDefault": bool()} if len(value) == 1:
@@ -246,5 +252,5 @@ def _percentage(condition: str) -> re.Match[str] | None:
 
 
 def _cut(name: str, most: int) -> str:
-    """A name of our own making, as long as is allowed, that no other name becomes too."""
+    """Return a name of at most `most` characters: a hash if it is longer, so that different names stay different."""
     return name if len(name) <= most else hashlib.sha256(name.encode()).hexdigest()[:most]

@@ -1,7 +1,8 @@
-"""A Remote Config template, of which some parameters are edited, and the conditions that they name.
+"""Edits some parameters of a Remote Config template, and the conditions that they use.
 
-All else stays byte by byte, known or not: a publication replaces the whole template, and what it leaves out is gone. A
-client that wrote only what it knew ended running rollouts (firebase/firebase-admin-java, issue 1092).
+Everything else stays byte for byte, also members that flipback does not know: a publication replaces the whole
+template, and deletes what it leaves out. A client that wrote only the members it knew ended running rollouts
+(firebase/firebase-admin-java, issue 1092).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LONGEST_NUMBER = 19
 
 
 class Template:
-    """The text of a template. Raises Invalid where it is none."""
+    """The text of a template. Raises Invalid if it is not a template."""
 
     def __init__(self, content: bytes) -> None:
         try:
@@ -44,7 +45,7 @@ class Template:
 
     @property
     def number(self) -> int:
-        """The number of the version, which rises with every publication; 0 where nothing was published yet."""
+        """Return the number of the version, which rises with every publication; 0 if nothing was published yet."""
         try:
             return number_of(self._value.get("version", {}).get("versionNumber", 0))
         except ValueError:
@@ -52,12 +53,15 @@ class Template:
 
     @property
     def description(self) -> str:
-        """What its publisher said of this version."""
-        said = self._value.get("version", {}).get("description", "")
-        return said if isinstance(said, str) else ""
+        """Return the description that its publisher gave this version."""
+        description = self._value.get("version", {}).get("description", "")
+        return description if isinstance(description, str) else ""
 
     def definition(self, parameter: str) -> ParameterDefinition:
-        """Raises NotFound where there is no such parameter, Invalid where there are two or it is no object."""
+        """Return the definition of a parameter.
+
+        Raises NotFound if there is no such parameter, Invalid if there are two or it is no object.
+        """
         span = self._span(parameter)
         text = self.text[span.value_start : span.value_end]
         named = conditional_values(parse(text))
@@ -66,14 +70,14 @@ class Template:
         return ParameterDefinition(compact(text), tuple(compact(self.text[slice(*spans[place])]) for place in places))
 
     def condition(self, name: str) -> str | None:
-        """The condition as compact text."""
+        """Return a condition as compact text, None if there is none of this name."""
         place = self._conditions.get(name)
         return None if place is None else compact(self.text[slice(*list(self._condition_spans())[place])])
 
     def replaced(self, definitions: Mapping[str, ParameterDefinition], description: str) -> bytes:
-        """The template with other definitions of parameters, and a description of its version.
+        """Return the template with new definitions of some parameters, and a description of its version.
 
-        Raises Unsupported where a condition would have to change that another parameter names too.
+        Raises Unsupported if a condition would have to change that another parameter uses too.
         """
         value = parse(self.text)
         edits = []
@@ -85,19 +89,19 @@ class Template:
         edits += self._condition_edits(definitions, value)
         top = self._top.get("version")
         if top is None:
-            said = json.dumps({"description": description})
-            edits.append(self._added("version", said))
+            version = json.dumps({"description": description})
+            edits.append(self._added("version", version))
         else:
-            said = with_members(self.text[top.value_start : top.value_end], {"description": description})
-            edits.append(Edit(top.value_start, top.value_end, said))
-        value["version"] = parse(said)
+            version = with_members(self.text[top.value_start : top.value_end], {"description": description})
+            edits.append(Edit(top.value_start, top.value_end, version))
+        value["version"] = parse(version)
         text = edited(self.text, edits)
         if parse(text) != value:
             raise Invalid("an edit would change more of the template than the flag, and was not made")
         return text.encode()
 
     def _condition_edits(self, definitions: Mapping[str, ParameterDefinition], value: dict[str, Any]) -> Iterator[Edit]:
-        """Edits of the conditions that differ, made in `value` as well."""
+        """Yield edits of the conditions that differ, and make the same changes in `value`."""
         wanted = {parse(text)["name"]: text for found in definitions.values() for text in found.conditions}
         changed = {name: text for name, text in wanted.items() if not self._holds(name, text)}
         if not changed:
@@ -133,7 +137,7 @@ class Template:
         return place is not None and bool(self._value["conditions"][place] == parse(text))
 
     def _users(self, condition: str) -> Iterator[str]:
-        """The parameters that name the condition."""
+        """Yield the parameters that use the condition."""
         for found in _maps(self._value):
             for name, parameter in found.items():
                 named = parameter.get("conditionalValues") if isinstance(parameter, dict) else None
@@ -141,7 +145,7 @@ class Template:
                     yield name
 
     def _added(self, name: str, text: str) -> Edit:
-        """A new member at the front of the template, so that it cannot meet an edit at its end."""
+        """Add a member at the front of the template, so that its span cannot overlap with an edit at the end."""
         at = blank(self.text, 0) + 1
         return Edit(at, at, f'"{name}":{text},')
 
@@ -150,7 +154,7 @@ class Template:
         return elements(self.text, top.value_start) if top is not None else iter(())
 
     def _span(self, parameter: str) -> JsonMember:
-        """Where the parameter stands, under `parameters` or in a group."""
+        """Return the position of a parameter, under `parameters` or in a group."""
         known = self._spans.get(parameter)
         if known is not None:
             return known
@@ -169,10 +173,10 @@ class Template:
                     if self.text[member.value_start] != "{":
                         raise Invalid(f"parameter {parameter!r} is no object")
                     return member
-        raise AssertionError("it was counted above")
+        raise AssertionError("the parameter exists: it was counted above")
 
     def _map_spans(self) -> Iterator[int]:
-        """Where the maps of parameters begin."""
+        """Yield where each map of parameters begins."""
         if "parameters" in self._top:
             yield self._top["parameters"].value_start
         if "parameterGroups" in self._top:
@@ -185,7 +189,7 @@ class Template:
 
 
 def number_of(number: object) -> int:
-    """The number of a version, an int64 that Google writes as text. Raises ValueError where it is none."""
+    """Return the number of a version, an int64 that Google writes as text. Raises ValueError if it is none."""
     text = str(number) if isinstance(number, int) else number
     if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise ValueError("no number of a version")
@@ -193,7 +197,7 @@ def number_of(number: object) -> int:
 
 
 def _maps(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The maps of parameters: the top one, and one a group."""
+    """Yield the maps of parameters: the one at the top, and one for each group."""
     yield value.get("parameters", {})
     for group in value.get("parameterGroups", {}).values():
         if isinstance(group, dict) and isinstance(group.get("parameters"), dict):

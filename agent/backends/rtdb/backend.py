@@ -1,8 +1,8 @@
 """Firebase Realtime Database: a node for each flag, with the members of a flagd definition, over the REST interface.
 
-The database compares and sets: a node is read with its ETag and written only if it still has that one
-(https://firebase.google.com/docs/database/rest/save-data#section-conditional-requests). The operation stands in the
-node, so one read tells who wrote what.
+The database compares and sets: a node is read with its ETag, and written only if it still has that ETag
+(https://firebase.google.com/docs/database/rest/save-data#section-conditional-requests). The operation id is stored in
+the node, so that one read shows both the state and the operation that wrote it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ log = logging.getLogger(__name__)
 SCOPES = ("https://www.googleapis.com/auth/userinfo.email", "https://www.googleapis.com/auth/firebase.database")
 
 _NO_ETAG = "AAAAAAAAAAAAAAAAAAAAAAAAAAA="
-"""An ETag (SHA-1 in Base64) that no node has: a write that expects it is judged by the rules, and then refused."""
+"""An ETag (SHA-1 in Base64) that no node has: a write with it is checked by the security rules, and then refused."""
 _ATTEMPTS = 3
-"""Reads and writes of one call while others write the same node; then the caller decides."""
+"""How many times one call reads and writes while others write the same node; then the caller decides."""
 _CHECKS_AT_ONCE = 8
 _RIGHTS = "firebasedatabase.instances.get and firebasedatabase.instances.update"
 
@@ -66,9 +66,9 @@ Edit = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class RealtimeDatabaseBackend:
-    """A backend of one path in a database. An environment is not looked at: each has a path, and a backend, of its own.
+    """A backend of one path in a database. It ignores the environment: each has a path, and so a backend, of its own.
 
-    Raises ConfigError where the settings cannot be used.
+    Raises ConfigError if the settings cannot be used.
     """
 
     capabilities = Capabilities(
@@ -90,7 +90,7 @@ class RealtimeDatabaseBackend:
         else:
             self._server = f"http://{emulator_address(settings.emulator)}"
             query["ns"] = host.partition(".")[0]
-            self._http = Http(self._name, _owner)
+            self._http = Http(self._name, _emulator_token)
         self._query = "?" + urlencode(query, quote_via=quote) if query else ""
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
@@ -113,7 +113,7 @@ class RealtimeDatabaseBackend:
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         old = msgspec.json.decode(snapshot.state.raw, type=dict[str, Any])
-        # What was there is put back, whatever it was: a flip must not be a door of one way.
+        # Not checked: the previous definition is restored whatever it was, so that every flip can be undone.
         return await self._edit(snapshot.ref, lambda _: old, expect, f"restore {op_id}", deadline, checked=False)
 
     async def set_percent(
@@ -139,11 +139,11 @@ class RealtimeDatabaseBackend:
         for error in found:
             if isinstance(error, Timeout):
                 raise error
-        # What stops all flags alike is said once.
+        # A problem that all flags have in common is reported once.
         return BackendHealth(tuple(dict.fromkeys(map(str, found))))
 
     async def follow(self, refs: Sequence[FlagRef], changed: Callable[[FlagRef], None]) -> None:
-        def told(flags: frozenset[str] | None) -> None:
+        def report(flags: frozenset[str] | None) -> None:
             for ref in refs:
                 if flags is None or ref.flag in flags:
                     try:
@@ -154,7 +154,7 @@ class RealtimeDatabaseBackend:
         def refused(answer: HttpAnswer) -> BackendError:
             return self._refusal(answer, "read", self._path)
 
-        await Stream(self._http, self._url(self._path), refused).listen(told)
+        await Stream(self._http, self._url(self._path), refused).listen(report)
 
     async def close(self) -> None:
         await self._http.close()
@@ -172,19 +172,19 @@ class RealtimeDatabaseBackend:
         once: bool = False,
         checked: bool = True,
     ) -> WriteResult:
-        """Write the edited definition if the version is `expect`; with `once` an operation is not done again."""
+        """Write the edited definition if the version is `expect`. With `once`, an operation is not done twice."""
         sent = False
         for _ in range(_ATTEMPTS):
-            # A write is followed by another read only where it was refused.
+            # Nothing was written before this read: it is the first one, or follows a write that was refused.
             with nothing_sent():
                 found = await self._get(ref, deadline)
             now = state(found.definition)
-            # After a refused write too: the connection may have been lost and the request sent twice below us.
+            # Checked after a refused write too: the HTTP layer may have sent the request twice.
             if found.operation == operation and (once or sent):
                 return WriteResult(Outcome.DUPLICATE, now, "this operation was written before")
             new = kept(edit(found.definition))
             if checked:
-                self._valid(ref, new)
+                self._check_definition(ref, new)
             if new == found.definition:
                 return WriteResult(Outcome.ALREADY, now)
             if now.version != expect:
@@ -196,13 +196,13 @@ class RealtimeDatabaseBackend:
 
     async def _check(self, ref: FlagRef, target: str, deadline: float) -> None:
         found = await self._get(ref, deadline)
-        self._valid(ref, kept(_all_to(found.definition, target)))
-        # What is there already, so that a server that compares nothing does no harm.
+        self._check_definition(ref, kept(_all_to(found.definition, target)))
+        # Writes what is there already, so that it does no harm if the server does not compare ETags.
         same = content(found.definition, found.operation or "check", self._where(ref))
         if await self._put(ref, same, _NO_ETAG, deadline):
             raise Unsupported(f"{self._name} compares no ETags: of two writers the last would win unseen")
 
-    def _valid(self, ref: FlagRef, definition: dict[str, Any]) -> None:
+    def _check_definition(self, ref: FlagRef, definition: dict[str, Any]) -> None:
         broken = flag_definition.problem(definition)
         if broken:
             raise Invalid(f"{self._where(ref)}: {broken}")
@@ -219,7 +219,7 @@ class RealtimeDatabaseBackend:
         return node(value, etag, self._where(ref))
 
     async def _put(self, ref: FlagRef, body: bytes, etag: str, deadline: float) -> bool:
-        """False where the node no longer has that ETag, and nothing was written."""
+        """Write the node; return False, with nothing written, if it no longer has that ETag."""
         headers = {"if-match": etag, "Content-Type": "application/json"}
         return (await self._request("PUT", ref, deadline, body, headers)).status != 412
 
@@ -240,7 +240,7 @@ class RealtimeDatabaseBackend:
         return answer
 
     def _refusal(self, answer: HttpAnswer, what: str, path: Sequence[str]) -> BackendError:
-        """The database says 401 to an account that it does not take and to a user whom the rules forbid it."""
+        """Return the error of an answer. The database answers 401 to an unknown account, and also if rules refuse."""
         if answer.status != 401:
             return error_of(self._name, answer)
         if b"permission denied" in answer.body.lower():
@@ -268,13 +268,13 @@ def _all_to(definition: Mapping[str, Any], target: str) -> Mapping[str, Any]:
     return definition if safe else {**definition, **flag_definition.all_to(target)}
 
 
-async def _owner(deadline: float, renew: bool) -> Headers:
-    """What Firebase's emulators take for an administrator."""
+async def _emulator_token(deadline: float, renew: bool) -> Headers:
+    """Return what Firebase's emulators accept as an administrator."""
     return {"Authorization": "Bearer owner"}
 
 
 def _path(text: str) -> list[str]:
-    """The keys down to the flags' parent. Raises ConfigError where there are none, or the database cannot have one."""
+    """Return the keys down to the flags' parent. Raises ConfigError if one of them is no key of the database."""
     keys = text.strip("/").split("/")
     try:
         return [check_key(key, "path") for key in keys]

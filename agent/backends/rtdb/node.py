@@ -1,6 +1,6 @@
-"""A flag as a node of a Realtime Database: which part of it is the definition, and which says who wrote last.
+"""A flag as a node of a Realtime Database: the definition, and the operation that wrote it last.
 
-The database keeps neither nulls nor empty objects and arrays, and hands out an object whose names are 0, 1, 2 and so on
+The database stores neither nulls nor empty objects and arrays, and returns an object whose names are 0, 1, 2 and so on
 as an array (https://firebase.google.com/docs/database/admin/save-data, /docs/database/rest/structure-data).
 """
 
@@ -17,10 +17,10 @@ from agent.backends.contract import FlagState
 from agent.errors import Invalid
 
 OPERATION = "flipback_op"
-"""The member of a flag's `metadata` that names the last operation; flagd's schema lets metadata hold any text."""
+"""The member of a flag's `metadata` that names the last operation; flagd's schema allows any text in metadata."""
 
 _LONGEST_KEY = 768
-"""Bytes of UTF-8. This and the characters of a key: https://firebase.google.com/docs/database/usage/limits."""
+"""Bytes of UTF-8. This limit and the characters of a key: https://firebase.google.com/docs/database/usage/limits."""
 
 
 class Node(NamedTuple):
@@ -32,7 +32,7 @@ class Node(NamedTuple):
 
 
 def check_key(key: str, what: str) -> str:
-    """The key itself. Raises Invalid where the database cannot have it; there is no escape for what it forbids."""
+    """Return the key. Raises Invalid if the database cannot have it; forbidden characters cannot be escaped."""
     wrong = sorted({character for character in key if _forbidden(character)})
     if wrong:
         shown = " ".join(repr(character)[1:-1] for character in wrong)
@@ -46,13 +46,13 @@ def check_key(key: str, what: str) -> str:
 
 
 def node(value: object, etag: str, where: str) -> Node:
-    """Take a node apart. Raises Invalid where it is no flag."""
+    """Separate a node's definition from its operation. Raises Invalid if it is no flag."""
     if not isinstance(value, dict):
         raise Invalid(f"{where} is no object with the members of a flagd definition")
     definition = dict(value)
     for name in ("variants", "metadata"):
         if isinstance(definition.get(name), list):
-            # Names 0, 1, 2: a null in an array is a name that is not there.
+            # An object with the names 0, 1, 2, returned as an array: a null in it is a name that does not exist.
             definition[name] = {str(at): item for at, item in enumerate(definition[name]) if item is not None}
     metadata = definition.get("metadata")
     operation = None
@@ -63,13 +63,13 @@ def node(value: object, etag: str, where: str) -> Node:
 
 
 def kept(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The definition as the database keeps it: an empty object is the same as none."""
+    """Return the definition as the database stores it: without nulls and empty objects."""
     pruned: dict[str, Any] = _kept(definition) or {}
     return pruned
 
 
 def content(definition: Mapping[str, Any], operation: str, where: str) -> bytes:
-    """What is stored: the definition and who wrote it. Raises Invalid where that has no place in it."""
+    """Return what is stored: the definition and its operation. Raises Invalid if its metadata cannot hold that."""
     metadata = definition.get("metadata", {})
     if not isinstance(metadata, dict):
         raise Invalid(f"{where}: its metadata is no object")
@@ -77,7 +77,7 @@ def content(definition: Mapping[str, Any], operation: str, where: str) -> bytes:
 
 
 def state(definition: Mapping[str, Any]) -> FlagState:
-    """What subjects get."""
+    """Return what subjects get by the definition."""
     return FlagState(
         variant=flag_definition.variant(definition),
         percent=flag_definition.percent(definition),
@@ -87,12 +87,12 @@ def state(definition: Mapping[str, Any]) -> FlagState:
 
 
 def version(definition: Mapping[str, Any]) -> str:
-    """A name of the definition that depends neither on its writer nor on the order of its members."""
+    """Return a hash of the definition, which depends neither on its writer nor on the order of its members."""
     return hashlib.sha256(_text(definition)).hexdigest()[:16]
 
 
 def _forbidden(character: str) -> bool:
-    # The last are halves of a character, which no UTF-8 can hold.
+    # The last range are surrogates, which UTF-8 cannot encode.
     return character in ".$#[]/\x7f" or character < " " or "\ud800" <= character <= "\udfff"
 
 

@@ -1,7 +1,7 @@
-"""Changes as a Realtime Database tells them: server-sent events of one node, heard without end.
+"""Follows the changes of one node of a Realtime Database, by its server-sent events.
 
-The protocol is that of https://firebase.google.com/docs/reference/rest/database#section-streaming. A connection that is
-lost, silent or old is made anew; the first event of each holds everything, so what was missed is told then.
+The protocol is https://firebase.google.com/docs/reference/rest/database#section-streaming. A connection that is lost,
+silent or old is opened again. The first event of each has the whole node, so changes in between are reported then.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from agent.logs.setup import log_event
 log = logging.getLogger(__name__)
 
 SILENCE_S = 45.0
-"""A connection that is silent for so long is dead: the server keeps it alive every 30 s."""
+"""Seconds of silence after which a connection is considered dead: the server sends a keep-alive every 30 s."""
 CONNECT_S = 10.0
 RENEW_S = 1800.0
-"""A connection is made anew after this time, well before its access token ends after an hour."""
+"""Seconds until a connection is replaced, well before its access token expires after an hour."""
 _STEADY_S = 30.0
-"""A connection that held for so long begins a new count of failures."""
+"""Seconds that a connection must have lasted for failures to be counted anew."""
 _WAIT_S = (0.25, 5.0)
 """The first and the longest wait before another connection."""
 _MOST_REDIRECTS = 5
 _MOST_BYTES = MOST_BYTES
-"""Of one event. The first holds all flags; where they take more, changes are found by reading each flag in turn."""
+"""The largest event. The first event has all flags; if they are larger, only the regular reads detect changes."""
 
 _MOST_OF_REFUSAL = 64 * 2**10
 
-Told = Callable[[frozenset[str] | None], None]
-"""Is given the keys of the children that changed; None where any may have."""
+Report = Callable[[frozenset[str] | None], None]
+"""Is called with the keys of the children that changed; None if any may have changed."""
 
 
 class ServerEvent(NamedTuple):
@@ -49,7 +49,7 @@ class ServerEvent(NamedTuple):
 
 
 class EventParser:
-    """Server-sent events out of pieces of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    """Parses server-sent events from pieces (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -57,7 +57,7 @@ class EventParser:
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> Iterator[ServerEvent]:
-        """The events that end in this piece. Raises Invalid where one grows beyond all bounds."""
+        """Yield the events that end in this piece. Raises Invalid if an event has more than `_MOST_BYTES`."""
         self._rest += piece
         if b"\n" in piece:
             *lines, rest = self._rest.split(b"\n")
@@ -84,7 +84,7 @@ class EventParser:
 
 
 class Stream:
-    """Listens to the node at `url`; `refused` makes an error of an answer that is no stream."""
+    """Listens to the node at `url`; `refused` returns the error of an answer that is no stream."""
 
     def __init__(self, http: Http, url: str, refused: Callable[[HttpAnswer], BackendError]) -> None:
         self._http = http
@@ -93,34 +93,34 @@ class Stream:
         self._failures = 0
         self._lost = False
 
-    async def listen(self, told: Told) -> None:
-        """Tell of every change until cancelled. `told` must not raise."""
+    async def listen(self, report: Report) -> None:
+        """Call `report` for every change until cancelled; it must not raise."""
         renew = False
         while True:
             begun = time.monotonic()
             try:
-                await self._hear(renew, told)
+                await self._read_events(renew, report)
                 renew = False
                 continue
             except _Revoked:
                 renew, error = True, "the access token has ended"
             except Exception as failure:
-                # Whatever it was: a listener that has died unseen is worse than one that tries in vain.
+                # After any error: a listener that ends unnoticed is worse than one that keeps trying.
                 renew, error = False, str(failure) or type(failure).__name__
             self._failures = 1 if time.monotonic() - begun >= _STEADY_S else self._failures + 1
             if not self._lost:
                 self._lost = True
                 log_event(log, "listener.lost", level=logging.WARNING, url=self._shown, error=error)
             least, most = _WAIT_S
-            # At random, so that replicas do not come back all at once.
+            # Random, so that replicas do not reconnect all at once.
             await asyncio.sleep(uniform(0.5, 1) * min(most, least * 2 ** min(self._failures - 1, 10)))  # noqa: S311
 
     @property
     def _shown(self) -> str:
         return str(self._url.with_query(None))
 
-    async def _hear(self, renew: bool, told: Told) -> None:
-        """One connection; returns when it is old. Raises what ended it before."""
+    async def _read_events(self, renew: bool, report: Report) -> None:
+        """Read one connection until it is RENEW_S old. Raises the error that ended it earlier."""
         response = await self._connect(renew)
         try:
             parser, end = EventParser(), time.monotonic() + RENEW_S
@@ -133,17 +133,17 @@ class Stream:
                 if not piece:
                     raise Transient("the server ended the stream")
                 for event in parser.feed(piece):
-                    self._take(event, told)
+                    self._take(event, report)
         finally:
             response.close()
 
-    def _take(self, event: ServerEvent, told: Told) -> None:
+    def _take(self, event: ServerEvent, report: Report) -> None:
         keys = _changed(event)
         if self._lost:
             self._lost = False
             log_event(log, "listener.back", url=self._shown, attempts=self._failures)
         if keys is None or keys:
-            told(keys)
+            report(keys)
 
     async def _connect(self, renew: bool) -> aiohttp.ClientResponse:
         async with asyncio.timeout(CONNECT_S):
@@ -163,7 +163,7 @@ class Stream:
         raise self._refused(answer)
 
     async def _follow_redirects(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """A stream is sent on by a 307 to the server that holds the data; the token goes along only inside the site."""
+        """Open the stream. A 307 redirects to the server with the data; the token is sent only within one site."""
         url = self._url
         for _ in range(_MOST_REDIRECTS):
             response = await self._http.session().get(url, headers=headers, allow_redirects=False)
@@ -178,11 +178,11 @@ class Stream:
 
 
 class _Revoked(Exception):
-    """The server no longer takes the token of the connection."""
+    """The server no longer accepts the token of the connection."""
 
 
 def _changed(event: ServerEvent) -> frozenset[str] | None:
-    """The keys that an event tells of, None where it may be any. Raises what ends the connection."""
+    """Return the keys that an event changes, None if it may be any. Raises an error if the event ends the connection."""
     if event.name == "auth_revoked":
         raise _Revoked
     if event.name == "cancel":
@@ -195,7 +195,7 @@ def _changed(event: ServerEvent) -> frozenset[str] | None:
         return None
     first = value.path.strip("/").partition("/")[0]
     if first:
-        # The paths of events are not documented to be percent-encoded, nor not to be.
+        # The reference does not say whether the paths of events are percent-encoded.
         return frozenset({first, unquote(first)})
     if event.name == "put" or not isinstance(value.data, dict):
         return None
@@ -208,6 +208,6 @@ class _Change(msgspec.Struct):
 
 
 def _site(url: URL) -> str:
-    """The last two labels of a host name, such as firebaseio.com; an address as it is."""
+    """Return the last two labels of a host name, such as firebaseio.com; an IP address unchanged."""
     host = url.host or ""
     return host if host.replace(".", "").isdigit() or ":" in host else ".".join(host.split(".")[-2:])

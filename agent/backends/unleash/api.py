@@ -1,6 +1,6 @@
 """The requests to Unleash's admin API that a flip needs, for one project and one environment.
 
-Seen on Unleash 8.2.0; https://docs.getunleash.io/reference/api/unleash
+Tested with Unleash 8.2.0; https://docs.getunleash.io/reference/api/unleash
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.errors import NotFound, Permission
 SWITCH = "UPDATE_FEATURE_ENVIRONMENT"
 """The permission that a flip needs."""
 _NO_CHANGE_REQUESTS = "SKIP_CHANGE_REQUEST"
-"""The permission that Unleash names when it refuses a write because changes there must be approved."""
+"""The permission that Unleash names when it refuses a write because changes must be approved."""
 _JSON = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
@@ -65,9 +65,9 @@ class _ChangeRequests(msgspec.Struct, rename="camel"):
 
 
 class Admin:
-    """One account's view of an environment of a project. Operations raise BackendError and end by their deadline.
+    """One account's access to an environment of a project. Operations raise BackendError and end by their deadline.
 
-    Raises ConfigError where the address is not secure or the token's file cannot be used. The repr shows no token.
+    Raises ConfigError if the address is not secure or the token's file cannot be used. The repr shows no token.
     """
 
     def __init__(self, settings: config.Unleash) -> None:
@@ -94,7 +94,7 @@ class Admin:
         )
 
     async def latest_event(self, flag: str, deadline: float) -> str:
-        """The number of the latest event of the flag in this environment: another one after each change."""
+        """Return the id of the latest event of the flag in this environment, which differs after each change."""
         of = f"feature={_quoted(f'IS:{flag}')}&environment={_quoted(f'IS:{self._environment}')}"
         found = await self._get(f"search/events?{of}&limit=1", deadline)
         events = _decoded(found, _Events).events
@@ -104,7 +104,7 @@ class Admin:
         await self._write("POST", f"{self._place(flag)}/{to}", None, deadline)
 
     async def patch_strategy(self, flag: str, strategy: str, old: Strategy, new: Strategy, deadline: float) -> None:
-        """Change members of a strategy, and no other ones, by JSON Patch (RFC 6902)."""
+        """Change only those members of a strategy that differ, by JSON Patch (RFC 6902)."""
         changes = [
             {"op": "replace", "path": f"/{key}", "value": value} for key, value in new.items() if old.get(key) != value
         ]
@@ -139,7 +139,7 @@ class Admin:
         )
 
     async def obstacles(self, deadline: float) -> list[str]:
-        """What would stop the flip of any flag."""
+        """Return what would stop the flip of every flag."""
         me, change_requests = await asyncio.gather(self._me(deadline), self._change_requests(deadline))
         problems = []
         if not self._may(me, SWITCH):
@@ -164,7 +164,10 @@ class Admin:
         return _decoded(await self._get("user", deadline), _Me).permissions
 
     async def _change_requests(self, deadline: float) -> set[str]:
-        """The environments of the project where changes need an approval. Unleash without that feature answers 404."""
+        """Return the project's environments in which changes need an approval.
+
+        An Unleash without that feature answers 404.
+        """
         path = f"{self._base}/projects/{_quoted(self._project)}/change-requests/config"
         answer = await self._http.request("GET", path, deadline=deadline, expected=frozenset({403, 404}))
         if answer.status != 200:

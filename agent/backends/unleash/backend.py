@@ -1,7 +1,8 @@
 """Unleash, by its admin API: a flag's environment is enabled (`on`) or disabled (`off`), or rolled out gradually.
 
-Unleash compares nothing before a write (8.2.0 accepts any If-Match), so the definition's fingerprint is compared here
-right before it: a person's change in the milliseconds between is overwritten. Disabling and enabling are idempotent.
+Unleash does not compare before a write (8.2.0 accepts any If-Match), so this backend compares the definition's
+fingerprint just before it; a person's change in the milliseconds between is overwritten. Disabling and enabling are
+idempotent.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ _AT_ONCE = 4
 
 
 class UnleashBackend:
-    """A backend of one project and one environment of Unleash; the environment of a reference is not looked at.
+    """A backend of one project and one environment of Unleash. It ignores the environment of a FlagRef.
 
-    Raises ConfigError where the address is not secure or the token's file cannot be used. The repr shows no token.
+    Raises ConfigError if the address is not secure or the token's file cannot be used. The repr shows no token.
     """
 
     capabilities = Capabilities(
@@ -44,7 +45,7 @@ class UnleashBackend:
         atomic_ledger=False,
         push=False,
         granularity=Granularity.FLAG,
-        # A request a flag: 200 flags a second took half of a server's core, and a flip waited behind them.
+        # One request per flag: 200 flags each second took half of a server's core and delayed a flip.
         look_every=10.0,
         looks_at_once=2,
     )
@@ -56,8 +57,8 @@ class UnleashBackend:
         return (await self._admin.definition(ref.flag, deadline)).state()
 
     async def snapshot(self, ref: FlagRef, *, deadline: float) -> Snapshot:
-        # In either order a change between the two reads makes the snapshot one that no read-back takes for untouched,
-        # or whose version no write finds.
+        # A change between the two reads, in either order, is harmless: either a read-back does not find the snapshot
+        # untouched, or a write does not find its version.
         definition, identity = await asyncio.gather(
             self._admin.definition(ref.flag, deadline), self._admin.latest_event(ref.flag, deadline)
         )
@@ -65,9 +66,9 @@ class UnleashBackend:
 
     async def apply(self, ref: FlagRef, target: str, *, expect: str, op_id: str, deadline: float) -> WriteResult:
         _check_variant(ref, target)
-        # Unleash has no place for the operation's id. The caller keeps the ledger.
+        # Unleash cannot store the operation's id. The caller keeps the ledger.
         found = await self._before_write(ref, deadline)
-        # To be off, whatever the strategies are, is to be disabled; `given` has the reasons against `on`.
+        # Before `given`, which refuses `on` for some strategies: a flag that gives the target needs no write.
         if found.state().variant == target:
             return WriteResult(Outcome.ALREADY, found.state())
         wanted = found.given(target)
@@ -84,9 +85,9 @@ class UnleashBackend:
         return ReadBack(Verdict.UNTOUCHED if same else Verdict.OTHER, found.state)
 
     async def restore(self, snapshot: Snapshot, *, expect: str, op_id: str, deadline: float) -> WriteResult:
-        """As the contract says. After a flip that is one write; after `set_percent` also one for each strategy.
+        """Restore the flag as the contract says: one write after a flip, one more per strategy after `set_percent`.
 
-        Raises Unsupported where a strategy of the snapshot is gone: another one would have another id.
+        Raises Unsupported if a strategy of the snapshot was deleted: a new one would have another id.
         """
         ref, wanted = snapshot.ref, decode(snapshot.state.raw)
         found = await self._before_write(ref, deadline)
@@ -99,7 +100,7 @@ class UnleashBackend:
         now, before = by_id(found.strategies), by_id(wanted.strategies)
         if not before.keys() <= now.keys():
             raise Unsupported(f"a strategy of flag {ref.flag!r} was deleted, and cannot come back with its id")
-        # In an order in which the flag never gives more than before or after.
+        # In this order the flag never gives `on` to more subjects than before or after: off first, on last.
         if not wanted.enabled and found.enabled:
             await self._admin.switch(ref.flag, OFF, deadline)
         for name, strategy in now.items():
@@ -114,9 +115,9 @@ class UnleashBackend:
     async def set_percent(
         self, ref: FlagRef, variant: str, rest: str, percent: float, *, expect: str, op_id: str, deadline: float
     ) -> WriteResult:
-        """As the contract says, of whole percents of `on`. The rollout's stickiness and group id stay.
+        """Give `on` to a whole percentage, as the contract says; keep the rollout's stickiness and group id.
 
-        Raises Unsupported where the flag has other strategies than one gradual rollout.
+        Raises Unsupported if the flag has other strategies than one gradual rollout.
         """
         if (variant, rest) != (ON, OFF):
             raise Unsupported(f"Unleash rolls out {ON!r} and leaves {OFF!r}, not {variant!r} and {rest!r}")
@@ -143,7 +144,7 @@ class UnleashBackend:
         return WriteResult(Outcome.APPLIED, await self.read(ref, deadline=deadline))
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
-        """Whether Unleash answers, the token may switch, and each flag is there and can be given its target."""
+        """Check that Unleash answers, that the token may switch flags, and that each flag can be given its target."""
         try:
             problems = await self._admin.obstacles(deadline)
         except Timeout:
@@ -158,13 +159,13 @@ class UnleashBackend:
         await self._admin.close()
 
     async def _before_write(self, ref: FlagRef, deadline: float) -> FeatureDefinition:
-        """The definition, read by an operation that has written nothing yet, and says so if that fails."""
+        """Read the definition before a write. A read without an answer raises Unsent, because nothing was written."""
         _check_time(deadline)
         with nothing_sent():
             return await self._admin.definition(ref.flag, deadline)
 
     async def _obstacle(self, ref: FlagRef, target: str, turns: asyncio.Semaphore, deadline: float) -> str | None:
-        """What would stop this flag's flip."""
+        """Return what would stop this flag's flip."""
         try:
             _check_variant(ref, target)
             async with turns:

@@ -1,7 +1,7 @@
-"""What a flag's environment in Unleash means: which variant everyone gets, and which share a gradual rollout gives.
+"""What subjects get from a flag's environment in Unleash: one variant, or the share of a gradual rollout.
 
-Unleash evaluates activation strategies: a flag is on for a subject where its environment is enabled and any strategy
-says so. https://docs.getunleash.io/reference/activation-strategies
+Unleash evaluates activation strategies: a flag is on for a subject if its environment is enabled and any strategy is
+true for the subject. https://docs.getunleash.io/reference/activation-strategies
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Strategy = dict[str, Any]
 
 
 class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a feature that one environment's evaluation rests on; strategies in Unleash's own words."""
+    """The part of a feature that determines its evaluation in one environment; strategies in Unleash's own format."""
 
     enabled: bool
     strategies: list[Strategy]
@@ -30,26 +30,26 @@ class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        """A fingerprint, the same for the same definition; Unleash has no version of its own."""
+        """Return a hash of the definition; Unleash has no version of its own."""
         return hashlib.sha256(_encoder.encode(self)).hexdigest()[:16]
 
     @property
     def active(self) -> list[Strategy]:
-        """The strategies that are evaluated."""
+        """Return the strategies that are evaluated."""
         return [strategy for strategy in self.strategies if not strategy.get("disabled")]
 
     @property
     def rollout(self) -> Strategy | None:
-        """The one strategy that decides, where it is a gradual rollout to everyone alike."""
+        """Return the only active strategy, if it is a gradual rollout that treats all subjects alike."""
         if len(self.active) == 1 and self.active[0].get("name") == ROLLOUT and _is_plain(self.active[0]):
             return self.active[0]
         return None
 
     @property
     def share(self) -> float | None:
-        """The percentage that strategies give `on`, were the environment enabled; None where subjects differ by more.
+        """Return the percentage of subjects that get `on` if the environment is enabled.
 
-        The strategy `default` and a gradual rollout at 100 are the same.
+        None if more than a percentage decides. The strategy `default` is the same as a gradual rollout at 100.
         """
         if self.dependencies or len(self.active) != 1 or not _is_plain(self.active[0]):
             return None
@@ -65,7 +65,10 @@ class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
         return share if 0 <= share <= 100 else None
 
     def state(self) -> FlagState:
-        """A rollout at 100 is everyone's `on` and no percentage: it is what Unleash itself gives a flag at first."""
+        """Return what subjects get.
+
+        A rollout at 100 is the variant `on`, not a percentage: Unleash gives every new flag such a rollout.
+        """
         share = self.share if self.enabled else None
         variant = None if self.enabled else OFF
         if share == 100:
@@ -76,9 +79,9 @@ class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, enabled=enabled)
 
     def given(self, target: str) -> FeatureDefinition:
-        """The definition that gives `target` to everyone by the environment's switch alone.
+        """Return the definition that gives `target` to everyone, changing only the environment's switch.
 
-        Raises Unsupported where `on` would take other strategies: they are somebody's work, which is not replaced.
+        Raises Unsupported if `on` would need other strategies: flipback does not replace those that somebody made.
         """
         if target == ON and self.share != 100:
             raise Unsupported(
@@ -89,7 +92,7 @@ class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_id(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
-    """Strategies by their ids. Raises Invalid where one has none, so that it could not be changed or put back."""
+    """Return strategies by their ids. Raises Invalid if one has none: it could not be changed or restored."""
     found = {}
     for strategy in strategies:
         name = strategy.get("id")
@@ -100,13 +103,13 @@ def by_id(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
 
 
 def parameters(strategy: Strategy) -> dict[str, Any]:
-    """The parameters of a strategy, empty where they are of another kind."""
+    """Return the parameters of a strategy, empty if they are no object."""
     found = strategy.get("parameters")
     return found if isinstance(found, dict) else {}
 
 
 def decode(raw: str) -> FeatureDefinition:
-    """The definition in a snapshot."""
+    """Return the definition in a snapshot."""
     return _decoder.decode(raw)
 
 

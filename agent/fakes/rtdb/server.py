@@ -1,14 +1,12 @@
 """A fake Realtime Database: its REST interface on loopback, with ETags, server-sent events and security rules.
 
-What it answers follows https://firebase.google.com/docs/reference/rest/database, and is held to the real client,
-firebase_admin.db. Left out: queries, priorities, tokens (anybody is the administrator), name spaces (there is one).
+Its answers follow https://firebase.google.com/docs/reference/rest/database, and are tested with the real client,
+firebase_admin.db. It has no queries, priorities and tokens (every client is the administrator), and one name space.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections import deque
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -18,16 +16,18 @@ from aiohttp import web
 
 from agent.fakes.faults import FakeFault, FakeFaults, On
 from agent.fakes.rtdb import tree
+from agent.fakes.rtdb.listeners import Listeners
 from agent.fakes.rtdb.tree import BadData, etag, shown, stored
+from agent.fakes.rtdb.write import TreeWrite, make_write, names, now_ms
 from agent.fakes.server import listen
 
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
 _REMEMBERED = 1000
-"""Requests that are kept in `requests`."""
+"""How many of the last requests are kept in `requests`."""
 
 
 class Request(NamedTuple):
-    """A request as it came. `stream` tells a listener from a read."""
+    """A request as it was received. `stream`: it is a listener, not a read."""
 
     method: str
     path: str
@@ -36,31 +36,17 @@ class Request(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Security rules of the whole database: the user ids that may read and write. An administrator passes them by."""
+    """Security rules of the whole database: the user ids that may read and write. Administrators bypass them."""
 
     read: frozenset[str]
     write: frozenset[str]
 
 
-class _Listener(NamedTuple):
-    path: list[str]
-    events: asyncio.Queue[bytes | None]
-
-
-class _Write(NamedTuple):
-    """A write that is allowed: the whole tree after it, and what is answered and told."""
-
-    after: Any
-    body: Any
-    kind: str
-    path: list[str]
-    data: Any
-
-
 class FakeRealtimeDatabase:
-    """A database of which `path` is the flags' parent. `keep_alive` is how often listeners hear something, in seconds.
+    """A database whose flags are the children of `path`.
 
-    `rules` and `keep_alive` may be changed while it runs. Faults on reads meet those who begin to listen as well.
+    `keep_alive` is how often listeners get an event if nothing changes, in seconds. It and `rules` may be changed while
+    the database runs. Faults on reads apply to new listeners too.
     """
 
     def __init__(self, path: str = "flags", keep_alive: float = 30.0) -> None:
@@ -70,15 +56,15 @@ class FakeRealtimeDatabase:
         self.keep_alive = keep_alive
         self.rules: Rules | None = None
         self.requests: deque[Request] = deque(maxlen=_REMEMBERED)
-        self._flags = [name for name in path.split("/") if name]
+        self._flags = names(path)
         self._root: Any = None
         self._before: Any = None
-        self._listeners: list[_Listener] = []
+        self._listeners = Listeners(lambda: self._root, lambda: self.keep_alive)
         self._runner: web.AppRunner | None = None
         self._stopped = asyncio.Event()
 
     async def start(self, port: int = 0) -> None:
-        """Listen on loopback; 0 takes a free port. The data of an earlier time is still there."""
+        """Listen on loopback; 0 takes a free port. Data survives a stop and a start."""
         app = web.Application(client_max_size=16 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._stopped = asyncio.Event()
@@ -92,40 +78,38 @@ class FakeRealtimeDatabase:
             self._runner = None
 
     def put(self, flag: str, variant: str) -> None:
-        """A person gives `variant` ("on" or "off") to everyone; the flag is made if it is not there."""
+        """Give `variant` ("on" or "off") to every subject, as a person would; create the flag if it is missing."""
         path = [*self._flags, flag]
         old = shown(tree.get(self._root, path)) or {"variants": {"on": True, "off": False}}
         self.set(path, {**old, "state": "ENABLED", "defaultVariant": variant, "targeting": None})
 
     def flags(self) -> dict[str, Any]:
-        """All flags as they are stored."""
+        """Return all flags as they are stored."""
         found = shown(tree.get(self._root, self._flags))
         return found if isinstance(found, dict) else {}
 
     def get(self, path: str) -> Any:
-        """What is stored at a path."""
-        return shown(tree.get(self._root, _names(path)))
+        """Return the value at a path."""
+        return shown(tree.get(self._root, names(path)))
 
     def set(self, path: str | list[str], value: Any) -> None:
-        """A person writes in the console. Raises BadData where the database could not hold it."""
-        names = _names(path) if isinstance(path, str) else path
-        if not all(map(tree.is_key, names)):
-            raise BadData(f"/{'/'.join(names)}: a key has none of . $ # [ ] / and no control characters")
-        kept = stored(value, _now_ms())
-        self._commit(_Write(tree.put(self._root, names, kept), value, "put", names, kept))
+        """Write a value, as a person in the console would. Raises BadData if the database cannot store it."""
+        keys = names(path) if isinstance(path, str) else path
+        if not all(map(tree.is_key, keys)):
+            raise BadData(f"/{'/'.join(keys)}: a key has none of . $ # [ ] / and no control characters")
+        kept = stored(value, now_ms())
+        self._commit(TreeWrite(tree.put(self._root, keys, kept), value, "put", keys, kept))
         if not self.writes:
-            # There is no write yet that a lie could leave out.
+            # No client has written anything yet that a read with the fault `lie` could leave out.
             self._before = self._root
 
     def end_streams(self) -> None:
-        """End every listener's connection, as a server that is restarted does."""
-        for listener in self._listeners:
-            listener.events.put_nowait(None)
+        """End every listener's connection, as a restart of the server does."""
+        self._listeners.end()
 
     def tell(self, name: str, data: object) -> None:
         """Send an event to every listener, such as ("auth_revoked", "credential is no longer valid")."""
-        for listener in self._listeners:
-            listener.events.put_nowait(_event(name, data))
+        self._listeners.send(name, data)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         method = request.headers.get("X-HTTP-Method-Override", request.method).upper()
@@ -135,7 +119,7 @@ class FakeRealtimeDatabase:
             return _error(405, "Method not allowed")
         if not request.path.endswith(".json"):
             return _error(404, "append .json to your request URI to use the REST API.")
-        # Split before it is decoded: %2F is no separator.
+        # Split before decoding: %2F is no separator.
         path = [unquote(name) for name in request.raw_path.partition("?")[0].removesuffix(".json").split("/") if name]
         if not all(map(tree.is_key, path)):
             return _error(400, "Invalid path: Invalid token in path")
@@ -181,7 +165,7 @@ class FakeRealtimeDatabase:
             if expected != etag(now):
                 return _json(shown(now), 412, {"ETag": etag(now)})
         try:
-            write = self._write(method, path, None if method == "DELETE" else msgspec.json.decode(body))
+            write = make_write(self._root, method, path, None if method == "DELETE" else msgspec.json.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _error(400, "Invalid data; couldn't parse JSON object, array, or value.")
         except BadData as error:
@@ -189,8 +173,8 @@ class FakeRealtimeDatabase:
         if not lie:
             self.writes += 1
             self._commit(write)
-        told = expected is not None or _wants_etag(request)
-        headers = {"ETag": etag(tree.get(write.after, path))} if told else {}
+        with_etag = expected is not None or _wants_etag(request)
+        headers = {"ETag": etag(tree.get(write.after, path))} if with_etag else {}
         if request.query.get("print") == "silent":
             return web.Response(status=204, headers=headers)
         return _json(write.body, headers=headers)
@@ -204,66 +188,17 @@ class FakeRealtimeDatabase:
             return _json(dict.fromkeys(sorted(value), True), headers=headers)
         return _json(shown(value), headers=headers)
 
-    def _write(self, method: str, path: list[str], value: Any) -> _Write:
-        """What a write comes to. Raises BadData where the database cannot hold it."""
-        now = _now_ms()
-        if method == "PATCH":
-            if not isinstance(value, dict):
-                raise BadData("Invalid data; couldn't parse JSON object.")
-            after, changes = self._root, {}
-            for name, item in value.items():
-                if not name.strip("/") or not all(map(tree.is_key, _names(name))):
-                    raise BadData("Invalid path: Invalid token in path")
-                changes[name] = stored(item, now)
-                after = tree.put(after, [*path, *_names(name)], changes[name])
-            return _Write(after, {name: shown(item) for name, item in changes.items()}, "patch", path, changes)
-        kept = stored(value, now)
-        if method == "POST":
-            # Like the real ones it sorts by time; what follows the time keeps two of one millisecond apart.
-            name = f"-N{now:012x}{secrets.token_hex(3)}"
-            made = [*path, name]
-            return _Write(tree.put(self._root, made, kept), {"name": name}, "put", made, kept)
-        return _Write(tree.put(self._root, path, kept), shown(kept), "put", path, kept)
-
-    def _commit(self, write: _Write) -> None:
+    def _commit(self, write: TreeWrite) -> None:
         self._before, self._root = self._root, write.after
-        for listener in self._listeners:
-            depth = len(listener.path)
-            if write.path[:depth] == listener.path:
-                below = "/" + "/".join(write.path[depth:])
-                data = write.data if write.kind == "patch" else shown(write.data)
-                listener.events.put_nowait(_event(write.kind, {"path": below, "data": data}))
-            elif tree.get(self._before, listener.path) != tree.get(self._root, listener.path):
-                listener.events.put_nowait(self._whole(listener.path))
+        self._listeners.committed(write, self._before)
 
     async def _stream(self, request: web.Request, path: list[str]) -> web.StreamResponse:
         if not self._allowed(request, "GET"):
             return _error(401, "Permission denied")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(request)
-        listener = _Listener(path, asyncio.Queue())
-        listener.events.put_nowait(self._whole(path))
-        self._listeners.append(listener)
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(self.keep_alive):
-                        event = await listener.events.get()
-                except TimeoutError:
-                    event = _event("keep-alive", None)
-                if event is None:
-                    return response
-                await response.write(event)
-        except ConnectionError:
-            return response
-        finally:
-            self._listeners.remove(listener)
-
-    def _whole(self, path: list[str]) -> bytes:
-        return _event("put", {"path": "/", "data": shown(tree.get(self._root, path))})
+        return await self._listeners.serve(request, path)
 
     def _allowed(self, request: web.Request, method: str) -> bool:
-        """What the rules say of the user that the administrator asks to be taken for."""
+        """Do the rules allow the request to the user as whom the administrator asks to be treated?"""
         override = request.query.get("auth_variable_override")
         if self.rules is None or override is None:
             return True
@@ -275,20 +210,8 @@ class FakeRealtimeDatabase:
         return user is not None and user.get("uid") in allowed
 
 
-def _names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name]
-
-
 def _wants_etag(request: web.Request) -> bool:
     return request.headers.get("X-Firebase-ETag") == "true"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _event(name: str, data: object) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import FlagBackend
-from agent.backends.webhook import WebhookBackend
+from agent.backends.webhook.backend import WebhookBackend
 from agent.fakes.faults import FakeFaults
 from agent.fakes.server import LOOPBACK, listen
 from tests.support.places.proxy import FaultProxy

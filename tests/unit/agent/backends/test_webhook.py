@@ -15,7 +15,7 @@ from aiohttp import web
 
 from agent.backends import settings
 from agent.backends.contract import Cas, FlagBackend, FlagRef, Outcome, Verdict
-from agent.backends.webhook import WebhookBackend
+from agent.backends.webhook.backend import WebhookBackend
 from agent.errors import Auth, ConfigError, Invalid, NotFound, Throttled, Transient, Unsent, Unsupported
 from agent.events import cloudevents as events
 from agent.fakes.server import listen

@@ -199,7 +199,7 @@ async def test_a_token_that_was_withdrawn_is_renewed_once(
     fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = Tokens()
-    monkeypatch.setattr(backend, "_token", tokens)
+    monkeypatch.setattr(backend._calls, "_token", tokens)
     fake.faults.add("read:status=401")
     assert (await backend.read(REF, deadline=soon())).variant == "on"
     assert tokens.asked == [False, True]
@@ -220,7 +220,7 @@ async def test_each_call_says_who_asks_and_for_which_database(monkeypatch: pytes
     server = grpc.server(ThreadPoolExecutor(1), handlers=[Recorder()])
     backend = at(server.add_insecure_port("127.0.0.1:0"), database="berlin")
     server.start()
-    monkeypatch.setattr(backend, "_token", Tokens())
+    monkeypatch.setattr(backend._calls, "_token", Tokens())
     with pytest.raises(Invalid):
         await backend.read(REF, deadline=soon())
     await backend.close()
@@ -264,7 +264,7 @@ async def test_health_names_each_flag_that_cannot_be_flipped(fake: FakeFirestore
 async def test_health_renews_a_token_that_was_withdrawn(
     fake: FakeFirestore, backend: FirestoreBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_token", Tokens())
+    monkeypatch.setattr(backend._calls, "_token", Tokens())
     fake.faults.add("read:status=401")
     assert (await backend.health([(REF, "off")], deadline=soon())).ok
     fake.faults.add("read:status=401,times=0")

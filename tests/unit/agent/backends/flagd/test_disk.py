@@ -308,7 +308,7 @@ async def test_a_trial_that_hangs_is_told_and_leaves_flips_alone(
         go_on.wait(60)
         return trial(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("agent.backends.flagd.check.replacement_problem", hang)
+    monkeypatch.setattr("agent.backends.flagd.trial.replacement_problem", hang)
     try:
         for words in ("not done in time", "under way for", "under way for"):
             (problem,) = (await backend.health([(REF, "off")], deadline=soon(2.0))).problems

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -33,13 +33,11 @@ from agent.backends.contract import (
     WriteResult,
 )
 from agent.backends.http import Headers, Http, HttpAnswer, error_of, retry_after
-from agent.backends.json_answer import decoded
 from agent.backends.secret_file import read_secret
-from agent.backends.shown import listed
+from agent.backends.webhook.state import WebhookFlag, is_as_ordered, read_flag, state_of
 from agent.errors import (
     BackendError,
     Conflict,
-    Invalid,
     NotFound,
     Throttled,
     Timeout,
@@ -50,28 +48,9 @@ from agent.errors import (
 
 _REPLAYED = "Idempotent-Replayed"
 """The header of an answer: `true` if the operation had been executed before."""
-_NO_STATE = "the webhook: the answer is no state of a flag, see docs/webhook.md"
 _ANY = frozenset(range(200, 600))
 _AT_ONCE = 8
 """Flags that a health check reads at the same time."""
-
-
-class _State(msgspec.Struct):
-    """The members of an answer that flipback knows; the other members are part of the definition too."""
-
-    variant: str | None
-    percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
-    version: str | int | None = None
-    variants: list[str] | None = None
-
-
-class _WebhookFlag(msgspec.Struct):
-    """A flag as an endpoint returned it, or, without `state_url`, as this process set it."""
-
-    state: FlagState
-    etag: str | None = None
-    identity: str = ""
-    variants: list[str] | None = None
 
 
 class WebhookBackend:
@@ -106,8 +85,8 @@ class WebhookBackend:
         found = await self._before_write(ref, deadline)
         if found.state.variant == target and self._state_url is not None:
             return WriteResult(Outcome.ALREADY, found.state)
-        _check_variants(ref, found, target)
-        as_set = _state({"variant": target})
+        found.check_variants(ref, target)
+        as_set = state_of({"variant": target})
         return await self._write(ref, found, {"operation": "apply", "target": target}, as_set, expect, op_id, deadline)
 
     async def verify(self, snapshot: Snapshot, target: str, *, op_id: str, deadline: float) -> ReadBack:
@@ -135,9 +114,9 @@ class WebhookBackend:
         found = await self._before_write(ref, deadline)
         if found.state.percent == percent and self._state_url is not None:
             return WriteResult(Outcome.ALREADY, found.state)
-        _check_variants(ref, found, variant, rest)
+        found.check_variants(ref, variant, rest)
         order = {"operation": "set_percent", "percent": {"variant": variant, "rest": rest, "percent": percent}}
-        as_set = _state({"variant": None, "percent": percent})
+        as_set = state_of({"variant": None, "percent": percent})
         return await self._write(ref, found, order, as_set, expect, op_id, deadline)
 
     async def health(self, wanted: Sequence[tuple[FlagRef, str]], *, deadline: float) -> BackendHealth:
@@ -158,17 +137,17 @@ class WebhookBackend:
     async def _obstacle(self, ref: FlagRef, target: str, turns: asyncio.Semaphore, deadline: float) -> str | None:
         try:
             async with turns:
-                _check_variants(ref, await self._find(ref, deadline), target)
+                (await self._find(ref, deadline)).check_variants(ref, target)
         except Timeout:
             raise
         except BackendError as error:
             return str(error) if ref.flag in str(error) else f"flag {ref.flag!r}: {error}"
         return None
 
-    async def _find(self, ref: FlagRef, deadline: float) -> _WebhookFlag:
+    async def _find(self, ref: FlagRef, deadline: float) -> WebhookFlag:
         if self._state_url is None:
             _check_time(deadline)
-            return _WebhookFlag(self._set.get(ref, _state({"variant": None})))
+            return WebhookFlag(self._set.get(ref, state_of({"variant": None})))
         flag, environment = (quote(word, safe="") for word in ref)
         url = URL(self._state_url.replace("{flag}", flag).replace("{environment}", environment), encoded=True)
         headers = self._signature(f"GET {url.raw_path_qs}".encode())
@@ -178,23 +157,12 @@ class WebhookBackend:
             raise NotFound(f"flag {ref.flag!r}, environment {ref.environment!r}: {error}") from None
         return self._found(answer)
 
-    def _found(self, answer: HttpAnswer) -> _WebhookFlag:
-        """Return the flag in an answer. Raises Invalid if there is none."""
-        value: dict[str, Any] = decoded(answer.body, dict[str, Any], _NO_STATE)
-        try:
-            known = msgspec.convert(value, _State)
-        except msgspec.ValidationError as error:
-            raise Invalid(f"{_NO_STATE}: {error}") from None
-        etag: str | None = answer.headers.get("ETag")
-        # If-Match uses strong comparison (RFC 9110, section 13.1.1): a weak ETag never matches.
-        if etag is not None and etag.startswith("W/"):
-            etag = None
-        self._compares = etag is not None
-        state = _state(value)
-        identity = state.version if etag is None and known.version is None else f"{etag} {known.version}"
-        return _WebhookFlag(state, etag, identity, known.variants)
+    def _found(self, answer: HttpAnswer) -> WebhookFlag:
+        flag = read_flag(answer)
+        self._compares = flag.etag is not None
+        return flag
 
-    async def _before_write(self, ref: FlagRef, deadline: float) -> _WebhookFlag:
+    async def _before_write(self, ref: FlagRef, deadline: float) -> WebhookFlag:
         """Read the flag before a write. A read without an answer raises Unsent, because nothing was written."""
         _check_time(deadline)
         with nothing_sent():
@@ -203,7 +171,7 @@ class WebhookBackend:
     async def _write(
         self,
         ref: FlagRef,
-        found: _WebhookFlag,
+        found: WebhookFlag,
         order: dict[str, Any],
         as_set: FlagState,
         expect: str,
@@ -228,7 +196,7 @@ class WebhookBackend:
             self._set[ref] = as_set
             return WriteResult(outcome, as_set)
         state = await self._after_write(ref, answer, deadline)
-        if state is not None and not _as_ordered(state, as_set):
+        if state is not None and not is_as_ordered(state, as_set):
             # The read-back decides who wrote this state, and whether ours lands later.
             return WriteResult(outcome, None, "acknowledged, but the flag is not as ordered")
         return WriteResult(outcome, state)
@@ -260,31 +228,6 @@ class WebhookBackend:
 
     def __repr__(self) -> str:
         return f"Webhook({URL(self._url).host}, {'no state' if self._state_url is None else 'with state'})"
-
-
-def _state(value: dict[str, Any]) -> FlagState:
-    """Return the state of a definition.
-
-    Its version is a hash of the content, because an endpoint's own version may rise when a flag is restored.
-    """
-    content = {name: member for name, member in value.items() if name != "version"}
-    raw = msgspec.json.encode(content, order="sorted")
-    return FlagState(
-        variant=value.get("variant"),
-        percent=value.get("percent"),
-        version=hashlib.sha256(raw).hexdigest()[:16],
-        raw=raw.decode(),
-    )
-
-
-def _as_ordered(state: FlagState, as_set: FlagState) -> bool:
-    return state.variant == as_set.variant if as_set.percent is None else state.percent == as_set.percent
-
-
-def _check_variants(ref: FlagRef, found: _WebhookFlag, *variants: str) -> None:
-    for variant in variants:
-        if found.variants is not None and variant not in found.variants:
-            raise Invalid(f"flag {ref.flag!r} has the variants {listed(found.variants)}, and not {variant!r}")
 
 
 def _check_time(deadline: float) -> None:

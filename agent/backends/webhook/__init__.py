@@ -1,0 +1,4 @@
+"""The webhook.
+
+It may import agent.backends and agent.errors.
+"""
