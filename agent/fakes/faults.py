@@ -1,19 +1,19 @@
-"""Faults on order: what a fake does wrong, for how many requests.
+"""Injected faults: what a fake does wrong, and for how many requests.
 
-Written `ON:KIND[=VALUE][,NAME=VALUE...]`:
+The written form is `ON:KIND[=VALUE][,NAME=VALUE...]`:
 
     write:status=503            the next write is refused with that status
-    write:commit-then-fail=503  it is carried out, and answered with that status
-    write:drop                  it is carried out, and the connection closed without an answer
+    write:commit-then-fail=503  it is made, and answered with that status
+    write:drop                  it is made, and the connection is closed without an answer
     read:drop                   the connection is closed without an answer
-    write:hang                  it is not carried out and never answered
-    write:commit-then-hang      it is carried out and never answered
+    write:hang                  it is not made and never answered
+    write:commit-then-hang      it is made and never answered
     read:delay=1.5              it is answered 1.5 s later
-    write:delay=1.5             it is carried out 1.5 s later
-    read:lie                    it is answered with what was there before the last write
-    write:lie                   it is answered as if it had been carried out
+    write:delay=1.5             it is made 1.5 s later
+    read:lie                    it is answered with the state before the last write
+    write:lie                   it is not made, and answered as if it were
 
-`times=N` is for N requests (1 by default, 0 for ever), `retry-after=S` adds that header to a status.
+`times=N` applies the fault to N requests (1 by default, 0 for ever), `retry-after=S` adds that header to a status.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FORMS = "the form is ON:KIND[=VALUE][,times=N][,retry-after=S], such as write:s
 
 
 class FakeFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fault of the next `times` requests of kind `on`, for ever where that is 0. `seconds` is how long a delay is."""
+    """A fault of the next `times` requests of kind `on`, of all if that is 0. `seconds` is the length of a delay."""
 
     on: On
     kind: Kind
@@ -44,21 +44,21 @@ class FakeFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FakeFaults:
-    """The faults that are still to come, in the order in which they were ordered."""
+    """The faults that have not happened yet, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._waiting: deque[FakeFault] = deque()
-        # A fake may serve in threads.
+        # A fake may serve requests in several threads.
         self._lock = threading.Lock()
 
     def add(self, fault: FakeFault | str) -> None:
-        """Order a fault, as a struct or in its written form. Raises FlipbackError where the text is none."""
+        """Add a fault, as a struct or in its written form. Raises FlipbackError if the text is not valid."""
         made = parse(fault) if isinstance(fault, str) else fault
         with self._lock:
             self._waiting.append(made)
 
     def take(self, on: On) -> FakeFault | None:
-        """The fault of a request that has come, used up by it."""
+        """Return the fault of a request, if any, and count it as used."""
         with self._lock:
             for place, fault in enumerate(self._waiting):
                 if fault.on == on:
@@ -79,7 +79,7 @@ class FakeFaults:
 
 
 def parse(text: str) -> FakeFault:
-    """Read a fault's written form. Raises FlipbackError that says what was expected."""
+    """Parse a fault's written form. Raises FlipbackError, which says what was expected."""
     head, *options = text.strip().split(",")
     on, colon, what = head.partition(":")
     kind, _, value = what.partition("=")

@@ -1,10 +1,10 @@
-"""What every fake flag system is to those who start it, and the port by which faults are ordered while it runs.
+"""The interface of every fake flag system, and its control port, by which faults are added while it runs.
 
-GET /faults               what is still to come
-POST /faults              one fault in its written form (text), or several, one a line
-DELETE /faults            none any more
-PUT /flags/NAME?variant=on   a flag with the variants on and off, as a person would set it
-GET /flags                all flags and what they give
+GET /faults               list the faults that have not happened yet
+POST /faults              add faults in their written form (text), one per line
+DELETE /faults            remove all faults
+PUT /flags/NAME?variant=on   set a flag with the variants on and off, as a person would
+GET /flags                list all flags as they are stored
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Fake(Protocol):
-    """A flag system on loopback. `port` is where it listens once it is started; `writes` counts what was committed."""
+    """A flag system on loopback. `port` is its port once it is started; `writes` counts the writes of clients."""
 
     faults: FakeFaults
     port: int
@@ -34,11 +34,11 @@ class Fake(Protocol):
     async def stop(self) -> None: ...
 
     def put(self, flag: str, variant: str) -> None:
-        """A person gives `variant` ("on" or "off") to everyone; the flag is made if it is not there."""
+        """Give `variant` ("on" or "off") to every subject, as a person would; create the flag if it is missing."""
         ...
 
     def flags(self) -> dict[str, Any]:
-        """All flags as they are stored."""
+        """Return all flags as they are stored."""
         ...
 
 
@@ -94,7 +94,7 @@ class Control:
 
 
 async def listen(app: web.Application, port: int) -> tuple[web.AppRunner, int]:
-    """Serve on loopback; the runner, to be cleaned up, and the real port. Raises FlipbackError where it is taken."""
+    """Serve on loopback; return the runner, for its cleanup, and the port. Raises FlipbackError if it is taken."""
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.2)
     await runner.setup()
     try:

@@ -163,7 +163,7 @@ class Stream:
         raise self._refused(answer)
 
     async def _follow_redirects(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Open the stream. A 307 redirects to the server with the data; the token is sent only within one site."""
+        """Open the stream. A 307 redirects to the server with the data; the token is not sent to another site."""
         url = self._url
         for _ in range(_MOST_REDIRECTS):
             response = await self._http.session().get(url, headers=headers, allow_redirects=False)
@@ -182,7 +182,7 @@ class _Revoked(Exception):
 
 
 def _changed(event: ServerEvent) -> frozenset[str] | None:
-    """Return the keys that an event changes, None if it may be any. Raises an error if the event ends the connection."""
+    """Return the keys that an event changes, None if it may be any. Raises if the event ends the connection."""
     if event.name == "auth_revoked":
         raise _Revoked
     if event.name == "cancel":

@@ -1,4 +1,4 @@
-"""Listeners of the fake of Firestore: documents by name, or a whole collection, told of until the client goes."""
+"""Listeners of the fake Firestore: changes of named documents or of a whole collection, until the client leaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_CHANGE, _ADD, _REMOVE, _CURRENT, _RESET = range(5)
 
 
 def listen(store: Store, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-    """The method Listen: whatever targets the client adds, until it goes."""
+    """Serve the method Listen: report changes of all targets that the client adds, until it leaves."""
     news: SimpleQueue[Any] = SimpleQueue()
     if not context.add_callback(lambda: news.put(None)):
         return
@@ -30,12 +30,12 @@ def listen(store: Store, requests: Iterator[Any], context: grpc.ServicerContext)
     try:
         while (item := news.get()) is not None:
             if isinstance(item, set):
-                told = [
+                changes = [
                     _change(store, database, path, target)
                     for target, holds in targets.items()
                     for path in sorted(filter(holds, item))
                 ]
-                yield from (*told, _steady(store)) if told else ()
+                yield from (*changes, _steady(store)) if changes else ()
             elif item.HasField("add_target"):
                 database = item.database
                 yield from _add_target(store, database, item.add_target, targets)
@@ -59,7 +59,7 @@ def _add_target(store: Store, database: str, wanted: Any, targets: dict[int, Cal
     targets[target] = holds
     yield _target_change(_ADD, target_ids=[target])
     if wanted.resume_token:
-        # What was deleted since is not known, so all is told anew.
+        # This fake does not know what was deleted since the token, so it resets the target and sends everything.
         yield _target_change(_RESET, target_ids=[target])
     for path in paths:
         yield _change(store, database, path, target)
@@ -68,7 +68,7 @@ def _add_target(store: Store, database: str, wanted: Any, targets: dict[int, Cal
 
 
 def _change(store: Store, database: str, path: str, target: int) -> Any:
-    """How a document is now, which may be later than what is told of."""
+    """Return the answer for a document as it is now, which may be later than the change that is reported."""
     document = store.documents.get(path)
     if document is None:
         name = f"{database}/documents/{path}"
@@ -90,6 +90,6 @@ def _receive(requests: Iterator[Any], news: SimpleQueue[Any]) -> None:
         for request in requests:
             news.put(request)
     except Exception:
-        # gRPC says with a bare exception that the client has gone.
+        # gRPC raises a bare Exception if the client has left.
         news.put(None)
     news.put(None)

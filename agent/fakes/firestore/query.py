@@ -1,4 +1,4 @@
-"""What the fake of Firestore answers of queries: whole collections by name, with an offset and a limit."""
+"""The queries that the fake Firestore supports: whole collections in the order of names, with an offset and a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.fakes.firestore.store import Refused
 
 
 class Selection(NamedTuple):
-    """The documents that lie directly in the collection of this path."""
+    """The documents that are directly in the collection of this path."""
 
     collection: str
     offset: int
@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
 
 def selection(parent: str, query: Any) -> Selection:
-    """What a StructuredQuery selects. Raises Refused for what this fake does not answer, rather than answer wrong."""
+    """Return the selection of a StructuredQuery. Raises Refused for a query that this fake does not support."""
     by_name = all(
         order.field.field_path == "__name__" and order.direction != types.StructuredQuery.Direction.DESCENDING
         for order in query.order_by
@@ -45,5 +45,5 @@ def selection(parent: str, query: Any) -> Selection:
 
 
 def collection_path(parent: str, collection: str) -> str:
-    """The path of a collection below `projects/P/databases/D/documents`, which is the parent of the outermost ones."""
+    """Return the path of a collection below `projects/P/databases/D/documents`, the parent of the top collections."""
     return f"{parent.partition('/documents')[2]}/{collection}".removeprefix("/")

@@ -1,7 +1,7 @@
-"""The gRPC service of the fake of Firestore: google.firestore.v1.Firestore as far as flags and their readers need it.
+"""The gRPC service of the fake Firestore: the part of google.firestore.v1.Firestore that flags and their readers need.
 
-What it does not know it refuses with UNIMPLEMENTED. Faults befall BatchGetDocuments ("read") and Commit ("write"); a
-commit that could change nothing is a dry run, and refused only where a real one would be refused as not allowed.
+It refuses everything else with UNIMPLEMENTED. Faults apply to BatchGetDocuments ("read") and Commit ("write"). A commit
+that cannot change anything is a dry run: only the faults 401 and 403 apply to it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What google.rpc.Code says each HTTP status stands for."""
+"""The gRPC status for each HTTP status, as google.rpc.Code maps them."""
 
 
 class Service:
-    """`committed` is called with the paths of the documents that a client's commit has changed."""
+    """The service. `committed` is called with the paths of the documents that a client's commit has changed."""
 
     def __init__(self, store: Store, faults: FakeFaults, committed: Callable[[set[str]], None]) -> None:
         self._store = store
@@ -76,13 +76,13 @@ class Service:
         documents: Documents = self._store.documents
         if fault is not None and fault.kind == "lie":
             if self._store.before is None:
-                # There is nothing yet that could be kept back; the lie is told once there is.
+                # Nothing was committed yet, so this answer cannot lie: keep the fault for a later read.
                 if fault.times:
                     self._faults.add(msgspec.structs.replace(fault, times=1))
             else:
                 documents = self._store.before
         elif fault is not None:
-            _befall(fault, context, lambda: None)
+            _apply(fault, context, lambda: None)
             documents = self._store.documents
         yield from self._documents(request, documents)
 
@@ -103,7 +103,7 @@ class Service:
             yield ReadAnswer(found=named(document, request.database, mask), read_time=read_time)
 
     def _commit(self, request: Any, context: grpc.ServicerContext) -> Any:
-        def carry_out(really: bool = True) -> Committed:
+        def commit(really: bool = True) -> Committed:
             done = self._store.commit(request.writes, request.transaction, really=really)
             if really and done.changed:
                 self._committed(done.changed)
@@ -111,15 +111,15 @@ class Service:
 
         fault = self._write_fault(request)
         if fault is not None and fault.kind != "lie":
-            _befall(fault, context, carry_out)
-        done = carry_out(really=fault is None or fault.kind != "lie")
+            _apply(fault, context, commit)
+        done = commit(really=fault is None or fault.kind != "lie")
         return types.CommitResponse.pb()(write_results=done.results, commit_time=done.time)
 
     def _write_fault(self, request: Any) -> FakeFault | None:
         if any(map(_may_change, request.writes)):
             return self._faults.take("write")
-        ahead = next((fault for fault in self._faults.waiting() if fault.on == "write"), None)
-        refused = ahead is not None and ahead.kind == "status" and ahead.status in (401, 403)
+        next_fault = next((fault for fault in self._faults.waiting() if fault.on == "write"), None)
+        refused = next_fault is not None and next_fault.kind == "status" and next_fault.status in (401, 403)
         return self._faults.take("write") if refused else None
 
     def _begin(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -155,14 +155,14 @@ class Service:
 
     def _transaction(self, request: Any) -> bytes:
         if request.HasField("read_time"):
-            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "this fake does not read what was in the past")
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "this fake does not read earlier versions of documents")
         if request.HasField("new_transaction"):
             return self._store.begin(request.new_transaction)
         return bytes(request.transaction)
 
 
 def _method(kind: Any, function: Callable[[Any, Any], Any], request: Any) -> grpc.RpcMethodHandler[Any, Any]:
-    """A method whose refusals are statuses. Answers are messages of protobuf, which know how to be written."""
+    """Make the handler of a method: a Refused becomes the status of the call. Answers are protobuf messages."""
 
     def call(request: Any, context: grpc.ServicerContext) -> Any:
         try:
@@ -180,10 +180,10 @@ def _method(kind: Any, function: Callable[[Any, Any], Any], request: Any) -> grp
     return kind(behaviour, request.pb().FromString, lambda answer: answer.SerializeToString())  # type: ignore[no-any-return]
 
 
-def _befall(fault: FakeFault, context: grpc.ServicerContext, carry_out: Callable[[], object]) -> None:
-    """Let a fault happen; comes back only where the request is to be carried out and answered after it."""
+def _apply(fault: FakeFault, context: grpc.ServicerContext, commit: Callable[[], object]) -> None:
+    """Apply a fault. Returns only after a delay, if the request is then to be executed and answered as usual."""
     if fault.kind in ("commit-then-fail", "commit-then-hang", "drop"):
-        carry_out()
+        commit()
     if fault.kind in ("hang", "commit-then-hang", "delay"):
         if not _ended(context, fault.seconds if fault.kind == "delay" else None):
             return
@@ -207,7 +207,7 @@ def _fail(fault: FakeFault, context: grpc.ServicerContext) -> NoReturn:
 
 
 def _ended(context: grpc.ServicerContext, seconds: float | None) -> bool:
-    """Wait until the call has ended: the client has gone, or this server stops."""
+    """Wait for the end of the call: the client leaves, or this server stops. Returns False after `seconds`."""
     ended = threading.Event()
     return not context.add_callback(ended.set) or ended.wait(seconds)
 

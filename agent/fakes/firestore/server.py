@@ -1,7 +1,7 @@
 """A Cloud Firestore on loopback: the real protocol with preconditions, atomic commits, transactions and listeners.
 
-Applications and tools reach it with `FIRESTORE_EMULATOR_HOST=127.0.0.1:PORT`, flipback with `emulator: 127.0.0.1:PORT`;
-whatever project and database they name, they meet in the same documents.
+Applications and tools reach it with `FIRESTORE_EMULATOR_HOST=127.0.0.1:PORT`, flipback with `emulator: 127.0.0.1:PORT`.
+All projects and databases that they name share the same documents.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from agent.fakes.firestore.store import Document, Refused, Store
 from agent.fakes.server import LOOPBACK
 
 _THREADS = 64
-"""Calls at one time: each listener has a thread while it listens, each hanging call while it hangs."""
+"""Calls at one time: each listener and each hanging call occupies a thread."""
 
 _OPTIONS = [
-    # Two servers would else share the port, and the requests.
+    # By default two servers could share the port, and each would get some of the requests.
     ("grpc.so_reuseport", 0),
-    # Google's servers bear with a client that asks every 30 s whether they live; gRPC's own hang up on it.
+    # Google's servers accept a keepalive ping every 30 s; by default a gRPC server closes the connection on it.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 
@@ -35,7 +35,7 @@ Write = types.Write.pb()
 
 
 class FakeFirestore:
-    """Holds its documents in memory, also while it is stopped. Flags are the documents of `collection`.
+    """A Firestore with its documents in memory, also while it is stopped. Flags are the documents of `collection`.
 
     `writes` counts the commits of clients that changed a flag.
     """
@@ -73,7 +73,7 @@ class FakeFirestore:
         self.edit(flag, {**new, "state": "ENABLED", "defaultVariant": variant, "targeting": {}})
 
     def edit(self, flag: str, fields: dict[str, Any]) -> None:
-        """A person sets fields of a flag's document, which is made if it is not there; values are those of JSON."""
+        """Set fields of a flag's document to JSON values, as a person would; create the document if it is missing."""
         document = Document(name=f"/documents/{self._flags.collection}/{flag}")
         for name, content in fields.items():
             document.fields[name].CopyFrom(value(content))
@@ -86,7 +86,7 @@ class FakeFirestore:
         return {path.rpartition("/")[2]: members for path, members in self._all() if self._flags.holds(path)}
 
     def documents(self) -> dict[str, Any]:
-        """All documents by their path, what JSON does not have as text."""
+        """Return all documents by their path, with text for types that JSON does not have."""
         return dict(self._all())
 
     def _all(self) -> list[tuple[str, Any]]:

@@ -1,7 +1,7 @@
-"""The documents of the fake of Firestore, in memory: preconditions, atomic commits, transactions, times that rise.
+"""The documents of the fake Firestore, in memory: preconditions, atomic commits, transactions, rising update times.
 
-What it promises is what https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1 says of the real one.
-Documents are known by their path below `/documents/`, so that one fake serves whatever project a client names.
+It behaves as https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1 describes. A document is
+identified by its path below `/documents/`, so that one fake serves every project that a client names.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WriteResult = types.WriteResult.pb()
 Documents = Mapping[str, Any]
 
 _MOST_BYTES = 1_048_576
-"""Of a document: https://firebase.google.com/docs/firestore/quotas."""
+"""The largest document: https://firebase.google.com/docs/firestore/quotas."""
 
 
 class Refused(Exception):
-    """The answer is this gRPC status; nothing was done."""
+    """A request that is answered with this gRPC status; nothing was done."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class Committed(NamedTuple):
-    """The results of the writes, when they were made, and the paths of the documents that are others now."""
+    """The results of a commit's writes, its time, and the paths of the documents that it changed."""
 
     results: list[Any]
     time: Any
@@ -46,16 +46,16 @@ class Committed(NamedTuple):
 
 @dataclass(slots=True)
 class _Transaction:
-    """The update times of what it has read, None for what was not there."""
+    """A transaction. `reads` has the update time of each document that it has read, None for a missing one."""
 
     read_only: bool
     reads: dict[str, Any] = field(default_factory=dict)
 
 
 class Store:
-    """All documents. Safe to use from several threads. A message that is stored is never changed, only replaced.
+    """All documents. Safe to use from several threads. A stored message is never changed, only replaced.
 
-    `before` is what there was before the last commit that changed anything, None where there was none since `forget`.
+    `before` has the documents before the last commit that changed anything; None without such a commit since `forget`.
     """
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class Store:
         self.before: Documents | None = None
 
     def now(self) -> Any:
-        """The time, in whole microseconds and never the same twice."""
+        """Return the time in whole microseconds, later than at every call before."""
         with self._lock:
             self._last_us = max(time.time_ns() // 1000, self._last_us + 1)
             return Timestamp(seconds=self._last_us // 10**6, nanos=self._last_us % 10**6 * 1000)
 
     def begin(self, options: Any) -> bytes:
-        """A new transaction's id."""
+        """Begin a transaction; return its id."""
         with self._lock:
             self._number += 1
             name = self._number.to_bytes(8, "big")
@@ -86,13 +86,13 @@ class Store:
             self._transactions.pop(transaction, None)
 
     def note(self, transaction: bytes, path: str, document: Any) -> None:
-        """A transaction has read a document, None for one that is not there."""
+        """Record that a transaction has read a document, which is None if it is missing."""
         with self._lock:
             update_time = None if document is None else document.update_time
             self._transaction(transaction).reads.setdefault(path, update_time)
 
     def commit(self, writes: Sequence[Any], transaction: bytes = b"", *, really: bool = True) -> Committed:
-        """All of the writes or none. Not `really`: everything is checked and answered, and nothing stored."""
+        """Make all of the writes or none. Not `really`: everything is checked and answered, but nothing is stored."""
         with self._lock:
             if transaction:
                 self._check_reads(self._transaction(transaction))
@@ -122,7 +122,7 @@ class Store:
             self._followers.remove(follower)
 
     def forget(self) -> None:
-        """What there was before is forgotten."""
+        """Forget the documents before the last commit."""
         self.before = None
 
     def _transaction(self, name: bytes) -> _Transaction:
@@ -139,7 +139,7 @@ class Store:
 
 
 def relative(name: str) -> str:
-    """The path of a document below `projects/P/databases/D/documents/`. Raises Refused where it is none."""
+    """Return the path of a document below `projects/P/databases/D/documents/`. Raises Refused if it is no document."""
     _, _, path = name.partition("/documents/")
     parts = path.split("/")
     if len(parts) % 2 or not all(parts) or any(part.startswith("__") and part.endswith("__") for part in parts):
@@ -148,7 +148,7 @@ def relative(name: str) -> str:
 
 
 def named(document: Any, database: str, mask: Iterable[str] | None = None) -> Any:
-    """A copy under its full name in a database, with only the fields of a mask where there is one."""
+    """Return a copy with the full name in a database, and, if `mask` is given, only its fields."""
     copy = Document(name=f"{database}/documents/{document.name}")
     if mask is None:
         copy.MergeFrom(Document(fields=document.fields))
@@ -185,7 +185,7 @@ def _check_precondition(wanted: Any, current: Any, path: str) -> None:
 
 
 def _written(write: Any, path: str, current: Any, now: Any) -> tuple[Any, Any]:
-    """What a write makes of a document, and its result. One that changes nothing leaves the update time as well."""
+    """Return a document after a write, and the write's result. A write without a change keeps the update time."""
     if write.WhichOneof("operation") == "delete":
         return None, WriteResult()
     document = Document(name=path, create_time=now if current is None else current.create_time, update_time=now)
@@ -232,7 +232,7 @@ def _check_value(value: Any, name: str, within_array: bool = False) -> None:
 
 
 def _get(fields: Any, parts: Sequence[str]) -> Any:
-    """The value at a path of names, None where there is none."""
+    """Return the value at a path of names, None if there is none."""
     for part in parts[:-1]:
         if part not in fields:
             return None
@@ -241,7 +241,7 @@ def _get(fields: Any, parts: Sequence[str]) -> Any:
 
 
 def _set(fields: Any, parts: Sequence[str], value: Any) -> None:
-    """Put a value at a path of names, making maps on the way; None takes away what is there."""
+    """Set the value at a path of names, creating maps on the way; None removes the value."""
     for part in parts[:-1]:
         if value is None and part not in fields:
             return

@@ -1,6 +1,6 @@
 """Field transforms of a write to Firestore: server time, increment, maximum, minimum, union and removal of elements.
 
-As google.firestore.v1.DocumentTransform.FieldTransform describes them.
+google.firestore.v1.DocumentTransform.FieldTransform describes them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 def transformed(transform: Any, current: Any, now: Any) -> tuple[Any, Any]:
-    """The new value of the field, and what the answer says of it: null for the transforms of arrays.
+    """Return the new value of the field, and the transform's result: null for the transforms of arrays.
 
-    `current` is the value that there is, None without one; `now` is the time of the commit.
+    `current` is the present value, None without one; `now` is the time of the commit.
     """
     match transform.WhichOneof("transform_type"):
         case "set_to_server_value":
@@ -29,30 +29,30 @@ def transformed(transform: Any, current: Any, now: Any) -> tuple[Any, Any]:
         case "minimum":
             new = _extreme(current, transform.minimum, -1)
         case "append_missing_elements":
-            held = _elements(current)
-            wanted = _distinct(transform.append_missing_elements.values)
-            return _array([*held, *(value for value in wanted if value not in held)]), Value(null_value=0)
+            present = _elements(current)
+            added = _distinct(transform.append_missing_elements.values)
+            return _array([*present, *(value for value in added if value not in present)]), Value(null_value=0)
         case _:
-            gone = transform.remove_all_from_array.values
-            return _array([value for value in _elements(current) if value not in gone]), Value(null_value=0)
+            removed = transform.remove_all_from_array.values
+            return _array([value for value in _elements(current) if value not in removed]), Value(null_value=0)
     return new, new
 
 
 def _sum(current: Any, increment: Any) -> Any:
-    """A field that is no number becomes the increment; whole numbers stop at the ends of their range."""
-    held = _number(current)
-    if held is None:
+    """Add to a number. A field that is no number becomes the increment; integers are limited to 64 bits."""
+    number = _number(current)
+    if number is None:
         return increment
-    total = held + _number(increment)
+    total = number + _number(increment)
     if isinstance(total, float):
         return Value(double_value=total)
     return Value(integer_value=max(_LEAST, min(_MOST, total)))
 
 
 def _extreme(current: Any, operand: Any, sign: int) -> Any:
-    """The greater of two numbers, or the smaller where `sign` is -1; of equal ones that which is there."""
-    held = _number(current)
-    return operand if held is None or sign * (_number(operand) - held) > 0 else current
+    """Return the greater of two numbers, or the smaller if `sign` is -1; `current` if they are equal."""
+    number = _number(current)
+    return operand if number is None or sign * (_number(operand) - number) > 0 else current
 
 
 def _number(value: Any) -> Any:

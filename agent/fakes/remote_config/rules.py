@@ -1,7 +1,7 @@
-"""What Remote Config accepts of a template, and how it hands conditions to servers.
+"""Which templates Remote Config accepts, and the form in which servers get conditions.
 
 Limits: https://firebase.google.com/docs/remote-config/parameters; expressions: .../remote-config/condition-reference.
-Of these only percentages and the form of `&&` are looked into, and a server template may have nothing else.
+This checks only percentages and the form of `&&`; a server template may have no other expressions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PERCENT = re.compile(
 
 
 def problem(template: Any, known: Mapping[str, Any], *, server: bool) -> str | None:
-    """Why a template is refused, None if it is not. `known` is the one that is there: its members are no surprise."""
+    """Return why a template is refused, None if it is not. Members of `known`, the present template, are accepted."""
     if not isinstance(template, dict):
         return "Invalid JSON payload received: it is no object"
     for name in template.keys() - _MEMBERS - known.keys():
@@ -42,14 +42,14 @@ def problem(template: Any, known: Mapping[str, Any], *, server: bool) -> str | N
 
 
 def parameters(template: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """All parameters, those of groups too."""
+    """Return all parameters, including those of groups."""
     groups = (template.get("parameterGroups") or {}).values()
     maps = [template.get("parameters") or {}, *(group.get("parameters") or {} for group in groups)]
     return [item for found in maps for item in found.items()]
 
 
 def for_servers(template: Mapping[str, Any]) -> dict[str, Any]:
-    """The template as servers get it: conditions in their structured form, no groups."""
+    """Return the template as servers get it: conditions in their structured form, no groups."""
     conditions = [
         {"name": condition["name"], "condition": _structured(condition["expression"])}
         for condition in template.get("conditions") or []
@@ -98,7 +98,7 @@ def _parameter_problems(found: list[tuple[str, dict[str, Any]]], conditions: set
 
 
 def _value_problems(key: str, kind: str, value: Any) -> Iterator[str]:
-    # A kind that is not known here is kept: there will be others.
+    # A value of an unknown kind is accepted: Remote Config may get new kinds.
     if not isinstance(value, dict) or len(value) != 1:
         yield f"[VALIDATION_ERROR]: a value of parameter {key} is not of exactly one kind"
     elif "value" in value:
@@ -136,13 +136,13 @@ def _json(text: str) -> bool:
 
 
 def _structured(expression: str) -> dict[str, Any]:
-    # What cannot be told for a server is true for none of its subjects.
+    # An expression that cannot be evaluated on a server is false for all of its subjects.
     atoms = [_atom(part.strip()) or {"false": {}} for part in expression.split(" && ")]
     return {"orCondition": {"conditions": [{"andCondition": {"conditions": atoms}}]}}
 
 
 def _atom(part: str) -> dict[str, Any] | None:
-    """One element of an expression in its structured form, None for one that is not known here."""
+    """Return one part of an expression in its structured form, None if this fake does not know it."""
     if part in ("true", "false"):
         return {part: {}}
     match = _PERCENT.fullmatch(part)

@@ -1,8 +1,8 @@
 """A fake Firebase Remote Config: its REST interface on loopback, for the client template and the server template.
 
-What it answers follows https://firebase.google.com/docs/reference/remote-config/rest, and is held to the real clients:
-firebase-admin for Node.js (templates) and for Python (server templates). Left out: who may do what (any token is good),
-projects (there is one, under any name), and all that is evaluated on phones.
+Its answers follow https://firebase.google.com/docs/reference/remote-config/rest, and are tested with the real clients:
+firebase-admin for Node.js (templates) and for Python (server templates). It has no permissions (any token is valid),
+one project under every name, and nothing that is evaluated on phones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PERSON, _CALLER = "person@example.org", "caller@example.iam.gserviceaccount.com
 
 
 class FakeRemoteConfig:
-    """Both templates of a project. `conflict_status` is what a stale ETag is answered with: 409, 412 or 400."""
+    """Both templates of a project. `conflict_status` is the status for a stale ETag: 409, 412 or 400."""
 
     def __init__(self, conflict_status: int = 409) -> None:
         self.faults = FakeFaults()
@@ -49,7 +49,7 @@ class FakeRemoteConfig:
         self.writes = 0
         self.dry_runs = 0
         self.received: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
-        """Method, and path with query, of the last requests."""
+        """The method, and the path with the query, of the last requests."""
         self.conflict_status = conflict_status
         self._templates = {CLIENT: Versions(), SERVER: Versions()}
         self._last_write = {CLIENT: 0, SERVER: 0}
@@ -74,7 +74,7 @@ class FakeRemoteConfig:
             self._runner = None
 
     def put(self, flag: str, variant: str) -> None:
-        """A person gives `variant` ("on" or "off") to everyone, in both templates; it is made if it is not there."""
+        """Give `variant` ("on" or "off") to every subject, in both templates; create the parameter if it is missing."""
         value = {"value": "true" if variant == "on" else "false"}
         for space in self._templates:
             template = self.template(space)
@@ -87,19 +87,19 @@ class FakeRemoteConfig:
             self.publish(template, space)
 
     def flags(self) -> dict[str, Any]:
-        """All parameters as they are stored, a template each."""
+        """Return all parameters as they are stored, by template."""
         return {space: dict(rules.parameters(self.template(space))) for space in self._templates}
 
     def template(self, space: str = CLIENT) -> dict[str, Any]:
-        """The template as values, to be changed and published."""
+        """Return the template as values, for a change and `publish`."""
         return decoded(self._templates[space].newest)
 
     def publish(self, template: Mapping[str, Any], space: str = CLIENT, description: str = "") -> None:
-        """A person publishes a template in the console, whatever the rules say of it."""
+        """Publish a template, as a person in the console would, without checking it."""
         self._templates[space].publish(template, kind="INCREMENTAL_UPDATE", user=_PERSON, description=description)
 
     def history(self, space: str = CLIENT) -> list[dict[str, Any]]:
-        """What is told of each version, newest first."""
+        """Return the description of each version, newest first."""
         return self._templates[space].listed()
 
     async def _serve(self, request: web.Request) -> web.Response:
@@ -151,7 +151,7 @@ class FakeRemoteConfig:
         return _error(404, "The requested URL was not found on this server.")
 
     def _served(self, space: str, lie: bool) -> dict[str, Any]:
-        """The newest version; in a lie the one before the last write of a client."""
+        """Return the newest version; with `lie`, the one before the last write of a client."""
         last = self._last_write[space]
         return self._templates[space].before(last) if lie and last else self._templates[space].newest
 
@@ -200,10 +200,9 @@ class FakeRemoteConfig:
             return _error(404, "Requested entity was not found.")
         if lie:
             return _answered(request, found, versions.etag)
-        said = f"Rollback to version {number}"
-        return self._written(
-            request, space, versions.publish(found, kind="ROLLBACK", user=_CALLER, description=said, source=number)
-        )
+        description = f"Rollback to version {number}"
+        kept = versions.publish(found, kind="ROLLBACK", user=_CALLER, description=description, source=number)
+        return self._written(request, space, kept)
 
     def _written(self, request: web.Request, space: str, kept: dict[str, Any]) -> web.Response:
         self.writes += 1
@@ -231,10 +230,10 @@ class FakeRemoteConfig:
 
 
 def _answered(request: web.Request, body: object, etag: str) -> web.Response:
-    """An ETag comes only where compression is asked for, as in the real service."""
-    asked = "gzip" in request.headers.get("Accept-Encoding", "")
-    response = _json(body, headers={"ETag": etag} if asked else {})
-    if asked:
+    """Make an answer. It has an ETag only if the client asks for compression, as in the real service."""
+    compressed = "gzip" in request.headers.get("Accept-Encoding", "")
+    response = _json(body, headers={"ETag": etag} if compressed else {})
+    if compressed:
         response.enable_compression(web.ContentCoding.gzip)
     return response
 

@@ -1,4 +1,4 @@
-"""The versions of one Remote Config template, as the service keeps them: the last 300, each with an opaque ETag."""
+"""The versions of one Remote Config template, as the service keeps them: the last 300, each with an ETag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mismatch(Exception):
 
 
 class Versions:
-    """Members of a template are kept as the bytes that came, so that nothing in them is spelled anew."""
+    """The versions. Members of a template are kept as the bytes that were sent, so that nothing is reformatted."""
 
     def __init__(self) -> None:
         self._kept: list[dict[str, Any]] = []
@@ -26,7 +26,7 @@ class Versions:
 
     @property
     def newest(self) -> dict[str, Any]:
-        """The template that is served; empty where nothing was published yet."""
+        """Return the template that is served; empty if nothing was published yet."""
         return self._kept[-1] if self._kept else {}
 
     @property
@@ -34,7 +34,7 @@ class Versions:
         return self.etag_of(self.newest)
 
     def etag_of(self, template: Mapping[str, Any]) -> str:
-        """The ETag of a version: of no meaning to those who get it."""
+        """Return the ETag of a version, which is opaque to clients."""
         number = int(template["version"]["versionNumber"]) if template else 0
         return f"etag-{self._token}-{number:x}"
 
@@ -42,15 +42,15 @@ class Versions:
         return next((kept for kept in self._kept if kept["version"]["versionNumber"] == number), None)
 
     def before(self, number: int) -> dict[str, Any]:
-        """What was served before version `number`."""
+        """Return the template before version `number`."""
         return self.at(str(number - 1)) or {}
 
     def listed(self) -> list[dict[str, Any]]:
-        """What is told of each version, newest first."""
+        """Return the description of each version, newest first."""
         return [kept["version"] for kept in reversed(self._kept)]
 
     def match(self, etag: str | None) -> None:
-        """Raises Mismatch where that is not the newest version's; `*` is any."""
+        """Raise Mismatch if this is not the newest version's ETag; `*` matches any version."""
         if etag is None:
             raise Mismatch("[VERSION_MISMATCH]: No If-Match header found on UpdateRemoteConfig call.")
         if etag not in ("*", self.etag):
@@ -59,7 +59,7 @@ class Versions:
     def publish(
         self, template: Mapping[str, Any], *, kind: str, user: str, description: str = "", source: str = ""
     ) -> dict[str, Any]:
-        """Add a version of the members of `template`; returns it."""
+        """Add a version with the members of `template`; return it."""
         self._number += 1
         version = {
             "versionNumber": str(self._number),
@@ -70,18 +70,18 @@ class Versions:
             "updateType": kind,
             "rollbackSource": source,
         }
-        told = {name: value for name, value in version.items() if value}
-        kept = {**{name: value for name, value in template.items() if name != "version"}, "version": told}
+        given = {name: value for name, value in version.items() if value}
+        kept = {**{name: value for name, value in template.items() if name != "version"}, "version": given}
         self._kept = [*self._kept, kept][-MOST_VERSIONS:]
         return kept
 
 
 def decoded(template: Mapping[str, Any]) -> dict[str, Any]:
-    """The template as values."""
+    """Return the template as values."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(template))
     return found
 
 
 def members(body: bytes) -> dict[str, msgspec.Raw]:
-    """The members of a template that was sent. Raises msgspec.DecodeError."""
+    """Return the members of a template that was sent. Raises msgspec.DecodeError if it is no object."""
     return msgspec.json.decode(body, type=dict[str, msgspec.Raw])

@@ -1,7 +1,8 @@
-"""The data of a fake Realtime Database: a tree that keeps what the real one keeps, and gives it out as that does.
+"""The data of a fake Realtime Database: a tree that stores and returns values as the real database does.
 
-A tree is never changed: a write makes another one that shares what is the same. Nulls and empty objects are not kept,
-arrays are objects with the names 0, 1, 2 and so on (https://firebase.google.com/docs/database/rest/structure-data).
+A tree is immutable: a write makes another one, which shares the unchanged parts. Nulls and empty objects are not
+stored, arrays are stored as objects with the names 0, 1, 2 and so on
+(https://firebase.google.com/docs/database/rest/structure-data).
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import msgspec
 from agent.errors import FlipbackError
 
 NULL_ETAG = "null_etag"
-"""The ETag of what is not there."""
+"""The ETag of a missing value."""
 
 _KEY = re.compile(r"[^.$#\[\]/\x00-\x1f\x7f]+")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class BadData(FlipbackError):
-    """Not what the database can hold; the text is what it says then."""
+    """A value that the database cannot store; the text is the database's own message."""
 
 
 def stored(value: Any, now_ms: int) -> Any:
-    """What is kept of a value of JSON; None where nothing is. Raises BadData where a key or server value is none."""
+    """Return a JSON value as it is stored, None if nothing is. Raises BadData if a key or server value is invalid."""
     if isinstance(value, list):
         value = {str(at): item for at, item in enumerate(value)}
     if not isinstance(value, dict):
@@ -49,7 +50,7 @@ def is_key(name: str) -> bool:
 
 
 def get(tree: Any, path: Sequence[str]) -> Any:
-    """What is stored at a path, None where nothing is."""
+    """Return what is stored at a path, None if nothing is."""
     for name in path:
         if not isinstance(tree, dict):
             return None
@@ -58,7 +59,7 @@ def get(tree: Any, path: Sequence[str]) -> Any:
 
 
 def put(tree: Any, path: Sequence[str], value: Any) -> Any:
-    """The tree with what is `stored` put at a path; what lies above a value is made an object, or goes if empty."""
+    """Return the tree with a stored value at a path. Its parents become objects, and are removed if they are empty."""
     if not path:
         return value
     name, *rest = path
@@ -72,7 +73,10 @@ def put(tree: Any, path: Sequence[str], value: Any) -> Any:
 
 
 def shown(value: Any) -> Any:
-    """As it is given out: sorted by name; an array if all names are numbers and more than half of them are there."""
+    """Return a stored value as clients get it: sorted by name.
+
+    It is an array if all names are numbers and more than half of them exist.
+    """
     if not isinstance(value, dict):
         return value
     if all(_INDEX.fullmatch(name) for name in value):
@@ -83,7 +87,7 @@ def shown(value: Any) -> Any:
 
 
 def etag(value: Any) -> str:
-    """Names the content, so that what was changed and changed back has the ETag that it had."""
+    """Return a hash of the content: a value that was changed and changed back has its former ETag."""
     if value is None:
         return NULL_ETAG
     digest = hashlib.sha1(msgspec.json.encode(value, order="sorted"), usedforsecurity=False).digest()
