@@ -1,4 +1,4 @@
-"""Whatever a flag system answers, a backend gives a state or a BackendError, never another exception: one would end the
+"""Whatever a flag system answers, a backend returns a state or raises a BackendError. Another exception would end the
 executor, for the flags of all backends.
 """
 
@@ -37,7 +37,7 @@ from tests.support.garbage import HEADERS, STATUS, bodies, damaged, junk
 from tests.support.places import REF
 
 MOST_WORDS = 2000
-"""Characters of a message, whatever the data is."""
+"""The longest message in characters, whatever the data is."""
 
 DEFINITION = {
     "state": "ENABLED",
@@ -67,7 +67,7 @@ SOUND: dict[str, list[Any]] = {
         [{"environment": "production", "changeRequestEnabled": True}],
     ],
 }
-"""Answers that such a system gives."""
+"""Valid answers of each kind of system."""
 
 
 def make(kind: str, directory: Path) -> FlagBackend:
@@ -93,7 +93,7 @@ def make(kind: str, directory: Path) -> FlagBackend:
 
 
 class Answers:
-    """Stands for a session of aiohttp; each request has the next answer that `draw` gives."""
+    """Replaces a session of aiohttp; each request gets the next answer of `draw`."""
 
     def __init__(self, draw: Callable[[], tuple[int, dict[str, str], bytes]]) -> None:
         self._draw = draw
@@ -102,7 +102,7 @@ class Answers:
 
     def request(self, *_: object, headers: dict[str, str], **__: object) -> AbstractAsyncContextManager[Any]:
         for name, content in headers.items():
-            # What cannot be sent is refused by aiohttp as well.
+            # Raises for text that cannot be encoded, as aiohttp does.
             f"{name}{content}".encode()
         self.status, self.headers, self.body = self._draw()
         return self
@@ -120,7 +120,7 @@ class Answers:
 
 
 async def try_everything(backend: FlagBackend, held: Snapshot | None) -> None:
-    """Each operation gives what it promises, which can be stored, or raises a BackendError with a short message."""
+    """Each operation returns a result that can be stored, or raises a BackendError with a short message."""
     got: list[Snapshot] = [] if held is None else [held]
 
     async def attempt(call: Awaitable[Any]) -> None:
@@ -134,7 +134,7 @@ async def try_everything(backend: FlagBackend, held: Snapshot | None) -> None:
             got.append(result)
         told = result.state if isinstance(result, WriteResult) else result
         if isinstance(told, FlagState | Snapshot):
-            # What cannot be written into the ledger cannot be flipped.
+            # A snapshot that cannot be written into the ledger would stop the flip.
             assert msgspec.json.decode(msgspec.json.encode(told), type=type(told)) == told
         for words in (*getattr(result, "problems", ()), *getattr(result, "doubts", ()), getattr(result, "detail", "")):
             assert len(words) < MOST_WORDS
@@ -155,7 +155,7 @@ async def try_everything(backend: FlagBackend, held: Snapshot | None) -> None:
 thorough = hypothesis_settings(
     max_examples=150,
     deadline=None,
-    # Megabytes of brackets take minutes to be made smaller, and are small enough to be understood.
+    # Without shrinking: it takes minutes for megabytes of brackets, and such examples are easy to understand.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -169,7 +169,7 @@ def test_no_answer_over_http_raises_anything_but_a_backend_error(
 ) -> None:
     answers = st.tuples(STATUS, HEADERS, bodies(SOUND[kind]))
     sound = st.tuples(st.just(200), st.just({"ETag": '"1"'}), st.sampled_from(SOUND[kind]).map(msgspec.json.encode))
-    # A damaged answer is met late as well: after some that were well.
+    # A damaged answer may also come late, after some valid ones.
     well = data.draw(st.integers(0, 6))
 
     def draw() -> tuple[int, dict[str, str], bytes]:
@@ -257,7 +257,7 @@ def test_no_document_raises_anything_but_a_backend_error(data: st.DataObject) ->
             patch.setattr("agent.backends.firestore.backend._PAUSES_S", (0.0, 0.0))
             patch.setattr(backend._connection, "read", read)
             patch.setattr(backend._connection, "commit", lambda *_, **__: [])
-            # In this thread: hypothesis draws in one alone.
+            # In this thread, because hypothesis draws in one thread only.
             patch.setattr(backend, "_call", lambda work, metadata: _now(work, metadata))
             await try_everything(backend, None)
         await backend.close()

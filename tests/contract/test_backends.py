@@ -1,5 +1,7 @@
-"""What `agent.backends.contract` promises, of every backend. A new one is a `Place` in tests/support/places, and
-passes."""
+"""The contract suite: what `agent.backends.contract` promises, for every backend.
+
+For a new backend, add a `Place` in tests/support/places.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ OP = ""
 
 @pytest.fixture(autouse=True)
 def operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operation of each test's own: a real project remembers those of the tests before."""
+    """An operation id of its own for each test: a real project remembers those of earlier tests."""
     monkeypatch.setitem(globals(), "OP", str(uuid.uuid4()))
 
 
@@ -148,7 +150,7 @@ async def test_what_begins_after_its_deadline_ends_at_once_and_writes_nothing(
     ):
         with pytest.raises((Timeout, Unsent)):
             await late_call
-    # A call that was begun all the same would have been served before this one.
+    # If a late call had been sent nevertheless, it would have been served before this one.
     assert await variant(backend) == "on"
     assert await place.content() == before
 

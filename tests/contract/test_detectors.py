@@ -1,4 +1,4 @@
-"""Every detector keeps one contract. They are found by what they are, so that a new one without a case here fails."""
+"""The contract of every detector. Detectors are discovered by their class, so that one without a case here fails."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Said = list[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """How a detector is made, told a second, and asked what it says, as arrays (n,).
+    """How to make a detector, update it with a second and get its results, as arrays (n,).
 
-    `alarm` is whether any row says that something is wrong; `scale` stretches time, for what goes by the minute.
+    `alarm` returns whether any row reports a problem; `scale` multiplies time, for a detector that works by the minute.
     """
 
     make: Callable[[int], Detector]
@@ -164,7 +164,7 @@ def test_state_does_not_grow_in_10_000_updates(case: Case) -> None:
 def test_no_data_is_no_verdict(case: Case) -> None:
     detector = case.make(ROWS)
     nothing = np.zeros((4, ROWS), dtype=np.int64)
-    # Longer than gamma: a statistic that counts empty seconds would alarm.
+    # More seconds than gamma: a statistic that counted empty seconds would alarm.
     assert not any(case.alarm(detector, case.tell(detector, case.scale * i, nothing)) for i in range(12_000))
 
 
@@ -225,7 +225,7 @@ def test_a_second_told_in_two_parts_is_the_second_told_at_once(case: Case) -> No
     for i, counts in enumerate(traffic(SECONDS)):
         said = case.tell(once, case.scale * i, counts)
         first = rng.binomial(counts, 0.5)
-        # Bad requests are a part of the requests in either half.
+        # In both halves, the bad requests are at most the requests.
         first[[1, 3]] = np.maximum(np.minimum(first[[1, 3]], first[[0, 2]]), counts[[1, 3]] - (counts - first)[[0, 2]])
         case.tell(parts, case.scale * i, first)
         after = case.tell(parts, case.scale * i, counts - first)

@@ -1,5 +1,5 @@
-"""What streams/kafka/driver.py relies on in Faust and aiokafka: it fails when a private name is gone or acts
-otherwise."""
+"""What streams/kafka/driver.py relies on in Faust and aiokafka: fails if a private name is missing or behaves
+differently."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
 
 def encoded(batches: Sequence[Batch], base: int) -> tuple[bytes, int]:
-    """The batches as a broker sends them, and the offset after the last."""
+    """Return the batches as a broker sends them, and the offset after the last one."""
     whole = b""
     for batch in batches:
         builder = DefaultRecordBatchBuilder(2, 1 if batch.gzip else 0, 0, -1, -1, -1, 1 << 20)
@@ -147,7 +147,7 @@ def test_offsets_that_compaction_took_from_the_end_of_a_batch_are_read_past() ->
 def test_a_batch_with_a_wrong_checksum_gives_no_record_and_leaves_the_position_before_it() -> None:
     first, _ = encoded([Batch((0, 0))], 100)
     second, _ = encoded([Batch((0, 0))], 102)
-    # A digit of a value, so that nothing but the checksum tells.
+    # A changed digit in a value, which only the checksum can detect.
     damaged = first + second.replace(b"v103", b"v109")
     records, position = partition_records(damaged, 100), Position()
     unpacking = fetcher._batches(records, position)
@@ -180,7 +180,7 @@ def test_a_slice_joins_the_batches_of_a_fetch_in_offset_order_up_to_the_size_of_
 
 
 class _Assignment:
-    """An assignment of aiokafka as far as a fetch answer looks at it."""
+    """The parts of an aiokafka assignment that a fetch answer uses."""
 
     active = True
 
@@ -193,7 +193,7 @@ class _Assignment:
 
 
 def _fetcher(reading: Reading, answer: Any) -> SliceFetcher:
-    """A fetcher whose broker gives `answer`, without a client, a task or a socket."""
+    """A fetcher whose broker returns `answer`, without a client, a task or a socket."""
     fetcher: SliceFetcher = SliceFetcher.__new__(SliceFetcher)
     fetcher.reading = reading
     fetcher._client = SimpleNamespace(send=answer)
@@ -239,7 +239,7 @@ async def test_an_answer_that_was_processed_late_does_not_pass_for_a_fresh_one(m
     now = [1000.0]
 
     async def send(node: int, request: object) -> SimpleNamespace:
-        # The process was stopped for a minute while the answer lay in the socket.
+        # The process was stopped for a minute while the answer was in the socket.
         now[0] += 60
         return _answer(b"", 100)
 
@@ -330,7 +330,7 @@ class _Reads:
         self.consumer.on_buffer_full(TELEMETRY)
 
     async def waiting(self, within: float) -> asyncio.Task[Any]:
-        """A read that has found nothing and waits."""
+        """A read that has found no record and waits."""
         active = self.consumer._get_active_partitions()
         read = asyncio.create_task(self.fetcher.fetched_records(active, timeout=within))
         while not self.fetcher._fetch_waiters:
@@ -370,7 +370,7 @@ async def test_upstream_still_leaves_a_read_waiting_when_there_is_room() -> None
 
 
 def _tracker(read: int) -> Any:
-    """The state in which Faust counts what was acknowledged and what is missing of a partition."""
+    """The state in which Faust counts the acknowledged and the missing offsets of a partition."""
     return SimpleNamespace(
         _committed_offset=defaultdict(lambda: None),
         _gap=defaultdict(faust_consumer.IntervalTree),  # type: ignore[attr-defined]
@@ -383,7 +383,7 @@ def _tracker(read: int) -> Any:
 
 async def test_upstream_still_counts_the_delivered_message_as_missing() -> None:
     tracker = _tracker(1)
-    # As `_drain_messages` calls it when offset 5 comes after offset 1.
+    # As `_drain_messages` calls it if offset 5 follows offset 1.
     await faust_consumer.Consumer._add_gap(tracker, TELEMETRY, 2, 5)
     assert tracker._gap[TELEMETRY].overlaps(5), "the gap no longer holds the message: give up the correction"
     assert "await self._add_gap(tp, r_offset + 1, offset)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
@@ -560,13 +560,13 @@ async def test_private_state_that_is_read_is_there() -> None:
     assert {"highwater", "timestamp"} <= set(vars(TopicPartitionState(_Assignment(0))))
     assert isinstance(TopicPartitionState.awaiting_reset, property)
     assert "await_reset(self._default_reset_strategy)" in inspect.getsource(Fetcher._proc_fetch_request)
-    # `on_start` makes the running fetcher and client ours; the attributes are set on the instances.
+    # `on_start` replaces methods of the running fetcher and client by setting attributes on the instances.
     assert not hasattr(Fetcher, "__slots__")
     assert not hasattr(AIOKafkaClient, "__slots__")
     assert "await self._metadata_update(self.cluster, topics)" in inspect.getsource(AIOKafkaClient._md_synchronizer)
     assert "self.client = AIOKafkaClient(" in inspect.getsource(AIOKafkaProducer.__init__)
     assert "self._retry_backoff = retry_backoff_ms / 1000" in inspect.getsource(AIOKafkaClient.__init__)
     assert "self._client = AIOKafkaClient(" in inspect.getsource(AIOKafkaConsumer.__init__)
-    # The wait is set between the making of the consumer and its start.
+    # The wait is set after the consumer is created and before it starts.
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
     assert "fetch_min_bytes=self._fetch_min_bytes" in inspect.getsource(AIOKafkaConsumer.start)

@@ -1,4 +1,4 @@
-"""Where flags are written to cannot be read on the way."""
+"""Addresses of flag systems are encrypted or on loopback, and hold no credentials."""
 
 from __future__ import annotations
 

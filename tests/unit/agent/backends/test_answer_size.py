@@ -1,4 +1,4 @@
-"""An answer without end does not fill the memory: it becomes an error that says so, and the connection ends."""
+"""An endless answer does not fill the memory: it becomes an error that says so, and the connection is closed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from agent.backends.rtdb.stream import Stream
 from agent.errors import Auth, BackendError, Invalid, Transient
 
 ENDLESS = 20 * MOST_BYTES
-"""Bytes after which a server ends its answer all the same."""
+"""Bytes after which the test's server ends its answer nevertheless."""
 
 
 @asynccontextmanager
 async def server(head: bytes, piece: bytes = b"x" * 2**16, most: int = ENDLESS) -> AsyncIterator[tuple[str, list[int]]]:
-    """Answers each request with `head` and a body of pieces; yields its address and how much each answer had."""
+    """Answer each request with `head` and a body of pieces; yield the address and the bytes sent of each answer."""
     sent: list[int] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +135,7 @@ async def test_a_token_service_with_an_endless_answer_gives_no_token(tmp_path: P
                 pass
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     service = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     threading.Thread(target=service.serve_forever, daemon=True).start()

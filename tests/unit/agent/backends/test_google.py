@@ -1,4 +1,4 @@
-"""Credentials for Google's flag systems: what a call with a short deadline may rely on."""
+"""Credentials for Google's flag systems, in calls with a short deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to flag systems: one is one."""
+"""HTTP requests to flag systems: each is sent once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flag as people really leave it is flipped and put back as it was, whatever it was: no flip is a door of one way."""
+"""Flags with odd definitions, as people leave them, are flipped and restored exactly: every flip can be undone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 def put(place: object, definition: dict[str, Any]) -> None:
-    """A person stores the definition as it is."""
+    """Store the definition unchanged, as a person would."""
     match place:
         case FlagdFilePlace():
             place.put(definition)

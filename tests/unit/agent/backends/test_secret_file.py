@@ -1,4 +1,4 @@
-"""Secrets are read from files that only their owner can read, and stay unsaid."""
+"""Secrets are read from files that only their owner can read, and no message shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of somebody's data in a message: what may have been meant, else what there is, and never too much of it."""
+"""Names in messages: suggestions of what was meant, else what exists, and never too many."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLAGS = [f"flag-{number:05}" for number in range(20_000)]
     ("name", "names", "words"),
     [
         ("shopp", {"shop", "search"}, "did you mean shop?"),
-        # A slip in the first letter too.
+        # Also with a typo in the first letter.
         ("whop", {"shop", *"abcdefgh"}, "did you mean shop?"),
         ("on", {"On", "off"}, "did you mean On?"),
         ("onn", {"on", "one"}, "did you mean on or one?"),

@@ -1,4 +1,4 @@
-"""What only the webhook has: signatures, endpoints that can do less, and acknowledgements without a read-back."""
+"""The webhook beyond the contract: signatures, endpoints that can do less, and writes without a read-back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def blind(place: WebhookPlace) -> AsyncIterator[FlagBackend]:
 async def endpoint(
     secret_file: Path, answering: Answering, state: str | None = "/{environment}/{flag}"
 ) -> AsyncIterator[tuple[WebhookBackend, list[tuple[web.Request, bytes]]]]:
-    """A backend of an endpoint that answers so, and the requests that came with their bodies."""
+    """A backend of an endpoint with these answers, and the requests that it received with their bodies."""
     seen: list[tuple[web.Request, bytes]] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -86,7 +86,7 @@ async def endpoint(
 
 
 def told(body: object, etag: str | None = None) -> Answering:
-    """Every GET is answered so, every other request acknowledged."""
+    """Answer every GET with `body`, and acknowledge every other request."""
     headers = {} if etag is None else {"ETag": etag}
     return lambda request: web.json_response(body, headers=headers) if request.method == "GET" else web.Response()
 

@@ -129,7 +129,7 @@ def test_an_oversized_command_is_refused_before_anything_is_read() -> None:
 
 
 def test_a_command_of_the_very_largest_size_is_signed_and_obeyed() -> None:
-    """The bound is the same at both ends: what is signed is accepted."""
+    """Signing and verifying have the same limit, so that a command that can be signed is accepted."""
     small = sign(command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x": 1})), KEY)
     largest = command(evidence=msgspec.structs.replace(EVIDENCE, counts={"x" * (1 + MAX_BYTES - len(small)): 1}))
     raw = sign(largest, KEY)
@@ -189,7 +189,7 @@ def test_ids_follow_from_what_they_name() -> None:
 
 
 def test_ids_are_the_same_in_each_version_of_flipback() -> None:
-    """Monitors and executors of two versions work side by side, and an incident that is open has its id already."""
+    """Monitors and executors of two versions work side by side, and open incidents keep their ids after an update."""
     incident = incident_id("production", "new-checkout", "g1-abc", "errors")
     assert incident == "476c066e-5ede-5f8b-8a9e-9e611ebd64b2"
     assert command_id("new-checkout", "off", "errors", incident) == "13448ee2-6f3d-5e57-8807-ee3909b22a64"

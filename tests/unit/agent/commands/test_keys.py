@@ -99,7 +99,7 @@ def test_a_private_key_is_not_taken_for_a_public_one(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up_leaves_no_half_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start, with room again, makes its keys."""
+    """When there is room again, the next start makes its keys."""
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

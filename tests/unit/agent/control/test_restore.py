@@ -28,7 +28,7 @@ TEXT = """{"flags" :
 
 
 class Shop:
-    """A flagd file that a command has flipped, and the ledger of it."""
+    """A flagd file that a command has flipped, and the ledger of that flip."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "flags.json"

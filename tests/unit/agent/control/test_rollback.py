@@ -1,4 +1,4 @@
-"""`flipback rollback --direct` and `restore` of what it did: no Kafka, no running agent, no key; a person's word."""
+"""`flipback rollback --direct` and its `restore`: a person's order, without Kafka, a running agent or a key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from agent.ledger.automation import Automation
 from agent.ledger.ledger import Ledger
 from tests.unit.agent.executor.test_executor import command
 
-# Nothing listens on port 1, and keys are named that are not there.
+# Nothing listens on port 1, and the keys that are named do not exist.
 CONFIG = """
 apiVersion: flipback/v1
 kafka: {brokers: [127.0.0.1:1]}
@@ -99,7 +99,7 @@ class Home:
         return run("restore", incident, "-c", str(self.config_file), "--yes")
 
     def work(self, task: Callable[[Executor, list[Event]], Awaitable[None]]) -> list[Event]:
-        """What a running executor of the same directory tells while it does something."""
+        """Return the events that a running executor on the same directory publishes during `task`."""
         told: list[Event] = []
 
         async def emit(event: Event) -> None:
@@ -373,7 +373,7 @@ def test_an_incident_of_a_group_is_restored_flag_by_flag_and_5_if_one_is_not(
 
 
 async def fire_group(home: Home, executor: Executor) -> str:
-    """Carry out the commands of the group of new-search, as entered by an executor that has their key."""
+    """Execute the commands of the group of new-search, by an executor that has their key; return the incident."""
     seen = {flag.flag: await executor.read_flag(flag.flag, "production") for flag in home.config.flags}
     cause = Cause(flag="new-search", flag_version=seen["new-search"].version)
     incident = ""

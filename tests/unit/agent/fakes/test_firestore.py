@@ -1,4 +1,4 @@
-"""The fake of Firestore, as Google's own clients see it. They are the oracle: what they need, the fake must give."""
+"""The fake Firestore, tested with Google's own clients: it must have what they need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agent.fakes.firestore.server import FakeFirestore
 
 FLAG = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "on"}
 ONCE: dict[str, Any] = {"retry": None, "timeout": 5.0}
-"""One request and no more: the client's own retries would hide a fault."""
+"""One request only: the client's own retries would hide a fault."""
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ async def test_a_write_whose_answer_is_lost_is_carried_out_or_not_as_ordered(
 ) -> None:
     fake.put("new-checkout", "on")
     fake.faults.add(fault)
-    # What is committed must have come to the server before the time is up.
+    # With commit-then-hang, the request must reach the server before the time is up.
     timeout = {"write:hang": 0.3, "write:commit-then-hang": 2.0}.get(fault, 60.0)
     with pytest.raises(error):
         flag(client).update({"defaultVariant": "off"}, retry=None, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The fake Remote Config keeps the rules of the service, and is one to firebase_admin, which evaluates templates."""
+"""The fake Remote Config follows the rules of the service, and works with firebase_admin, which evaluates templates."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ async def test_the_python_client_gives_the_shares_that_the_conditions_say(fake: 
     share = {name: sum(values) / USERS for name, values in found.items()}
     assert (share["plain"], share["none"], share["unknown"]) == (1, 0, 0)
     expected = {"tenth": 0.10, "quarter": 0.25, "middle": 0.20, "both": 0.15}
-    # The users are fixed, so this is no chance: one standard deviation of a quarter of 4,000 is 0.007.
+    # The users are fixed, so the result is not random: one standard deviation of a quarter of 4,000 is 0.007.
     assert {name: share[name] for name in expected} == pytest.approx(expected, abs=0.02)
     assert all(quarter >= tenth for quarter, tenth in zip(found["quarter"], found["tenth"], strict=True))
     assert found["both"] == [one and not other for one, other in zip(found["quarter"], found["tenth"], strict=True)]

@@ -1,4 +1,4 @@
-"""The fake Realtime Database is what the real client takes it for: firebase_admin.db against it."""
+"""The fake Realtime Database works with the real client, firebase_admin.db."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def app(fake: FakeRealtimeDatabase) -> Iterator[Any]:
 
 
 async def client(call: Callable[[], T]) -> T:
-    """The real client blocks; the fake answers in this loop."""
+    """Run a call of the real client in a thread: it blocks, and the fake answers in this loop."""
     return await asyncio.to_thread(call)
 
 
@@ -106,7 +106,7 @@ async def test_a_listener_hears_sets_updates_and_removals_below_it(fake: FakeRea
         await client(lambda: db.reference("/", app).set({"flags": {"b": 1}}))
         assert await client(lambda: heard.get(timeout=60)) == ("put", "/", {"b": 1})
     finally:
-        # Its `close` alone pulls the connection from under a thread that reads, which then dies of it.
+        # `close` alone would close the connection while its thread reads, and the thread would raise.
         registration._sse.should_connect, registration._sse.retry = False, 0
         fake.end_streams()
         await client(registration._thread.join)

@@ -1,4 +1,4 @@
-"""The ledger and its disk: what must be durable is synced, and a disk that takes no entry is known beforehand."""
+"""The ledger on its disk: entries are synced, and a disk that takes no entry is detected before a flip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLAGS = (
 
 
 class Syncs:
-    """Which files and directories were synced, in order."""
+    """The files and directories that were synced, in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[Path] = []
@@ -76,7 +76,7 @@ def test_a_disk_that_does_not_take_the_mark_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))
     with pytest.raises(LedgerError, match=f"{path}: No space left"):
         ledger.mark(entry, "maybe")
-    # Another attempt asks the disk again.
+    # Another attempt uses the disk again.
     assert entry.unwritten
     with pytest.raises(LedgerError, match=f"{path}: No space left"):
         ledger.append(entry, event(FLAG_WRITTEN))
@@ -194,7 +194,7 @@ def test_a_place_where_no_directory_can_be_made_is_known_beforehand() -> None:
 def test_a_full_disk_leaves_no_half_of_a_pair_of_keys(
     tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full from the given write or link on."""
+    """The disk is full after the given number of writes or links."""
     done = [0]
 
     def limited(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Executors that do not share a ledger are named; those that share one, and one alone, are not."""
+"""Executors with separate ledgers are named; those that share one, and a single executor, are not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_id_of_a_ledger_stays_and_all_who_start_at_once_on_a_disk_get_the_sa
     assert one is not None
     assert identity(shared) == one
     assert identity(other) not in (None, one)
-    # It is no entry, and no leftover stays beside it.
+    # The id is no entry, and no temporary file is left beside it.
     assert list(Ledger(shared).entries()) == []
     assert [path.name for path in shared.iterdir()] == [".id"]
 
@@ -53,7 +53,7 @@ def test_executors_with_ledgers_of_their_own_are_named_with_what_follows() -> No
     [
         [executor("here", "a"), executor("there", "a")],
         [executor("here", "a")],
-        # One that is away counts nothing, an older version names no ledger, and a monitor has none.
+        # A dead executor does not count, an older version names no ledger, and a monitor has none.
         [executor("here", "a"), executor("there", "b", AWAY_AFTER + 1)],
         [executor("here", "a"), executor("there", None)],
         [executor("here", "a"), Member(msgspec.structs.replace(beat("m"), roles={"monitor": "active"}), 1.0)],

@@ -78,7 +78,7 @@ def test_what_was_recorded_is_read_by_the_next_process(tmp_path: Path) -> None:
     assert found.opened == entry.opened
     assert (found.opened.raw, found.opened.snapshot) == (b"\x00raw\xff", SNAPSHOT)
     assert found.pending == [event(FLAG_VERIFIED)]
-    # An empty line is made only after one that a crash cut short.
+    # An empty line is written only after a line that a crash cut short.
     (file,) = (tmp_path / "ledger").glob("*.jsonl")
     assert [bool(line) for line in file.read_bytes().split(b"\n")] == [True] * 5 + [False]
 
@@ -163,7 +163,7 @@ def test_what_was_settled_before_a_start_is_read_once_by_it(tmp_path: Path, monk
 def test_of_all_flips_of_a_flag_the_newest_hundred_are_known(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     entry = opened(ledger)
-    # Neither in the order of their times nor in that of their ids.
+    # Neither in the order of times nor of ids.
     times = [float(at) for at in (*range(100, 151), *range(50, 100))]
     for at in times:
         ledger.append(entry, event(FLAG_WRITTEN, at))
@@ -197,7 +197,7 @@ def test_what_was_settled_long_before_is_not_recent_and_what_is_not_settled_alwa
     ledger, other = Ledger(tmp_path), Ledger(tmp_path)
 
     def recent(since: float) -> list[set[str]]:
-        """The triggers of what is recent, to who wrote it, to another process, and to one that starts now."""
+        """Return the triggers of the recent entries, as the writer, another process and a new process read them."""
         return [{e.command.trigger for e in one.recent(since)} for one in (ledger, other, Ledger(tmp_path))]
 
     early = opened(ledger)
@@ -205,7 +205,7 @@ def test_what_was_settled_long_before_is_not_recent_and_what_is_not_settled_alwa
     assert recent(2000.0) == [{"errors", "slow"}] * 3
     ledger.append(early, event(FLAG_WRITTEN, 1000.0))
     ledger.append(early, event(FLAG_VERIFIED, 1001.0))
-    # 5 minutes are left for clocks that differ.
+    # Clocks may differ by 5 minutes.
     assert recent(1301.0) == [{"errors", "slow"}] * 3
     assert recent(1302.0) == [{"slow"}] * 3
     ledger.append(later, event(FLAG_WRITTEN, 1500.0))
@@ -214,7 +214,7 @@ def test_what_was_settled_long_before_is_not_recent_and_what_is_not_settled_alwa
     ledger.append(later, event(FLAG_VERIFIED, 1501.0))
     assert recent(1801.0) == [{"slow"}] * 3
     assert recent(1802.0) == [set()] * 3
-    # A person who resumes may have more looked at again.
+    # After a person's resume, entries from an earlier time are read again.
     assert recent(1000.0) == [{"errors", "slow"}] * 3
 
 
@@ -252,7 +252,7 @@ def test_what_was_added_or_grew_is_given_once_whoever_wrote_it(tmp_path: Path) -
 def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path)
 
-    # Tests may run as root, to whom no right is denied.
+    # Tests may run as root, to which no permission is denied.
     def denied(path: object) -> list[str]:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -1,4 +1,4 @@
-"""What the ledger could not write or read stops nothing, and is logged: as an error, of which command, and why."""
+"""A failure of the ledger's disk stops nothing else, and is logged as an error with its command and reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def full(*_: object) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
-    """The fields of the errors of a name."""
+    """Return the fields of the logged errors with this name."""
     return [
         dict(record.fields)  # type: ignore[attr-defined]
         for record in caplog.records
@@ -88,7 +88,7 @@ def test_a_file_that_may_not_be_read_is_logged_and_hides_no_other(
     denied.write_text("")
     read = Path.read_bytes
 
-    # Tests may run as root, to whom no right is denied.
+    # Tests may run as root, to which no permission is denied.
     def refuse(path: Path) -> bytes:
         if path == denied:
             raise PermissionError(13, "Permission denied", str(path))

@@ -180,12 +180,12 @@ def test_a_missing_right_on_the_ledger_is_found_without_a_write(
     if made:
         open_ledger(load(home / "flipback.yaml"))
     before = sorted(home.rglob("*"))
-    # Tests may run as root, to whom no right is denied.
+    # Tests may run as root, to which no permission is denied.
     where, access = home / ".flipback/ledger" if made else home, os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != where and access(path, mode))
     status, found = examine(home, capsys, "--no-kafka")
     assert status == 4
-    # The file of flags is in the same directory, and is looked at too.
+    # The file of flags is in the same directory, and is checked too.
     (bad,) = [finding for finding in found if not finding["ok"] and finding["what"] == "state_dir"]
     assert str(where) in bad["detail"]
     assert sorted(home.rglob("*")) == before
@@ -226,7 +226,7 @@ def obstacle(why: str) -> Obstacle:
     ("host", "says", "again"),
     [
         ("here", "backend files: {}", False),
-        # Another machine has another file, and a cause of its own.
+        # Another machine has another file, and its own cause.
         ("elsewhere", "backend files: {}", True),
         ("here", "backend files: the disk is full", True),
     ],
@@ -241,7 +241,7 @@ async def test_what_was_found_here_is_not_said_again_for_a_process_of_this_machi
     why = f"{says.format(cause)} ({member.beat.name})"
     found = await with_processes(home, monkeypatch, [member], [obstacle(why)], [])
     assert ([finding.detail for finding in found if finding.what == "executor"] == [why]) == again
-    # Nor by the read of the flag, and by the dry run.
+    # Neither is it reported both by the read of the flag and by the dry run.
     assert [finding.what for finding in found if finding.detail == cause] == ["files: production/new-checkout"]
 
 
@@ -275,7 +275,7 @@ async def with_processes(
     obstacles: list[Obstacle],
     looks: list[TopicLook],
 ) -> list[Finding]:
-    """What the doctor finds where brokers would say this of the processes and of the telemetry."""
+    """Return the doctor's findings, with stubs for what the brokers say about processes and telemetry."""
 
     async def brokers(_: Config) -> Finding:
         return Finding(what="kafka", ok=True, detail="answers", local=False)

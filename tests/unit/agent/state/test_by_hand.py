@@ -1,4 +1,4 @@
-"""What people ordered, as the audit log has it."""
+"""People's orders, as the audit log records them."""
 
 from __future__ import annotations
 

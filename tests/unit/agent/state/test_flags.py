@@ -1,4 +1,4 @@
-"""The versions of flags: one beginning for each, whoever publishes it, and none made of what came late."""
+"""The versions of flags: every process gives a version the same beginning, and a late read makes no new version."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_generations_that_begin_anew_are_believed_when_nobody_repeats_the_later_
 
 
 class Overtaken(FakeBackend):
-    """A backend whose first answer was read before another executor's flip, of which is heard before it comes."""
+    """A backend whose first read is older than another executor's flip, which is published before it returns."""
 
     def __init__(self, flipped: FlagStatus) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tables of incidents, results and flags: each record is known for what it is, and none grows without a bound."""
+"""The tables of incidents, results and flags: each record goes into its own table, and the tables are bounded."""
 
 from __future__ import annotations
 

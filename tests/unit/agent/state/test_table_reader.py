@@ -1,4 +1,4 @@
-"""Tables of compacted topics: whole when all were read to their ends, and no record ends who reads it."""
+"""Tables of compacted topics: complete once all topics were read to their ends, and no record ends the reader."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.kafka.reader import Read
 
 @pytest.fixture
 def topics(monkeypatch: pytest.MonkeyPatch) -> dict[str, asyncio.Queue[Read]]:
-    """What comes of each topic."""
+    """The reads that each topic will return."""
     coming: dict[str, asyncio.Queue[Read]] = {"incidents": asyncio.Queue(), "flags": asyncio.Queue()}
 
     async def read_topic(topic: str, connection: dict[str, Any]) -> AsyncIterator[Read]:

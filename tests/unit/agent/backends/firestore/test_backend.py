@@ -1,4 +1,4 @@
-"""How Firestore keeps a flag and the record of what was done to it; what all backends promise is tested apart."""
+"""How Firestore stores a flag and the records of its operations. tests/contract/test_backends.py tests the rest."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_what_was_there_is_put_back_exactly(
     assert await apply(backend, snap.state.version) is Outcome.APPLIED
     read = await snapshot(backend)
     assert read.state.variant == "off"
-    # Who knows only text is never given a map.
+    # An application that reads only text never gets a map.
     assert isinstance(flag.get().get("targeting"), type(before.get("targeting", {})))
     back = await backend.restore(snap, expect=read.state.version, op_id="back", deadline=soon())
     assert back.outcome is Outcome.APPLIED

@@ -1,4 +1,4 @@
-"""Firestore from the worse side: settings, statuses, servers that hang or are away, and what health finds."""
+"""Firestore: its settings, error statuses, servers that hang or cannot be reached, and health checks."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_a_call_ends_by_its_deadline_while_the_server_hangs(
 ) -> None:
     version = (await snapshot(backend)).state.version
     fake.faults.add(fault)
-    # Of a write whose first read hangs it is certain that nothing was written.
+    # If the read before the write hangs, it is certain that nothing was written.
     expected, seconds = ((Unsent, Timeout), 0.3) if fault.startswith("read") else (Timeout, 2.0)
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(expected):
@@ -183,7 +183,7 @@ async def test_closing_ends_the_calls_that_hang(fake: FakeFirestore) -> None:
 
 
 class Tokens:
-    """Credentials whose first token has been withdrawn."""
+    """Credentials whose first token has been revoked."""
 
     def __init__(self) -> None:
         self.asked: list[bool] = []

@@ -1,4 +1,4 @@
-"""Following flags in Firestore: what is told, what is not, and what must not end it."""
+"""Following flags in Firestore: which changes are reported, and what must not end the follower."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(fake: FakeFirestore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 
 
 class Followed:
-    """What a follower was told; the event is set at each."""
+    """The changes that a follower reported; the event is set at each."""
 
     def __init__(self) -> None:
         self.told: list[FlagRef] = []
@@ -46,7 +46,7 @@ class Followed:
         self.news.set()
 
     async def until(self, expected: list[FlagRef]) -> None:
-        """Wait until all of these have been told, in any order, and forget them."""
+        """Wait until exactly these have been reported, in any order, and forget them."""
         async with asyncio.timeout(PATIENCE_S):
             while sorted(self.told) != sorted(expected):
                 assert len(self.told) <= len(expected), self.told

@@ -37,7 +37,7 @@ KILLED = TEXT.replace('"defaultVariant": "on"', '"defaultVariant": "off"').repla
 
 
 class Clock:
-    """Stands for the module `time` in the backend alone; time passes by sleeping."""
+    """Replaces the module `time` in the backend only; time passes only by sleeping."""
 
     time_ns = staticmethod(time.time_ns)
 
@@ -151,7 +151,7 @@ async def test_a_lock_that_is_never_released_is_waited_for_until_the_deadline(
     expect = (await backend.read(REF, deadline=soon())).version
     with (path.parent / ".flags.json.lock").open("w") as lock:
         fcntl.flock(lock, kind)
-        # The thread says so a little before the deadline; where it wakes up late, its caller does.
+        # The thread reports it a little before the deadline; if it wakes up late, its caller does.
         said = r"holds the lock|waiting for the lock of another process; nothing was written"
         with pytest.raises(Unsent, match=said):
             await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon(1.0))
@@ -215,7 +215,7 @@ async def test_a_file_system_that_refuses_is_named_and_nothing_changes(
 async def test_an_edit_in_place_is_seen_at_once_though_its_size_stays_and_its_time_is_set_back(
     backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch, later_s: int
 ) -> None:
-    # An hour later the file was not changed for long, and is not read again for each flag.
+    # An hour later the file has been unchanged for long, and is not read again for each flag.
     clock = SimpleNamespace(time_ns=lambda: time.time_ns() + later_s * 10**9, monotonic=time.monotonic)
     monkeypatch.setattr("agent.backends.flagd.backend.time", clock)
     for group in ("team", "crew", "beta"):
@@ -267,7 +267,7 @@ async def test_read_back_tells_our_write_from_a_persons(backend: FlagdFileBacken
     assert await verdict() is Verdict.LANDED
     path.write_text(TEXT.replace('"beta"', '"staff"'))
     assert await verdict() is Verdict.OTHER
-    # Turned on again by a person, byte by byte as it was: not to be taken for a write that never happened.
+    # A person restored it byte for byte: this must not look like a write that never happened.
     path.write_text(TEXT)
     assert await verdict() is Verdict.OTHER
 
@@ -296,7 +296,7 @@ async def test_a_flag_for_which_readers_refuse_the_file_is_told_before_and_with_
         result = await backend.apply(REF, "off", expect=expect, op_id=OP, deadline=soon())
         assert result.outcome is outcome
         assert result.detail == problem
-    # What the flip of the only flag mends keeps no other one from being seen.
+    # The error in the flag's own definition is mended by its flip, and hides no other flip.
     assert (await backend.health([(FlagRef("other", "production"), "a")], deadline=soon())).problems != (problem,)
 
 
@@ -324,15 +324,15 @@ async def test_a_restore_puts_back_whatever_was_there(backend: FlagdFileBackend,
 async def test_what_takes_too_long_is_named(
     backend: FlagdFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, parsed = threading.Event(), FlagdFileBackend._parsed
+    go_on, parse = threading.Event(), FlagdFileBackend._parse
 
     def slow(self: FlagdFileBackend, content: bytes) -> object:
         go_on.wait(60)
-        return parsed(self, content)
+        return parse(self, content)
 
-    monkeypatch.setattr(FlagdFileBackend, "_parsed", slow)
+    monkeypatch.setattr(FlagdFileBackend, "_parse", slow)
     try:
-        # Both threads have begun by then.
+        # Two seconds are enough for both threads to begin.
         reads = [backend.read(REF, deadline=soon(2.0)) for _ in range(2)]
         for found in await asyncio.gather(*reads, return_exceptions=True):
             assert isinstance(found, Timeout)

@@ -1,4 +1,4 @@
-"""The disk under a flagd file: what fails before the rename has written nothing, and is foreseen."""
+"""A flagd file on disk: a failure before the rename has written nothing, and a health check predicts it."""
 
 # ruff: noqa: ASYNC240  # a test may block its own loop
 from __future__ import annotations
@@ -61,7 +61,7 @@ Fill = Callable[[], None]
 
 @pytest.fixture
 def full(path: Path) -> Iterator[tuple[Fill, Fill]]:
-    """Fill the disk under the file, and make room again: a small tmpfs, or what it says where none can be mounted."""
+    """Fill the disk of the file, and make room again: a small tmpfs, or a stub of its errors without one."""
     content = path.read_bytes()
     size = ["mount", "-t", "tmpfs", "-o", "size=64k", "flipback", str(path.parent)]
     if os.geteuid() == 0 and subprocess.run(size, check=False, capture_output=True).returncode == 0:
@@ -107,8 +107,8 @@ async def test_a_full_disk_is_foreseen_and_what_fails_on_it_was_not_written(
 
 @pytest.fixture(params=["flags.json", "."])
 def sealing(request: pytest.FixtureRequest, path: Path) -> Iterator[tuple[Path, Callable[[bool], None]]]:
-    """Make the file, or its directory, immutable and mutable again: by `chattr` where the file system and this user
-    can, else as the kernel would answer.
+    """Make the file, or its directory, immutable and mutable again: by `chattr` if the file system and the permissions
+    allow it, else with a stub of the kernel's answers.
     """
     place = path.parent / request.param
 
@@ -272,7 +272,7 @@ async def test_a_disk_that_hangs_before_the_rename_is_given_up_and_never_renames
             await flip(backend, soon(2.0))
     finally:
         go_on.set()
-    # A flip waits until the thread that hung has gone.
+    # A flip waits until the thread that hung has ended.
     assert await flip(backend) is Outcome.APPLIED
     assert "off" in path.read_text()
 
@@ -291,7 +291,7 @@ async def test_a_disk_that_has_room_only_until_it_is_written_is_foreseen(
     backend: FlagdFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> None:
-        # File systems that allocate late say so only here.
+        # File systems with delayed allocation report a full disk only here.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", refuse)
@@ -352,7 +352,7 @@ async def test_who_may_not_write_the_file_may_not_hold_its_lock(
 ) -> None:
     path.chmod(file)
     if before is not None:
-        # As an earlier flipback left it: everybody who reaches the directory could hold up all flips.
+        # As an earlier version of flipback left it: every user with access to the directory could delay all flips.
         lock_of(path).touch()
         lock_of(path).chmod(before)
     assert await flip(backend) is Outcome.APPLIED
@@ -403,7 +403,7 @@ async def test_a_lock_has_the_owner_of_the_file(
         os.chown(path, 1234, 2345)
     lock_of(path).touch()
     assert await flip(backend) is Outcome.APPLIED
-    # A person's rollback as root leaves a lock that the agent can open; the new file has its owner too.
+    # A person's rollback as root leaves a lock that the agent can open; the new file keeps its owner too.
     assert set(owners) <= {(path.stat().st_uid, path.stat().st_gid), (1234, 2345)}
     assert owners or os.getuid() != 0
 
@@ -412,7 +412,7 @@ HERE = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:40 / /run rw - tmpfs tmpfs rw\
 
 
 def proc(directory: Path, **namespaces: str) -> Path:
-    """A /proc of processes, each with mounts of its own."""
+    """Make a /proc of processes, each with mounts of its own."""
     for name, text in {"self": HERE, **namespaces}.items():
         process = directory / name.removeprefix("p")
         (process / "ns").mkdir(parents=True)
@@ -446,7 +446,7 @@ def test_a_mount_of_the_file_alone_is_seen_here(tmp_path: Path) -> None:
         HERE + "9 1 8:1 /srv/flags.json /etc/f.json rw - ext4 /dev/sda1 rw\n"
     )
     assert mounts.of_file(Path("/srv/flags.json"), tmp_path) == ["/etc/f.json"]
-    # The file that is given is a mount itself: what is to be said of that is said elsewhere.
+    # The given file is a mount itself: `disk.obstacles` reports that.
     assert mounts.of_file(Path("/etc/f.json"), tmp_path) == []
     assert mounts.of_file(Path("/run/flags.json"), tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""What readers refuse a whole flagd file for, held to the reader that can be had here: openfeature-provider-flagd."""
+"""Why readers refuse a whole flagd file, compared with a real reader: openfeature-provider-flagd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags of one flagd file are judged each by itself: an edit of one is no change of another."""
+"""Flags of one flagd file are independent: an edit of one is no change of another."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ NAMES = ["a", "b", "c"]
 
 
 class Crash(BaseException):
-    """The process dies here. No handler of errors takes it for one."""
+    """The process ends here. A BaseException, so that no error handler catches it."""
 
 
 class House:
-    """A flagd file of three flags, and executors that come and go on one ledger."""
+    """A flagd file with three flags, and executors that are started and stopped on one ledger."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -130,7 +130,7 @@ async def test_what_a_person_took_back_stays_although_a_crash_came_before_the_re
 
 async def test_flags_of_one_file_are_all_flipped_on_a_slow_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = [await house.command(name) for name in NAMES]
-    # The product's, in which one call waits for two slow ones at most.
+    # The times of the product, with which one call waits for at most two slow ones.
     Pace(monkeypatch, Time(whole_s=5.0, call_s=1.0))
     replace: Callable[..., bool] = FlagdFileBackend._replace
 
@@ -142,7 +142,7 @@ async def test_flags_of_one_file_are_all_flipped_on_a_slow_disk(house: House, mo
     results = await asyncio.gather(*(house.executor.execute(raw) for raw in commands))
     assert Outcome.CONFLICT not in {result.outcome for result in results}
     for raw in commands:
-        # A machine that is slower still needs another delivery, as the running agent gives it.
+        # An even slower machine needs another delivery of the command, which the running agent makes.
         async with asyncio.timeout(60):
             while not (await house.executor.execute(raw)).final:
                 await asyncio.sleep(0)
@@ -151,7 +151,7 @@ async def test_flags_of_one_file_are_all_flipped_on_a_slow_disk(house: House, mo
 
 @pytest.fixture
 async def conflict(house: House) -> bytes:
-    """A command that was settled as a conflict, as an earlier flipback did after an edit of another flag."""
+    """A command that ended as a conflict, as in an earlier version of flipback after an edit of another flag."""
     raw = await house.command("b")
     await die_before(house, "apply", raw)
     entry = next(iter(Ledger(house.directory / "ledger").entries()))

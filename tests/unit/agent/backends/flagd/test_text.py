@@ -76,7 +76,7 @@ values = st.recursive(
 
 @st.composite
 def spelled(draw: st.DrawFn, value: Any) -> str:
-    """Some JSON spelling of a value: any white space, escapes or not."""
+    """Write a value as JSON, with random white space and escapes."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -92,7 +92,7 @@ def spelled(draw: st.DrawFn, value: Any) -> str:
 
 
 class Raw(str):
-    """A text that stands for itself."""
+    """A text that `spelled` writes unchanged."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ STATE, DEFAULT, TARGETING = "\x01", "\x02", "\x03"
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[str, str, str]:
-    """The name of a flag and a file's text before and after: equal but for the values of the flag's three members."""
+    """Draw the name of a flag and a file's text before and after, which differ only in the flag's three members."""
     name = draw(st.text(max_size=6))
     members = {
         "state": Raw(STATE),

@@ -1,4 +1,4 @@
-"""The Remote Config backend beyond the contract: what it may publish, on what, how often, and what it asks for."""
+"""The Remote Config backend beyond the contract: what it publishes, on which version, how often, and its requests."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def edit(fake: FakeRemoteConfig, change: Callable[[dict[str, Any]], object], des
 
 
 def asked(fake: FakeRemoteConfig) -> list[str]:
-    """The requests since the last call, such as `GET :listVersions`."""
+    """Return the requests since the last call, such as `GET :listVersions`."""
     found = [
         f"{method} {path.rpartition('/remoteConfig')[2]}".strip().replace("?pageSize=300", "")
         for method, path in fake.received
@@ -141,7 +141,7 @@ async def test_a_rollout_of_the_console_is_not_ended(fake: FakeRemoteConfig, bac
     assert (await backend.verify(snap, "off", op_id=OP, deadline=soon())).verdict is Verdict.UNTOUCHED
     (problem,) = (await backend.health([(REF, "off")], deadline=soon())).problems
     assert "rolloutValue" in problem
-    # One of another parameter is no hindrance, and stays.
+    # A rollout of another parameter does not stop a flip, and stays.
     assert await apply(backend, await snapshot(backend, OTHER)) is Outcome.APPLIED
     assert fake.template()["parameters"]["new_checkout"]["defaultValue"] == rollout
 
@@ -198,7 +198,7 @@ async def test_what_is_written_is_what_googles_client_gives(fake: FakeRemoteConf
     assert fake.template(SERVER)["conditions"], "the share's condition stays, and makes no difference"
 
 
-# On what it is written
+# The version on which it is published
 
 
 @pytest.mark.parametrize("status", [400, 409, 412])
@@ -206,7 +206,7 @@ async def test_a_publication_of_others_in_between_is_published_upon(
     fake: FakeRemoteConfig, make: Make, status: int
 ) -> None:
     fake.conflict_status = status
-    # What lost against the others was no publication, and need not be waited for.
+    # The attempt that lost against another publication does not count, so the next need not wait.
     backend = await make(publish_every=60)
     snap = await snapshot(backend)
     fake.faults.add("write:delay=0.2")
@@ -338,7 +338,7 @@ async def test_two_publications_are_so_far_apart_as_the_settings_say(fake: FakeR
     with pytest.raises(Throttled) as caught:
         await apply(backend, await snapshot(backend, OTHER), "op-2")
     assert caught.value.retry_after == pytest.approx(60, abs=5)
-    # What needs no publication need not wait.
+    # An operation that needs no publication need not wait.
     assert await apply(backend, await snapshot(backend), "op-3") is Outcome.ALREADY
     assert fake.writes == 1
 
@@ -363,7 +363,7 @@ async def test_what_may_have_landed_counts(fake: FakeRemoteConfig, make: Make) -
         await apply(backend, await snapshot(backend, OTHER), "op-2")
 
 
-# What is asked for
+# The requests
 
 
 async def test_a_look_at_all_flags_fetches_a_template_that_has_not_changed_once(
@@ -412,7 +412,7 @@ async def test_a_dry_run_that_was_refused_is_told_and_made_again(
     await backend.read(REF, deadline=soon())
     answers = []
     for fault in ("read:status=400", "read:status=403", None):
-        # The first request of a check asks for the newest version, the second is the dry run.
+        # The first request of a check reads the newest version, the second is the dry run.
         if fault is not None:
             fake.faults.add("read:delay=0")
             fake.faults.add(fault)

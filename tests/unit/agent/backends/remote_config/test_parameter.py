@@ -1,4 +1,4 @@
-"""What a Remote Config parameter gives, and the parameter that makes it safe or gives a share."""
+"""Which variant a Remote Config parameter gives, and how it is changed to be safe or to give a percentage."""
 
 from __future__ import annotations
 

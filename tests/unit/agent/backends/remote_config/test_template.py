@@ -1,4 +1,4 @@
-"""A template keeps, byte by byte, all that is not the flag's."""
+"""An edit of a flag keeps everything else in the template byte for byte."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_template_of_3000_parameters_keeps_every_byte_but_the_flags_and_the_de
 
     flag = lines[1234].replace("true", "false")
     assert after.replace(" ", "") == before.replace(lines[1234], flag).replace("theirs", "ours").replace(" ", "")
-    # Not even white space differs outside of the flag's own line.
+    # Outside the flag's own line not even white space differs.
     was, now = before.replace("theirs", "ours").splitlines(), after.splitlines()
     assert [number for number, (one, other) in enumerate(zip(was, now, strict=True)) if one != other] == [3 + 1234]
     assert unknown.replace(" ", "") in now[3 + 1234]
@@ -82,7 +82,7 @@ _layouts = st.fixed_dictionaries({"indent": st.sampled_from([None, 1, "\t"]), "e
 
 @st.composite
 def _templates(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
-    """A template with unknown content everywhere, and the place of the flag `p` in it."""
+    """Draw a template with unknown content everywhere, and the position of the flag `p` in it."""
     groups: dict[str, Any] = {
         name: {"description": draw(st.text(max_size=4)), "parameters": draw(_parameters)}
         for name in draw(st.lists(_names, unique=True, max_size=2))

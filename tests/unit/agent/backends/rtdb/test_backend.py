@@ -1,4 +1,4 @@
-"""What is particular to the Realtime Database; what it shares with every backend is in test_backend_contract.py."""
+"""The Realtime Database beyond the contract, which tests/contract/test_backends.py tests."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def flip(backend: RealtimeDatabaseBackend, expect: str, op: str = OP) -> O
     return (await backend.apply(REF, "off", expect=expect, op_id=op, deadline=soon())).outcome
 
 
-# What a node is.
+# Nodes.
 
 
 async def test_the_operation_stands_in_the_node_and_does_not_count_in_the_version(
@@ -229,7 +229,7 @@ async def test_an_operation_that_a_person_took_back_is_not_done_again(
 ) -> None:
     snap = await snapshot(backend)
     await flip(backend, snap.state.version)
-    # In the console only this member is set; the flag has the version again that it had before.
+    # The console sets only this member; the flag has its former version again.
     fake.set("flags/new-checkout/defaultVariant", "on")
     assert (await snapshot(backend)).state.version == snap.state.version
     assert (await backend.verify(snap, "off", op_id=OP, deadline=soon())).verdict is Verdict.OTHER
@@ -252,7 +252,7 @@ async def test_a_restoring_whose_answer_was_lost_is_done_once(
     expect, before = (await snapshot(backend)).state.version, fake.writes
     fake.faults.add("write:drop")
     try:
-        # aiohttp itself sends a PUT again where a connection that was used before is closed.
+        # By default aiohttp sends a PUT again if a reused connection is closed.
         result = await backend.restore(snap, expect=expect, op_id=OP, deadline=soon())
         assert result.outcome is Outcome.DUPLICATE
     except Transient:
@@ -261,7 +261,7 @@ async def test_a_restoring_whose_answer_was_lost_is_done_once(
     assert fake.get("flags/new-checkout/defaultVariant") == "on"
 
 
-# Who asks, and how.
+# Authorization and addresses.
 
 
 async def test_the_user_id_goes_with_reads_writes_and_listening(fake: FakeRealtimeDatabase) -> None:
@@ -352,7 +352,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-# Deadlines and rights.
+# Deadlines and permissions.
 
 
 @pytest.mark.parametrize("on", ["read", "write"])
@@ -363,7 +363,7 @@ async def test_every_call_ends_by_its_deadline_while_the_server_hangs(
     fake.faults.add(f"{on}:hang,times=0")
 
     def late() -> float:
-        # What comes before a write that hangs must be in time.
+        # The read before a write that hangs must succeed in time.
         return soon(0.1 if on == "read" else 2.0)
 
     calls: list[Awaitable[object]] = [
@@ -379,7 +379,7 @@ async def test_every_call_ends_by_its_deadline_while_the_server_hangs(
         ]
     async with asyncio.timeout(60):
         results = await asyncio.gather(*calls, return_exceptions=True)
-    # Of a write whose first read hangs it is certain that nothing was written.
+    # If the read before the write hangs, it is certain that nothing was written.
     write = Unsent if on == "read" else Timeout
     expected = [write, write, Timeout, Timeout, Timeout, write][: len(calls)]
     assert [type(result) for result in results] == expected
@@ -448,14 +448,14 @@ async def test_an_answer_that_is_not_a_databases_is_told(body: str, error: type[
 
 
 class Listening:
-    """A task that follows both flags, and what it was told."""
+    """A task that follows both flags, and the changes that it reported."""
 
     def __init__(self, backend: RealtimeDatabaseBackend) -> None:
         self.told: list[FlagRef] = []
         self.task = asyncio.create_task(backend.follow([REF, OTHER], self.told.append))
 
     async def told_all(self) -> None:
-        """Wait for what every connection begins with, and forget it."""
+        """Wait for the reports with which every connection begins, and forget them."""
         await until(lambda: {REF, OTHER} <= set(self.told))
         self.told.clear()
 

@@ -1,4 +1,4 @@
-"""What Unleash refuses to flipback where changes must be approved, which only its Enterprise edition has."""
+"""Writes that Unleash refuses because changes must be approved, a feature of its Enterprise edition only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def token_file(directory: Path) -> Path:
 async def unleash(
     directory: Path, permissions: list[dict[str, str]], feature: Any = FEATURE
 ) -> AsyncIterator[UnleashBackend]:
-    """A backend of an Unleash whose environment `production` wants approvals, asked by an account with permissions."""
+    """A backend of an Unleash whose environment `production` requires approvals; its account has `permissions`."""
 
     async def refuse(_: web.Request) -> web.Response:
         return web.json_response(REFUSAL, status=403)
