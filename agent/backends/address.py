@@ -20,7 +20,7 @@ def checked_url(kind: str, url: str) -> str:
         raise ConfigError(f"{kind}: the address is no URL; expected one such as https://flags.example.org") from None
     if parts.scheme not in ("http", "https") or not host:
         # What contains an @ may contain a password in the wrong place, and is not shown.
-        shown = "what is there" if "@" in url else repr(url)
+        shown = "the value" if "@" in url else repr(url)
         raise ConfigError(f"{kind}: {shown} is no address; expected a URL such as https://flags.example.org")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(f"{kind}: the address of {host} holds credentials; they belong in a file of mode 0600")
@@ -48,7 +48,7 @@ def database_host(text: str, *, emulated: bool) -> str:
         host = url.netloc
         plain = "@" not in host and url.port != 0 and url.path in ("", "/") and not url.query and not url.fragment
     except ValueError:
-        raise ConfigError(f"the url of a Realtime Database is none; {form}") from None
+        raise ConfigError(f"the url of a Realtime Database is not valid; {form}") from None
     if url.scheme not in schemes:
         raise ConfigError(f"the url of a Realtime Database begins with {url.scheme or 'nothing'}://; {form}")
     if not url.hostname or not plain:

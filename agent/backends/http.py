@@ -138,7 +138,7 @@ class Http:
         except TimeoutError:
             raise Timeout(f"{self._name}: no answer to {method} in time") from None
         except aiohttp.InvalidURL:
-            raise Invalid(f"{self._name}: the address of the server is none") from None
+            raise Invalid(f"{self._name}: the address of the server is not valid") from None
         except aiohttp.ClientConnectorError as error:
             raise Unsent(f"{self._name}: cannot be reached ({type(error).__name__}); nothing was sent") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -177,25 +177,25 @@ def _text_only(response: aiohttp.ClientResponse) -> Headers:
 def error_of(name: str, answer: HttpAnswer) -> BackendError:
     """Return the error for a status."""
     status = answer.status
-    said = f"{name}: status {status}: {_message(answer)}"
+    message = f"{name}: status {status}: {_message(answer)}"
     if status == 400 or 300 <= status < 400:
-        return Invalid(said)
+        return Invalid(message)
     if status == 401:
-        return Auth(f"{said}; the credentials are not accepted")
+        return Auth(f"{message}; the credentials are not accepted")
     if status == 403:
-        return Permission(f"{said}; the account lacks a right")
+        return Permission(f"{message}; the account lacks a right")
     if status in (404, 410):
-        return NotFound(said)
+        return NotFound(message)
     if status in (409, 412):
-        return Conflict(said)
+        return Conflict(message)
     if status == 429:
-        return Throttled(said, retry_after(answer.headers))
+        return Throttled(message, retry_after(answer.headers))
     if status in (500, 503):
-        return Failed(said)
+        return Failed(message)
     # A proxy or gateway (502, 504) may have passed on the request, which may still be under way.
     if status >= 500 or status == 408:
-        return Transient(said)
-    return Invalid(said)
+        return Transient(message)
+    return Invalid(message)
 
 
 def retry_after(headers: Headers) -> float | None:

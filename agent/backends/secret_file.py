@@ -16,7 +16,7 @@ def check_secret_file(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if mode & 0o077:
-        raise ConfigError(f"{path} has mode {mode:04o}; what holds a secret must be its owner's alone: chmod 600")
+        raise ConfigError(f"{path} has mode {mode:04o}; only the owner of a secret may have access to it: chmod 600")
 
 
 def read_secret(path: Path) -> str:

@@ -101,12 +101,12 @@ def load_private(path: Path) -> PrivateKey:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
-                raise KeyFileError(f"{path} has mode {mode:04o}; a private key must be its owner's alone: chmod 600")
+                raise KeyFileError(f"{path} has mode {mode:04o}; only its owner may have access: chmod 600")
             pem = file.read()
     except OSError as error:
         raise _unreadable(path, error) from error
     if not pem:
-        raise KeyFileError(f"{path} is empty: a full disk may have cut it short; remove it, and make the pair anew")
+        raise KeyFileError(f"{path} is empty: a full disk may have cut it short; remove it, and make a new pair")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -34,8 +34,8 @@ def flipped(ledger: Ledger, incident: str) -> list[Entry]:
     entries = [entry for entry in known if entry.command.incident == incident]
     if not entries:
         raise RestoreRefused(
-            f"the ledger {ledger.directory} has no incident {incident}; an incident that `flipback status` "
-            "shows and this ledger has not was carried out by an executor with another state_dir: restore it there. "
+            f"the ledger {ledger.directory} has no incident {incident}; if `flipback status` shows it, an executor "
+            "with another state_dir executed its command: restore it there. "
             f"{_newest(known)}"
         )
     written = [entry for entry in entries if _written(entry) is not None]
@@ -79,7 +79,7 @@ async def restore(
             raise RestoreRefused(
                 f"the flag was changed since the flip, and gives {state.variant!r} now; it was left alone"
             )
-        raise Transient(f"the flag was not restored: {detail or 'it reads as before'}; try again")
+        raise Transient(f"the flag was not restored: {detail or 'a read shows no change'}; try again")
     by_us = outcome in (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.AMBIGUOUS)
     outcome = Outcome.APPLIED if by_us else Outcome.ALREADY
     # `number == 0`: the flag is restored but the ledger has no record. A process crashed after its write, or somebody
@@ -100,8 +100,8 @@ def _newest(entries: Iterable[Entry]) -> str:
     """List the newest incidents that can be restored, one line each."""
     written = sorted(filter(_written, entries), key=lambda entry: -entry.command.issued_at)
     if not written:
-        return "It has none that could be restored"
-    lines = ["The newest that it has:"]
+        return "It has no incident that could be restored"
+    lines = ["The newest incidents that it has:"]
     # Flags that were made safe together share one incident: list it once.
     for name in list(dict.fromkeys(entry.command.incident for entry in written))[:SHOWN]:
         made = next(entry.command for entry in written if entry.command.incident == name)

@@ -125,7 +125,7 @@ async def _health(backend: FlagBackend, flag: Flag) -> BackendHealth:
         with foreseen(flag.backend):
             return await backend.health([(ref, flag.safe)], deadline=time.monotonic() + _HEALTH_S)
     except BackendError as error:
-        return BackendHealth((f"it could not be asked: {error}",))
+        return BackendHealth((f"its health is not known: {error}",))
 
 
 async def by_kafka(

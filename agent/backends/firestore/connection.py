@@ -155,24 +155,24 @@ def _left(deadline: float, what: str) -> float:
 def _error_of(what: str, error: Any) -> BackendError:
     """Return the error for a gRPC status: https://cloud.google.com/firestore/docs/understand-error-codes."""
     code = error.code()
-    said = f"{what}: {code.name}: {' '.join((error.details() or '').split())[:_MOST_SHOWN] or 'no message'}"
+    message = f"{what}: {code.name}: {' '.join((error.details() or '').split())[:_MOST_SHOWN] or 'no message'}"
     match code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Timeout(f"{what}: no answer in time")
         case grpc.StatusCode.ABORTED | grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.ALREADY_EXISTS:
-            return Conflict(said)
+            return Conflict(message)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Throttled(said, _retry_after(error))
+            return Throttled(message, _retry_after(error))
         case grpc.StatusCode.UNAUTHENTICATED:
-            return Auth(f"{said}; the credentials are not accepted")
+            return Auth(f"{message}; the credentials are not accepted")
         case grpc.StatusCode.PERMISSION_DENIED:
-            return Permission(f"{said}; the account needs {ROLE} on this database")
+            return Permission(f"{message}; the account needs {ROLE} on this database")
         case grpc.StatusCode.NOT_FOUND:
-            return NotFound(said)
+            return NotFound(message)
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.UNIMPLEMENTED:
-            return Invalid(said)
+            return Invalid(message)
     # UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED, DATA_LOSS: a write may have landed.
-    return Transient(said)
+    return Transient(message)
 
 
 def _retry_after(error: Any) -> float | None:

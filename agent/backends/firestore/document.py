@@ -42,7 +42,7 @@ def definition(document: Any) -> Definition:
     """Return the definition in a document, as it is stored. Raises Invalid if it could not be restored exactly."""
     for name in WRITTEN:
         if name in document.fields and not _is_json(document.fields[name]):
-            raise Invalid(f"{document.name}: the field {name} holds what JSON does not have, and could not be restored")
+            raise Invalid(f"{document.name}: the field {name} has a type that JSON lacks, and cannot be restored")
     try:
         return {name: plain(document.fields[name]) for name in MEMBERS if name in document.fields}
     except ValueError:

@@ -143,5 +143,5 @@ def _news(answer: Any) -> list[tuple[str, str | None]]:
             return [(answer.document_remove.document, None)]
         case "target_change" if answer.target_change.target_change_type == _REMOVED:
             cause = answer.target_change.cause.message
-            raise Transient(f"the server listens no longer: {cause or 'it does not say why'}")
+            raise Transient(f"the server ended the listener: {cause or 'it does not say why'}")
     return []

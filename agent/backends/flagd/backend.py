@@ -33,7 +33,7 @@ from agent.backends.contract import (
     Verdict,
     WriteResult,
 )
-from agent.backends.flagd.check import FlagdFileCopy, found, unseen
+from agent.backends.flagd.check import FlagdFileCopy, check_flips, why_unseen
 from agent.backends.flagd.disk import errors, locked, same, untouched, write_like
 from agent.backends.flagd.progress import WorkProgress
 from agent.backends.flagd.text import FlagdDocument, all_to, percent_to, state, version
@@ -176,7 +176,7 @@ class FlagdFileBackend:
             copy = self._read(progress)
         except BackendError as error:
             return BackendHealth((str(error),)), None
-        return found(copy, wanted), copy
+        return check_flips(copy, wanted), copy
 
     def _read(self, progress: WorkProgress) -> FlagdFileCopy:
         for again in (True, True, True, True, False):
@@ -218,7 +218,7 @@ class FlagdFileBackend:
                 old = copy.document.definition(flag)
                 new = edit(old)
                 if new == old:
-                    return WriteResult(Outcome.ALREADY, state(old), unseen(copy.document))
+                    return WriteResult(Outcome.ALREADY, state(old), why_unseen(copy.document))
                 if op_id is not None and op_id in self._done:
                     return WriteResult(Outcome.DUPLICATE, state(old), "this operation was written before")
                 if version(old) != expect:
@@ -231,7 +231,7 @@ class FlagdFileBackend:
                         self._done.append(op_id)
                     # The edited document is parsed already: the next read need not do it.
                     self._parsed = edited.content, edited
-                    return WriteResult(Outcome.APPLIED, state(new), unseen(edited))
+                    return WriteResult(Outcome.APPLIED, state(new), why_unseen(edited))
 
     def _real_path(self) -> Path:
         return Path(os.path.realpath(self._path, strict=True))

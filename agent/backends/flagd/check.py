@@ -26,7 +26,7 @@ class FlagdFileCopy(NamedTuple):
         return f"{self.stat.st_ino}:{self.stat.st_mtime_ns}:{self.stat.st_size}"
 
 
-def found(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> BackendHealth:
+def check_flips(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> BackendHealth:
     """Check flips of these flags to these variants against the file as it was read."""
     problems = list(obstacles(copy.path, copy.stat))
     for ref, target in wanted:
@@ -36,15 +36,15 @@ def found(copy: FlagdFileCopy, wanted: Sequence[tuple[FlagRef, str]]) -> Backend
             problems.append(str(error))
     # A flip mends an error in the flag's own definition. It matters only if it hides flips of other managed flags.
     flags = {ref.flag for ref, _ in wanted}
-    refused = unseen(copy.document, next(iter(flags)) if len(flags) == 1 else None)
+    refused = why_unseen(copy.document, next(iter(flags)) if len(flags) == 1 else None)
     doubts = copy.document.doubts()
     if copy.stat.st_nlink > 1:
         doubts.append("it has another name too (a hard link), under which a flip is not seen")
-    said = (f"{copy.document.where}: {some(doubts)}",) if doubts else ()
-    return BackendHealth((*problems, *filter(None, [refused])), said)
+    warnings = (f"{copy.document.where}: {some(doubts)}",) if doubts else ()
+    return BackendHealth((*problems, *filter(None, [refused])), warnings)
 
 
-def unseen(document: FlagdDocument, but: str | None = None) -> str:
+def why_unseen(document: FlagdDocument, but: str | None = None) -> str:
     """Say why readers refuse this file, without the flag `but`; empty if no reason is known."""
     refused = document.refused(but)
     if not refused:

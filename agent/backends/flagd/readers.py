@@ -54,21 +54,23 @@ def doubted(value: object) -> str | None:
 
 def unreadable(content: bytes, where: str, error: ValueError) -> str:
     """Say why a file is no JSON, what it is instead if that can be recognised, and what to do."""
-    said = f"{where} cannot be used: "
+    prefix = f"{where} cannot be used: "
     for mark, name in _BOMS:
         if content.startswith(mark):
-            return f"{said}it begins with a byte order mark of {name}, which JSON has not; save it as UTF-8 without one"
+            return (
+                f"{prefix}it begins with a byte order mark of {name}, which JSON forbids; save it as UTF-8 without one"
+            )
     if isinstance(error, UnicodeDecodeError):
-        return f"{said}byte {error.start} is no UTF-8; save it as UTF-8"
+        return f"{prefix}byte {error.start} is no UTF-8; save it as UTF-8"
     text = content.decode()
     start = text.lstrip()
     if not start:
-        return f"{said}it is empty; {_WANTED}"
+        return f"{prefix}it is empty; {_WANTED}"
     if start.startswith(("//", "/*")) or re.search(r"^\s*(?://|/\*)", text, re.MULTILINE):
-        return f"{said}it has comments, which JSON has not ({error}); delete them"
+        return f"{prefix}it has comments, which JSON forbids ({error}); delete them"
     if not start.startswith(("{", "[")) and (_YAML.match(start) or where.endswith((".yaml", ".yml"))):
-        return f"{said}it is YAML, which flipback does not edit; keep the flags in JSON, which flagd reads too"
-    return f"{said}as JSON: {error}"
+        return f"{prefix}it is YAML, which flipback does not edit; keep the flags in JSON, which flagd reads too"
+    return f"{prefix}as JSON: {error}"
 
 
 def no_flags(top: Mapping[str, Any], where: str) -> str:

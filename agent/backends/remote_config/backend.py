@@ -66,9 +66,10 @@ class RemoteConfigBackend:
         self._api = Api(settings)
         self._parameters = settings.parameters
         # Sources disagree on whether a server template can be published by the API at all.
-        self._doubt = "; this server template may take none by its API" if settings.template == "server" else ""
+        note = "; it may be that this server template cannot be published by its API"
+        self._server_note = note if settings.template == "server" else ""
         self._publish_every = settings.publish_every
-        self._held: TemplateCopy | None = None
+        self._cached: TemplateCopy | None = None
         self._published: _Publication | None = None
         self._tried: tuple[int, tuple[tuple[FlagRef, str], ...], float] | None = None
 
@@ -139,7 +140,7 @@ class RemoteConfigBackend:
         except Timeout:
             raise
         except (Invalid, NotFound) as error:
-            problems.append(f"a dry run was refused: {error}{self._doubt}")
+            problems.append(f"a dry run was refused: {error}{self._server_note}")
         except BackendError as error:
             problems.append(f"a dry run was refused: {error}")
         return BackendHealth(tuple(problems), tuple(doubts))
@@ -165,16 +166,16 @@ class RemoteConfigBackend:
         A template has up to 1 MB, and 3,000 parameters take 25 ms to parse; a request for the newest version number is
         cheaper.
         """
-        held = self._held
-        if held is not None:
+        cached = self._cached
+        if cached is not None:
             newest = await self._api.versions(1, deadline=deadline)
-            if newest and newest[0].number == held.template.number:
-                return held
+            if newest and newest[0].number == cached.template.number:
+                return cached
         return await self._get(deadline)
 
     async def _get(self, deadline: float) -> TemplateCopy:
-        known = None if self._held is None else self._held.template
-        self._held = copy = await self._api.get(known, deadline=deadline)
+        known = None if self._cached is None else self._cached.template
+        self._cached = copy = await self._api.get(known, deadline=deadline)
         return copy
 
     async def _dry_run(

@@ -154,7 +154,7 @@ def doubt(definition: ParameterDefinition, target: str) -> str | None:
         return None
     return (
         f"{shown(target)} is none of the values that the STRING parameter has now ({listed(used)}), and a flip gives "
-        "it to every application; is it what they take for safe?"
+        "it to every application; do they accept it as the safe one?"
     )
 
 

@@ -68,10 +68,10 @@ class UnleashBackend:
         _check_variant(ref, target)
         # Unleash cannot store the operation's id. The caller keeps the ledger.
         found = await self._before_write(ref, deadline)
-        # Before `given`, which refuses `on` for some strategies: a flag that gives the target needs no write.
+        # Before `switched_to`, which refuses `on` for some strategies: a flag that gives the target needs no write.
         if found.state().variant == target:
             return WriteResult(Outcome.ALREADY, found.state())
-        wanted = found.given(target)
+        wanted = found.switched_to(target)
         if found.version != expect:
             return _conflict(found, expect)
         await self._admin.switch(ref.flag, target, deadline)
@@ -169,7 +169,7 @@ class UnleashBackend:
         try:
             _check_variant(ref, target)
             async with turns:
-                (await self._admin.definition(ref.flag, deadline)).given(target)
+                (await self._admin.definition(ref.flag, deadline)).switched_to(target)
         except Timeout:
             raise
         except BackendError as error:

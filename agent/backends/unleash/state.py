@@ -78,7 +78,7 @@ class FeatureDefinition(msgspec.Struct, frozen=True, kw_only=True):
     def with_enabled(self, enabled: bool) -> FeatureDefinition:
         return msgspec.structs.replace(self, enabled=enabled)
 
-    def given(self, target: str) -> FeatureDefinition:
+    def switched_to(self, target: str) -> FeatureDefinition:
         """Return the definition that gives `target` to everyone, changing only the environment's switch.
 
         Raises Unsupported if `on` would need other strategies: flipback does not replace those that somebody made.
