@@ -10,16 +10,16 @@ FlipbackError            exit status 1
 ├── RestoreRefused       5  an incident's snapshot is not put back
 └── BackendError         4  a flag backend did not do what was asked
     ├── Conflict            the flag is not the one that was judged
-    ├── Throttled           asked to come back later, see `retry_after`
+    ├── Throttled           the backend asks to try again later, see `retry_after`
     ├── Transient           may pass; a write may have landed
     │   ├── Unsent          the write was not sent, so nothing was written
-    │   └── Failed          the answer says that it failed: nothing is under way any more
+    │   └── Failed          the answer says that the write failed: it cannot land later
     ├── Timeout             no answer by the deadline; a write may have landed
-    ├── Ambiguous           it cannot be told whether a write landed, and waiting does not help
-    ├── Auth                not known to the backend
-    ├── Permission          known, but not allowed
-    ├── NotFound            no such flag, or no such place
-    ├── Invalid             what is there, or what would be written, is not valid
+    ├── Ambiguous           it is not known whether a write landed, and waiting does not help
+    ├── Auth                the backend does not accept the credentials
+    ├── Permission          the account is not allowed to do this
+    ├── NotFound            no such flag, or no such file, collection or project
+    ├── Invalid             the flag's definition, or the one to be written, is not valid
     ├── Unforeseen          an exception that no backend should raise; a write may have landed
     └── Unsupported         the backend cannot do this at all
 
@@ -67,7 +67,7 @@ class Conflict(BackendError):
 
 
 class Throttled(BackendError):
-    """`retry_after` is in seconds; None where the backend did not say."""
+    """`retry_after` is in seconds; None if the backend did not say."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -120,7 +120,7 @@ class Unsupported(BackendError):
 
 @contextmanager
 def nothing_sent() -> Iterator[None]:
-    """Of what an operation asks before it writes: what fails has written nothing, and says so as Unsent."""
+    """Raise Unsent instead of Transient or Timeout, for requests before a write: nothing was written yet."""
     try:
         yield
     except Unsent:

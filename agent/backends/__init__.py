@@ -1,6 +1,6 @@
-"""Flag systems. Each is a file or package that fulfils `agent.backends.contract`, and one entry here.
+"""Flag systems. Each is one file that keeps the promises of `agent.backends.contract`, and one entry here.
 
-A kind is imported only if it is configured: the Google clients alone cost a second and 60 MB.
+A kind is imported only where it is configured: the Google clients alone cost a second and 60 MB.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS: dict[type[Backend], str] = {
 
 
 def make(settings: Backend) -> FlagBackend:
-    """Make a backend. Raises ConfigError if a file that the settings name cannot be used."""
+    """Make a backend. Raises ConfigError where a file that the settings name cannot be used."""
     module, _, name = KINDS[type(settings)].partition(":")
     backend: FlagBackend = getattr(import_module(module), name)(settings)
     return backend

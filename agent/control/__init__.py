@@ -1,4 +1,4 @@
-"""A person's orders: rollback and restore.
+"""What a person orders: rollback and restore.
 
 It may import agent.deployment, agent.executor and lower.
 """

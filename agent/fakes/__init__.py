@@ -1,1 +1,1 @@
-"""Fake flag systems on loopback, for rehearsals and tests: real protocols, real preconditions, and injected faults."""
+"""Flag systems on loopback to rehearse with: the real protocols, real preconditions, and faults on order."""

@@ -1,4 +1,4 @@
-"""Checks whether a flip would work now, and what is missing if not.
+"""Would a flip work now, and what is missing if not.
 
 It may import agent.deployment, agent.executor, agent.telemetry and lower.
 """

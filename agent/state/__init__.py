@@ -1,4 +1,4 @@
-"""The state of flags and incidents, as the compacted topics record it.
+"""What compacted topics say of flags and incidents.
 
 It may import agent.backends.contract, agent.commands, agent.events and lower.
 """

@@ -30,7 +30,7 @@ _OUTCOMES = {
     events.FLAG_UNVERIFIED: "acknowledged, not read back",
     events.FLAG_ALREADY: "was safe already",
     events.FLAG_CONFLICT: "refused: somebody changed the flag meanwhile",
-    events.FLAG_AMBIGUOUS: "it cannot be told whether it was written",
+    events.FLAG_AMBIGUOUS: "it is not known whether it was written",
     events.COMMAND_REJECTED: "refused",
 }
 

@@ -1,4 +1,4 @@
-"""A flag system in memory with faults on order, for tests of what stands on the backend contract."""
+"""A flag system in memory with injected faults, for tests of the users of a backend."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Fault:
 class FakeBackend:
     """One flag, that of the first call.
 
-    `faults[operation]` is used up from the front, one a call; an exception in it is raised.
-    `blind`: it has no read-back. `read_back` are the operations that were asked for by `verify`.
+    Each call of an operation uses the first of `faults[operation]`; an exception in it is raised.
+    `blind`: it has no read-back. `read_back` are the operations for which `verify` was called.
     """
 
     def __init__(self, variant: str = "on", cas: Cas = Cas.NATIVE) -> None:
@@ -54,7 +54,7 @@ class FakeBackend:
         self._ref: FlagRef | None = None
 
     def edit(self, variant: str) -> None:
-        """A person sets the flag."""
+        """Set the flag, as a person would."""
         self.variant = variant
         self._edits += 1
 
@@ -99,7 +99,7 @@ class FakeBackend:
         if ref != self._ref:
             raise NotFound(f"there is no {ref}")
         left = deadline - time.monotonic()
-        # Others get their turn here, as they would while an answer is on its way.
+        # Other tasks run here, as they would during a real request.
         await asyncio.sleep(0)
         fault = self.faults[operation].pop(0) if self.faults[operation] else None
         if isinstance(fault, Exception):

@@ -1,4 +1,4 @@
-"""Applications that read a flag with Google's own clients, each as its documentation has it."""
+"""Applications that read a flag with Google's own clients, each as its documentation shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.fakes.server import Fake
 
 
 class Application(Protocol):
-    """`on` is what the flag gives, as the client last heard."""
+    """`on` is the last value of the flag that the client received."""
 
     on: bool
 
@@ -34,7 +34,7 @@ class FirestoreApp:
         from firebase_admin import firestore
         from google.auth.credentials import AnonymousCredentials
 
-        # What it asks of a credential, where none is needed.
+        # A credential for a client that requires one, although the fake does not.
         nobody = firebase_admin.credentials.Base()
         nobody.get_credential = AnonymousCredentials
         self._app = firebase_admin.initialize_app(nobody, {"projectId": "shop"}, name=f"app-{fake.port}")
@@ -74,7 +74,7 @@ class RealtimeDatabaseApp:
     async def close(self) -> None:
         import firebase_admin
 
-        # Its `close` alone pulls the connection from under a thread that reads, which then dies of it.
+        # `close` alone would close the connection while its thread reads, and the thread would raise.
         self._listener._sse.should_connect, self._listener._sse.retry = False, 0
         self._fake.end_streams()
         await asyncio.to_thread(self._listener._thread.join)
@@ -139,7 +139,7 @@ class RemoteConfigApp:
 
 @dataclass(frozen=True)
 class App:
-    """How a fake of a flag system, an application of it and a backend's settings are made."""
+    """How to make a fake of a flag system, an application that reads it, and a backend's settings."""
 
     fake: Callable[[], Fake]
     application: Callable[[Any, str], Application]

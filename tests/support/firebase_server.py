@@ -1,4 +1,4 @@
-"""A server that reads its flags from a server template by Google's own client, firebase_admin, for 4,000 users."""
+"""A server that reads its flags from a server template with Google's own client, firebase_admin, for 4,000 users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ asyncio.run(main())
 
 
 async def given(fake: FakeRemoteConfig, *parameters: str) -> dict[str, list[bool]]:
-    """What each user gets of each parameter. A process of its own: the client's import configures the root logger."""
+    """Return each user's values. Runs in a process of its own: the client's import configures the root logger."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

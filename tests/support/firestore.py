@@ -1,4 +1,4 @@
-"""A fake Firestore with two flags, backends on it, and Google's own client as an application has it."""
+"""A fake Firestore with two flags, backends on it, and Google's own client as an application uses it."""
 
 from __future__ import annotations
 

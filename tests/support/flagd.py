@@ -17,12 +17,12 @@ REF = FlagRef("new-checkout", "production")
 
 
 def soon(seconds: float = 60.0) -> float:
-    """A deadline."""
+    """Return a deadline this many seconds from now."""
     return time.monotonic() + seconds
 
 
 def fixtures(text: str) -> tuple[Any, Any]:
-    """The fixtures `path`, a file with this text, and `backend`, which works on it and is closed."""
+    """Make the fixtures `path`, a file with this text, and `backend`, which uses it and is closed at the end."""
 
     @pytest.fixture
     def path(tmp_path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Answers that no flag system should give, for tests of those who ask it."""
+"""Answers that no flag system should give, for tests of its clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ junk = st.recursive(
     | st.integers()
     | st.sampled_from([10**30, -1, 2**63, 0.5, 1e300, float("inf"), float("nan")])
     | st.text(max_size=5)
-    # What JSON can spell and no text can hold, digits that are none, and names that mean something.
+    # Text that JSON can write but UTF-8 cannot, digits that are not ASCII, and names with a meaning.
     | st.sampled_from(["\ud800", "²", "on", "off", "9" * 5000, "x" * 2000, "ENABLED", "{}", "[[1]]", "nan", "-1"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
@@ -37,7 +37,7 @@ STATUS = st.sampled_from([200] * 12 + [204, 301, 400, 401, 403, 404, 408, 409, 4
 
 @st.composite
 def damaged(draw: st.DrawFn, value: Any) -> Any:
-    """A value of which here and there a part is missing, or another one."""
+    """Draw a value in which some parts are missing or replaced."""
     if draw(st.integers(0, 9)) == 0:
         return draw(junk)
     if isinstance(value, Mapping):
@@ -49,6 +49,6 @@ def damaged(draw: st.DrawFn, value: Any) -> Any:
 
 
 def bodies(sound: list[Any]) -> st.SearchStrategy[bytes]:
-    """Bytes of an answer: anything at all, any JSON, or one that a system gives, damaged or not."""
+    """Draw the bytes of an answer: any bytes, any JSON, or a valid answer of a system, damaged or not."""
     values = junk | st.sampled_from(sound).flatmap(damaged) | st.sampled_from(sound)
     return st.binary(max_size=40) | st.sampled_from(_PIECES) | values.map(lambda value: json.dumps(value).encode())

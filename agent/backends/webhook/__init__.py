@@ -1,4 +1,4 @@
-"""The webhook.
+"""Flags behind a webhook.
 
 It may import agent.backends and agent.errors.
 """

@@ -1,4 +1,4 @@
-"""Where each backend keeps its flags in the tests: what the contract suite, the fault suite and the chaos tests run on.
+"""A flag system for each backend, for the contract suite, the fault suite and the chaos tests.
 
 A new backend is a module here with a `Place`, and an entry in `PLACES`.
 """
@@ -27,14 +27,14 @@ PLACES: dict[str, str] = {
     "unleash": "tests.support.places.unleash:UnleashPlace",
     "webhook": "tests.support.places.webhook:WebhookPlace",
 }
-"""`module:class` by the kind of the backend, with what is different about the place."""
+"""`module:class` by the kind of the backend, with a suffix for variants of a system."""
 
 
 class Place(Protocol):
-    """A flag system that holds `new-checkout` (variants on and off, on for all) and another flag.
+    """A flag system with the flag `new-checkout` (variants on and off, on for all) and another flag.
 
-    `faults` orders faults of a fake, None where the system is real. `another` makes one more backend of the same
-    system, as another process has it; who makes it closes it.
+    `faults` injects faults into a fake; it is None for a real system. `another` makes another backend of the same
+    system, as another process would; its caller closes it.
     """
 
     backend: FlagBackend
@@ -47,23 +47,23 @@ class Place(Protocol):
     def another(self) -> FlagBackend: ...
 
     async def edit(self, variant: str) -> None:
-        """A person gives `variant` to every subject; it may be one that the flag did not have."""
+        """Give `variant` to every subject, as a person would; the flag need not have had it before."""
         ...
 
     async def edit_other_flag(self) -> None: ...
 
     async def content(self) -> object:
-        """All that is stored of the flags, to be compared; what says who wrote last is left out."""
+        """Return everything that is stored of the flags, for comparison, without the operation that wrote it."""
         ...
 
     async def writes(self) -> int:
-        """How many writes have been committed by backends since the start."""
+        """Return how many writes backends have committed since the start."""
         ...
 
 
 @asynccontextmanager
 async def place(kind: str, directory: Path) -> AsyncIterator[Place]:
-    """A flag system for one test, with a backend that is closed at its end."""
+    """Make a flag system for one test; its backend is closed at the end."""
     made: Place
     if kind.startswith(live.PREFIX):
         made = live.LivePlace(kind.removeprefix(live.PREFIX))

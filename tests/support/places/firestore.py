@@ -32,7 +32,7 @@ class FirestorePlace:
         self.fake.put("new-checkout", variant)
 
     def put(self, definition: dict[str, object]) -> None:
-        """A person stores another definition of the flag, whatever it is."""
+        """Store any definition of the flag, as a person would."""
         document = Document(name="/documents/flags/new-checkout")
         for name, content in definition.items():
             document.fields[name].CopyFrom(value(content))

@@ -36,7 +36,7 @@ class FlagdFilePlace:
         self._write(value)
 
     def put(self, definition: dict[str, object]) -> None:
-        """A person writes another definition of the flag, whatever it is."""
+        """Store any definition of the flag, as a person would."""
         value = self._read()
         value["flags"]["new-checkout"] = definition
         self._write(value)
@@ -50,8 +50,8 @@ class FlagdFilePlace:
         return self._path.read_bytes()
 
     async def writes(self) -> int:
-        # A backend replaces the file, and the edits above do not. Two writes look like one here; what counts them looks
-        # at the outcomes too.
+        # A backend replaces the file, unlike the edits above. Two writes count as one here, so tests also check the
+        # outcomes.
         return int(self._path.stat().st_ino != self._begun)
 
     def _read(self) -> dict[str, dict[str, dict[str, object]]]:

@@ -1,4 +1,4 @@
-"""A real project: the backends of the configuration that FLIPBACK_LIVE names, tried with the same suite as the others.
+"""A real project: the backends of the configuration that FLIPBACK_LIVE names, tested with the same suite as the others.
 
 The project must hold the flags `new-checkout` and `other`, each with the variants on, off and beta; both are written.
 """
@@ -21,7 +21,7 @@ PATIENCE_S = 20.0
 
 
 def kinds() -> list[str]:
-    """A kind for each backend of the configuration; none without one."""
+    """Return a kind for each backend of the configuration; none without a configuration."""
     return [f"{PREFIX}{name}" for name in load(Path(CONFIG)).backends] if CONFIG else []
 
 
@@ -31,7 +31,7 @@ class LivePlace:
     def __init__(self, name: str) -> None:
         self._settings = load(Path(CONFIG)).backends[name]
         self.backend = self.another()
-        # A person, who has a backend of their own: what they do must not be known to the one that is tried.
+        # A person's edits use a backend of their own: the tested backend must not know of them.
         self._person = self.another()
 
     async def start(self) -> None:

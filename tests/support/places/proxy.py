@@ -1,4 +1,4 @@
-"""A proxy before a real flag system that does wrong what was ordered: faults without a fake."""
+"""A proxy in front of a real flag system that injects faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READS = ("GET", "HEAD")
 
 
 class FaultProxy:
-    """Passes requests on to `upstream`. `writes` counts those that changed something there."""
+    """Forwards requests to `upstream`. `writes` counts those that changed something there."""
 
     def __init__(self, upstream: str) -> None:
         self.faults = FakeFaults()
@@ -58,7 +58,7 @@ class FaultProxy:
         if fault.kind == "status":
             return _refusal(fault)
         if fault.kind == "lie":
-            # A lie about a write says that it was done; about a read, that nothing was.
+            # The fault `lie` acknowledges a write that is not made, and answers a read with an earlier state.
             before = self._before.get(request.path_qs) if request.method in _READS else web.Response()
             return _copy(before) if before is not None else await self._pass_on(request)
         if fault.kind == "delay":
@@ -72,7 +72,7 @@ class FaultProxy:
         if fault.kind == "commit-then-fail":
             return _refusal(fault)
         if fault.kind in ("hang", "commit-then-hang"):
-            # Until the client hangs up, or the proxy is stopped.
+            # Until the client closes the connection, or the proxy is stopped.
             await asyncio.Event().wait()
         assert request.transport is not None
         request.transport.close()
@@ -94,7 +94,7 @@ class FaultProxy:
 
 
 def _copy(answer: web.Response) -> web.Response:
-    """An answer can be sent once only."""
+    """Return a copy of an answer, because an answer can be sent only once."""
     headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
     return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type, headers=headers)
 

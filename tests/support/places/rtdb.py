@@ -34,7 +34,7 @@ class RealtimeDatabasePlace:
         )
 
     async def edit(self, variant: str) -> None:
-        # As in the console: the members that change, and nothing of who wrote before.
+        # As in the console: only the members that change, not the operation that wrote before.
         if variant not in self.fake.flags()["new-checkout"]["variants"]:
             self.fake.set(f"flags/new-checkout/variants/{variant}", True)
         self.fake.put("new-checkout", variant)

@@ -1,4 +1,4 @@
-"""The session's real Unleash server behind a proxy for faults; each test finds the flags as at first."""
+"""The session's real Unleash server behind a proxy for faults; each test begins with the same flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAGS = ("new-checkout", "other")
 
 
 class Person:
-    """Somebody who works with Unleash's admin API directly."""
+    """A person who uses Unleash's admin API directly."""
 
     def __init__(self, server: UnleashServer) -> None:
         self._base = f"{server.url}/api/admin"
@@ -30,9 +30,9 @@ class Person:
             await self._session.close()
 
     async def make(self, flag: str) -> None:
-        """The flag as at first: on for everyone, by one strategy.
+        """Reset the flag: on for everyone, by one strategy.
 
-        It is not deleted for that: Unleash 8.2.0 dies of an event of a feature that is gone by the time it looks.
+        This does not delete it: Unleash 8.2.0 crashes on an event of a feature that no longer exists.
         """
         if await self.ask("GET", f"/projects/default/features/{flag}", allowed=404) is None:
             await self.ask("POST", "/projects/default/revive", {"features": [flag]}, allowed=404)
@@ -56,7 +56,7 @@ class Person:
         await self.ask("PUT", f"{place_of(flag)}/strategies/{strategy['id']}", {**strategy, **members})
 
     async def ask(self, method: str, path: str, body: object = None, allowed: int = 200) -> Any:
-        """The decoded answer of one request, None where it is empty."""
+        """Send a request; return the decoded answer, None if it is empty."""
         if self._session is None:
             self._session = aiohttp.ClientSession(headers={"Authorization": self._token})
         async with self._session.request(method, f"{self._base}{path}", json=body) as answer:
@@ -100,7 +100,7 @@ class UnleashPlace:
 
     async def edit(self, variant: str) -> None:
         if variant not in ("on", "off"):
-            # What Unleash calls a variant is given by a strategy: the flag is on, and this its payload's name.
+            # What Unleash calls a variant is part of a strategy: the flag is on, and this is the name of its payload.
             one = {"name": variant, "weight": 1000, "weightType": "variable", "stickiness": "default"}
             await self.person.change_strategy("new-checkout", variants=[one])
         await self.person.ask("POST", f"{place_of('new-checkout')}/{'off' if variant == 'off' else 'on'}")
@@ -120,7 +120,7 @@ def place_of(flag: str) -> str:
 
 
 def _lasting(feature: dict[str, Any]) -> dict[str, Any]:
-    """What people set; who did, and the life cycle that Unleash derives from it later, are left out."""
+    """Return what people set, without who did, and without the life cycle that Unleash derives later."""
     environments = [
         {name: found[name] for name in ("name", "enabled", "strategies")} for found in feature["environments"]
     ]

@@ -1,4 +1,4 @@
-"""The receiver that docs/webhook.md shows, as it stands there, behind a proxy for faults."""
+"""The receiver in docs/webhook.md, exactly as it is shown there, behind a proxy for faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "webhook.md"
 
 
 def receiver(secret_file: Path) -> dict[str, Any]:
-    """The names of the documented receiver, after its code has run as a module."""
+    """Run the code of the documented receiver as a module; return its names."""
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"__name__": "receiver"}
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,7 @@ class WebhookPlace:
         return self._proxy.url
 
     def blind(self) -> FlagBackend:
-        """A backend that can read nothing; who makes it closes it."""
+        """Make a backend that can read nothing; its caller closes it."""
         return WebhookBackend(settings.Webhook(url=f"{self.url}/set", secret_file=self.secret_file))
 
     def another(self) -> FlagBackend:

@@ -1,6 +1,6 @@
 """One Unleash server on loopback for the tests, from npm, with a PostgreSQL of its own.
 
-Both die with the process that started them, however that one ends.
+Both end with the process that started them, even if that is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POSTGRES_OPTIONS = {
 
 
 class UnleashUnavailable(Exception):
-    """This machine cannot run Unleash; the message says what is missing."""
+    """This machine cannot run Unleash. The message says what is missing."""
 
 
 class UnleashServer:
@@ -48,8 +48,7 @@ class UnleashServer:
         self.client_token = f"*:production.{secrets.token_hex(16)}"
         (self._port,) = free_ports(1)
         self._processes: list[subprocess.Popen[bytes]] = []
-        # PostgreSQL's user must reach its files, and pytest's directories are closed to others; the path of a socket
-        # may have 107 bytes.
+        # Not in pytest's directories, which are closed to PostgreSQL's user. The path of a socket may have 107 bytes.
         self._database = Path(tempfile.mkdtemp(prefix="flipback-pg-"))
 
     @property
@@ -100,7 +99,7 @@ class UnleashServer:
         options = [word for name, value in _POSTGRES_OPTIONS.items() for word in ("-c", f"{name}={value}")]
         command = [str(tools / "postgres"), "-D", str(data), "-k", str(self._database), *options]
         with self.log.open("ab") as log:
-            # An immediate shutdown: a killed postmaster would leave its segment of shared memory behind.
+            # An immediate shutdown: a killed postmaster would leave its shared memory segment behind.
             self._processes.append(start_guarded(command, log, directory=self._database, user=user, signal="QUIT"))
         self._await("PostgreSQL", lambda: (self._database / ".s.PGSQL.5432").exists())
 
@@ -117,7 +116,7 @@ class UnleashServer:
                 ]
             },
         }
-        # Unleash asks for Node 22, which comes with the packages where npm has it for this machine.
+        # Unleash requires Node 22, which npm installs with the packages if it has one for this machine.
         brought = next(packages.glob("node_modules/node-linux-*/bin/node"), None)
         command = [str(brought or "node"), "--input-type=module", "--eval", _START]
         environment = {**os.environ, "FLIPBACK_UNLEASH": json.dumps(settings)}
@@ -149,7 +148,7 @@ def _packages() -> Path:
 
 
 def _tools() -> Path:
-    """The directory of initdb and postgres, which Debian does not put on the path; all else is on it."""
+    """Return the directory of initdb and postgres, which Debian does not put on the path, unlike its other programs."""
     on_path = shutil.which("initdb")
     debians = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     found = [Path(on_path).resolve()] if on_path is not None else debians
@@ -170,7 +169,7 @@ def running() -> UnleashServer:
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[UnleashServer]:
-    """The server of a session. Raises UnleashUnavailable where this machine cannot run it."""
+    """Start the server of a session. Raises UnleashUnavailable if this machine cannot run it."""
     server = UnleashServer(directory)
     server.start()
     _running.append(server)
