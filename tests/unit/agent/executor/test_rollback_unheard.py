@@ -32,7 +32,7 @@ class Brokers:
         patch.setattr(rollback, "WAIT_S", 0.2)
         patch.setattr(rollback, "describe", self._nothing)
         patch.setattr(rollback, "read_to_end", self._nothing)
-        patch.setattr(rollback, "_known", lambda *_: STATUS)
+        patch.setattr(rollback, "_published", lambda *_: STATUS)
         patch.setattr(rollback, "_follow", self._silence)
         patch.setattr(rollback, "send", self._send)
         patch.setattr(rollback, "read_members", self._read)
