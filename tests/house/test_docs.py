@@ -318,7 +318,7 @@ def state_in(cell: str) -> str:
 
 
 def test_the_example_second_by_second_is_what_happens(tmp_path: Path) -> None:
-    heading = "| evaluation at | errors / requests of the last 10 s | error rate | A says | B says |"
+    heading = "| evaluation at | errors / requests of the last 10 s | error rate | verdict of A | verdict of B |"
     rows = table(DOCS / "triggers.md", heading)
     assert [int(row[0]) for row in rows] == list(range(12))
     text = (DOCS / "triggers.md").read_text()
@@ -339,7 +339,7 @@ def test_the_example_second_by_second_is_what_happens(tmp_path: Path) -> None:
 
 
 def test_the_example_of_a_silence_is_what_happens(tmp_path: Path) -> None:
-    rows = table(DOCS / "triggers.md", "| evaluation at | requests of the last 10 s | A says |")
+    rows = table(DOCS / "triggers.md", "| evaluation at | requests of the last 10 s | verdict of A |")
     lines = replayed(
         tmp_path, "error_rate > 2% over 10s for 5s", FAULT + 30, rate=50, good=GOOD, bad=BAD, share=4,
         silent=range(FAULT + 3, FAULT + 20),
