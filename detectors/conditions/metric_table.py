@@ -8,9 +8,8 @@ checkers and the schema of the configuration need them written out; tests hold b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
-from detectors.arrays import Int
 from detectors.cells import (
     CACHE_HITS,
     CACHE_LOOKUPS,
@@ -22,6 +21,9 @@ from detectors.cells import (
     TIMEOUTS,
     UNAVAILABLE,
 )
+
+if TYPE_CHECKING:
+    from detectors.arrays import Int
 
 Metric = Literal[
     "error_rate",
@@ -41,7 +43,7 @@ Op = Literal[">", "<"]
 Unit = Literal["ratio", "latency", "rate", "plain"]
 """A ratio is 0 to 1 and written in per cent, a latency is in milliseconds, a rate is requests per second."""
 
-N = TypeVar("N", Int, int)
+N = TypeVar("N", "Int", int)
 
 
 class Ratio(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -40,3 +42,8 @@ def test_a_metric_is_named_by_its_row_alone() -> None:
     files = [path for top in ("agent", "streams", "detectors") for path in (ROOT / top).rglob("*.py")]
     named = [path.relative_to(ROOT).as_posix() for path in files if "cache_hit_rate" in path.read_text()]
     assert named == ["detectors/conditions/metric_table.py"]
+
+
+def test_the_table_is_read_without_numpy() -> None:
+    code = "import sys, agent.config.starter; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
