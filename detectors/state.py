@@ -31,7 +31,7 @@ class Detector(Protocol):
         """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
 
 
-def taken(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
+def checked_state(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
     """Return copies of the arrays of `state`, each of the name, shape and type that `own` has.
 
     Raises StateError naming the first that is missing, unknown or different.
@@ -48,11 +48,11 @@ def taken(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
     return {name: np.array(state[name]) for name in own}
 
 
-def named(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
+def prefixed(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
     """The arrays of several parts in one, each under the name of its part and its own; `part` takes them out again.
 
     >>> import numpy as np
-    >>> both = named(left={"a": np.array(1)}, right={"a": np.array(2)})
+    >>> both = prefixed(left={"a": np.array(1)}, right={"a": np.array(2)})
     >>> sorted(both)
     ['left.a', 'right.a']
     >>> part(both, "right")
@@ -62,7 +62,7 @@ def named(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def part(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
-    """What `named` has put under the name of a part."""
+    """What `prefixed` has put under the name of a part."""
     return {own.removeprefix(f"{name}."): array for own, array in arrays.items() if own.startswith(f"{name}.")}
 
 

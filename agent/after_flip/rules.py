@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.state.incidents import Bake, Effect, Incident
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
 from streams.monitor.observer import Exposure, Measurement, Requests
 
 LEFT = 20

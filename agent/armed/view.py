@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.config.load import managed_hash, rules_hash
 from agent.config.model import Config
 from agent.heartbeats.heartbeat import Member, Obstacle
-from detectors.missing.share import asks_outcome
+from detectors.missing.missing_samples import asks_outcome
 from streams.kafka.topics import Topics
 
 FlagKey = tuple[str, str]

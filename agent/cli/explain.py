@@ -92,7 +92,7 @@ def _lines(found: Explanation, path: Path, at: float, *, alone: bool) -> list[st
 def timeline(events: Sequence[Event], subject: str, begin: float) -> Iterator[str]:
     from agent.views.in_order import is_verdict, made_at
     from agent.views.wording import sentence
-    from detectors.missing.doubts import clock
+    from detectors.missing.unknown_reason import clock
 
     for event in events:
         whom = "" if event.subject == subject else f"{event.subject}: "

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from detectors.conditions.metric_table import METRIC_TABLE
-from detectors.conditions.sample_size import enough
+from detectors.conditions.sample_size import needed_samples
 from detectors.conditions.spec import TriggerSpec
 from detectors.errors import SpecError
 
@@ -43,7 +43,7 @@ def with_auto(spec: TriggerSpec, stored: float | None, max_window: int) -> Trigg
     level, limit = healthy(spec, stored), spec.bad_limit
     if level is None or limit is None:
         return spec
-    least = enough(level, limit) if level < limit or limit == 0 else None
+    least = needed_samples(level, limit) if level < limit or limit == 0 else None
     if least is None:
         raise SpecError(
             f"a service that is well has {level:.4g} bad requests in one, too near to the limit of {limit:.4g} to tell "

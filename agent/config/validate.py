@@ -15,7 +15,7 @@ from agent.config.validate_triggers import check_trigger, check_window_and_alarm
 from agent.config.wrong import WRONG, right
 from agent.errors import ConfigError
 from detectors.conditions.durations import format_seconds
-from detectors.conditions.spec import LONGEST
+from detectors.conditions.spec import LONGEST_SPAN
 
 _FLIP_BUDGET = 5
 """Seconds that a flip may take; a command that expires sooner could expire before its flip ends."""
@@ -46,11 +46,11 @@ def _times(settings: Mapping[str, Any], note: Note) -> None:
     behind, grace, command = settings["catching_up_after"], settings["unknown_grace"], settings["command"]
     if every is not WRONG and every < 1:
         note("evaluate_every", "expected 1s at least", "statistics are kept by the second")
-    if grace is not WRONG and grace > LONGEST:
-        note("unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears a timer at once")
+    if grace is not WRONG and grace > LONGEST_SPAN:
+        note("unknown_grace", f"expected {format_seconds(LONGEST_SPAN)} at most", "0s clears a timer at once")
     alert = settings["unknown_alert"]
-    if alert is not WRONG and alert > LONGEST:
-        note("unknown_alert", f"expected {format_seconds(LONGEST)} at most", "shorten it: meanwhile nobody knows")
+    if alert is not WRONG and alert > LONGEST_SPAN:
+        note("unknown_alert", f"expected {format_seconds(LONGEST_SPAN)} at most", "shorten it: meanwhile nobody knows")
     check_window_and_alarms(settings["max_window"], settings["false_alarms"], "", note)
     if not any(time is WRONG for time in (every, lateness, behind)) and behind <= lateness + every:
         least = f"max_lateness and evaluate_every, together {lateness + every:g}s"

@@ -11,7 +11,7 @@ from agent.config.min_samples import with_auto
 from agent.config.wrong import WRONG
 from detectors.conditions.durations import format_seconds
 from detectors.conditions.metric_table import RATIOS
-from detectors.conditions.spec import LONGEST, Condition, TriggerSpec
+from detectors.conditions.spec import LONGEST_SPAN, Condition, TriggerSpec
 from detectors.errors import GrammarError, SpecError
 
 _RAREST = 3600
@@ -31,9 +31,12 @@ def check_trigger(flag: Flag, trigger: Trigger, every: Any, baseline: Baseline |
 def check_window_and_alarms(window: Any, alarms: Any, path: str, note: Note) -> None:
     """Check `max_window` and `false_alarms`, which a trigger may set and the whole file too; `path` is then empty."""
     at = f"{path}." if path else ""
-    if window not in (WRONG, None) and not 1 <= window <= LONGEST:
-        found = format_seconds(window)
-        note(f"{at}max_window", f"expected 1s to {format_seconds(LONGEST)}, found {found}", "state is kept as long")
+    if window not in (WRONG, None) and not 1 <= window <= LONGEST_SPAN:
+        note(
+            f"{at}max_window",
+            f"expected 1s to {format_seconds(LONGEST_SPAN)}, found {format_seconds(window)}",
+            "state is kept as long",
+        )
     if alarms not in (WRONG, None) and alarms < _RAREST:
         least = format_seconds(_RAREST)
         note(f"{at}false_alarms", f"expected {least} at least", "more often nobody would believe an alarm")
@@ -41,13 +44,13 @@ def check_window_and_alarms(window: Any, alarms: Any, path: str, note: Note) -> 
 
 def _durations(trigger: Trigger, every: Any, path: str, note: Note) -> None:
     grace = trigger.unknown_grace
-    if grace is not WRONG and grace is not None and grace > LONGEST:
-        note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST)} at most", "0s clears the timer at once")
+    if grace is not WRONG and grace is not None and grace > LONGEST_SPAN:
+        note(f"{path}.unknown_grace", f"expected {format_seconds(LONGEST_SPAN)} at most", "0s clears the timer at once")
     alert = trigger.unknown_alert
-    if alert is not WRONG and alert is not None and alert > LONGEST:
-        note(f"{path}.unknown_alert", f"expected {format_seconds(LONGEST)} at most", "shorten it")
-    if trigger.keep_for is not WRONG and trigger.keep_for > LONGEST:
-        note(f"{path}.keep_for", f"expected {format_seconds(LONGEST)} at most", "shorten it")
+    if alert is not WRONG and alert is not None and alert > LONGEST_SPAN:
+        note(f"{path}.unknown_alert", f"expected {format_seconds(LONGEST_SPAN)} at most", "shorten it")
+    if trigger.keep_for is not WRONG and trigger.keep_for > LONGEST_SPAN:
+        note(f"{path}.keep_for", f"expected {format_seconds(LONGEST_SPAN)} at most", "shorten it")
     check_window_and_alarms(trigger.max_window, trigger.false_alarms, path, note)
     if trigger.when is WRONG or every is WRONG:
         return
@@ -92,7 +95,7 @@ def _enough(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: N
     if limit is not None and not 0 <= limit < 1:
         return
     try:
-        with_auto(spec, stored, LONGEST)
+        with_auto(spec, stored, LONGEST_SPAN)
     except (SpecError, ValueError) as error:
         note(
             f"{path}.when", str(error), "set `min_samples` to a number, or move the limit", _carets(trigger, condition)

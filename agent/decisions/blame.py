@@ -18,7 +18,7 @@ from agent.decisions.peer_monitors import PeerMonitors
 from agent.decisions.turns import AutomationLimit, FlagKey
 from agent.state.flags import FlagStatus
 from agent.state.state_tables import StateTables
-from detectors.sequential.blame import PROOF
+from detectors.sequential.likelihood_ratio import PROOF
 from streams.monitor.evidence import FiringEvidence
 
 AT_ONCE_S = 3.0
@@ -42,8 +42,8 @@ class Objection:
 class Suspect:
     """A flag whose trigger fires.
 
-    `proof` comes from detectors.sequential.blame, in nats, None if there is no control to compare with. `changed_at` is
-    when the flag last changed, None if no change was seen.
+    `proof` comes from detectors.sequential.likelihood_ratio, in nats, None if there is no control to compare
+    with. `changed_at` is when the flag last changed, None if no change was seen.
     """
 
     flag: str

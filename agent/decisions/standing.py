@@ -6,7 +6,7 @@ from typing import Final
 
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
-from detectors.missing.doubts import clock
+from detectors.missing.unknown_reason import clock
 from streams.condition import shortened
 from streams.monitor.standing import Standing
 

@@ -14,7 +14,7 @@ from agent.armed.view import FlagKey
 from agent.heartbeats.heartbeat import Obstacle
 from detectors.cells import REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.doubts import UnknownReason, clock
+from detectors.missing.unknown_reason import UnknownReason, clock
 from detectors.state import BEFORE
 from detectors.triggers.state_machine import State
 from streams.condition import shortened
@@ -50,8 +50,8 @@ def blind(shard: Shard) -> Iterator[Blind]:
         return
     stands = (result.state == State.UNKNOWN) & (standing.since != BEFORE)
     own, control = result.own, result.control
-    missing = (own.doubt == UnknownReason.MISSING) | (control.doubt == UnknownReason.MISSING)
-    empty = (own.samples == 0) & ((own.doubt == UnknownReason.FEW_SAMPLES) | (own.doubt == UnknownReason.NO_VALUE))
+    missing = (own.unknown == UnknownReason.MISSING) | (control.unknown == UnknownReason.MISSING)
+    empty = (own.samples == 0) & ((own.unknown == UnknownReason.FEW_SAMPLES) | (own.unknown == UnknownReason.NO_VALUE))
     lasting = result.t - standing.since >= BLIND_AFTER
     for i in np.flatnonzero(stands & (standing.told | (lasting & (missing | empty))))[:_MOST].tolist():
         spec = result.specs[i]

@@ -17,7 +17,7 @@ from agent.telemetry.unread_fields import unread_fields
 from detectors.cells import REQUESTS, Scope
 from detectors.conditions.metric_table import METRIC_TABLE
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
 from streams.ingest.reducer import Reducer

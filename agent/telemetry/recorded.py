@@ -8,7 +8,7 @@ from agent.backends.shown import instead
 from detectors.arrays import Int
 from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
 from streams.monitor.health import TriggerHealth
 
 Counts = Mapping[Scope, Int]

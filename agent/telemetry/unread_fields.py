@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from agent.telemetry.recorded import Counts
 from detectors.cells import REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
 from detectors.windows.unreadable import VARIANT, shortened, unreadable, unreadable_of, what_is_unreadable
 
 Unread = Mapping[tuple[Scope, str], int]

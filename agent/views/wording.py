@@ -12,7 +12,7 @@ from agent.events.cloudevents import Event
 from agent.state.flag_now import FlagNow
 from detectors.cells import COUNTS
 from detectors.conditions.units import shown
-from detectors.missing.doubts import clock
+from detectors.missing.unknown_reason import clock
 from detectors.windows.store import DISPLAY
 
 _PREFIX = "flipback."

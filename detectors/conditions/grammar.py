@@ -1,7 +1,7 @@
 """The words of a condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, `METRIC@variant OP control`,
 `absence@variant`.
 
-`parse` reads them and points at the first wrong word, `format_condition` writes them; each undoes the other.
+`parse` reads them and points at the first wrong token, `format_condition` writes them; each undoes the other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import cast, get_args
 
 from detectors.conditions.durations import NUMBER, format_seconds, parse_span
 from detectors.conditions.metric_table import LATENCIES, METRIC_TABLE, RATIOS, Metric, Op
-from detectors.conditions.spec import LONGEST, PROOF_WINDOW, Condition, Reference, percent
-from detectors.conditions.words import Word, WordReader
+from detectors.conditions.spec import LONGEST_SPAN, PROOF_WINDOW, Condition, Reference, percent
+from detectors.conditions.tokens import Token, TokenReader
 
 METRICS: tuple[str, ...] = (
     *(name for name, row in METRIC_TABLE.items() if not row.written),
@@ -44,8 +44,8 @@ class _Subject:
 # Hundreds of flags have the same few conditions, each read at the load, for the rules' hash and for every role.
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Condition:
-    """Read a condition. Raises GrammarError at the first word that does not fit, saying what was expected there."""
-    reader = WordReader(text)
+    """Read a condition. Raises GrammarError at the first token that does not fit, saying what was expected there."""
+    reader = TokenReader(text)
     subject, variant = _subject(reader)
     if subject.metric == "absence":
         return _absence(reader, variant)
@@ -97,64 +97,64 @@ def _plain(number: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _close(word: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+def _close(token: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(token, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _subject(reader: WordReader) -> tuple[_Subject, str | None]:
-    word = reader.take("a metric, such as error_rate")
-    name, at, variant = word.text.partition("@")
-    metric = Word(name, word.start)
+def _subject(reader: TokenReader) -> tuple[_Subject, str | None]:
+    token = reader.take("a metric, such as error_rate")
+    name, at, variant = token.text.partition("@")
+    metric = Token(name, token.start)
     if not name:
-        reader.fail("expected a metric before the variant, such as error_rate@on", word)
+        reader.fail("expected a metric before the variant, such as error_rate@on", token)
     subject = _metric(reader, metric)
     if at and not _NAME.fullmatch(variant):
-        reader.fail("expected the name of one variant after @, such as error_rate@on", word, len(name))
+        reader.fail("expected the name of one variant after @, such as error_rate@on", token, len(name))
     return subject, variant if at else None
 
 
-def _metric(reader: WordReader, word: Word) -> _Subject:
-    name = word.text
+def _metric(reader: TokenReader, token: Token) -> _Subject:
+    name = token.text
     if name in METRICS and not name.startswith("latency_p"):
         return _Subject(cast("Metric", name))
     if name.startswith("measure"):
         if not name.startswith("measure.") or name == "measure.":
-            reader.fail("expected the name of a measure, such as measure.recommendation_quality", word)
+            reader.fail("expected the name of a measure, such as measure.recommendation_quality", token)
         return _Subject("measure", measure=name.removeprefix("measure."))
     if match := re.fullmatch(rf"latency_p({NUMBER})", name, re.ASCII):
         quantile = float(Decimal(match[1]).scaleb(-2))
         if 0 < quantile < 1:
             return _Subject("latency_quantile", quantile=quantile)
-        reader.fail(f"expected a percentile between 0 and 100, such as latency_p95, found {name}", word)
+        reader.fail(f"expected a percentile between 0 and 100, such as latency_p95, found {name}", token)
     hint = _close(name, METRICS) or f"; known are {', '.join(METRICS)}, any latency_pNN and measure.NAME"
-    reader.fail(f"{name!r} is not a metric{hint}", word)
+    reader.fail(f"{name!r} is not a metric{hint}", token)
 
 
-def _op(reader: WordReader) -> Op:
-    word = reader.take("> or <")
-    if word.text in (">", "<"):
-        return cast("Op", word.text)
-    if word.text[0] in "<>=!≤≥":
-        reader.fail(f"expected > or <, found {word.text}: comparison is strict", word)
-    reader.fail(f"expected > or <, found {word.text!r}", word)
+def _op(reader: TokenReader) -> Op:
+    token = reader.take("> or <")
+    if token.text in (">", "<"):
+        return cast("Op", token.text)
+    if token.text[0] in "<>=!≤≥":
+        reader.fail(f"expected > or <, found {token.text}: comparison is strict", token)
+    reader.fail(f"expected > or <, found {token.text!r}", token)
 
 
-def _absence(reader: WordReader, variant: str | None) -> Condition:
-    word = reader.words[0]
+def _absence(reader: TokenReader, variant: str | None) -> Condition:
+    token = reader.tokens[0]
     if variant is None:
-        reader.fail("absence is that of a variant, such as absence@on", word)
+        reader.fail("absence is that of a variant, such as absence@on", token)
     _alone(reader, "a variant is absent or not: there is no value to compare with", "absence")
     return Condition("absence", ">", 0.0, SHORTEST_WINDOW, variant=variant, relative="control")
 
 
-def _proof(reader: WordReader, subject: _Subject, variant: str | None, op: Op) -> Condition:
-    sign, word = reader.words[1], reader.take("control")
+def _proof(reader: TokenReader, subject: _Subject, variant: str | None, op: Op) -> Condition:
+    sign, token = reader.tokens[1], reader.take("control")
     worse = METRIC_TABLE[subject.metric].worse
     if worse is None:
         *names, last = (row.written or name for name, row in METRIC_TABLE.items() if row.worse is not None)
         hint = f"proven are {', '.join(names)} and {last}"
-        reader.fail(f"{hint}; write a factor for others, such as 1.5x control", word)
+        reader.fail(f"{hint}; write a factor for others, such as 1.5x control", token)
     if op != worse:
         reader.fail(f"proven is that the variant is worse: expected {worse}, found {op}", sign)
     _alone(reader, "expected the end", "a proof")
@@ -170,7 +170,7 @@ def _proof(reader: WordReader, subject: _Subject, variant: str | None, op: Op) -
     )
 
 
-def _alone(reader: WordReader, instead: str, what: str) -> None:
+def _alone(reader: TokenReader, instead: str, what: str) -> None:
     """Nothing may follow."""
     if reader.peek() is None:
         return
@@ -180,63 +180,65 @@ def _alone(reader: WordReader, instead: str, what: str) -> None:
     reader.fail(f"{instead}, found {rest.text!r}", rest)
 
 
-def _value(reader: WordReader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
+def _value(reader: TokenReader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
     example = _example(metric)
-    word = reader.take(f"a value, such as {example}")
-    match = _VALUE.fullmatch(word.text)
+    token = reader.take(f"a value, such as {example}")
+    match = _VALUE.fullmatch(token.text)
     if match is None:
-        reader.fail(f"expected a value, such as {example}, found {word.text!r}", word)
+        reader.fail(f"expected a value, such as {example}, found {token.text!r}", token)
     number, unit = Decimal(match[1]), match[2] or ""
     if unit == "x":
-        return _relative(reader, word, number)
+        return _relative(reader, token, number)
     if reader.peek() in ("%", "ms", "s", "m", "h", "x", "/s"):
         apart = reader.take("a unit")
-        reader.fail(f"write the unit without a blank: {word.text}{apart.text}", apart)
-    value = _absolute(reader, word, metric, number, unit)
+        reader.fail(f"write the unit without a blank: {token.text}{apart.text}", apart)
+    value = _absolute(reader, token, metric, number, unit)
     never = (op == "<" and value <= 0) if metric != "measure" else False
     if never or (op == ">" and metric in RATIOS and value >= 1):
-        reader.fail(f"{_kind(metric)} is never {op} {word.text}: the condition could never be true", word)
+        reader.fail(f"{_kind(metric)} is never {op} {token.text}: the condition could never be true", token)
     return value, None
 
 
-def _relative(reader: WordReader, word: Word, factor: Decimal) -> tuple[float, Reference]:
+def _relative(reader: TokenReader, token: Token, factor: Decimal) -> tuple[float, Reference]:
     if factor <= 0:
-        reader.fail("expected a factor above 0, such as 3x", word)
-    expected = f"control or baseline after {word.text}"
+        reader.fail("expected a factor above 0, such as 3x", token)
+    expected = f"control or baseline after {token.text}"
     of = reader.take(expected)
     if of.text not in get_args(Reference):
         reader.fail(f"expected {expected}, found {of.text!r}{_close(of.text, get_args(Reference))}", of)
     return float(factor), cast("Reference", of.text)
 
 
-def _absolute(reader: WordReader, word: Word, metric: Metric, number: Decimal, unit: str) -> float:
+def _absolute(reader: TokenReader, token: Token, metric: Metric, number: Decimal, unit: str) -> float:
     example = _example(metric)
     if metric == "measure":
         if unit:
-            reader.fail(f"a measure is compared with a plain number, such as {example}, found {word.text!r}", word)
+            reader.fail(f"a measure is compared with a plain number, such as {example}, found {token.text!r}", token)
         return float(number)
     if number < 0:
-        reader.fail(f"{_kind(metric)} is never negative; expected a value such as {example}", word)
+        reader.fail(f"{_kind(metric)} is never negative; expected a value such as {example}", token)
     if metric in LATENCIES:
-        span = parse_span(word.text)
+        span = parse_span(token.text)
         if span is None:
             problem = "needs a unit: ms, s or m" if not unit else "is measured in ms, s or m"
-            reader.fail(f"a latency {problem}, such as {example}, found {word.text!r}", word)
+            reader.fail(f"a latency {problem}, such as {example}, found {token.text!r}", token)
         return float(span)
     if METRIC_TABLE[metric].unit == "rate":
         if unit not in ("", "/s"):
-            reader.fail(f"a throughput is counted per second, such as {example}, found {word.text!r}", word)
+            reader.fail(f"a throughput is counted per second, such as {example}, found {token.text!r}", token)
         return float(number)
     if unit not in ("", "%"):
-        reader.fail(f"a ratio is written in per cent or between 0 and 1, such as {example}, found {word.text!r}", word)
+        reader.fail(
+            f"a ratio is written in per cent or between 0 and 1, such as {example}, found {token.text!r}", token
+        )
     ratio = number.scaleb(-2) if unit else number
     if ratio > 1:
-        hint = f"; did you mean {word.text}%?" if not unit and number <= 100 else ""
-        reader.fail(f"a ratio is at most 100% or 1, found {word.text}{hint}", word)
+        hint = f"; did you mean {token.text}%?" if not unit and number <= 100 else ""
+        reader.fail(f"a ratio is at most 100% or 1, found {token.text}{hint}", token)
     return float(ratio)
 
 
-def _spans(reader: WordReader) -> tuple[int, int]:
+def _spans(reader: TokenReader) -> tuple[int, int]:
     over = hold = None
     if reader.peek() == "over":
         over = _seconds(reader, reader.take("over"))
@@ -252,16 +254,16 @@ def _spans(reader: WordReader) -> tuple[int, int]:
     return over if over is not None else default_over(hold or 0), hold or 0
 
 
-def _seconds(reader: WordReader, keyword: Word) -> int:
-    word = reader.take(f"a duration after `{keyword.text}`, such as 30s or 2m")
-    span = parse_span(word.text)
+def _seconds(reader: TokenReader, keyword: Token) -> int:
+    token = reader.take(f"a duration after `{keyword.text}`, such as 30s or 2m")
+    span = parse_span(token.text)
     if span is None:
-        reader.fail(f"expected a duration such as 30s, 2m or 1m30s after `{keyword.text}`, found {word.text!r}", word)
+        reader.fail(f"expected a duration such as 30s, 2m or 1m30s after `{keyword.text}`, found {token.text!r}", token)
     if span < 1000 or span % 1000:
         instead = "; without `for` the trigger fires at once" if keyword.text == "for" and span == 0 else ""
-        reader.fail(f"`{keyword.text}` counts whole seconds, 1s at least, found {word.text}{instead}", word)
-    if span > LONGEST * 1000:
-        reader.fail(f"`{keyword.text}` lasts at most {format_seconds(LONGEST)}, found {word.text}", word)
+        reader.fail(f"`{keyword.text}` counts whole seconds, 1s at least, found {token.text}{instead}", token)
+    if span > LONGEST_SPAN * 1000:
+        reader.fail(f"`{keyword.text}` lasts at most {format_seconds(LONGEST_SPAN)}, found {token.text}", token)
     return int(span / 1000)
 
 

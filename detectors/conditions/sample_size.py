@@ -18,11 +18,11 @@ it rises while floor(T n) stands and drops where that steps. So only the last n 
 fall from tooth to tooth, but for a tremble where 1 / T is not whole; the last that is too high is halved in on, between
 nothing and log(1e6) / KL(T, p), where Chernoff's bound says enough, and then looked for within the tremble.
 
->>> enough(0.005, 0.02), enough(0.001, 0.02)  # error_rate > 2% of a service that fails 0.5 % or 0.1 %
+>>> needed_samples(0.005, 0.02), needed_samples(0.001, 0.02)  # error_rate > 2% of a service that fails 0.5 % or 0.1 %
 (900, 250)
->>> enough(0.6, 0.4, below=True)  # a hit rate < 40% of a cache that hits 60 %
+>>> needed_samples(0.6, 0.4, below=True)  # a hit rate < 40% of a cache that hits 60 %
 139
->>> enough(0.0199, 0.02) is None  # no window tells 1.99 % from 2 %
+>>> needed_samples(0.0199, 0.02) is None  # no window tells 1.99 % from 2 %
 True
 """
 
@@ -38,13 +38,13 @@ import numpy as np
 CHANCE = 1e-6
 """A healthy service breaches once in a million evaluations: in 11.6 days when it is judged every second."""
 
-MOST = 1_000_000
+MAX_SAMPLES = 1_000_000
 """Samples beyond which a trigger is called too close to its service's healthy level."""
 
 
 @lru_cache(maxsize=4096)
-def enough(healthy: float, threshold: float, *, below: bool = False, chance: float = CHANCE) -> int | None:
-    """Return the least number of samples that a trigger on a share should want; None where `MOST` do not suffice.
+def needed_samples(healthy: float, threshold: float, *, below: bool = False, chance: float = CHANCE) -> int | None:
+    """Return how many samples a trigger on a share needs; None if more than `MAX_SAMPLES`.
 
     `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger
     compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy
@@ -58,7 +58,7 @@ def enough(healthy: float, threshold: float, *, below: bool = False, chance: flo
     if p == t:
         return None
     beyond = -log(chance) / _divergence(float(t), float(p))
-    if beyond > MOST:
+    if beyond > MAX_SAMPLES:
         return None
 
     # Tooth k holds the n with floor(T n) = k, from ceil(k / T) to before ceil((k + 1) / T).
@@ -75,16 +75,16 @@ def enough(healthy: float, threshold: float, *, below: bool = False, chance: flo
     return max(ceil((k + 1) / t), 1)
 
 
-def enough_timed(healthy: float, quantile: float) -> int | None:
-    """Return the least number of timed samples for `latency_pQ > LIMIT`; None where `MOST` do not suffice.
+def needed_timed_samples(healthy: float, quantile: float) -> int | None:
+    """Return the least number of timed samples for `latency_pQ > LIMIT`; None where `MAX_SAMPLES` do not suffice.
 
     `healthy` is the share (0..1) of requests above LIMIT when the service is well, `quantile` is 0..1. Raises
     ValueError when that share is above 1 - quantile, which breaches by itself.
 
-    >>> enough_timed(0.01, 0.95)  # p95, and a healthy 1 % above the limit
+    >>> needed_timed_samples(0.01, 0.95)  # p95, and a healthy 1 % above the limit
     280
     """
-    return enough(healthy, float(1 - _exact(quantile)))
+    return needed_samples(healthy, float(1 - _exact(quantile)))
 
 
 def tail(n: int, p: float, least: int) -> float:

@@ -22,7 +22,7 @@ FALSE_ALARMS = 30 * 86_400
 PROOF_WINDOW = 60
 """Seconds of the window that a proof shows, and in which there must be requests of both arms."""
 
-LONGEST = 3600
+LONGEST_SPAN = 3600
 """Seconds a window or a hold may last at most; state and the log are sized by it."""
 
 MIN_SAMPLES = 30

@@ -33,10 +33,10 @@ instances, 8 % of windows of 10 s then have a leader by chance, not 4 %; of thre
 LEAST_LEAD: Final = 0.05
 """Part of the weight that a candidate must lead by, as it does with 52.5 % and more: chance seldom leads by that."""
 
-SURE: Final = 0.12
+SURE_LEAD: Final = 0.12
 """By how much of the requests a candidate leads that the vote finds by `LEAST_LEAD` whatever came before: with 56 %."""
 
-FORGOTTEN: Final = 3600
+FORGET_AFTER: Final = 3600
 """Seconds after which the greatest lead is forgotten; no window is longer."""
 
 
@@ -56,12 +56,12 @@ class Majority:
     def led(self, slots: Int, since: Int, requests: Int, seconds: Int, share: NDArray[np.float64]) -> NDArray[np.bool_]:
         """In which slots a candidate led, from `since` on, by enough to have a `share` of more than half among so many
         requests in so many seconds. All are (s,); no slot is negative; a share of less than half is taken for half."""
-        least = LEAST_LEAD * np.maximum((2 * share - 1) / SURE, 1)
+        least = LEAST_LEAD * np.maximum((2 * share - 1) / SURE_LEAD, 1)
         enough = least * requests * np.minimum(MEMORY / seconds, 1)
         result: NDArray[np.bool_] = (self._last[slots] >= since) & (self._greatest[slots] > enough)
         return result
 
-    def take(self, seconds: Sequence[Second]) -> None:
+    def update(self, seconds: Sequence[Second]) -> None:
         """Count the votes of consecutive seconds, ascending, whose rows are slots, as if they were one second."""
         newest = seconds[-1].second
         fade = FADE ** min(newest - self._newest, 1_000)
@@ -101,7 +101,7 @@ class Majority:
         most_weight = MOST_WEIGHT / len(seconds) * total
         leads = lead > LEAST_LEAD * np.minimum(self._weight[slots], most_weight)
         slots, lead = slots[leads], lead[leads]
-        earlier = np.where(self._last[slots] > newest - FORGOTTEN, self._greatest[slots], 0)
+        earlier = np.where(self._last[slots] > newest - FORGET_AFTER, self._greatest[slots], 0)
         self._greatest[slots] = np.maximum(earlier, lead)
         self._last[slots] = newest
 

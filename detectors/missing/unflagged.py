@@ -16,11 +16,11 @@ from detectors.arrays import Int
 from detectors.cells import ERRORS, NO_OUTCOME, REQUESTS
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
-from detectors.sequential.blame import PROOF, worse
+from detectors.sequential.likelihood_ratio import PROOF, signed_likelihood_ratio
 from detectors.windows.store import WindowStore
 
 LEAST_SHARE: Final = 0.05
-LEAST: Final = 30
+LEAST_REQUESTS: Final = 30
 """Requests without the flag, in the display window, of which a share means something."""
 LEAST_FAILED: Final = 10
 FAR_ABOVE: Final = 3
@@ -34,16 +34,16 @@ class Counted(NamedTuple):
 
     requests: int
     failed: int
-    untold: int
+    no_outcome: int
 
     @property
-    def told(self) -> int:
-        return max(self.requests - self.untold, 0)
+    def known(self) -> int:
+        return max(self.requests - self.no_outcome, 0)
 
     @property
     def rate(self) -> float | None:
         """The share of failures (0 to 1); None where nothing is told."""
-        return min(self.failed / self.told, 1.0) if self.told else None
+        return min(self.failed / self.known, 1.0) if self.known else None
 
 
 class Unflagged(NamedTuple):
@@ -73,9 +73,9 @@ def unflagged(of: tuple[str, str, str], whole: Counted, carried: Counted) -> Unf
         and others is not None
         and without.failed >= LEAST_FAILED
         and rate >= FAR_ABOVE * others
-        and (worse(without.failed, without.told, carried.failed, carried.told) or 0.0) >= PROOF
+        and (signed_likelihood_ratio(without.failed, without.known, carried.failed, carried.known) or 0.0) >= PROOF
     )
-    much = share >= LEAST_SHARE and without.requests >= LEAST
+    much = share >= LEAST_SHARE and without.requests >= LEAST_REQUESTS
     if not much and not (failing and without.failed >= carried.failed):
         return None
     return Unflagged(*of, share, rate, others, failing)

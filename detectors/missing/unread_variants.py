@@ -11,8 +11,8 @@ import numpy as np
 from detectors.arrays import Int
 from detectors.cells import REQUESTS
 from detectors.missing.flag_slots import FlagSlots
+from detectors.missing.missing_samples import MOST_MISSING
 from detectors.missing.recent import recent
-from detectors.missing.share import MOST_MISSING
 from detectors.windows.store import WindowStore
 
 

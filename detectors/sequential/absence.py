@@ -36,9 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
-from detectors.state import BEFORE, Arrays, checked_second, taken
+from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
-MOST = 0.5
+MAX_SHARE = 0.5
 """A greater share is taken for it: absence needs 22 requests of the control then, not one that missed 100 %."""
 
 
@@ -81,7 +81,7 @@ class Absence:
             self._second = second
             self._heard[:] = False
         self._heard |= canary > 0
-        self._silent = np.where(self._heard, 0.0, self._silent - control * np.log1p(-np.minimum(share, MOST)))
+        self._silent = np.where(self._heard, 0.0, self._silent - control * np.log1p(-np.minimum(share, MAX_SHARE)))
         return self._silent >= self.bound
 
     def reset(self, rows: Int | Bool) -> None:
@@ -95,5 +95,5 @@ class Absence:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `detectors.state.Detector`."""
-        arrays = taken(state, self.state())
+        arrays = checked_state(state, self.state())
         self._second, self._silent, self._heard = int(arrays["second"]), arrays["silent"], arrays["heard"]

@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.sequential.evalues import checked_counts, checked_odds, log_evalues, log_mean
-from detectors.state import BEFORE, Arrays, checked_second, taken
+from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,5 +114,5 @@ class FastTier:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `detectors.state.Detector`."""
-        arrays = taken(state, self.state())
+        arrays = checked_state(state, self.state())
         self._second, self._log_m, self._looked = int(arrays["second"]), arrays["log_m"], arrays["looked"]

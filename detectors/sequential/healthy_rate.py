@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.sequential.evalues import checked_counts
-from detectors.state import BEFORE, Arrays, checked_second, taken
+from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
 MINUTE = 60
 HOURS = 24
@@ -170,7 +170,7 @@ class HealthyRate:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `detectors.state.Detector`."""
-        arrays = taken(state, self.state())
+        arrays = checked_state(state, self.state())
         self._second = int(arrays["second"])
         self._bad, self._requests = arrays["bad"], arrays["requests"]
         self._pending, self._firing = arrays["pending"], arrays["firing"]

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
-from detectors.state import BEFORE, Arrays, checked_second, taken
+from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class SampleRatio:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `detectors.state.Detector`."""
-        arrays = taken(state, self.state())
+        arrays = checked_state(state, self.state())
         self._second, self._seen = int(arrays["second"]), arrays["seen"]
         self._share, self._mismatch = arrays["share"], arrays["mismatch"]
         self._standing = self.evidence >= self.bound

@@ -12,7 +12,7 @@ from detectors.cells import ERRORS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, R
 from detectors.conditions.metric_table import Metric, Ratio
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, first_bin_above
-from detectors.missing.share import Missing, asks_outcome, missing_of
+from detectors.missing.missing_samples import Missing, asks_outcome, missing_of
 from detectors.windows.by_instance import by_instance, samples_of, sum_by_row
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.ratios import RATIO

@@ -18,23 +18,23 @@ from detectors.arrays import Bool, Float, Int
 from detectors.cells import REQUESTS
 from detectors.conditions.spec import TriggerSpec
 from detectors.conditions.units import compared
-from detectors.missing.looks import Looks
+from detectors.missing.judged_instances import JudgedInstances
 from detectors.missing.majority import Majority
-from detectors.missing.share import asks_outcome
+from detectors.missing.missing_samples import asks_outcome
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Measured
 from detectors.windows.by_instance import by_instance
 from detectors.windows.ratios import PARTS, RATIO, value_of
 from detectors.windows.store import WindowStore
 
-EVERY: Final = 5
+LOOK_EVERY: Final = 5
 """Seconds after which the triggers of a shard are looked at again, all at once: the log of a window of a minute takes
 1 ms to go through, however few of them are suspects. Shards take turns, so that no second of a process costs more."""
 
-AT_ONCE: Final = 100
+TRIGGERS_AT_ONCE: Final = 100
 """Triggers whose instances are read at once, which takes up to 4 ms of windows of a minute."""
 
-SHORT: Final = 10
+SHORT_WINDOW: Final = 10
 """Seconds below which all windows are read by instance: the vote finds nobody who led for only 1 or 2 s."""
 
 _LEAST_INSTANCES: Final = 3
@@ -44,13 +44,15 @@ _NAME: Final = 60
 class Dominated:
     """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore, looks: Looks) -> None:
-        self._looks = looks
+    def __init__(
+        self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore, instances: JudgedInstances
+    ) -> None:
+        self._instances = instances
         self._specs = specs
         self._slots = slots
         self._store = store
         self._majority = Majority(store.max_scopes)
-        self._taken = BEFORE
+        self._last_second = BEFORE
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
@@ -59,7 +61,7 @@ class Dominated:
         self._counted = counted[slots[counted] >= 0]
         metrics = {specs[i].condition.metric for i in counted.tolist()}
         self._columns = sorted({REQUESTS}.union(*(PARTS[metric].columns for metric in metrics)))
-        self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % EVERY
+        self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % LOOK_EVERY
         self._time = BEFORE
         self.hidden: dict[int, str] = {}
         """By number of the trigger: who hides what, for people."""
@@ -68,7 +70,7 @@ class Dominated:
         """Return the numbers of those among the triggers that are `well` at time t that are so because of one instance.
 
         All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
-        more than `AT_ONCE` suspects those that were looked at longest ago come first.
+        more than `TRIGGERS_AT_ONCE` suspects those that were looked at longest ago come first.
         """
         self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
         if self._due(self._time, t):
@@ -78,7 +80,7 @@ class Dominated:
 
     def _due(self, last: int, t: int) -> bool:
         """Is it the turn of this shard at t, or was it after `last`?"""
-        return (t - self._turn) // EVERY > (last - self._turn) // EVERY
+        return (t - self._turn) // LOOK_EVERY > (last - self._turn) // LOOK_EVERY
 
     def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
         """Look at the triggers with the numbers `at`, all of which are well."""
@@ -93,26 +95,26 @@ class Dominated:
         share = 1 - bad / np.maximum(limit, bad)
         voted = self._majority.led(self._slots[at], t - window, own.samples[at], window, share)
         # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
-        suspect = at[voted | own.judged[at] | (window < SHORT)]
+        suspect = at[voted | own.judged[at] | (window < SHORT_WINDOW)]
         if self.hidden:
             for i in self.hidden.keys() - set(suspect.tolist()):
                 self.hidden.pop(i, None)
-        due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:AT_ONCE]]
+        due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:TRIGGERS_AT_ONCE]]
         for seconds in np.unique(own.window[due]).tolist():
             self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
         self._looked_at[due] = t
 
-    def take(self) -> None:
+    def update(self) -> None:
         """Take in the seconds since the last time, if a look is due. Of windows of more than a minute each second must
         be taken in."""
         end = self._store.end or 0
-        if not self._due(self._taken + 1, end):
+        if not self._due(self._last_second + 1, end):
             return
-        kept = (s for s in self._store.window(self._store.display).seconds_kept if s.second > self._taken)
+        kept = (s for s in self._store.window(self._store.display).seconds_kept if s.second > self._last_second)
         # One vote for several seconds takes as long as one for each of them.
-        for _, seconds in groupby(kept, lambda s: (s.second - self._turn) // EVERY):
-            self._majority.take(list(seconds))
-        self._taken = end - 1
+        for _, seconds in groupby(kept, lambda s: (s.second - self._turn) // LOOK_EVERY):
+            self._majority.update(list(seconds))
+        self._last_second = end - 1
 
     def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])
@@ -142,4 +144,4 @@ class Dominated:
     def _left_out(self, i: int, seconds: int) -> Int:
         """The numbers of the instances that trigger `i` is judged without."""
         outcome = asks_outcome(self._specs[i].condition.metric)
-        return self._looks.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)
+        return self._instances.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, percent
 from detectors.conditions.units import compared
-from detectors.missing.doubts import UnknownReason, Words, clock
-from detectors.missing.share import Missing, asks_outcome
+from detectors.missing.missing_samples import Missing, asks_outcome
+from detectors.missing.unknown_reason import ReasonTexts, UnknownReason, clock
 from detectors.triggers.state_machine import State
 
 # An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
@@ -55,7 +55,7 @@ class Transition(NamedTuple):
 class Measured:
     """What the windows of one scope for each trigger show; arrays have shape (triggers,).
 
-    `value` is nan where there is none, `doubt` holds values of `UnknownReason`, `window` the seconds of the window that
+    `value` is nan where there is none, `unknown` holds values of `UnknownReason`, `window` the seconds of the window that
     was looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that
     is too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
     `slots` are those of the scopes in the store, -1 where there is none.
@@ -63,7 +63,7 @@ class Measured:
 
     value: Float
     samples: Int
-    doubt: NDArray[np.int8]
+    unknown: NDArray[np.int8]
     window: Int
     requests: Int
     missing: Missing
@@ -110,7 +110,7 @@ class Evaluation:
     proof: Bool
     beyond: Bool
     gathered: Gathered
-    words: Words
+    texts: ReasonTexts
 
     @property
     def value(self) -> Float:
@@ -130,11 +130,11 @@ class Evaluation:
         if not self.own.judged[i]:
             return frozenset()
         outcome = asks_outcome(self.specs[i].condition.metric)
-        return self.words.names_left_out(slot=int(self.own.slots[i]), seconds=int(self.own.window[i]), outcome=outcome)
+        return self.texts.names_left_out(slot=int(self.own.slots[i]), seconds=int(self.own.window[i]), outcome=outcome)
 
-    def taken_for_healthy(self, i: int) -> int:
+    def counted_as_healthy(self, i: int) -> int:
         """How many missing samples of trigger `i` are taken for healthy requests, as nobody knows what they were."""
-        lacking = int(self.own.doubt[i]) == _MISSING and not self.own.judged[i]
+        lacking = int(self.own.unknown[i]) == _MISSING and not self.own.judged[i]
         return int(self.own.missing.lost[i]) if lacking else 0
 
     def firing(self) -> list[int]:
@@ -161,7 +161,7 @@ class Evaluation:
         return found
 
     @cached_property
-    def anew(self) -> Bool:
+    def judged_anew(self) -> Bool:
         """Whose verdict is on what came since the flag changed, while the value is of a window that reaches further
         back: what is gathered second by second begins anew with a flag's version, a window does not."""
         found: Bool = self.proof & (self.t - self.own.window < self.begin)
@@ -173,26 +173,26 @@ class Evaluation:
         Who is left out, or what is missing although it fires, is said behind that.
         """
         if int(self.state[i]) == _UNKNOWN:
-            return self._doubt(i, self.own) or f"control: {self._doubt(i, self.control)}"
+            return self._why_unknown(i, self.own) or f"control: {self._why_unknown(i, self.control)}"
         return "; ".join(part for part in (self._arithmetic(i), self._apart(i)) if part)
 
-    def _doubt(self, i: int, side: Measured) -> str:
+    def _why_unknown(self, i: int, side: Measured) -> str:
         """Why nothing is said of the window of trigger `i`, empty where something is."""
-        spec, doubt = self.specs[i], int(side.doubt[i])
-        if doubt == _NONE:
+        spec, reason = self.specs[i], int(side.unknown[i])
+        if reason == _NONE:
             return ""
-        if doubt == _MISSING:
+        if reason == _MISSING:
             outcome = asks_outcome(spec.condition.metric)
-            return self.words.missing(
+            return self.texts.missing(
                 i, side.missing, slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome
             )
-        if doubt == _ONE_INSTANCE:
-            return self.words.one_instance(i)
-        if doubt == _FEW_SAMPLES and side.samples[i]:
+        if reason == _ONE_INSTANCE:
+            return self.texts.one_instance(i)
+        if reason == _FEW_SAMPLES and side.samples[i]:
             # Nearly all of those that are unknown.
             return f"samples {side.samples[i]} < min_samples {spec.min_samples}"
         scope = spec.scope if side is self.own else spec.control_scope or spec.scope
-        return self.words.other(doubt, spec, scope, int(side.samples[i]), int(side.requests[i]))
+        return self.texts.other(reason, spec, scope, int(side.samples[i]), int(side.requests[i]))
 
     def _apart(self, i: int) -> str:
         """Who is left out of what was judged, or what is missing in it."""
@@ -200,13 +200,13 @@ class Evaluation:
         for prefix, side in (("", self.own), ("control: ", self.control)):
             if side.judged[i]:
                 said.append(f"{prefix}left out: {self._left_out(i, side)}")
-            elif side.doubt[i] == _MISSING:
-                said.append(f"{prefix}even if what is missing was well: {self._doubt(i, side)}")
+            elif side.unknown[i] == _MISSING:
+                said.append(f"{prefix}even if what is missing was well: {self._why_unknown(i, side)}")
         return "; ".join(said)
 
     def _left_out(self, i: int, side: Measured) -> str:
         outcome = asks_outcome(self.specs[i].condition.metric)
-        return self.words.left_out(slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome)
+        return self.texts.left_out(slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome)
 
     def _arithmetic(self, i: int) -> str:
         spec, state = self.specs[i], int(self.state[i])
@@ -229,7 +229,7 @@ class Evaluation:
 
     def _not_proven(self, i: int) -> str:
         """Why it is ok although the value that is shown is beyond the threshold."""
-        if self.anew[i]:
+        if self.judged_anew[i]:
             changed, seconds = clock(int(self.begin[i])), int(self.own.window[i])
             return f"judged anew since the flag changed at {changed}, the value is of the last {seconds} s"
         return f"not proven: evidence {self.gathered.evidence[i]:.4g} < {self.gathered.bound[i]:.4g} nats"

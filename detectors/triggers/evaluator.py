@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, by_flag
-from detectors.missing.doubts import UnknownReason, Words
-from detectors.missing.elsewhere import UnattributedLoss, service_wants
 from detectors.missing.flag_slots import FlagSlots
-from detectors.missing.looks import Looks
+from detectors.missing.judged_instances import JudgedInstances
+from detectors.missing.unattributed import UnattributedLoss, service_wants
+from detectors.missing.unknown_reason import ReasonTexts, UnknownReason
 from detectors.missing.unread_variants import UnreadVariants
-from detectors.state import BEFORE, Arrays, named, part, taken
-from detectors.triggers.absences import Absences
+from detectors.state import BEFORE, Arrays, checked_state, part, prefixed
+from detectors.triggers.absence_triggers import AbsenceTriggers
 from detectors.triggers.dominated import Dominated
 from detectors.triggers.evaluation import Evaluation, Gathered, Measured, Tier
-from detectors.triggers.fast import Day, Fast
-from detectors.triggers.partly import Partly
-from detectors.triggers.proofs import Proofs
-from detectors.triggers.readings import Readings
-from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, Triggers
+from detectors.triggers.fast_triggers import Day, FastTriggers
+from detectors.triggers.incomplete import IncompleteWindows
+from detectors.triggers.proof_triggers import ProofTriggers
+from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, TriggerStates
+from detectors.triggers.window_readings import WindowReadings
 from detectors.windows.overdue import limit_of, measure_of
 from detectors.windows.store import Want, WindowStore
 
@@ -67,7 +67,9 @@ class Evaluator:
         n = len(specs)
         self._grace = np.array([s.unknown_grace for s in specs], dtype=np.int64)
         self._keep = np.array([s.keep_for for s in specs], dtype=np.int64)
-        self._triggers = Triggers(np.array([s.condition.hold for s in specs], dtype=np.int64), self._grace, self._keep)
+        self._triggers = TriggerStates(
+            np.array([s.condition.hold for s in specs], dtype=np.int64), self._grace, self._keep
+        )
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
         # With a control the factor; the threshold is that times the control's value.
@@ -75,19 +77,24 @@ class Evaluator:
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
         self._proof = np.array([s.condition.proof for s in specs], dtype=bool)
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
-        self._looks = Looks(store)
+        self._instances = JudgedInstances(store)
         flags = FlagSlots(specs, store)
-        self._variants, self._elsewhere = UnreadVariants(flags, store), UnattributedLoss(flags, store)
-        self._words = Words(specs, store, self._looks, self._variants, self._elsewhere)
+        self._variants, self._unattributed = UnreadVariants(flags, store), UnattributedLoss(flags, store)
+        self._texts = ReasonTexts(specs, store, self._instances, self._variants, self._unattributed)
         counted = [s.condition.metric != "absence" for s in specs]
         own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
         control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
         self._own, self._control = (
-            Readings(specs, scopes, store, self._looks, self._variants, self._elsewhere) for scopes in (own, control)
+            WindowReadings(specs, scopes, store, self._instances, self._variants, self._unattributed)
+            for scopes in (own, control)
         )
-        self._dominated = Dominated(specs, self._own.slots, store, self._looks)
-        self._partly = Partly(specs, self._own, self._control)
-        self._fast, self._proofs, self._absences = Fast(specs, store), Proofs(specs, store), Absences(specs, store)
+        self._dominated = Dominated(specs, self._own.slots, store, self._instances)
+        self._incomplete = IncompleteWindows(specs, self._own, self._control)
+        self._fast, self._proofs, self._absences = (
+            FastTriggers(specs, store),
+            ProofTriggers(specs, store),
+            AbsenceTriggers(specs, store),
+        )
         self._of = by_flag(specs)
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
@@ -96,7 +103,7 @@ class Evaluator:
         self._fast_kept_since = np.full(n, BEFORE, dtype=np.int64)
         self._fast_fired = np.zeros(n, dtype=bool)
 
-    def begin(self, environment: str, flag: str, second: int, *, share: float | None = None) -> None:
+    def begin_version(self, environment: str, flag: str, second: int, *, share: float | None = None) -> None:
         """A flag has another version from `second` on: what was gathered of the earlier one is no evidence of this one.
 
         `share` (0..1) is that of the requests which should have the variant under judgement, None where it is not
@@ -106,28 +113,28 @@ class Evaluator:
         own[self._of.get((environment, flag), [])] = True
         changed = own & (self._begin != second)
         self._begin[own] = second
-        self._fast.forget(changed[self._fast.at])
+        self._fast.reset(changed[self._fast.at])
         for compared in (self._proofs, self._absences):
-            compared.begin(changed[compared.at])
+            compared.reset(changed[compared.at])
             compared.set_share(own[compared.at], share)
 
-    def set_elsewhere(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
+    def set_unattributed(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
         """Of the samples of windows that end with the newest second so many (n,) that may have been a trigger's were
         rejected, and not even their service could be read: by the windows' seconds
-        (`detectors.missing.elsewhere.looked_at`), where they are more than may be overlooked. `where` returns, for
+        (`detectors.missing.unattributed.looked_at`), where they are more than may be overlooked. `where` returns, for
         people, of which topics those of a trigger in a window are. To be told anew of each second."""
-        self._elsewhere.set_topics(samples, where)
+        self._unattributed.set_topics(samples, where)
 
-    def learnt(self) -> dict[int, Day]:
-        """See `detectors.triggers.fast.Fast.learnt`."""
-        return self._fast.learnt()
+    def healthy_days(self) -> dict[int, Day]:
+        """See `detectors.triggers.fast_triggers.FastTriggers.healthy_days`."""
+        return self._fast.healthy_days()
 
-    def recall(self, days: Mapping[int, Day]) -> None:
-        """See `detectors.triggers.fast.Fast.recall`."""
-        self._fast.recall(days)
+    def restore_healthy_days(self, days: Mapping[int, Day]) -> None:
+        """See `detectors.triggers.fast_triggers.FastTriggers.restore_healthy_days`."""
+        self._fast.restore_healthy_days(days)
 
-    def memory(self) -> Arrays:
-        """Copies of all that was gathered up to the last evaluation, but for the windows and for what was `learnt`."""
+    def state(self) -> Arrays:
+        """Copies of all that was gathered up to the last evaluation, but for the windows and for `healthy_days`."""
         own: Arrays = {
             "begin": self._begin.copy(),
             "state": self._state.copy(),
@@ -135,22 +142,22 @@ class Evaluator:
             "fast_kept_since": self._fast_kept_since.copy(),
             "fast_fired": self._fast_fired.copy(),
         }
-        return named(
+        return prefixed(
             own=own,
-            seen=self._store.memory(),
-            triggers=self._triggers.memory(),
-            fast=self._fast.memory(),
-            proofs=self._proofs.memory(),
-            absences=self._absences.memory(),
+            seen=self._store.state(),
+            triggers=self._triggers.state(),
+            fast=self._fast.state(),
+            proofs=self._proofs.state(),
+            absences=self._absences.state(),
         )
 
-    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `memory` gave, once the windows end where they did then.
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave, once the windows end where they did then.
 
         Of a flag that has another version by now nothing that was gathered is kept. Raises StateError when it does not
         fit the triggers.
         """
-        arrays = taken(memory, self.memory())
+        arrays = checked_state(state, self.state())
         for name, holder in (
             ("triggers", self._triggers),
             ("fast", self._fast),
@@ -158,74 +165,76 @@ class Evaluator:
             ("absences", self._absences),
         ):
             holder.restore(part(arrays, name))
-        self._store.recall(part(arrays, "seen"))
+        self._store.restore(part(arrays, "seen"))
         own = part(arrays, "own")
         self._state, self._heard_at = own["state"], own["heard_at"]
         self._fast_kept_since, self._fast_fired = own["fast_kept_since"], own["fast_fired"]
         changed = own["begin"] != self._begin
-        self._fast.forget(changed[self._fast.at])
+        self._fast.reset(changed[self._fast.at])
         for compared in (self._proofs, self._absences):
-            compared.begin(changed[compared.at])
+            compared.reset(changed[compared.at])
         self._seen = self._triggers.time
 
-    def see(self) -> None:
+    def update(self) -> None:
         """Take in the newest second of the store, once: the evidence that is gathered needs every one."""
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
-        self._take()
+        self._update_instances()
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
-        elsewhere, variant = self._elsewhere.recent(), self._variants.recent()
-        anybodys = elsewhere if variant is None else variant if elsewhere is None else elsewhere + variant
-        lost = _of(at, anybodys)
-        self._fast.see(second, pending=pending, firing=firing, begin=self._begin[at], elsewhere=lost)
+        unattributed, variant = self._unattributed.recent(), self._variants.recent()
+        either = unattributed if variant is None else variant if unattributed is None else unattributed + variant
+        lost = _of(at, either)
+        self._fast.update(second, pending=pending, firing=firing, begin=self._begin[at], unattributed=lost)
         at = self._proofs.at
-        self._proofs.see(second, begin=self._begin[at], elsewhere=_of(at, anybodys))
+        self._proofs.update(second, begin=self._begin[at], unattributed=_of(at, either))
         at = self._absences.at
-        self._absences.see(second, begin=self._begin[at], elsewhere=_of(at, elsewhere), variant=_of(at, variant))
+        self._absences.update(
+            second, begin=self._begin[at], unattributed=_of(at, unattributed), variant=_of(at, variant)
+        )
 
     def pass_over(self) -> None:
         """Take in the newest second of the store where `restore` has, or will have, all else that it led to."""
-        self._take()
+        self._update_instances()
 
-    def _take(self) -> None:
-        self._dominated.take()
-        self._elsewhere.take()
+    def _update_instances(self) -> None:
+        self._dominated.update()
+        self._unattributed.update()
 
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
 
-        Raises ValueError when the windows end elsewhere or t is not later than the last evaluation.
+        Raises ValueError when the windows end unattributed or t is not later than the last evaluation.
         """
         if t != self._store.end:
             raise ValueError(f"evaluation at {t}, but the windows end at {self._store.end}")
         if t <= self._triggers.time:
             raise ValueError(f"evaluation at {t} is not later than the last one at {self._triggers.time}")
-        self.see()
-        self._looks.begin(t)
-        self._words.begin()
+        self.update()
+        self._instances.begin(t)
+        self._texts.begin()
         own, control = (readings.measure(self._begin) for readings in (self._own, self._control))
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
         # Nothing is greater or less than nan, and where it stands there is a doubt.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)
         beyond = breach & self._proof
         self._compare(own, control, threshold, breach)
-        known = (own.doubt == UnknownReason.NONE) & (control.doubt == UnknownReason.NONE)
+        known = (own.unknown == UnknownReason.NONE) & (control.unknown == UnknownReason.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
-        self._partly.settle(own, control, threshold, breach, truth)
+        self._incomplete.settle(own, control, threshold, breach, truth)
         found = self._dominated.find(t, truth == FALSE, own, threshold)
-        truth[found], own.doubt[found], own.judged[found] = UNKNOWN, UnknownReason.ONE_INSTANCE, False
-        self._words.hidden = self._dominated.hidden
-        held = self._triggers.step(t, truth)
+        truth[found], own.unknown[found], own.judged[found] = UNKNOWN, UnknownReason.ONE_INSTANCE, False
+        self._texts.hidden = self._dominated.hidden
+        held = self._triggers.update(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)
         fast[self._fast.at] = self._fast.alarm
         # Evidence needs no more samples than it has, and what is missing speaks against it; of silence nothing is said.
-        heard = (own.samples > 0) & _HEARD.take(own.doubt)
+        heard = (own.samples > 0) & _HEARD.take(own.unknown)
         fast &= heard
         self._heard_at[heard] = t
         silent = t - self._heard_at > self._grace
-        self._fast.forget(silent[self._fast.at])
+        self._fast.reset(silent[self._fast.at])
         self._fast_fired &= ~silent
         state, previous = self._joined(t, held, fast), self._state
         self._state = state
@@ -248,7 +257,7 @@ class Evaluator:
             self._proof,
             beyond,
             self._gathered(),
-            self._words,
+            self._texts,
         )
 
     def _joined(self, t: int, held: NDArray[np.int8], fast: Bool) -> NDArray[np.int8]:
@@ -269,17 +278,17 @@ class Evaluator:
         at = proofs.at
         if len(at):
             breach[at] = proofs.proven
-            undoubted = (own.doubt[at] <= UnknownReason.MISSING) & (control.doubt[at] <= UnknownReason.MISSING)
-            undoubted &= (own.doubt[at] != UnknownReason.NOT_KEPT) & (control.doubt[at] != UnknownReason.NOT_KEPT)
-            own.doubt[at] = np.where(undoubted & proofs.mismatch, UnknownReason.MISMATCH, own.doubt[at])
-            control.doubt[at] = np.where(undoubted & proofs.open, UnknownReason.NO_LIMIT, control.doubt[at])
+            comparable = (own.unknown[at] <= UnknownReason.MISSING) & (control.unknown[at] <= UnknownReason.MISSING)
+            comparable &= (own.unknown[at] != UnknownReason.NOT_KEPT) & (control.unknown[at] != UnknownReason.NOT_KEPT)
+            own.unknown[at] = np.where(comparable & proofs.mismatch, UnknownReason.MISMATCH, own.unknown[at])
+            control.unknown[at] = np.where(comparable & proofs.open, UnknownReason.NO_LIMIT, control.unknown[at])
         at = absences.at
         if not len(at):
             return
         missing = absences.missing
         own.value[at], own.samples[at] = absences.evidence, absences.missed
         threshold[at], breach[at] = absences.bound, absences.absent
-        own.doubt[at] = absences.doubt(missing)
+        own.unknown[at] = absences.unknown(missing)
         own.slots[at], own.window[at] = absences.slots, absences.over
         if missing is not None:
             for noted, count in zip(own.missing, missing, strict=True):

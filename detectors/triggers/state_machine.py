@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.arrays import Int
-from detectors.state import BEFORE, Arrays, taken
+from detectors.state import BEFORE, Arrays, checked_state
 
 Int8 = NDArray[np.int8]
 
@@ -39,10 +39,10 @@ UNKNOWN, FALSE, TRUE = -1, 0, 1
 """What a condition can be at an evaluation."""
 
 
-class Triggers:
+class TriggerStates:
     """The states of n triggers; every array has shape (n,), times and spans are whole seconds.
 
-    `state` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; BEFORE where
+    `states` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; BEFORE where
     nothing is held.
     """
 
@@ -53,13 +53,13 @@ class Triggers:
         self.grace = grace
         self.keep = np.zeros(len(hold), dtype=np.int64) if keep is None else keep
         self.time = BEFORE
-        self.state = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
+        self.states = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
         self.since = np.full(len(hold), BEFORE, dtype=np.int64)
         self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
         self._last_known = np.full(len(hold), BEFORE, dtype=np.int64)
         self._kept_since = np.full(len(hold), BEFORE, dtype=np.int64)
 
-    def step(self, t: int, truth: Int8) -> Int8:
+    def update(self, t: int, truth: Int8) -> Int8:
         """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.
 
         An evaluation speaks for the time since the one before, however far apart they are. Raises ValueError when t is
@@ -87,23 +87,23 @@ class Triggers:
 
         self.since[remembered == State.OK] = BEFORE
         self.time = t
-        self.state = np.where(unknown, np.int8(State.UNKNOWN), remembered)
-        return self.state
+        self.states = np.where(unknown, np.int8(State.UNKNOWN), remembered)
+        return self.states
 
-    def memory(self) -> Arrays:
+    def state(self) -> Arrays:
         """Copies of all that it remembers."""
         return {
             "time": np.array(self.time),
-            "state": self.state.copy(),
+            "state": self.states.copy(),
             "since": self.since.copy(),
             "remembered": self._remembered.copy(),
             "last_known": self._last_known.copy(),
             "kept_since": self._kept_since.copy(),
         }
 
-    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
-        arrays = taken(memory, self.memory())
-        self.time, self.state, self.since = int(arrays["time"]), arrays["state"], arrays["since"]
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = checked_state(state, self.state())
+        self.time, self.states, self.since = int(arrays["time"]), arrays["state"], arrays["since"]
         self._remembered, self._last_known = arrays["remembered"], arrays["last_known"]
         self._kept_since = arrays["kept_since"]

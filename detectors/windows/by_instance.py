@@ -17,11 +17,11 @@ from detectors.windows.second import Second
 MAX_INSTANCES = 65_536
 """Instances kept by name; who invents a new name each second must not fill the memory."""
 
-_FEW = 100_000
+_FEW_ENTRIES = 100_000
 """Entries among which those of some slots are found faster by looking at all than by bisection in each second."""
 
 
-ALL = tuple(range(len(COUNTS)))
+ALL_COLUMNS = tuple(range(len(COUNTS)))
 
 
 class ByInstance(NamedTuple):
@@ -36,11 +36,11 @@ class ByInstance(NamedTuple):
     starts: Int
 
 
-def by_instance(seconds: Iterable[Second], slots: Int, columns: Sequence[int] = ALL) -> ByInstance:
+def by_instance(seconds: Iterable[Second], slots: Int, columns: Sequence[int] = ALL_COLUMNS) -> ByInstance:
     """Sum seconds by instance in some slots (r,), each given once; the counts of other `columns` are 0."""
     kept = [second for second in seconds if len(second.instance_rows)]
     entries = sum(len(second.instance_rows) for second in kept)
-    read = _among_all if entries <= _FEW else _by_bisection
+    read = _among_all if entries <= _FEW_ENTRIES else _by_bisection
     found = read(kept, slots, columns) if kept and len(slots) else None
     if found is None or not len(found[0]):
         nobody = np.zeros(0, dtype=np.int64)

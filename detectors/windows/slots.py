@@ -56,7 +56,7 @@ class Slots(Generic[K]):
         result: NDArray[np.int64] = self._seen[slots]
         return result
 
-    def recall(self, slots: NDArray[np.int64], seen_at: NDArray[np.int64]) -> None:
+    def restore(self, slots: NDArray[np.int64], seen_at: NDArray[np.int64]) -> None:
         """Know again when the keys of slots (s,) were last seen; what was seen since stays."""
         self._seen[slots] = np.maximum(self._seen[slots], seen_at)
 

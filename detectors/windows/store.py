@@ -159,17 +159,17 @@ class WindowStore:
         """Return the name of an instance that some window holds."""
         return self._instances.key(number)
 
-    def memory(self) -> Arrays:
+    def state(self) -> Arrays:
         """What of the wanted scopes outlives every window: who has ever had a second, by the window's length, and when
         last."""
         seen = {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
         return seen | {"newest": self.seen_at(np.flatnonzero(self._asked >= 0))}
 
-    def recall(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Know again what `memory` gave; what was seen since stays seen."""
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Know again what `state` gave; what was seen since stays seen."""
         for seconds, window in self._windows.items():
-            window.seen[self._wanted(window)] |= memory[str(seconds)]
-        self._scopes.recall(np.flatnonzero(self._asked >= 0), memory["newest"])
+            window.seen[self._wanted(window)] |= state[str(seconds)]
+        self._scopes.restore(np.flatnonzero(self._asked >= 0), state["newest"])
 
     def _wanted(self, window: Window) -> Int:
         """The rows of the wanted scopes, which stand for ever."""

@@ -16,8 +16,8 @@ from detectors.cells import COUNTS, LATE, REQUESTS, Scope
 from detectors.conditions.metric_table import RATIOS
 from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
 from detectors.conditions.units import shown
-from detectors.missing.share import asks_outcome, missing_of
-from detectors.sequential.blame import PROOF
+from detectors.missing.missing_samples import asks_outcome, missing_of
+from detectors.sequential.likelihood_ratio import PROOF
 from detectors.triggers.evaluation import Evaluation, Tier
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of
@@ -46,7 +46,7 @@ class FiringEvidence:
     is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
     themselves; `obstacle` says why nothing may be done on this evidence: it is old, the breach rests on one instance of
     several, or the control breaches too. None where it is enough. `proof` says how much worse the flag's other variants
-    are than its safe one, in nats (detectors.sequential.blame); None where nothing can be compared.
+    are than its safe one, in nats (detectors.sequential.likelihood_ratio); None where nothing can be compared.
     `exposure` tells, while the second is the newest, that of the trigger's flag in
     its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
     trigger that fires for days it is wanted once. `variants` returns the counts of each variant of the flag, likewise.
@@ -119,7 +119,7 @@ class EvidenceBuilder:
             whole, counts = counts, without(counts, instances, left_out)
             apart = whole - counts if left_out else None
             instances = {name: own for name, own in instances.items() if name not in left_out}
-            healthy = result.taken_for_healthy(row)
+            healthy = result.counted_as_healthy(row)
         threshold, null = float(result.threshold[row]), _number(gathered.null[row])
         value, limit, least = float(result.value[row]), threshold, max(spec.least_samples, 1)
         if tier == Tier.FAST and null is not None:

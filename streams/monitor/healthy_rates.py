@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from detectors.conditions.spec import TriggerSpec
-from detectors.triggers.fast import Day
+from detectors.triggers.fast_triggers import Day
 from streams.unreadable import UNREADABLE
 
 EVERY = 600

@@ -16,8 +16,8 @@ import numpy as np
 from detectors.arrays import Int
 from detectors.cells import LATE, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.share import asks_outcome, missing_of
-from detectors.sequential.blame import worse
+from detectors.missing.missing_samples import asks_outcome, missing_of
+from detectors.sequential.likelihood_ratio import signed_likelihood_ratio
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of
 from detectors.windows.ratios import RATIO
@@ -58,7 +58,7 @@ class Requests:
 class Measurement:
     """A metric over the window of a trigger: nan where there is none; `late` samples are none of `samples`.
 
-    `lacking`: more is missing than may be overlooked (`detectors.missing.share`), whatever is missing.
+    `lacking`: more is missing than may be overlooked (`detectors.missing.missing_samples`), whatever is missing.
     """
 
     value: float
@@ -200,8 +200,8 @@ class Observer:
         return np.array([place(scope, unreadable_of(spec.condition)), place(whole(spec), variant)], dtype=np.int64)
 
     def proof(self, spec: TriggerSpec) -> float | None:
-        """How much worse the flag's other variants are than its safe one, in nats (detectors.sequential.blame); None:
-        no ratio."""
+        """How much worse the flag's other variants are than its safe one, in nats
+        (detectors.sequential.likelihood_ratio); None: no ratio."""
         ratio = RATIO.get(spec.condition.metric)
         if ratio is None:
             return None
@@ -212,7 +212,7 @@ class Observer:
             return ratio.bad(lambda column: int(sums[column, rows].sum()))
 
         (treated_bad, treated), (control_bad, control) = counted(others), counted(safe)
-        return worse(treated_bad, treated, control_bad, control)
+        return signed_likelihood_ratio(treated_bad, treated, control_bad, control)
 
     def control(self, spec: TriggerSpec) -> Measurement | None:
         """The trigger's metric in the requests of the flag's safe variant, over the last minute; None without any."""

@@ -116,17 +116,17 @@ class Shard:
 
     def learnt(self) -> Iterator[HealthyRateRecord]:
         """The healthy rates that the triggers have learnt, to be published."""
-        return learnt(self._specs, self._windows.evaluator.learnt())
+        return learnt(self._specs, self._windows.evaluator.healthy_days())
 
     def recall(self, records: Iterable[HealthyRateRecord]) -> None:
         """Continue from published healthy rates; to be called before the first partial."""
-        self._windows.evaluator.recall(days(self._specs, records))
+        self._windows.evaluator.restore_healthy_days(days(self._specs, records))
 
     def checkpoint(self, of: str) -> Checkpoint | None:
         """The state of the triggers, for the process that takes over; None before the first evaluation."""
         if self.verdicts is None:
             return None
-        memory = self._windows.evaluator.memory()
+        memory = self._windows.evaluator.state()
         return Checkpoint(of=of, time=self.verdicts.t, stale=tuple(sorted(self._judge.stale)), memory=memory)
 
     def flag_changed(
@@ -142,7 +142,7 @@ class Shard:
         self.standing.flag(environment, flag, in_use=not safe)
         begin = BEFORE if changed_at is None else math.ceil(changed_at)
         self._flags[environment, flag] = begin, share
-        self._windows.evaluator.begin(environment, flag, begin, share=share)
+        self._windows.evaluator.begin_version(environment, flag, begin, share=share)
 
     def take(self, raw: bytes, now: float | None) -> Iterator[EvaluatedSecond]:
         """Add a partial and yield the seconds that it completes; raises PartialError if it cannot be read.
@@ -216,8 +216,8 @@ class Shard:
                         yield self._judge.passed_over(self._next)
                     continue
                 lost = self._unattributed.lost(self.merge.unread, self._next)
-                self._windows.evaluator.set_elsewhere(lost.samples, lost.where)
-                self._windows.evaluator.see()
+                self._windows.evaluator.set_unattributed(lost.samples, lost.where)
+                self._windows.evaluator.update()
                 if due:
                     superseded = self._next + self._settings.evaluate_every <= finals[-1]
                     yield self._evaluate(self._next, taken, None if clock is None else clock(), superseded)
@@ -231,7 +231,7 @@ class Shard:
         self._judge.reset(self._windows)
         self.recall(learnt)
         for (environment, flag), (begin, share) in self._flags.items():
-            self._windows.evaluator.begin(environment, flag, begin, share=share)
+            self._windows.evaluator.begin_version(environment, flag, begin, share=share)
         self._next, self._checkpoint = second, None
 
     def _in_checkpoint(self, t: int) -> bool:

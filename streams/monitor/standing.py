@@ -14,8 +14,8 @@ Sooner, because somebody is to be woken:
 - at once where it fires, has been held for a third of its `for` or has half of the evidence that alarms, and then its
   data vanish: a release that breaks a service so far that nothing is measured any more would be turned back by nobody.
 
-A trigger that is ok without some instances (`detectors.missing.share`) says nothing of those, so that is told likewise,
-after `unknown_alert`.
+A trigger that is ok without some instances (`detectors.missing.missing_samples`) says nothing of those, so that is told
+likewise, after `unknown_alert`.
 
 All times are event time. What was told is in the health records, so that who takes over does not tell it anew.
 """
@@ -30,7 +30,7 @@ import numpy as np
 
 from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec, by_flag
-from detectors.missing.doubts import UnknownReason
+from detectors.missing.unknown_reason import UnknownReason
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Evaluation
 from detectors.triggers.state_machine import State
@@ -152,7 +152,9 @@ class StandingUnknown:
 
     @staticmethod
     def _missing(result: Evaluation) -> Bool:
-        missing: Bool = (result.own.doubt == UnknownReason.MISSING) | (result.control.doubt == UnknownReason.MISSING)
+        missing: Bool = (result.own.unknown == UnknownReason.MISSING) | (
+            result.control.unknown == UnknownReason.MISSING
+        )
         return missing
 
     @staticmethod
@@ -186,8 +188,11 @@ class StandingUnknown:
             return "vanished"
         if result.state[i] == State.OK:
             return "left_out"
-        own, control = UnknownReason(int(result.own.doubt[i])), UnknownReason(int(result.control.doubt[i]))
-        doubt = own if own != UnknownReason.NONE else control
-        if doubt in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not result.own.samples[i]:
+        own, control = (
+            UnknownReason(int(result.own.unknown[i])),
+            UnknownReason(int(result.control.unknown[i])),
+        )
+        reason = own if own != UnknownReason.NONE else control
+        if reason in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not result.own.samples[i]:
             return "silent"
-        return doubt.name.lower()
+        return reason.name.lower()

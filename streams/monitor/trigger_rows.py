@@ -38,7 +38,7 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequen
             standing.since.tolist(),
             standing.announced.tolist(),
             verdicts.begin.tolist(),
-            verdicts.anew.tolist(),
+            verdicts.judged_anew.tolist(),
             strict=True,
         )
     ]

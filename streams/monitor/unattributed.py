@@ -13,8 +13,8 @@ import numpy as np
 
 from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.elsewhere import looked_at
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
+from detectors.missing.unattributed import window_lengths
 from streams.monitor.unread import UnreadLog
 from streams.partials.batch import PartialBatch
 
@@ -45,7 +45,7 @@ class Unattributed:
     """The triggers `specs` of a shard that reads `topics`."""
 
     def __init__(self, specs: Sequence[TriggerSpec], topics: Sequence[str]) -> None:
-        self._looked_at = looked_at(specs)
+        self._looked_at = window_lengths(specs)
         services = list(dict.fromkeys((spec.environment, spec.service) for spec in specs))
         self._number = {service: number for number, service in enumerate(services)}
         self._of = np.array([self._number[spec.environment, spec.service] for spec in specs], dtype=np.int64)

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from detectors.conditions.spec import LONGEST
+from detectors.conditions.spec import LONGEST_SPAN
 
-KEPT: Final = 2 * LONGEST
+KEPT: Final = 2 * LONGEST_SPAN
 """Seconds that are kept behind the newest: the longest window, and as long for who catches up and hears of an hour
 before it judges its first second. 170 KB a topic."""
 
@@ -71,8 +71,8 @@ class UnreadLog:
             found.add(second, received, rejected)
 
     def over(self, end: int, seconds: int) -> Mapping[str, UnreadSamples]:
-        """Return what the topics received up to `end`, in a window of `seconds` (`LONGEST` at most); only of those of
-        which samples in it were rejected."""
+        """Return what the topics received up to `end`, in a window of `seconds` (`LONGEST_SPAN` at most); only of
+        those of which samples in it were rejected."""
         # Asked at every evaluation, and there are hardly ever any.
         topics = {name: topic for name, topic in self._topics.items() if topic.last_rejected > end - seconds}
         found = {name: topic.over(end, seconds) for name, topic in topics.items()}

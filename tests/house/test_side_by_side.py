@@ -19,8 +19,8 @@ from tests.support.side_by_side import in_turn, scope
         ("tests/chaos/test_three_brokers.py::test_a", "tests/integration/test_frozen_broker.py::test_b", True),
         ("tests/contract/test_backends.py::test_a[unleash]", "tests/integration/test_unleash.py::test_b", True),
         (
-            "detectors/triggers/fast.py::detectors.triggers.fast",
-            "detectors/triggers/fast.py::detectors.triggers.fast.Day",
+            "detectors/triggers/fast_triggers.py::detectors.triggers.fast_triggers",
+            "detectors/triggers/fast_triggers.py::detectors.triggers.fast_triggers.Day",
             True,
         ),
     ],
@@ -31,7 +31,7 @@ def test_what_shares_a_fixture_or_needs_much_memory_stays_together(one: str, oth
 
 def test_what_waits_and_what_computes_take_turns_and_no_test_is_lost() -> None:
     tests = [
-        "detectors/triggers/fast.py::detectors.triggers.fast",
+        "detectors/triggers/fast_triggers.py::detectors.triggers.fast_triggers",
         "tests/chaos/test_sixteen_executors.py::test_a[unleash]",
         "tests/chaos/test_starts.py::test_a[0.7]",
         "tests/chaos/test_starts.py::test_a[1.5]",
@@ -44,7 +44,7 @@ def test_what_waits_and_what_computes_take_turns_and_no_test_is_lost() -> None:
     assert in_turn(tests) == [
         "tests/chaos/test_sixteen_executors.py::test_a[unleash]",
         "tests/contract/test_backends.py::test_a[unleash]",
-        "detectors/triggers/fast.py::detectors.triggers.fast",
+        "detectors/triggers/fast_triggers.py::detectors.triggers.fast_triggers",
         "tests/chaos/test_starts.py::test_a[0.7]",
         "tests/unit/test_a.py::test_a",
         "tests/chaos/test_starts.py::test_a[1.5]",

@@ -53,11 +53,11 @@ class Mutant(NamedTuple):
     new: str
 
 
-TRIGGERS = ("Triggers", "detectors.triggers.state_machine", "detectors.triggers.evaluator")
+TRIGGERS = ("TriggerStates", "detectors.triggers.state_machine", "detectors.triggers.evaluator")
 EVALUATOR = ("Evaluator", "detectors.triggers.evaluator", "streams.monitor.shard_windows")
 WINDOWS = ("WindowStore", "detectors.windows.store", "streams.monitor.shard_windows")
-READINGS = ("Readings", "detectors.triggers.readings", "detectors.triggers.evaluator")
-METRICS = ("compute", "detectors.windows.metrics", "detectors.triggers.readings")
+READINGS = ("WindowReadings", "detectors.triggers.window_readings", "detectors.triggers.evaluator")
+METRICS = ("compute", "detectors.windows.metrics", "detectors.triggers.window_readings")
 
 MUTANTS = {
     "fires one evaluation late": Mutant(*TRIGGERS, "- self.since >= self.hold", "- self.since > self.hold"),

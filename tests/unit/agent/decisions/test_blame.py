@@ -15,7 +15,7 @@ from agent.state.flags import FlagStatus
 from agent.state.incidents import Incident
 from agent.state.state_tables import StateTables
 from detectors.conditions.grammar import parse
-from detectors.sequential.blame import PROOF, worse
+from detectors.sequential.likelihood_ratio import PROOF, signed_likelihood_ratio
 from streams.monitor.evidence import FiringEvidence
 from tests.unit.agent.decisions.test_commander import T, evidence, spec
 
@@ -238,12 +238,12 @@ def test_the_comparison_changes_its_sign_with_the_sides_and_is_0_where_both_are_
     bad: int, more: int, other_bad: int, other_more: int
 ) -> None:
     one, other = (bad, bad + more), (other_bad, other_bad + other_more)
-    value = worse(*one, *other)
+    value = signed_likelihood_ratio(*one, *other)
     if bad + other_bad == 0:
         assert value is None
         return
     assert value is not None
-    assert value == pytest.approx(-(worse(*other, *one) or 0.0), abs=1e-9)
+    assert value == pytest.approx(-(signed_likelihood_ratio(*other, *one) or 0.0), abs=1e-9)
     assert (value > 1e-9) == (one[0] * other[1] > other[0] * one[1]) or abs(value) < 1e-9
 
 

@@ -10,7 +10,7 @@ from detectors.cells import Scope
 from detectors.conditions.durations import format_seconds, parse_span
 from detectors.conditions.grammar import METRICS, default_over, format_condition, parse
 from detectors.conditions.metric_table import LATENCIES, RATIOS, Metric
-from detectors.conditions.spec import LONGEST, Condition, Reference, TriggerSpec, longest_lookback
+from detectors.conditions.spec import LONGEST_SPAN, Condition, Reference, TriggerSpec, longest_lookback
 from detectors.errors import GrammarError, SpecError
 
 
@@ -185,7 +185,7 @@ def test_every_listed_metric_is_read() -> None:
 
 
 names = st.text(st.characters(exclude_characters="<>=!≤≥@", exclude_categories=("Z", "C")), min_size=1, max_size=12)
-spans = st.integers(1, LONGEST)
+spans = st.integers(1, LONGEST_SPAN)
 fractions = st.floats(0, 1).map(lambda f: round(f, 12)).filter(lambda f: f < 1)
 amounts = st.floats(0, 1e9).map(lambda f: round(f, 6))
 

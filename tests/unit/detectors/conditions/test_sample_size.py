@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from detectors.conditions.sample_size import enough, enough_timed, tail
+from detectors.conditions.sample_size import needed_samples, needed_timed_samples, tail
 
 
 def exact_tail(n: int, p: Fraction, least: int) -> Fraction:
@@ -28,14 +28,14 @@ def exact_tail(n: int, p: Fraction, least: int) -> Fraction:
     ],
 )
 def test_known_values(healthy: float, threshold: float, below: bool, samples: int) -> None:
-    assert enough(healthy, threshold, below=below) == samples
+    assert needed_samples(healthy, threshold, below=below) == samples
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 20), st.integers(35, 99), st.sampled_from([0.047, 0.0093, 0.00107]))
 def test_from_it_on_chance_is_kept_and_just_below_it_is_not(healthy: int, threshold: int, chance: float) -> None:
     p, t = Fraction(healthy, 100), Fraction(threshold, 100)
-    samples = enough(healthy / 100, threshold / 100, chance=chance)
+    samples = needed_samples(healthy / 100, threshold / 100, chance=chance)
     assert samples is not None
     limit = Fraction(chance)
     if samples > 1:
@@ -52,7 +52,7 @@ def test_the_search_finds_what_walking_through_all_numbers_finds(healthy: int, a
     # Thresholds of three digits, whose reciprocal is not whole: the tremble of the teeth.
     p, t = Fraction(healthy, 1000), Fraction(min(healthy + above, 999), 1000)
     bad = [n for n in range(1, 3000) if tail(n, float(p), floor(t * n) + 1) > chance]
-    found = enough(float(p), float(t), chance=chance)
+    found = needed_samples(float(p), float(t), chance=chance)
     if found is not None and found < 2500:
         assert found == max(bad, default=0) + 1
 
@@ -69,25 +69,25 @@ def test_the_tail_is_exact_where_its_first_term_is_too_small_for_a_number() -> N
 
 
 def test_above_and_below_are_the_same_question_of_the_complement() -> None:
-    assert enough(0.93, 0.87, below=True) == enough(0.07, 0.13)
+    assert needed_samples(0.93, 0.87, below=True) == needed_samples(0.07, 0.13)
 
 
 def test_a_quantile_breaches_when_more_than_its_share_is_beyond() -> None:
-    assert enough_timed(0.01, 0.95) == enough(0.01, 0.05)
+    assert needed_timed_samples(0.01, 0.95) == needed_samples(0.01, 0.05)
     # 1 - 0.999 in binary is not 1/1000, and a healthy share of just that would seem to breach.
-    assert enough_timed(0.001, 0.999) is None
+    assert needed_timed_samples(0.001, 0.999) is None
 
 
 def test_a_healthy_level_at_the_threshold_has_no_number_and_beyond_it_is_refused() -> None:
-    assert enough(0.02, 0.02) is None
-    assert enough(0.0199, 0.02) is None
+    assert needed_samples(0.02, 0.02) is None
+    assert needed_samples(0.0199, 0.02) is None
     with pytest.raises(ValueError, match="breaches"):
-        enough(0.03, 0.02)
+        needed_samples(0.03, 0.02)
     with pytest.raises(ValueError, match="breaches"):
-        enough(0.3, 0.4, below=True)
+        needed_samples(0.3, 0.4, below=True)
 
 
 def test_what_never_happens_or_is_never_reached_needs_one_sample() -> None:
-    assert enough(0.0, 0.02) == 1
-    assert enough(0.3, 1.0) == 1
-    assert enough(1.0, 0.99, below=True) == 1
+    assert needed_samples(0.0, 0.02) == 1
+    assert needed_samples(0.3, 1.0) == 1
+    assert needed_samples(1.0, 0.99, below=True) == 1

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from detectors.arrays import Int
 from detectors.cells import COUNTS, REQUESTS
 from detectors.missing.majority import Majority
-from detectors.triggers.dominated import EVERY
+from detectors.triggers.dominated import LOOK_EVERY
 from detectors.windows.second import Second
 
 Votes = Mapping[tuple[int, int], int]
 """Requests by slot and instance."""
 
 
-@pytest.fixture(params=[1, EVERY], scope="module")
+@pytest.fixture(params=[1, LOOK_EVERY], scope="module")
 def at_once(request: pytest.FixtureRequest) -> int:
     """Seconds that are one vote."""
     return int(request.param)
@@ -57,7 +57,7 @@ def voted(seconds: Sequence[Votes], slots: int, at_once: int) -> Majority:
     majority = Majority(slots)
     counted = [second(number, votes) for number, votes in enumerate(seconds)]
     for end in range(len(counted), 0, -at_once)[::-1]:
-        majority.take(counted[max(end - at_once, 0) : end])
+        majority.update(counted[max(end - at_once, 0) : end])
     return majority
 
 
@@ -112,8 +112,8 @@ def test_chance_alone_gives_few_slots_a_leader(at_once: int) -> None:
 def test_slots_do_not_touch_each_other_and_seconds_may_be_missing() -> None:
     majority = Majority(3)
     for number in range(0, 100, 7):
-        majority.take([second(number, {(0, 1): 50, (0, 2): 1, (2, 1): 10, (2, 2): 10, (2, 3): 10})])
-        majority.take([second(number + 1, {})])
+        majority.update([second(number, {(0, 1): 50, (0, 2): 1, (2, 1): 10, (2, 2): 10, (2, 3): 10})])
+        majority.update([second(number + 1, {})])
     windows = np.full(3, 60)
     found = majority.led(np.arange(3), np.full(3, 40), np.array([500, 0, 300]), windows, np.full(3, 0.5))
     assert found.tolist() == [True, False, False]

@@ -121,7 +121,7 @@ def test_a_variant_that_may_have_been_rejected_is_neither_absent_nor_there() -> 
         bench.see(*rows(Told(50, 50, 0)))
     assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "ok"
     # Few beside those of its other topic, but more than 1 % of their own.
-    bench.evaluator.set_elsewhere({60: np.array([5])})
+    bench.evaluator.set_unattributed({60: np.array([5])})
     assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "unknown"
 
 

@@ -73,13 +73,13 @@ def test_without_requests_of_one_arm_nothing_is_known() -> None:
 def test_a_new_version_of_the_flag_is_a_new_stage() -> None:
     bench = Bench(proof())
     both(bench, 10, counts(10, 5), counts(90, 1))
-    bench.evaluator.begin("production", "new", bench.second + 2)
+    bench.evaluator.begin_version("production", "new", bench.second + 2)
     found = both(bench, 2, counts(10, 5), counts(90, 1))
     assert [(state(one), one.gathered.evidence[0]) for one in found] == [("OK", 0.0)] * 2
     again = both(bench, 8, counts(10, 5), counts(90, 1))[-1]
     assert state(again) == "FIRING"
     assert again.gathered.since.tolist() == [1012]
-    bench.evaluator.begin("production", "new", 1012)
+    bench.evaluator.begin_version("production", "new", 1012)
     assert state(both(bench, 1, counts(10, 5), counts(90, 1))[0]) == "FIRING", "told twice is told once"
 
 
@@ -121,12 +121,12 @@ def test_a_latency_is_compared_with_the_controls_own_quantile_frozen_at_the_begi
 
 def test_shares_that_do_not_fit_the_percentage_make_the_comparison_unknown() -> None:
     bench = Bench(proof())
-    bench.evaluator.begin("production", "new", 1000, share=0.5)
+    bench.evaluator.begin_version("production", "new", 1000, share=0.5)
     found = both(bench, 30, counts(10, 5), counts(90, 1))[-1]
     assert state(found) == "UNKNOWN"
     assert found.reason(0).startswith("sample ratio mismatch")
     fitting = Bench(proof())
-    fitting.evaluator.begin("production", "new", 1000, share=0.1)
+    fitting.evaluator.begin_version("production", "new", 1000, share=0.1)
     assert state(both(fitting, 30, counts(10, 5), counts(90, 1))[-1]) == "FIRING"
 
 
@@ -194,13 +194,13 @@ def test_a_variant_with_a_request_now_and_then_is_not_absent_between_them() -> N
 def test_a_new_version_of_the_flag_has_another_share() -> None:
     bench = Bench(ABSENCE)
     both(bench, 60, counts(10), counts(90))
-    bench.evaluator.begin("production", "new", bench.second)
+    bench.evaluator.begin_version("production", "new", bench.second)
     assert {state(one) for one in both(bench, 30, None, counts(90))} == {"UNKNOWN"}
 
 
 def test_where_the_percentage_is_known_it_is_the_share_once_the_variant_was_seen() -> None:
     bench = Bench(ABSENCE)
-    bench.evaluator.begin("production", "new", 1000, share=0.5)
+    bench.evaluator.begin_version("production", "new", 1000, share=0.5)
     assert {state(one) for one in both(bench, 30, None, counts(9))} == {"UNKNOWN"}
     both(bench, 1, counts(9), counts(9))
     missed = both(bench, 3, None, counts(9))

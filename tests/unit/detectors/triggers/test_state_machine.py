@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.state import BEFORE
-from detectors.triggers.state_machine import State, Triggers
+from detectors.triggers.state_machine import State, TriggerStates
 
 TRUTH = {"1": 1, "0": 0, "?": -1}
 LETTER = {State.OK: "o", State.PENDING: "p", State.FIRING: "F", State.UNKNOWN: "?"}
@@ -18,9 +18,9 @@ LETTER = {State.OK: "o", State.PENDING: "p", State.FIRING: "F", State.UNKNOWN: "
 
 def states(truth: str, hold: int, grace: int = 0, every: int = 1, start: int = 1000) -> str:
     """One letter an evaluation: o ok, p pending, F firing, ? unknown."""
-    triggers = Triggers(np.array([hold]), np.array([grace]))
+    triggers = TriggerStates(np.array([hold]), np.array([grace]))
     return "".join(
-        LETTER[State(triggers.step(start + i * every, np.array([TRUTH[letter]], dtype=np.int8))[0])]
+        LETTER[State(triggers.update(start + i * every, np.array([TRUTH[letter]], dtype=np.int8))[0])]
         for i, letter in enumerate(truth)
     )
 
@@ -52,7 +52,7 @@ def test_false_ends_a_firing() -> None:
 
 def test_nothing_is_ok_before_something_is_known() -> None:
     assert states("??0", hold=1) == "??o"
-    assert Triggers(np.array([1]), np.array([1])).state.tolist() == [State.UNKNOWN]
+    assert TriggerStates(np.array([1]), np.array([1])).states.tolist() == [State.UNKNOWN]
 
 
 def test_a_gap_within_the_grace_stops_the_clock() -> None:
@@ -95,19 +95,19 @@ def test_unknown_after_ok_remembers_nothing() -> None:
 
 
 def test_held_time_is_counted_without_the_gaps() -> None:
-    triggers = Triggers(np.array([99]), np.array([50]))
+    triggers = TriggerStates(np.array([99]), np.array([50]))
     for t, letter in enumerate("011??11"):
-        triggers.step(10 * t, np.array([TRUTH[letter]], dtype=np.int8))
+        triggers.update(10 * t, np.array([TRUTH[letter]], dtype=np.int8))
     assert 60 - triggers.since[0] == 30
-    triggers.step(70, np.array([0], dtype=np.int8))
+    triggers.update(70, np.array([0], dtype=np.int8))
     assert triggers.since.tolist() == [BEFORE]
 
 
 def test_time_does_not_stand_still() -> None:
-    triggers = Triggers(np.array([1]), np.array([1]))
-    triggers.step(5, np.array([1], dtype=np.int8))
+    triggers = TriggerStates(np.array([1]), np.array([1]))
+    triggers.update(5, np.array([1], dtype=np.int8))
     with pytest.raises(ValueError, match="not later"):
-        triggers.step(5, np.array([1], dtype=np.int8))
+        triggers.update(5, np.array([1], dtype=np.int8))
 
 
 @dataclass
@@ -143,20 +143,20 @@ rows = st.tuples(st.integers(0, 12), st.integers(0, 8))
 def test_states_are_those_of_the_plain_model(
     data: st.DataObject, rules: list[tuple[int, int]], gaps: list[int]
 ) -> None:
-    triggers = Triggers(np.array([h for h, _ in rules]), np.array([g for _, g in rules]))
+    triggers = TriggerStates(np.array([h for h, _ in rules]), np.array([g for _, g in rules]))
     models = [Plain(hold, grace) for hold, grace in rules]
     t = 1_700_000_000
     for gap in gaps:
         t += gap
         truth = data.draw(st.lists(st.sampled_from([1, 1, 1, 0, -1]), min_size=len(rules), max_size=len(rules)))
-        got = triggers.step(t, np.array(truth, dtype=np.int8))
+        got = triggers.update(t, np.array(truth, dtype=np.int8))
         expected = [model.see(value, gap) for model, value in zip(models, truth, strict=True)]
         assert [LETTER[State(s)] for s in got.tolist()] == expected
 
 
 def kept(truth: str, hold: int, keep: int, grace: int = 0) -> str:
-    triggers = Triggers(np.array([hold]), np.array([grace]), np.array([keep]))
-    steps = (triggers.step(t, np.array([TRUTH[letter]], dtype=np.int8))[0] for t, letter in enumerate(truth))
+    triggers = TriggerStates(np.array([hold]), np.array([grace]), np.array([keep]))
+    steps = (triggers.update(t, np.array([TRUTH[letter]], dtype=np.int8))[0] for t, letter in enumerate(truth))
     return "".join(LETTER[State(state)] for state in steps)
 
 

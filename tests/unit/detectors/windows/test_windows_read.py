@@ -203,7 +203,7 @@ def test_what_outlives_the_windows_is_known_again_after_a_restart_and_what_was_s
     before.advance(100, cells(100, (A, requests(1)), (B, requests(1))))
     before.advance(190, cells(190, (A, requests(1))))
     after.advance(200, cells(200, (C, requests(1))))
-    after.recall(before.memory())
+    after.restore(before.state())
     slots = np.array([after.slot(scope) for scope in (A, B, C)])
     assert after.seen_at(slots).tolist() == [190, 100, 200]
     assert after.newest(D) is None
@@ -216,9 +216,9 @@ def test_what_outlives_the_windows_is_known_again_after_a_restart_and_what_was_s
 def test_a_store_that_nobody_wants_a_scope_of_remembers_none() -> None:
     windows = store()
     windows.advance(1, cells(1, (A, requests(1))))
-    memory = windows.memory()
+    memory = windows.state()
     assert {name: array.tolist() for name, array in memory.items()} == {"5": [], "newest": []}
-    windows.recall(memory)
+    windows.restore(memory)
     assert windows.newest(A) == 1
 
 

@@ -87,7 +87,7 @@ def test_triggers_go_on_from_what_was_remembered_as_if_nothing_had_been(
         if number >= at - longest_window(SPECS) - 60:
             second_store.advance(T + number, *blocks)
         if number == at:
-            found = decode(encode(Checkpoint(of="", time=T + at + 1, stale=(), memory=first.memory())))
+            found = decode(encode(Checkpoint(of="", time=T + at + 1, stale=(), memory=first.state())))
             second_.restore(found.memory)
         if number > at:
             assert words(second_.evaluate(T + number + 1)) == words(expected)
@@ -105,7 +105,7 @@ def test_what_was_gathered_of_an_earlier_version_of_the_flag_is_not_gone_on_with
         after.begin("production", "new", begin)
         for at in range(T, T + 40):
             after_store.advance(at, cells(at, *rows({ON: (10, 0.5, 3), OFF: (90, 0.02, 3)})))
-        after.restore(first.memory())
+        after.restore(first.state())
         after_store.advance(T + 40)
         found = after.evaluate(T + 41)
         return [State(int(found.state[3])).name], float(found.gathered.evidence[3])

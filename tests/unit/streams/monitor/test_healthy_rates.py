@@ -9,7 +9,7 @@ import pytest
 
 from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluator import Evaluator, wants
-from detectors.triggers.fast import Day
+from detectors.triggers.fast_triggers import Day
 from detectors.windows.store import WindowStore
 from streams.monitor.healthy_rates import HealthyRateRecord, days, decode, encode, learnt
 from tests.support.cells import cells
@@ -35,13 +35,13 @@ class Service:
             errors = 1 if minute % 10 == 0 else int(second % 4 == 0)
             self.store.advance(self.at, cells(self.at, (SERVICE, counts(50, errors))))
             self.at += 1
-            self.evaluator.see()
+            self.evaluator.update()
 
     def records(self) -> list[HealthyRateRecord]:
-        return [*learnt(self.specs, self.evaluator.learnt())]
+        return [*learnt(self.specs, self.evaluator.healthy_days())]
 
     def recall(self, records: list[HealthyRateRecord]) -> None:
-        self.evaluator.recall(days(self.specs, records))
+        self.evaluator.restore_healthy_days(days(self.specs, records))
 
     @property
     def r0(self) -> float:

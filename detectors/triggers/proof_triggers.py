@@ -29,17 +29,17 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Int
 from detectors.conditions.spec import PROOF_WINDOW, TriggerSpec, samples_beyond
-from detectors.missing.share import MOST_MISSING
+from detectors.missing.missing_samples import MOST_MISSING
 from detectors.sequential.canary_proof import CanaryProof, CanaryProofConfig
 from detectors.sequential.sample_ratio import SampleRatio, SampleRatioConfig
-from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.state import BEFORE, Arrays, checked_state, part, prefixed
 from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.metrics import compute
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
 
 
-class Proofs:
+class ProofTriggers:
     """The proofs among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
 
     `proven`, `evidence` (nats) and `since`, the second with which the evidence began, are those of the newest second.
@@ -76,7 +76,7 @@ class Proofs:
         """The variant of these rows (n,) should have this share (0..1) of the requests; None where it is not known."""
         self._set_share[rows] = np.nan if share is None else share
 
-    def begin(self, rows: Bool) -> None:
+    def reset(self, rows: Bool) -> None:
         """Begin anew in these rows (n,): a new version of the flag is a new stage."""
         self._proof.reset(rows)
         self._ratio.reset(rows)
@@ -85,9 +85,9 @@ class Proofs:
         self.since[rows] = BEFORE
         self.open[rows] = self._quantile[rows] > 0
 
-    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None) -> None:
+    def update(self, second: int, *, begin: Int, unattributed: Int | None = None) -> None:
         """Take in the newest second; what happened before the second `begin` is no evidence. Nor is anything while
-        requests that may have been anybody's could not be read, `elsewhere` (n,)."""
+        requests that may have been anybody's could not be read, `unattributed` (n,)."""
         if self._own is None or self._control is None:
             return
         self._freeze()
@@ -103,8 +103,8 @@ class Proofs:
             nothing[at] |= (own[at] == 0) | (control[at] == 0)
             # Of values that could not be read it is not known whose they were.
             nothing |= np.logical_or.reduce([found.much_unread for found in missing])
-        if elsewhere is not None:
-            nothing |= elsewhere > 0
+        if unattributed is not None:
+            nothing |= unattributed > 0
         for counts in (own_bad, own, control_bad, control):
             counts[nothing] = 0
         both = (own > 0) & (control > 0)
@@ -121,7 +121,7 @@ class Proofs:
             seen = np.where(known & ~unsure, shared, 0)
             self.mismatch = self._ratio.update(second, seen, np.stack([wanted, 1 - wanted]))
 
-    def memory(self) -> Arrays:
+    def state(self) -> Arrays:
         """Copies of all that it remembers. The shares that are set are told anew."""
         own = {
             "open": self.open.copy(),
@@ -132,11 +132,11 @@ class Proofs:
         }
         if self._own is not None and self._control is not None:
             own |= {"bad": self._own.first_bad_bin.copy(), "control_bad": self._control.first_bad_bin.copy()}
-        return named(own=own, proof=self._proof.state(), ratio=self._ratio.state())
+        return prefixed(own=own, proof=self._proof.state(), ratio=self._ratio.state())
 
-    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
-        arrays = taken(memory, self.memory())
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = checked_state(state, self.state())
         self._proof.restore(part(arrays, "proof"))
         self._ratio.restore(part(arrays, "ratio"))
         own = part(arrays, "own")

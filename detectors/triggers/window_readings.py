@@ -12,10 +12,10 @@ from detectors.arrays import Bool, Float, Int
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.metric_table import LATENCIES, Metric
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.doubts import UnknownReason
-from detectors.missing.elsewhere import UnattributedLoss
-from detectors.missing.looks import Looks
-from detectors.missing.share import Missing, asks_outcome, bounds, missing_of, quantile_bounds
+from detectors.missing.judged_instances import JudgedInstances
+from detectors.missing.missing_samples import Missing, asks_outcome, bounds, missing_of, quantile_bounds
+from detectors.missing.unattributed import UnattributedLoss
+from detectors.missing.unknown_reason import UnknownReason
 from detectors.missing.unread_variants import UnreadVariants
 from detectors.triggers.evaluation import Measured
 from detectors.windows.metrics import compute
@@ -26,7 +26,7 @@ from detectors.windows.unread_sums import FieldSums
 from detectors.windows.unreadable import unreadable_of
 from detectors.windows.window import Window
 
-Doubts = NDArray[np.int8]
+Reasons = NDArray[np.int8]
 
 _BY_INSTANCE = {*RATIO, *LATENCIES}
 """The metrics of which an instance's part can be taken away: of a throughput every instance is a part, and measures are
@@ -64,7 +64,7 @@ class ValueBounds(NamedTuple):
     samples: Int
 
 
-class Readings:
+class WindowReadings:
     """Reads the windows of `scopes`, one for each of `specs` where it is not None."""
 
     def __init__(
@@ -72,14 +72,14 @@ class Readings:
         specs: Sequence[TriggerSpec],
         scopes: Sequence[Scope | None],
         store: WindowStore,
-        looks: Looks,
+        instances: JudgedInstances,
         variants: UnreadVariants,
-        elsewhere: UnattributedLoss,
+        unattributed: UnattributedLoss,
     ) -> None:
         self._store = store
-        self._elsewhere = elsewhere
+        self._unattributed = unattributed
         self._variants = variants
-        self._looks = looks
+        self._instances = instances
         self._n = len(specs)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
         self._groups = _groups(store, specs, scopes)
@@ -101,7 +101,7 @@ class Readings:
         measured = Measured(
             value=np.full(n, np.nan),
             samples=np.zeros(n, dtype=np.int64),
-            doubt=np.zeros(n, dtype=np.int8),
+            unknown=np.zeros(n, dtype=np.int8),
             window=np.zeros(n, dtype=np.int64),
             requests=np.zeros(n, dtype=np.int64),
             missing=Missing.nothing(n),
@@ -134,7 +134,7 @@ class Readings:
                 measured.requests[at[empty]] = window.sums[REQUESTS][rows[empty]]
                 self._note_missing(measured, group, number, wanting, count, why)
                 why[rows < 0] = UnknownReason.NOT_KEPT
-                measured.doubt[at] = why
+                measured.unknown[at] = why
                 # Not of silence: a longer window would go on telling of what was before it.
                 wanting = wanting[few & (count > 0)]
                 if number + 1 < len(group.windows):
@@ -143,7 +143,7 @@ class Readings:
                     break
         return measured
 
-    def partial(self, measured: Measured, at: Int, *, whole: bool = False) -> ValueBounds:
+    def incomplete(self, measured: Measured, at: Int, *, whole: bool = False) -> ValueBounds:
         """What can be said of the triggers `at` (p,), whose windows lack too much.
 
         `whole`: of all that was sent, whoever can be judged.
@@ -171,18 +171,18 @@ class Readings:
         rest = counts
         if group.metric in _BY_INSTANCE and not whole:
             outcome = asks_outcome(group.metric)
-            looked = self._looks.judged(seconds, self.slots[at], outcome=outcome)
+            looked = self._instances.judged(seconds, self.slots[at], outcome=outcome)
             samples = _samples(group.metric, looked.counts)
             # What may have been anybody's is missing in all of them, and whose field could not be read nobody knows.
             lost = missing_of(
                 lambda column: looked.counts[:, column],
                 outcome=outcome,
-                elsewhere=measured.missing.elsewhere[at],
+                unattributed=measured.missing.unattributed[at],
                 unread=measured.missing.unread[at],
                 read=samples,
                 variant=measured.missing.variant[at],
             )
-            unknown = lost.much | (lost.elsewhere > 0)
+            unknown = lost.much | (lost.unattributed > 0)
             judged = looked.enough & (samples >= self._min_samples[at]) & ~unknown
             found.samples[here] = np.where(judged, samples, found.samples[here])
             rest = np.where(judged[:, np.newaxis], looked.counts, counts)
@@ -213,7 +213,7 @@ class Readings:
         number: int,
         wanting: Int,
         count: Int,
-        why: Doubts,
+        why: Reasons,
     ) -> None:
         """Note where too much is missing in window `number` of a group, for its triggers `wanting` (q,).
 
@@ -223,21 +223,21 @@ class Readings:
         outcome = asks_outcome(group.metric)
         columns = (LATE, REJECTED, NO_OUTCOME) if outcome else (LATE, REJECTED)
         sums, fields = self._store.window(seconds).sums, group.unread_in[number]
-        elsewhere, variants = self._elsewhere.over(seconds), self._variants.over(seconds)
+        unattributed, variants = self._unattributed.over(seconds), self._variants.over(seconds)
         # Nearly always there is nothing, and to know that is cheaper than to look at every row.
-        nothing = elsewhere is None and variants is None and not fields.any()
+        nothing = unattributed is None and variants is None and not fields.any()
         if nothing and not any(sums[column].any() for column in columns):
             return
         kept = np.flatnonzero(rows >= 0)
         missing = missing_of(
             lambda column: sums[column][rows[kept]],
             outcome=outcome,
-            elsewhere=0 if elsewhere is None else elsewhere[at[kept]],
+            unattributed=0 if unattributed is None else unattributed[at[kept]],
             unread=fields.read(group.unread[wanting[kept]]) if fields.any() else 0,
             read=count[kept],
             variant=0 if variants is None else variants[at[kept]],
         )
-        much = missing.much | (missing.elsewhere > 0)
+        much = missing.much | (missing.unattributed > 0)
         why[kept[much]] = UnknownReason.MISSING
         for noted, lost in zip(measured.missing, missing, strict=True):
             noted[at[kept]] = np.where(much, lost, 0)

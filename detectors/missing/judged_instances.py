@@ -2,8 +2,8 @@
 
 An instance of which more than 1 % is missing is left out; what the others sent is judged if they have half of all
 samples. That asks for a window by instance, which only its log knows. After an outage of the brokers every scope may be
-late at once, so that an evaluation reads `ENTRIES` entries of the logs at most: who was looked at longest ago comes
-first, and what was found is good for `GOOD_FOR` seconds. For few scopes each evaluation looks anew.
+late at once, so that an evaluation reads `MAX_ENTRIES` entries of the logs at most: who was looked at longest ago comes
+first, and what was found is good for `VALID_FOR` seconds. For few scopes each evaluation looks anew.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Int
 from detectors.cells import COUNTS, LATE, NO_OUTCOME, REJECTED, REQUESTS
-from detectors.missing.share import missing_of
+from detectors.missing.missing_samples import missing_of
 from detectors.state import BEFORE
 from detectors.windows.by_instance import ByInstance, by_instance, samples_of, sum_by_row
 from detectors.windows.store import WindowStore
 from detectors.windows.window import Window
 
-ENTRIES: Final = 100_000
+MAX_ENTRIES: Final = 100_000
 """Instances of a second read in one evaluation: 15 ms."""
 
-GOOD_FOR: Final = 30
+VALID_FOR: Final = 30
 
 _NAMED, _NAME = 3, 60
 
@@ -53,26 +53,26 @@ class _Kept:
         self.found: dict[int, _Found] = {}
 
 
-class Looks:
-    """Looks at windows of `store` by instance, of scopes that were wanted."""
+class JudgedInstances:
+    """JudgedInstances at windows of `store` by instance, of scopes that were wanted."""
 
     def __init__(self, store: WindowStore) -> None:
         self._store = store
         self._kept: dict[int, _Kept] = {}
         self._t = BEFORE
-        self._left = ENTRIES
+        self._left = MAX_ENTRIES
 
     def begin(self, t: int) -> None:
         """An evaluation begins."""
-        self._t, self._left = t, ENTRIES
+        self._t, self._left = t, MAX_ENTRIES
         for kept in self._kept.values():
-            kept.found = {at: found for at, found in kept.found.items() if t - at < GOOD_FOR}
+            kept.found = {at: found for at, found in kept.found.items() if t - at < VALID_FOR}
 
     def judged(self, seconds: int, slots: Int, *, outcome: bool) -> JudgedCounts:
         """Who can be judged in the window of some slots (r,); with `outcome`, of how requests ended."""
         self._refresh(seconds, np.unique(slots))
         kept = self._kept[seconds]
-        known = self._t - kept.at[slots] < GOOD_FOR
+        known = self._t - kept.at[slots] < VALID_FOR
         return JudgedCounts(kept.counts[int(outcome)][slots], kept.enough[int(outcome)][slots] & known)
 
     def left_out(self, seconds: int, slot: int, *, outcome: bool) -> dict[str, Int]:
@@ -99,7 +99,7 @@ class Looks:
         out = found.left_out[int(outcome), of]
         return found.entries.counts[of][out], found.entries.instance[of][out]
 
-    def words(self, seconds: int, slot: int, *, outcome: bool) -> str:
+    def text(self, seconds: int, slot: int, *, outcome: bool) -> str:
         """Who is left out and why, for people: `instance pod-7 (100 % late)`; empty where nobody is known to be."""
         kept = self._kept.get(seconds)
         found = None if kept is None else kept.found.get(int(kept.at[slot]))
@@ -128,7 +128,7 @@ class Looks:
         each = max(entries / max(window.sums.shape[1], 1), 1)
         room = int(self._left / each)
         # The first of an evaluation is looked at in any case.
-        room = max(room, 1) if self._left == ENTRIES else room
+        room = max(room, 1) if self._left == MAX_ENTRIES else room
         chosen = waiting[np.argsort(kept.at[waiting], kind="stable")[:room]]
         if len(chosen):
             self._left -= int(len(chosen) * each)

@@ -7,11 +7,11 @@ ratio of the share that was seen against that one, signed: above 0 where the tre
     b1, b0 bad of n1, n0 requests;  t = n1 / (n1 + n0);  s = b1 / (b1 + b0)
     G = b1 log(s / t) + b0 log((1 - s) / (1 - t)), negative where s < t
 
->>> round(worse(20, 100, 1, 100), 1)    # 20 % against 1 %
+>>> round(signed_likelihood_ratio(20, 100, 1, 100), 1)    # 20 % against 1 %
 10.5
->>> worse(50, 1000, 50, 1000)           # a common outage
+>>> signed_likelihood_ratio(50, 1000, 50, 1000)           # a common outage
 0.0
->>> round(worse(1, 100, 20, 100), 1)
+>>> round(signed_likelihood_ratio(1, 100, 20, 100), 1)
 -10.5
 
 Przyborowski and Wilenski: Homogeneity of results in testing samples from Poisson series. Biometrika 31 (1940).
@@ -25,7 +25,7 @@ PROOF = log(1000)
 """A ratio of 1000 to 1: so much speaks for itself, whoever changed last."""
 
 
-def worse(treated_bad: int, treated: int, control_bad: int, control: int) -> float | None:
+def signed_likelihood_ratio(treated_bad: int, treated: int, control_bad: int, control: int) -> float | None:
     """The signed statistic in nats; None where one of both has no requests, or nothing was bad."""
     bad = treated_bad + control_bad
     if not (treated and control and bad):

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from detectors.arrays import Bool, Int
 from detectors.cells import LATE, REJECTED, REQUESTS
 from detectors.conditions.spec import MIN_SAMPLES, TriggerSpec
-from detectors.missing.doubts import UnknownReason
-from detectors.missing.share import Missing, missing_of
+from detectors.missing.missing_samples import Missing, missing_of
+from detectors.missing.unknown_reason import UnknownReason
 from detectors.sequential.absence import Absence, AbsenceConfig
-from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.state import BEFORE, Arrays, checked_state, part, prefixed
 from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.store import WindowStore
 
@@ -28,7 +28,7 @@ HALF_LIFE = 60
 """Seconds with requests of the variant after which one counts half in the share."""
 
 
-class Absences:
+class AbsenceTriggers:
     """The absences among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
 
     `absent`, `evidence` (nats), `share` (0..1, 0 where it is not known), `missed` (requests of the control since the
@@ -68,7 +68,7 @@ class Absences:
         self.bound = np.log(gammas)
         self.slots = np.array([store.slot(spec.scope) for _, spec, _ in chosen], dtype=np.int64)
         self.over = np.array([spec.condition.over for _, spec, _ in chosen], dtype=np.int64)
-        self._elsewhere: Int | None = None
+        self._unattributed: Int | None = None
         self._variant: Int | None = None
         self._set_share = np.full(n, np.nan)
         self._seen = np.zeros((2, n))
@@ -91,20 +91,20 @@ class Absences:
         """What is missing in the windows of both arms, each (n,); None where that is nothing at all."""
         sums = self._over.sums
         if (
-            self._elsewhere is None
+            self._unattributed is None
             and self._variant is None
             and not any(sums[column].any() for column in (LATE, REJECTED))
         ):
             return None
         both = missing_of(lambda column: sums[column][self._rows].sum(axis=0), outcome=False)
-        given = {"elsewhere": self._elsewhere, "variant": self._variant}
+        given = {"unattributed": self._unattributed, "variant": self._variant}
         return both._replace(**{name: lost for name, lost in given.items() if lost is not None})
 
-    def doubt(self, missing: Missing | None) -> NDArray[np.int8]:
-        """Values of `detectors.triggers.evaluation.Doubt`, with what is `missing`."""
+    def unknown(self, missing: Missing | None) -> NDArray[np.int8]:
+        """Values of `detectors.missing.unknown_reason.UnknownReason`, with what is `missing`."""
         own, control = self._rows
         much = np.zeros(len(own), dtype=np.bool_) if missing is None else missing.much
-        for lost in (self._elsewhere, self._variant):
+        for lost in (self._unattributed, self._variant):
             if lost is not None:
                 much = much | (lost > 0)
         return np.select(
@@ -122,7 +122,7 @@ class Absences:
         """The variant of these rows (n,) should have this share (0..1) of the requests; None where it is not known."""
         self._set_share[rows] = np.nan if share is None else share
 
-    def begin(self, rows: Bool) -> None:
+    def reset(self, rows: Bool) -> None:
         """Begin anew in these rows (n,): another version of the flag has another share."""
         for own, detector in self._detectors:
             detector.reset(rows[own])
@@ -132,7 +132,7 @@ class Absences:
         self.missed[rows] = 0
         self.since[rows] = BEFORE
 
-    def memory(self) -> Arrays:
+    def state(self) -> Arrays:
         """Copies of all that it remembers. The shares that are set are told anew."""
         own = {
             "seen": self._seen.copy(),
@@ -142,24 +142,24 @@ class Absences:
             "since": self.since.copy(),
         }
         silent = {f"silent{i}": detector.state() for i, (_, detector) in enumerate(self._detectors)}
-        return named(own=own, **silent)
+        return prefixed(own=own, **silent)
 
-    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `memory` gave. Raises StateError, and changes nothing, when that does not fit."""
-        arrays = taken(memory, self.memory())
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        arrays = checked_state(state, self.state())
         for i, (_, detector) in enumerate(self._detectors):
             detector.restore(part(arrays, f"silent{i}"))
         own = part(arrays, "own")
         self._seen, self.absent, self.evidence = own["seen"], own["absent"], own["evidence"]
         self.missed, self.since = own["missed"], own["since"]
 
-    def see(self, second: int, *, begin: Int, elsewhere: Int | None = None, variant: Int | None = None) -> None:
-        """Take in the newest second; what happened before the second `begin` is no evidence. `elsewhere` (n,) could not
+    def update(self, second: int, *, begin: Int, unattributed: Int | None = None, variant: Int | None = None) -> None:
+        """Take in the newest second; what happened before the second `begin` is no evidence. `unattributed` (n,) could not
         be read and may have been the variant's, and of `variant` (n,) the variant could not: while there are any, none
         is absent."""
         if self._own is None or self._control is None:
             return
-        self._elsewhere, self._variant = elsewhere, variant
+        self._unattributed, self._variant = unattributed, variant
         (_, own), (_, control) = self._own.read(), self._control.read()
         missing = self._own.missing()
         if missing is not None:
@@ -170,7 +170,7 @@ class Absences:
         for rows, detector in self._detectors:
             self.absent[rows] = detector.update(second, own[rows], control[rows], share[rows])
             self.evidence[rows] = detector.evidence
-        for lost in (elsewhere, variant):
+        for lost in (unattributed, variant):
             if lost is not None:
                 self.absent &= lost == 0
         heard = own > 0

@@ -1,4 +1,4 @@
-"""Verdicts of triggers in whose windows too much is missing: see `detectors.missing.share`."""
+"""Verdicts of triggers in whose windows too much is missing: see `detectors.missing.missing_samples`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.doubts import UnknownReason
+from detectors.missing.unknown_reason import UnknownReason
 from detectors.triggers.evaluation import Measured
-from detectors.triggers.readings import Readings, ValueBounds
 from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN
+from detectors.triggers.window_readings import ValueBounds, WindowReadings
 
 
 class _Said(NamedTuple):
@@ -29,10 +29,10 @@ class _Said(NamedTuple):
     theirs: Bool
 
 
-class Partly:
+class IncompleteWindows:
     """Judges what is there of the windows that `own` and `control` read."""
 
-    def __init__(self, specs: Sequence[TriggerSpec], own: Readings, control: Readings) -> None:
+    def __init__(self, specs: Sequence[TriggerSpec], own: WindowReadings, control: WindowReadings) -> None:
         self._own, self._control = own, control
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
@@ -46,7 +46,7 @@ class Partly:
         `truth`, `breach`, `threshold` and the values and samples of `own` (each (triggers,)) are changed there. What
         gathers its evidence second by second (`detectors.triggers.bad_counts`) has left out by itself what is missing.
         """
-        lacking = (own.doubt == UnknownReason.MISSING) | (control.doubt == UnknownReason.MISSING)
+        lacking = (own.unknown == UnknownReason.MISSING) | (control.unknown == UnknownReason.MISSING)
         at = np.flatnonzero(lacking & _known_or_missing(own) & _known_or_missing(control))
         if not len(at):
             return
@@ -91,17 +91,17 @@ class Partly:
             value,
             threshold,
             mine.samples,
-            mine.judged & (own.doubt[at] == UnknownReason.MISSING),
-            theirs.judged & (control.doubt[at] == UnknownReason.MISSING),
+            mine.judged & (own.unknown[at] == UnknownReason.MISSING),
+            theirs.judged & (control.unknown[at] == UnknownReason.MISSING),
         )
 
-    def _side(self, readings: Readings, measured: Measured, at: Int, *, whole: bool) -> ValueBounds:
+    def _side(self, readings: WindowReadings, measured: Measured, at: Int, *, whole: bool) -> ValueBounds:
         """One side of the triggers `at` (p,); where nothing is missing its value is known, and all is judged."""
         value = measured.value[at]
         side = ValueBounds(value.copy(), value.copy(), np.ones(len(at), dtype=bool), measured.samples[at].copy())
-        lacking = np.flatnonzero(measured.doubt[at] == UnknownReason.MISSING)
+        lacking = np.flatnonzero(measured.unknown[at] == UnknownReason.MISSING)
         if len(lacking):
-            found = readings.partial(measured, at[lacking], whole=whole)
+            found = readings.incomplete(measured, at[lacking], whole=whole)
             for column, part in zip(side, found, strict=True):
                 column[lacking] = part
         return side
@@ -112,7 +112,7 @@ class Partly:
 
 
 def _known_or_missing(side: Measured) -> Bool:
-    result: Bool = (side.doubt == UnknownReason.NONE) | (side.doubt == UnknownReason.MISSING)
+    result: Bool = (side.unknown == UnknownReason.NONE) | (side.unknown == UnknownReason.MISSING)
     return result
 
 

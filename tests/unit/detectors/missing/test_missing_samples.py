@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
-from detectors.triggers.dominated import EVERY
+from detectors.triggers.dominated import LOOK_EVERY
 from tests.support.cells import Bucket
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
@@ -58,7 +58,7 @@ def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
 
 
 def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
-    """The rule of `detectors.missing.share` for an error rate, read plainly."""
+    """The rule of `detectors.missing.missing_samples` for an error rate, read plainly."""
     whole = of(*instances.values())
     missing, total = share(whole)
     told = whole.get("requests", 0) - whole.get("no_outcome", 0)
@@ -305,21 +305,21 @@ def test_rejects_whose_variant_is_not_known_count_against_every_variant() -> Non
 
 def test_samples_that_may_have_been_anybodys_are_missing_everywhere() -> None:
     bench = Bench(spec("error_rate > 2% over 1s", min_samples=30), spec("error_rate > 20% over 1s", min_samples=30))
-    bench.evaluator.set_elsewhere({1: np.array([50, 50])}, lambda _, seconds: f"in {seconds} s of topic 'requests'")
+    bench.evaluator.set_unattributed({1: np.array([50, 50])}, lambda _, seconds: f"in {seconds} s of topic 'requests'")
     found = bench.see((SERVICE, counts(100, 10)))
     assert [row.state for row in rows_of(found)] == ["firing", "unknown"]
     assert found.reason(1) == "rejected 33.33 % > 1 % (in 1 s of topic 'requests')"
-    bench.evaluator.set_elsewhere({})
+    bench.evaluator.set_unattributed({})
     assert [row.state for row in rows_of(bench.see((SERVICE, counts(100, 10))))] == ["firing", "ok"]
 
 
 @pytest.mark.parametrize("rule", ["error_rate > 2% over 1s", "error_rate@on > 2% over 1s"])
 def test_a_service_whose_own_samples_are_rejected_blames_no_topic(rule: str) -> None:
     bench = Bench(spec(rule, min_samples=30))
-    bench.evaluator.set_elsewhere({1: np.array([40])}, lambda *_: "31.9 % of topic requests, of any service")
+    bench.evaluator.set_unattributed({1: np.array([40])}, lambda *_: "31.9 % of topic requests, of any service")
     rows = [(SERVICE, counts(0, rejected=100)), (ON, counts(0, rejected=0))]
     assert bench.see(*rows).reason(0) == "rejected 100 % > 1 %"
-    bench.evaluator.set_elsewhere({})
+    bench.evaluator.set_unattributed({})
     assert bench.see(*rows).reason(0) == "rejected 100 % > 1 %"
 
 
@@ -367,7 +367,7 @@ def test_who_outweighs_the_others_in_a_few_seconds_hides_nothing_in_a_window_of_
     even = service(a={"requests": 100}, b={"requests": 100}, big={"requests": 100})
     ill = {"requests": 60, "errors": 4}
     before = [one(bench.see((SERVICE, even))) for _ in range(60)]
-    after = [one(bench.see((SERVICE, service(a=ill, b=ill, big={"requests": 200})))) for _ in range(5 + EVERY)]
+    after = [one(bench.see((SERVICE, service(a=ill, b=ill, big={"requests": 200})))) for _ in range(5 + LOOK_EVERY)]
     assert before[-1] == ("ok", "")
     assert after[-1] == ("unknown", "instance big has 62.5 % of the weight; without it: 6.667 % > 5 %")
 

@@ -37,7 +37,7 @@ class Missing(NamedTuple):
     """Samples that are missing in some windows; every array is (r,).
 
     `late`, `rejected` and `no_outcome` (0 where the metric does not ask for it) are in the counts of the window itself;
-    `elsewhere` were rejected and may have been anybody's. Of `unread` requests the value of the metric's field could
+    `unattributed` were rejected and may have been anybody's. Of `unread` requests the value of the metric's field could
     not be read, where it could of `read` ones; `variant` are those of other scopes that may have been of this variant.
     `total` are all samples, those that are missing too.
     """
@@ -45,7 +45,7 @@ class Missing(NamedTuple):
     late: Int
     rejected: Int
     no_outcome: Int
-    elsewhere: Int
+    unattributed: Int
     unread: Int
     read: Int
     variant: Int
@@ -57,7 +57,7 @@ class Missing(NamedTuple):
 
     @property
     def lost(self) -> Int:
-        return self.late + self.rejected + self.no_outcome + self.elsewhere + self.unread + self.variant
+        return self.late + self.rejected + self.no_outcome + self.unattributed + self.unread + self.variant
 
     @property
     def much(self) -> Bool:
@@ -81,7 +81,7 @@ def missing_of(
     column: Callable[[int], Int],
     *,
     outcome: bool,
-    elsewhere: Int | int = 0,
+    unattributed: Int | int = 0,
     unread: Int | int = 0,
     read: Int | int = 0,
     variant: Int | int = 0,
@@ -89,7 +89,7 @@ def missing_of(
     """What is missing in counts of `detectors.cells.COUNTS`, of which `column` returns one; see `asks_outcome`."""
     requests, late, rejected = column(REQUESTS), column(LATE), column(REJECTED)
     unknown = column(NO_OUTCOME) if outcome else np.zeros_like(requests)
-    given = (elsewhere, unread, read, variant)
+    given = (unattributed, unread, read, variant)
     other, bad, good, theirs = (np.broadcast_to(np.asarray(n, dtype=np.int64), requests.shape) for n in given)
     return Missing(late, rejected, unknown, other, bad, good, theirs, requests + late + rejected + other + theirs)
 

@@ -11,9 +11,9 @@ import numpy as np
 from detectors.cells import LATE, Scope
 from detectors.conditions.metric_table import METRIC_TABLE
 from detectors.conditions.spec import TriggerSpec
-from detectors.missing.elsewhere import UnattributedLoss
-from detectors.missing.looks import Looks
-from detectors.missing.share import MOST_MISSING, Missing
+from detectors.missing.judged_instances import JudgedInstances
+from detectors.missing.missing_samples import MOST_MISSING, Missing
+from detectors.missing.unattributed import UnattributedLoss
 from detectors.missing.unread_variants import UnreadVariants
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import VARIANT, shortened, unreadable_of, what_is_unreadable
@@ -34,7 +34,7 @@ class UnknownReason(IntEnum):
     ONE_INSTANCE = 9
 
 
-_WORDS: Final = {
+_TEXTS: Final = {
     int(UnknownReason.NOT_KEPT): "scope not kept: there are more than max_scopes",
     int(UnknownReason.NO_VALUE): "no value: nothing to divide by",
     int(UnknownReason.MISMATCH): "sample ratio mismatch: requests are not shared as the flag's percentage says",
@@ -49,22 +49,22 @@ _ARRIVING = 5
 _VARIANTS = 4
 
 
-class Words:
+class ReasonTexts:
     """Puts doubts into words, of the windows as they are at the last evaluation."""
 
     def __init__(
         self,
         specs: Sequence[TriggerSpec],
         store: WindowStore,
-        looks: Looks,
+        instances: JudgedInstances,
         variants: UnreadVariants,
-        elsewhere: UnattributedLoss,
+        unattributed: UnattributedLoss,
     ) -> None:
         self._specs = specs
         self._store = store
-        self._looks = looks
+        self._instances = instances
         self._unread_variants = variants
-        self._elsewhere = elsewhere
+        self._unattributed = unattributed
         self._told: dict[tuple[int, int, bool, str | None], str] = {}
         self._late: dict[int, int] | None = None
         self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
@@ -86,14 +86,14 @@ class Words:
 
     def _lost(self, i: int, missing: Missing, seconds: int) -> str:
         """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
-        late, rejected, unknown, elsewhere, unread, read, variant, total = (int(column[i]) for column in missing)
-        lost = late + rejected + unknown + elsewhere + unread + variant
+        late, rejected, unknown, unattributed, unread, read, variant, total = (int(column[i]) for column in missing)
+        lost = late + rejected + unknown + unattributed + unread + variant
         # An absence looks at the last minute, whatever its window.
         looked = self._store.display if self._specs[i].condition.metric == "absence" else seconds
-        anybodys = min(elsewhere, self._elsewhere.of_topics(i, looked))
-        if 100 * (lost - anybodys) > MOST_MISSING * (total - anybodys):
-            lost, elsewhere, total, anybodys = lost - anybodys, elsewhere - anybodys, total - anybodys, 0
-        shares = [(late, "late"), (rejected + elsewhere, "rejected")]
+        of_topics = min(unattributed, self._unattributed.of_topics(i, looked))
+        if 100 * (lost - of_topics) > MOST_MISSING * (total - of_topics):
+            lost, unattributed, total, of_topics = lost - of_topics, unattributed - of_topics, total - of_topics, 0
+        shares = [(late, "late"), (rejected + unattributed, "rejected")]
         said = [f"{word} {_percent(count, total)}" for count, word in shares if count]
         if unknown:
             said.append(f"outcome known for {_percent(total - unknown, total)} of requests")
@@ -104,7 +104,7 @@ class Words:
             told += f": {_percent(lost, total)} missing"
         if not (unknown or fields) or len(said) > 1:
             told += f" > {MOST_MISSING} %"
-        where = self._elsewhere.where(i, looked) if anybodys else ""
+        where = self._unattributed.where(i, looked) if of_topics else ""
         return (f"{told} ({where})" if where else told) + "".join(f": {must}" for _, must in fields[:1])
 
     def _fields(
@@ -130,27 +130,27 @@ class Words:
 
     def left_out(self, *, slot: int, seconds: int, outcome: bool) -> str:
         """Who is left out of a window that is judged without them."""
-        return self._looks.words(seconds, slot, outcome=outcome)
+        return self._instances.text(seconds, slot, outcome=outcome)
 
     def names_left_out(self, *, slot: int, seconds: int, outcome: bool) -> frozenset[str]:
         """All of them."""
-        return frozenset(self._looks.left_out(seconds, slot, outcome=outcome))
+        return frozenset(self._instances.left_out(seconds, slot, outcome=outcome))
 
-    def other(self, doubt: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
+    def other(self, reason: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
         """Why there is a doubt of another kind."""
         metric = spec.condition.metric
-        if doubt in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not samples:
+        if reason in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not samples:
             if requests and (needs := METRIC_TABLE[metric].needs):
                 return f"no sample has {needs}"
             if requests and spec.condition.measure is not None:
                 return f"no sample has measure {spec.condition.measure!r}"
             if metric != "throughput" or not self._seen(scope):
                 return self._silence(scope)
-        if doubt == UnknownReason.FEW_SAMPLES:
+        if reason == UnknownReason.FEW_SAMPLES:
             return f"samples {samples} < min_samples {spec.min_samples}"
-        if doubt == UnknownReason.NO_VALUE and metric == "throughput":
+        if reason == UnknownReason.NO_VALUE and metric == "throughput":
             return "not watched for the whole window yet"
-        return _WORDS.get(doubt, "").format(label=spec.condition.label, over=spec.condition.over)
+        return _TEXTS.get(reason, "").format(label=spec.condition.label, over=spec.condition.over)
 
     def _seen(self, scope: Scope) -> bool:
         return self._store.newest(scope) is not None
@@ -183,7 +183,7 @@ class Words:
         return self._carried[1]
 
     def _who(self, slot: int, seconds: int, *, outcome: bool) -> str:
-        who = self._looks.words(seconds, slot, outcome=outcome)
+        who = self._instances.text(seconds, slot, outcome=outcome)
         return (f": {who}" if who else "") + self._until(slot, seconds)
 
     def _until(self, slot: int, seconds: int) -> str:

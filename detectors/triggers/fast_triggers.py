@@ -23,12 +23,12 @@ from detectors.arrays import Bool, Int
 from detectors.conditions.spec import TriggerSpec
 from detectors.sequential.fast_tier import FastTier, FastTierConfig
 from detectors.sequential.healthy_rate import HOURS, MINUTE, HealthyRate, HealthyRateConfig
-from detectors.state import BEFORE, Arrays, named, part, taken
+from detectors.state import BEFORE, Arrays, checked_state, part, prefixed
 from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.store import WindowStore
 
 _DAY = ("sums", "hour_of")
-"""What `Fast.learnt` tells of the healthy rate: 960 bytes a row, where all else are 200."""
+"""What `FastTriggers.healthy_days` returns of the healthy rate: 960 bytes a row, where all else are 200."""
 
 Hour = tuple[int, float, float, float, float, float]
 
@@ -41,7 +41,7 @@ class Day(NamedTuple):
     hours: tuple[Hour, ...]
 
 
-class Fast:
+class FastTriggers:
     """The fast ones among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
 
     `alarm`, `evidence` (nats), `bound`, `r0` and `since`, the second with which the evidence began, are those of the
@@ -75,9 +75,9 @@ class Fast:
         self.r0 = self.healthy.rate(self._limit)
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
-    def see(self, second: int, *, pending: Bool, firing: Bool, begin: Int, elsewhere: Int | None = None) -> None:
+    def update(self, second: int, *, pending: Bool, firing: Bool, begin: Int, unattributed: Int | None = None) -> None:
         """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
-        second `begin` is no evidence. `elsewhere` (n,) were rejected in the last minute and may have been anybody's."""
+        second `begin` is no evidence. `unattributed` (n,) were rejected in the last minute and may have been anybody's."""
         if self._counts is None:
             return
         bad, known = self._counts.read()
@@ -85,8 +85,8 @@ class Fast:
         missing = self._counts.missing()
         if missing is not None:
             whole, clear = known + missing.lost, ~missing.much
-        if elsewhere is not None:
-            whole, clear = whole - (-elsewhere // MINUTE), clear & (elsewhere == 0)
+        if unattributed is not None:
+            whole, clear = whole - (-unattributed // MINUTE), clear & (unattributed == 0)
         early = begin > second
         told = np.where(early, 0, whole)
         starts = (told > 0) & (self.evidence <= 0)
@@ -100,7 +100,7 @@ class Fast:
         fresh &= clear
         self.healthy.update(second, bad * fresh, known * fresh, pending=pending, firing=firing | self.alarm)
 
-    def learnt(self) -> dict[int, Day]:
+    def healthy_days(self) -> dict[int, Day]:
         """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""
         if not len(self.at):
             return {}
@@ -116,7 +116,7 @@ class Fast:
             found[number] = Day(until, hours)
         return found
 
-    def recall(self, days: Mapping[int, Day]) -> None:
+    def restore_healthy_days(self, days: Mapping[int, Day]) -> None:
         """Go on from what was learnt; to be told before the first second. What it counts is not counted again."""
         rows = {number: row for row, number in enumerate(self.at.tolist())}
         state = self.healthy.state()
@@ -132,8 +132,8 @@ class Fast:
         self.healthy.restore(state)
         self.r0 = self.healthy.rate(self._limit)
 
-    def memory(self) -> Arrays:
-        """Copies of all that it remembers, but for the day of `learnt`, which is remembered for longer."""
+    def state(self) -> Arrays:
+        """Copies of all that it remembers, but for the day of `healthy_days`, which is remembered for longer."""
         healthy = {name: array for name, array in self.healthy.state().items() if name not in _DAY}
         own = {
             "counted_until": self._counted_until.copy(),
@@ -142,13 +142,12 @@ class Fast:
             "since": self.since.copy(),
         }
         tiers = {f"tier{i}": tier.state() for i, (_, tier) in enumerate(self._tiers)}
-        return named(own=own, healthy=healthy, **tiers)
+        return prefixed(own=own, healthy=healthy, **tiers)
 
-    def restore(self, memory: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `memory` gave; the day stays. Raises StateError, and changes nothing, if it does not fit."""
-        arrays = taken(memory, self.memory())
-        state = self.healthy.state()
-        self.healthy.restore({**state, **part(arrays, "healthy")})
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave; the day stays. Raises StateError, and changes nothing, if it does not fit."""
+        arrays = checked_state(state, self.state())
+        self.healthy.restore({**self.healthy.state(), **part(arrays, "healthy")})
         for i, (_, tier) in enumerate(self._tiers):
             tier.restore(part(arrays, f"tier{i}"))
         own = part(arrays, "own")
@@ -156,7 +155,7 @@ class Fast:
         self.alarm, self.evidence, self.since = own["alarm"], own["evidence"], own["since"]
         self.r0 = self.healthy.rate(self._limit)
 
-    def forget(self, rows: Bool) -> None:
+    def reset(self, rows: Bool) -> None:
         """Begin anew in these rows (n,), of which nothing was known for too long."""
         for own, tier in self._tiers:
             tier.reset(rows[own])

@@ -120,8 +120,8 @@ def test_no_healthy_rate_is_learnt_of_seconds_of_which_too_much_is_missing() -> 
     # A quarter of an hour after the five minutes in which what is learnt waits.
     run(clear, *[counts(50, 1)] * 1200)
     run(late, *[counts(50, 1, late=1)] * 1200)
-    assert clear.evaluator.learnt()[0].hours
-    assert not late.evaluator.learnt()[0].hours
+    assert clear.evaluator.healthy_days()[0].hours
+    assert not late.evaluator.healthy_days()[0].hours
 
 
 def test_what_fired_fast_is_kept_as_long_as_it_says() -> None:
@@ -139,7 +139,7 @@ def test_what_fired_fast_is_kept_as_long_as_it_says() -> None:
 def test_a_new_version_of_the_flag_begins_anew_from_its_second_on() -> None:
     bench = Bench(fast())
     run(bench, *[GOOD] * 60, *[WORSE] * 4)
-    bench.evaluator.begin("production", "new", bench.second + 3)
+    bench.evaluator.begin_version("production", "new", bench.second + 3)
     found = run(bench, *[WORSE] * 6)
     assert [one.tier[0] == Tier.FAST for one in found[:3]] == [False, False, False]
     assert found[-1].tier.tolist() == [Tier.FAST]
@@ -149,7 +149,7 @@ def test_a_new_version_of_the_flag_begins_anew_from_its_second_on() -> None:
 def test_another_flag_changes_nothing() -> None:
     bench = Bench(fast())
     run(bench, *[GOOD] * 60, *[WORSE] * 4)
-    bench.evaluator.begin("production", "other", bench.second + 3)
+    bench.evaluator.begin_version("production", "other", bench.second + 3)
     assert states(run(bench, WORSE)) == "f"
 
 
@@ -161,7 +161,7 @@ def test_evaluations_further_apart_lose_no_second() -> None:
 
         seldom.store.advance(seldom.second, cells(seldom.second, (SERVICE, second)))
         seldom.second += 1
-        seldom.evaluator.see()
+        seldom.evaluator.update()
     found = seldom.evaluator.evaluate(seldom.second)
     again = every.see((SERVICE, GOOD))
     assert found.gathered.evidence[0] > math.log(FALSE_ALARMS)

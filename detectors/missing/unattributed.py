@@ -2,7 +2,7 @@
 
 Where a service could be read and the variants could not, every variant may be meant; where not even that, every service
 of the topic. They count in each window that holds their second, once they are more than may be overlooked
-(`detectors.missing.share`) of what they may be of.
+(`detectors.missing.missing_samples`) of what they may be of.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from detectors.arrays import Int
 from detectors.cells import LATE, REJECTED, REQUESTS, Scope
 from detectors.conditions.spec import TriggerSpec
 from detectors.missing.flag_slots import FlagSlots
+from detectors.missing.missing_samples import MOST_MISSING
 from detectors.missing.recent import recent
-from detectors.missing.share import MOST_MISSING
 from detectors.state import BEFORE
 from detectors.windows.second import Second
 from detectors.windows.store import DISPLAY, Want, WindowStore
@@ -30,7 +30,7 @@ def service_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
     return [Want(scope, seconds) for scope, windows in judged for seconds in windows if seconds > DISPLAY]
 
 
-def looked_at(specs: Sequence[TriggerSpec]) -> tuple[int, ...]:
+def window_lengths(specs: Sequence[TriggerSpec]) -> tuple[int, ...]:
     """Seconds of all windows of which it is asked what is missing: those of the triggers, the newest second and the
     last minute."""
     return tuple(sorted({1, DISPLAY, *(seconds for spec in specs for seconds in spec.windows)}))
@@ -48,25 +48,25 @@ class UnattributedLoss:
         self._services = flags.service_rows
         # By flag, first all rejected samples of its service, then those that no variant has.
         self._windows = {seconds: FieldSums(seconds) for seconds in flags.lengths}
-        self._taken = BEFORE
+        self._last_second = BEFORE
         self._topics: Mapping[int, Int] = {}
         self._where: Callable[[int, int], str] = _nowhere
         self._found: dict[int, Int | None] = {}
 
     def set_topics(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None) -> None:
-        """See `detectors.triggers.evaluator.Evaluator.set_elsewhere`."""
+        """See `detectors.triggers.evaluator.Evaluator.set_unattributed`."""
         self._topics, self._where = samples, where or _nowhere
         self._found.clear()
 
-    def take(self) -> None:
+    def update(self) -> None:
         """Take in the seconds since the last time, of the last minute; of longer windows each must be taken in."""
         if not self._windows:
             return
         for second in self._store.window(self._store.display).seconds_kept:
-            if second.second > self._taken and second.columns[REJECTED].any():
+            if second.second > self._last_second and second.columns[REJECTED].any():
                 self._note(second)
         end = self._store.end or 0
-        self._taken = end - 1
+        self._last_second = end - 1
         for window in self._windows.values():
             window.move(end, None, 0)
         self._found.clear()
