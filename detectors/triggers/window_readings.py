@@ -12,8 +12,9 @@ from detectors.arrays import Bool, Float, Int
 from detectors.cells import COUNTS, LATE, LATENCY_COUNT, NO_OUTCOME, REJECTED, REQUESTS, Scope
 from detectors.conditions.metric_table import LATENCIES, Metric
 from detectors.conditions.spec import TriggerSpec
+from detectors.missing.bounds import bounds, quantile_bounds
 from detectors.missing.judged_instances import JudgedInstances
-from detectors.missing.missing_samples import Missing, asks_outcome, bounds, missing_of, quantile_bounds
+from detectors.missing.missing_samples import Missing, asks_outcome, missing_of
 from detectors.missing.unattributed import UnattributedLoss
 from detectors.missing.unknown_reason import UnknownReason
 from detectors.missing.unread_variants import UnreadVariants
