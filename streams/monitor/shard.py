@@ -82,7 +82,7 @@ class Shard:
 
     @property
     def time(self) -> int | None:
-        """The end of the last second whose buckets are in the windows."""
+        """The end of the last second whose cells are in the windows."""
         return self._next
 
     @property

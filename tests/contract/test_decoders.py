@@ -79,7 +79,7 @@ def test_a_damaged_record_never_crashes_and_never_touches_its_neighbours(
     stage = Stage(form)
     stage.take([first, bytes(damaged), last])
     assert set(stage.rejects) <= {1}
-    shop = [bucket.counts for (scope, _), bucket in stage.close(5e9).items() if scope.service == "shop"]
+    shop = [cell.counts for (scope, _), cell in stage.close(5e9).items() if scope.service == "shop"]
     # What was damaged may still be a sample, of another time: then the last neighbour comes late.
     assert sum(counts["requests"] + counts["late"] for counts in shop) >= 2
 
@@ -129,9 +129,9 @@ def test_a_sample_without_time_owner_or_weight_is_rejected_never_counted(
     stage = Stage("json")
     stage.take([as_json(), as_json(**fields), as_json()])
     assert stage.rejects == {1: "invalid"}
-    (bucket,) = stage.close().values()
+    (cell,) = stage.close().values()
     weight = 2 if fields in NO_REQUEST and fields.get("n") == 2 else 1
-    assert bucket.counts == Counter({"requests": 2} | ({"rejected": weight} if fields in NO_REQUEST else {}))
+    assert cell.counts == Counter({"requests": 2} | ({"rejected": weight} if fields in NO_REQUEST else {}))
     assert stage.reducer.stats.unread == (fields in NOBODYS)
 
 
@@ -142,7 +142,7 @@ def test_not_a_number_and_infinity_cost_a_field_and_are_no_time(number: str) -> 
         text = as_json(**{name: 0}).decode().replace(f'"{name}": 0', f'"{name}": {number}')
         stage.take([text.encode()])
     assert list(stage.rejects) == [0]
-    assert [bucket.counts for bucket in stage.close().values()] == [Counter(requests=1)]
+    assert [cell.counts for cell in stage.close().values()] == [Counter(requests=1)]
 
 
 ROW_FORMATS: list[Format] = ["json-array", "ndjson", "columnar"]
@@ -170,11 +170,11 @@ def test_a_bad_row_costs_only_itself_and_is_named(form: Format, changes: dict[st
     stage.take([*records_of([usual, bad, usual], form, 3), *records_of([usual], form)])
     assert stage.rejects == {0: "invalid"}
     assert stage.reasons[0].startswith("row 1: ")
-    buckets = stage.close()
-    assert sum(bucket.counts.pop("rejected", 0) for bucket in buckets.values()) == counted
-    for bucket in buckets.values():
-        bucket.instances[""].pop("rejected", 0)
-    assert buckets == count([usual] * 3)
+    all_cells = stage.close()
+    assert sum(cell.counts.pop("rejected", 0) for cell in all_cells.values()) == counted
+    for cell in all_cells.values():
+        cell.instances[""].pop("rejected", 0)
+    assert all_cells == count([usual] * 3)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -191,14 +191,14 @@ def test_a_record_cannot_pass_for_two() -> None:
     stage = Stage("json")
     stage.take([as_json() + b"," + as_json(), as_json()])
     assert stage.rejects == {0: "malformed"}
-    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [1]
+    assert [cell.counts["requests"] for cell in stage.close().values()] == [1]
 
 
 def test_null_is_the_same_as_no_kind_and_no_id() -> None:
     stage = Stage("json")
     stage.take([as_json(kind=None, id=None), as_json(kind="completed", id="a" * 128)])
     assert stage.rejects == {}
-    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [2]
+    assert [cell.counts["requests"] for cell in stage.close().values()] == [2]
 
 
 def test_unknown_fields_are_ignored() -> None:

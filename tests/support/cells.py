@@ -12,7 +12,7 @@ from detectors.cells import COUNTS, MEASURE_SCALE, Cells, Scope
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Cell:
     """One scope in one second: counts by their name, latency bins, counts by instance, (count, sum) by measure."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -21,20 +21,20 @@ class Bucket:
     measures: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
-def cells(second: int, *rows: tuple[Scope, Bucket]) -> Cells:
+def cells(second: int, *rows: tuple[Scope, Cell]) -> Cells:
     """A block of one second; the tables are in the order in which things are first named."""
     scopes = list(dict.fromkeys(scope for scope, _ in rows))
-    instances = list(dict.fromkeys(name for _, bucket in rows for name in bucket.instances))
-    measures = list(dict.fromkeys(name for _, bucket in rows for name in bucket.measures))
-    hist = [(i, b, n) for i, (_, bucket) in enumerate(rows) for b, n in bucket.bins.items()]
-    by_instance = [(i, name) for i, (_, bucket) in enumerate(rows) for name in bucket.instances]
-    by_measure = [(i, name) for i, (_, bucket) in enumerate(rows) for name in bucket.measures]
+    instances = list(dict.fromkeys(name for _, cell in rows for name in cell.instances))
+    measures = list(dict.fromkeys(name for _, cell in rows for name in cell.measures))
+    hist = [(i, b, n) for i, (_, cell) in enumerate(rows) for b, n in cell.bins.items()]
+    by_instance = [(i, name) for i, (_, cell) in enumerate(rows) for name in cell.instances]
+    by_measure = [(i, name) for i, (_, cell) in enumerate(rows) for name in cell.measures]
     return Cells(
         scopes=tuple(scopes),
         scope=_int([scopes.index(scope) for scope, _ in rows]),
         second=_int([second] * len(rows)),
         offset=_int([0] * len(rows)),
-        counts=_wide([bucket.counts for _, bucket in rows]),
+        counts=_wide([cell.counts for _, cell in rows]),
         hist_cell=_int([i for i, _, _ in hist]),
         hist_bin=_int([b for _, b, _ in hist]),
         hist_count=_int([n for _, _, n in hist]),

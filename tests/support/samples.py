@@ -59,7 +59,7 @@ started = st.builds(
 
 
 @dataclass
-class Bucket:
+class CellCounts:
     """One scope in one second, counted the plain way."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -68,12 +68,12 @@ class Bucket:
     measures: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-Buckets = dict[tuple[Scope, int], Bucket]
+CellsByScope = dict[tuple[Scope, int], CellCounts]
 
 
-def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
+def count(given: Iterable[Sample], watch: WatchList = WATCH) -> CellsByScope:
     """What the samples add up to, one by one; of starts nothing."""
-    result: Buckets = defaultdict(Bucket)
+    result: CellsByScope = defaultdict(CellCounts)
     for sample in given:
         if sample.kind == "started":
             continue
@@ -99,14 +99,14 @@ def count(given: Iterable[Sample], watch: WatchList = WATCH) -> Buckets:
             adds["latency_count"] += n
             adds["latency_us"] += round(sample.latency_ms * 1000) * n
         for scope in scopes:
-            bucket = result[scope, math.floor(sample.ts)]
-            bucket.counts.update(adds)
-            bucket.instances[sample.instance or ""].update(adds)
+            cell = result[scope, math.floor(sample.ts)]
+            cell.counts.update(adds)
+            cell.instances[sample.instance or ""].update(adds)
             if sample.latency_ms is not None:
-                bucket.hist[int(bins(np.array([sample.latency_ms]))[0])] += n
+                cell.hist[int(bins(np.array([sample.latency_ms]))[0])] += n
             for name, value in (sample.measures or {}).items():
-                times, total = bucket.measures.get(name, (0, 0))
-                bucket.measures[name] = times + n, total + round(value * MEASURE_SCALE) * n
+                times, total = cell.measures.get(name, (0, 0))
+                cell.measures[name] = times + n, total + round(value * MEASURE_SCALE) * n
     return dict(result)
 
 
@@ -118,16 +118,16 @@ def _from_status(status: int | None) -> str:
     return {408: "timeout", 504: "timeout", 502: "unavailable", 503: "unavailable"}.get(status, "error")
 
 
-def buckets_of(blocks: Iterable[Cells]) -> Buckets:
-    """Cells as buckets; a (scope, second) stands once in all blocks together."""
-    result: Buckets = {}
+def cells_by_scope(blocks: Iterable[Cells]) -> CellsByScope:
+    """The counts of cells; a (scope, second) stands once in all blocks together."""
+    result: CellsByScope = {}
     for cells in blocks:
         rows = []
         for i in range(len(cells)):
             key = cells.scopes[cells.scope[i]], int(cells.second[i])
             assert key not in result, f"{key} was closed twice"
-            result[key] = bucket = Bucket(Counter(_named(cells.counts[i])))
-            rows.append(bucket)
+            result[key] = counted = CellCounts(Counter(_named(cells.counts[i])))
+            rows.append(counted)
         for i, cell in enumerate(cells.hist_cell.tolist()):
             rows[cell].hist[int(cells.hist_bin[i])] += int(cells.hist_count[i])
         for i, cell in enumerate(cells.instance_cell.tolist()):
@@ -216,8 +216,8 @@ class Stage:
         """Samples that count without a field, by its name."""
         return {fault.field: fault.samples for fault in self.faults.entries() if fault.kind == "dropped"}
 
-    def close(self, watermark: float = T0 + 10.0) -> Buckets:
-        return buckets_of([self.reducer.close(watermark)])
+    def close(self, watermark: float = T0 + 10.0) -> CellsByScope:
+        return cells_by_scope([self.reducer.close(watermark)])
 
 
 def as_json(**fields: object) -> bytes:

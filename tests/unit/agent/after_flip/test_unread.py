@@ -10,7 +10,7 @@ import pytest
 from agent.after_flip.rules import PATIENCE, bake, effect, exposure_after
 from detectors.windows.unreadable import unreadable
 from streams.monitor.observer import whole
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.agent.after_flip.test_rules import BEFORE, LIMIT, incident, now, since
 from tests.unit.streams.monitor.test_observer import SERVICE, made, spec, variant
 
@@ -46,8 +46,8 @@ def test_a_metric_of_which_too_much_is_missing_has_not_recovered() -> None:
 def test_what_was_lost_since_the_flip_is_counted_and_nothing_before() -> None:
     store, observer = made(spec())
     for at in range(20):
-        bucket = Bucket({"requests": 10, "rejected": 2}, measures={VARIANT: (3, 3.0)})
-        store.advance(at, cells(at, (SERVICE, bucket if at < 15 else Bucket({"requests": 10}))))
+        cell = Cell({"requests": 10, "rejected": 2}, measures={VARIANT: (3, 3.0)})
+        store.advance(at, cells(at, (SERVICE, cell if at < 15 else Cell({"requests": 10}))))
     assert observer.requests("production", "shop", "new", since=12).lost == 3 * (2 + 3)
     assert observer.requests("production", "shop", "new", since=15).lost == 0
 
@@ -68,9 +68,9 @@ def test_what_lacks_is_what_the_trigger_asks_for(
 ) -> None:
     of = spec(when)
     store, observer = made(of)
-    bucket = Bucket({"requests": 100, **counts}, measures={name: (n, float(n)) for name, n in unread.items()})
+    cell = Cell({"requests": 100, **counts}, measures={name: (n, float(n)) for name, n in unread.items()})
     for at in range(5):
-        store.advance(at, cells(at, (SERVICE, bucket), (variant("on"), Bucket({"requests": 40}))))
+        store.advance(at, cells(at, (SERVICE, cell), (variant("on"), Cell({"requests": 40}))))
     assert observer.measure(of, whole(of)).lacking is lacking
     if of.scope != whole(of):
         # An unread variant may have been any variant.
@@ -80,8 +80,8 @@ def test_what_lacks_is_what_the_trigger_asks_for(
 def test_seconds_are_summed_where_they_lie() -> None:
     store, _ = made(spec("latency_mean > 1s over 5s"))
     for at in range(200):
-        bucket = Bucket({"requests": 100, "latency_count": 90}, measures={LATENCY: (10, 10.0)} if at == 100 else {})
-        store.advance(at, cells(at, (SERVICE, bucket)))
+        cell = Cell({"requests": 100, "latency_count": 90}, measures={LATENCY: (10, 10.0)} if at == 100 else {})
+        store.advance(at, cells(at, (SERVICE, cell)))
         (count,) = store.unread.window(5).read(np.array([store.unread.place(SERVICE, LATENCY)])).tolist()
         assert count == (10 if 100 <= at < 105 else 0)
     assert not store.unread.window(60).any()

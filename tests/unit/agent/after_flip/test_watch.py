@@ -31,7 +31,7 @@ from streams.monitor.observer import Exposure
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
 from streams.settings import Seconds
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.streams.monitor.test_shard import said
 
 T = 1_700_000_000
@@ -136,9 +136,9 @@ class Bench:
             for service, arms in services.items():
                 whole = [sum(n) for n in zip(*arms.values(), strict=True)] if arms else []
                 if whole:
-                    rows.append((Scope("production", service), _bucket(*whole)))
+                    rows.append((Scope("production", service), _cell(*whole)))
                 rows += [
-                    (Scope("production", service, "new", variant), _bucket(*counts))
+                    (Scope("production", service, "new", variant), _cell(*counts))
                     for variant, counts in arms.items()
                     if variant
                 ]
@@ -151,9 +151,9 @@ class Bench:
         return [event.type for event in self.events]
 
 
-def _bucket(requests: int, errors: int) -> Bucket:
+def _cell(requests: int, errors: int) -> Cell:
     counts = {"requests": requests, "errors": errors}
-    return Bucket(counts, instances={"i-1": counts})
+    return Cell(counts, instances={"i-1": counts})
 
 
 def bench(incident: Incident = INCIDENT, status: FlagStatus = SAFE, *specs: TriggerSpec) -> Bench:

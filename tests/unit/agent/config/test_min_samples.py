@@ -12,7 +12,7 @@ from agent.config.min_samples import healthy, with_auto
 from detectors.conditions.sample_size import CHANCE, tail
 from detectors.conditions.spec import TriggerSpec, longest_lookback
 from detectors.errors import SpecError
-from tests.support.cells import Bucket
+from tests.support.cells import Cell
 from tests.unit.detectors.triggers.test_evaluator import SERVICE, Bench, counts, one, spec
 
 
@@ -117,7 +117,7 @@ def test_a_quantile_is_that_of_its_widened_window() -> None:
     bench = Bench(replace(spec("latency_p50 > 1ms over 2s", min_samples=6), max_window=8))
     fast, slow = 100, 200
     for bin_ in (slow, slow, slow, fast, fast):
-        found = bench.see((SERVICE, Bucket({"requests": 2, "latency_count": 2}, {bin_: 2})))
+        found = bench.see((SERVICE, Cell({"requests": 2, "latency_count": 2}, {bin_: 2})))
     assert (found.own.window[0], found.samples[0], one(found)[0]) == (4, 8, "ok")
 
 

@@ -8,21 +8,21 @@ from detectors.cells import Scope
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import FiringEvidence
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.streams.monitor.test_shard import SERVICE, T, said, shard, spec
 
 RULE = spec("error_rate > 2% over 10s for 5s")
 Counts = Mapping[str, Mapping[str, int]]
 
 
-def bucket(instances: Counts) -> Bucket:
+def cell(instances: Counts) -> Cell:
     names = {name for own in instances.values() for name in own}
-    return Bucket({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
+    return Cell({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
 
 
 def feed(target: Shard, seconds: int, *rows: tuple[Scope, Counts], begin: int = T) -> Iterator[EvaluatedSecond]:
     for at in range(begin, begin + seconds):
-        block = cells(at, *((scope, bucket(instances)) for scope, instances in rows))
+        block = cells(at, *((scope, cell(instances)) for scope, instances in rows))
         yield from target.take(said(at + 1.0, block), at + 3.0)
 
 

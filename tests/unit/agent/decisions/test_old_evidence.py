@@ -11,7 +11,7 @@ import pytest
 from agent.events.cloudevents import INABILITY
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.evaluated_second import EvaluatedSecond
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.agent.decisions.test_commander import Bench, status
 from tests.unit.streams.monitor.test_evidence import BAD, GOOD, Counts, seen
 from tests.unit.streams.monitor.test_shard import SERVICE, T, said, shard, spec
@@ -67,7 +67,7 @@ async def test_the_age_is_that_of_the_triggers_own_scope_and_not_of_other_servic
     other = SERVICE._replace(service="search")
     ages = []
     for at in range(T + 30, T + 60):
-        block = cells(at, (other, Bucket({"requests": 50, "errors": 0})))
+        block = cells(at, (other, Cell({"requests": 50, "errors": 0})))
         for second in target.take(said(at + 1.0, block), at + 1.0 + DELAY):
             ages += [(evidence.age, evidence.obstacle) for evidence in second.firing]
     assert ages, "the service is silent, and the trigger fires"

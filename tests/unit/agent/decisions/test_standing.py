@@ -12,10 +12,10 @@ from agent.views.wording import sentence
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.standing import Standing, StandingUnknown
-from tests.support.cells import Bucket
+from tests.support.cells import Cell
 from tests.unit.detectors.triggers.test_evaluator import SERVICE, Bench, counts, spec
 
-Row = tuple[Scope, Bucket]
+Row = tuple[Scope, Cell]
 GOOD, BAD = (SERVICE, counts(100)), (SERVICE, counts(100, 30))
 LATE = (SERVICE, counts(98, 1, late=2))
 
@@ -137,8 +137,8 @@ def test_late_samples_are_told_after_thirty_seconds_with_who_sends_them() -> Non
     watched = Watched(rule(alert=300))
     watched.see(20, GOOD)
     late = {"pod-1": {"requests": 50}, "pod-7": {"requests": 0, "late": 60}}
-    bucket = Bucket({"requests": 50, "late": 60}, instances=late)
-    told = watched.see(45, (SERVICE, bucket))
+    cell = Cell({"requests": 50, "late": 60}, instances=late)
+    told = watched.see(45, (SERVICE, cell))
     assert [(one.begun, one.kind) for one in told] == [(True, "missing")]
     assert told[0].reason.endswith("instance pod-7 (100 % late)")
     assert told[0].t - told[0].since == 30
@@ -147,9 +147,9 @@ def test_late_samples_are_told_after_thirty_seconds_with_who_sends_them() -> Non
 def test_instances_that_stay_left_out_of_a_verdict_that_is_ok_are_told_and_their_return_too() -> None:
     watched = Watched(rule(alert=60))
     late = {"pod-1": {"requests": 60}, "pod-7": {"requests": 0, "late": 40}}
-    bucket = Bucket({"requests": 60, "late": 40}, instances=late)
-    assert watched.see(60, (SERVICE, bucket)) == []
-    (begun,) = watched.see(10, (SERVICE, bucket))
+    cell = Cell({"requests": 60, "late": 40}, instances=late)
+    assert watched.see(60, (SERVICE, cell)) == []
+    (begun,) = watched.see(10, (SERVICE, cell))
     assert (begun.kind, begun.t - begun.since) == ("left_out", 60)
     assert begun.reason == "left out: instance pod-7 (100 % late)"
     assert standing_event(begun).data["reason"].startswith("'errors' unknown in part since ")

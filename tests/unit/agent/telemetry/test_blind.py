@@ -12,7 +12,7 @@ from agent.telemetry.unseen import unseen_by
 from detectors.cells import Cells, Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 
 Form = Mapping[Scope, Mapping[str, int]]
@@ -41,7 +41,7 @@ def second(at: int, form: Form) -> Cells:
     rows = [
         (
             scope,
-            Bucket(counts, {100: counts.get("latency_count", 0)} if counts.get("latency_count") else {}, {"i": counts}),
+            Cell(counts, {100: counts.get("latency_count", 0)} if counts.get("latency_count") else {}, {"i": counts}),
         )
         for scope, counts in form.items()
     ]

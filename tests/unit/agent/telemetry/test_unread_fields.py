@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.histogram import midpoints_ms
 from detectors.windows.unreadable import unreadable
-from tests.support.cells import Bucket
+from tests.support.cells import Cell
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 
@@ -21,10 +21,10 @@ LATENCY, CACHE = unreadable("latency"), unreadable("cache")
 VARIANT, QUALITY = unreadable("variant", "new"), unreadable("measure", "quality")
 
 
-def lacking(bucket: Bucket, **unread: int) -> Bucket:
-    """The bucket, and so many requests of it whose latency, cache, variant or measure could not be read."""
+def lacking(cell: Cell, **unread: int) -> Cell:
+    """The cell, and so many requests of it whose latency, cache, variant or measure could not be read."""
     names = {"latency": LATENCY, "cache": CACHE, "variant": VARIANT, "quality": QUALITY}
-    return replace(bucket, measures={**bucket.measures, **{names[name]: (n, float(n)) for name, n in unread.items()}})
+    return replace(cell, measures={**cell.measures, **{names[name]: (n, float(n)) for name, n in unread.items()}})
 
 
 def much(unread: int, read: int, requests: int, late: int) -> bool:
@@ -62,9 +62,9 @@ def judged(series: Sequence[Mapping[str, int]], least: int, worst: float | None,
 def test_unreadable_cache_states_may_all_have_been_hits(series: list[dict[str, int]], least: int) -> None:
     bench = Bench(spec("cache_hit_rate < 40% over 3s", min_samples=least))
     for i, own in enumerate(series):
-        bucket = Bucket({"requests": own["requests"], "late": own["late"]})
-        bucket = replace(bucket, counts={**bucket.counts, "cache_lookups": own["read"], "cache_hits": own["good"]})
-        state = one(bench.see((SERVICE, lacking(bucket, cache=own["unread"]))))[0]
+        cell = Cell({"requests": own["requests"], "late": own["late"]})
+        cell = replace(cell, counts={**cell.counts, "cache_lookups": own["read"], "cache_hits": own["good"]})
+        state = one(bench.see((SERVICE, lacking(cell, cache=own["unread"]))))[0]
         inside = series[max(0, i - 2) : i + 1]
         read, unread, good, late = (sum(s[name] for s in inside) for name in ("read", "unread", "good", "late"))
         lost = unread + late
@@ -81,11 +81,11 @@ def test_unreadable_latencies_may_all_have_been_of_no_time(series: list[dict[str
         # Good ones take 5 ms, others 20 ms; in the histogram they are in bins beneath and above the limit.
         slow = own["read"] - own["good"]
         told = {"latency_count": own["read"], "latency_us": 5_000 * own["good"] + 20_000 * slow}
-        bucket = Bucket(
+        cell = Cell(
             {"requests": own["requests"], "late": own["late"], **told},
             {b: n for b, n in ((10, own["good"]), (30, slow)) if n},
         )
-        states = [row.state for row in rows_of(bench.see((SERVICE, lacking(bucket, latency=own["unread"]))))]
+        states = [row.state for row in rows_of(bench.see((SERVICE, lacking(cell, latency=own["unread"]))))]
         inside = series[max(0, i - 2) : i + 1]
         read, unread, good, late = (sum(s[name] for s in inside) for name in ("read", "unread", "good", "late"))
         lost, slow = unread + late, read - good
@@ -135,22 +135,22 @@ def test_the_reason_names_the_field_its_share_and_what_it_must_be(
     when: str, unread: dict[str, int], reason: str
 ) -> None:
     read = 100 - sum(unread.values())
-    bucket = Bucket(
+    cell = Cell(
         {"requests": 100, "latency_count": read, "latency_us": read, "cache_lookups": read, "cache_hits": read},
         {10: read} if read else {},
         measures={"quality": (read, float(read))},
     )
     others = ["error_rate > 2% over 1s", "throughput < 1 over 1s"]
     bench = Bench(spec(when), *map(spec, others))
-    rows = list(rows_of(bench.see((SERVICE, lacking(bucket, **unread)))))
+    rows = list(rows_of(bench.see((SERVICE, lacking(cell, **unread)))))
     assert [row.state for row in rows] == ["unknown", "ok", "ok"]
     assert rows[0].reason == reason
 
 
 def test_up_to_one_percent_is_overlooked_of_those_that_have_the_field() -> None:
     def said(read: int, unread: int) -> tuple[str, str]:
-        bucket = Bucket({"requests": 10_000, "latency_count": read, "latency_us": read})
-        return one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(bucket, latency=unread))))
+        cell = Cell({"requests": 10_000, "latency_count": read, "latency_us": read})
+        return one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(cell, latency=unread))))
 
     assert said(9_900, 100) == ("ok", "")
     assert said(9_899, 101)[0] == "unknown"
@@ -160,20 +160,20 @@ def test_up_to_one_percent_is_overlooked_of_those_that_have_the_field() -> None:
 
 
 def test_what_is_late_and_what_cannot_be_read_add_up() -> None:
-    bucket = Bucket({"requests": 95, "late": 5, "latency_count": 92, "latency_us": 92})
-    _, reason = one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(bucket, latency=3))))
+    cell = Cell({"requests": 95, "late": 5, "latency_count": 92, "latency_us": 92})
+    _, reason = one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(cell, latency=3))))
     assert reason.startswith("late 5 % and latency of 3 % of requests could not be read: 8 % missing > 1 %")
 
 
 def test_one_bad_latency_does_not_keep_the_instances_that_are_in_time_from_being_judged() -> None:
     pods = {f"pod-{n}": {"requests": 100, "latency_count": 100, "latency_us": 100} for n in range(9)}
     late = {"requests": 0, "late": 100}
-    bucket = Bucket(
+    cell = Cell(
         {"requests": 900, "late": 100, "latency_count": 899, "latency_us": 900}, instances={**pods, "slow": late}
     )
-    said = one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(bucket, latency=1))))
+    said = one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(cell, latency=1))))
     assert said == ("ok", "left out: instance slow (100 % late)")
-    assert one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(bucket, latency=50))))[0] == "unknown"
+    assert one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(cell, latency=50))))[0] == "unknown"
 
 
 @settings(deadline=None, max_examples=200)
@@ -246,7 +246,7 @@ def test_a_variant_that_is_misspelt_is_not_absent() -> None:
 
 def test_evidence_by_the_second_takes_what_could_not_be_read_for_healthy() -> None:
     rule = replace(spec("latency_p95 > 1s over 10s for 60s", min_samples=30), fast=True)
-    slow = Bucket({"requests": 100, "latency_count": 60, "latency_us": 60}, {700: 60})
+    slow = Cell({"requests": 100, "latency_count": 60, "latency_us": 60}, {700: 60})
 
     def fired(unread: int) -> bool:
         bench = Bench(rule)
@@ -261,9 +261,9 @@ def test_evidence_by_the_second_takes_what_could_not_be_read_for_healthy() -> No
 def test_a_second_in_which_too_much_could_not_be_read_proves_nothing(name: str) -> None:
     rule = spec("latency_p95@on > control", min_samples=1)
     sent = {"requests": 100, "latency_count": 100}
-    arms = [(scope, Bucket(sent, {100: 100}, instances={"pod": sent})) for scope in (ON, OFF)]
+    arms = [(scope, Cell(sent, {100: 100}, instances={"pod": sent})) for scope in (ON, OFF)]
     sent = {"requests": 100, "latency_count": 90}
-    bad = Bucket(sent, {100: 30, 400: 60}, instances={"pod": sent})
+    bad = Cell(sent, {100: 30, 400: 60}, instances={"pod": sent})
 
     def fired(unread: int) -> bool:
         bench = Bench(rule)
@@ -310,6 +310,6 @@ def test_up_to_one_percent_of_a_long_window_is_overlooked() -> None:
 def test_names_of_flags_and_measures_do_not_fill_a_reason() -> None:
     name = "x" * 250
     rule = replace(spec("error_rate@on > 2% over 1s"), flag=name)
-    bucket = Bucket({"requests": 100}, measures={unreadable("variant", name): (50, 50.0)})
-    rows = [(Scope("production", "shop", name, "on"), counts(50)), (SERVICE, bucket)]
+    cell = Cell({"requests": 100}, measures={unreadable("variant", name): (50, 50.0)})
+    rows = [(Scope("production", "shop", name, "on"), counts(50)), (SERVICE, cell)]
     assert len(Bench(rule).see(*rows).reason(0)) < 250

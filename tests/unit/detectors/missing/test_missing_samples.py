@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
 from detectors.triggers.dominated import LOOK_EVERY
-from tests.support.cells import Bucket
+from tests.support.cells import Cell
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 
 Counts = Mapping[str, int]
 
 
-def service(**instances: Counts) -> Bucket:
+def service(**instances: Counts) -> Cell:
     """A second of a service in which each instance sent what is said."""
     names = dict.fromkeys(name for own in instances.values() for name in own)
-    return Bucket({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
+    return Cell({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
 
 
 def share(own: Counts) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def test_the_rule_is_of_the_whole_window(series: list[list[dict[str, int]]]) -> 
         assert one(bench.see((SERVICE, service(**named))))[0] == expected(summed, 0.02, 30)
 
 
-def latencies(**instances: tuple[list[int], int]) -> Bucket:
+def latencies(**instances: tuple[list[int], int]) -> Cell:
     """A second in which each instance timed requests in these bins, and so many more came late."""
     bins = [b for own, _ in instances.values() for b in own]
     made = service(
@@ -191,16 +191,14 @@ def test_a_quantile_says_nothing_that_the_missing_requests_could_refute(
         ),
     ],
 )
-def test_every_metric_breaches_for_certain_or_is_unknown(
-    when: str, well: Bucket, certain: Bucket, open_: Bucket
-) -> None:
-    said = [one(Bench(spec(when)).see((SERVICE, bucket)))[0] for bucket in (well, certain, open_)]
+def test_every_metric_breaches_for_certain_or_is_unknown(when: str, well: Cell, certain: Cell, open_: Cell) -> None:
+    said = [one(Bench(spec(when)).see((SERVICE, cell)))[0] for cell in (well, certain, open_)]
     assert said == ["ok", "firing", "unknown"]
 
 
 def test_a_measure_has_no_bound_and_so_is_unknown() -> None:
-    bucket = Bucket({"requests": 100, "late": 2}, measures={"quality": (100, 1.0)})
-    assert one(Bench(spec("measure.quality < 0.8 over 1s")).see((SERVICE, bucket))) == (
+    cell = Cell({"requests": 100, "late": 2}, measures={"quality": (100, 1.0)})
+    assert one(Bench(spec("measure.quality < 0.8 over 1s")).see((SERVICE, cell))) == (
         "unknown",
         "late 1.961 % > 1 %",
     )
@@ -239,7 +237,7 @@ def test_names_of_many_instances_and_long_names_do_not_fill_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("when", "bucket", "reason"),
+    ("when", "cell", "reason"),
     [
         ("latency_p95 > 1s over 1s", counts(200), "no sample has latency_ms"),
         ("latency_mean > 1s over 1s", counts(200), "no sample has latency_ms"),
@@ -249,8 +247,8 @@ def test_names_of_many_instances_and_long_names_do_not_fill_a_reason() -> None:
         ("error_rate > 2% over 1s", counts(200, no_outcome=200), "outcome known for 0 % of requests"),
     ],
 )
-def test_a_field_that_never_comes_is_named(when: str, bucket: Bucket, reason: str) -> None:
-    assert one(Bench(spec(when, min_samples=30)).see((SERVICE, bucket))) == ("unknown", reason)
+def test_a_field_that_never_comes_is_named(when: str, cell: Cell, reason: str) -> None:
+    assert one(Bench(spec(when, min_samples=30)).see((SERVICE, cell))) == ("unknown", reason)
 
 
 def test_never_seen_and_fallen_silent_are_different_words() -> None:
@@ -277,7 +275,7 @@ def test_late_samples_of_an_outage_say_how_long_they_stay() -> None:
 
 
 def test_a_proof_goes_on_without_the_instance_that_is_late() -> None:
-    def arm(errors: int, late: int) -> Bucket:
+    def arm(errors: int, late: int) -> Cell:
         return service(
             **{f"pod-{n}": {"requests": 10, "errors": errors} for n in range(9)}, slow={"requests": 0, "late": late}
         )
@@ -323,7 +321,7 @@ def test_a_service_whose_own_samples_are_rejected_blames_no_topic(rule: str) -> 
     assert bench.see(*rows).reason(0) == "rejected 100 % > 1 %"
 
 
-def fleet(bad: bool) -> Bucket:
+def fleet(bad: bool) -> Cell:
     """Of twenty instances of ten requests each the last is late with all of its own; 30 % fail."""
     well = {f"i-{n}": {"requests": 10, "errors": 3 * bad} for n in range(19)}
     return service(**well, **{"i-19": {"requests": 0, "late": 10}})

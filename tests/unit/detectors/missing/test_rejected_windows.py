@@ -21,7 +21,7 @@ from streams.monitor.shard import Shard
 from streams.partials.decode import decode_all
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, Bench, counts, one, spec
 
 T = 1_700_000_000
@@ -37,7 +37,7 @@ class Told(NamedTuple):
     of_off: int = 0
 
 
-def rows(told: Told) -> list[tuple[Scope, Bucket]]:
+def rows(told: Told) -> list[tuple[Scope, Cell]]:
     """What arrives of it; `on` and `off` are all."""
     lost = told.rejected + told.of_off
     return [

@@ -19,7 +19,7 @@ from detectors.windows.unreadable import unreadable
 from streams.monitor.flag_coverage import MOST_TOLD
 from streams.monitor.health import Health, WithoutFlag
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.agent.telemetry.test_look import FIELDS, looked
 from tests.unit.streams.monitor.test_shard import ERRORS, ON, SERVICE, T, said, shard, spec
 
@@ -39,15 +39,15 @@ def feed(
     frames: list[Health] = []
     for at in range(T, T + seconds):
         measures = {unreadable("variant", "new"): (unread, 0)} if unread else {}
-        scopes = [(scope, _bucket(of)) for scope, of in ((ON, on), (OFF, off)) if of[0]]
-        block = cells(at, (SERVICE, Bucket(_counts(whole), measures=measures)), *scopes)
+        scopes = [(scope, _cell(of)) for scope, of in ((ON, on), (OFF, off)) if of[0]]
+        block = cells(at, (SERVICE, Cell(_counts(whole), measures=measures)), *scopes)
         target.merge.overflow += overflow
         frames += [s.health for s in target.take(said(at + 1.0, block), at + 3.0) if s.health is not None]
     return frames[-1]
 
 
-def _bucket(of: Sequence[int]) -> Bucket:
-    return Bucket(_counts(of))
+def _cell(of: Sequence[int]) -> Cell:
+    return Cell(_counts(of))
 
 
 def _counts(of: Sequence[int]) -> dict[str, int]:
@@ -116,7 +116,7 @@ def test_it_ends_when_the_requests_carry_the_flag_again() -> None:
     target = shard(WORSE)
     assert feed(target, (40, 0), (42, 0), (18, 0)).without_flag
     for at in range(T + 20, T + 100):
-        block = cells(at, (SERVICE, _bucket((100, 0))), (ON, _bucket((50, 0))), (OFF, _bucket((50, 0))))
+        block = cells(at, (SERVICE, _cell((100, 0))), (ON, _cell((50, 0))), (OFF, _cell((50, 0))))
         *_, last = target.take(said(at + 1.0, block), at + 3.0)
     assert last.health is not None
     assert last.health.without_flag == []
@@ -147,8 +147,8 @@ def test_a_record_holds_few_of_them() -> None:
     specs = [replace(WORSE, flag=f"f{n}") for n in range(MOST_TOLD + 2)]
     target = shard(*specs)
     for at in range(T, T + 20):
-        scopes = [(Scope("production", "shop", one.flag, "on"), Bucket({"requests": 50})) for one in specs]
-        *_, last = target.take(said(at + 1.0, cells(at, (SERVICE, Bucket({"requests": 100})), *scopes)), at + 3.0)
+        scopes = [(Scope("production", "shop", one.flag, "on"), Cell({"requests": 50})) for one in specs]
+        *_, last = target.take(said(at + 1.0, cells(at, (SERVICE, Cell({"requests": 100})), *scopes)), at + 3.0)
     assert last.health is not None
     assert len(last.health.without_flag) == MOST_TOLD
 

@@ -14,7 +14,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.sequential.canary_proof import CanaryProofConfig
 from detectors.triggers.evaluation import Evaluation, Tier
 from detectors.triggers.state_machine import State
-from tests.support.cells import Bucket
+from tests.support.cells import Cell
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, Bench, counts, spec
 
 ALPHA = CanaryProofConfig().alpha
@@ -24,8 +24,8 @@ def proof(when: str = "error_rate@on > control") -> TriggerSpec:
     return spec(when, min_samples=1, grace=30)
 
 
-def both(bench: Bench, seconds: int, on: Bucket | None, off: Bucket | None) -> list[Evaluation]:
-    rows = [(scope, bucket) for scope, bucket in ((ON, on), (OFF, off)) if bucket is not None]
+def both(bench: Bench, seconds: int, on: Cell | None, off: Cell | None) -> list[Evaluation]:
+    rows = [(scope, cell) for scope, cell in ((ON, on), (OFF, off)) if cell is not None]
     return [bench.see(*rows) for _ in range(seconds)]
 
 
@@ -95,7 +95,7 @@ def test_a_new_version_of_the_flag_is_a_new_stage() -> None:
         ),
     ],
 )
-def test_every_ratio_can_be_proven(when: str, good: Bucket, bad: Bucket) -> None:
+def test_every_ratio_can_be_proven(when: str, good: Cell, bad: Cell) -> None:
     assert state(both(Bench(proof(when)), 10, bad, good)[-1]) == "FIRING"
     assert state(both(Bench(proof(when)), 60, good, bad)[-1]) == "OK"
 
@@ -103,8 +103,8 @@ def test_every_ratio_can_be_proven(when: str, good: Bucket, bad: Bucket) -> None
 FAST, SLOW = 100, 300
 
 
-def timed(n: int, slow: int) -> Bucket:
-    return Bucket({"requests": n, "latency_count": n}, {FAST: n - slow, SLOW: slow})
+def timed(n: int, slow: int) -> Cell:
+    return Cell({"requests": n, "latency_count": n}, {FAST: n - slow, SLOW: slow})
 
 
 def test_a_latency_is_compared_with_the_controls_own_quantile_frozen_at_the_beginning() -> None:

@@ -18,7 +18,7 @@ from detectors.triggers.evaluation import Evaluation, Transition
 from detectors.triggers.evaluator import Evaluator, measures, wants
 from detectors.triggers.state_machine import State
 from detectors.windows.store import Want, WindowStore
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.support.verdicts import rows_of
 
 SERVICE = Scope("production", "shop")
@@ -48,22 +48,22 @@ class Bench:
         self.evaluator = Evaluator(specs, self.store)
         self.second = 1000
 
-    def see(self, *rows: tuple[Scope, Bucket]) -> Evaluation:
+    def see(self, *rows: tuple[Scope, Cell]) -> Evaluation:
         self.store.advance(self.second, cells(self.second, *rows))
         self.second += 1
         return self.evaluator.evaluate(self.second)
 
-    def states(self, rows: Sequence[tuple[Scope, Bucket]]) -> list[str]:
+    def states(self, rows: Sequence[tuple[Scope, Cell]]) -> list[str]:
         """What each trigger says after a second."""
         return [row.state for row in rows_of(self.see(*rows))]
 
 
-def counts(requests: int, errors: int = 0, **others: int) -> Bucket:
-    return Bucket({"requests": requests, "errors": errors, **others})
+def counts(requests: int, errors: int = 0, **others: int) -> Cell:
+    return Cell({"requests": requests, "errors": errors, **others})
 
 
-def timed(*bins: int) -> Bucket:
-    return Bucket({"latency_count": len(bins)}, {b: bins.count(b) for b in bins})
+def timed(*bins: int) -> Cell:
+    return Cell({"latency_count": len(bins)}, {b: bins.count(b) for b in bins})
 
 
 def one(evaluation: Evaluation) -> tuple[str, str]:
@@ -103,13 +103,13 @@ def test_a_condition_held_for_its_time_fires_and_every_change_is_told_once() -> 
         ),
         (
             "measure.quality < 0.8 over 1s",
-            Bucket(measures={"quality": (5, 4.0)}),
-            Bucket(measures={"quality": (5, 3.999999)}),
+            Cell(measures={"quality": (5, 4.0)}),
+            Cell(measures={"quality": (5, 3.999999)}),
         ),
         (f"latency_p50 > {float(midpoints_ms()[100])!r}ms over 1s", timed(100), timed(101)),
     ],
 )
-def test_comparison_is_strict_for_every_metric(when: str, at: Bucket, beyond: Bucket) -> None:
+def test_comparison_is_strict_for_every_metric(when: str, at: Cell, beyond: Cell) -> None:
     bench = Bench(spec(when))
     assert one(bench.see((SERVICE, at))) == ("ok", "")
     assert one(bench.see((SERVICE, beyond)))[0] == "firing"
@@ -181,7 +181,7 @@ def test_the_control_sets_the_threshold_of_each_evaluation() -> None:
         (counts(98, 0, late=2), "control: late 2 % > 1 %"),
     ],
 )
-def test_a_control_of_which_nothing_can_be_said_makes_unknown(control: Bucket, reason: str) -> None:
+def test_a_control_of_which_nothing_can_be_said_makes_unknown(control: Cell, reason: str) -> None:
     bench = Bench(spec("error_rate@on > 3x control over 1s", min_samples=30))
     assert one(bench.see((ON, counts(100, 6)), (OFF, control))) == ("unknown", reason)
 
@@ -227,11 +227,11 @@ def test_triggers_of_one_window_and_metric_keep_their_own_scope_quantile_and_lim
     ]
     bench = Bench(*specs)
     fast, slow = 100, 200
-    whole = Bucket({"latency_count": 10}, {fast: 9, slow: 1})
+    whole = Cell({"latency_count": 10}, {fast: 9, slow: 1})
     evaluation = bench.see(
         (OFF, counts(10, 1)),
         (SERVICE, whole),
-        (ON, Bucket({"requests": 10, "errors": 8, "latency_count": 1}, {slow: 1})),
+        (ON, Cell({"requests": 10, "errors": 8, "latency_count": 1}, {slow: 1})),
     )
     assert [row.state for row in rows_of(evaluation)] == ["firing", "firing", "ok", "ok", "firing", "ok"]
     assert evaluation.firing() == [0, 1, 4]

@@ -18,7 +18,7 @@ from detectors.sequential.healthy_rate import HealthyRateConfig
 from detectors.triggers.evaluation import Evaluation, Tier
 from detectors.triggers.state_machine import State
 from detectors.windows.overdue import measure_of
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.detectors.triggers.test_evaluator import SERVICE, Bench, counts, spec
 
 CAP = HealthyRateConfig().cap
@@ -29,7 +29,7 @@ def fast(when: str = WHEN, **changes: object) -> TriggerSpec:
     return replace(spec(when, min_samples=30, grace=30), fast=True, **changes)  # type: ignore[arg-type]
 
 
-def run(bench: Bench, *seconds: Bucket) -> list[Evaluation]:
+def run(bench: Bench, *seconds: Cell) -> list[Evaluation]:
     return [bench.see((SERVICE, second)) for second in seconds]
 
 
@@ -180,12 +180,12 @@ def test_evaluations_further_apart_lose_no_second() -> None:
         ),
         (
             "latency_p95 > 1s for 2m",
-            Bucket({"latency_count": 50}, {100: 50}),
-            Bucket({"latency_count": 50}, {100: 25, 600: 25}),
+            Cell({"latency_count": 50}, {100: 50}),
+            Cell({"latency_count": 50}, {100: 25, 600: 25}),
         ),
     ],
 )
-def test_every_metric_of_bad_requests_can_be_fast(when: str, good: Bucket, bad: Bucket) -> None:
+def test_every_metric_of_bad_requests_can_be_fast(when: str, good: Cell, bad: Cell) -> None:
     bench = Bench(replace(fast(when), min_samples=1))
     assert states(run(bench, *[good] * 60)) == "o" * 60
     found = run(bench, *[bad] * 12)
@@ -213,7 +213,7 @@ def test_a_quantile_exceeds_its_limit_just_where_too_many_latencies_do(
     threshold = float(midpoints_ms()[limit])
     rule = replace(fast(f"latency_p{percent} > {threshold!r}ms over 1s"), min_samples=1)
     bench = Bench(rule)
-    bench.see((SERVICE, Bucket({"latency_count": len(latencies)}, {b: latencies.count(b) for b in latencies})))
+    bench.see((SERVICE, Cell({"latency_count": len(latencies)}, {b: latencies.count(b) for b in latencies})))
     assert bench.evaluator._fast._counts is not None
     bad, whole = bench.evaluator._fast._counts.read()
     assert (int(bad[0]), int(whole[0])) == (sum(b > limit for b in latencies), len(latencies))
@@ -245,12 +245,12 @@ def test_the_evidence_is_that_of_a_plain_loop(series: list[tuple[int, int]]) -> 
 
 def test_requests_that_hang_are_bad_when_they_cross_the_limit_and_not_again_when_they_end() -> None:
     bench = Bench(replace(fast("latency_p95 > 1s for 2m"), min_samples=1))
-    good = Bucket({"latency_count": 50}, {100: 50})
+    good = Cell({"latency_count": 50}, {100: 50})
     run(bench, *[good] * 60)
     counts_of = bench.evaluator._fast._counts
     assert counts_of is not None
     overdue = measure_of(1000.0)
-    run(bench, Bucket({"latency_count": 30}, {100: 30}, measures={overdue: (0, 20 / MEASURE_SCALE)}))
+    run(bench, Cell({"latency_count": 30}, {100: 30}, measures={overdue: (0, 20 / MEASURE_SCALE)}))
     assert [int(n[0]) for n in counts_of.read()] == [20, 50]
-    run(bench, Bucket({"latency_count": 50}, {100: 30, 600: 20}, measures={overdue: (0, -20 / MEASURE_SCALE)}))
+    run(bench, Cell({"latency_count": 50}, {100: 30, 600: 20}, measures={overdue: (0, -20 / MEASURE_SCALE)}))
     assert [int(n[0]) for n in counts_of.read()] == [0, 30]

@@ -10,7 +10,7 @@ from detectors.cells import Scope
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.health import TriggerHealth, decoder, encoder
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 
 OFF = Scope("production", "shop", "new", "off")
@@ -23,8 +23,8 @@ def feed(target: Shard, begin: int, counts: Sequence[tuple[int, int]]) -> list[E
     """Feed seconds of (requests, errors) of `on`; `off` has ten requests and no error in each."""
     found: list[EvaluatedSecond] = []
     for at, (requests, errors) in enumerate(counts, begin):
-        on, off = Bucket({"requests": requests, "errors": errors}), Bucket({"requests": 10})
-        whole = Bucket({"requests": requests + 10, "errors": errors})
+        on, off = Cell({"requests": requests, "errors": errors}), Cell({"requests": 10})
+        whole = Cell({"requests": requests + 10, "errors": errors})
         block = cells(at, (SERVICE, whole), (ON, on), (OFF, off)) if requests else cells(at, (SERVICE, off), (OFF, off))
         found += target.take(said(at + 1.0, block), at + 3.0)
     return found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detectors.cells import ERRORS, LATE, REQUESTS, Scope
 from detectors.windows.by_second import BySecond
 from detectors.windows.store import Want, WindowStore
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 SCOPES = [Scope("production", name) for name in ("a", "b", "c")]
 KEPT = 5
@@ -29,7 +29,7 @@ def test_it_tells_what_came_in_each_of_the_last_seconds(series: list[Mapping[Sco
     rows = np.array([store.row(scope, KEPT) for scope in SCOPES])
     for number, second in enumerate(series):
         at = BEGIN + number
-        blocks = [(scope, Bucket({"requests": n, "late": late})) for scope, (n, late) in second.items()]
+        blocks = [(scope, Cell({"requests": n, "late": late})) for scope, (n, late) in second.items()]
         # A second in which nothing came is not put in.
         store.advance(at, *([cells(at, *blocks)] if blocks else []))
         last = series[max(0, number + 1 - KEPT) : number + 1]

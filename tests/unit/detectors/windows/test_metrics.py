@@ -13,24 +13,24 @@ from detectors.conditions.metric_table import Metric
 from detectors.histogram import midpoints_ms
 from detectors.windows.metrics import METRICS, compute
 from detectors.windows.store import Want, WindowStore
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 A, B = Scope("production", "a"), Scope("production", "b")
 WINDOW = 4
 
 
 def read(
-    bucket: Bucket, metric: Metric, *, quantile: float = 0.5, measure: str | None = None, after: int = 3
+    cell: Cell, metric: Metric, *, quantile: float = 0.5, measure: str | None = None, after: int = 3
 ) -> tuple[float, int]:
     store = WindowStore([Want(A, WINDOW, latency=True)], max_scopes=2, measures=["quality", "cost"])
     store.advance(0)
-    store.advance(after, cells(after, (A, bucket)))
+    store.advance(after, cells(after, (A, cell)))
     rows = np.array([store.row(A, WINDOW)])
     value, samples = compute(store, WINDOW, metric, rows, quantile=quantile, measure=measure)
     return float(value[0]), int(samples[0])
 
 
-FULL = Bucket(
+FULL = Cell(
     counts={
         "requests": 200,
         "errors": 10,
@@ -77,13 +77,13 @@ def test_every_metric_of_the_grammar_is_there() -> None:
 
 @pytest.mark.parametrize("metric", [m for m in COMPUTED if m != "throughput"])
 def test_nothing_divided_by_nothing_is_no_value(metric: Metric) -> None:
-    value, samples = read(Bucket(), metric, measure="cost" if metric == "measure" else None)
+    value, samples = read(Cell(), metric, measure="cost" if metric == "measure" else None)
     assert math.isnan(value)
     assert samples == 0
 
 
 def test_silence_of_a_scope_once_seen_is_a_throughput_of_zero() -> None:
-    assert read(Bucket(), "throughput") == (0.0, 0)
+    assert read(Cell(), "throughput") == (0.0, 0)
 
 
 def test_throughput_of_a_window_not_all_watched_is_no_value() -> None:
@@ -105,8 +105,8 @@ def test_a_scope_never_seen_or_not_kept_has_no_value(metric: Metric) -> None:
 
 def test_rows_are_answered_in_their_order_each_with_its_quantile() -> None:
     store = WindowStore([Want(A, WINDOW, latency=True), Want(B, WINDOW, latency=True)], max_scopes=2)
-    one = Bucket({"latency_count": 1}, {10: 1})
-    two = Bucket({"latency_count": 2}, {20: 1, 30: 1})
+    one = Cell({"latency_count": 1}, {10: 1})
+    two = Cell({"latency_count": 2}, {20: 1, 30: 1})
     store.advance(0, cells(0, (A, one), (B, two)))
     rows = np.array([store.row(B, WINDOW), -1, store.row(A, WINDOW), store.row(B, WINDOW)])
     value, samples = compute(store, WINDOW, "latency_quantile", rows, quantile=np.array([0.5, 0.5, 0.5, 0.99]))
@@ -116,12 +116,12 @@ def test_rows_are_answered_in_their_order_each_with_its_quantile() -> None:
 
 @pytest.mark.parametrize(("bad", "of", "limit"), [(2, 100, 0.02), (3, 150, 0.02), (7, 100, 0.07), (29, 100, 0.29)])
 def test_a_share_written_in_percent_equals_the_number_read(bad: int, of: int, limit: float) -> None:
-    assert read(Bucket({"requests": of, "errors": bad}), "error_rate")[0] == limit
+    assert read(Cell({"requests": of, "errors": bad}), "error_rate")[0] == limit
 
 
 @pytest.mark.parametrize("percent", range(101))
 def test_availability_of_whole_percent_equals_the_number_read(percent: int) -> None:
-    assert read(Bucket({"requests": 100, "unavailable": 100 - percent}), "availability")[0] == float(f"{percent}e-2")
+    assert read(Cell({"requests": 100, "unavailable": 100 - percent}), "availability")[0] == float(f"{percent}e-2")
 
 
 def test_what_the_store_does_not_keep_is_an_error() -> None:

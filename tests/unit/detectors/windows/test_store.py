@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from detectors.cells import COUNTS, ERRORS, LATE, MEASURE_SCALE, REQUESTS, Scope
 from detectors.histogram import BINS, midpoints_ms, quantile
 from detectors.windows.store import Want, WindowStore
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 SCOPES = [Scope("production", name) for name in "abcd"]
 A, B, C, D = SCOPES
 
 
-def requests(n: int, **others: int) -> Bucket:
-    return Bucket(counts={"requests": n, **others})
+def requests(n: int, **others: int) -> Cell:
+    return Cell(counts={"requests": n, **others})
 
 
 def store(*wants: Want, max_scopes: int = 8, display: int = 5, measures: tuple[str, ...] = ()) -> WindowStore:
@@ -32,8 +32,8 @@ def requests_in(windows: WindowStore, scope: Scope, seconds: int) -> int:
 
 
 counts = st.dictionaries(st.sampled_from(COUNTS), st.one_of(st.integers(0, 300), st.integers(0, 2**40)), max_size=4)
-buckets = st.builds(
-    Bucket,
+all_cells = st.builds(
+    Cell,
     counts=counts,
     bins=st.dictionaries(st.integers(0, BINS - 1), st.integers(1, 70_000), max_size=4),
     instances=st.dictionaries(st.sampled_from(["pod-0", "pod-1", "pod-2"]), counts, max_size=2),
@@ -46,7 +46,7 @@ buckets = st.builds(
 seconds_of_blocks = st.lists(
     st.tuples(
         st.sampled_from([1, 1, 1, 2, 3, 5, 11, 10**9]),
-        st.lists(st.lists(st.tuples(st.sampled_from(SCOPES), buckets), max_size=4), max_size=3),
+        st.lists(st.lists(st.tuples(st.sampled_from(SCOPES), all_cells), max_size=4), max_size=3),
     ),
     max_size=16,
 )
@@ -55,16 +55,16 @@ seconds_of_blocks = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(seconds_of_blocks)
 def test_windows_are_the_plain_sum_over_their_seconds(
-    series: list[tuple[int, list[list[tuple[Scope, Bucket]]]]],
+    series: list[tuple[int, list[list[tuple[Scope, Cell]]]]],
 ) -> None:
     wants = [Want(B, 3, latency=True), Want(A, 3), Want(A, 10), Want(C, 10, latency=True), Want(A, 5, latency=True)]
     windows = store(*wants, measures=("cost", "quality"))
-    history: list[tuple[int, Scope, Bucket]] = []
+    history: list[tuple[int, Scope, Cell]] = []
     second = 1_700_000_000
     for step, blocks in series:
         second += step
         windows.advance(second, *(cells(second, *rows) for rows in blocks))
-        history += [(second, scope, bucket) for rows in blocks for scope, bucket in rows]
+        history += [(second, scope, cell) for rows in blocks for scope, cell in rows]
         end = second + 1
         for scope, seconds in {(w.scope, w.seconds) for w in wants} | {(s, 5) for s in SCOPES}:
             inside = [b for s, owner, b in history if owner == scope and end - seconds <= s < end]
@@ -91,27 +91,26 @@ def test_windows_are_the_plain_sum_over_their_seconds(
 @settings(deadline=None, max_examples=60)
 @given(seconds_of_blocks, st.floats(0, 1))
 def test_quantiles_are_those_of_the_bins_inside(
-    series: list[tuple[int, list[list[tuple[Scope, Bucket]]]]], q: float
+    series: list[tuple[int, list[list[tuple[Scope, Cell]]]]], q: float
 ) -> None:
     windows = store(Want(B, 3, latency=True), Want(A, 3))
-    history: list[tuple[int, Scope, Bucket]] = []
+    history: list[tuple[int, Scope, Cell]] = []
     second = 0
     for step, blocks in series:
         second += step
         timed = [
-            [(s, Bucket(counts={"latency_count": sum(b.bins.values())}, bins=b.bins)) for s, b in rows]
-            for rows in blocks
+            [(s, Cell(counts={"latency_count": sum(b.bins.values())}, bins=b.bins)) for s, b in rows] for rows in blocks
         ]
         windows.advance(second, *(cells(second, *rows) for rows in timed))
-        history += [(second, scope, bucket) for rows in timed for scope, bucket in rows]
+        history += [(second, scope, cell) for rows in timed for scope, cell in rows]
         for scope, seconds in [(B, 3), *((s, 5) for s in SCOPES)]:
             row = windows.row(scope, seconds)
             if row < 0:
                 continue
             total: Counter[int] = Counter()
-            for s, owner, bucket in history:
+            for s, owner, cell in history:
                 if owner == scope and s > second - seconds:
-                    total.update(bucket.bins)
+                    total.update(cell.bins)
             dense = np.zeros(BINS, dtype=np.int64)
             dense[list(total)] = list(total.values())
             got = windows.window(seconds).quantile(np.array([row]), q)
@@ -138,7 +137,7 @@ def test_a_gap_empties_the_windows_it_is_longer_than() -> None:
 
 def test_a_scope_that_stands_in_several_blocks_or_twice_in_one_is_summed() -> None:
     windows = store(Want(A, 3, latency=True))
-    twice = Bucket(counts={"requests": 2, "latency_count": 2}, bins={100: 2}, instances={"p": {"requests": 2}})
+    twice = Cell(counts={"requests": 2, "latency_count": 2}, bins={100: 2}, instances={"p": {"requests": 2}})
     windows.advance(1, cells(1, (A, twice), (B, twice), (A, twice)), cells(1, (B, twice), (A, twice)))
     assert requests_in(windows, A, 3) == 6
     assert requests_in(windows, B, 5) == 4
@@ -147,7 +146,7 @@ def test_a_scope_that_stands_in_several_blocks_or_twice_in_one_is_summed() -> No
 
 
 def test_the_order_of_blocks_and_rows_changes_nothing() -> None:
-    rows = [(s, Bucket({"requests": i + 1}, {i: 1}, {f"p{i}": {"requests": 1}})) for i, s in enumerate(SCOPES)]
+    rows = [(s, Cell({"requests": i + 1}, {i: 1}, {f"p{i}": {"requests": 1}})) for i, s in enumerate(SCOPES)]
     one, other = (store(*(Want(s, 9) for s in SCOPES), max_scopes=4) for _ in range(2))
     one.advance(5, cells(5, *rows))
     other.advance(5, cells(5, rows[3]), cells(5, rows[1], rows[0]), cells(5, rows[2]))
@@ -180,11 +179,11 @@ def test_a_wanted_scope_beyond_the_limit_has_no_row() -> None:
 
 def test_a_scope_that_takes_the_place_of_a_silent_one_starts_from_nothing() -> None:
     windows = store(max_scopes=1)
-    spent = Bucket({"requests": 5, "latency_count": 5}, {100: 5}, {"old": {"requests": 5}})
+    spent = Cell({"requests": 5, "latency_count": 5}, {100: 5}, {"old": {"requests": 5}})
     windows.advance(1, cells(1, (A, spent)))
     windows.advance(5, cells(5, (B, requests(1))))
     assert windows.row(B, 5) == -1, "A is still in the window [1, 6)"
-    windows.advance(6, cells(6, (B, Bucket({"requests": 1, "latency_count": 1}, {300: 1}))))
+    windows.advance(6, cells(6, (B, Cell({"requests": 1, "latency_count": 1}, {300: 1}))))
     assert windows.active() == [B]
     assert requests_in(windows, B, 5) == 1
     assert windows.window(5).quantile(np.array([0]), 0.01)[0] == midpoints_ms()[300]
@@ -208,9 +207,9 @@ def test_a_quantile_of_more_values_than_a_bin_can_count_is_not_given() -> None:
     windows = store(Want(A, 5, latency=True))
     most = 2**32 - 1
     row = np.array([windows.row(A, 5)])
-    windows.advance(1, cells(1, (A, Bucket({"latency_count": most}, {100: most}))))
+    windows.advance(1, cells(1, (A, Cell({"latency_count": most}, {100: most}))))
     assert windows.window(5).quantile(row, 0.5)[0] == midpoints_ms()[100]
-    windows.advance(2, cells(2, (A, Bucket({"latency_count": 1}, {100: 1}))))
+    windows.advance(2, cells(2, (A, Cell({"latency_count": 1}, {100: 1}))))
     assert math.isnan(windows.window(5).quantile(row, 0.5)[0])
     windows.advance(6)
     assert windows.window(5).quantile(row, 0.5)[0] == midpoints_ms()[100], "what wrapped is whole again"
@@ -218,7 +217,7 @@ def test_a_quantile_of_more_values_than_a_bin_can_count_is_not_given() -> None:
 
 def test_rows_without_a_histogram_have_no_quantile() -> None:
     windows = store(Want(A, 3), Want(B, 3, latency=True))
-    timed = Bucket({"latency_count": 1}, {100: 1})
+    timed = Cell({"latency_count": 1}, {100: 1})
     windows.advance(1, cells(1, (A, timed), (B, timed)))
     got = windows.window(3).quantile(np.array([windows.row(A, 3), windows.row(B, 3)]), np.array([0.5, 0.5]))
     assert got.tolist()[1] == midpoints_ms()[100]
@@ -232,7 +231,7 @@ def test_instances_beyond_the_limit_are_left_out_until_others_have_left_every_wi
     windows = store(Want(A, 10), display=3)
 
     def advance(second: int, *names: str) -> list[str]:
-        windows.advance(second, cells(second, (A, Bucket(instances={name: {"requests": 1} for name in names}))))
+        windows.advance(second, cells(second, (A, Cell(instances={name: {"requests": 1} for name in names}))))
         return list(windows.instances(A, 10))
 
     assert advance(1, "c", "b", "a") == ["a", "b"]
@@ -242,7 +241,7 @@ def test_instances_beyond_the_limit_are_left_out_until_others_have_left_every_wi
 
 def test_the_same_bin_of_many_sources_is_kept_once() -> None:
     one, many = store(Want(A, 5, latency=True)), store(Want(A, 5, latency=True))
-    block = cells(1, (A, Bucket({}, dict.fromkeys(range(20), 1), {"p": {"requests": 1}})))
+    block = cells(1, (A, Cell({}, dict.fromkeys(range(20), 1), {"p": {"requests": 1}})))
     one.advance(1, block)
     many.advance(1, *[block] * 8)
     assert many.nbytes == one.nbytes
@@ -275,12 +274,12 @@ def test_a_full_window_takes_no_more_than_15_kb_a_scope() -> None:
     scopes = [Scope("production", f"s{i}") for i in range(50)]
     windows = store(*(Want(s, 60, latency=True) for s in scopes), max_scopes=50, display=60)
     for second in range(70):
-        bucket = Bucket(
+        cell = Cell(
             dict.fromkeys(COUNTS, 100) | {"latency_us": 10**7},
             {300 + (second * 7 + i * 13) % 200: 5 for i in range(20)},
             {f"pod-{i}": {"requests": 33, "latency_us": 10**6} for i in range(3)},
         )
-        windows.advance(second, cells(second, *((s, bucket) for s in scopes)))
+        windows.advance(second, cells(second, *((s, cell) for s in scopes)))
     assert windows.nbytes / len(scopes) < 15_000
 
 
@@ -295,7 +294,7 @@ def test_sums_of_cells_at_their_bound_do_not_wrap_in_the_longest_window() -> Non
     scope = Scope("production", "shop")
     store = WindowStore([Want(scope, 3600)], max_scopes=2, measures=["score"])
     most = dict.fromkeys(COUNTS, 1 << 53)
-    huge = Bucket(most, instances={"a": most}, measures={"score": (1 << 53, -(2.0**53) / MEASURE_SCALE)})
+    huge = Cell(most, instances={"a": most}, measures={"score": (1 << 53, -(2.0**53) / MEASURE_SCALE)})
     for second in range(3700):
         store.advance(second, cells(second, (scope, huge)))
     sums = store.window(3600).sums[:, 0]

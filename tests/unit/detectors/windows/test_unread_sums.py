@@ -12,7 +12,7 @@ from detectors.cells import Scope
 from detectors.windows.second import MOST_COUNTED
 from detectors.windows.store import Want, WindowStore
 from detectors.windows.unreadable import unreadable
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 SCOPES = [Scope("production", "shop"), Scope("production", "shop", "new", "on"), Scope("staging", "shop")]
 NAMES = [unreadable("latency"), unreadable("cache"), unreadable("variant", "new"), "score"]
@@ -50,7 +50,7 @@ def sums(store: WindowStore, seconds: int) -> list[int]:
 @given(st.lists(st.lists(rows, max_size=2), min_size=1, max_size=8), st.booleans())
 def test_windows_hold_what_came_in_their_seconds(series: list[list[list[Row]]], at_once: bool) -> None:
     blocks = [
-        [cells(second, *((scope, Bucket({"requests": 9}, measures=given)) for scope, given in of)) for of in parts]
+        [cells(second, *((scope, Cell({"requests": 9}, measures=given)) for scope, given in of)) for of in parts]
         for second, parts in enumerate(series)
     ]
     store = made()
@@ -73,7 +73,7 @@ def test_windows_hold_what_came_in_their_seconds(series: list[list[list[Row]]], 
 @pytest.mark.parametrize("n", [1 << 52, MOST_COUNTED + 1])
 def test_absurd_weights_do_not_wrap(n: int) -> None:
     store = made()
-    bucket = Bucket(measures={NAMES[0]: (n, 1.0)})
+    cell = Cell(measures={NAMES[0]: (n, 1.0)})
     for second in range(50):
-        store.advance(second, cells(second, (SCOPES[0], bucket)), cells(second, (SCOPES[0], bucket)))
+        store.advance(second, cells(second, (SCOPES[0], cell)), cells(second, (SCOPES[0], cell)))
     assert sums(store, 60)[0] == 50 * MOST_COUNTED

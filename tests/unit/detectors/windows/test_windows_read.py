@@ -15,12 +15,12 @@ from detectors.cells import COUNTS, ERRORS, MEASURE_SCALE, REQUESTS
 from detectors.histogram import BINS, OCTAVES, midpoints_ms
 from detectors.windows.store import Want
 from detectors.windows.unreadable import unreadable
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.detectors.windows.test_store import A, B, C, D, requests, store
 
 
-def timed(bins: dict[int, int]) -> Bucket:
-    return Bucket({"latency_count": sum(bins.values())}, bins)
+def timed(bins: dict[int, int]) -> Cell:
+    return Cell({"latency_count": sum(bins.values())}, bins)
 
 
 bins_of = st.dictionaries(
@@ -78,7 +78,7 @@ def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
     for second in range(1, 8):
         one = {f"pod-{second % 2}": {"requests": 1 << second}, "sidecar": {"errors": 1}}
         windows.advance(
-            second, cells(second, (A, Bucket({"requests": 1 << second, "errors": 1}, instances=one)), (B, requests(9)))
+            second, cells(second, (A, Cell({"requests": 1 << second, "errors": 1}, instances=one)), (B, requests(9)))
         )
     for since, seconds in ((0, range(4, 8)), (4, range(4, 8)), (6, range(6, 8)), (7, [7]), (8, [])):
         counts = windows.counts(A, 4, since)
@@ -100,14 +100,14 @@ def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
 
 def test_counts_are_of_the_whole_window_where_no_second_is_named() -> None:
     windows = store(Want(A, 4))
-    windows.advance(0, cells(0, (A, Bucket({"requests": 3}, instances={"pod": {"requests": 2}}))))
+    windows.advance(0, cells(0, (A, Cell({"requests": 3}, instances={"pod": {"requests": 2}}))))
     assert windows.counts(A, 4)[REQUESTS] == 3
     assert windows.instances(A, 4)["pod"][REQUESTS] == 2
 
 
 def test_an_instance_of_which_a_window_tells_has_its_name() -> None:
     windows = store(Want(A, 3))
-    windows.advance(1, cells(1, (A, Bucket(instances={name: {"requests": 1} for name in ("pod-b", "pod-a")}))))
+    windows.advance(1, cells(1, (A, Cell(instances={name: {"requests": 1} for name in ("pod-b", "pod-a")}))))
     numbers = {number for second in windows.window(3).seconds_kept for number in second.instance_ids.tolist()}
     assert {windows.instance(number) for number in numbers} == {"pod-a", "pod-b"}
 
@@ -125,7 +125,7 @@ def test_the_span_of_a_window_is_what_of_it_the_store_has_been_running_for() -> 
 def test_each_measure_has_its_own_columns_though_it_is_named_twice() -> None:
     windows = store(Want(A, 3), measures=("price", "score", "price", "weight"))
     worth = {"price": (1, 5.0), "score": (2, 7.0), "weight": (3, -9.0)}
-    windows.advance(1, cells(1, (A, Bucket(measures=worth))))
+    windows.advance(1, cells(1, (A, Cell(measures=worth))))
     sums = windows.window(3).sums[:, windows.row(A, 3)]
     assert sums.dtype == np.int64
     for name, (n, total) in worth.items():
@@ -137,11 +137,11 @@ def test_each_measure_has_its_own_columns_though_it_is_named_twice() -> None:
 
 def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -> None:
     one, other = (store(Want(A, 3, latency=True), measures=("score",)) for _ in range(2))
-    buckets = [
-        Bucket({"requests": n, "latency_count": 1}, {n: 1}, {f"pod-{n}": {"requests": n}}, {"score": (1, n)})
+    all_cells = [
+        Cell({"requests": n, "latency_count": 1}, {n: 1}, {f"pod-{n}": {"requests": n}}, {"score": (1, n)})
         for n in range(1, 5)
     ]
-    blocks = [cells(10 + 2 * n, (A, bucket), (B, bucket)) for n, bucket in enumerate(buckets)]
+    blocks = [cells(10 + 2 * n, (A, cell), (B, cell)) for n, cell in enumerate(all_cells)]
     prepared = other.prepared(join(blocks))
     assert sorted(prepared) == [10, 12, 14, 16]
     for second in range(10, 18):
@@ -160,7 +160,7 @@ def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -
 @pytest.mark.parametrize("prepares", [True, False])
 def test_what_a_block_names_but_has_no_cell_of_takes_no_room(prepares: bool) -> None:
     windows = store(max_scopes=2)
-    block = cells(1, (A, Bucket(instances={"pod": {"requests": 1}})))
+    block = cells(1, (A, Cell(instances={"pod": {"requests": 1}})))
     # D and C come first in the table of scopes, and a ghost in that of instances.
     block = replace(block, scopes=(D, C, A), scope=block.scope + 2)
     block = replace(block, instances=("ghost", "pod"), instance_id=block.instance_id + 1)
@@ -176,7 +176,7 @@ def test_what_a_block_names_but_has_no_cell_of_takes_no_room(prepares: bool) -> 
 
 def test_nothing_is_prepared_of_which_not_all_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectors.windows.store.MAX_INSTANCES", 1)
-    of_two = [Bucket(instances={name: {"requests": 1}}) for name in ("a", "b")]
+    of_two = [Cell(instances={name: {"requests": 1}}) for name in ("a", "b")]
     assert store(max_scopes=1).prepared(cells(1, (A, requests(1)), (B, requests(1)))) == {}
     assert store(max_scopes=2).prepared(cells(1, (A, of_two[0]), (B, of_two[1]))) == {}
     assert sorted(store(max_scopes=2).prepared(cells(1, (A, of_two[0]), (B, of_two[0])))) == [1]
@@ -186,14 +186,14 @@ def test_nothing_is_prepared_of_which_not_all_finds_room(monkeypatch: pytest.Mon
 def test_who_is_not_in_a_prepared_second_was_not_seen_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectors.windows.store.MAX_INSTANCES", 2)
     windows = store(display=3)
-    windows.advance(1, cells(1, (A, Bucket(instances={"gone": {"requests": 1}}))))
-    other = Bucket({"requests": 1}, instances={"here": {"requests": 1}})
+    windows.advance(1, cells(1, (A, Cell(instances={"gone": {"requests": 1}}))))
+    other = Cell({"requests": 1}, instances={"here": {"requests": 1}})
     prepared = windows.prepared(join([cells(second, (B, other)) for second in range(2, 7)]))
     for second in range(2, 7):
         windows.advance_prepared(second, prepared[second])
     assert (windows.newest(A), windows.newest(B), windows.active()) == (1, 6, [B])
     # Whoever has left every window makes room for another.
-    windows.advance(7, cells(7, (B, Bucket(instances={"new": {"requests": 1}}))))
+    windows.advance(7, cells(7, (B, Cell(instances={"new": {"requests": 1}}))))
     assert list(windows.instances(B, 3)) == ["here", "new"]
 
 
@@ -242,7 +242,7 @@ def test_a_store_is_as_large_as_its_windows_and_the_seconds_that_they_share() ->
 def test_values_that_cannot_be_read_are_in_the_windows_of_their_seconds_however_these_come(prepares: bool) -> None:
     windows, name = store(Want(A, 3)), unreadable("latency")
     place, sums = windows.unread.place(A, name), windows.unread.window(3)
-    blocks = {10 + n: cells(10 + n, (A, Bucket(measures={name: (n, 0.0)}))) for n in range(1, 5)}
+    blocks = {10 + n: cells(10 + n, (A, Cell(measures={name: (n, 0.0)}))) for n in range(1, 5)}
     prepared = windows.prepared(join([*blocks.values()])) if prepares else {}
     found = []
     for second in range(11, 17):

@@ -184,7 +184,7 @@ def test_a_wrong_value_is_rejected_and_is_no_base(fields: dict[str, object]) -> 
     bad = json.dumps({"ts": T0 + 3, "service": "cart", "counters": {"requests": 7}} | fields).encode()
     stage.take([snapshot(0, 10), bad, snapshot(5, 12)])
     assert stage.rejects == {1: "invalid"}
-    counts = {second - T0: bucket.counts for (_, second), bucket in stage.close().items()}
+    counts = {second - T0: cell.counts for (_, second), cell in stage.close().items()}
     assert counts == {5: Counter(requests=2)} | ({3: Counter(rejected=1)} if fields in BAD else {})
     assert stage.reducer.stats.unread == (fields in NOBODYS)
 
@@ -199,9 +199,9 @@ def test_series_whose_variants_cannot_be_read_are_kept_apart_and_count_for_their
     values = [snapshot(at, at * n, flags={"new": on}) for at in (0, 5) for n, on in ((10, True), (3, False))]
     stage.take(values)
     assert stage.rejects == {}
-    (bucket,) = stage.close().values()
-    assert bucket.counts == Counter(requests=65)
-    assert bucket.measures == {unreadable("variant", "new"): (65, 65 * MEASURE_SCALE)}
+    (cell,) = stage.close().values()
+    assert cell.counts == Counter(requests=65)
+    assert cell.measures == {unreadable("variant", "new"): (65, 65 * MEASURE_SCALE)}
 
 
 def test_a_sample_is_no_snapshot() -> None:
@@ -389,6 +389,6 @@ def test_a_damaged_snapshot_costs_at_most_its_own_series(data: st.DataObject) ->
     stage = Stage("counters")
     stage.take([snapshot(0, 1, service="shop"), bytes(damaged), snapshot(5, 8, service="shop")])
     assert set(stage.rejects) <= {1}
-    shop = [bucket.counts for (scope, _), bucket in stage.close(5e9).items() if scope.service == "shop"]
+    shop = [cell.counts for (scope, _), cell in stage.close(5e9).items() if scope.service == "shop"]
     # What was damaged may still be a snapshot, of a later time: then the last neighbour comes late.
     assert sum(counts["requests"] + counts["late"] for counts in shop) == 7

@@ -101,17 +101,17 @@ def test_any_set_of_bad_fields_costs_just_them(form: Format, bad: dict[str, Any]
     stage = Stage(form, watch=WATCH)
     stage.take([record(form, {**GOOD, **bad})])
     assert stage.rejects == {}
-    buckets = stage.close()
-    bucket = buckets[CART, T0]
+    all_cells = stage.close()
+    cell = all_cells[CART, T0]
 
     expected = {"requests": 1}
     # A failure by status stands, however the outcome is spelt.
     expected |= {"no_outcome": 1} if "status" in bad else {"errors": 1, "unavailable": 1}
     expected |= {} if "latency_ms" in bad else {"latency_count": 1, "latency_us": 7000}
     expected |= {} if "cache" in bad else {"cache_hits": 1, "cache_lookups": 1}
-    assert bucket.counts == expected
-    assert bucket.instances == {"" if "instance" in bad else "i-1": expected}
-    assert sum(bucket.hist.values()) == ("latency_ms" not in bad)
+    assert cell.counts == expected
+    assert cell.instances == {"" if "instance" in bad else "i-1": expected}
+    assert sum(cell.hist.values()) == ("latency_ms" not in bad)
 
     one = (1, MEASURE_SCALE)
     measures = {} if "measures" in bad else {"score": (1, MEASURE_SCALE // 2)}
@@ -119,9 +119,9 @@ def test_any_set_of_bad_fields_costs_just_them(form: Format, bad: dict[str, Any]
     measures |= {unreadable("latency"): one} if "latency_ms" in bad else {}
     measures |= {unreadable("cache"): one} if "cache" in bad else {}
     whole = measures | ({unreadable("variant", "new"): one} if "flags" in bad else {})
-    assert bucket.measures == whole
-    assert (buckets[ON, T0].measures if "flags" not in bad else None) == (None if "flags" in bad else measures)
-    assert ((ON, T0) in buckets) == ("flags" not in bad)
+    assert cell.measures == whole
+    assert (all_cells[ON, T0].measures if "flags" not in bad else None) == (None if "flags" in bad else measures)
+    assert ((ON, T0) in all_cells) == ("flags" not in bad)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -164,9 +164,9 @@ def test_bytes_that_are_no_text_cost_the_field_that_has_them() -> None:
     stage = Stage("json", watch=WATCH)
     stage.take([as_json(route="/caf?", instance="i?", flags={"new": "o?"}, latency_ms=math.nan).replace(b"?", b"\xe9")])
     assert stage.rejects == {}
-    buckets = stage.close()
-    assert buckets[CART, T0].counts == {"requests": 1}
-    assert set(buckets[CART, T0].measures) == {unreadable("variant", "new"), unreadable("latency")}
+    all_cells = stage.close()
+    assert all_cells[CART, T0].counts == {"requests": 1}
+    assert set(all_cells[CART, T0].measures) == {unreadable("variant", "new"), unreadable("latency")}
 
 
 def test_a_service_of_bytes_that_are_no_text_is_nobodys() -> None:

@@ -114,7 +114,7 @@ def test_no_record_changes_how_its_neighbours_are_read(values: list[bytes]) -> N
     stage.take(values)
     good = [index for index, value in enumerate(values) if value == as_json()]
     assert set(stage.rejects) == set(range(len(values))) - set(good)
-    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [len(good)] * bool(good)
+    assert [cell.counts["requests"] for cell in stage.close().values()] == [len(good)] * bool(good)
 
 
 @pytest.mark.parametrize("form", ["json-array", "ndjson"])
@@ -130,14 +130,14 @@ def test_rows_are_rejected_by_their_place_in_the_record(form: Format, good: list
         assert all(f"row {index}: " in reason for index in bad[:3])
         assert reason.count("row ") == min(3, len(bad))
         assert (f"{len(bad)} rows: " in reason) == (len(bad) > 1)
-    assert sum(bucket.counts["requests"] for bucket in stage.close().values()) == len(good) - len(bad)
+    assert sum(cell.counts["requests"] for cell in stage.close().values()) == len(good) - len(bad)
 
 
 def test_blank_lines_and_carriage_returns_of_ndjson_are_nothing() -> None:
     stage = Stage("ndjson")
     stage.take([b"\n" + as_json() + b"\r\n\n \t\n" + as_json() + b"\n\n", b"", b"\n"])
     assert stage.rejects == {}
-    assert [bucket.counts["requests"] for bucket in stage.close().values()] == [2]
+    assert [cell.counts["requests"] for cell in stage.close().values()] == [2]
 
 
 @pytest.mark.parametrize("timestamp", [-1, 0, 5, 10**18])

@@ -15,7 +15,7 @@ from detectors.windows.metrics import compute
 from detectors.windows.ratios import RATIO
 from detectors.windows.store import Want, WindowStore
 from streams.settings import Format
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.support.samples import T0, Stage, as_json
 
 CART = Scope("production", "cart")
@@ -24,7 +24,7 @@ CART = Scope("production", "cart")
 def measured(metric: Metric, counts: dict[str, int]) -> tuple[float, int]:
     """Value and samples of a metric over a second with these counts."""
     store = WindowStore([Want(CART, 10)], max_scopes=4)
-    store.advance(T0, cells(T0, (CART, Bucket(counts))))
+    store.advance(T0, cells(T0, (CART, Cell(counts))))
     value, samples = compute(store, 10, metric, np.array([store.row(CART, 10)]))
     return float(value[0]), int(samples[0])
 

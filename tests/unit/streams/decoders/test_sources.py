@@ -12,7 +12,7 @@ from streams.ingest.reducer import Reducer
 from streams.settings import Format
 from streams.slices import Slice, Source
 from streams.telemetry.sample import Sample
-from tests.support.samples import T0, TOPIC, buckets_of, records_of
+from tests.support.samples import T0, TOPIC, cells_by_scope, records_of
 
 HOST = "([^/]+)/"
 
@@ -25,8 +25,8 @@ def sources(rule: str, *names: str | None, form: Format = "json", partition: int
     for offset, name in enumerate(names):
         values = records_of([Sample(ts=T0 + 0.5, service="cart", status=200, instance=name)], form)
         reducer.add(decoder.decode(Slice(Source(TOPIC, partition), [*values], [offset], [-1], {})), T0 + 9.0)
-    (bucket,) = buckets_of([reducer.close(T0 + 10.0)]).values()
-    return {name: counts["requests"] for name, counts in bucket.instances.items()}
+    (cell,) = cells_by_scope([reducer.close(T0 + 10.0)]).values()
+    return {name: counts["requests"] for name, counts in cell.instances.items()}
 
 
 @pytest.mark.parametrize("form", ["json", "ndjson", "json-array", "columnar"])

@@ -24,7 +24,7 @@ from streams.ingest import in_flight
 from streams.replay import Replay, ReplaySettings
 from streams.telemetry.sample import Sample
 from tests.support.recordings import expected_firing
-from tests.support.samples import T0, Buckets, Stage, records_of
+from tests.support.samples import T0, CellsByScope, Stage, records_of
 
 LIMITS = (1000.0, 3000.0)
 SHOP, ON = Scope("production", "shop"), Scope("production", "shop", "new", "on")
@@ -71,8 +71,8 @@ def in_order(given_requests: Iterable[Request], rng: random.Random) -> list[Samp
     return sorted(samples, key=lambda sample: (place(sample), sample.kind == "completed"))
 
 
-def closed_as_read(samples: Sequence[Sample], sizes: Sequence[int], rng: random.Random, end: float) -> Buckets:
-    stage, result = Stage("json", watch=WATCH), Buckets()
+def closed_as_read(samples: Sequence[Sample], sizes: Sequence[int], rng: random.Random, end: float) -> CellsByScope:
+    stage, result = Stage("json", watch=WATCH), CellsByScope()
     records = records_of(samples, "json")
     while records:
         size = rng.choice(sizes)
@@ -84,14 +84,14 @@ def closed_as_read(samples: Sequence[Sample], sizes: Sequence[int], rng: random.
     return result | stage.close(end)
 
 
-def counted(buckets: Buckets, scope: Scope, limit: float) -> tuple[Counter[int], Counter[int]]:
+def counted(all_cells: CellsByScope, scope: Scope, limit: float) -> tuple[Counter[int], Counter[int]]:
     """Requests by second as a trigger with the limit sees them, and those of them that are above it."""
     every, above = Counter[int](), Counter[int]()
-    for (of, second), bucket in buckets.items():
+    for (of, second), cell in all_cells.items():
         if of == scope:
-            overdue = bucket.measures.get(measure_of(limit), (0, 0))[1]
-            every[second] += bucket.counts["latency_count"] + overdue
-            above[second] += sum(n for b, n in bucket.hist.items() if MIDPOINTS[b] > limit) + overdue
+            overdue = cell.measures.get(measure_of(limit), (0, 0))[1]
+            every[second] += cell.counts["latency_count"] + overdue
+            above[second] += sum(n for b, n in cell.hist.items() if MIDPOINTS[b] > limit) + overdue
     return +every, +above
 
 
@@ -100,7 +100,7 @@ def test_for_each_limit_every_request_is_counted_once_at_its_end_or_when_it_cros
     given_requests: list[Request], sizes: list[int], rng: random.Random
 ) -> None:
     end = T0 + 20
-    buckets = closed_as_read(in_order(given_requests, rng), sizes, rng, end)
+    all_cells = closed_as_read(in_order(given_requests, rng), sizes, rng, end)
     for scope in (SHOP, ON):
         for limit in LIMITS:
             every, above = Counter[int](), Counter[int]()
@@ -112,9 +112,9 @@ def test_for_each_limit_every_request_is_counted_once_at_its_end_or_when_it_cros
                 every[math.floor(min(ended, crosses))] += 1
                 if ended > crosses:
                     above[math.floor(crosses)] += 1
-            assert counted(buckets, scope, limit) == (every, above)
+            assert counted(all_cells, scope, limit) == (every, above)
     ends = sum(request.took is not None for request in given_requests)
-    assert sum(bucket.counts["requests"] for (scope, _), bucket in buckets.items() if scope == SHOP) == ends
+    assert sum(cell.counts["requests"] for (scope, _), cell in all_cells.items() if scope == SHOP) == ends
 
 
 anything = st.builds(
@@ -146,9 +146,9 @@ def test_ids_in_any_order_used_again_or_never_ended_do_not_depend_on_batches(
     assert one_by_one.close(5e9) == in_batches.close(5e9)
 
 
-def sums(buckets: Buckets, limit: float, scope: Scope = SHOP) -> dict[int, int]:
+def sums(all_cells: CellsByScope, limit: float, scope: Scope = SHOP) -> dict[int, int]:
     """The sum of a limit by second, where it is not 0."""
-    found = {s - T0: b.measures.get(measure_of(limit), (0, 0))[1] for (of, s), b in buckets.items() if of == scope}
+    found = {s - T0: b.measures.get(measure_of(limit), (0, 0))[1] for (of, s), b in all_cells.items() if of == scope}
     return {second: total for second, total in found.items() if total}
 
 
@@ -168,9 +168,9 @@ def test_a_start_is_no_request_and_a_limit_is_crossed_when_its_second_closes_not
     stage = Stage("json", watch=WATCH)
     take(stage, start(0.5))
     assert stage.close(T0 + 1.0) == {}
-    (bucket,) = stage.close(T0 + 2.0).values()
-    assert +bucket.counts == {}
-    assert bucket.measures == {measure_of(1000.0): (1, 1)}
+    (cell,) = stage.close(T0 + 2.0).values()
+    assert +cell.counts == {}
+    assert cell.measures == {measure_of(1000.0): (1, 1)}
     assert sums(stage.close(T0 + 9.0), 3000.0) == {3: 1}
 
 
@@ -179,11 +179,11 @@ def test_the_end_of_an_overdue_request_counts_its_outcome_and_takes_its_latency_
     take(stage, start(0.5))
     assert sums(stage.close(T0 + 5.0), 1000.0) == {1: 1}
     take(stage, end(7.0, latency_ms=6500.0, status=503, cache="miss"))
-    buckets = stage.close()
-    assert buckets[SHOP, T0 + 7].counts == {
+    all_cells = stage.close()
+    assert all_cells[SHOP, T0 + 7].counts == {
         "requests": 1, "errors": 1, "unavailable": 1, "cache_lookups": 1, "latency_count": 1, "latency_us": 6_500_000,
     }  # fmt: skip
-    assert (sums(buckets, 1000.0), sums(buckets, 3000.0)) == ({7: -1}, {7: -1})
+    assert (sums(all_cells, 1000.0), sums(all_cells, 3000.0)) == ({7: -1}, {7: -1})
 
 
 def test_what_crossed_a_limit_stays_above_it_when_its_own_clock_says_less() -> None:
@@ -204,16 +204,16 @@ def test_an_end_that_comes_too_late_is_late_and_takes_nothing_back() -> None:
     take(stage, start(0.5))
     stage.close(T0 + 3.0)
     take(stage, end(2.5, latency_ms=2000.0))
-    buckets = stage.close()
-    assert buckets[SHOP, T0 + 3].counts["late"] == 1
-    assert sums(buckets, 1000.0) == {}
+    all_cells = stage.close()
+    assert all_cells[SHOP, T0 + 3].counts["late"] == 1
+    assert sums(all_cells, 1000.0) == {}
 
 
 def test_an_end_counts_as_usual_where_its_start_was_not_read() -> None:
     stage = Stage("json", watch=WATCH)
     take(stage, end(7.0, latency_ms=6500.0))
-    (bucket,) = stage.close().values()
-    assert (bucket.counts["latency_count"], bucket.measures) == (1, {})
+    (cell,) = stage.close().values()
+    assert (cell.counts["latency_count"], cell.measures) == (1, {})
 
 
 def test_a_start_that_is_read_late_counts_in_the_oldest_open_second() -> None:
@@ -232,9 +232,9 @@ def test_an_id_that_is_used_again_follows_the_later_request() -> None:
 def test_of_a_variant_only_what_was_counted_there_is_taken_back() -> None:
     stage = Stage("json", watch=WATCH)
     take(stage, start(0.5), end(7.0, latency_ms=6500.0, flags={"new": "on"}))
-    buckets = stage.close()
-    assert sums(buckets, 1000.0) == {1: 1, 7: -1}
-    assert sums(buckets, 1000.0, ON) == {}
+    all_cells = stage.close()
+    assert sums(all_cells, 1000.0) == {1: 1, 7: -1}
+    assert sums(all_cells, 1000.0, ON) == {}
 
 
 def test_a_service_without_limits_is_not_followed() -> None:
@@ -275,7 +275,7 @@ def test_no_sample_can_name_the_measure_of_a_limit() -> None:
     forged = {"ts": T0 + 0.5, "service": "shop", "measures": {measure_of(1000.0): 1.0}}
     stage.take([json.dumps(forged).encode()])
     assert stage.rejects == {}
-    assert [bucket.measures for bucket in stage.close().values()] == [{}]
+    assert [cell.measures for cell in stage.close().values()] == [{}]
 
 
 def spec(condition: str, min_samples: int = 30) -> TriggerSpec:

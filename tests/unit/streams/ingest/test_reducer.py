@@ -18,15 +18,15 @@ from streams.decoders.watch_list import WatchList
 from streams.grouped_sums import LIMIT
 from streams.monitor.watch_list import watch_list
 from streams.telemetry.sample import Sample
-from tests.support.samples import T0, WATCH, Buckets, Stage, count, records_of, samples
+from tests.support.samples import T0, WATCH, CellsByScope, Stage, count, records_of, samples
 
 
-def merged(parts: list[Buckets]) -> Buckets:
-    result: Buckets = {}
+def merged(parts: list[CellsByScope]) -> CellsByScope:
+    result: CellsByScope = {}
     for part in parts:
-        for key, bucket in part.items():
+        for key, cell in part.items():
             assert key not in result, f"{key} was closed twice"
-            result[key] = bucket
+            result[key] = cell
     return result
 
 
@@ -62,9 +62,9 @@ def test_a_reader_that_begins_where_it_may_recounts_every_open_second(
     assert start is not None
     again = Stage("json")
     again.take(records[start:])
-    after = {key: bucket for key, bucket in again.close().items() if key[1] >= T0 + closed}
+    after = {key: cell for key, cell in again.close().items() if key[1] >= T0 + closed}
     whole = count(ordered)
-    assert after == {key: bucket for key, bucket in whole.items() if key[1] >= T0 + closed}
+    assert after == {key: cell for key, cell in whole.items() if key[1] >= T0 + closed}
     if cut == len(records):
         assert merged([before, after]) == whole
 
@@ -73,17 +73,17 @@ def at(ts: float, **fields: object) -> bytes:
     return msgspec.json.encode(Sample(ts=T0 + ts, service="shop", **fields))  # type: ignore[arg-type]
 
 
-def counted(buckets: Buckets, name: str) -> dict[int, int]:
-    return {second - T0: bucket.counts[name] for (_, second), bucket in buckets.items() if bucket.counts[name]}
+def counted(all_cells: CellsByScope, name: str) -> dict[int, int]:
+    return {second - T0: cell.counts[name] for (_, second), cell in all_cells.items() if cell.counts[name]}
 
 
 def test_a_sample_is_late_once_its_second_ended_as_long_ago_as_allowed() -> None:
     stage = Stage("json")
     # 3.0 - 2 s of lateness = 1.0: second 0 has ended by then, second 1 has not.
     stage.take([at(3.0), at(0.9), at(1.0)])
-    buckets = stage.close()
-    assert counted(buckets, "requests") == {3: 1, 1: 1}
-    assert counted(buckets, "late") == {1: 1}
+    all_cells = stage.close()
+    assert counted(all_cells, "requests") == {3: 1, 1: 1}
+    assert counted(all_cells, "late") == {1: 1}
 
 
 def test_lateness_does_not_depend_on_batches() -> None:
@@ -185,10 +185,10 @@ def test_names_invented_without_end_do_not_fill_the_memory() -> None:
                 for i in range(2000)
             ]
         )
-    (bucket,) = (bucket for (scope, _), bucket in stage.close().items() if not scope.flag)
-    assert bucket.counts["requests"] == 80_000
-    assert sum(counts["requests"] for counts in bucket.instances.values()) == 80_000
-    assert len(bucket.instances) <= 257
+    (cell,) = (cell for (scope, _), cell in stage.close().items() if not scope.flag)
+    assert cell.counts["requests"] == 80_000
+    assert sum(counts["requests"] for counts in cell.instances.values()) == 80_000
+    assert len(cell.instances) <= 257
     assert len(stage.interner.table().json) < 40_000
 
 
@@ -196,7 +196,7 @@ def test_names_invented_without_end_do_not_fill_the_memory() -> None:
 def test_a_measure_is_summed_exactly_up_to_the_limit_and_stops_there(sign: int) -> None:
     stage = Stage("json")
     stage.take([at(0.5, measures={"m": sign * 1e9}, n=9), at(1.5, measures={"m": sign * 1e9}, n=1000)])
-    exact, stopped = (bucket.measures["m"] for bucket in stage.close().values())
+    exact, stopped = (cell.measures["m"] for cell in stage.close().values())
     assert exact == (9, sign * 9 * 10**15)
     assert stopped == (1000, sign * LIMIT)
 

@@ -20,7 +20,7 @@ from streams.decoders.columns import RejectKind
 from streams.ingest import open_sums
 from streams.ingest import reducer as reduce
 from streams.telemetry.sample import Sample
-from tests.support.samples import T0, Buckets, Stage, buckets_of, count, records_of, samples
+from tests.support.samples import T0, CellsByScope, Stage, cells_by_scope, count, records_of, samples
 
 MAX_LATENESS = 2.0
 
@@ -139,10 +139,10 @@ def test_full_tables_and_early_sums_change_no_count(given_samples: list[Sample],
         if stage.reducer.newest is not None:
             blocks.append(stage.reducer.close(stage.reducer.newest - MAX_LATENESS))
     blocks.append(stage.reducer.close(T0 + 10.0))
-    assert buckets_of(blocks) == count(given_samples)
+    assert cells_by_scope(blocks) == count(given_samples)
 
 
-def by_instance(names: list[str], a_batch: int) -> Buckets:
+def by_instance(names: list[str], a_batch: int) -> CellsByScope:
     stage = Stage("json")
     records = [msgspec.json.encode(Sample(ts=T0 + 0.5, service="shop", instance=name)) for name in names]
     for start in range(0, len(records), a_batch):
@@ -156,10 +156,10 @@ def test_which_instances_are_kept_apart_does_not_depend_on_their_order(monkeypat
     ordered = by_instance(names, 1000)
     shuffled = random.Random(7).sample(names, len(names))
     assert by_instance(shuffled, 37) == ordered
-    (bucket,) = ordered.values()
-    assert sorted(bucket.instances) == ["", *sorted(set(names))[: open_sums.MAX_INSTANCES]]
-    assert bucket.instances[""]["requests"] == 2 * (600 - open_sums.MAX_INSTANCES)
-    assert {counts["requests"] for name, counts in bucket.instances.items() if name} == {2}
+    (cell,) = ordered.values()
+    assert sorted(cell.instances) == ["", *sorted(set(names))[: open_sums.MAX_INSTANCES]]
+    assert cell.instances[""]["requests"] == 2 * (600 - open_sums.MAX_INSTANCES)
+    assert {counts["requests"] for name, counts in cell.instances.items() if name} == {2}
 
 
 def test_what_one_slice_adds_past_all_bounds_is_counted_without_being_remembered(
@@ -169,10 +169,10 @@ def test_what_one_slice_adds_past_all_bounds_is_counted_without_being_remembered
     stage = Stage("json")
     given_samples = [Sample(ts=T0 + 0.5, service="cart", flags={"f": f"v{i}"}, instance=f"i{i}") for i in range(500)]
     stage.take(records_of(given_samples, "json"))
-    (bucket,) = stage.close().values()
-    assert bucket.counts["requests"] == 500
-    assert sum(counts["requests"] for counts in bucket.instances.values()) == 500
-    assert len(bucket.instances) <= 41
+    (cell,) = stage.close().values()
+    assert cell.counts["requests"] == 500
+    assert sum(counts["requests"] for counts in cell.instances.values()) == 500
+    assert len(cell.instances) <= 41
     assert len(stage.interner.table().json) == 0
 
 
@@ -205,7 +205,7 @@ def test_latencies_are_summed_exactly_up_to_the_limit_and_stop_there() -> None:
     stage.take(
         records_of([*rows[:2], *(Sample(ts=T0 + 1.5, service="shop", latency_ms=hour, n=1_000_000),) * 5], "json")
     )
-    sums = {second - T0: bucket.counts["latency_us"] for (_, second), bucket in stage.close().items()}
+    sums = {second - T0: cell.counts["latency_us"] for (_, second), cell in stage.close().items()}
     assert sums == {0: 2 * 3_600_000_000 * 1_000_000, 1: 1 << 53}
 
 
@@ -213,8 +213,8 @@ def test_scopes_beyond_the_limit_hide_no_scope_that_has_a_place() -> None:
     stage = Stage("json", max_scopes=5)
     given_samples = [Sample(ts=T0 + 0.5, service="cart", flags={"new": f"v{i}", "dark": "on"}) for i in range(50)]
     stage.take(records_of(given_samples, "json"))
-    buckets = stage.close()
-    assert buckets[Scope("production", "cart"), T0].counts["requests"] == 50
-    assert len(buckets) == 4
+    all_cells = stage.close()
+    assert all_cells[Scope("production", "cart"), T0].counts["requests"] == 50
+    assert len(all_cells) == 4
     assert stage.reducer.take_told().overflow == 48
     assert stage.reducer.take_told().overflow == 0

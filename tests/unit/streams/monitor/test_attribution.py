@@ -23,8 +23,8 @@ def rejected(*values: bytes, form: Format = "json", now: float = math.inf, times
     stage = Stage(form)
     stage.take(list(values), now=now, timestamp=timestamp)
     found: dict[Any, Any] = {}
-    for (scope, second), bucket in stage.close().items():
-        for name, counts in bucket.instances.items():
+    for (scope, second), cell in stage.close().items():
+        for name, counts in cell.instances.items():
             if counts["rejected"]:
                 found[scope, second - T0, name] = counts["rejected"]
     if unread := stage.reducer.take_told().rejected:

@@ -26,7 +26,7 @@ from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.support.verdicts import rows_of
 from tests.unit.detectors.triggers.test_evaluator import OFF, ON, SERVICE, spec
 from tests.unit.streams.monitor.test_shard import BAD, GOOD, MUTED_AFTER, said, second
@@ -57,9 +57,9 @@ def evaluator(specs: Sequence[TriggerSpec] = SPECS) -> tuple[Evaluator, WindowSt
     return Evaluator(specs, store), store
 
 
-def rows(counts: dict[Scope, tuple[int, float, int]]) -> list[tuple[Scope, Bucket]]:
+def rows(counts: dict[Scope, tuple[int, float, int]]) -> list[tuple[Scope, Cell]]:
     return [
-        (scope, Bucket({"requests": n, "errors": int(n * bad), "latency_count": n}, bins={bin_: n}))
+        (scope, Cell({"requests": n, "errors": int(n * bad), "latency_count": n}, bins={bin_: n}))
         for scope, (n, bad, bin_) in counts.items()
     ]
 
@@ -192,7 +192,7 @@ def test_who_outweighed_the_others_of_a_long_window_does_so_after_a_restart() ->
             heavy = {"big": {"requests": 1_000_000}} if at == 20 else {}
             own = {**ill, **heavy}
             counts = {column: sum(one.get(column, 0) for one in own.values()) for column in ("requests", "errors")}
-            list(target.take(said(T + at + 1.0, cells(T + at, (SERVICE, Bucket(counts, instances=own)))), T + at + 3.0))
+            list(target.take(said(T + at + 1.0, cells(T + at, (SERVICE, Cell(counts, instances=own)))), T + at + 3.0))
             if at == 199:
                 kept.append(target.checkpoint(""))
         (row,) = target.triggers()

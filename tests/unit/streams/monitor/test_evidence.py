@@ -13,7 +13,7 @@ from detectors.triggers.evaluation import Tier
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.evidence import _NAMES, FRESH_SECONDS, FiringEvidence
 from streams.monitor.shard import Shard
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.streams.monitor.test_shard import ON, SERVICE, T, said, shard, spec
 
 OFF = Scope("production", "shop", "new", "off")
@@ -27,7 +27,7 @@ def seen(target: Shard, seconds: Sequence[Counts], scope: Scope = SERVICE, begin
     for at, counts in enumerate(seconds, begin):
         instances = {name: {"requests": n, "errors": bad} for name, (n, bad) in counts.items()}
         total = {key: sum(own[key] for own in instances.values()) for key in ("requests", "errors")}
-        block = cells(at, (scope, Bucket(total, instances=instances)))
+        block = cells(at, (scope, Cell(total, instances=instances)))
         yield from target.take(said(at + 1.0, block), at + 3.0)
 
 
@@ -112,8 +112,8 @@ def test_a_change_of_the_flag_begins_the_evidence_anew() -> None:
     assert first(after).since == T + 70
 
 
-def arms(target: Shard, seconds: int, on: Bucket | None, off: Bucket, begin: int) -> list[EvaluatedSecond]:
-    rows = [(scope, bucket) for scope, bucket in ((ON, on), (OFF, off)) if bucket is not None]
+def arms(target: Shard, seconds: int, on: Cell | None, off: Cell, begin: int) -> list[EvaluatedSecond]:
+    rows = [(scope, cell) for scope, cell in ((ON, on), (OFF, off)) if cell is not None]
     return [
         found
         for at in range(begin, begin + seconds)
@@ -121,9 +121,9 @@ def arms(target: Shard, seconds: int, on: Bucket | None, off: Bucket, begin: int
     ]
 
 
-def bucket(requests: int, errors: int = 0, instances: int = 2) -> Bucket:
+def cell(requests: int, errors: int = 0, instances: int = 2) -> Cell:
     each = {"requests": requests // instances, "errors": errors // instances}
-    return Bucket({"requests": requests, "errors": errors}, instances={f"i-{k}": each for k in range(instances)})
+    return Cell({"requests": requests, "errors": errors}, instances={f"i-{k}": each for k in range(instances)})
 
 
 def sequential(when: str) -> TriggerSpec:
@@ -132,7 +132,7 @@ def sequential(when: str) -> TriggerSpec:
 
 def test_a_proof_says_what_it_rests_on() -> None:
     target = shard(sequential("error_rate@on > control"))
-    seconds = arms(target, 30, bucket(10, 6), bucket(90, 2), T)
+    seconds = arms(target, 30, cell(10, 6), cell(90, 2), T)
     evidence = first(seconds)
     assert (evidence.tier, evidence.obstacle, evidence.since) == ("proof", None, float(T))
     assert evidence.control == evidence.threshold == pytest.approx(2 / 90)
@@ -144,8 +144,8 @@ def test_a_proof_says_what_it_rests_on() -> None:
 
 def test_of_an_absence_the_control_is_the_evidence() -> None:
     target = shard(sequential("absence@on"))
-    arms(target, 60, bucket(10), bucket(90), T)
-    late = arms(target, 40, None, bucket(90), T + 60)
+    arms(target, 60, cell(10), cell(90), T)
+    late = arms(target, 40, None, cell(90), T + 60)
     evidence = first(late)
     assert (evidence.tier, evidence.obstacle, evidence.since) == ("proof", None, T + 60.0)
     assert evidence.age == 2.0
@@ -163,8 +163,8 @@ def test_every_tier_that_fires_has_a_name() -> None:
 def everything(target: Shard, seconds: int, begin: int, on: int, off: int) -> list[EvaluatedSecond]:
     """30 requests/s with each variant and 60 of the whole service, of which so many fail."""
 
-    def of(n: int, bad: int) -> Bucket:
-        return Bucket({"requests": n, "errors": bad})
+    def of(n: int, bad: int) -> Cell:
+        return Cell({"requests": n, "errors": bad})
 
     return [
         found

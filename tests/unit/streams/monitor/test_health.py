@@ -13,7 +13,7 @@ from detectors.cell_operations import join
 from detectors.cells import COUNTS, LATENCY_COUNT, REQUESTS, Cells, Scope
 from detectors.histogram import bins
 from streams.monitor.health import QUANTILES, TriggerHealth, decoder, encoder, health
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 T = 1_700_000_000
 SHOP, CART = Scope("production", "shop"), Scope("production", "cart", "new", "on")
@@ -21,12 +21,10 @@ WORST = 0.011
 """Relative error of a bin's midpoint at scale 5."""
 
 
-def timed(latencies_ms: list[float], **counts: int) -> Bucket:
+def timed(latencies_ms: list[float], **counts: int) -> Cell:
     found, numbers = np.unique(bins(np.array(latencies_ms, dtype=np.float64)), return_counts=True)
     n = len(latencies_ms)
-    return Bucket(
-        {"requests": n, "latency_count": n, **counts}, dict(zip(found.tolist(), numbers.tolist(), strict=True))
-    )
+    return Cell({"requests": n, "latency_count": n, **counts}, dict(zip(found.tolist(), numbers.tolist(), strict=True)))
 
 
 def of(*blocks: Cells) -> Cells:
@@ -38,8 +36,8 @@ def test_a_scope_that_several_sources_have_stands_once_with_their_sum() -> None:
         T + 1,
         3,
         of(
-            cells(T, (SHOP, Bucket({"requests": 3, "errors": 1})), (CART, Bucket({"requests": 1}))),
-            cells(T, (SHOP, Bucket({"requests": 4, "late": 2}))),
+            cells(T, (SHOP, Cell({"requests": 3, "errors": 1})), (CART, Cell({"requests": 1}))),
+            cells(T, (SHOP, Cell({"requests": 4, "late": 2}))),
         ),
         [],
         at=T + 3.0,
@@ -57,8 +55,8 @@ def test_an_instance_that_two_sources_have_seen_is_one() -> None:
         T + 1,
         0,
         of(
-            cells(T, (SHOP, Bucket(one, instances={"a": one, "b": one})), (CART, Bucket(one, instances={"a": one}))),
-            cells(T, (SHOP, Bucket(one, instances={"b": one, "c": one}))),
+            cells(T, (SHOP, Cell(one, instances={"a": one, "b": one})), (CART, Cell(one, instances={"a": one}))),
+            cells(T, (SHOP, Cell(one, instances={"b": one, "c": one}))),
         ),
         [],
         at=T + 3.0,
@@ -96,7 +94,7 @@ def test_a_second_without_traffic_has_no_scopes_and_still_its_verdicts() -> None
 
 
 def test_a_record_is_plain_json_and_reads_back_as_it_was() -> None:
-    block = cells(T, (SHOP, timed([5.0, 7.0], errors=1)), (CART, Bucket({"requests": 2})))
+    block = cells(T, (SHOP, timed([5.0, 7.0], errors=1)), (CART, Cell({"requests": 2})))
     verdict = TriggerHealth("new", "errors", str(SHOP), "firing", 0.5, 0.02, 2, "0.5 > 0.02")
     frame = health(T + 1, 2, block, [verdict], at=T + 3.0, status="catching_up", detail="the evidence is 20 s old")
     raw = encoder.encode(frame)

@@ -15,7 +15,7 @@ from detectors.conditions.spec import TriggerSpec
 from detectors.triggers.evaluator import measures, wants
 from detectors.windows.store import WindowStore
 from streams.monitor.observer import Exposure, Observer, flip_wants, whole
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 DISPLAY = 60
 SERVICE = Scope("production", "shop")
@@ -47,7 +47,7 @@ Second = dict[Scope, dict[str, int]]
 
 def fill(store: WindowStore, seconds: list[Second], begin: int = 0) -> None:
     for at, rows in enumerate(seconds, begin):
-        blocks = [cells(at, *((scope, Bucket(counts)) for scope, counts in rows.items()))] if rows else []
+        blocks = [cells(at, *((scope, Cell(counts)) for scope, counts in rows.items()))] if rows else []
         store.advance(at, *blocks)
 
 
@@ -128,7 +128,7 @@ def test_the_metric_is_measured_in_the_variant_and_in_the_whole_service() -> Non
 def test_latency_is_measured_in_the_whole_service_too() -> None:
     of = spec("latency_p95@on > 1s over 10s")
     store, observer = made(of)
-    store.advance(0, cells(0, (SERVICE, Bucket({"requests": 3, "latency_count": 3}, bins={400: 3}))))
+    store.advance(0, cells(0, (SERVICE, Cell({"requests": 3, "latency_count": 3}, bins={400: 3}))))
     assert observer.measure(of, whole(of)).samples == 3
     assert not math.isnan(observer.measure(of, whole(of)).value)
 
@@ -142,8 +142,8 @@ def test_who_still_gives_another_variant_is_named_the_busiest_first() -> None:
             at,
             cells(
                 at,
-                (variant("on"), Bucket({"requests": on.total()}, instances=given)),
-                (variant("off"), Bucket({"requests": 9}, instances={"well": {"requests": 9}})),
+                (variant("on"), Cell({"requests": on.total()}, instances=given)),
+                (variant("off"), Cell({"requests": 9}, instances={"well": {"requests": 9}})),
             ),
         )
 

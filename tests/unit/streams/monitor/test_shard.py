@@ -26,7 +26,7 @@ from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 T = 1_700_000_000
 SERVICE = Scope("production", "shop")
@@ -70,7 +70,7 @@ def shard(
 
 def second(at: int, requests: int, errors: int, instance: str = "i-1") -> Cells:
     counts = {"requests": requests, "errors": errors}
-    return cells(at, (SERVICE, Bucket(counts, instances={instance: counts})))
+    return cells(at, (SERVICE, Cell(counts, instances={instance: counts})))
 
 
 def said(
@@ -162,7 +162,7 @@ def test_a_flag_is_ill_when_a_condition_is_true_or_half_of_the_evidence_that_ala
 
 def test_evidence_tells_who_gets_the_variants_of_the_flag() -> None:
     target = shard()
-    bad, half = Bucket({"requests": 10, "errors": 5}), Bucket({"requests": 5})
+    bad, half = Cell({"requests": 10, "errors": 5}), Cell({"requests": 5})
     *_, last = (
         found
         for at in range(T, T + 20)

@@ -23,7 +23,7 @@ from streams.monitor.shard import Shard
 from streams.partials.decode import decode_all
 from streams.partials.packing import pack
 from streams.partials.record import VERSION, Partial, encode
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 
 T = 1_700_000_000
 LENGTH = 60
@@ -84,7 +84,7 @@ def said(partition: int, watermark: float | None, block: Cells) -> bytes:
 
 def traffic(second: int, numbers: np.random.Generator) -> Cells:
     """A second of a service, a variant of its flag, and of services that come and go."""
-    rows: list[tuple[Scope, Bucket]] = []
+    rows: list[tuple[Scope, Cell]] = []
     for scope in (
         Scope("production", "shop"),
         Scope("production", "shop", "new", "on"),
@@ -97,7 +97,7 @@ def traffic(second: int, numbers: np.random.Generator) -> Cells:
         rows.append(
             (
                 scope,
-                Bucket(
+                Cell(
                     counts,
                     bins={int(numbers.integers(300, 500)): requests},
                     instances={f"i-{numbers.integers(0, 9)}": counts},

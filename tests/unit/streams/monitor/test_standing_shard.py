@@ -14,7 +14,7 @@ from streams.monitor.settings import ShardSettings
 from streams.monitor.shard import Shard
 from streams.monitor.unattributed import Unattributed
 from streams.monitor.unread import UnreadLog
-from tests.support.cells import Bucket, cells
+from tests.support.cells import Cell, cells
 from tests.unit.detectors.triggers.test_evaluator import SERVICE
 from tests.unit.streams.monitor.test_shard import ERRORS, said, second
 
@@ -113,7 +113,7 @@ def test_two_percent_late_do_not_disarm_a_service() -> None:
     target = shard()
     states: list[EvaluatedSecond] = []
     for at in range(T, T + 30):
-        block = cells(at, (SERVICE, Bucket({"requests": 98, "errors": 40 * (at >= T + 12), "late": 2})))
+        block = cells(at, (SERVICE, Cell({"requests": 98, "errors": 40 * (at >= T + 12), "late": 2})))
         states += target.take(said(at + 1.0, block), at + 3.0)
     assert any(one.firing for one in states)
 

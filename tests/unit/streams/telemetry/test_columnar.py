@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streams.telemetry.columnar import PLAIN_VERSION, VERSION, ColumnarBatch, encode
 from streams.telemetry.sample import MAX_RECORD_BYTES, Sample
-from tests.support.samples import T0, Bucket, Stage, count, records_of, samples
+from tests.support.samples import T0, CellCounts, Stage, count, records_of, samples
 
 
 def written_by_hand(**changes: Any) -> bytes:
@@ -157,9 +157,9 @@ def test_a_bad_value_costs_its_row_and_is_named(changes: dict[str, Any], reason:
     assert stage.rejects == {1: "invalid"}
     assert stage.reasons[1].startswith("row 1: ")
     assert reason in stage.reasons[1]
-    buckets = stage.close()
-    assert sum(bucket.counts["requests"] for (scope, _), bucket in buckets.items() if scope.service == "shop") == 10
-    assert buckets[BY_HAND_SECOND].counts["requests"] == 2
+    cells = stage.close()
+    assert sum(cell.counts["requests"] for (scope, _), cell in cells.items() if scope.service == "shop") == 10
+    assert cells[BY_HAND_SECOND].counts["requests"] == 2
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_bad_field_that_may_be_absent_costs_that_field(changes: dict[str, Any]
     stage.take([written_by_hand(**changes)])
     assert stage.rejects == {}
     assert stage.dropped() == dropped
-    whole = [bucket.counts["requests"] for (scope, _), bucket in stage.close().items() if not scope.flag]
+    whole = [cell.counts["requests"] for (scope, _), cell in stage.close().items() if not scope.flag]
     assert sum(whole) == sum(sample.n or 1 for sample in BY_HAND)
 
 
@@ -262,10 +262,10 @@ def test_a_bad_id_costs_the_id_and_a_start_without_one_is_rejected(
     stage = Stage("columnar")
     stage.take([identified(**changes)])
     assert stage.rejects == ({0: "invalid"} if rejected else {})
-    buckets = stage.close()
-    assert buckets.pop(BY_HAND_SECOND, Bucket()).counts == rejected
+    cells = stage.close()
+    assert cells.pop(BY_HAND_SECOND, CellCounts()).counts == rejected
     weight = 2 if changes.get("weight") == struct.pack("<3I", 1, 10, 2) else 1
-    assert {key[1]: bucket.counts["requests"] for key, bucket in buckets.items() if not key[0].flag} == {
+    assert {key[1]: cell.counts["requests"] for key, cell in cells.items() if not key[0].flag} == {
         T0: 10,
         T0 + 1: weight,
     }
