@@ -1,4 +1,4 @@
-"""Types of arrays."""
+"""Array types that every file of this package uses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from numpy.typing import NDArray
 
 Int = NDArray[np.int64]
 Ints = NDArray[np.integer[Any]]
-"""Whole numbers of any width, as columns that are packed small have."""
+"""Integers of any width: a packed column has the smallest type that holds it."""
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]

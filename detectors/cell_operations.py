@@ -14,23 +14,24 @@ from detectors.arrays import Int
 from detectors.cells import COLUMNS, ROWS, SPARSE, TABLES, Cells
 
 _CUT: Final = ("scopes", "instances")
-"""Tables that `select` cuts. A block names few measures, so their table stays whole."""
+"""Tables from which `select` drops unused entries. A block names few measures, so their table is left whole."""
 
 
 def empty() -> Cells:
-    """Cells without a row."""
+    """Return cells without a row."""
     none = np.zeros(0, dtype=np.int64)
     arrays = {c.name: none if c.width is None else none.reshape(0, c.width) for c in COLUMNS}
     return Cells(scopes=(), instances=(), measures=(), **arrays)
 
 
 def nbytes(cells: Cells) -> int:
-    """Bytes of a block's arrays, without its tables: other blocks share their names."""
+    """Return the bytes of a block's arrays. Its tables are not counted, because blocks share the names in them."""
     return sum(getattr(cells, column.name).nbytes for column in COLUMNS)
 
 
 def select(cells: Cells, rows: Int) -> Cells:
-    """The given rows and the entries that refer to them; the tables of scopes and instances keep only what is used."""
+    """Return the given rows with the entries that refer to them; the tables of scopes and instances keep only used
+    entries."""
     new_row = np.full(len(cells), -1, dtype=np.int64)
     new_row[rows] = np.arange(len(rows))
     kept = {section: np.flatnonzero(new_row[getattr(cells, name)] >= 0) for section, name in SPARSE.items()}
@@ -50,7 +51,7 @@ def select(cells: Cells, rows: Int) -> Cells:
 
 
 def join(blocks: Sequence[Cells]) -> Cells:
-    """One block with the rows of all; each scope, instance and measure has one number in the joined tables."""
+    """Return one block with the rows of all; each scope, instance and measure has one index in the joined tables."""
     blocks = [block for block in blocks if len(block)] or blocks[:1]
     if len(blocks) == 1:
         return blocks[0]
@@ -76,7 +77,7 @@ def join(blocks: Sequence[Cells]) -> Cells:
 
 
 def by_second(cells: Cells) -> Iterator[tuple[int, Cells]]:
-    """Cut a block into its seconds, ascending; all parts share the tables of the block."""
+    """Yield each second of a block with its cells, ascending; all parts share the tables of the block."""
     if not len(cells):
         return
     order = np.argsort(cells.second, kind="stable")
@@ -97,7 +98,8 @@ def by_second(cells: Cells) -> Iterator[tuple[int, Cells]]:
 
 
 def _rows(arrays: Mapping[str, Int], start: int, end: int) -> dict[str, Int]:
-    """Rows start..end of a block's arrays, whose sparse sections are sorted by row; only row numbers are copied."""
+    """Return rows start..end of a block's arrays, whose sparse sections are sorted by row. Only row numbers are
+    copied."""
     kept = {section: slice(*np.searchsorted(arrays[name], (start, end))) for section, name in SPARSE.items()}
     kept[ROWS] = slice(start, end)
     found = {column.name: arrays[column.name][kept[column.section]] for column in COLUMNS}

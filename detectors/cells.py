@@ -1,8 +1,8 @@
 """Additive statistics of scopes in seconds of event time, as columns.
 
-Stage 1 sends `Cells` blocks and stage 2 adds them up: one row per (scope, second), plus three sparse sections that
-refer to those rows by index (latency histogram, instances, custom measures). All numbers are integers, so that a sum
-does not depend on the order of its terms.
+Stage 1 sends `Cells` blocks and stage 2 adds them up: one row, a cell, per (scope, second), plus three sparse sections
+that refer to those rows by index (latency histogram, instances, custom measures). All numbers are integers, so that a
+sum does not depend on the order of its terms.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-if TYPE_CHECKING:  # `flipback init` reads the table of metrics, and with it this file, without numpy's 0.1 s.
+if TYPE_CHECKING:  # `flipback init` reads the table of metrics, and with it this file, without the 0.1 s of numpy.
     from detectors.arrays import Int
 
 COUNTS = (
@@ -51,7 +51,8 @@ MEASURE_SCALE = 1_000_000
 
 
 class Scope(NamedTuple):
-    """What statistics are kept for; an empty `flag` and `variant` name the whole service."""
+    """What statistics are kept for: a variant of a flag in a service. With `flag` and `variant` empty, the whole
+    service."""
 
     environment: str
     service: str
@@ -95,8 +96,8 @@ class Cells:
     `instance_*` (i,) with `instance_counts` (i, len(COUNTS)), `measure_*` (m,); each `*_cell` is a row of the block.
     A pair (cell, bin), (cell, instance) or (cell, measure) occurs at most once.
 
-    The order of the arrays is that of the wire format (`streams.partials.packing`). The metadata of a field is all that
-    operations on blocks know of it (`COLUMNS`), so a new column is one line here.
+    The order of the arrays is that of the wire format (`streams.partials.packing`). Operations on blocks know a field
+    by its metadata alone (`COLUMNS`), so a new column is one line here.
     """
 
     scopes: tuple[Scope, ...]

@@ -2,8 +2,8 @@
 
 Bucket i of the family holds (2**(i/32), 2**((i+1)/32)], upper bound included: the boundaries that OpenTelemetry gives
 an exponential histogram of scale 5 and Prometheus a native histogram of schema 5, when they measure in milliseconds.
-Here `BINS` of them are kept, from 2**-4 ms (62.5 us) to 2**22 ms (70 min); what lies outside goes into the end bins,
-0 ms into bin 0. One bucket is 2.19 % wide, so a quantile is off by 1.09 % at most between those ends.
+`BINS` of them are kept, from 2**-4 ms (62.5 us) to 2**22 ms (70 min); values outside that range are counted in the end
+bins, and 0 ms in bin 0. One bucket is 2.19 % wide, so a quantile is off by 1.09 % at most between those ends.
 
 >>> import numpy as np
 >>> bins(np.array([0.0, 1.0, 1.0001, 2.0, 45_000.0]))
@@ -35,7 +35,8 @@ BINS = OCTAVES * BINS_PER_OCTAVE
 PER_MILLION = 1_000_000
 
 _AT_ONCE = 4096
-"""Rows of quantiles at once: what lies between the steps stays in the cache, 30,000 rows take 4 ms, not 13."""
+"""Rows whose quantiles are computed at once: the intermediate arrays stay in the cache, and 30,000 rows take 4 ms
+instead of 13."""
 
 # 2**(j/32) rounded once from 28 digits: numpy's exp2 and log2 differ in the last place between processors, and a value
 # on a boundary would then change its bin from one machine to the next.
@@ -45,7 +46,8 @@ _UPPER: NDArray[np.float64] = (_OCTAVE_STARTS[:, np.newaxis] * _STEPS).ravel()
 _LOWER = np.concatenate(([_OCTAVE_STARTS[0]], _UPPER[:-1]))
 
 # Positive doubles are ordered as their bit patterns are. A pattern without its lowest 46 bits numbers 64 equal parts of
-# every octave; each is narrower than a bin, so it holds at most one boundary: two table entries say all.
+# every octave; each is narrower than a bin, so it holds at most one boundary, and two table entries per part give the
+# bin.
 _SHIFT = np.int64(46)
 _FIRST = _LOWER[:1].view(np.int64)[0] + 1
 _LAST = _UPPER[-1:].view(np.int64)[0]
@@ -58,14 +60,15 @@ _PART_UPPER = _UPPER_KEYS[_PART_BIN]
 def bins(latency_ms: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the bin, 0 .. BINS - 1, of every latency in milliseconds (any shape; 3 to 10 ns a value).
 
-    Nothing is refused: negative numbers land in bin 0 and NaN in an end bin, so they must be turned away before.
+    Values are not checked: negative numbers go to bin 0 and NaN to an end bin, so the caller must reject both first.
     """
     values = np.ascontiguousarray(latency_ms, dtype=np.float64)
     keys: NDArray[np.int64] = np.clip(values.view(np.int64), _FIRST, _LAST)
     keys -= _FIRST
     part = keys >> _SHIFT
     above = keys > _PART_UPPER.take(part)
-    # Writing into `keys` halves the time of large arrays, which goes into fresh pages; "clip" is what lets numpy do so.
+    # Writing into `keys` halves the time of large arrays, most of which goes into fresh pages; numpy writes in place
+    # only with mode="clip".
     np.take(_PART_BIN, part, out=keys, mode="clip")
     keys += above
     return keys
@@ -79,7 +82,7 @@ def upper_bounds_ms() -> NDArray[np.float64]:
 def midpoints_ms() -> NDArray[np.float64]:
     """Return the value in milliseconds that stands for every bin, shape (BINS,).
 
-    It is 2ab / (a + b) for the bounds a and b: both are then the same 1.09 % away in relative terms.
+    It is 2ab / (a + b) for the bounds a and b: its relative distance to either bound is then 1.09 %.
     """
     result: NDArray[np.float64] = 2 * _LOWER * _UPPER / (_LOWER + _UPPER)
     return result
@@ -89,9 +92,9 @@ _MIDPOINTS = midpoints_ms()
 
 
 def rank(q: float | NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which smallest value, counted from 1, is the `q` quantile of `totals` values: ceil(q n), at least 1.
+    """Return the rank, from 1, of the `q` quantile among `totals` sorted values: ceil(q n), at least 1.
 
-    `q` counts in millionths, because ceil(0.07 * 100) is 8 in floating point. Raises ValueError outside 0..1.
+    `q` is rounded to millionths, because ceil(0.07 * 100) is 8 in floating point. Raises ValueError outside 0..1.
     """
     parts = np.rint(np.multiply(q, PER_MILLION)).astype(np.int64)
     if np.any((parts < 0) | (parts > PER_MILLION)):
@@ -103,7 +106,7 @@ def rank(q: float | NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[n
 def quantile(counts: NDArray[np.integer[Any]], q: float) -> NDArray[np.float64]:
     """Return the `q` quantile (0..1) of every row in milliseconds, nan where a row is empty.
 
-    `counts` has shape (rows, BINS). `quantile_by_octave` is five times cheaper where octave sums are kept.
+    `counts` has shape (rows, BINS). `quantile_by_octave` is five times cheaper if octave sums are kept.
     """
     octaves = counts.reshape(len(counts), OCTAVES, BINS_PER_OCTAVE).sum(axis=2, dtype=np.int64)
     return quantile_by_octave(counts, octaves, np.arange(len(counts)), q)
@@ -118,7 +121,7 @@ def quantile_by_octave(
     """Return the `q` quantile (0..1) of the chosen rows in milliseconds, nan where a row is empty.
 
     `counts` has shape (n, BINS), `octaves` (n, OCTAVES) holds their sums by octave, `rows` (r,) indexes both, `q` is
-    one for all or (r,). A chosen row of 32-bit counts has fewer than 2**32 values.
+    one number for all rows or (r,). Rows of 32-bit counts must hold fewer than 2**32 values.
     """
     each = np.broadcast_to(q, rows.shape)
     result = np.empty(len(rows))
@@ -129,7 +132,7 @@ def quantile_by_octave(
 
 
 def first_bin_above(limit_ms: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the first bin that stands for more than each limit (any shape), BINS where none does."""
+    """Return the first bin whose midpoint is above each limit (any shape), BINS if there is none."""
     first: NDArray[np.int64] = np.searchsorted(_MIDPOINTS, limit_ms, side="right").astype(np.int64)
     return first
 
@@ -140,10 +143,10 @@ def count_above(
     rows: NDArray[np.int64],
     first: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return how many values of the chosen rows (r,) are in bins from `first` (r,), less than BINS, on.
+    """Return how many values of the chosen rows (r,) are in bin `first` (r,), which is less than BINS, or above it.
 
-    More than (1 - q) n of n are in bins above a limit just where the `q` quantile is above it: both see bins alone.
-    `counts`, `octaves` and `rows` are those of `quantile_by_octave`.
+    The `q` quantile is above a limit exactly if more than (1 - q) n of n values are in bins above it: both are computed
+    from bins. `counts`, `octaves` and `rows` are those of `quantile_by_octave`.
 
     >>> counts = np.bincount([3, 3, 40, 700], minlength=BINS)[np.newaxis]
     >>> octaves = counts.reshape(1, OCTAVES, BINS_PER_OCTAVE).sum(axis=2)
@@ -172,9 +175,9 @@ def value_at_rank(
     rows: NDArray[np.int64],
     ranks: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return the value in milliseconds that is number `ranks` (r,), from 1, of the chosen rows (r,), nan in empty ones.
+    """Return the value in milliseconds of rank `ranks` (r,), from 1, in the chosen rows (r,); nan in empty rows.
 
-    `counts`, `octaves` and `rows` are those of `quantile_by_octave`. A rank beyond the last one is that of the last.
+    `counts`, `octaves` and `rows` are those of `quantile_by_octave`. A rank beyond the last value gives the last value.
     """
     coarse = _cumulative(octaves[rows], _narrow(octaves))
     return _at_rank(counts, coarse, rows, np.minimum(ranks, coarse[-1].astype(np.int64)))
@@ -195,13 +198,13 @@ def _at_rank(
 
 
 def _narrow(counts: NDArray[np.integer[Any]]) -> type[np.integer[Any]]:
-    """The type for running sums of counts, which are of fewer than 2**32 values where they have 32 bits themselves."""
+    """Return the type of running sums: 32 bits for 32-bit counts, whose rows hold fewer than 2**32 values."""
     return np.uint32 if counts.dtype == np.uint32 else np.int64
 
 
 def _cumulative(groups: NDArray[np.integer[Any]], dtype: type[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones, and twice
-    as many numbers of 32 bits."""
+    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones, and
+    32-bit numbers twice as fast as 64-bit ones."""
     sums = groups.T.astype(dtype, order="C")
     for i in range(1, len(sums)):
         sums[i] += sums[i - 1]
@@ -210,7 +213,7 @@ def _cumulative(groups: NDArray[np.integer[Any]], dtype: type[np.integer[Any]]) 
 
 def _first_reaching(sums: NDArray[np.integer[Any]], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for every column of (k, rows) running sums the first index that reaches `wanted`, else k - 1."""
-    # Of one type: numpy would turn all sums into the other.
+    # Both sides must have one type: else numpy converts all sums first.
     same = np.minimum(wanted, np.iinfo(sums.dtype).max).astype(sums.dtype)
     index: NDArray[np.int64] = np.add.reduce(sums < same, axis=0, dtype=np.uint8).astype(np.int64)
     np.minimum(index, len(sums) - 1, out=index)

@@ -1,7 +1,7 @@
-"""What every sequential detector promises, and how its state is taken back.
+"""The contract of sequential detectors, and the checks of a state that is restored.
 
-A detector judges n rows at once, one row a trigger; rows do not touch each other. Time is given in whole seconds and
-never goes back; what is told of one second in several parts adds up. Its memory is fixed when it is made.
+A detector judges n rows at once, one row per trigger, each on its own. Time is whole seconds and never goes back;
+several updates of one second add up. The size of its state is fixed when it is created.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from numpy.typing import NDArray
 from detectors.errors import StateError
 
 Arrays = dict[str, NDArray[Any]]
-"""Arrays by name: plain numbers that a file or a topic can hold. The last axis is the rows', where there is one."""
+"""Arrays by name: plain numbers that a file or a topic can hold. The last axis, if there is one, is the rows."""
 
 BEFORE = -(1 << 62)
-"""Earlier than any second, with room to subtract it from one; the second of a detector that has seen none."""
+"""Earlier than any second; subtracting it from a second does not overflow. A detector without updates has it as its
+last second."""
 
 
 class Detector(Protocol):
-    """What a detector is beside its `update`, whose arguments are its own."""
+    """What all detectors share. `update` is not here, because its arguments differ from detector to detector."""
 
     def state(self) -> Arrays:
-        """Copies of all that it remembers."""
+        """Return copies of all its state."""
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        """Continue from what `state` returned. Raises StateError, and changes nothing, if it does not fit."""
 
 
 def checked_state(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
-    """Return copies of the arrays of `state`, each of the name, shape and type that `own` has.
+    """Return copies of the arrays of `state`, which must have the names, shapes and types of those in `own`.
 
-    Raises StateError naming the first that is missing, unknown or different.
+    Raises StateError that names what differs.
     """
     if state.keys() != own.keys():
         raise StateError(f"a state with {sorted(own)} is wanted, {sorted(state)} was given")
@@ -49,7 +50,7 @@ def checked_state(state: Mapping[str, NDArray[Any]], own: Arrays) -> Arrays:
 
 
 def prefixed(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
-    """The arrays of several parts in one, each under the name of its part and its own; `part` takes them out again.
+    """Return the arrays of all parts in one dict, each under `PART.NAME`; `part` is the inverse.
 
     >>> import numpy as np
     >>> both = prefixed(left={"a": np.array(1)}, right={"a": np.array(2)})
@@ -62,12 +63,12 @@ def prefixed(**parts: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def part(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
-    """What `prefixed` has put under the name of a part."""
+    """Return the arrays that `prefixed` stored under the name of a part."""
     return {own.removeprefix(f"{name}."): array for own, array in arrays.items() if own.startswith(f"{name}.")}
 
 
 def checked_second(second: int, last: int) -> bool:
-    """Is `second` new? Raises ValueError when it is earlier than the last one."""
+    """Return whether `second` is later than `last`. Raises ValueError if it is earlier."""
     if second < last:
         raise ValueError(f"second {second} is earlier than the last one, {last}")
     return second > last

@@ -1,7 +1,8 @@
-"""The words of a condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, `METRIC@variant OP control`,
+"""The grammar of conditions: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, `METRIC@variant OP control`,
 `absence@variant`.
 
-`parse` reads them and points at the first wrong token, `format_condition` writes them; each undoes the other.
+`parse` reads a condition and points at the first wrong token; `format_condition` writes one. Each is the inverse of the
+other.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class _Subject:
     measure: str | None = None
 
 
-# Hundreds of flags have the same few conditions, each read at the load, for the rules' hash and for every role.
+# Hundreds of flags share a few conditions, and each is parsed at load, for the hash of the rules and in every role.
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Condition:
     """Read a condition. Raises GrammarError at the first token that does not fit, saying what was expected there."""
@@ -68,7 +69,7 @@ def parse(text: str) -> Condition:
 
 
 def format_condition(condition: Condition) -> str:
-    """Write a condition in full, its window always named. Equal conditions are written alike."""
+    """Return the text of a condition, which always names its window. Equal conditions have equal texts."""
     words = [condition.label + (f"@{condition.variant}" if condition.variant is not None else ""), condition.op]
     if condition.sequential:
         return " ".join([*words, "control"] if condition.proof else words[:1])
@@ -88,7 +89,7 @@ def format_condition(condition: Condition) -> str:
 
 
 def default_over(hold: int) -> int:
-    """Seconds of the window of a condition that names none: half of its hold, 10 s at least and 60 s at most."""
+    """Return the seconds of the default window: half of the hold, at least 10 s and at most 60 s."""
     return min(max(hold // 2, SHORTEST_WINDOW), LONGEST_DEFAULT_WINDOW)
 
 
@@ -171,7 +172,7 @@ def _proof(reader: TokenReader, subject: _Subject, variant: str | None, op: Op) 
 
 
 def _alone(reader: TokenReader, instead: str, what: str) -> None:
-    """Nothing may follow."""
+    """Fail if anything follows."""
     if reader.peek() is None:
         return
     rest = reader.take("nothing")

@@ -1,4 +1,4 @@
-"""The metrics: one row each. All that depends on a metric's name is a column here, and read from here.
+"""The table of metrics, one row each. Everything that depends on a metric's name is a column of it.
 
 A metric that is one count divided by another needs no other code. Any other also has a function in
 `detectors.windows.metrics`, which computes it from a window. `Metric` and `DriftMetric` repeat names because type
@@ -47,7 +47,7 @@ N = TypeVar("N", "Int", int)
 
 
 class Ratio(NamedTuple):
-    """Columns of `detectors.cells.COUNTS`: `part` divided by `whole`, which is less those that `unknown` counts.
+    """`part` divided by (`whole` minus `unknown`); each is a column of `detectors.cells.COUNTS`.
 
     A request whose sample does not say how it ended is neither a failure nor a success: `unknown` leaves it out.
     `good` says that `part` counts good requests; `inverse` that the metric is one minus the ratio. `per` is how many
@@ -63,7 +63,7 @@ class Ratio(NamedTuple):
 
     @property
     def columns(self) -> set[int]:
-        """The columns that it is made of."""
+        """The columns that it reads."""
         return {self.part, self.whole} | ({self.unknown} if self.unknown is not None else set())
 
     def of(self, column: Callable[[int], N]) -> tuple[N, N]:
@@ -72,17 +72,17 @@ class Ratio(NamedTuple):
         return column(self.part), whole if self.unknown is None else whole - column(self.unknown)
 
     def bad(self, column: Callable[[int], N]) -> tuple[N, N]:
-        """Return what is bad, and the whole."""
+        """Return the bad requests and all of them; `column` gives the counts of a column."""
         part, whole = self.of(column)
         return (whole - part if self.good else part), whole
 
     def bad_in(self, sums: Int, rows: Int) -> tuple[Int, Int]:
-        """Return what is bad, and the whole, (r,), of some rows (r,) of a window's sums (columns, rows)."""
+        """Return the bad requests and all of them, (r,) each, at the rows (r,) of a window's sums (columns, rows)."""
         return self.bad(lambda column: sums[column][rows])
 
 
 class MetricRow(NamedTuple):
-    """What is known of a metric.
+    """The properties of a metric.
 
     `ratio` says which counts are divided, None if the metric is not one count divided by another.
     `worse` is the side of a threshold on which the metric is bad. Only a metric that has one is a share of bad requests
@@ -90,10 +90,10 @@ class MetricRow(NamedTuple):
     (`METRIC@variant > control`), fire early (`fast: true`) and have `min_samples: auto`.
     `fast` says that triggers on it fire early by default, `drifts` that drift of it can be watched.
     `bad_is_rare`: a healthy service has few bad requests. Cache misses are bad, and not rare.
-    `wants_samples`: without samples it has no value. No requests at all are a throughput too.
+    `wants_samples`: without samples it has no value. A throughput has one: 0.
     `written` is how conditions write it, if not by its name alone.
-    `needs` names, for people, the fields of a sample of which it needs one. `unreadable` is the field whose unreadable
-    values are counted (`detectors.windows.unreadable`), and `must` is what a value of that field must be.
+    `needs` names the fields of a sample, of which the metric needs one. `unreadable` is the field whose unreadable
+    values are counted (`detectors.windows.unreadable`), and `must` tells people what a value of that field must be.
     """
 
     unit: Unit
@@ -110,14 +110,15 @@ class MetricRow(NamedTuple):
 
     @property
     def samples(self) -> int | None:
-        """The column of `detectors.cells.COUNTS` without which the metric has no value; None if it is none of those."""
+        """The column of `detectors.cells.COUNTS` without which the metric has no value; None if there is no such
+        column."""
         if self.ratio is not None:
             return self.ratio.whole
         return LATENCY_COUNT if self.unit == "latency" else None
 
     @property
     def good_is_high(self) -> bool:
-        """Is the metric one minus the share of bad requests?"""
+        """Whether the metric is one minus the share of bad requests."""
         return self.unit == "ratio" and self.worse == "<"
 
 

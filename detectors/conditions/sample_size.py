@@ -1,22 +1,23 @@
-"""`min_samples: auto`: how many samples a window needs, so that a healthy service does not breach by chance.
+"""`min_samples: auto`: how many samples a window needs so that a healthy service does not breach by chance.
 
-A service whose requests are bad with probability p breaches "more than T are bad" with X > T n of n samples, X
-binomial. Few samples breach easily: of 10, one failure is 10 %. The least n is wanted from which on
+If each of n samples is bad with probability p, a service breaches "more than T are bad" when X > T n, with X binomial
+(n, p). Few samples breach easily: one failure of 10 is 10 %. The result is the least n from which on
 
     P(X > T n) <= 1e-6        for it and every greater number
 
-One constant cannot be right for all triggers: for a service that fails 0.5 % it is 900 samples at a threshold of 2 %,
-and 5,900 at 1 %. Every kind of trigger comes to the same question:
+No constant is right for all triggers: a service that fails 0.5 % needs 900 samples at a threshold of 2 %, and 5,900 at
+1 %. Every kind of trigger is reduced to the same question:
 
-    error_rate > 2%        bad are the errors, T = 2 %
-    availability < 99%     bad are the unavailable, T = 1 %: the complement of what is measured
-    latency_p95 > 45s      bad are those above 45 s, T = 5 %: the quantile is an order statistic, and it exceeds 45 s
+    error_rate > 2%        errors are bad, T = 2 %
+    availability < 99%     unavailable requests are bad, T = 1 %: the complement of what is measured
+    latency_p95 > 45s      requests above 45 s are bad, T = 5 %: the quantile is an order statistic, and it exceeds 45 s
                            when more than 5 % of the samples do
 
-Numbers are exact: T n is computed in fractions, the tail is summed term by term. In n it is a saw, because X is whole:
-it rises while floor(T n) stands and drops where that steps. So only the last n of each tooth is looked at. These ends
-fall from tooth to tooth, but for a tremble where 1 / T is not whole; the last that is too high is halved in on, between
-nothing and log(1e6) / KL(T, p), where Chernoff's bound says enough, and then looked for within the tremble.
+The result is exact: T n is a fraction, and the tail is summed term by term. As a function of n the tail is a saw,
+because X is whole: it rises while floor(T n) is constant and drops where floor(T n) steps. Only the last n of each
+tooth is therefore checked. These ends fall from tooth to tooth, except for a small tremble if 1 / T is not whole.
+Bisection between 0 and log(1e6) / KL(T, p), which is enough by Chernoff's bound, finds the last tooth that is too high,
+to within the tremble; a linear search finishes.
 
 >>> needed_samples(0.005, 0.02), needed_samples(0.001, 0.02)  # error_rate > 2% of a service that fails 0.5 % or 0.1 %
 (900, 250)
@@ -36,19 +37,19 @@ from math import ceil, exp, lgamma, log, log1p
 import numpy as np
 
 CHANCE = 1e-6
-"""A healthy service breaches once in a million evaluations: in 11.6 days when it is judged every second."""
+"""A healthy service breaches once in a million evaluations: once in 11.6 days if it is evaluated every second."""
 
 MAX_SAMPLES = 1_000_000
-"""Samples beyond which a trigger is called too close to its service's healthy level."""
+"""If a trigger needs more samples than this, its threshold is too close to the healthy level of its service."""
 
 
 @lru_cache(maxsize=4096)
 def needed_samples(healthy: float, threshold: float, *, below: bool = False, chance: float = CHANCE) -> int | None:
     """Return how many samples a trigger on a share needs; None if more than `MAX_SAMPLES`.
 
-    `healthy` is the share (0..1) that the service shows when it is well, `threshold` the share that the trigger
-    compares with, `below` whether it breaches under it. Raises ValueError for a threshold outside 0..1 or a healthy
-    level that breaches by itself.
+    `healthy` is the share (0..1) of the healthy service, `threshold` the share that the trigger compares with; with
+    `below`, it breaches below the threshold. Raises ValueError for a threshold outside 0..1 or a healthy level that
+    breaches by itself.
     """
     p, t = (1 - _exact(healthy), 1 - _exact(threshold)) if below else (_exact(healthy), _exact(threshold))
     if not (0 <= p <= t <= 1 and 0 < chance < 1):
@@ -76,10 +77,10 @@ def needed_samples(healthy: float, threshold: float, *, below: bool = False, cha
 
 
 def needed_timed_samples(healthy: float, quantile: float) -> int | None:
-    """Return the least number of timed samples for `latency_pQ > LIMIT`; None where `MAX_SAMPLES` do not suffice.
+    """Return how many timed samples `latency_pQ > LIMIT` needs; None if more than `MAX_SAMPLES`.
 
-    `healthy` is the share (0..1) of requests above LIMIT when the service is well, `quantile` is 0..1. Raises
-    ValueError when that share is above 1 - quantile, which breaches by itself.
+    `healthy` is the share (0..1) of requests above LIMIT in the healthy service, `quantile` is 0..1. Raises ValueError
+    if that share is above 1 - quantile, which breaches by itself.
 
     >>> needed_timed_samples(0.01, 0.95)  # p95, and a healthy 1 % above the limit
     280
@@ -98,18 +99,18 @@ def tail(n: int, p: float, least: int) -> float:
     if least > n:
         return 0.0
     first = lgamma(n + 1) - lgamma(least + 1) - lgamma(n - least + 1) + least * log(p) + (n - least) * log1p(-p)
-    # Each term is the one before times (n - i) p / ((i + 1) (1 - p)), which falls: what is left out is less than
-    # a geometric series of the first such ratio, where that is below 1.
+    # Each term is the one before times (n - i) p / ((i + 1) (1 - p)), which falls: the terms left out sum to less than
+    # a geometric series with the first such ratio, if that is below 1.
     ratio = (n - least) * p / ((least + 1) * (1 - p))
     terms = n - least if ratio >= 1 or ratio == 0 else min(n - least, ceil(log(1e-14 * (1 - ratio)) / log(ratio)))
     i = np.arange(least, least + terms, dtype=np.float64)
     steps = np.log((n - i) / (i + 1)) + (log(p) - log1p(-p))
-    # Of p near 1 the first term is so small that the others, as multiples of it, overflow.
+    # If p is near 1, the first term is so small that the others, as multiples of it, overflow.
     return min(exp(first) + float(np.exp(first + np.cumsum(steps)).sum()), 1.0)
 
 
 def _exact(share: float) -> Fraction:
-    """The decimal that was written: 0.07 is 7/100, not the nearest binary number."""
+    """Return the decimal as it was written: 0.07 is 7/100, not the nearest binary number."""
     return Fraction(repr(float(share)))
 
 

@@ -17,31 +17,32 @@ Reference = Literal["control", "baseline"]
 Action = Literal["rollback", "hold", "alert"]
 
 FALSE_ALARMS = 30 * 86_400
-"""Seconds between two false alarms of a trigger, at least, on average."""
+"""Mean number of seconds between two false alarms of a trigger, at least."""
 
 PROOF_WINDOW = 60
-"""Seconds of the window that a proof shows, and in which there must be requests of both arms."""
+"""Seconds of the window whose values a proof shows, and in which both arms must have requests."""
 
 LONGEST_SPAN = 3600
-"""Seconds a window or a hold may last at most; state and the log are sized by it."""
+"""Most seconds of a window or a hold; state and the log are sized by it."""
 
 MIN_SAMPLES = 30
-"""Samples a ratio or a mean wants unless the trigger says otherwise: under it one failure is more than 3 %."""
+"""Samples that a ratio or a mean needs, unless the trigger sets another number: with fewer, one failure is more than 3
+%."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`, read.
+    """A parsed condition: `METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]`.
 
     `value` is a ratio in 0..1, milliseconds of latency, requests per second of throughput, or the measure's own unit;
-    with `relative` it is the factor on what the control variant or the stored baseline shows. `quantile` (0..1, both
-    excluded) belongs to latency_quantile alone, `measure` (a name) to measure alone. `over` and `hold` are seconds;
-    a hold of 0 fires at the first evaluation that is true.
+    with `relative` it is the factor by which the value of the control variant or of the stored baseline is multiplied.
+    `quantile` (0..1, both excluded) belongs to latency_quantile alone, `measure` (a name) to measure alone. `over` and
+    `hold` are seconds; a hold of 0 fires at the first evaluation that is true.
 
-    `proof` is `METRIC@variant OP control`: true once the variant is proven worse (`detectors.sequential.canary_proof`);
-    absence, which is compared with the control too, once the variant has fallen silent
-    (`detectors.sequential.absence`). Of both `over` is the window in which there must be requests at all, and from
-    which the numbers shown are taken.
+    `proof` marks `METRIC@variant OP control`, which is true once the variant is proven worse
+    (`detectors.sequential.canary_proof`). Absence, which is compared with the control too, is true once the variant has
+    fallen silent (`detectors.sequential.absence`). For both, `over` is the window in which there must be requests, and
+    from which the shown values are read.
     """
 
     metric: Metric
@@ -57,12 +58,12 @@ class Condition:
 
     @property
     def sequential(self) -> bool:
-        """Does it rest on the evidence of every second since a beginning, not on a window?"""
+        """Whether it accumulates evidence second by second instead of reading a window."""
         return self.proof or self.metric == "absence"
 
     @property
     def counts_bad(self) -> bool:
-        """Is it a limit on the share of bad requests: a ratio or a quantile, on the side where it is worse?"""
+        """Whether it is a limit on the share of bad requests: a ratio or a quantile, on its worse side."""
         return METRIC_TABLE[self.metric].worse == self.op
 
     @property
@@ -74,10 +75,10 @@ class Condition:
 
     @property
     def default_min_samples(self) -> int:
-        """Samples a window needs before it says anything, unless the trigger sets another number.
+        """Samples that a window needs for a verdict, unless the trigger sets another number.
 
-        A quantile wants ten samples beyond it, 10 / (1 - q); no traffic at all is a throughput too. What gathers its
-        evidence by itself wants any.
+        A quantile needs ten samples beyond it, 10 / (1 - q). A throughput needs none, because no traffic is a value
+        too. A proof needs one: it accumulates evidence by itself.
         """
         if not METRIC_TABLE[self.metric].wants_samples:
             return 0
@@ -92,12 +93,12 @@ class Condition:
 class TriggerSpec:
     """A trigger of one flag in one service and environment.
 
-    `guard`: a breach of the whole service is not acted upon while the safe variant's requests breach as well.
+    `guard`: while the safe variant's requests breach as well, a breach of the whole service causes no action.
     `unknown_grace`, `unknown_alert` and `keep_for` are in seconds. `baseline` is the stored value of the condition's
-    metric, in the condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` gives way to
-    a longer one.
-    `fast` lets `detectors.sequential.fast_tier` fire it too, with one false alarm in `false_alarms` seconds at most.
-    Raises SpecError when the condition compares with something that is not given, or with itself, or cannot be fast.
+    metric, in the condition's unit. With `max_window` (seconds) a window that has fewer than `min_samples` is replaced
+    by a longer one. `fast` lets `detectors.sequential.fast_tier` fire it too, with one false alarm in `false_alarms`
+    seconds at most. Raises SpecError if the condition compares with a baseline or control that is not given, or with
+    itself, or if it cannot be fast.
     """
 
     name: str
@@ -134,28 +135,28 @@ class TriggerSpec:
 
     @property
     def scope(self) -> Scope:
-        """Whose windows are judged: the named variant of the flag, or the whole service."""
+        """The scope whose windows are judged: the named variant of the flag, or the whole service."""
         if self.condition.variant is None:
             return Scope(self.environment, self.service)
         return Scope(self.environment, self.service, self.flag, self.condition.variant)
 
     @property
     def control_scope(self) -> Scope | None:
-        """Whose windows the threshold comes from; None unless the condition compares with the control."""
+        """The scope whose windows give the threshold; None unless the condition compares with the control."""
         if self.condition.relative != "control" or self.control_variant is None:
             return None
         return Scope(self.environment, self.service, self.flag, self.control_variant)
 
     @property
     def threshold(self) -> float | None:
-        """The number the metric is compared with; None when it depends on the control's window."""
+        """The number the metric is compared with; None if it depends on the control's window."""
         if self.condition.relative == "baseline" and self.baseline is not None:
             return self.condition.value * self.baseline
         return self.condition.value if self.condition.relative is None else None
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Seconds of the windows looked at, ascending: `over`, twice, four times as long, ... and `max_window`."""
+        """Seconds of the windows that are read, ascending: `over`, twice and four times that, ... and `max_window`."""
         found, longest = [self.condition.over], self.max_window or 0
         while 2 * found[-1] < longest:
             found.append(2 * found[-1])
@@ -163,18 +164,18 @@ class TriggerSpec:
 
     @property
     def least_samples(self) -> int:
-        """Samples with which a part of a window, or what follows a flip, says something.
+        """Samples that a part of a window, or the time after a flip, needs for a verdict.
 
-        As many as `min_samples`, unless a longer window would make up for fewer.
+        That is `min_samples`; with `max_window` it is at most the default, because a longer window makes up for fewer.
         """
         default = self.condition.default_min_samples
         return self.min_samples if self.max_window is None else min(self.min_samples, default)
 
     @property
     def bad_limit(self) -> float | None:
-        """The share (0..1) of bad requests above which the condition is true, None where it is no such limit.
+        """The share (0..1) of bad requests above which the condition is true; None if it is no such limit.
 
-        It is the complement of the threshold where that is of good requests, and 1 - q of a quantile.
+        It is the complement of the threshold if the metric counts good requests, and 1 - q for a quantile.
         """
         if not self.condition.counts_bad or self.condition.relative == "control" or self.threshold is None:
             return None
@@ -186,30 +187,32 @@ class TriggerSpec:
 
 
 def samples_beyond(quantile: float) -> int:
-    """Samples of which ten are beyond a quantile (0..1): 10 / (1 - q)."""
+    """Return how many samples have ten beyond a quantile (0..1): 10 / (1 - q)."""
     # In binary floating point 10 / (1 - 0.999) is a hair over 10,000 and would be rounded up to 10,001.
     return ceil(10 / (1 - Fraction(repr(quantile))))
 
 
 def longest_window(specs: Sequence[TriggerSpec]) -> int:
-    """Seconds of the log that must be read again to fill every window."""
+    """Return how many seconds of the log fill every window when they are read again."""
     return max((s.windows[-1] for s in specs), default=0)
 
 
 def longest_lookback(specs: Sequence[TriggerSpec]) -> int:
-    """Seconds of the log that must be read again to know every state: the longest window, hold and time of keeping."""
+    """Return how many seconds of the log restore every state when they are read again: the longest window, hold and
+    keep."""
     return longest_window(specs) + max((s.condition.hold + s.keep_for for s in specs), default=0)
 
 
 def percent(ratio: float) -> str:
-    """The shortest decimal of a ratio times 100: 0.999 is `99.9`. It reads back as the same number."""
+    """Return the shortest decimal of a ratio times 100: 0.999 is `99.9`. It parses to the same number."""
     # In binary floating point 0.07 * 100 is 7.000000000000001.
     text = format(Decimal(repr(ratio)).scaleb(2), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def by_flag(specs: Sequence[TriggerSpec]) -> dict[tuple[str, str], list[int]]:
-    """The numbers of the triggers of each flag, by (environment, flag): a start names hundreds of flags in turn."""
+    """Return the numbers of the triggers of each (environment, flag): at start, hundreds of flags are looked up in
+    turn."""
     found: dict[tuple[str, str], list[int]] = {}
     for number, spec in enumerate(specs):
         found.setdefault((spec.environment, spec.flag), []).append(number)

@@ -1,4 +1,4 @@
-"""The words of a condition, read one after the other; an error points at the word that does not fit."""
+"""The tokens of a condition, read one after the other; an error points at the wrong one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TOKEN = re.compile(r"[<>=!≤≥]+|[^\s<>=!≤≥]+")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`text` begins at character `start` of the condition."""
+    """A word or an operator; `text` begins at character `start` of the condition."""
 
     text: str
     start: int
@@ -21,7 +21,7 @@ class Token:
 
 @dataclass(slots=True)
 class TokenReader:
-    """The words of one condition; `at` is the number of those that have been read."""
+    """The tokens of one condition; `at` is how many have been read."""
 
     text: str
     tokens: list[Token] = field(init=False)
@@ -31,11 +31,11 @@ class TokenReader:
         self.tokens = [Token(m.group(), m.start()) for m in _TOKEN.finditer(self.text)]
 
     def peek(self) -> str | None:
-        """Return the next word without reading it; None at the end."""
+        """Return the text of the next token without reading it; None at the end."""
         return self.tokens[self.at].text if self.at < len(self.tokens) else None
 
     def take(self, expected: str) -> Token:
-        """Read the next word. Raises GrammarError at the end, with what was expected there."""
+        """Read the next token. Raises GrammarError at the end, with what was expected there."""
         if self.at == len(self.tokens):
             message = f"expected {expected}, but the condition ends here"
             raise GrammarError(message, self.text, len(self.text.rstrip()))
@@ -43,5 +43,5 @@ class TokenReader:
         return self.tokens[self.at - 1]
 
     def fail(self, message: str, token: Token, skip: int = 0) -> NoReturn:
-        """Raise a GrammarError that points at a word, without its first `skip` characters."""
+        """Raise a GrammarError that points at a token, without its first `skip` characters."""
         raise GrammarError(message, self.text, token.start + skip, max(1, len(token.text) - skip))

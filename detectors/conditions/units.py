@@ -1,4 +1,4 @@
-"""A metric's numbers in the units that a trigger is written in: 11.2 %, 45 s, 812 ms, 12.5/s."""
+"""The values of metrics in the units of a condition: 11.2 %, 45 s, 812 ms, 12.5/s."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shown(metric: str, value: float) -> str:
 
 
 def compared(metric: str, value: float, op: str, limit: float) -> str:
-    """Return `VALUE OP LIMIT` with as many digits as it takes to tell two different numbers apart."""
+    """Return `VALUE OP LIMIT` with enough digits to show that two different numbers differ."""
     write = _format_of(metric)
     for digits in range(_DIGITS, _MOST_DIGITS):
         left, right = write(value, digits), write(limit, digits)
