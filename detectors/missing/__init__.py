@@ -1,4 +1,4 @@
-"""What of a window is missing: too late, rejected or without an outcome; and which instances can still be judged.
+"""Samples that a window lacks (late, rejected, without an outcome), and what can still be judged without them.
 
-It may import detectors.windows, detectors.conditions and the ground.
+It may import detectors.windows, detectors.conditions, detectors.sequential and the ground.
 """

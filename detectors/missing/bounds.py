@@ -17,16 +17,16 @@ from detectors.windows.window import Window
 
 
 class Bounds(NamedTuple):
-    """Between which values (r,) a metric is, whatever the missing samples were; nan where nothing bounds it."""
+    """The least and the greatest value (r,) of a metric, whatever the missing samples were; nan if it has no bound."""
 
     low: Float
     high: Float
 
 
 def bounds(metric: Metric, counts: Int, missing: Int, seconds: int) -> Bounds:
-    """The bounds of a metric that is made of `counts` (r, len(COUNTS)) of a window, if `missing` (r,) are added.
+    """Return the bounds of a metric of `counts` (r, len(COUNTS)) of a window if `missing` (r,) samples are added.
 
-    Not of quantiles, for which see `quantile_bounds`, and not of measures, which may have any value.
+    For quantiles see `quantile_bounds`. Measures have no bounds: a value may be any number.
     """
     if metric in RATIO:
         ratio = RATIO[metric]
@@ -37,7 +37,7 @@ def bounds(metric: Metric, counts: Int, missing: Int, seconds: int) -> Bounds:
             low, high = _share(whole - part, whole + missing), _share(whole + missing - part, whole + missing)
         return Bounds(low, high)
     if metric == "throughput":
-        # A request that came late has happened, and so may have one that could not be read.
+        # A late request has happened, and a rejected sample may have been a request.
         return Bounds(counts[:, REQUESTS] / seconds, (counts[:, REQUESTS] + missing) / seconds)
     if metric == "latency_mean":
         total, timed = counts[:, LATENCY_US].astype(np.float64), counts[:, LATENCY_COUNT] + missing
@@ -55,12 +55,11 @@ def _share(part: NDArray[np.generic], whole: Int) -> Float:
 def quantile_bounds(
     window: Window, rows: Int, q: Float, *, missing: Int, left_out: Int, overdue: Int | None = None
 ) -> Bounds:
-    """The bounds, in milliseconds, of a latency quantile `q` (r,) in some rows (r,) of a window.
+    """Return the bounds, in milliseconds, of a latency quantile `q` (r,) in some rows (r,) of a window.
 
-    `missing` (r,) values are added, and of those in the histogram `left_out` (r,) are not meant; nobody knows which
-    they are. So the rank is moved: the quantile is least where all that is left out was slow and all that is missing
-    was fast. `overdue` (r,) is the sum of `detectors.windows.overdue`; where it is not 0 the bounds are wider than they
-    need.
+    `missing` (r,) values are added, and `left_out` (r,) values of the histogram do not count; which ones is not known.
+    The rank is therefore moved: the quantile is lowest if all values left out were slow and all missing ones fast.
+    `overdue` (r,) is the sum of `detectors.windows.overdue`; if it is not 0, the bounds are wider than necessary.
     """
     timed = window.sums[LATENCY_COUNT][rows]
     kept = np.maximum(timed - left_out, 0)
@@ -68,9 +67,9 @@ def quantile_bounds(
     fewest, most = kept + missing + np.minimum(late, 0), kept + missing + np.maximum(late, 0)
     at_low, at_high = rank(q, fewest) - missing, rank(q, most) + np.minimum(left_out, timed)
     low, high = (window.at_rank(rows, np.minimum(at, timed)) for at in (at_low, at_high))
-    # Of a row that timed something, it is nan where no histogram is kept.
-    told = ~np.isnan(low) | (timed == 0)
-    low = np.where((at_low < 1) & told, 0.0, low)
-    high = np.where((at_high > timed) & told, LONGEST_MS, high)
+    # For a row with timed requests, nan means that no histogram is kept.
+    kept_histogram = ~np.isnan(low) | (timed == 0)
+    low = np.where((at_low < 1) & kept_histogram, 0.0, low)
+    high = np.where((at_high > timed) & kept_histogram, LONGEST_MS, high)
     low[fewest < 1] = high[most < 1] = np.nan
     return Bounds(low, high)

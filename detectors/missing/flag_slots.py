@@ -1,4 +1,4 @@
-"""Where in the store the services of flags and all their variants are."""
+"""The slots in the store of the services of flags and of all their variants."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from detectors.windows.unreadable import unreadable
 
 
 class Places(NamedTuple):
-    """`services` (flags,) are the slots of each flag's service, -1 where it has none; `variants` (v,) those of all
-    variants, and `of` (v,) the flag of each."""
+    """`services` (flags,) are the slots of each flag's service, -1 if it has none; `variants` (v,) are the slots of all
+    variants, and `of` (v,) the flag number of each."""
 
     services: Int
     variants: Int
@@ -25,7 +25,7 @@ class Places(NamedTuple):
 
 
 class FlagSlots:
-    """The flags of which `specs` judge a variant; `flags` are (environment, service, flag)."""
+    """The flags whose variants `specs` judge; `flags` are (environment, service, flag)."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
         self._specs = specs
@@ -38,20 +38,20 @@ class FlagSlots:
             [-1 if s.condition.variant is None else self._number[s.environment, s.service, s.flag] for s in specs],
             dtype=np.int64,
         )
-        """By trigger: the number of its flag, -1 where it judges the whole service."""
+        """By trigger: the number of its flag, -1 if it judges the whole service."""
         nothing = np.zeros(0, dtype=np.int64)
         self._places: tuple[int, Places] = -1, Places(nothing, nothing, nothing)
 
     @cached_property
     def lengths(self) -> frozenset[int]:
-        """Seconds of the windows of which it is asked what is missing in a variant: those of the triggers that judge
+        """Seconds of the windows in which a variant is checked for missing samples: those of the triggers that judge
         one, the newest second and the display window."""
         judged = [s for s in self._specs if s.condition.variant is not None]
         return frozenset({1, self._store.display, *(n for s in judged for n in s.windows)} if judged else ())
 
     @cached_property
     def service_rows(self) -> Mapping[int, Int]:
-        """Rows (flags,) of the flags' services in each window longer than the display window, -1 where not kept."""
+        """Rows (flags,) of the flags' services in each window longer than the display window, -1 if not kept."""
         services = [Scope(environment, service) for environment, service, _ in self.flags]
         return {
             seconds: np.array([self._store.row(scope, seconds) for scope in services], dtype=np.int64)
@@ -60,22 +60,23 @@ class FlagSlots:
         }
 
     def unread_places(self) -> Int:
-        """Places (flags,) in `WindowStore.unread` of variants nobody can read. Asked for before the first second."""
+        """Return the places (flags,) in `WindowStore.unread` of unreadable variants. Call it before the first
+        second."""
         unread = self._store.unread
         places = [unread.place(Scope(*of[:2]), unreadable("variant", of[2])) for of in self.flags]
         return np.array(places, dtype=np.int64)
 
     def by_trigger(self, counts: Int) -> Int:
-        """Counts (flags,) as (triggers,), 0 for those that judge a whole service."""
+        """Map counts (flags,) to (triggers,), 0 for triggers that judge a whole service."""
         found: Int = counts[self.of] * (self.of >= 0)
         return found
 
     def places(self) -> Places:
-        """As the store is now."""
+        """Return the slots as the store has them now."""
         store = self._store
         if self._places[0] != store.scope_changes:
             services = [store.slot(Scope(environment, service)) for environment, service, _ in self.flags]
-            # A loop over all scopes: only when one came or went.
+            # This loops over all scopes, so only if one came or went.
             found = [
                 (store.slot(scope), self._number[scope[:3]]) for scope in store.scopes() if scope[:3] in self._number
             ]

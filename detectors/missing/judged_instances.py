@@ -1,9 +1,9 @@
-"""Which instances of a scope can be judged, where those of others are late, rejected or do not say how they ended.
+"""Which instances of a scope can be judged if samples of others are late, rejected or without an outcome.
 
-An instance of which more than 1 % is missing is left out; what the others sent is judged if they have half of all
-samples. That asks for a window by instance, which only its log knows. After an outage of the brokers every scope may be
-late at once, so that an evaluation reads `MAX_ENTRIES` entries of the logs at most: who was looked at longest ago comes
-first, and what was found is good for `VALID_FOR` seconds. For few scopes each evaluation looks anew.
+An instance that lacks more than 1 % of its samples is left out; the others are judged if they have half of all samples.
+That needs the counts of a window by instance, which only its log holds. After an outage of the brokers every scope may
+be late at once, so an evaluation reads at most `MAX_ENTRIES` entries of the logs: the scopes read longest ago come
+first, and a result is valid for `VALID_FOR` seconds. Few scopes are read in every evaluation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from detectors.windows.store import WindowStore
 from detectors.windows.window import Window
 
 MAX_ENTRIES: Final = 100_000
-"""Instances of a second read in one evaluation: 15 ms."""
+"""Entries, one per instance and second, read in one evaluation: 15 ms."""
 
 VALID_FOR: Final = 30
 
@@ -30,7 +30,8 @@ _NAMED, _NAME = 3, 60
 
 
 class JudgedCounts(NamedTuple):
-    """`counts` (r, len(COUNTS)) of the instances that can be judged; `enough` (r,) says where they have half of all."""
+    """`counts` (r, len(COUNTS)) of the instances that can be judged; `enough` (r,) says whether they have half of all
+    samples."""
 
     counts: Int
     enough: Bool
@@ -39,11 +40,12 @@ class JudgedCounts(NamedTuple):
 class _Found(NamedTuple):
     entries: ByInstance
     left_out: Bool
-    """(2, k): with requests that do not say how they ended taken for known, and for missing."""
+    """(2, k): the instances left out if requests without an outcome count as known, and if they count as missing."""
 
 
 class _Kept:
-    """What was found in a window, by slot: when, where in what was found then, and the counts of who is judged."""
+    """The results of a window, by slot: when it was read, its place in that reading, and the counts of the judged
+    instances."""
 
     def __init__(self, slots: int) -> None:
         self.at = np.full(slots, BEFORE, dtype=np.int64)
@@ -54,7 +56,7 @@ class _Kept:
 
 
 class JudgedInstances:
-    """JudgedInstances at windows of `store` by instance, of scopes that were wanted."""
+    """Reads windows of `store` by instance, for the scopes that are asked for."""
 
     def __init__(self, store: WindowStore) -> None:
         self._store = store
@@ -63,20 +65,23 @@ class JudgedInstances:
         self._left = MAX_ENTRIES
 
     def begin(self, t: int) -> None:
-        """An evaluation begins."""
+        """Start an evaluation at time t."""
         self._t, self._left = t, MAX_ENTRIES
         for kept in self._kept.values():
             kept.found = {at: found for at, found in kept.found.items() if t - at < VALID_FOR}
 
     def judged(self, seconds: int, slots: Int, *, outcome: bool) -> JudgedCounts:
-        """Who can be judged in the window of some slots (r,); with `outcome`, of how requests ended."""
+        """Return the counts of the judged instances of some slots (r,) in a window.
+
+        With `outcome`, requests that do not say how they ended count as missing.
+        """
         self._refresh(seconds, np.unique(slots))
         kept = self._kept[seconds]
         known = self._t - kept.at[slots] < VALID_FOR
         return JudgedCounts(kept.counts[int(outcome)][slots], kept.enough[int(outcome)][slots] & known)
 
     def left_out(self, seconds: int, slot: int, *, outcome: bool) -> dict[str, Int]:
-        """The counts (len(COUNTS),) by name of the instances left out, and known, the busiest first."""
+        """Return the counts (len(COUNTS),) of the known instances that are left out, by name, the busiest first."""
         entries = self._entries_left_out(seconds, slot, outcome=outcome)
         if entries is None:
             return {}
@@ -85,12 +90,13 @@ class JudgedInstances:
         return {self._store.instance(int(numbers[i])): counts[i] for i in order.tolist()}
 
     def numbers_left_out(self, seconds: int, slot: int, *, outcome: bool) -> Int:
-        """The numbers of the instances left out, and known."""
+        """Return the numbers of the known instances that are left out."""
         entries = self._entries_left_out(seconds, slot, outcome=outcome)
         return np.zeros(0, dtype=np.int64) if entries is None else entries[1]
 
     def _entries_left_out(self, seconds: int, slot: int, *, outcome: bool) -> tuple[Int, Int] | None:
-        """The counts (k, len(COUNTS)) and the numbers (k,) of the instances left out; None where nothing is known."""
+        """Return the counts (k, len(COUNTS)) and numbers (k,) of the instances left out; None if the slot was not
+        read."""
         kept = self._kept.get(seconds)
         found = None if kept is None else kept.found.get(int(kept.at[slot]))
         if kept is None or found is None:
@@ -100,7 +106,8 @@ class JudgedInstances:
         return found.entries.counts[of][out], found.entries.instance[of][out]
 
     def text(self, seconds: int, slot: int, *, outcome: bool) -> str:
-        """Who is left out and why, for people: `instance pod-7 (100 % late)`; empty where nobody is known to be."""
+        """Return which instances are left out and why, for people: `instance pod-7 (100 % late)`; empty if none is
+        known."""
         kept = self._kept.get(seconds)
         found = None if kept is None else kept.found.get(int(kept.at[slot]))
         if kept is None or found is None:
@@ -117,7 +124,7 @@ class JudgedInstances:
         return f"instance{'s' if len(out) > 1 else ''} {', '.join(named)}{more}"
 
     def _refresh(self, seconds: int, slots: Int) -> None:
-        """Look at those of some slots that were not looked at in this evaluation, as far as there is time for it."""
+        """Read those of some slots that this evaluation has not read yet, as far as its budget of entries allows."""
         window = self._store.window(seconds)
         window.settle()
         kept = self._kept.setdefault(seconds, _Kept(self._store.max_scopes))
@@ -127,19 +134,19 @@ class JudgedInstances:
         entries = sum(len(second.instance_ids) for second in window.seconds_kept)
         each = max(entries / max(window.sums.shape[1], 1), 1)
         room = int(self._left / each)
-        # The first of an evaluation is looked at in any case.
+        # The first slot of an evaluation is read in any case.
         room = max(room, 1) if self._left == MAX_ENTRIES else room
         chosen = waiting[np.argsort(kept.at[waiting], kind="stable")[:room]]
         if len(chosen):
             self._left -= int(len(chosen) * each)
-            self._look(kept, window, chosen)
+            self._read(kept, window, chosen)
 
-    def _look(self, kept: _Kept, window: Window, slots: Int) -> None:
+    def _read(self, kept: _Kept, window: Window, slots: Int) -> None:
         found = by_instance(window.seconds_kept, slots)
         rows = np.array([window.row(slot) for slot in slots.tolist()], dtype=np.int64)
         whole = window.sums[: len(COUNTS)][:, rows].T
         left_out = np.zeros((2, len(found.row)), dtype=bool)
-        # Those who found no room by name are one more instance.
+        # The instances that are not kept by name count as one more instance.
         nameless = whole - sum_by_row(found.counts, found.starts)
         for outcome in (False, True):
             left_out[int(outcome)] = missing_of(lambda c: found.counts[:, c], outcome=outcome).much
@@ -148,7 +155,7 @@ class JudgedInstances:
             kept.counts[int(outcome)][slots] = rest
             kept.enough[int(outcome)][slots] = 2 * samples_of(rest) >= samples_of(whole)
         kept.at[slots], kept.place[slots] = self._t, np.arange(len(slots))
-        # Windows of different metrics may be asked for in turn, each for other slots.
+        # One evaluation may read a window several times, for metrics with different slots.
         earlier = kept.found.get(self._t)
         if earlier is not None:
             found, left_out = self._joined(kept, earlier, found, left_out, slots)

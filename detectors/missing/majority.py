@@ -1,9 +1,10 @@
-"""Which slots have an instance that sends more than half of the requests, found without a count for every instance.
+"""The slots in which one instance sends more than half of the requests, found without a count for every instance.
 
-A weighted majority vote (Boyer and Moore, "MJRTY: A Fast Majority Vote Algorithm", 1991) by slot: a candidate gains
-what it sends and loses what all others send; whoever sends most takes the place of a candidate that has lost
-everything. So a majority that lasts becomes the candidate, and keeps a lead. By single seconds instead, every service
-of little traffic would have a majority: of 10 requests from 3 instances, one has 6 or more in a fifth of all seconds.
+A weighted majority vote (Boyer and Moore, "MJRTY: A Fast Majority Vote Algorithm", 1991) in each slot: the candidate
+gains the requests that it sends and loses those that all others send; a candidate that has lost everything is replaced
+by the instance that sends most. A lasting majority therefore becomes the candidate and keeps a lead. A vote on single
+seconds would find a majority in every service of little traffic: of 10 requests from 3 instances, one instance has 6 or
+more in a fifth of all seconds.
 """
 
 from __future__ import annotations
@@ -21,27 +22,29 @@ from detectors.windows.by_instance import summed
 from detectors.windows.second import Second
 
 FADE: Final = 0.97
-"""What is left of a lead, and of the weight that it is compared with, after a second."""
+"""The factor on a lead, and on the weight that it is compared with, for each second that passes."""
 
 MEMORY: Final = 1 / (1 - FADE)
-"""Seconds of even traffic that the weight amounts to."""
+"""The weight, in seconds of even traffic."""
 
 MOST_WEIGHT: Final = 2 * MEMORY
-"""Seconds of such traffic as that of the second that the weight counts for at most: of one request a second from three
-instances, 8 % of windows of 10 s then have a leader by chance, not 4 %; of three requests a second, none."""
+"""The most weight, in seconds of traffic like that of the newest second. At one request a second from three instances,
+8 % of windows of 10 s then have a leader by chance, not 4 %; at three requests a second, none."""
 
 LEAST_LEAD: Final = 0.05
-"""Part of the weight that a candidate must lead by, as it does with 52.5 % and more: chance seldom leads by that."""
+"""The part of the weight by which a candidate must lead, as it does with 52.5 % of the requests: chance seldom leads by
+that."""
 
 SURE_LEAD: Final = 0.12
-"""By how much of the requests a candidate leads that the vote finds by `LEAST_LEAD` whatever came before: with 56 %."""
+"""The part of the requests by which a candidate must lead (with 56 %) so that the vote finds it by `LEAST_LEAD`
+whatever came before."""
 
 FORGET_AFTER: Final = 3600
-"""Seconds after which the greatest lead is forgotten; no window is longer."""
+"""Seconds after which the greatest lead is dropped; no window is longer."""
 
 
 class Majority:
-    """The vote in each of `slots` slots; give it every second once, ascending."""
+    """The vote in each of `slots` slots. It must be updated with every second once, ascending."""
 
     def __init__(self, slots: int) -> None:
         self._candidate = np.full(slots, -1, dtype=np.int32)
@@ -54,8 +57,8 @@ class Majority:
         """The greatest lead of those seconds."""
 
     def led(self, slots: Int, since: Int, requests: Int, seconds: Int, share: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """In which slots a candidate led, from `since` on, by enough to have a `share` of more than half among so many
-        requests in so many seconds. All are (s,); no slot is negative; a share of less than half is taken for half."""
+        """Return in which slots a candidate led, from `since` on, by enough to have a `share` of so many requests in so
+        many seconds. All arrays are (s,), no slot is negative, and a share below one half counts as one half."""
         least = LEAST_LEAD * np.maximum((2 * share - 1) / SURE_LEAD, 1)
         enough = least * requests * np.minimum(MEMORY / seconds, 1)
         result: NDArray[np.bool_] = (self._last[slots] >= since) & (self._greatest[slots] > enough)
@@ -73,7 +76,7 @@ class Majority:
             return
         another = rows[1:] != rows[:-1]
         starts = np.concatenate(([0], np.flatnonzero(another) + 1))
-        # Sums of differences: of 30,000 entries `repeat` and `reduceat` take 0.4 ms, these 0.1 ms.
+        # Sums as differences of running sums: for 30,000 entries these take 0.1 ms, `repeat` and `reduceat` 0.4 ms.
         of = np.concatenate(([0], np.cumsum(another, dtype=np.int32)))
         sums = np.concatenate(([0], np.cumsum(requests, dtype=np.int64)))
         total: Int = sums[np.append(starts[1:], len(rows))] - sums[starts]
@@ -91,13 +94,14 @@ class Majority:
         lost = lead < 0
         self._candidate[slots[lost]] = first[lost]
         newcomers = 2 * most[lost].astype(np.int64) - total[lost]
-        # Less the lead that was lost: else one burst every 4 s would take all that 60 % of the requests have gained.
+        # Less the lead that was lost: else one burst every 4 s would cancel all that an instance with 60 % has gained.
         lead[lost] = np.maximum(newcomers - before[lost], 0)
         self._lead[slots] = lead
-        # In this second it led by all of that: a window may hold no other one.
+        # In this second it led by the full amount: a window may hold no other second.
         lead[lost] = np.maximum(newcomers, 0)
         self._weight[slots] += total
-        # The weight of a burst that nobody led, or of busier times, would hide the present leader for minutes.
+        # Without this bound, the weight of a burst that no instance led, or of busier times, would hide a leader for
+        # minutes.
         most_weight = MOST_WEIGHT / len(seconds) * total
         leads = lead > LEAST_LEAD * np.minimum(self._weight[slots], most_weight)
         slots, lead = slots[leads], lead[leads]
@@ -107,7 +111,7 @@ class Majority:
 
 
 def _votes(seconds: Sequence[Second]) -> tuple[Ints, Ints, Ints]:
-    """The slot, the instance and the requests of each entry (n,), each pair of slot and instance once, ascending."""
+    """Return slot, instance and requests of each entry (n,); each pair of slot and instance occurs once, ascending."""
     if len(seconds) == 1:
         only = seconds[0]
         return only.instance_rows, only.instance_ids, only.instance_columns[REQUESTS]

@@ -1,16 +1,16 @@
-"""What of a window is missing, and what can be said of it all the same.
+"""The samples that a window lacks, and the rules for a verdict without them.
 
-Missing are samples that came late, that were rejected and, for what asks how requests ended, requests that do not say
-it; likewise requests whose latency, cache state or measure could not be read, for what asks for it, and those whose
-variant could not be read, for every variant of the flag. Up to 1 % of a window is overlooked. Of more, two things can
-still be true:
+A sample is missing if it came late or was rejected. For a metric that depends on how requests ended, requests without
+an outcome are missing too; for one that needs the latency, cache state or measure, requests whose value could not be
+read; for every variant of a flag, requests whose variant could not be read. Up to 1 % of a window is tolerated. If more
+is missing, there is a verdict in two cases:
 
-- The missing are those of some instances, of which it is known who they are, and the others have `min_samples` and
-  half of all samples: the others are judged, as if those instances were another service.
-- The condition is true even if every missing sample was of a healthy request: then it is true, also where the others
-  are well.
+- All that is missing belongs to known instances, and the other instances have `min_samples` and half of all samples:
+  the others are judged, as if the known instances were another service.
+- The condition is true even if every missing sample was a healthy request: then it is true, even if the others are
+  well.
 
-Else nothing is said.
+Else the verdict is unknown.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from detectors.conditions.metric_table import Metric
 from detectors.windows.ratios import RATIO
 
 MOST_MISSING: Final = 1
-"""Percent of a window's samples that may be missing; of more than that, nothing is taken for healthy."""
+"""Percent of a window's samples that may be missing; with more, a window is not called healthy."""
 
 
 class Missing(NamedTuple):
     """Samples that are missing in some windows; every array is (r,).
 
-    `late`, `rejected` and `no_outcome` (0 where the metric does not ask for it) are in the counts of the window itself;
-    `unattributed` were rejected and may have been anybody's. Of `unread` requests the value of the metric's field could
-    not be read, where it could of `read` ones; `variant` are those of other scopes that may have been of this variant.
-    `total` are all samples, those that are missing too.
+    `late`, `rejected` and `no_outcome` (0 if the metric does not need the outcome) are counts of the window itself.
+    `unattributed` samples were rejected and may belong to any scope. The value of the metric's field could not be read
+    in `unread` requests and could in `read` ones. `variant` counts requests of other scopes that may belong to this
+    variant. `total` counts all samples, missing ones included.
     """
 
     late: Int
@@ -57,7 +57,7 @@ class Missing(NamedTuple):
 
     @property
     def much(self) -> Bool:
-        """Where it is more than may be overlooked, of all or of those that have the metric's field."""
+        """Where more is missing than tolerated, of all samples or of those that have the metric's field."""
         result: Bool = (100 * self.lost > MOST_MISSING * self.total) | self.much_unread
         return result
 
@@ -68,7 +68,7 @@ class Missing(NamedTuple):
 
 
 def asks_outcome(metric: Metric) -> bool:
-    """Does the metric rest on how requests ended?"""
+    """Return whether the metric depends on how requests ended."""
     ratio = RATIO.get(metric)
     return ratio is not None and ratio.unknown is not None
 
@@ -82,7 +82,8 @@ def missing_of(
     read: Int | int = 0,
     variant: Int | int = 0,
 ) -> Missing:
-    """What is missing in counts of `detectors.cells.COUNTS`, of which `column` returns one; see `asks_outcome`."""
+    """Return what is missing; `column` returns a column of `detectors.cells.COUNTS`, and `outcome` is
+    `asks_outcome`."""
     requests, late, rejected = column(REQUESTS), column(LATE), column(REJECTED)
     unknown = column(NO_OUTCOME) if outcome else np.zeros_like(requests)
     given = (unattributed, unread, read, variant)

@@ -1,8 +1,8 @@
-"""Rejected samples of which it is not known whose they are, and in which scopes they may be missing.
+"""Rejected samples of unknown scope, and the scopes in which they may be missing.
 
-Where a service could be read and the variants could not, every variant may be meant; where not even that, every service
-of the topic. They count in each window that holds their second, once they are more than may be overlooked
-(`detectors.missing.missing_samples`) of what they may be of.
+If the service of a sample could be read and its variants could not, it may belong to any variant; if the service could
+not be read either, to any service of the topic. Such samples count as missing in each window that holds their second,
+if they are more than the tolerated share (`detectors.missing.missing_samples`) of the scopes they may belong to.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from detectors.windows.unread_sums import FieldSums, PlaceCounts
 
 
 def service_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
-    """The windows of whole services, of whose samples the rejected ones are a share: up to the display window every
-    scope is kept."""
+    """Return the windows of whole services, whose samples the rejected ones are compared with. Windows up to the
+    display window keep every scope anyway."""
     judged = [(Scope(s.environment, s.service), s.windows) for s in specs if s.condition.variant is not None]
     return [Want(scope, seconds) for scope, windows in judged for seconds in windows if seconds > DISPLAY]
 
 
 def window_lengths(specs: Sequence[TriggerSpec]) -> tuple[int, ...]:
-    """Seconds of all windows of which it is asked what is missing: those of the triggers, the newest second and the
-    last minute."""
+    """Return the seconds of all windows that are checked for missing samples: those of the triggers, the newest second
+    and the last minute."""
     return tuple(sorted({1, DISPLAY, *(seconds for spec in specs for seconds in spec.windows)}))
 
 
 class UnattributedLoss:
-    """Of the windows of `store`; arrays have shape (triggers,).
+    """The unattributed samples in the windows of `store`; arrays have shape (triggers,).
 
-    Seconds without rejected samples are not kept: it costs next to nothing while there are none.
+    Only seconds with rejected samples are kept, so it costs next to nothing while there are none.
     """
 
     def __init__(self, flags: FlagSlots, store: WindowStore) -> None:
         self._store = store
         self._flags = flags
         self._services = flags.service_rows
-        # By flag, first all rejected samples of its service, then those that no variant has.
+        # By flag: first all rejected samples of its service, then those that are in no variant.
         self._windows = {seconds: FieldSums(seconds) for seconds in flags.lengths}
         self._last_second = BEFORE
         self._topics: Mapping[int, Int] = {}
@@ -59,7 +59,8 @@ class UnattributedLoss:
         self._found.clear()
 
     def update(self) -> None:
-        """Take in the seconds since the last time, of the last minute; of longer windows each must be taken in."""
+        """Count the seconds since the last update. It must be called at least once a minute, or longer windows miss
+        seconds."""
         if not self._windows:
             return
         for second in self._store.window(self._store.display).seconds_kept:
@@ -72,27 +73,27 @@ class UnattributedLoss:
         self._found.clear()
 
     def over(self, seconds: int) -> Int | None:
-        """Return how many rejected samples of a window may have been of each trigger's scopes and are in none; None
-        where there are none."""
+        """Return how many rejected samples of a window may belong to each trigger's scopes but are counted in none;
+        None if there are none."""
         if seconds not in self._found:
             own, topics = self._of_services(seconds), self._topics.get(seconds)
             self._found[seconds] = topics if own is None else own if topics is None else own + topics
         return self._found[seconds]
 
     def recent(self) -> Int | None:
-        """As `over`, of the last minute; of one like the newest second, where there were more in that."""
+        """Return the same as `over`, of the last minute, or of a minute like the newest second if that has more."""
         return recent(self.over, self._store.display)
 
     def of_topics(self, i: int, seconds: int) -> int:
-        """Return how many samples of a window may have been of trigger `i`, of which not even the service was read."""
+        """Return how many samples of a window, whose service could not be read, may belong to trigger `i`."""
         return int(self._topics[seconds][i]) if seconds in self._topics else 0
 
     def where(self, i: int, seconds: int) -> str:
-        """Return of which topics those are, for people."""
+        """Return the topics of those samples, as a text for people."""
         return self._where(i, seconds)
 
     def _note(self, second: Second) -> None:
-        """Keep the rejected samples of a second, by flag."""
+        """Count the rejected samples of a second, by flag."""
         services, slots, of = self._flags.places()
         flags = len(services)
         rejected = np.zeros(self._store.max_scopes, dtype=np.int64)
@@ -108,7 +109,7 @@ class UnattributedLoss:
                 window.move(second.second + 1, PlaceCounts(second.second, at, counts[at]), 2 * flags)
 
     def _of_services(self, seconds: int) -> Int | None:
-        """Rejected samples of a window whose service could be read."""
+        """Return the rejected samples of a window whose service could be read, by trigger; None if there are none."""
         window = self._windows.get(seconds)
         if window is None or not window.any():
             return None
@@ -119,7 +120,7 @@ class UnattributedLoss:
         return found if found.any() else None
 
     def _counted(self, seconds: int) -> Int:
-        """By flag, the requests of its service and the late samples in a window; 0 where they are not kept."""
+        """Return, by flag, the requests and late samples of its service in a window; 0 if they are not kept."""
         if seconds <= self._store.display:
             end, places = self._store.end or 0, self._flags.places().services
             kept = self._store.by_second

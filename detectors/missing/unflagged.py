@@ -1,8 +1,8 @@
-"""Requests that carry no flag: of the service, and of no variant, so that no trigger `@variant` sees how they end.
+"""Requests without a flag: they count for the service and for no variant, so no trigger `@variant` sees how they end.
 
-It is normal that part of the traffic never asks for the flag, such as probes or other routes. It is published from 5 %
-on. It is published below that too, and as failing, if those requests fail and the others do not: a service that leaves
-`flags` out of the samples of failed requests looks well in every variant, however bad a release is.
+Part of the traffic, such as probes or other routes, normally never evaluates the flag. Its share is published from 5 %
+on. A smaller share is published too, as failing, if those requests fail and the others do not: a service that leaves
+`flags` out of the samples of failed requests looks healthy in every variant, however bad a release is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from detectors.windows.store import WindowStore
 
 LEAST_SHARE: Final = 0.05
 LEAST_REQUESTS: Final = 30
-"""Requests without the flag, in the display window, of which a share means something."""
+"""Fewest requests without the flag, in the display window, for which a share is published."""
 LEAST_FAILED: Final = 10
 FAR_ABOVE: Final = 3
 """Requests without the flag are published as failing if they fail this many times as often as the others."""
@@ -30,7 +30,7 @@ _COLUMNS: Final = (REQUESTS, ERRORS, NO_OUTCOME)
 
 
 class Counted(NamedTuple):
-    """Requests, those of them that failed, and those of which it is not told how they ended."""
+    """Requests, those of them that failed, and those that do not say how they ended."""
 
     requests: int
     failed: int
@@ -42,13 +42,13 @@ class Counted(NamedTuple):
 
     @property
     def rate(self) -> float | None:
-        """The share of failures (0 to 1); None where nothing is told."""
+        """The share of failures (0 to 1); None if no outcome is known."""
         return min(self.failed / self.known, 1.0) if self.known else None
 
 
 class Unflagged(NamedTuple):
-    """`share` (0 to 1) of a service's requests carry no such flag. Of these `failed` (0 to 1) failed, of the others
-    `others_failed`; None where nothing tells. `failing`: far more of them than of the others.
+    """`share` (0 to 1) of a service's requests do not carry the flag. The shares `failed` of these and `others_failed`
+    of the others failed (0 to 1); None if no outcome is known. `failing`: far more of these failed than of the others.
     """
 
     environment: str
@@ -61,8 +61,9 @@ class Unflagged(NamedTuple):
 
 
 def unflagged(of: tuple[str, str, str], whole: Counted, carried: Counted) -> Unflagged | None:
-    """What is to be told of the flag `of` (environment, service, flag): of the requests `whole` of its service,
-    `carried` have it. None where there is nothing to tell, or none carries it, which is no matter of single requests.
+    """Return what to publish about the flag `of` (environment, service, flag): `carried` of the requests `whole` of its
+    service have it. None if there is nothing to publish, or if no request carries the flag, which is not a matter of
+    single requests.
     """
     without = Counted(*(max(mine - theirs, 0) for mine, theirs in zip(whole, carried, strict=True)))
     if not whole.requests or not carried.requests:
@@ -82,7 +83,7 @@ def unflagged(of: tuple[str, str, str], whole: Counted, carried: Counted) -> Unf
 
 
 class FlagCoverage:
-    """The flags of which `specs` judge a variant, in the display window of `store`."""
+    """The flags whose variants `specs` judge, in the display window of `store`."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
         self._store = store
@@ -91,7 +92,7 @@ class FlagCoverage:
         self._window = store.unread.window(store.display)
 
     def find(self) -> Iterator[Unflagged]:
-        """What is to be told now; nothing of flags whose variants may have found no place in the store."""
+        """Yield what to publish now; nothing while the store is full, because variants may then have no place in it."""
         store, flags = self._store, self._flags.flags
         if not flags or store.end is None or len(store.scopes()) >= store.max_scopes:
             return
@@ -100,7 +101,8 @@ class FlagCoverage:
         carried = np.zeros((len(_COLUMNS), len(flags)), dtype=np.int64)
         for number, column in enumerate(_COLUMNS):
             np.add.at(carried[number], of, store.by_second.read(slots, column, begin, store.end).sum(axis=0))
-        # They do carry the flag. Nobody knows which failed, so all count as failed: the note rather understates.
+        # Requests of unread variant do carry the flag. Which of them failed is not known, so all count as failed: that
+        # understates the result rather than overstating it.
         unread: Int = self._window.read(self._unread)
         carried[:2] += unread
         lacking = (services >= 0) & (carried[0] > 0) & (whole[0] > carried[0])

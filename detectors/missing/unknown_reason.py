@@ -1,4 +1,4 @@
-"""Why nothing is said of a window, in numbers and names."""
+"""Why a window gives no verdict: the reason as a number, and as a text for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detectors.windows.unreadable import VARIANT, shortened, unreadable_of, what
 
 
 class UnknownReason(IntEnum):
-    """Why nothing is said of a window; where several are true, the least."""
+    """Why a window gives no verdict; if several reasons apply, the lowest number wins."""
 
     NONE = 0
     NOT_KEPT = 1
@@ -44,13 +44,13 @@ _TEXTS: Final = {
 }
 
 _ARRIVING = 5
-"""Seconds without a missing sample after which no more of them are expected."""
+"""Seconds without a late sample after which no more of them are expected."""
 
 _VARIANTS = 4
 
 
 class ReasonTexts:
-    """Puts doubts into words, of the windows as they are at the last evaluation."""
+    """Writes reasons for people, from the windows as they are at the last evaluation."""
 
     def __init__(
         self,
@@ -65,52 +65,57 @@ class ReasonTexts:
         self._instances = instances
         self._unread_variants = variants
         self._unattributed = unattributed
-        self._told: dict[tuple[int, int, bool, str | None], str] = {}
+        self._missing_texts: dict[tuple[int, int, bool, str | None], str] = {}
         self._late: dict[int, int] | None = None
         self._carried: tuple[int, dict[tuple[str, str], dict[str, set[str]]]] | None = None
         self.hidden: dict[int, str] = {}
-        """By number of the trigger: the instance that hides a breach of the others, for people."""
+        """By trigger number: which instance hides a breach of the others, as a text for people."""
 
     def begin(self) -> None:
-        """An evaluation begins: what was put into words is of the one before."""
-        self._told, self._late = {}, None
+        """Drop the texts of the evaluation before."""
+        self._missing_texts, self._late = {}, None
 
     def missing(self, i: int, missing: Missing, *, slot: int, seconds: int, outcome: bool) -> str:
-        """Why the window of trigger `i` lacks too much: kinds and shares, who, and until when."""
+        """Return what the window of trigger `i` lacks: kinds and shares, which instances, and until when."""
         key = slot, seconds, outcome, unreadable_of(self._specs[i].condition)
-        told = self._told.get(key)
-        if told is None:
-            # Triggers of one window share it: after an outage it is asked of all of them.
-            told = self._told[key] = self._lost(i, missing, seconds) + self._who(slot, seconds, outcome=outcome)
-        return told
+        text = self._missing_texts.get(key)
+        if text is None:
+            # Triggers of one window share the text: after an outage all of them need it.
+            text = self._missing_texts[key] = self._lost(i, missing, seconds) + self._instances_and_end(
+                slot, seconds, outcome=outcome
+            )
+        return text
 
     def _lost(self, i: int, missing: Missing, seconds: int) -> str:
-        """Kinds and shares. What was rejected of the topic is left out where the trigger's own samples lack enough."""
+        """Return kinds and shares of what is missing.
+
+        Rejected samples of unknown service are left out if too much is missing without them.
+        """
         late, rejected, unknown, unattributed, unread, read, variant, total = (int(column[i]) for column in missing)
         lost = late + rejected + unknown + unattributed + unread + variant
-        # An absence looks at the last minute, whatever its window.
-        looked = self._store.display if self._specs[i].condition.metric == "absence" else seconds
-        of_topics = min(unattributed, self._unattributed.of_topics(i, looked))
+        # An absence reads the display window, whatever its own.
+        length = self._store.display if self._specs[i].condition.metric == "absence" else seconds
+        of_topics = min(unattributed, self._unattributed.of_topics(i, length))
         if 100 * (lost - of_topics) > MOST_MISSING * (total - of_topics):
             lost, unattributed, total, of_topics = lost - of_topics, unattributed - of_topics, total - of_topics, 0
         shares = [(late, "late"), (rejected + unattributed, "rejected")]
-        said = [f"{word} {_percent(count, total)}" for count, word in shares if count]
+        parts = [f"{word} {_percent(count, total)}" for count, word in shares if count]
         if unknown:
-            said.append(f"outcome known for {_percent(total - unknown, total)} of requests")
+            parts.append(f"outcome known for {_percent(total - unknown, total)} of requests")
         fields = list(self._fields(i, seconds, unread=unread, read=read, variant=variant, total=total))
-        said += [what for what, _ in fields]
-        told = " and ".join(said)
-        if len(said) > 1:
-            told += f": {_percent(lost, total)} missing"
-        if not (unknown or fields) or len(said) > 1:
-            told += f" > {MOST_MISSING} %"
-        where = self._unattributed.where(i, looked) if of_topics else ""
-        return (f"{told} ({where})" if where else told) + "".join(f": {must}" for _, must in fields[:1])
+        parts += [what for what, _ in fields]
+        text = " and ".join(parts)
+        if len(parts) > 1:
+            text += f": {_percent(lost, total)} missing"
+        if not (unknown or fields) or len(parts) > 1:
+            text += f" > {MOST_MISSING} %"
+        where = self._unattributed.where(i, length) if of_topics else ""
+        return (f"{text} ({where})" if where else text) + "".join(f": {must}" for _, must in fields[:1])
 
     def _fields(
         self, i: int, seconds: int, *, unread: int, read: int, variant: int, total: int
     ) -> Iterator[tuple[str, str]]:
-        """Which fields could not be read, of how many requests, and what they must be."""
+        """Yield each field that could not be read, with its share of requests, and what its value must be."""
         if unread:
             field, must = what_is_unreadable(self._specs[i].condition)
             few = 100 * unread <= MOST_MISSING * total
@@ -119,25 +124,25 @@ class ReasonTexts:
         if variant:
             count, carried = self._unread_variants.share(i, seconds)
             if not count:
-                # An absence looks at the last minute, whatever its window.
+                # An absence reads the display window, whatever its own.
                 count, carried = self._unread_variants.share(i, self._store.display)
             flag = shortened(self._specs[i].flag)
             yield f"variant of {flag!r} of {_percent(count, carried)} of requests could not be read", VARIANT
 
     def one_instance(self, i: int) -> str:
-        """Which instance hides that the others of trigger `i` would breach."""
+        """Return which instance hides a breach of the other instances of trigger `i`."""
         return self.hidden.get(i, "one instance has most of the weight")
 
     def left_out(self, *, slot: int, seconds: int, outcome: bool) -> str:
-        """Who is left out of a window that is judged without them."""
+        """Return the text of the instances that are left out of a window."""
         return self._instances.text(seconds, slot, outcome=outcome)
 
     def names_left_out(self, *, slot: int, seconds: int, outcome: bool) -> frozenset[str]:
-        """All of them."""
+        """Return the names of the instances that are left out of a window."""
         return frozenset(self._instances.left_out(seconds, slot, outcome=outcome))
 
     def other(self, reason: int, spec: TriggerSpec, scope: Scope, samples: int, requests: int) -> str:
-        """Why there is a doubt of another kind."""
+        """Return the text of any other reason."""
         metric = spec.condition.metric
         if reason in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not samples:
             if requests and (needs := METRIC_TABLE[metric].needs):
@@ -170,7 +175,8 @@ class ReasonTexts:
         return f"never seen: variants of {scope.flag!r} that were seen are {', '.join(map(repr, variants[:_VARIANTS]))}"
 
     def _variants(self) -> dict[tuple[str, str], dict[str, set[str]]]:
-        """The variants seen of each flag in each service. A loop over all scopes: once in ten seconds."""
+        """Return the variants seen of each flag in each service. It loops over all scopes, so at most once in ten
+        seconds."""
         end = self._store.end or 0
         if self._carried is None or not 0 <= end - self._carried[0] < 10:
             found: dict[tuple[str, str], dict[str, set[str]]] = {}
@@ -182,19 +188,20 @@ class ReasonTexts:
             self._carried = end, found
         return self._carried[1]
 
-    def _who(self, slot: int, seconds: int, *, outcome: bool) -> str:
+    def _instances_and_end(self, slot: int, seconds: int, *, outcome: bool) -> str:
         who = self._instances.text(seconds, slot, outcome=outcome)
         return (f": {who}" if who else "") + self._until(slot, seconds)
 
     def _until(self, slot: int, seconds: int) -> str:
-        """How long it lasts, where no more come late: until the last ones leave the window."""
+        """Return until when late samples stay in the window; empty if more are expected."""
         end, last = self._store.end or 0, self._last_late().get(slot)
         if last is None or end - last < _ARRIVING or last + seconds <= end:
             return ""
         return f"; the last came at {clock(last)}, about {last + seconds - end} s more until they leave the window"
 
     def _last_late(self) -> dict[int, int]:
-        """When the newest late sample came, by slot; of all at once, because after an outage it is asked of all."""
+        """Return the second of the newest late sample, by slot: of all slots at once, because after an outage all need
+        it."""
         if self._late is None:
             end, display = self._store.end or 0, self._store.display
             rows = np.flatnonzero(self._store.window(display).sums[LATE])
@@ -204,7 +211,7 @@ class ReasonTexts:
 
 
 def clock(t: int) -> str:
-    """A time of day, UTC, as in `13:04:05`."""
+    """Return the time of day, UTC, as `13:04:05`."""
     minutes, second = divmod(t % 86_400, 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 

@@ -1,7 +1,7 @@
-"""Requests of which it could not be read which variant of a flag they had.
+"""Requests whose variant of a flag could not be read.
 
-Each may have been of any variant of its flag, so it is missing in all of them, once such requests are more than may be
-overlooked of those that carry the flag.
+Each may belong to any variant of its flag, so it counts as missing in all of them, if such requests are more than the
+tolerated share of those that carry the flag.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from detectors.windows.store import WindowStore
 
 
 class UnreadVariants:
-    """Of the windows of `store`; arrays have shape (triggers,)."""
+    """The requests of unread variant in the windows of `store`; arrays have shape (triggers,)."""
 
     def __init__(self, flags: FlagSlots, store: WindowStore) -> None:
         self._store = store
@@ -28,9 +28,9 @@ class UnreadVariants:
         self._found: dict[int, tuple[int, Int, Int]] = {}
 
     def over(self, seconds: int) -> Int | None:
-        """How many requests of a window may have been of each trigger's variant; None where there are none.
+        """Return how many requests of a window may belong to each trigger's variant; None if there are none.
 
-        Where they are no more than may be overlooked, 0.
+        It is 0 up to the tolerated share.
         """
         if seconds not in self._windows or not self._windows[seconds].any():
             return None
@@ -40,17 +40,17 @@ class UnreadVariants:
         return found if found.any() else None
 
     def recent(self) -> Int | None:
-        """As `over`, of the last minute; of one like the newest second, where there were more in that."""
+        """Return the same as `over`, of the last minute, or of a minute like the newest second if that has more."""
         return recent(self.over, self._store.display)
 
     def share(self, i: int, seconds: int) -> tuple[int, int]:
-        """Of the requests of a window that carry the flag of trigger `i`: those of unread variant, and all."""
+        """Return, of the requests of a window that carry the flag of trigger `i`, those of unread variant, and all."""
         unread, carried = self._counted(seconds)
         number = int(self._flags.of[i])
         return int(unread[number]), int(unread[number] + carried[number])
 
     def _counted(self, seconds: int) -> tuple[Int, Int]:
-        """By flag: requests of unread variant, and of a variant that was read."""
+        """Return, by flag, the requests of unread variant and those whose variant was read."""
         end = self._store.end or 0
         found = self._found.get(seconds)
         if found is None or found[0] != end:
@@ -58,8 +58,8 @@ class UnreadVariants:
         return found[1:]
 
     def _carried(self, end: int, seconds: int) -> Int:
-        """Requests by flag. Of a window longer than the display window, as many as the seconds of that let expect, and
-        no more than its service has."""
+        """Return the requests by flag. For a window longer than the display window, the count of the display window is
+        extrapolated, up to the requests of its service."""
         store = self._store
         _, slots, of = self._flags.places()
         whole = max(store.span(seconds), 1)
