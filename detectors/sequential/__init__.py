@@ -1,4 +1,4 @@
-"""Statistics that may be looked at every second; one file a detector.
+"""Statistics that stay valid however often they are checked; one file per detector.
 
 It may import detectors.state and detectors.errors.
 """

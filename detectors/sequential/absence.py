@@ -1,18 +1,19 @@
-"""The canary has fallen silent while the control lives: it crashes before it answers, or nobody gets it.
+"""The canary has fallen silent while the control has traffic: it crashes before it answers, or nobody is served it.
 
-No request means no error; a canary that sends nothing looks healthy to every rate. Each request of the two is the
-canary's with probability rho, its share. Since the canary's last one, c requests of the control have come; that none of
-them was the canary's has the probability (1 - rho)^c. With the share of each second, the evidence in nats is
+No request means no error: every rate of a silent canary looks healthy. Each request of the two variants belongs to the
+canary with probability rho, its share. If the control had c requests since the canary's last one, the probability that
+none of them was the canary's is (1 - rho)^c. With the share of each second, the evidence in nats is
 
     A = sum of -c_t log(1 - rho_t)    over the seconds since the canary was last seen
 
-and the row is absent from A >= log(gamma) on. At any second the chance of that is 1 / gamma at most, so there is one
-false alarm in gamma seconds at most: in 30 days, A = 14.8. For small shares A is the number of requests that the canary
-should have sent, and its silence is that many of its mean gaps. Silence of both adds nothing.
+and the row is absent once A >= log(gamma). At any second the probability of that is at most 1 / gamma, so there is at
+most one false alarm in gamma seconds; for 30 days, log(gamma) is 14.8. For small shares A is the number of requests
+that the canary should have sent: its silence is that many times its mean gap. Silence of both variants adds nothing.
 
-As in `detectors.sequential.sample_ratio`, clients that keep their variant make the gaps longer than chance does.
+As in `detectors.sequential.sample_ratio`, clients that keep their variant make gaps longer than independent requests
+do.
 
-10 % of 100 requests/s are the canary's; from second 2 on it sends nothing:
+The canary has 10 % of 100 requests/s; from second 2 on it has none:
 
 >>> import numpy as np
 >>> detector = Absence(1, AbsenceConfig())
@@ -39,7 +40,8 @@ from detectors.arrays import Bool, Float, Int
 from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
 MAX_SHARE = 0.5
-"""A greater share is taken for it: absence needs 22 requests of the control then, not one that missed 100 %."""
+"""Greater shares count as this one: absence then needs 22 requests of the control. At a share of 100 %, one would
+do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class AbsenceConfig:
 
 
 class Absence:
-    """The silence of n rows. Raises ValueError when gamma is less than 1."""
+    """The silence of n rows. Raises ValueError if gamma is less than 1."""
 
     def __init__(self, rows: int, config: AbsenceConfig) -> None:
         if config.gamma < 1:
@@ -69,9 +71,9 @@ class Absence:
     def update(self, second: int, canary: Int, control: Int, share: Float | float) -> Bool:
         """Add the requests of `second`, counts (n,); return the rows (n,) whose canary is absent.
 
-        `share` (0..1), one for all or (n,), is the share of the requests that the canary should have. What the control
-        sent in a second in which the canary was seen counts for nothing. Raises ValueError for counts or shares that
-        are none, and for an earlier second than the last.
+        `share` (0..1), one for all or (n,), is the share of the requests that the canary should have. Requests of the
+        control in a second with requests of the canary do not count. Raises ValueError for invalid counts or shares,
+        and for an earlier second than the last.
         """
         if canary.shape != self._silent.shape or control.shape != canary.shape or np.any((canary < 0) | (control < 0)):
             raise ValueError(f"counts of {len(self._silent)} rows, none negative, are wanted")
@@ -85,7 +87,7 @@ class Absence:
         return self._silent >= self.bound
 
     def reset(self, rows: Int | Bool) -> None:
-        """Begin anew in these rows, as when the share is raised from 0."""
+        """Restart these rows, as when the share is raised from 0."""
         self._silent[rows] = 0
         self._heard[rows] = False
 

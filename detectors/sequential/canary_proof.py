@@ -1,22 +1,22 @@
 """Proof tier: is the canary worse than the control? Valid at every second, whatever happens to both.
 
-A bad request has just been seen. If canary and control fail alike, it is the canary's with probability rho, the
-canary's share of the requests, however high the rate that they share and however it moves: an outage that hits both
-arms shows nothing. If the canary's rate lc is above the control's lk, it is the canary's with a greater probability,
+If canary and control fail alike, a bad request is the canary's with probability rho, the canary's share of the
+requests, however high the common rate is and however it moves: an outage that hits both arms is no evidence. If the
+canary's rate lc is above the control's lk, it is the canary's with a greater probability,
 
     theta = rho lc / (rho lc + (1 - rho) lk)
 
-whose odds are w = lc / lk times those of rho. With x of the b bad requests of a second the canary's, the e-value of the
-null lc <= lk is w^x / (1 - rho + w rho)^b, that of `detectors.sequential.evalues`. Seconds multiply; the mean over
-several w is a nonnegative supermartingale under the null, so that with probability 1 - alpha it never reaches 1 / alpha
-(Ville 1939): one may look every second. What is proven stays proven until the row is reset; a stage of a rollout is a
-reset, and each has its own alpha. The share may change from second to second, as when the percentage is raised.
+whose odds are w = lc / lk times those of rho. If x of the b bad requests of a second are the canary's, the e-value of
+the null hypothesis lc <= lk is w^x / (1 - rho + w rho)^b, as in `detectors.sequential.evalues`. Seconds multiply; the
+mean over several w is a nonnegative supermartingale under the null, so that with probability 1 - alpha it never reaches
+1 / alpha (Ville 1939): checking it every second is valid. A proven row stays proven until it is reset; each stage of a
+rollout resets it and has its own alpha. The share may change from second to second, as when the percentage is raised.
 
-The share must be known without regard to which requests failed: the percentage that is set, or the canary's share of
-the requests. And requests must fail independently: where each failure is tried again twice by the same client, so that
-they come in threes, 7 % of the stages of an hour at 50 requests/s end in a false proof, not 0.1 %. Count first tries.
+The share must not depend on which requests failed: it is the configured percentage, or the canary's share of the
+requests. And requests must fail independently: if the same client retries each failure twice, so that failures come in
+threes, 7 % of the stages of an hour at 50 requests/s end in a false proof instead of 0.1 %. Count first attempts.
 
-10 % of the requests are the canary's. In each second it has 1 bad request, and so has the control:
+The canary has 10 % of the requests. In each second it has 1 bad request, and so has the control:
 
 >>> import numpy as np
 >>> detector = CanaryProof(1, CanaryProofConfig())
@@ -56,14 +56,14 @@ from detectors.state import BEFORE, Arrays, checked_second, checked_state
 
 @dataclass(frozen=True, slots=True)
 class CanaryProofConfig:
-    """`alpha` is the chance of a false proof in a row and stage, `odds` the factors w that are looked for."""
+    """`alpha` is the chance of a false proof in a row and stage, `odds` are the factors w of the alternatives."""
 
     alpha: float = 1e-3
     odds: tuple[float, ...] = (2, 5, 8, 13, 20, 32, 50, 80)
 
 
 class CanaryProof:
-    """The evidence of n rows. Raises ValueError when alpha is not between 0 and 1 or a factor not greater than 1."""
+    """The evidence of n rows. Raises ValueError if alpha is not between 0 and 1 or a factor is not greater than 1."""
 
     def __init__(self, rows: int, config: CanaryProofConfig) -> None:
         if not 0 < config.alpha < 1:
@@ -73,20 +73,20 @@ class CanaryProof:
         self._log_odds = checked_odds(config.odds)
         self._second = BEFORE
         self._log_e = np.zeros((len(config.odds), rows))
-        # What a second says stands when it is over: told in parts it may cross the bound and come back.
+        # A result is final when its second is over: a second in several updates may cross the bound and come back.
         self._proven = np.zeros(rows, dtype=np.bool_)
         self._standing = np.zeros(rows, dtype=np.bool_)
 
     @property
     def evidence(self) -> Float:
-        """The logarithm of the e-process of every row (n,), in nats: 0 at first. It proves at `bound`."""
+        """The logarithm of the e-process of every row (n,), in nats, 0 at first. The row is proven at `bound`."""
         return log_mean(self._log_e)
 
     def update(self, second: int, canary_bad: Int, control_bad: Int, share: Float | float) -> Bool:
         """Add the bad requests of `second`, counts (n,); return the rows (n,) where the canary is proven worse.
 
-        `share` (0..1), one for all or (n,), is the canary's share of the requests; at 0 and 1 nothing is learnt.
-        Raises ValueError for counts or shares that are none, and for an earlier second than the last.
+        `share` (0..1), one for all or (n,), is the canary's share of the requests; at 0 and 1 a second is no evidence.
+        Raises ValueError for invalid counts or shares, and for an earlier second than the last.
         """
         both = canary_bad + control_bad
         checked_counts(canary_bad, both, len(self._proven))
@@ -95,14 +95,14 @@ class CanaryProof:
         if checked_second(second, self._second):
             self._second = second
             self._proven |= self._standing
-        # A bad request of a canary that has no share yet, as while a percentage spreads, would count log w for nothing.
-        told = np.where(np.greater(share, 0), both, 0)
-        self._log_e += log_evalues(np.minimum(canary_bad, told), told, share, self._log_odds)
+        # A bad request of a canary without a share, as while a percentage spreads, would wrongly count log w.
+        counted = np.where(np.greater(share, 0), both, 0)
+        self._log_e += log_evalues(np.minimum(canary_bad, counted), counted, share, self._log_odds)
         self._standing = self.evidence >= self.bound
         return self._proven | self._standing
 
     def reset(self, rows: Int | Bool) -> None:
-        """Begin anew, with a new alpha, in these rows: a new stage or a new version of the flag."""
+        """Restart these rows with a new alpha: a new stage or a new version of the flag."""
         self._log_e[:, rows] = 0
         self._proven[rows] = self._standing[rows] = False
 

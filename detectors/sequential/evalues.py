@@ -1,13 +1,13 @@
-"""E-values of counts: how much more likely they are when the odds of a bad request are higher by a factor.
+"""E-values of counts: how much more likely the counts are if the odds of a bad request are higher by a factor.
 
-Of n requests x are bad, and the null hypothesis is that each is bad with probability r at most. The alternative raises
-the odds r / (1 - r) by a factor w > 1, which makes the probability p = w r / (1 - r + w r). The likelihood ratio is
+Of n requests x are bad. The null hypothesis is that each is bad with probability at most r. The alternative raises the
+odds r / (1 - r) by a factor w > 1, which makes the probability p = w r / (1 - r + w r). The likelihood ratio is
 
     e = (p / r)^x ((1 - p) / (1 - r))^(n - x) = w^x / (1 - r + w r)^n
 
-Its mean is 1 at r and less below it, so that e is an e-value of the whole null: large values are rare, P(e >= c) <=
-1/c, whatever the true probability at or under r, even where it changes from request to request. A mixture over several
-w keeps that and finds small and large effects alike.
+Its mean is 1 at r and less below r, so e is an e-value of the whole null hypothesis: large values are rare, P(e >= c)
+<= 1/c, for every true probability up to r, even if it changes from request to request. A mixture over several w keeps
+that property and detects small and large effects.
 
     Vovk, Wang: E-values: calibration, combination and applications. Annals of Statistics 49 (2021), arXiv:1912.06116.
 """
@@ -49,7 +49,7 @@ def log_mean(logs: Float) -> Float:
     array([-inf])
     """
     top = logs.max(axis=0)
-    # Where all are zero, minus infinity less itself would be nan.
+    # If all are zero, minus infinity minus itself would be nan.
     shift = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         result: Float = np.log(np.exp(logs - shift).mean(axis=0)) + shift

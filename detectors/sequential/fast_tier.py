@@ -1,24 +1,24 @@
-"""Fast tier: a gross failure is found within seconds, with a stated mean time between false alarms.
+"""Fast tier: detects a gross failure within seconds, with a stated mean time between false alarms.
 
-Every second brings n requests of which x are bad. Null hypothesis: the rate is r0 at most. A statistic restarts its
-evidence every second, so that good hours do not weigh against a bad second, and alarms when it reaches gamma:
+In every second x of n requests are bad. The null hypothesis is that the rate is at most r0. The statistic restarts its
+evidence every second, so that good hours do not weigh against a bad second:
 
     M <- (M + 1) e(x, n; r0)          e is an e-value, see detectors.sequential.evalues
     alarm when M >= gamma
 
 Under the null E[e] <= 1, so M minus the number of seconds is a supermartingale: the mean time to a false alarm is at
 least gamma seconds, whatever the rate does at or under r0 and however many requests there are. A second without
-requests is no look: it adds nothing, so that silence alone never alarms. The alternatives are several factors on the
-odds, each with its M; the alarm is on their mean, which is such a statistic too.
+requests does not count: it adds nothing, so silence alone never alarms. The alternatives are several factors on the
+odds, each with its own M; the alarm is on their mean, which has the same property.
 
-The promise is about the rate of each second. When an instance dies and takes thirty requests with it, that second is
-above r0, and it alarms; r0 must be what the service shows on its worse healthy minutes
-(detectors.sequential.healthy_rate), and more where requests fail together in single seconds.
+The bound on false alarms holds for the rate of each second. If an instance dies and thirty requests fail with it, that
+second is above r0 and alarms. So r0 must be the rate of the worse healthy minutes of the service
+(detectors.sequential.healthy_rate), and higher if requests fail together in single seconds.
 
-No detector with that gamma can find a true rate p in fewer than about log(gamma) / KL(p, r0) requests (Lorden 1971),
-KL(p, q) = p log(p/q) + (1-p) log((1-p)/(1-q)). This one needs 1.0 to 1.5 times that, and a second to be over.
+No detector with that gamma can detect a true rate p in fewer than about log(gamma) / KL(p, r0) requests (Lorden 1971),
+KL(p, q) = p log(p/q) + (1-p) log((1-p)/(1-q)). This one needs 1.0 to 1.5 times that, and the end of the second.
 
-50 requests/s, 2 % allowed, a false alarm in 30 days. Half of the requests fail from second 3 on:
+50 requests/s, r0 = 2 %, one false alarm in 30 days. Half of the requests fail from second 3 on:
 
 >>> import numpy as np
 >>> detector = FastTier(1, FastTierConfig())
@@ -63,7 +63,7 @@ class FastTierConfig:
 
 
 class FastTier:
-    """The statistics of n rows. Raises ValueError when gamma is less than 1 or a factor not greater than 1."""
+    """The statistics of n rows. Raises ValueError if gamma is less than 1 or a factor is not greater than 1."""
 
     def __init__(self, rows: int, config: FastTierConfig) -> None:
         if config.gamma < 1:
@@ -81,22 +81,23 @@ class FastTier:
         return log_mean(self._log_m)
 
     def update(self, second: int, bad: Int, requests: Int, r0: Float | float) -> Bool:
-        """Add what `second` brought; return which rows (n,) alarm. An alarm stands while its evidence does.
+        """Add the counts of `second`; return which rows (n,) alarm. An alarm lasts as long as its evidence is at the
+        bound.
 
         `bad` and `requests` are counts (n,); r0 is 0..1, one for all or (n,), and must not depend on this second's
-        counts. Raises ValueError for counts or rates that are none, and for an earlier second than the last.
+        counts. Raises ValueError for invalid counts or rates, and for an earlier second than the last.
         """
         rows = self._log_m.shape[1]
         checked_counts(bad, requests, rows)
-        # Written so that nan is refused too.
+        # Written so that nan fails too.
         if not np.all((np.asarray(r0) >= 0) & (np.asarray(r0) <= 1)):
             raise ValueError("r0 is not between 0 and 1")
         if checked_second(second, self._second):
             self._second = second
             self._looked[:] = False
         seen = requests > 0
-        # Evidence beyond the bound is forgotten between seconds, so that an alarm ends soon after its failure.
-        # The mean still reaches the bound when a single one of the k statistics stands at k gamma.
+        # Evidence is capped between seconds, so that an alarm ends soon after its failure. The cap is k gamma: then a
+        # single one of the k statistics still lifts the mean to the bound.
         most = self.bound + log(len(self._log_odds))
         begun = np.logaddexp(np.minimum(self._log_m, most), 0.0, where=seen & ~self._looked, out=self._log_m.copy())
         self._looked |= seen
@@ -104,7 +105,7 @@ class FastTier:
         return self.evidence >= self.bound
 
     def reset(self, rows: Int | Bool) -> None:
-        """Forget the evidence of these rows, as for a new version of a flag."""
+        """Discard the evidence of these rows, as for a new version of a flag."""
         self._log_m[:, rows] = -np.inf
         self._looked[rows] = False
 

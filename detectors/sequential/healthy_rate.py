@@ -1,7 +1,7 @@
-"""The rate of bad requests that a service has on its worse healthy minutes, learnt from its last day.
+"""The rate of bad requests in the worse healthy minutes of a service, learnt from its last day.
 
-Healthy services fail in bursts: a mean of 0.5 % may hold minutes of 3 %. A null rate r0 under those minutes would alarm
-on each of them, and rightly so in the statistics' eyes. So r0 is the greater of the trigger's threshold and
+Healthy services fail in bursts: a mean of 0.5 % may include minutes of 3 %. With a null rate r0 below those minutes,
+the fast tier would correctly alarm in each of them. So r0 is the greater of the trigger's threshold and
 
     min(cap, quantile of the healthy per-minute rate that is exceeded once in 100,000 minutes)
 
@@ -10,17 +10,17 @@ minute's true rate, has mean m and variance v, and x_i is binomial given p_i. By
 
     m = X / N,  v = (S - (k - 1) m (1 - m)) / (N - N2 / N - (k - 1)),  S = sum of x_i^2 / n_i - X^2 / N
 
-over k minutes, N = sum n_i, X = sum x_i, N2 = sum n_i^2; what chance alone scatters is taken out of v. The tail is
-log-normal with that mean and variance: it is heavier than the beta's of the same moments, so that the quantile holds
-for either; and it has a closed form, m exp(z s - s^2 / 2), s^2 = log(1 + v / m^2).
+over k minutes, N = sum n_i, X = sum x_i, N2 = sum n_i^2; the scatter of chance alone is subtracted from v. The tail is
+log-normal with that mean and variance: it is heavier than that of a beta distribution with the same moments, so the
+quantile holds for both; and it has a closed form, m exp(z s - s^2 / 2), s^2 = log(1 + v / m^2).
 
-Until an hour of minutes is known, r0 stands at the cap: nothing is known of the bursts. What is learnt is protected: a
-minute waits in `quarantine` before it counts. While a trigger is pending nothing is admitted, and when one fires all
-that waits is thrown away. But a burst that was pending and passed is a healthy one, and counts: without those, the very
-tail that is wanted would be cut off. Memory is 24 hours of five sums a row, and the minutes in quarantine: about 1 kB.
-The day moves by whole hours, so it holds 23 to 24 of them.
+Until an hour of minutes is known, r0 is the cap, because nothing is known about bursts. Failures must not be learnt as
+healthy: a minute waits in `quarantine` before it counts. While a trigger is pending no minute is admitted, and when one
+fires all waiting minutes are discarded. But a burst that was pending and passed is healthy and counts: without such
+bursts the tail that r0 is fitted to would be cut off. A row keeps five sums for each of 24 hours, and the minutes in
+quarantine: about 1 kB. The day moves by whole hours, so it holds 23 to 24 of them.
 
-One row, 3,000 requests a minute of which 15 are bad, in each tenth minute 60:
+One row has 3,000 requests a minute, of which 15 are bad, and 60 in each tenth minute:
 
 >>> import numpy as np
 >>> healthy = HealthyRate(1, HealthyRateConfig())
@@ -57,9 +57,10 @@ _K, _N, _X, _XX, _NN = range(5)
 
 @dataclass(frozen=True, slots=True)
 class HealthyRateConfig:
-    """`cap` (0..1) is the highest rate that is ever called healthy, `tail` the share of healthy minutes above r0.
+    """`cap` (0..1) is the highest rate that counts as healthy, `tail` the share of healthy minutes above r0.
 
-    `least` is the number of minutes before anything is learnt; `quarantine` minutes wait before they count.
+    `least` is the number of minutes below which r0 stays at the cap; `quarantine` is how many minutes wait before they
+    count.
     """
 
     cap: float = 0.10
@@ -69,7 +70,8 @@ class HealthyRateConfig:
 
 
 class HealthyRate:
-    """What n rows have learnt. `mean` and `deviation` (n,) are of the per-minute rate, 0..1; 0 where nothing is known.
+    """The healthy rates of n rows. `mean` and `deviation` (n,) are those of the per-minute rate, 0..1; 0 if nothing is
+    known.
 
     Raises ValueError for a cap or tail outside 0..1 (both ends excluded), or less than one minute of quarantine.
     """
@@ -92,10 +94,11 @@ class HealthyRate:
         self._fit()
 
     def update(self, second: int, bad: Int, requests: Int, pending: Bool, firing: Bool) -> None:
-        """Add what `second` brought, counts (n,); `pending` and `firing` (n,) are what any trigger of the row says.
+        """Add the counts (n,) of `second`; `pending` and `firing` (n,) say whether any trigger of the row is in that
+        state.
 
-        The rate changes only when a minute ends, so that of a second never rests on its own counts. Raises ValueError
-        for counts that are none and for an earlier second than the last.
+        The rate changes only when a minute ends, so the rate of a second never depends on its own counts. Raises
+        ValueError for invalid counts and for an earlier second than the last.
         """
         checked_counts(bad, requests, len(self._bad))
         last = self._second
@@ -113,7 +116,7 @@ class HealthyRate:
         return np.maximum(self._learnt, threshold)
 
     def reset(self, rows: Int | Bool) -> None:
-        """Forget all that these rows have learnt."""
+        """Discard everything that these rows have learnt."""
         self._bad[rows] = self._requests[rows] = 0
         self._pending[rows] = self._firing[rows] = False
         self._waiting[:, :, rows] = 0
@@ -121,7 +124,7 @@ class HealthyRate:
         self._fit()
 
     def _close(self, minute: int) -> None:
-        """End `minute`: admit the one that leaves the quarantine and put this one in."""
+        """End `minute`: admit the minute that leaves the quarantine and put this one in."""
         slot, hour = self._waiting[minute % self.config.quarantine], minute // MINUTE
         block = self._sums[hour % HOURS]
         if self._hour_of[hour % HOURS] != hour:
@@ -147,7 +150,7 @@ class HealthyRate:
         mean = np.divide(x, n, where=n > 0, out=np.zeros_like(x))
         scatter = xx - x * mean
         weight = n - np.divide(nn, n, where=n > 0, out=np.zeros_like(n)) - (k - 1)
-        # Where every minute has one request, nothing can be told of the minutes' own variance.
+        # If every minute has one request, the variance between minutes cannot be estimated.
         variance = np.divide(scatter - (k - 1) * mean * (1 - mean), weight, where=weight > 0, out=np.zeros_like(x))
         self.mean, self.deviation = mean, np.sqrt(np.maximum(variance, 0.0))
         ratio = np.divide(self.deviation, mean, where=mean > 0, out=np.zeros_like(x))

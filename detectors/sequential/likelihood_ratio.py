@@ -1,11 +1,11 @@
-"""How much more the treated requests are to blame than those of the control, for what went wrong in a window.
+"""How strongly the bad requests of a window speak against the treated variant, compared with the control.
 
-Given that a request went bad, whose was it? If both variants are equally bad it is a treated one with the treated share
-of the requests, whatever the common rate: an outage that hits both cancels out. The statistic is the log-likelihood
-ratio of the share that was seen against that one, signed: above 0 where the treated are worse.
+If both variants are equally bad, a bad request is a treated one with a probability equal to the treated share of the
+requests, whatever the common rate: an outage that hits both cancels out. The statistic is the log-likelihood ratio of
+the observed share of bad requests against that share, with a sign: above 0 if the treated requests are worse.
 
-    b1, b0 bad of n1, n0 requests;  t = n1 / (n1 + n0);  s = b1 / (b1 + b0)
-    G = b1 log(s / t) + b0 log((1 - s) / (1 - t)), negative where s < t
+    b1, b0 bad of n1, n0 requests;  t = n1 / (n1 + n0);  s = b1 / (b1 + b0) G = b1 log(s / t) + b0 log((1 - s) / (1 -
+    t)), negated if s < t
 
 >>> round(signed_likelihood_ratio(20, 100, 1, 100), 1)    # 20 % against 1 %
 10.5
@@ -22,11 +22,11 @@ from __future__ import annotations
 from math import log
 
 PROOF = log(1000)
-"""A ratio of 1000 to 1: so much speaks for itself, whoever changed last."""
+"""A ratio of 1000 to 1: enough to blame a variant, whichever flag changed last."""
 
 
 def signed_likelihood_ratio(treated_bad: int, treated: int, control_bad: int, control: int) -> float | None:
-    """The signed statistic in nats; None where one of both has no requests, or nothing was bad."""
+    """Return the signed statistic in nats; None if one of the two has no requests, or if none was bad."""
     bad = treated_bad + control_bad
     if not (treated and control and bad):
         return None

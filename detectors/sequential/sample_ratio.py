@@ -1,18 +1,19 @@
-"""Is the flag served as it is set? The shares of the variants that are seen, against the percentages.
+"""Sample ratio mismatch: whether the observed shares of the variants fit the percentages of the flag.
 
-When 10 % are set and 3 % arrive, the comparison of the variants is worth nothing: a targeting rule, a cache, or the
-lost telemetry of the variant that crashes. Under the null hypothesis requests get variant i with probability theta_i,
-within `tolerance` of the percentage rho_i. S_i requests of variant i were seen. Against all other shares stands their
-mixture by a uniform prior (Dirichlet, a_i = 1), over the most likely of what the null allows:
+If 10 % are set and 3 % arrive, comparing the variants means nothing: a targeting rule, a cache, or lost telemetry of a
+crashing variant distorts it. Under the null hypothesis requests get variant i with probability theta_i, within
+`tolerance` of the percentage rho_i. S_i requests of variant i were seen. The alternative is a mixture of all shares
+with a uniform prior (Dirichlet, a_i = 1); it is divided by the likelihood of the most likely theta of the null
+hypothesis:
 
     E = B(a + S) / B(a) / max over theta of prod theta_i^S_i,    B(a) = prod Gamma(a_i) / Gamma(sum a_i)
 
-With tolerance 0 it is the test of Lindon and Malek; with one it is at most that of the true theta, so that in either
-case E reaches 1 / alpha with probability alpha at most, however often one looks. A row begins anew when its percentages
-change. The tolerance is there because requests are not independent: clients keep their variant, and ten of them hold no
-10 %. A service of few clients needs a wider one.
+With tolerance 0 this is the test of Lindon and Malek; with a tolerance E is at most that of the true theta. In both
+cases E reaches 1 / alpha with probability at most alpha, however often it is checked. A row restarts when its
+percentages change. The tolerance is needed because requests are not independent: clients keep their variant, and of ten
+clients seldom exactly one has it. A service of few clients needs a wider tolerance.
 
-10 % are set, one point is tolerated, 3 % arrive:
+10 % are set with a tolerance of one point, and 3 % arrive:
 
 >>> import numpy as np
 >>> detector = SampleRatio(rows=1, variants=2, config=SampleRatioConfig())
@@ -66,16 +67,16 @@ class SampleRatio:
         self._second = BEFORE
         self._seen = np.zeros((variants, rows), dtype=np.int64)
         self._share = np.full((variants, rows), np.nan)
-        # What a second says stands when it is over: told in parts it may cross the bound and come back.
+        # A result is final when its second is over: a second in several updates may cross the bound and come back.
         self._mismatch = np.zeros(rows, dtype=np.bool_)
         self._standing = np.zeros(rows, dtype=np.bool_)
 
     @property
     def evidence(self) -> Float:
-        """log E of every row (n,), in nats; 0 where nothing was seen. It alarms at `bound`."""
+        """log E of every row (n,), in nats; 0 if nothing was seen. It alarms at `bound`."""
         variants = len(self._seen)
         total = self._seen.sum(axis=0)
-        # One call for all: Gamma of each a_i + S_i, and last that of their sum.
+        # One call for all: Gamma of each a_i + S_i, then of their sum.
         gammas = log_gamma(np.concatenate([self._seen + 1.0, total[np.newaxis] + float(variants)]))
         mixture = gammas[:-1].sum(axis=0) - gammas[-1] + lgamma(variants)
         theta = _most_likely(self._seen, np.nan_to_num(self._share), self.config.tolerance)
@@ -87,8 +88,8 @@ class SampleRatio:
     def update(self, second: int, seen: Int, share: Float) -> Bool:
         """Add the requests of each variant in `second`, counts (k, n); return the rows (n,) whose shares do not fit.
 
-        `share` (k, n) are the percentages as 0..1, of sum 1. What does not fit stays so until they change. Raises
-        ValueError for counts or shares that are none, and for an earlier second than the last.
+        `share` (k, n) are the percentages as 0..1, of sum 1. A mismatch stays until the percentages change. Raises
+        ValueError for invalid counts or shares, and for an earlier second than the last.
         """
         if seen.shape != self._seen.shape or share.shape != self._seen.shape or np.any(seen < 0):
             raise ValueError(f"counts and shares of shape {self._seen.shape}, none negative, are wanted")
@@ -104,7 +105,7 @@ class SampleRatio:
         return self._mismatch | self._standing
 
     def reset(self, rows: Int | Bool) -> None:
-        """Begin anew in these rows."""
+        """Restart these rows."""
         self._seen[:, rows] = 0
         self._mismatch[rows] = self._standing[rows] = False
 
@@ -126,7 +127,7 @@ class SampleRatio:
 
 
 def log_gamma(x: Float | float) -> Float:
-    """Return log Gamma(x) for x >= 1, within 1e-12 of it in absolute or relative terms; numpy has none.
+    """Return log Gamma(x) for x >= 1, with an absolute or relative error below 1e-12; numpy has no such function.
 
     Stirling's series from 8 on, and Gamma(x) = Gamma(x + 7) / (x (x + 1) ... (x + 6)) below.
 
@@ -148,8 +149,9 @@ def log_gamma(x: Float | float) -> Float:
 def _most_likely(seen: Int, share: Float, tolerance: float) -> Float:
     """Return the theta (k, n) within `tolerance` of `share`, of sum 1, that makes `seen` most likely.
 
-    It is seen / c, moved into the band, with the one c that makes the sum 1. Where moving makes the sum too great, what
-    was below the band stays at its edge, else what was above; the others share the rest anew, until all lie within.
+    It is seen / c, clipped to the band, with the one c that makes the sum 1. If clipping makes the sum too great, the
+    values below the band are fixed at its edge, else those above; the others share the rest again, until all lie
+    within.
     """
     low, high = np.maximum(share - tolerance, 0.0), np.minimum(share + tolerance, 1.0)
     theta: Float = seen / np.maximum(seen.sum(axis=0), 1)
