@@ -20,7 +20,8 @@ from detectors.conditions.grammar import parse
 from detectors.conditions.metric_table import metrics_of
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import BINS, bins
-from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.evaluator import Evaluator
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import WindowStore
 from streams.monitor.evidence import fresh_wants
 from streams.monitor.settings import ShardSettings

@@ -28,8 +28,9 @@ from detectors.cells import (
 )
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import bins
-from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.evaluator import Evaluator
 from detectors.triggers.state_machine import State
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import WindowStore
 
 _LIMIT_MS = 1000.0

@@ -1,9 +1,9 @@
-"""`absence@variant`: the triggers that fire when a variant has fallen silent while the control lives.
+"""`absence@variant`: the triggers that fire if a variant has fallen silent while the control has traffic.
 
-The evidence of `detectors.sequential.absence` needs the variant's share of the requests. Where the flag's percentage is
-not known, it is what was seen until the variant fell silent: requests count less with age, half after 60 seconds in
-which the variant had some, and two standard errors are taken off, so that chance in few requests makes no absence. A
-variant with fewer than 30 is not judged.
+The evidence of `detectors.sequential.absence` needs the variant's share of the requests. If the flag's percentage is
+not known, the share is estimated from the requests before the variant fell silent: requests weigh less with age, half
+after 60 seconds in which the variant had some, and two standard errors are subtracted, so that chance in few requests
+causes no absence. A variant with fewer than 30 requests is not judged.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.store import WindowStore
 
 HALF_LIFE = 60
-"""Seconds with requests of the variant after which one counts half in the share."""
+"""Seconds with requests of the variant after which a request weighs half in the share."""
 
 
 class AbsenceTriggers:
-    """The absences among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+    """The n absences among `specs`; `at` (n,) are their trigger numbers. Arrays have shape (n,).
 
-    `absent`, `evidence` (nats), `share` (0..1, 0 where it is not known), `missed` (requests of the control since the
-    variant's last one) and `since`, the second after that one, are those of the newest second.
+    `absent`, `evidence` (nats), `share` (0..1, 0 if it is not known), `missed` (requests of the control since the
+    variant's last one) and `since` (the second after that one) are as of the newest second.
     """
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
@@ -46,7 +46,7 @@ class AbsenceTriggers:
         self._own = BadCounts(store, [(spec, spec.scope) for _, spec, _ in chosen]) if n else None
         self._control = BadCounts(store, [(spec, scope) for _, spec, scope in chosen]) if n else None
         if n:
-            # One length for all: that of the condition.
+            # All have the window length of the condition.
             self._over = store.window(chosen[0][1].condition.over)
         self._rows = (
             np.array(
@@ -83,12 +83,12 @@ class AbsenceTriggers:
         cautious = np.where(
             own >= MIN_SAMPLES, np.maximum(own - 2 * np.sqrt(own), 0) / np.maximum(own + control, 1), 0.0
         )
-        # A percentage says what should come only once something has: a rollout begins with a variant nobody has yet.
+        # The configured percentage holds only after a first request: when a rollout begins, the variant has none yet.
         return np.where(np.isnan(self._set_share) | (own == 0), cautious, self._set_share)
 
     @property
     def missing(self) -> Missing | None:
-        """What is missing in the windows of both arms, each (n,); None where that is nothing at all."""
+        """What is missing in the windows of both arms, each (n,); None if nothing is."""
         sums = self._over.sums
         if (
             self._unattributed is None
@@ -101,7 +101,7 @@ class AbsenceTriggers:
         return both._replace(**{name: lost for name, lost in given.items() if lost is not None})
 
     def unknown(self, missing: Missing | None) -> NDArray[np.int8]:
-        """Values of `detectors.missing.unknown_reason.UnknownReason`, with what is `missing`."""
+        """Return the `UnknownReason` of each row, given what is `missing`."""
         own, control = self._rows
         much = np.zeros(len(own), dtype=np.bool_) if missing is None else missing.much
         for lost in (self._unattributed, self._variant):
@@ -119,11 +119,12 @@ class AbsenceTriggers:
         ).astype(np.int8)
 
     def set_share(self, rows: Bool, share: float | None) -> None:
-        """The variant of these rows (n,) should have this share (0..1) of the requests; None where it is not known."""
+        """Set the share (0..1) of the requests that the variant of these rows (n,) should have; None if it is not
+        known."""
         self._set_share[rows] = np.nan if share is None else share
 
     def reset(self, rows: Bool) -> None:
-        """Begin anew in these rows (n,): another version of the flag has another share."""
+        """Restart these rows (n,): another version of the flag has another share."""
         for own, detector in self._detectors:
             detector.reset(rows[own])
         self._seen[:, rows] = 0
@@ -133,7 +134,7 @@ class AbsenceTriggers:
         self.since[rows] = BEFORE
 
     def state(self) -> Arrays:
-        """Copies of all that it remembers. The shares that are set are told anew."""
+        """Return copies of all its state, except the shares, which are set again."""
         own = {
             "seen": self._seen.copy(),
             "absent": self.absent.copy(),
@@ -145,7 +146,7 @@ class AbsenceTriggers:
         return prefixed(own=own, **silent)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        """Continue from what `state` returned. Raises StateError, and changes nothing, if it does not fit."""
         arrays = checked_state(state, self.state())
         for i, (_, detector) in enumerate(self._detectors):
             detector.restore(part(arrays, f"silent{i}"))
@@ -154,16 +155,18 @@ class AbsenceTriggers:
         self.missed, self.since = own["missed"], own["since"]
 
     def update(self, second: int, *, begin: Int, unattributed: Int | None = None, variant: Int | None = None) -> None:
-        """Take in the newest second; what happened before the second `begin` is no evidence. `unattributed` (n,) could not
-        be read and may have been the variant's, and of `variant` (n,) the variant could not: while there are any, none
-        is absent."""
+        """Add the newest second. Requests before second `begin` (n,) are no evidence.
+
+        `unattributed` (n,) rejected samples, and `variant` (n,) requests of unread variant, may belong to the variant:
+        while there are any, it is not absent.
+        """
         if self._own is None or self._control is None:
             return
         self._unattributed, self._variant = unattributed, variant
         (_, own), (_, control) = self._own.read(), self._control.read()
         missing = self._own.missing()
         if missing is not None:
-            # Who sends what comes late, or cannot be counted, is not silent. Of the control that is no evidence.
+            # A variant whose samples are late or rejected is not silent. For the control such samples are no evidence.
             own = own + missing.late + missing.rejected
         own[begin > second] = control[begin > second] = 0
         share = self.share
@@ -174,7 +177,7 @@ class AbsenceTriggers:
             if lost is not None:
                 self.absent &= lost == 0
         heard = own > 0
-        # What the control had in seconds without the variant counts once the variant is back, and not before.
+        # Requests of the control in seconds without the variant count in the share only when the variant is back.
         missed = self.missed + control
         fading = 0.5 ** (1 / HALF_LIFE)
         self._seen = np.where(heard, fading * self._seen + np.stack([own, missed]), self._seen)

@@ -1,4 +1,4 @@
-"""Bad requests of the newest second, for the triggers that are a limit on their share."""
+"""Bad requests of the newest second, for triggers that limit the share of bad requests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
 
 _COLUMNS: dict[Metric, Ratio] = {**RATIO, "absence": Ratio(ERRORS, REQUESTS)}
-"""A request is there however it ended, so an absence asks of all."""
+"""An absence counts all requests, however they ended."""
 
 
 class BadCounts:
     """The counts of n rows, each the metric of a trigger in a scope.
 
-    Bad is what the metric is about; of a latency quantile, latencies above `set_limit`: more than (1 - q) n of them is
-    just what the quantile above the limit is. Reads the windows of 1 s. Raises KeyError when the store has none.
+    The metric says which requests are bad; for a latency quantile, those above `set_limit`: the quantile is above the
+    limit exactly if more than (1 - q) n latencies are. Reads the windows of 1 s. Raises KeyError if the store has none.
     """
 
     def __init__(self, store: WindowStore, wanted: Sequence[tuple[TriggerSpec, Scope]]) -> None:
@@ -56,12 +56,12 @@ class BadCounts:
         ]
 
     def set_limit(self, at: Int, limit_ms: NDArray[np.float64]) -> None:
-        """From now on latencies above `limit_ms` (r,) are bad in the rows `at` (r,)."""
+        """Count latencies above `limit_ms` (r,) as bad in the rows `at` (r,) from now on."""
         self._first[at] = first_bin_above(limit_ms)
 
     @property
     def first_bad_bin(self) -> Int:
-        """The first bin of the histogram that is bad in each row (n,), as `set_limit` left it."""
+        """The first bin of the histogram that is bad in each row (n,), as set by `set_limit`."""
         return self._first
 
     @first_bad_bin.setter
@@ -69,7 +69,7 @@ class BadCounts:
         self._first = bins
 
     def read(self) -> tuple[Int, Int]:
-        """Return bad and all requests (n,) of the newest second, of which the metric knows whether they are bad."""
+        """Return the bad requests (n,) of the newest second, and all (n,) that are known to be bad or not."""
         bad, whole = np.zeros(len(self.rows), dtype=np.int64), np.zeros(len(self.rows), dtype=np.int64)
         sums = self._window.sums
         for metric, at in self._groups:
@@ -79,7 +79,7 @@ class BadCounts:
             else:
                 bad[at], whole[at] = _COLUMNS[metric].bad_in(sums, rows)
         for column, at in self._overdue:
-            # Requests that hang are bad when they cross the limit, and not again when they end.
+            # A request that hangs is bad when it crosses the limit, and not again when it ends.
             overdue = sums[column][self.rows[at]]
             bad[at] = np.maximum(bad[at] + overdue, 0)
             whole[at] = np.maximum(whole[at] + overdue, bad[at])
@@ -93,7 +93,7 @@ class BadCounts:
         return requests
 
     def missing(self) -> Missing | None:
-        """Return what is missing in the newest second (each (n,)); None where that is nothing at all."""
+        """Return what is missing in the newest second (each (n,)); None if nothing is."""
         sums = self._window.sums
         if not self._unread_in.any() and not any(sums[column].any() for column in (LATE, REJECTED, NO_OUTCOME)):
             return None
@@ -104,10 +104,11 @@ class BadCounts:
         return found
 
     def judged(self, at: Int) -> tuple[Int, Int, Int]:
-        """Return the bad requests at least and at most, and all, of the newest second of the rows `at` (r,), of the
-        instances of which no more is missing than may be overlooked; none where they have not half of all samples.
+        """Return the least and greatest number of bad requests, and all requests, in the rows `at` (r,) of the newest
+        second.
 
-        Of a latency it is not known whose the bad ones are.
+        Only instances that lack no more than the tolerated share count; the result is 0 if they have less than half of
+        all samples. For a latency only bounds are known, because histograms are not kept by instance.
         """
         bad, whole = self.read()
         slots = self._slots[at]

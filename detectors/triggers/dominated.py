@@ -1,9 +1,9 @@
-"""Triggers that are well only because one instance outweighs all others.
+"""Triggers that are ok only because one instance outweighs all others.
 
-A sample may stand for up to a million requests. Of one instance that counts wrongly, 1 % of the traffic can weigh more
-than all the rest, and its health would be that of the service. So of a service with three instances or more, of which
-one has more than half of the weight, the others are asked: where they breach by themselves, with samples enough, nobody
-knows which of the two is true.
+A sample may stand for up to a million requests. If one instance reports wrong weights, 1 % of the traffic can outweigh
+all the rest, and the service looks as healthy as that instance. So if a service has three instances or more, and one
+has more than half of the weight, the others are checked: if they breach by themselves, with enough samples, the trigger
+is unknown.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from detectors.windows.ratios import PARTS, RATIO, value_of
 from detectors.windows.store import WindowStore
 
 LOOK_EVERY: Final = 5
-"""Seconds after which the triggers of a shard are looked at again, all at once: the log of a window of a minute takes
-1 ms to go through, however few of them are suspects. Shards take turns, so that no second of a process costs more."""
+"""Seconds between two checks of the triggers of a shard, which are all checked at once: reading the log of a window of
+a minute takes 1 ms, however few triggers are suspect. Shards take turns, so that no second of a process costs more."""
 
 TRIGGERS_AT_ONCE: Final = 100
-"""Triggers whose instances are read at once, which takes up to 4 ms of windows of a minute."""
+"""Most triggers whose instances are read at once, which takes up to 4 ms for windows of a minute."""
 
 SHORT_WINDOW: Final = 10
-"""Seconds below which all windows are read by instance: the vote finds nobody who led for only 1 or 2 s."""
+"""Windows shorter than these seconds are always read by instance: the vote misses an instance that led for 1 or 2 s."""
 
 _LEAST_INSTANCES: Final = 3
 _NAME: Final = 60
 
 
 class Dominated:
-    """Which of `specs`, on the scopes at `slots` (n,) of `store`, are well because of one instance alone."""
+    """Finds which of `specs`, on the scopes at `slots` (n,) of `store`, are ok because of one instance alone."""
 
     def __init__(
         self, specs: Sequence[TriggerSpec], slots: Int, store: WindowStore, instances: JudgedInstances
@@ -56,7 +56,7 @@ class Dominated:
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
-        self._looked_at = np.full(len(specs), BEFORE, dtype=np.int64)
+        self._checked_at = np.full(len(specs), BEFORE, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])
         self._counted = counted[slots[counted] >= 0]
         metrics = {specs[i].condition.metric for i in counted.tolist()}
@@ -64,59 +64,58 @@ class Dominated:
         self._turn = sum(repr([s.scope for s in specs[:1]]).encode()) % LOOK_EVERY
         self._time = BEFORE
         self.hidden: dict[int, str] = {}
-        """By number of the trigger: who hides what, for people."""
+        """By trigger number: which instance hides a breach, as a text for people."""
 
     def find(self, t: int, well: Bool, own: Measured, threshold: Float) -> Int:
-        """Return the numbers of those among the triggers that are `well` at time t that are so because of one instance.
+        """Return the numbers of the triggers that are `well` at time t because of one instance alone.
 
-        All are (n,). `own` is what each shows, of the instances that are judged, and is compared with `threshold`. Of
-        more than `TRIGGERS_AT_ONCE` suspects those that were looked at longest ago come first.
+        Arrays are (n,). `own` holds the values, of the judged instances, that were compared with `threshold`. Of more
+        than `TRIGGERS_AT_ONCE` suspects, those checked longest ago come first.
         """
-        self.hidden = {i: said for i, said in self.hidden.items() if well[i]} if self.hidden else {}
+        self.hidden = {i: text for i, text in self.hidden.items() if well[i]} if self.hidden else {}
         if self._due(self._time, t):
-            self._look_at(self._counted[well[self._counted]], t, own, threshold)
+            self._check(self._counted[well[self._counted]], t, own, threshold)
         self._time = t
         return np.array(sorted(self.hidden), dtype=np.int64)
 
     def _due(self, last: int, t: int) -> bool:
-        """Is it the turn of this shard at t, or was it after `last`?"""
+        """Return whether a turn of this shard came after `last` and up to t."""
         return (t - self._turn) // LOOK_EVERY > (last - self._turn) // LOOK_EVERY
 
-    def _look_at(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
-        """Look at the triggers with the numbers `at`, all of which are well."""
+    def _check(self, at: Int, t: int, own: Measured, threshold: Float) -> None:
+        """Check the triggers with the numbers `at`, all of which are well."""
         value, limit = own.value[at], threshold[at]
         inverse = self._ratio[at] & ~self._greater[at]
         bad, limit = np.where(inverse, 1 - value, value), np.where(inverse, 1 - limit, limit)
-        # The others cannot breach with fewer bad ones than that.
+        # With fewer bad requests the other instances cannot breach.
         suspect = np.flatnonzero(bad * own.samples[at] > limit * self._min_samples[at])
         at, bad, limit = at[suspect], bad[suspect], limit[suspect]
         window = own.window[at]
-        # Nor while they have so many of the requests that all bad ones are too few.
+        # Nor can they if they have so many requests that even all bad ones stay below the limit.
         share = 1 - bad / np.maximum(limit, bad)
         voted = self._majority.led(self._slots[at], t - window, own.samples[at], window, share)
-        # The vote counts those left out too, and remembers half a minute: few seconds do not show in it.
+        # The vote also counts instances that are left out, and spans half a minute: a few seconds do not show in it.
         suspect = at[voted | own.judged[at] | (window < SHORT_WINDOW)]
         if self.hidden:
             for i in self.hidden.keys() - set(suspect.tolist()):
                 self.hidden.pop(i, None)
-        due = suspect[np.argsort(self._looked_at[suspect], kind="stable")[:TRIGGERS_AT_ONCE]]
+        due = suspect[np.argsort(self._checked_at[suspect], kind="stable")[:TRIGGERS_AT_ONCE]]
         for seconds in np.unique(own.window[due]).tolist():
-            self._look(due[own.window[due] == seconds], seconds, threshold, own.judged)
-        self._looked_at[due] = t
+            self._read(due[own.window[due] == seconds], seconds, threshold, own.judged)
+        self._checked_at[due] = t
 
     def update(self) -> None:
-        """Take in the seconds since the last time, if a look is due. Of windows of more than a minute each second must
-        be taken in."""
+        """Count the seconds since the last update, if a check is due. It must be called in every second."""
         end = self._store.end or 0
         if not self._due(self._last_second + 1, end):
             return
         kept = (s for s in self._store.window(self._store.display).seconds_kept if s.second > self._last_second)
-        # One vote for several seconds takes as long as one for each of them.
+        # One vote over several seconds takes as long as a vote on one.
         for _, seconds in groupby(kept, lambda s: (s.second - self._turn) // LOOK_EVERY):
             self._majority.update(list(seconds))
         self._last_second = end - 1
 
-    def _look(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
+    def _read(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
         slots = np.unique(self._slots[at])
         found = by_instance(self._store.window(seconds).seconds_kept, slots, self._columns)
         for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):
@@ -138,10 +137,10 @@ class Dominated:
             if others > limit if condition.op == ">" else others < limit:
                 share = 100 * int(weight[first]) / int(weight.sum())
                 name = self._store.instance(int(numbers[first]))[:_NAME] or "without a name"
-                said = compared(condition.label, others, condition.op, limit)
-                self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {said}"
+                comparison = compared(condition.label, others, condition.op, limit)
+                self.hidden[i] = f"instance {name} has {share:.4g} % of the weight; without it: {comparison}"
 
     def _left_out(self, i: int, seconds: int) -> Int:
-        """The numbers of the instances that trigger `i` is judged without."""
+        """Return the numbers of the instances that are left out of the verdict of trigger `i`."""
         outcome = asks_outcome(self._specs[i].condition.metric)
         return self._instances.numbers_left_out(seconds, int(self._slots[i]), outcome=outcome)

@@ -1,4 +1,4 @@
-"""What an evaluation says of every trigger, and why."""
+"""The result of an evaluation: the state of every trigger, and its reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detectors.missing.missing_samples import Missing, asks_outcome
 from detectors.missing.unknown_reason import ReasonTexts, UnknownReason, clock
 from detectors.triggers.state_machine import State
 
-# An attribute of an enumeration takes 0.5 us to look up, and of 40,000 triggers there are as many reasons a second.
+# Looking up an enumeration member takes 0.5 us, and 40,000 triggers have as many reasons a second.
 _FEW_SAMPLES, _MISSING, _NONE = int(UnknownReason.FEW_SAMPLES), int(UnknownReason.MISSING), int(UnknownReason.NONE)
 _ONE_INSTANCE = int(UnknownReason.ONE_INSTANCE)
 _OK, _FIRING, _UNKNOWN = int(State.OK), int(State.FIRING), int(State.UNKNOWN)
@@ -26,7 +26,7 @@ STATES = tuple(state.name.lower() for state in State)
 
 
 class Tier(IntEnum):
-    """What makes a trigger fire: its rule that was held, the fast tier, or the comparison with the control."""
+    """What makes a trigger fire: its rule, held for its time; the fast tier; or the comparison with the control."""
 
     NONE = 0
     HELD = 1
@@ -35,9 +35,9 @@ class Tier(IntEnum):
 
 
 class Transition(NamedTuple):
-    """Trigger number `trigger` changed what it says at `t`; `reason` is the arithmetic behind it.
+    """Trigger number `trigger` changed its state at `t`; `reason` is the arithmetic behind it.
 
-    `begin` is the first second of the flag's version that was judged, BEFORE where it has been so all along.
+    `begin` is the first second of the judged version of the flag, BEFORE if it never changed.
     """
 
     t: int
@@ -53,12 +53,12 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the windows of one scope for each trigger show; arrays have shape (triggers,).
+    """What the windows show, one scope per trigger; arrays have shape (triggers,).
 
-    `value` is nan where there is none, `unknown` holds values of `UnknownReason`, `window` the seconds of the window that
-    was looked at. `requests` are those of windows without a sample of the metric, `missing` what is missing where that
-    is too much. `judged` says where only some of the instances were judged, because too much of the others is missing.
-    `slots` are those of the scopes in the store, -1 where there is none.
+    `value` is nan if there is none, `unknown` holds values of `UnknownReason`, `window` the seconds of the window that
+    was read. `requests` counts the requests of windows without a sample of the metric, `missing` the missing samples if
+    they are too many. `judged` marks triggers for which only some instances were judged, because the others lack too
+    much. `slots` are the slots of the scopes in the store, -1 if there is none.
     """
 
     value: Float
@@ -73,10 +73,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Evidence gathered second by second, where it is; arrays have shape (triggers,), nan where there is none.
+    """Evidence that accumulates second by second; arrays have shape (triggers,), nan for triggers without any.
 
     `evidence` and the `bound` at which it alarms are logarithms of e-values, in nats. `null` is the share of bad
-    requests (0..1) that it speaks against; `since` is the second with which it began.
+    requests (0..1) of the null hypothesis; `since` is the second in which the evidence began.
     """
 
     evidence: Float
@@ -89,11 +89,11 @@ class Gathered:
 class Evaluation:
     """All triggers at evaluation `t`; arrays have shape (triggers,).
 
-    `state` and `previous` hold values of `State`; `tier`, values of `Tier`, says what makes a trigger fire now;
-    `threshold` is nan where the control has no value; `first_true_at` is t0 of what is held, moved on by the time spent
-    unknown. `begin` is the first second of the flag's version; `proof` says who judges by the evidence of single
-    seconds alone and shows the value of a window beside it, `beyond` whose such value is beyond the threshold.
-    `control` is without doubt where none is compared with.
+    `state` and `previous` hold values of `State`; `tier` holds values of `Tier`: what makes a trigger fire now.
+    `threshold` is nan if the control has no value. `first_true_at` is t0 of a held condition, moved forward by the time
+    spent unknown. `begin` is the first second of the flag's version. `proof` marks proofs, which judge by accumulated
+    evidence alone and show the value of a window beside it; `beyond` marks those whose value is beyond the threshold.
+    `control` has no unknown reason for triggers that do not compare with it.
     """
 
     t: int
@@ -122,28 +122,28 @@ class Evaluation:
 
     @property
     def suspected(self) -> Bool:
-        """Whose gathered evidence is half of what alarms, in nats."""
+        """The triggers whose gathered evidence is at least half of its bound, in nats."""
         return 2 * self.gathered.evidence >= self.gathered.bound
 
     def left_out(self, i: int) -> frozenset[str]:
-        """The instances that are left out of what trigger `i` judges."""
+        """Return the names of the instances that are left out of the verdict of trigger `i`."""
         if not self.own.judged[i]:
             return frozenset()
         outcome = asks_outcome(self.specs[i].condition.metric)
         return self.texts.names_left_out(slot=int(self.own.slots[i]), seconds=int(self.own.window[i]), outcome=outcome)
 
     def counted_as_healthy(self, i: int) -> int:
-        """How many missing samples of trigger `i` are taken for healthy requests, as nobody knows what they were."""
+        """Return how many missing samples of trigger `i`, whose outcome is not known, count as healthy requests."""
         lacking = int(self.own.unknown[i]) == _MISSING and not self.own.judged[i]
         return int(self.own.missing.lost[i]) if lacking else 0
 
     def firing(self) -> list[int]:
-        """The numbers of the triggers that fire, ascending; those that are merely kept firing are not among them."""
+        """Return the numbers of the firing triggers, ascending, without those that are merely kept firing."""
         return np.flatnonzero((self.state == State.FIRING) & (self.tier != Tier.NONE)).tolist()
 
     @cached_property
     def transitions(self) -> Sequence[Transition]:
-        """What changed since the evaluation before, by number of the trigger."""
+        """The changes since the evaluation before, by trigger number."""
         changed = np.flatnonzero(self.previous != self.state)
         columns = (self.previous, self.state, self.value, self.threshold, self.samples, self.begin)
         numbers = (column[changed].tolist() for column in columns)
@@ -153,7 +153,7 @@ class Evaluation:
         ]
 
     def reasons(self) -> list[str]:
-        """The reason of every trigger, as `reason` gives it. Those that are ok without more to say cost nothing."""
+        """Return the reason of every trigger, as `reason` does. Triggers that are plainly ok cost nothing."""
         plain = (self.state == State.OK) & ~(self.own.judged | self.control.judged | self.beyond)
         found = [""] * len(plain)
         for i in np.flatnonzero(~plain).tolist():
@@ -162,22 +162,22 @@ class Evaluation:
 
     @cached_property
     def judged_anew(self) -> Bool:
-        """Whose verdict is on what came since the flag changed, while the value is of a window that reaches further
-        back: what is gathered second by second begins anew with a flag's version, a window does not."""
+        """The triggers whose evidence restarted with the current version of the flag, while the window of the shown
+        value still reaches further back."""
         found: Bool = self.proof & (self.t - self.own.window < self.begin)
         return found
 
     def reason(self, i: int) -> str:
-        """Why trigger `i` says what it says: the arithmetic, in the unit of the metric; empty for ok.
+        """Return why trigger `i` is in its state: the arithmetic, in the unit of the metric; empty for ok.
 
-        Who is left out, or what is missing although it fires, is said behind that.
+        Instances that are left out, and missing samples that do not prevent the verdict, are appended.
         """
         if int(self.state[i]) == _UNKNOWN:
             return self._why_unknown(i, self.own) or f"control: {self._why_unknown(i, self.control)}"
-        return "; ".join(part for part in (self._arithmetic(i), self._apart(i)) if part)
+        return "; ".join(part for part in (self._arithmetic(i), self._limitations(i)) if part)
 
     def _why_unknown(self, i: int, side: Measured) -> str:
-        """Why nothing is said of the window of trigger `i`, empty where something is."""
+        """Return why a window of trigger `i` gives no verdict; empty if it gives one."""
         spec, reason = self.specs[i], int(side.unknown[i])
         if reason == _NONE:
             return ""
@@ -189,20 +189,20 @@ class Evaluation:
         if reason == _ONE_INSTANCE:
             return self.texts.one_instance(i)
         if reason == _FEW_SAMPLES and side.samples[i]:
-            # Nearly all of those that are unknown.
+            # Short cut: nearly all unknown triggers have this reason.
             return f"samples {side.samples[i]} < min_samples {spec.min_samples}"
         scope = spec.scope if side is self.own else spec.control_scope or spec.scope
         return self.texts.other(reason, spec, scope, int(side.samples[i]), int(side.requests[i]))
 
-    def _apart(self, i: int) -> str:
-        """Who is left out of what was judged, or what is missing in it."""
-        said = []
+    def _limitations(self, i: int) -> str:
+        """Return which instances are left out of the verdict, or what is missing in it."""
+        parts = []
         for prefix, side in (("", self.own), ("control: ", self.control)):
             if side.judged[i]:
-                said.append(f"{prefix}left out: {self._left_out(i, side)}")
+                parts.append(f"{prefix}left out: {self._left_out(i, side)}")
             elif side.unknown[i] == _MISSING:
-                said.append(f"{prefix}even if what is missing was well: {self._why_unknown(i, side)}")
-        return "; ".join(said)
+                parts.append(f"{prefix}even if what is missing was well: {self._why_unknown(i, side)}")
+        return "; ".join(parts)
 
     def _left_out(self, i: int, side: Measured) -> str:
         outcome = asks_outcome(self.specs[i].condition.metric)
@@ -220,7 +220,7 @@ class Evaluation:
                 return "kept firing: the evidence is below its bound"
             return f"kept firing: {self._compared(i, f'is not {condition.op}')} any more"
         held = f" for {condition.hold} s" if state == _FIRING and condition.hold else ""
-        # A window that gave way to a longer one is told; the one that is written needs no words.
+        # The window is named only if a longer one replaced the configured one.
         wider = f" over {self.own.window[i]} s" if self.own.window[i] != condition.over else ""
         return self._compared(i, condition.op) + wider + held
 
@@ -228,7 +228,7 @@ class Evaluation:
         return compared(self.specs[i].condition.label, float(self.value[i]), op, float(self.threshold[i]))
 
     def _not_proven(self, i: int) -> str:
-        """Why it is ok although the value that is shown is beyond the threshold."""
+        """Return why trigger `i` is ok although the shown value is beyond the threshold."""
         if self.judged_anew[i]:
             changed, seconds = clock(int(self.begin[i])), int(self.own.window[i])
             return f"judged anew since the flag changed at {changed}, the value is of the last {seconds} s"
@@ -236,10 +236,10 @@ class Evaluation:
 
     def _gathered(self, i: int) -> str:
         condition, found = self.specs[i].condition, self.gathered
-        told = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {clock(int(found.since[i]))}"
+        evidence = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {clock(int(found.since[i]))}"
         if condition.metric == "absence":
-            return f"proof: no request of the variant: {told}"
+            return f"proof: no request of the variant: {evidence}"
         if self.tier[i] == Tier.PROOF:
-            return f"proof: {self._compared(i, condition.op)} of the control: {told}"
+            return f"proof: {self._compared(i, condition.op)} of the control: {evidence}"
         bad = percent(round(float(found.null[i]), 5))
-        return f"fast: more than {bad} % bad: {told}"
+        return f"fast: more than {bad} % bad: {evidence}"

@@ -1,7 +1,8 @@
-"""Triggers on windows: for every trigger its value, its threshold, whether that is a breach, and what it now says.
+"""The evaluation of all triggers: for each its value, its threshold, whether that is a breach, and its state.
 
-A trigger fires when its condition has been held, or when the evidence of single seconds is enough: the fast tier's, or
-the comparison of a variant with its control. The two do not touch each other: what is held is held as ever.
+A trigger fires when its condition has been held for its time, or when the accumulated evidence of single seconds is
+enough: that of the fast tier, or of the comparison of a variant with its control. The two are independent: the fast
+tier does not change how long a condition has been held.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from detectors.arrays import Bool, Float, Int
 from detectors.conditions.spec import TriggerSpec, by_flag
 from detectors.missing.flag_slots import FlagSlots
 from detectors.missing.judged_instances import JudgedInstances
-from detectors.missing.unattributed import UnattributedLoss, service_wants
+from detectors.missing.unattributed import UnattributedLoss
 from detectors.missing.unknown_reason import ReasonTexts, UnknownReason
 from detectors.missing.unread_variants import UnreadVariants
 from detectors.state import BEFORE, Arrays, checked_state, part, prefixed
@@ -28,37 +29,19 @@ from detectors.triggers.incomplete import IncompleteWindows
 from detectors.triggers.proof_triggers import ProofTriggers
 from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN, State, TriggerStates
 from detectors.triggers.window_readings import WindowReadings
-from detectors.windows.overdue import limit_of, measure_of
-from detectors.windows.store import Want, WindowStore
+from detectors.windows.store import WindowStore
 
-_HEARD = np.isin(
+_FAST_REASONS = np.isin(
     np.arange(max(UnknownReason) + 1), (UnknownReason.NONE, UnknownReason.FEW_SAMPLES, UnknownReason.MISSING)
 )
-
-
-def wants(specs: Sequence[TriggerSpec]) -> list[Want]:
-    """The windows that the triggers look at."""
-    found = []
-    for spec in specs:
-        condition = spec.condition
-        lengths = (1, *spec.windows) if spec.fast or condition.sequential else spec.windows
-        for scope in (spec.scope, spec.control_scope):
-            if scope is not None:
-                found += [Want(scope, seconds, condition.metric == "latency_quantile") for seconds in lengths]
-    return found + service_wants(specs)
-
-
-def measures(specs: Sequence[TriggerSpec]) -> list[str]:
-    """The measures that the triggers look at: custom ones, and the sums of requests overdue for latency limits."""
-    custom = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
-    return custom + [measure_of(limit) for limit in map(limit_of, specs) if limit is not None]
+"""Whether the fast tier may fire, by the unknown reason of a trigger."""
 
 
 class Evaluator:
-    """Evaluates `specs` on the windows of `store`, which must have been made with what they want.
+    """Evaluates `specs` on the windows of `store`, which must have been created with their `detectors.triggers.wants`.
 
-    Every evaluation costs numpy calls for each (windows, metric) in use, over all its triggers at once. Raises KeyError
-    when the store lacks a window that a trigger looks at.
+    An evaluation makes numpy calls per (windows, metric) in use, each over all triggers of that pair. Raises KeyError
+    if the store lacks a window that a trigger reads.
     """
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
@@ -72,7 +55,7 @@ class Evaluator:
         )
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
-        # With a control the factor; the threshold is that times the control's value.
+        # With a control this is the factor; the threshold is the factor times the control's value.
         self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
         self._proof = np.array([s.condition.proof for s in specs], dtype=bool)
@@ -82,8 +65,8 @@ class Evaluator:
         self._variants, self._unattributed = UnreadVariants(flags, store), UnattributedLoss(flags, store)
         self._texts = ReasonTexts(specs, store, self._instances, self._variants, self._unattributed)
         counted = [s.condition.metric != "absence" for s in specs]
-        own = [s.scope if told else None for s, told in zip(specs, counted, strict=True)]
-        control = [s.control_scope if told else None for s, told in zip(specs, counted, strict=True)]
+        own = [s.scope if by_count else None for s, by_count in zip(specs, counted, strict=True)]
+        control = [s.control_scope if by_count else None for s, by_count in zip(specs, counted, strict=True)]
         self._own, self._control = (
             WindowReadings(specs, scopes, store, self._instances, self._variants, self._unattributed)
             for scopes in (own, control)
@@ -99,15 +82,15 @@ class Evaluator:
         self._begin = np.full(n, BEFORE, dtype=np.int64)
         self._seen = BEFORE
         self._state = np.full(n, State.UNKNOWN, dtype=np.int8)
-        self._heard_at = np.full(n, BEFORE, dtype=np.int64)
+        self._samples_at = np.full(n, BEFORE, dtype=np.int64)
         self._fast_kept_since = np.full(n, BEFORE, dtype=np.int64)
         self._fast_fired = np.zeros(n, dtype=bool)
 
     def begin_version(self, environment: str, flag: str, second: int, *, share: float | None = None) -> None:
-        """A flag has another version from `second` on: what was gathered of the earlier one is no evidence of this one.
+        """Restart the accumulated evidence of a flag that has another version from `second` on.
 
-        `share` (0..1) is that of the requests which should have the variant under judgement, None where it is not
-        known. Windows, and what is held on them, stay as they are. Nothing happens when it is told twice.
+        `share` (0..1) is the share of the requests that should have the judged variant, None if it is not known.
+        Windows, and conditions held on them, do not change. A repeated call has no effect.
         """
         own = np.zeros(len(self._specs), dtype=bool)
         own[self._of.get((environment, flag), [])] = True
@@ -119,10 +102,13 @@ class Evaluator:
             compared.set_share(own[compared.at], share)
 
     def set_unattributed(self, samples: Mapping[int, Int], where: Callable[[int, int], str] | None = None) -> None:
-        """Of the samples of windows that end with the newest second so many (n,) that may have been a trigger's were
-        rejected, and not even their service could be read: by the windows' seconds
-        (`detectors.missing.unattributed.looked_at`), where they are more than may be overlooked. `where` returns, for
-        people, of which topics those of a trigger in a window are. To be told anew of each second."""
+        """Set how many rejected samples of unreadable service may belong to each trigger (n,), for the newest second.
+
+        `samples` is keyed by the seconds of windows that end with the newest second
+        (`detectors.missing.unattributed.window_lengths`) and holds only counts above the tolerated share. `where`
+        takes a trigger number and a window and returns the topics of such samples, for people. Call it again in each
+        second.
+        """
         self._unattributed.set_topics(samples, where)
 
     def healthy_days(self) -> dict[int, Day]:
@@ -134,11 +120,11 @@ class Evaluator:
         self._fast.restore_healthy_days(days)
 
     def state(self) -> Arrays:
-        """Copies of all that was gathered up to the last evaluation, but for the windows and for `healthy_days`."""
+        """Return copies of all state as of the last evaluation, except the windows and `healthy_days`."""
         own: Arrays = {
             "begin": self._begin.copy(),
             "state": self._state.copy(),
-            "heard_at": self._heard_at.copy(),
+            "heard_at": self._samples_at.copy(),
             "fast_kept_since": self._fast_kept_since.copy(),
             "fast_fired": self._fast_fired.copy(),
         }
@@ -152,10 +138,10 @@ class Evaluator:
         )
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave, once the windows end where they did then.
+        """Continue from what `state` returned, once the windows end where they did then.
 
-        Of a flag that has another version by now nothing that was gathered is kept. Raises StateError when it does not
-        fit the triggers.
+        Evidence of flags that have another version by now is discarded. Raises StateError if the state does not fit the
+        triggers.
         """
         arrays = checked_state(state, self.state())
         for name, holder in (
@@ -167,7 +153,7 @@ class Evaluator:
             holder.restore(part(arrays, name))
         self._store.restore(part(arrays, "seen"))
         own = part(arrays, "own")
-        self._state, self._heard_at = own["state"], own["heard_at"]
+        self._state, self._samples_at = own["state"], own["heard_at"]
         self._fast_kept_since, self._fast_fired = own["fast_kept_since"], own["fast_fired"]
         changed = own["begin"] != self._begin
         self._fast.reset(changed[self._fast.at])
@@ -176,7 +162,7 @@ class Evaluator:
         self._seen = self._triggers.time
 
     def update(self) -> None:
-        """Take in the newest second of the store, once: the evidence that is gathered needs every one."""
+        """Add the newest second of the store, unless it was added before: accumulated evidence needs every second."""
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
@@ -195,7 +181,8 @@ class Evaluator:
         )
 
     def pass_over(self) -> None:
-        """Take in the newest second of the store where `restore` has, or will have, all else that it led to."""
+        """Add the newest second of the store to what `restore` does not cover. The rest of its effects is in the
+        restored state."""
         self._update_instances()
 
     def _update_instances(self) -> None:
@@ -205,7 +192,7 @@ class Evaluator:
     def evaluate(self, t: int) -> Evaluation:
         """Evaluate at time t, the end of the windows.
 
-        Raises ValueError when the windows end unattributed or t is not later than the last evaluation.
+        Raises ValueError if the windows do not end at t or t is not later than the last evaluation.
         """
         if t != self._store.end:
             raise ValueError(f"evaluation at {t}, but the windows end at {self._store.end}")
@@ -216,24 +203,25 @@ class Evaluator:
         self._texts.begin()
         own, control = (readings.measure(self._begin) for readings in (self._own, self._control))
         threshold = self._limit * np.where(self._controlled, control.value, 1.0)
-        # Nothing is greater or less than nan, and where it stands there is a doubt.
+        # Comparisons with nan are false; such a trigger has an unknown reason.
         breach = np.where(self._greater, own.value > threshold, own.value < threshold)
         beyond = breach & self._proof
         self._compare(own, control, threshold, breach)
         known = (own.unknown == UnknownReason.NONE) & (control.unknown == UnknownReason.NONE)
         truth = np.where(known, np.where(breach, TRUE, FALSE), UNKNOWN).astype(np.int8)
-        self._incomplete.settle(own, control, threshold, breach, truth)
+        self._incomplete.judge(own, control, threshold, breach, truth)
         found = self._dominated.find(t, truth == FALSE, own, threshold)
         truth[found], own.unknown[found], own.judged[found] = UNKNOWN, UnknownReason.ONE_INSTANCE, False
         self._texts.hidden = self._dominated.hidden
         held = self._triggers.update(t, truth)
         fast = np.zeros(len(self._specs), dtype=bool)
         fast[self._fast.at] = self._fast.alarm
-        # Evidence needs no more samples than it has, and what is missing speaks against it; of silence nothing is said.
-        heard = (own.samples > 0) & _HEARD.take(own.unknown)
-        fast &= heard
-        self._heard_at[heard] = t
-        silent = t - self._heard_at > self._grace
+        # The fast tier needs no min_samples, and counts missing samples as healthy; but it does not fire without any
+        # samples.
+        has_samples = (own.samples > 0) & _FAST_REASONS.take(own.unknown)
+        fast &= has_samples
+        self._samples_at[has_samples] = t
+        silent = t - self._samples_at > self._grace
         self._fast.reset(silent[self._fast.at])
         self._fast_fired &= ~silent
         state, previous = self._joined(t, held, fast), self._state
@@ -261,7 +249,8 @@ class Evaluator:
         )
 
     def _joined(self, t: int, held: NDArray[np.int8], fast: Bool) -> NDArray[np.int8]:
-        """States of what is held and of the fast tier together; both are kept as long after they were true."""
+        """Return the states of the rule and the fast tier combined; both are kept firing for the same time after they
+        were true."""
         since = self._fast_kept_since
         since[~fast & self._fast_fired & (since == BEFORE)] = t
         since[fast] = BEFORE
@@ -273,7 +262,7 @@ class Evaluator:
         return np.where(shown, np.int8(State.FIRING), held)
 
     def _compare(self, own: Measured, control: Measured, threshold: Float, breach: Bool) -> None:
-        """Put in what the comparisons with the control say."""
+        """Enter the results of the comparisons with the control into the measurements."""
         proofs, absences = self._proofs, self._absences
         at = proofs.at
         if len(at):

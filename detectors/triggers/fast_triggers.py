@@ -1,14 +1,12 @@
 """The fast tier of triggers: a gross failure fires them within seconds, whatever their window and `for`.
 
-The statistic of `detectors.sequential.fast_tier` on the bad requests of each second. Its null rate r0 is what the
-service has shown on its worse healthy minutes (`detectors.sequential.healthy_rate`), never less than the trigger's own
-limit.
+The statistic of `detectors.sequential.fast_tier` on the bad requests of each second. Its null rate r0 is the rate of
+the worse healthy minutes of the service (`detectors.sequential.healthy_rate`), but at least the trigger's own limit.
 
-What is missing in a second, because it came late, was rejected or does not say how it ended, is taken for as many
-healthy requests. The e-value falls with each healthy request and rises with each bad one, so that evidence is never
-more than it would be if all were known, whatever is missing and however much: an alarm that it reaches all the same is
-one. The rate of healthy minutes is learnt only of seconds of which no more than 1 % is missing: of others it would be
-too low, and the alarms of the next day too many.
+Samples missing in a second (late, rejected or without an outcome) count as healthy requests. The e-value falls with
+each healthy request and rises with each bad one, so the evidence is never more than with complete data: an alarm in
+spite of missing samples is valid. The healthy rate is learnt only from seconds that lack no more than 1 %: from others
+it would be too low, and cause false alarms the next day.
 """
 
 from __future__ import annotations
@@ -28,13 +26,13 @@ from detectors.triggers.bad_counts import BadCounts
 from detectors.windows.store import WindowStore
 
 _DAY = ("sums", "hour_of")
-"""What `FastTriggers.healthy_days` returns of the healthy rate: 960 bytes a row, where all else are 200."""
+"""The state of the healthy rate that `FastTriggers.healthy_days` returns: 960 bytes a row; the rest is 200."""
 
 Hour = tuple[int, float, float, float, float, float]
 
 
 class Day(NamedTuple):
-    """What a row has learnt: all before second `until`, as the five sums of `detectors.sequential.healthy_rate` by
+    """What a row has learnt before second `until`: the five sums of `detectors.sequential.healthy_rate` for each
     hour."""
 
     until: int
@@ -42,10 +40,10 @@ class Day(NamedTuple):
 
 
 class FastTriggers:
-    """The fast ones among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+    """The n fast triggers among `specs`; `at` (n,) are their trigger numbers. Arrays have shape (n,).
 
-    `alarm`, `evidence` (nats), `bound`, `r0` and `since`, the second with which the evidence began, are those of the
-    newest second.
+    `alarm`, `evidence` (nats), `bound`, `r0` and `since` (the second in which the evidence began) are as of the newest
+    second.
     """
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
@@ -61,7 +59,7 @@ class FastTriggers:
             limits = [chosen[k][1].threshold for k in timed]
             self._counts.set_limit(np.array(timed, dtype=np.int64), np.array(limits, dtype=np.float64))
         gammas = np.array([spec.false_alarms for _, spec, _ in chosen], dtype=np.float64)
-        # A statistic has one mean time between false alarms; there are as many as the triggers have such times.
+        # A statistic has one mean time between false alarms, so there is one for each such time among the triggers.
         self._tiers = [
             (rows, FastTier(len(rows), FastTierConfig(gamma=float(gamma))))
             for gamma in np.unique(gammas)
@@ -76,8 +74,11 @@ class FastTriggers:
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
     def update(self, second: int, *, pending: Bool, firing: Bool, begin: Int, unattributed: Int | None = None) -> None:
-        """Take in the newest second. `pending` and `firing` are what was said before it; what happened before the
-        second `begin` is no evidence. `unattributed` (n,) were rejected in the last minute and may have been anybody's."""
+        """Add the newest second. Requests before second `begin` (n,) are no evidence.
+
+        `pending` and `firing` (n,) are the states before this second. `unattributed` (n,) samples were rejected in the
+        last minute and may belong to the trigger.
+        """
         if self._counts is None:
             return
         bad, known = self._counts.read()
@@ -88,20 +89,20 @@ class FastTriggers:
         if unattributed is not None:
             whole, clear = whole - (-unattributed // MINUTE), clear & (unattributed == 0)
         early = begin > second
-        told = np.where(early, 0, whole)
-        starts = (told > 0) & (self.evidence <= 0)
+        counted = np.where(early, 0, whole)
+        starts = (counted > 0) & (self.evidence <= 0)
         self.since[starts] = second
         self.r0 = self.healthy.rate(self._limit)
         for rows, tier in self._tiers:
             tier.reset(early[rows])
-            self.alarm[rows] = tier.update(second, np.minimum(bad, told)[rows], told[rows], self.r0[rows])
+            self.alarm[rows] = tier.update(second, np.minimum(bad, counted)[rows], counted[rows], self.r0[rows])
             self.evidence[rows] = tier.evidence
         fresh = second >= self._counted_until
         fresh &= clear
         self.healthy.update(second, bad * fresh, known * fresh, pending=pending, firing=firing | self.alarm)
 
     def healthy_days(self) -> dict[int, Day]:
-        """What each row has learnt, by the number of its trigger. What waits in quarantine is not among it."""
+        """Return what each row has learnt, by trigger number, without the minutes in quarantine."""
         if not len(self.at):
             return {}
         state = self.healthy.state()
@@ -117,7 +118,7 @@ class FastTriggers:
         return found
 
     def restore_healthy_days(self, days: Mapping[int, Day]) -> None:
-        """Go on from what was learnt; to be told before the first second. What it counts is not counted again."""
+        """Restore what was learnt, before the first second. Seconds that it contains are not counted again."""
         rows = {number: row for row, number in enumerate(self.at.tolist())}
         state = self.healthy.state()
         hour_of, sums = state["hour_of"], state["sums"]
@@ -133,7 +134,7 @@ class FastTriggers:
         self.r0 = self.healthy.rate(self._limit)
 
     def state(self) -> Arrays:
-        """Copies of all that it remembers, but for the day of `healthy_days`, which is remembered for longer."""
+        """Return copies of all its state, except `healthy_days`, which are kept for longer elsewhere."""
         healthy = {name: array for name, array in self.healthy.state().items() if name not in _DAY}
         own = {
             "counted_until": self._counted_until.copy(),
@@ -145,7 +146,8 @@ class FastTriggers:
         return prefixed(own=own, healthy=healthy, **tiers)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave; the day stays. Raises StateError, and changes nothing, if it does not fit."""
+        """Continue from what `state` returned; the healthy days stay. Raises StateError, and changes nothing, if it
+        does not fit."""
         arrays = checked_state(state, self.state())
         self.healthy.restore({**self.healthy.state(), **part(arrays, "healthy")})
         for i, (_, tier) in enumerate(self._tiers):
@@ -156,7 +158,7 @@ class FastTriggers:
         self.r0 = self.healthy.rate(self._limit)
 
     def reset(self, rows: Bool) -> None:
-        """Begin anew in these rows (n,), of which nothing was known for too long."""
+        """Discard the evidence of these rows (n,): a new version of the flag, or too long without samples."""
         for own, tier in self._tiers:
             tier.reset(rows[own])
             self.evidence[own] = tier.evidence

@@ -1,4 +1,4 @@
-"""Verdicts of triggers in whose windows too much is missing: see `detectors.missing.missing_samples`."""
+"""Verdicts of triggers whose windows lack too much: see `detectors.missing.missing_samples`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from detectors.triggers.state_machine import FALSE, TRUE, UNKNOWN
 from detectors.triggers.window_readings import ValueBounds, WindowReadings
 
 
-class _Said(NamedTuple):
-    """Of some triggers (p,): what is said, of which value and threshold and of how many samples, and whether it is of
-    the instances that can be judged: of `mine`, the trigger's own, and of `theirs`, the control's.
+class _Verdicts(NamedTuple):
+    """The verdicts of some triggers (p,), with value, threshold and samples.
+
+    `mine` and `theirs` tell whether the trigger's own side and the control's were judged by some of their instances
+    only.
     """
 
-    said: NDArray[np.int8]
+    verdict: NDArray[np.int8]
     value: Float
     threshold: Float
     samples: Int
@@ -30,7 +32,7 @@ class _Said(NamedTuple):
 
 
 class IncompleteWindows:
-    """Judges what is there of the windows that `own` and `control` read."""
+    """Judges the windows that `own` and `control` read by the samples that they have."""
 
     def __init__(self, specs: Sequence[TriggerSpec], own: WindowReadings, control: WindowReadings) -> None:
         self._own, self._control = own, control
@@ -40,42 +42,44 @@ class IncompleteWindows:
         self._sequential = np.array([s.condition.sequential for s in specs], dtype=bool)
         self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
 
-    def settle(self, own: Measured, control: Measured, threshold: Float, breach: Bool, truth: NDArray[np.int8]) -> None:
-        """Put in what can be said where too much is missing on either side, and nothing else is in doubt.
+    def judge(self, own: Measured, control: Measured, threshold: Float, breach: Bool, truth: NDArray[np.int8]) -> None:
+        """Enter verdicts for triggers that are unknown only because too much is missing on either side.
 
-        `truth`, `breach`, `threshold` and the values and samples of `own` (each (triggers,)) are changed there. What
-        gathers its evidence second by second (`detectors.triggers.bad_counts`) has left out by itself what is missing.
+        `truth`, `breach`, `threshold` and the values and samples of `own` (each (triggers,)) are changed in place.
+        Triggers that accumulate evidence have already left out what is missing (`detectors.triggers.bad_counts`).
         """
         lacking = (own.unknown == UnknownReason.MISSING) | (control.unknown == UnknownReason.MISSING)
         at = np.flatnonzero(lacking & _known_or_missing(own) & _known_or_missing(control))
         if not len(at):
             return
-        found = self._said(own, control, at, breach, whole=False)
-        # That others are well says nothing of those left out: what they did send may breach whatever is missing.
-        doubtful = np.flatnonzero((found.said != TRUE) & (found.mine | found.theirs) & ~self._sequential[at])
-        if len(doubtful):
-            again = self._said(own, control, at[doubtful], breach, whole=True)
-            certain = again.said == TRUE
+        found = self._verdicts(own, control, at, breach, whole=False)
+        # Even if the others are well, all samples that were sent, with those of instances left out, may breach whatever
+        # is missing.
+        unsettled = np.flatnonzero((found.verdict != TRUE) & (found.mine | found.theirs) & ~self._sequential[at])
+        if len(unsettled):
+            again = self._verdicts(own, control, at[unsettled], breach, whole=True)
+            certain = again.verdict == TRUE
             columns: Iterable[tuple[NDArray[Any], NDArray[Any]]] = zip(found, again, strict=True)
             for column, of_all in columns:
-                column[doubtful[certain]] = of_all[certain]
-        said, sequential = found.said, self._sequential[at]
-        truth[at], breach[at] = said, said == TRUE
-        told = said != UNKNOWN
-        numbers = at[told & ~sequential]
-        own.value[numbers] = found.value[told & ~sequential]
-        threshold[numbers] = found.threshold[told & ~sequential]
-        own.samples[at[told]] = np.where(sequential, own.samples[at], found.samples)[told]
-        own.judged[at], control.judged[at] = told & found.mine, told & found.theirs
+                column[unsettled[certain]] = of_all[certain]
+        verdict, sequential = found.verdict, self._sequential[at]
+        truth[at], breach[at] = verdict, verdict == TRUE
+        known = verdict != UNKNOWN
+        numbers = at[known & ~sequential]
+        own.value[numbers] = found.value[known & ~sequential]
+        threshold[numbers] = found.threshold[known & ~sequential]
+        own.samples[at[known]] = np.where(sequential, own.samples[at], found.samples)[known]
+        own.judged[at], control.judged[at] = known & found.mine, known & found.theirs
 
-    def _said(self, own: Measured, control: Measured, at: Int, breach: Bool, *, whole: bool) -> _Said:
-        """What can be said of the triggers `at` (p,): of all that their windows have, if `whole`."""
+    def _verdicts(self, own: Measured, control: Measured, at: Int, breach: Bool, *, whole: bool) -> _Verdicts:
+        """Return the verdicts of the triggers `at` (p,); with `whole`, from all samples of their windows."""
         mine, theirs = (
             self._side(readings, measured, at, whole=whole)
             for readings, measured in ((self._own, own), (self._control, control))
         )
         greater, sequential = self._greater[at], self._sequential[at]
-        # Least like a breach, and most like one: for `>` a low value of the variant and a high one of the control.
+        # The values least and most like a breach: for `>`, least is a low value of the variant and a high one of the
+        # control.
         least = np.where(greater, mine.low, mine.high), self._thresholds(at, np.where(greater, theirs.high, theirs.low))
         most = np.where(greater, mine.high, mine.low), self._thresholds(at, np.where(greater, theirs.low, theirs.high))
         certain = np.where(sequential, breach[at], _beyond(greater, *least))
@@ -84,10 +88,12 @@ class IncompleteWindows:
             ~self._controlled[at] | (theirs.samples >= self._min_samples[at])
         )
         judged = mine.judged & theirs.judged
-        said = np.where(certain & (enough | judged), TRUE, np.where(judged & ~possible, FALSE, UNKNOWN)).astype(np.int8)
-        value, threshold = (np.where(said == TRUE, *pair) for pair in zip(least, most, strict=True))
-        return _Said(
-            said,
+        verdict = np.where(certain & (enough | judged), TRUE, np.where(judged & ~possible, FALSE, UNKNOWN)).astype(
+            np.int8
+        )
+        value, threshold = (np.where(verdict == TRUE, *pair) for pair in zip(least, most, strict=True))
+        return _Verdicts(
+            verdict,
             value,
             threshold,
             mine.samples,
@@ -96,7 +102,8 @@ class IncompleteWindows:
         )
 
     def _side(self, readings: WindowReadings, measured: Measured, at: Int, *, whole: bool) -> ValueBounds:
-        """One side of the triggers `at` (p,); where nothing is missing its value is known, and all is judged."""
+        """Return one side of the triggers `at` (p,); if nothing is missing, its value is known and all of it is
+        judged."""
         value = measured.value[at]
         side = ValueBounds(value.copy(), value.copy(), np.ones(len(at), dtype=bool), measured.samples[at].copy())
         lacking = np.flatnonzero(measured.unknown[at] == UnknownReason.MISSING)

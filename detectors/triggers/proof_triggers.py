@@ -1,20 +1,20 @@
-"""`METRIC@variant OP control`: the triggers that want proof that the variant is worse than the control.
+"""`METRIC@variant OP control`: the triggers that fire on proof that the variant is worse than the control.
 
-The e-process of `detectors.sequential.canary_proof` on the bad requests of each second. The variant's share of the
-requests is that of the same second. It is known without regard to which of them failed, so that of b bad ones the
-variant's are, when both arms are alike, a draw without replacement: hypergeometric, and the mean of a convex function
-such as w^x is then no greater than for the binomial of the e-value (Hoeffding 1963, theorem 4). The share of earlier
-seconds would do too in a steady stage, but would call each raise of the percentage a proof.
+They run the e-process of `detectors.sequential.canary_proof` on the bad requests of each second. The variant's share of
+the requests is that of the same second. It does not depend on which requests failed, so if both arms are alike, the
+variant's part of b bad requests is a draw without replacement: hypergeometric. The mean of a convex function such as
+w^x is then no greater than for the binomial of the e-value (Hoeffding 1963, theorem 4). The share of earlier seconds
+would be valid in a steady stage, but would turn each raise of the percentage into a proof.
 
 A latency is bad above the control's own quantile, frozen when a stage begins: a limit that moved with the control would
-count the past with one measure and the present with another.
+measure past and present requests differently.
 
-Of a second of which too much is missing in an arm, those instances count in both arms of which no more is missing than
-may be overlooked, if they have half of the arm's samples; else the second is no evidence. Which instances these are
-does not depend on how requests ended, so that the share among them is as good as that of all. A second in which too
-many values of the metric's field could not be read in an arm is no evidence. To take what is missing
-for healthy in one arm and for bad in the other would be safe too, but an outage of the brokers, which is all late,
-would then speak against the proof for as long as the version lasts.
+If an arm lacks too much of a second, only instances that lack no more than the tolerated share count in both arms, if
+they have half of the arm's samples; else the second is no evidence. Which instances these are does not depend on how
+requests ended, so the share among them is as valid as that of all. A second in which too many values of the metric's
+field could not be read in an arm is no evidence. Counting missing samples as healthy in one arm and as bad in the other
+would be safe too, but an outage of the brokers, in which everything is late, would then count against the proof for as
+long as the version lasts.
 
     Hoeffding: Probability inequalities for sums of bounded random variables. JASA 58 (1963).
 """
@@ -40,10 +40,11 @@ from detectors.windows.unreadable import unreadable_of
 
 
 class ProofTriggers:
-    """The proofs among `specs`, n of them; `at` (n,) are their numbers. Arrays have shape (n,).
+    """The n proofs among `specs`; `at` (n,) are their trigger numbers. Arrays have shape (n,).
 
-    `proven`, `evidence` (nats) and `since`, the second with which the evidence began, are those of the newest second.
-    `mismatch` says where the requests are not shared as was told, `open` where the limit of a latency is not taken yet.
+    `proven`, `evidence` (nats) and `since` (the second in which the evidence began) are as of the newest second.
+    `mismatch` marks rows whose requests do not have the configured share, `open` rows whose latency limit is not frozen
+    yet.
     """
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
@@ -73,11 +74,12 @@ class ProofTriggers:
         self.since = np.full(n, BEFORE, dtype=np.int64)
 
     def set_share(self, rows: Bool, share: float | None) -> None:
-        """The variant of these rows (n,) should have this share (0..1) of the requests; None where it is not known."""
+        """Set the share (0..1) of the requests that the variant of these rows (n,) should have; None if it is not
+        known."""
         self._set_share[rows] = np.nan if share is None else share
 
     def reset(self, rows: Bool) -> None:
-        """Begin anew in these rows (n,): a new version of the flag is a new stage."""
+        """Restart these rows (n,): a new version of the flag is a new stage."""
         self._proof.reset(rows)
         self._ratio.reset(rows)
         self.proven[rows] = self.mismatch[rows] = False
@@ -86,8 +88,10 @@ class ProofTriggers:
         self.open[rows] = self._quantile[rows] > 0
 
     def update(self, second: int, *, begin: Int, unattributed: Int | None = None) -> None:
-        """Take in the newest second; what happened before the second `begin` is no evidence. Nor is anything while
-        requests that may have been anybody's could not be read, `unattributed` (n,)."""
+        """Add the newest second. Requests before second `begin` (n,) are no evidence.
+
+        Nor is anything while there are `unattributed` (n,) samples, which were rejected and may belong to either arm.
+        """
         if self._own is None or self._control is None:
             return
         self._freeze()
@@ -101,7 +105,7 @@ class ProofTriggers:
             own_bad[at], _, own[at] = self._own.judged(at)
             _, control_bad[at], control[at] = self._control.judged(at)
             nothing[at] |= (own[at] == 0) | (control[at] == 0)
-            # Of values that could not be read it is not known whose they were.
+            # Values that could not be read are not counted by instance.
             nothing |= np.logical_or.reduce([found.much_unread for found in missing])
         if unattributed is not None:
             nothing |= unattributed > 0
@@ -115,14 +119,14 @@ class ProofTriggers:
         known = ~np.isnan(self._set_share)
         if known.any():
             wanted = np.where(known, self._set_share, 0.5)
-            # How the requests are shared does not depend on how many of them say how they ended.
+            # How requests are shared does not depend on how many say how they ended, so all requests count.
             shared = np.stack([self._own.requests(), self._control.requests()])
             unsure = np.logical_or.reduce([nothing, *lost])
             seen = np.where(known & ~unsure, shared, 0)
             self.mismatch = self._ratio.update(second, seen, np.stack([wanted, 1 - wanted]))
 
     def state(self) -> Arrays:
-        """Copies of all that it remembers. The shares that are set are told anew."""
+        """Return copies of all its state, except the shares, which are set again."""
         own = {
             "open": self.open.copy(),
             "proven": self.proven.copy(),
@@ -135,7 +139,7 @@ class ProofTriggers:
         return prefixed(own=own, proof=self._proof.state(), ratio=self._ratio.state())
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        """Continue from what `state` returned. Raises StateError, and changes nothing, if it does not fit."""
         arrays = checked_state(state, self.state())
         self._proof.restore(part(arrays, "proof"))
         self._ratio.restore(part(arrays, "ratio"))
@@ -146,7 +150,7 @@ class ProofTriggers:
             self._own.first_bad_bin, self._control.first_bad_bin = own["bad"], own["control_bad"]
 
     def _freeze(self) -> None:
-        """Take the control's quantile where none was taken yet and it has samples enough."""
+        """Freeze the control's quantile as the limit of rows that have none yet, if it has enough samples."""
         rows = np.flatnonzero(self.open)
         if not len(rows) or self._own is None or self._control is None:
             return
@@ -158,7 +162,7 @@ class ProofTriggers:
             quantile=self._quantile[rows],
         )
         unread = self._unread_in.read(self._unread[rows])
-        # Frozen for the whole stage, so not of what may be another one.
+        # The limit holds for the whole stage, so too many unreadable values must not distort it.
         ready = (samples >= self._least[rows]) & (100 * unread <= MOST_MISSING * (unread + samples))
         self._own.set_limit(rows[ready], value[ready])
         self._control.set_limit(rows[ready], value[ready])

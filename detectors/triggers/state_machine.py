@@ -1,14 +1,14 @@
-"""The life of a trigger: ok, pending, firing, unknown. Pure: the time is given, rows do not touch each other.
+"""The states of a trigger: ok, pending, firing, unknown. Time is an argument, and each row is on its own.
 
-A condition must hold: be true at every evaluation from t0 until t - t0 reaches the hold; false clears. That is the rule
-of a Prometheus alert (rules/alerting.go: pending until `ts.Sub(ActiveAt) >= holdDuration`), with one difference. There
-a missing sample is false; here it is unknown, which is neither. Unknown stops the clock of a condition that was held
-and hides a firing one; when it lasts longer than the grace, the condition is forgotten. A grace of 0 forgets at once,
-as Prometheus does.
+A condition must hold: it must be true at every evaluation from t0 until t - t0 reaches the hold; false clears it. That
+is the rule of a Prometheus alert (rules/alerting.go: pending until `ts.Sub(ActiveAt) >= holdDuration`), with one
+difference. In Prometheus a missing sample is false; here it is unknown, neither true nor false. Unknown stops the clock
+of a held condition and hides a firing one; if it lasts longer than the grace, the condition is cleared. A grace of 0
+clears at once, as Prometheus does.
 
 A trigger may keep firing for a while after its condition was last true: `keep`, Prometheus' `keep_firing_for`, whose
 clock starts at the first evaluation that is not true, and is strict: a keep of 5 s ends at the evaluation 5 s later.
-It smooths what people see; nothing is done because of a trigger that is merely kept.
+It smooths what people see; a trigger that is merely kept firing causes no action.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Int8 = NDArray[np.int8]
 
 
 class State(IntEnum):
-    """What a trigger says; the first three are also what it remembers while it is unknown."""
+    """The state of a trigger; the first three are also what it remembers while it is unknown."""
 
     OK = 0
     PENDING = 1
@@ -42,13 +42,13 @@ UNKNOWN, FALSE, TRUE = -1, 0, 1
 class TriggerStates:
     """The states of n triggers; every array has shape (n,), times and spans are whole seconds.
 
-    `states` holds values of `State`, at first UNKNOWN. `since` is t0, moved on by the time spent unknown; BEFORE where
-    nothing is held.
+    `states` holds values of `State`, at first UNKNOWN. `since` is t0, moved forward by the time spent unknown; BEFORE
+    if nothing is held.
     """
 
     def __init__(self, hold: Int, grace: Int, keep: Int | None = None) -> None:
-        """`hold` is how long a condition must be true, `grace` how long it may be unknown, `keep` (0) how long one that
-        fired is kept."""
+        """`hold` is how long a condition must be true, `grace` how long it may be unknown, `keep` (0 by default) how
+        long it is kept firing."""
         self.hold = hold
         self.grace = grace
         self.keep = np.zeros(len(hold), dtype=np.int64) if keep is None else keep
@@ -62,8 +62,7 @@ class TriggerStates:
     def update(self, t: int, truth: Int8) -> Int8:
         """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.
 
-        An evaluation speaks for the time since the one before, however far apart they are. Raises ValueError when t is
-        not later than the last.
+        An evaluation stands for the whole time since the one before. Raises ValueError if t is not later than the last.
         """
         if t <= self.time:
             raise ValueError(f"evaluation at {t} is not later than the last one at {self.time}")
@@ -91,7 +90,7 @@ class TriggerStates:
         return self.states
 
     def state(self) -> Arrays:
-        """Copies of all that it remembers."""
+        """Return copies of all its state."""
         return {
             "time": np.array(self.time),
             "state": self.states.copy(),
@@ -102,7 +101,7 @@ class TriggerStates:
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` gave. Raises StateError, and changes nothing, when that does not fit."""
+        """Continue from what `state` returned. Raises StateError, and changes nothing, if it does not fit."""
         arrays = checked_state(state, self.state())
         self.time, self.states, self.since = int(arrays["time"]), arrays["state"], arrays["since"]
         self._remembered, self._last_known = arrays["remembered"], arrays["last_known"]

@@ -1,4 +1,4 @@
-"""The value, the samples and the doubts of every trigger, from the windows of one scope each."""
+"""The value, the samples and the unknown reason of every trigger, read from the windows of one scope each."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from detectors.windows.window import Window
 Reasons = NDArray[np.int8]
 
 _BY_INSTANCE = {*RATIO, *LATENCIES}
-"""The metrics of which an instance's part can be taken away: of a throughput every instance is a part, and measures are
-not kept by instance."""
+"""The metrics that can be judged without some instances. A throughput needs all of them, and measures are not kept by
+instance."""
 
 
 class _Group(NamedTuple):
-    """Triggers whose value is computed together: the same windows, one metric.
+    """Triggers whose values are computed together: they have the same windows and metric.
 
-    `at` (r,) numbers them, `rows` (k, r) are those of the windows, one line a window. `unread` (r,) are the places of
-    their field's values that could not be read, and `unread_in` the sums of those, one a window.
+    `at` (r,) are their numbers, `rows` (k, r) their rows in each of k windows. `unread` (r,) are the places of the
+    unreadable values of their field, and `unread_in` the sums of those, one per window.
     """
 
     windows: tuple[int, ...]
@@ -53,10 +53,10 @@ class _Group(NamedTuple):
 
 
 class ValueBounds(NamedTuple):
-    """What can be said of windows of which too much is missing; every array is (p,).
+    """Bounds for windows that lack too much; every array is (p,).
 
-    `low` and `high` are the least and the greatest value that the metric may have. Where `judged` they are of the
-    instances that can be judged, which have `samples`; else of all, with whatever the missing samples were.
+    `low` and `high` are the least and the greatest value that the metric may have. If `judged`, they are of the
+    instances that can be judged, which have `samples`; else of all samples, whatever the missing ones were.
     """
 
     low: Float
@@ -66,7 +66,7 @@ class ValueBounds(NamedTuple):
 
 
 class WindowReadings:
-    """Reads the windows of `scopes`, one for each of `specs` where it is not None."""
+    """Reads the windows of `scopes`, one for each of `specs`; None for a trigger without one."""
 
     def __init__(
         self,
@@ -93,10 +93,11 @@ class WindowReadings:
         self.slots = np.array([-1 if scope is None else store.slot(scope) for scope in scopes], dtype=np.int64)
 
     def measure(self, begin: Int) -> Measured:
-        """Read the windows as they are.
+        """Read the windows as they are now.
 
-        `begin` (n,) is the first second of the flag's version. A window is made longer for want of samples only as far
-        as that: what an earlier version did would be held against this one for as long as the longest window.
+        `begin` (n,) is the first second of the flag's version. A window with too few samples is replaced by a longer
+        one only if that does not reach further back: requests of an earlier version would count against this one for as
+        long as the longest window.
         """
         n, end = self._n, self._store.end or 0
         measured = Measured(
@@ -111,7 +112,8 @@ class WindowReadings:
         )
         for group in self._groups:
             for seconds in group.windows[1:]:
-                # Summed each time, not first when a night's little traffic asks for all of them at once.
+                # Sum the longer windows in every evaluation, so that low traffic at night does not need all of them at
+                # once.
                 self._store.window(seconds).settle()
             wanting = np.arange(len(group.at))
             for number, seconds in enumerate(group.windows):
@@ -128,7 +130,7 @@ class WindowReadings:
                 window = self._store.window(seconds)
                 few = count < self._min_samples[at]
                 measured.value[at], measured.samples[at], measured.window[at] = found, count, seconds
-                # Of several the least is said, so it is written last.
+                # If several reasons apply, the lowest number wins, so it is assigned last.
                 why = np.where(np.isnan(found), np.int8(UnknownReason.NO_VALUE), np.int8(UnknownReason.NONE))
                 why[few] = UnknownReason.FEW_SAMPLES
                 empty = np.flatnonzero((count == 0) & (rows >= 0))
@@ -136,7 +138,7 @@ class WindowReadings:
                 self._note_missing(measured, group, number, wanting, count, why)
                 why[rows < 0] = UnknownReason.NOT_KEPT
                 measured.unknown[at] = why
-                # Not of silence: a longer window would go on telling of what was before it.
+                # A window without samples is not replaced: a longer one would still show what was before the silence.
                 wanting = wanting[few & (count > 0)]
                 if number + 1 < len(group.windows):
                     wanting = wanting[begin[group.at[wanting]] <= end - group.windows[number + 1]]
@@ -145,9 +147,9 @@ class WindowReadings:
         return measured
 
     def incomplete(self, measured: Measured, at: Int, *, whole: bool = False) -> ValueBounds:
-        """What can be said of the triggers `at` (p,), whose windows lack too much.
+        """Return the bounds of the triggers `at` (p,), whose windows lack too much.
 
-        `whole`: of all that was sent, whoever can be judged.
+        With `whole` they are of all samples that were sent, not only of the instances that can be judged.
         """
         p = len(at)
         found = ValueBounds(
@@ -164,7 +166,7 @@ class WindowReadings:
     def _bound(
         self, found: ValueBounds, group: _Group, seconds: int, here: Int, at: Int, measured: Measured, *, whole: bool
     ) -> None:
-        """Put in the bounds of the triggers `at` (q,), of one group and window, which are `here` (q,) in `found`."""
+        """Enter the bounds of the triggers `at` (q,), of one group and window, at the places `here` (q,) of `found`."""
         window = self._store.window(seconds)
         rows = group.rows[group.windows.index(seconds)][self._place[at]]
         counts, missing = window.sums[: len(COUNTS)][:, rows].T, measured.missing.lost[at]
@@ -172,11 +174,11 @@ class WindowReadings:
         rest = counts
         if group.metric in _BY_INSTANCE and not whole:
             outcome = asks_outcome(group.metric)
-            looked = self._instances.judged(seconds, self.slots[at], outcome=outcome)
-            samples = _samples(group.metric, looked.counts)
-            # What may have been anybody's is missing in all of them, and whose field could not be read nobody knows.
+            kept = self._instances.judged(seconds, self.slots[at], outcome=outcome)
+            samples = _samples(group.metric, kept.counts)
+            # Unattributed samples may belong to any instance, and unreadable values are not counted by instance.
             lost = missing_of(
-                lambda column: looked.counts[:, column],
+                lambda column: kept.counts[:, column],
                 outcome=outcome,
                 unattributed=measured.missing.unattributed[at],
                 unread=measured.missing.unread[at],
@@ -184,9 +186,9 @@ class WindowReadings:
                 variant=measured.missing.variant[at],
             )
             unknown = lost.much | (lost.unattributed > 0)
-            judged = looked.enough & (samples >= self._min_samples[at]) & ~unknown
+            judged = kept.enough & (samples >= self._min_samples[at]) & ~unknown
             found.samples[here] = np.where(judged, samples, found.samples[here])
-            rest = np.where(judged[:, np.newaxis], looked.counts, counts)
+            rest = np.where(judged[:, np.newaxis], kept.counts, counts)
         found.judged[here] = judged
         missing = np.where(judged, 0, missing)
         if group.metric == "latency_quantile":
@@ -216,7 +218,7 @@ class WindowReadings:
         count: Int,
         why: Reasons,
     ) -> None:
-        """Note where too much is missing in window `number` of a group, for its triggers `wanting` (q,).
+        """Record where too much is missing in window `number` of a group, for its triggers `wanting` (q,).
 
         `count` (q,) are the samples that they have.
         """
@@ -225,7 +227,7 @@ class WindowReadings:
         columns = (LATE, REJECTED, NO_OUTCOME) if outcome else (LATE, REJECTED)
         sums, fields = self._store.window(seconds).sums, group.unread_in[number]
         unattributed, variants = self._unattributed.over(seconds), self._variants.over(seconds)
-        # Nearly always there is nothing, and to know that is cheaper than to look at every row.
+        # Nearly always nothing is missing; testing that first is cheaper than reading every row.
         nothing = unattributed is None and variants is None and not fields.any()
         if nothing and not any(sums[column].any() for column in columns):
             return
@@ -245,7 +247,7 @@ class WindowReadings:
 
 
 def _samples(metric: Metric, counts: Int) -> Int:
-    """The samples of a metric in counts (q, len(COUNTS))."""
+    """Return the samples of a metric in counts (q, len(COUNTS))."""
     if metric in RATIO:
         return RATIO[metric].of(lambda column: counts[:, column])[1]
     result: Int = counts[:, LATENCY_COUNT]

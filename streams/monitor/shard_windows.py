@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectors.conditions.spec import TriggerSpec
-from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.evaluator import Evaluator
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import WindowStore
 from streams.monitor.drift_watch import DriftTarget, ServiceDrift, drift_wants
 from streams.monitor.evidence import EvidenceBuilder, fresh_wants

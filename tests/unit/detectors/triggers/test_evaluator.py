@@ -15,8 +15,9 @@ from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
 from detectors.triggers.evaluation import Evaluation, Transition
-from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.evaluator import Evaluator
 from detectors.triggers.state_machine import State
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import Want, WindowStore
 from tests.support.cells import Cell, cells
 from tests.support.verdicts import rows_of

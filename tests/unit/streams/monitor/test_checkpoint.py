@@ -16,8 +16,9 @@ from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec, longest_window
 from detectors.histogram import BINS
 from detectors.triggers.evaluation import Evaluation
-from detectors.triggers.evaluator import Evaluator, measures, wants
+from detectors.triggers.evaluator import Evaluator
 from detectors.triggers.state_machine import State
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import WindowStore
 from streams.clock import instant
 from streams.errors import CheckpointError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from detectors.conditions.spec import TriggerSpec
-from detectors.triggers.evaluator import Evaluator, wants
+from detectors.triggers.evaluator import Evaluator
 from detectors.triggers.fast_triggers import Day
+from detectors.triggers.wants import wants
 from detectors.windows.store import WindowStore
 from streams.monitor.healthy_rates import HealthyRateRecord, days, decode, encode, learnt
 from tests.support.cells import cells

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.grammar import parse
 from detectors.conditions.spec import TriggerSpec
-from detectors.triggers.evaluator import measures, wants
+from detectors.triggers.wants import measures, wants
 from detectors.windows.store import WindowStore
 from streams.monitor.observer import Exposure, Observer, flip_wants, whole
 from tests.support.cells import Cell, cells
