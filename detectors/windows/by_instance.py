@@ -1,4 +1,4 @@
-"""The counts of a window by second and by instance, read from its log for the few rows of which somebody asks.
+"""The counts of a window by instance, read from its log for the few rows that need them.
 
 The rows of the seconds are slots of the store.
 """
@@ -15,19 +15,20 @@ from detectors.cells import COUNTS, LATE, REJECTED, REQUESTS
 from detectors.windows.second import Second
 
 MAX_INSTANCES = 65_536
-"""Instances kept by name; who invents a new name each second must not fill the memory."""
+"""Instances kept by name; a client that sends a new name each second must not fill the memory."""
 
 _FEW_ENTRIES = 100_000
-"""Entries among which those of some slots are found faster by looking at all than by bisection in each second."""
+"""Up to so many entries, reading all of them finds those of some slots faster than bisection in each second."""
 
 
 ALL_COLUMNS = tuple(range(len(COUNTS)))
 
 
 class ByInstance(NamedTuple):
-    """Who sent what: `counts` (k, len(COUNTS)) of instance number `instance` (k,) in the slot with index `row` (k,).
+    """Counts by instance: `counts` (k, len(COUNTS)) of instance number `instance` (k,) in the slot with index `row`
+    (k,).
 
-    Rows ascend, and the instances of a row. `starts` (r + 1,) says where the entries of each row begin.
+    Rows ascend, and within a row the instances. `starts` (r + 1,) says where the entries of each row begin.
     """
 
     row: Int
@@ -54,9 +55,9 @@ def by_instance(seconds: Iterable[Second], slots: Int, columns: Sequence[int] = 
 
 
 def summed(rows: Ints, instances: Ints, values: Int) -> tuple[Int, Int, Int]:
-    """Sum `values` (n, ...) of entries of the same row and instance (n,): each pair once, ascending, and its sum."""
+    """Sum `values` (n, ...) by row and instance (n,): return each pair once, ascending, and its sum."""
     key = rows.astype(np.int64) * MAX_INSTANCES + instances
-    # Each second is sorted already, and a stable sort merges what is.
+    # Each second is sorted already, and a stable sort merges sorted runs.
     order = np.argsort(key, kind="stable")
     key = key[order]
     first = np.flatnonzero(np.concatenate((np.ones(min(len(key), 1), dtype=bool), key[1:] != key[:-1])))
@@ -65,7 +66,7 @@ def summed(rows: Ints, instances: Ints, values: Int) -> tuple[Int, Int, Int]:
 
 
 def _among_all(seconds: Sequence[Second], slots: Int, columns: Sequence[int]) -> tuple[Int, Int, Int]:
-    """Index of the slot (k,), instance (k,) and counts (k, columns) of each entry, found by looking at all entries.
+    """Return slot index (k,), instance (k,) and counts (k, columns) of each entry, by reading all entries.
 
     60 seconds of 500 entries take 0.5 ms, 2 ms by bisection.
     """
@@ -80,13 +81,14 @@ def _among_all(seconds: Sequence[Second], slots: Int, columns: Sequence[int]) ->
 
 
 def _by_bisection(seconds: Sequence[Second], slots: Int, columns: Sequence[int]) -> tuple[Int, Int, Int]:
-    """As `_among_all`. A second costs about 15 us, an entry 0.1 us, those of other slots nothing: rows ascend."""
+    """Return the same as `_among_all`. A second costs about 15 us, an entry 0.1 us, entries of other slots nothing,
+    because rows ascend."""
     by_slot = np.argsort(slots)
     edges = np.add.outer(slots[by_slot], (0, 1)).ravel()
     whose, ids, values = [], [], []
     for second in seconds:
         rows = second.instance_rows
-        # Edges of another type than the rows would be looked for in a copy of all rows.
+        # If the edges had another type than the rows, numpy would search in a copy of all rows.
         found = rows.searchsorted(edges.astype(rows.dtype) if edges[-1] <= np.iinfo(rows.dtype).max else edges)
         begin, length = found[::2], found[1::2] - found[::2]
         kept = np.repeat(begin - np.cumsum(length) + length, length) + np.arange(int(length.sum()))
@@ -98,7 +100,7 @@ def _by_bisection(seconds: Sequence[Second], slots: Int, columns: Sequence[int])
 
 
 def sum_by_row(counts: Int, starts: Int) -> Int:
-    """Sum the counts of entries by their row, as `ByInstance.starts` says: (r, len(COUNTS))."""
+    """Sum the counts of entries by row, whose starts are `ByInstance.starts`: (r, len(COUNTS))."""
     result = np.zeros((len(starts) - 1, counts.shape[1]), dtype=np.int64)
     filled = np.flatnonzero(starts[1:] > starts[:-1])
     if len(filled):
@@ -107,7 +109,7 @@ def sum_by_row(counts: Int, starts: Int) -> Int:
 
 
 def samples_of(counts: Int) -> Int:
-    """All samples of some counts (r, len(COUNTS)), those that are missing too."""
+    """Return all samples of some counts (r, len(COUNTS)), missing ones included."""
     result: Int = counts[:, REQUESTS] + counts[:, LATE] + counts[:, REJECTED]
     return result
 
@@ -123,7 +125,7 @@ def counts_of(seconds: Iterable[Second], slot: int, since: int = 0) -> Int:
 
 
 def instances_of(seconds: Iterable[Second], slot: int, since: int = 0) -> dict[int, Int]:
-    """Return the counts (len(COUNTS),) of a slot by number of the instance, in the seconds from `since` on."""
+    """Return the counts (len(COUNTS),) of a slot by instance number, in the seconds from `since` on."""
     recent = (second for second in seconds if second.second >= since)
     found = by_instance(recent, np.array([slot], dtype=np.int64))
     return dict(zip(found.instance.tolist(), found.counts, strict=True))

@@ -1,7 +1,7 @@
-"""Some counts of every scope second by second, over the last seconds: the one question that sums do not answer.
+"""Some counts of every scope second by second, over the last seconds: the sums of windows do not have them.
 
-Read from the log of a window, a minute of one flag took 0.4 ms; with many flips looked after at once that was a third
-of what happened while a flag was turned back. Here it takes 10 us, and 480 bytes a scope for a column of a minute.
+Read from the log of a window, a minute of one flag took 0.4 ms; with many flips checked at once, that was a third of
+the time of a rollback. Here it takes 10 us, and 480 bytes a scope for a column of a minute.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from detectors.windows.second import Second
 
 
 class BySecond:
-    """The `columns` (of `detectors.cells`) of all `rows`, in the last `seconds` seconds that were put in."""
+    """The `columns` (of `detectors.cells`) of all `rows`, in the last `seconds` seconds that were added."""
 
     def __init__(self, seconds: int, columns: Sequence[int], rows: int) -> None:
         self._columns = {column: number for number, column in enumerate(columns)}
-        # The seconds of a row lie side by side: those of few rows are asked for, and each is a line of the cache.
+        # The seconds of a row are contiguous: few rows are read, and each is then one line of the cache.
         self._counts = np.zeros((len(columns), rows, seconds), dtype=np.int64)
         self._second = np.full(seconds, BEFORE, dtype=np.int64)
         self._rows: list[Ints] = [np.zeros(0, dtype=np.int64)] * seconds
 
     def put(self, second: Second) -> None:
-        """Take in a second whose rows are ours; it takes the place of the one `seconds` before."""
+        """Add a second, whose rows are those of this table; it overwrites the second that is `seconds` older."""
         place = second.second % len(self._second)
         self._second[place] = second.second
         self._counts[:, self._rows[place], place] = 0
@@ -35,9 +35,10 @@ class BySecond:
             self._counts[number, second.rows, place] = second.columns[column]
 
     def read(self, rows: Int, column: int, since: int, until: int) -> Int:
-        """Return a column of some rows in each second of [since, until), shape (seconds, r); 0 where none was put in.
+        """Return a column of some rows in each second of [since, until), shape (seconds, r); 0 for seconds that were
+        not added.
 
-        Raises KeyError for a column that is not kept. What is longer ago than is kept is 0 too.
+        Seconds older than the kept ones are 0 too. Raises KeyError for a column that is not kept.
         """
         wanted = np.arange(since, until)
         places = wanted % len(self._second)
@@ -47,5 +48,5 @@ class BySecond:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays, those of pages never written included."""
+        """Bytes of its arrays, including pages that were never written."""
         return self._counts.nbytes + self._second.nbytes

@@ -1,4 +1,4 @@
-"""What a metric is: a value and the number of samples behind it, from the sums of a window, for many rows at once.
+"""The value of a metric and the number of samples behind it, from the sums of a window, for many rows at once.
 
 A metric that is one count divided by another is a row of `detectors.conditions.metric_table` and nothing else. Any
 other also has a function here, with its entry in `METRICS`.
@@ -25,10 +25,10 @@ Values = tuple[Float, Int]
 
 @dataclass(frozen=True, slots=True)
 class MetricInput:
-    """What a metric's function gets: a window, the rows (r,) wanted of it, and what only some metrics need.
+    """The arguments of a metric's function: a window, the rows (r,) to read, and values that only some metrics need.
 
-    `quantile` (0..1) is one for all rows or (r,); `measure` are the columns of a custom measure's count and sum;
-    `overdue` is the column of the sum that belongs to the latency limit `limit_ms`, None where there is no limit.
+    `quantile` (0..1) is one number for all rows or (r,); `measure` holds the columns of a custom measure's count and
+    sum; `overdue` is the column of the sum of the latency limit `limit_ms`, None if there is no limit.
     """
 
     window: Window
@@ -49,24 +49,24 @@ def _ratio(metric: Metric) -> Callable[[MetricInput], Values]:
 
     def value(reading: MetricInput) -> Values:
         part, whole = ratio.of(reading.sums)
-        # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" reads as.
+        # Subtracted before the division, which then rounds once: 99 of 100 is exactly the number that "99%" parses to.
         return _share(whole - part if ratio.inverse else part, whole, per=ratio.per)
 
     return value
 
 
 def _throughput(reading: MetricInput) -> Values:
-    # Silence is a throughput of 0 only where there was something to fall silent, in a window that was all watched.
+    # Silence is a throughput of 0 only if the scope had requests before, and if the store ran for the whole window.
     requests = reading.sums(REQUESTS)
-    said = reading.window.seen[reading.rows] & reading.window.filled
-    return np.where(said, requests / reading.window.seconds, np.nan), requests
+    known = reading.window.seen[reading.rows] & reading.window.filled
+    return np.where(known, requests / reading.window.seconds, np.nan), requests
 
 
 def _latency_quantile(reading: MetricInput) -> Values:
     value, count = reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
     if reading.overdue is not None:
         each, overdue = np.broadcast_to(reading.quantile, value.shape), reading.sums(reading.overdue)
-        # Few rows: those in which requests hang, or did before the window began.
+        # This loops over few rows: those with requests that hang, or did before the window began.
         for i in np.flatnonzero(overdue).tolist():
             histogram = reading.window.histogram(int(reading.rows[i]))
             value[i], count[i] = corrected_quantile(histogram, int(overdue[i]), reading.limit_ms, float(each[i]))
@@ -84,7 +84,7 @@ METRICS: dict[Metric, Callable[[MetricInput], Values]] = {
     "latency_quantile": _latency_quantile,
     "measure": _measure,
 }
-"""Ratios are 0..1, latencies milliseconds, throughput requests/s; nan where there is nothing to divide by."""
+"""Ratios are 0..1, latencies milliseconds, throughput requests/s; nan if there is nothing to divide by."""
 
 
 def compute(
@@ -97,12 +97,12 @@ def compute(
     measure: str | None = None,
     limit_ms: float | None = None,
 ) -> Values:
-    """Return a metric's value and samples at the rows (r,) of a window; nan and 0 where a row is -1.
+    """Return a metric's value and samples at the rows (r,) of a window; nan and 0 for a row of -1.
 
-    Samples are what the value rests on: requests that say how they ended for ratios of failures, lookups for the
-    cache's ratio, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile is
-    taken as it is to be compared with that limit: with the requests that have crossed it and still run. Raises KeyError
-    for a window, measure or limit that the store does not keep.
+    Samples are what the value is computed from: requests with an outcome for ratios of failures, lookups for the
+    cache's ratio, timed requests for latencies, reports of a measure, else requests. With `limit_ms`, a quantile
+    includes the requests that have crossed that limit and still run. Raises KeyError for a window, measure or limit
+    that the store does not keep.
     """
     kept = np.flatnonzero(rows >= 0)
     columns = store.measure_columns(measure) if measure is not None else (0, 0)

@@ -14,7 +14,7 @@ PARTS: Final[Mapping[Metric, Ratio]] = {name: row.ratio for name, row in METRIC_
 RATIO: Final[Mapping[Metric, Ratio]] = {
     name: ratio for name, ratio in PARTS.items() if METRIC_TABLE[name].unit == "ratio"
 }
-"""Those whose value is 0 to 1: every metric of `detectors.conditions.metric_table.RATIOS`."""
+"""The parts whose value is 0 to 1: every metric of `detectors.conditions.metric_table.RATIOS`."""
 
 
 def value_of(metric: Metric, counts: Int, healthy: int = 0) -> float | None:

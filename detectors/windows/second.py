@@ -1,7 +1,7 @@
-"""One second of all scopes: the cells of every source summed, sorted by row and packed small.
+"""One second of all scopes: the cells of all sources, summed, sorted by row and packed.
 
-Seconds are kept as long as a window holds them, so their size is what a window costs: with every column in the
-smallest type that holds it, 20 latency bins and 3 instances are about 100 bytes a scope, a tenth of int64.
+A second is kept as long as a window holds it, so its size decides what a window costs. Each column has the smallest
+type that holds it: 20 latency bins and 3 instances take about 100 bytes a scope, a tenth of int64.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from detectors.cells import COUNTS, LATENCY_US, Cells
 
 MOST_COUNTED = 1 << 42
 MOST_SUMMED = 1 << 51
-"""Where the counts of a scope in a second stop, and its sums of latencies and measures: an hour of the latter fits in
-64 bits, and of the former a hundred times that. Cells stop at 2**53, of which 1,024 do not fit."""
+"""The limits of a scope's counts in a second, and of its sums of latencies and measures: an hour of such sums fits in
+64 bits, and a hundred hours of counts. Cells are limited to 2**53, of which 1,024 do not fit."""
 
 _SMALL = tuple((np.dtype(t), int(np.iinfo(t).max)) for t in (np.uint8, np.uint16, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """Statistics of `[second, second + 1)`; every row stands once, ascending.
+    """Statistics of `[second, second + 1)`; every row occurs once, ascending.
 
     Shapes: `rows`, `lengths` and each of `columns` (n,); `bins` and `bin_counts` (h,), of which the first `lengths[0]`
     belong to row 0 and so on; `instance_rows`, `instance_ids` and each of `instance_columns` (i,).
@@ -54,7 +54,7 @@ class Second:
         rows = row_of[self.rows]
         kept = rows >= 0
         with_bins = kept & (rows < timed)
-        # Half of the windows have no histogram: nothing to repeat for them.
+        # Half of the windows have no histograms, so there is nothing to repeat.
         entries = np.repeat(with_bins, self.lengths) if with_bins.any() else slice(0)
         instance_rows = row_of[self.instance_rows]
         kept_instances = instance_rows >= 0
@@ -77,11 +77,11 @@ def collect(
     instance_ids: Sequence[Int],
     measures: dict[str, int],
 ) -> list[Second]:
-    """Sum blocks second by second: the seconds that they hold, ascending.
+    """Sum blocks second by second; return the seconds that they hold, ascending.
 
-    `slots` gives every row of a block its slot, `instance_ids` every entry of its instance section its number; rows and
-    entries with -1 are left out. `measures` numbers the measures to keep; count and sum of measure k become columns
-    len(COUNTS) + 2k and + 2k + 1.
+    `slots` gives the slot of every row of a block, `instance_ids` the number of every entry of its instance section;
+    rows and entries with -1 are left out. `measures` numbers the measures to keep; count and sum of measure k become
+    columns len(COUNTS) + 2k and + 2k + 1.
     """
     width = len(COUNTS) + 2 * len(measures)
     seconds, at = _numbered(_joined([cells.second for cells in blocks]))
@@ -91,7 +91,7 @@ def collect(
         (np.where(slot < 0, -1, at), slot), _joined([_columns(cells, width, measures) for cells in blocks])
     )
     values = _bounded(values)
-    # A cell has a bin and an instance once at most, so only a scope that stands twice brings one twice.
+    # A cell has each bin and instance at most once, so only a scope in several cells can repeat one.
     once = len(rows) == np.count_nonzero(slot >= 0)
 
     cell = np.concatenate([cells.hist_cell + start for cells, start in zip(blocks, before, strict=True)])
@@ -134,8 +134,8 @@ def collect(
 
 
 def _bounded(values: Ints) -> Ints:
-    """Columns of counts and sums (n, k), none more than a window can add up."""
-    # Of a smaller type nothing is as large, and to see that costs nothing.
+    """Return columns of counts and sums (n, k), clipped to what a window can add up."""
+    # Values of a smaller type cannot reach the limits, and the type costs nothing to test.
     if values.dtype.itemsize < 8 or not len(values) or (values.max() <= MOST_COUNTED and values.min() >= -MOST_COUNTED):
         return values
     most = np.full(values.shape[1], MOST_SUMMED, dtype=np.int64)
@@ -145,7 +145,7 @@ def _bounded(values: Ints) -> Ints:
 
 
 def packed(values: Ints) -> Ints:
-    """Copy values into the smallest unsigned type that holds them all, int64 when there is none."""
+    """Copy values into the smallest unsigned type that holds them all, int64 if there is none."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     return values.astype(_type_of(low, high))
 
@@ -159,7 +159,7 @@ def _type_of(low: int, high: int) -> np.dtype[Any]:
 
 
 def _packed_columns(values: Ints) -> tuple[Ints, ...]:
-    """Return each column of `values` (n, k) packed. Columns of zeros, which most are, are one array."""
+    """Return each column of `values` (n, k) packed. Columns of zeros, which most are, share one array."""
     nothing: Ints = np.zeros(len(values), dtype=np.uint8)
     if not len(values):
         return tuple(nothing for _ in range(values.shape[1]))
@@ -172,7 +172,7 @@ def _packed_columns(values: Ints) -> tuple[Ints, ...]:
 
 
 def _rows_of(columns: tuple[Ints, ...], kept: NDArray[np.bool_]) -> tuple[Ints, ...]:
-    """Return the rows (n,) of each column that are kept; what was one array stays one."""
+    """Return the rows (n,) of each column that are kept; columns that share an array still share one."""
     done: dict[int, Ints] = {}
     for column in columns:
         if id(column) not in done:
@@ -181,8 +181,8 @@ def _rows_of(columns: tuple[Ints, ...], kept: NDArray[np.bool_]) -> tuple[Ints, 
 
 
 def _numbered(seconds: Int) -> tuple[Int, Int]:
-    """Return the seconds that stand in an array (n,), ascending, and the place of each among them (n,)."""
-    # Of one second, which it is where nothing is read again, nothing need be sorted.
+    """Return the distinct seconds of an array (n,), ascending, and the index of each entry among them (n,)."""
+    # A single second, the usual case, needs no sort.
     if len(seconds) and seconds.min() == seconds.max():
         return seconds[:1], np.zeros(len(seconds), dtype=np.int64)
     values, at = np.unique(seconds, return_inverse=True)
@@ -190,7 +190,7 @@ def _numbered(seconds: Int) -> tuple[Int, Int]:
 
 
 def _joined(parts: Sequence[Int]) -> Int:
-    """Concatenate, without a copy where there is one part; nobody writes to what is returned."""
+    """Concatenate, without a copy if there is one part; the result must not be written to."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -211,14 +211,14 @@ def _columns(cells: Cells, width: int, measures: dict[str, int]) -> Int:
 def _sum_by(keys: tuple[Int, ...], values: Ints, *, distinct: bool = False) -> tuple[tuple[Ints, ...], Ints]:
     """Sum the rows of `values` with equal keys and sort by them; entries whose first key is negative are dropped.
 
-    Where all keys are known to be `distinct`, nothing is summed and the first two keys alone are sorted by.
+    If all keys are known to be `distinct`, nothing is summed and only the first two keys are sorted.
     """
     kept = keys[0] >= 0
     if not kept.all():
         keys, values = tuple(key[kept] for key in keys), values[kept]
     small, values = tuple(packed(key) for key in keys), packed(values)
-    # numpy sorts types of 16 bits by radix, 10 times faster than wide ones: one pass a key, the last one first. Only
-    # keys are moved between the passes, values once and packed: of 8 sources they no longer fit the cache.
+    # numpy sorts 16-bit types by radix, 10 times faster than wide ones: one pass per key, the last key first. Only keys
+    # are moved between the passes; values, which do not fit the cache from 8 sources on, are moved once and packed.
     order: Int | None = None
     for by in range(1 if distinct else len(small) - 1, -1, -1):
         key = small[by] if order is None else small[by][order]

@@ -1,7 +1,7 @@
-"""Which row of the arrays a key (a scope, an instance) has, with a bound on how many are kept.
+"""The row, or slot, in the arrays of each key (a scope, an instance), with a bound on how many keys are kept.
 
-Reserved keys have a slot for ever. Others get one when they are seen and lose it, when room is needed, after they have
-been silent; what still does not fit is refused and counted, never mixed with others.
+Reserved keys have a slot for ever. Other keys get one when they are seen, and lose it when room is needed after they
+have been silent. A key that still does not fit is refused and counted, never merged with others.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ NEVER = np.iinfo(np.int64).min
 
 
 class Slots(Generic[K]):
-    """A table of at most `capacity` keys; `reserved` keys beyond it, in the order given, are not kept either.
+    """A table of at most `capacity` keys; `reserved` keys beyond the capacity, in the order given, are not kept either.
 
-    Which new keys are kept when not all fit does not depend on the order in which they come: the least by value are.
+    If not all new keys fit, the least by value are kept, so that the result does not depend on their order.
     """
 
     def __init__(self, capacity: int, reserved: Iterable[K] = ()) -> None:
         self.capacity = capacity
         self.refused = 0
-        """How often a key was turned away: once a key and second."""
+        """How often a key was refused, counted once per key and second."""
         self.changes = 0
-        """How often keys came or went: who keeps a list of them knows when to make it anew."""
+        """How often the set of keys changed; a list of the keys is outdated if this has changed."""
         self._slots: dict[K, int] = {}
         for key in reserved:
             if key not in self._slots and len(self._slots) < capacity:
@@ -43,25 +43,25 @@ class Slots(Generic[K]):
         self._seen = np.full(capacity, NEVER, dtype=np.int64)
 
     def get(self, key: K) -> int:
-        """Return the slot of a key, -1 when it has none."""
+        """Return the slot of a key, -1 if it has none."""
         return self._slots.get(key, -1)
 
     def last_seen(self, key: K) -> int | None:
-        """Return the second in which a key was last seen, None when it never was or has no slot."""
+        """Return the second in which a key was last seen, None if it never was or has no slot."""
         slot = self._slots.get(key, -1)
         return None if slot < 0 or self._seen[slot] == NEVER else int(self._seen[slot])
 
     def seen_at(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the second in which the key of each slot was last seen, NEVER where it never was."""
+        """Return the second in which the key of each slot was last seen, NEVER if it never was."""
         result: NDArray[np.int64] = self._seen[slots]
         return result
 
     def restore(self, slots: NDArray[np.int64], seen_at: NDArray[np.int64]) -> None:
-        """Know again when the keys of slots (s,) were last seen; what was seen since stays."""
+        """Restore when the keys of slots (s,) were last seen; later sightings are kept."""
         self._seen[slots] = np.maximum(self._seen[slots], seen_at)
 
     def key(self, slot: int) -> K:
-        """Return the key that has a slot. Raises KeyError when nobody has."""
+        """Return the key that has a slot. Raises KeyError if none has."""
         key = self._keys[slot] if 0 <= slot < len(self._keys) else None
         if key is None:
             raise KeyError(slot)
@@ -77,9 +77,10 @@ class Slots(Generic[K]):
         return sorted(self.key(slot) for slot in recent.tolist())
 
     def of(self, table: Sequence[K], used: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return the slots of a table's keys, of which those at `used` (indices) get one if they have none.
+        """Return the slots of a table's keys; the keys at `used` (indices) get one if they have none.
 
-        None, and nothing is changed, where there is no room for all: who is kept then depends on when each is seen.
+        If there is no room for all, return None and change nothing: which keys are kept then depends on when each is
+        seen.
         """
         found = self._found(table)
         new = {table[i] for i in used[found[used] < 0].tolist()}
@@ -94,15 +95,15 @@ class Slots(Generic[K]):
         return np.fromiter(map(self._slots.get, table, repeat(-1)), dtype=np.int64, count=len(table))
 
     def mark(self, slots: NDArray[np.integer[Any]], second: int) -> None:
-        """Note that the keys of slots were seen in a second, later than those before."""
+        """Record that the keys of slots were seen in a second, which is later than earlier ones."""
         self._seen[slots] = second
 
     def assign(self, tables: Sequence[Sequence[K]], second: int, silent_before: int) -> list[NDArray[np.int64]]:
         """Return the slots of the keys of every table, seen in `second`; -1 for a key that is refused.
 
-        When there is no room, unreserved keys last seen before `silent_before` give theirs up.
+        If there is no room, unreserved keys last seen before `silent_before` lose theirs.
         """
-        # Those present are marked first, so that they cannot be evicted for a newcomer of the same second.
+        # Keys that have a slot are marked first, so that they are not evicted for new keys of the same second.
         found = [self._seen_in(second, table) for table in tables]
         new = {table[i] for table, slots in zip(tables, found, strict=True) for i in np.flatnonzero(slots < 0).tolist()}
         if new:

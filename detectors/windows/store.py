@@ -1,6 +1,6 @@
 """The sliding windows of a shard, moved on together second by second.
 
-A window tracks the scopes it was asked for; the display window tracks every scope that is seen. Windows of several
+A window tracks the scopes that it is wanted for; the display window tracks every scope that is seen. Windows of several
 lengths hold the same seconds, each stored once.
 """
 
@@ -23,11 +23,11 @@ from detectors.windows.unread_sums import UnreadSums
 from detectors.windows.window import Window
 
 DISPLAY = 60
-"""Seconds for which every scope that is seen is kept, to be shown and compared."""
+"""Seconds of the display window, in which every scope that is seen is kept, to be shown and compared."""
 
 
 class Want(NamedTuple):
-    """A window that something asks for: `seconds` of `scope`, with its latency histogram or without."""
+    """A window that is needed: `seconds` of `scope`, with or without its latency histogram."""
 
     scope: Scope
     seconds: int
@@ -37,9 +37,9 @@ class Want(NamedTuple):
 class WindowStore:
     """Windows of all scopes of a shard, moved on second by second.
 
-    At most `max_scopes` scopes are kept. Those of `wants` have their place for ever, in the order given; others come
-    when they are seen and go when there is no room and they have been silent for the display window. What does not
-    fit is counted in `refused_scopes` (once a scope and second). `measures` are the custom measures to keep.
+    At most `max_scopes` scopes are kept. Those of `wants` keep their place for ever, in the order given; others get one
+    when they are seen, and lose it if room is needed and they have been silent for the display window. Scopes that do
+    not fit are counted in `refused_scopes` (once per scope and second). `measures` are the custom measures to keep.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WindowStore:
         self.display = display
         self.max_scopes = max_scopes
         self._start: int
-        """The first second; there is none before `end`."""
+        """The first second; not set before `end` is."""
         self._scopes: Slots[Scope] = Slots(max_scopes, (want.scope for want in wants))
         self._instances: Slots[str] = Slots(MAX_INSTANCES)
         self._measures = {name: k for k, name in enumerate(dict.fromkeys(measures))}
@@ -73,16 +73,16 @@ class WindowStore:
         how they ended, and late samples."""
         self.unread = UnreadSums()
         """Values that could not be read."""
-        # What no trigger looks at is kept as long as it is shown.
-        self._asked = np.full(max_scopes, -1, dtype=np.int64)
-        asked = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
-        self._asked[asked] = asked
+        # Slot by slot, itself for scopes that are wanted, -1 for the others, which only the display window keeps.
+        self._wanted_slots = np.full(max_scopes, -1, dtype=np.int64)
+        wanted = [slot for want in wants if (slot := self._scopes.get(want.scope)) >= 0]
+        self._wanted_slots[wanted] = wanted
 
     def advance(self, second: int, *blocks: Cells) -> None:
         """Commit [second, second + 1) and move every window to end there.
 
-        All rows of the blocks are of that second; a scope may stand in several and is summed. Seconds left out are
-        empty. Raises ValueError when the second is not later than the last one or a row is of another second.
+        All rows of the blocks belong to that second; a scope may occur in several blocks and is summed. Skipped seconds
+        are empty. Raises ValueError if the second is not later than the last one or a row belongs to another second.
         """
         if self.end is not None and second < self.end:
             raise ValueError(f"second {second} is already committed: the windows end at {self.end}")
@@ -100,11 +100,11 @@ class WindowStore:
             self._commit(self._collect(second, blocks))
 
     def prepared(self, cells: Cells) -> dict[int, Second]:
-        """Sum all seconds of a block at once, for `advance_prepared`: of minutes that are read again, the calls of
-        numpy are what costs.
+        """Sum all seconds of a block at once, for `advance_prepared`: when minutes are read again, the numpy calls
+        dominate.
 
-        Empty where scopes or instances find no room: who gets one depends on the seconds before. What is prepared is
-        good until `advance` is given a block.
+        Empty if scopes or instances do not all fit: which ones do then depends on the seconds before. The result is
+        valid until `advance` is called with a block.
         """
         if not len(cells):
             return {}
@@ -117,7 +117,7 @@ class WindowStore:
         return {second.second: second for second in found}
 
     def advance_prepared(self, second: int, prepared: Second | None) -> None:
-        """As `advance`, with what was prepared of the second; None for one that is empty."""
+        """Do the same as `advance`, with the prepared sums of the second; None for an empty second."""
         self.advance(second)
         if prepared is not None:
             self._scopes.mark(prepared.rows, second)
@@ -126,12 +126,12 @@ class WindowStore:
 
     def _commit(self, committed: Second) -> None:
         self.by_second.put(committed)
-        asked = committed.renumbered(self._asked, len(self._asked))
+        of_wanted = committed.renumbered(self._wanted_slots, len(self._wanted_slots))
         for window in self._windows.values():
-            window.add(committed if window.seconds == self.display else asked)
+            window.add(committed if window.seconds == self.display else of_wanted)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
-        # A scope is gone from the display window, the only one that tracks it, before its slot can be another's.
+        # A scope has left the display window, the only one that tracks it, before its slot is given to another.
         scopes = _numbered(self._scopes, [(c.scope, c.scopes) for c in blocks], second, second + 1 - self.display)
         longest = second + 1 - self._longest
         names = _numbered(self._instances, [(c.instance_id, c.instances) for c in blocks], second, longest)
@@ -139,20 +139,20 @@ class WindowStore:
         return committed
 
     def window(self, seconds: int) -> Window:
-        """Return the window of a length. Raises KeyError when nothing asked for it."""
+        """Return the window of a length. Raises KeyError if nothing wants it."""
         return self._windows[seconds]
 
     def row(self, scope: Scope, seconds: int) -> int:
-        """Return the scope's row in a window, -1 when it is not kept. It is for ever for a scope that was wanted."""
+        """Return the scope's row in a window, -1 if it is not kept. The row of a wanted scope never changes."""
         return self._windows[seconds].row(self._scopes.get(scope))
 
     def slot(self, scope: Scope) -> int:
-        """Return the scope's slot, -1 when it has none. It is for ever for a scope that was wanted."""
+        """Return the scope's slot, -1 if it has none. The slot of a wanted scope never changes."""
         return self._scopes.get(scope)
 
     def seen_at(self, slots: Int) -> Int:
-        """Return the newest second in which each slot (s,) had cells, `detectors.windows.slots.NEVER` where it never
-        had."""
+        """Return the newest second in which each slot (s,) had cells, `detectors.windows.slots.NEVER` if it never had
+        any."""
         return self._scopes.seen_at(slots)
 
     def instance(self, number: int) -> str:
@@ -160,20 +160,19 @@ class WindowStore:
         return self._instances.key(number)
 
     def state(self) -> Arrays:
-        """What of the wanted scopes outlives every window: who has ever had a second, by the window's length, and when
-        last."""
-        seen = {str(seconds): window.seen[self._wanted(window)] for seconds, window in self._windows.items()}
-        return seen | {"newest": self.seen_at(np.flatnonzero(self._asked >= 0))}
+        """Return what outlives every window: which wanted scopes ever had a cell, by window length, and when last."""
+        seen = {str(seconds): window.seen[self._wanted_rows(window)] for seconds, window in self._windows.items()}
+        return seen | {"newest": self.seen_at(np.flatnonzero(self._wanted_slots >= 0))}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Know again what `state` gave; what was seen since stays seen."""
+        """Continue from what `state` returned; scopes seen since then stay seen."""
         for seconds, window in self._windows.items():
-            window.seen[self._wanted(window)] |= state[str(seconds)]
-        self._scopes.restore(np.flatnonzero(self._asked >= 0), state["newest"])
+            window.seen[self._wanted_rows(window)] |= state[str(seconds)]
+        self._scopes.restore(np.flatnonzero(self._wanted_slots >= 0), state["newest"])
 
-    def _wanted(self, window: Window) -> Int:
-        """The rows of the wanted scopes, which stand for ever."""
-        slots = np.flatnonzero(self._asked >= 0)
+    def _wanted_rows(self, window: Window) -> Int:
+        """Return the rows of the wanted scopes, which never change."""
+        slots = np.flatnonzero(self._wanted_slots >= 0)
         rows = np.array([window.row(slot) for slot in slots.tolist()], dtype=np.int64)
         return rows[rows >= 0]
 
@@ -182,12 +181,12 @@ class WindowStore:
         return 0 if self.end is None else min(seconds, self.end - self._start)
 
     def scopes(self) -> list[Scope]:
-        """Return the scopes that have a place now. Their list has changed when `scope_changes` has."""
+        """Return the scopes that have a place now; the list changes whenever `scope_changes` does."""
         return self._scopes.keys()
 
     @property
     def scope_changes(self) -> int:
-        """How often scopes came or went."""
+        """How often the set of scopes changed."""
         return self._scopes.changes
 
     def measure_columns(self, measure: str) -> tuple[int, int]:
@@ -202,7 +201,7 @@ class WindowStore:
         return dict(sorted((self._instances.key(number), counts) for number, counts in found.items()))
 
     def newest(self, scope: Scope) -> int | None:
-        """Return the newest second in which a scope has cells, None where it has none."""
+        """Return the newest second in which a scope has cells, None if it has none."""
         return self._scopes.last_seen(scope)
 
     def active(self) -> list[Scope]:
@@ -211,18 +210,19 @@ class WindowStore:
 
     @property
     def refused_scopes(self) -> int:
-        """Scopes turned away for want of room, once a second each."""
+        """How often scopes were refused because there was no room, once per scope and second."""
         return self._scopes.refused
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays of all windows, those of pages never written included."""
+        """Bytes of all arrays of all windows, including pages that were never written."""
         stored = {id(second): second.nbytes for window in self._windows.values() for second in window.seconds_kept}
         own = sum(window.nbytes for window in self._windows.values()) + self.by_second.nbytes
         return own + sum(stored.values())
 
     def counts(self, scope: Scope, seconds: int, since: int = 0) -> Int:
-        """Return the counts (len(COUNTS),) of a scope in a window, of the seconds from `since` on. For rare use."""
+        """Return the counts (len(COUNTS),) of a scope in a window, in the seconds from `since` on. It is slow: for rare
+        use."""
         window, slot = self._windows[seconds], self._scopes.get(scope)
         return window.counts(slot, since) if window.row(slot) >= 0 else np.zeros(len(COUNTS), dtype=np.int64)
 
@@ -230,7 +230,7 @@ class WindowStore:
 def _numbered(
     slots: Slots[K], columns: Sequence[tuple[Int, tuple[K, ...]]], second: int, silent_before: int
 ) -> list[Int]:
-    """Give each entry of some columns, indices into a table each, the slot of what it names; see `Slots.assign`."""
+    """Return the slot of each entry of some columns, each of indices into a table of keys; see `Slots.assign`."""
     used = [(index, table, present(index, len(table))) for index, table in columns]
     assigned = slots.assign([used_of(table, own) for _, table, own in used], second, silent_before)
     return [looked_up(index, own, found) for (index, _, own), found in zip(used, assigned, strict=True)]

@@ -1,7 +1,8 @@
-"""How many values of which fields could not be read, by window: see `detectors.windows.unreadable`.
+"""Counts of values that could not be read, by window: see `detectors.windows.unreadable`.
 
-Nearly always there are none, and a column in each window for every flag would cost what the counts of all requests do.
-So only what comes is kept: a second without unreadable values costs nothing but to ask for the names of its measures.
+Nearly always there are none, and a column in each window for every flag would cost as much as the counts of all
+requests. So only counts that occur are kept: a second without unreadable values costs a look at the names of its
+measures.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ class FieldSums:
         self._sums = np.zeros(0, dtype=np.int64)
 
     def any(self) -> bool:
-        """Could any value not be read?"""
+        """Return whether any value could not be read."""
         return bool(self._log)
 
     def read(self, places: Int) -> Int:
-        """Return how many there were at places (p,) of `UnreadSums.place`; 0 for -1."""
+        """Return the counts at places (p,) that `UnreadSums.place` gave; 0 for -1."""
         known = (places >= 0) & (places < len(self._sums))
         found = np.zeros(len(places), dtype=np.int64)
         found[known] = self._sums[places[known]]
         return found
 
     def since(self, place: int, second: int) -> int:
-        """Return how many there were at a place from a second on. For rare use."""
+        """Return the count at a place from a second on. It is slow: for rare use."""
         return sum(int(entry.counts[entry.at == place].sum()) for entry in self._log if entry.second >= second)
 
     def move(self, end: int, entry: PlaceCounts | None, places: int) -> None:
-        """Take in a second of `places` places, and let go of what is earlier than `end - seconds`."""
+        """Add the entry of a second with `places` places, and drop seconds earlier than `end - seconds`."""
         while self._log and self._log[0].second < end - self._seconds:
             old = self._log.popleft()
             self._sums[old.at] -= old.counts
@@ -63,7 +64,7 @@ class FieldSums:
 
 
 class UnreadSums:
-    """Counts what could not be read of those scopes and fields that somebody asked a place for."""
+    """Counts unreadable values of the scopes and fields that have a place."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[Scope, str], int] = {}
@@ -71,24 +72,24 @@ class UnreadSums:
         self._coming: dict[int, list[tuple[Int, Int]]] = {}
 
     def place(self, scope: Scope, name: str | None) -> int:
-        """The place of a scope and the measure `name`, -1 for None. Asked for before the first second."""
+        """Return the place of a scope and the measure `name`, -1 for None. Call it before the first second."""
         return -1 if name is None else self._places.setdefault((scope, name), len(self._places))
 
     def window(self, seconds: int) -> FieldSums:
-        """The window of a length. Asked for before the first second."""
+        """Return the window of a length. Call it before the first second."""
         return self._windows.setdefault(seconds, FieldSums(seconds))
 
     def note(self, blocks: Iterable[Cells]) -> None:
-        """Keep what blocks say of their seconds, until `advance` comes to them."""
+        """Keep the counts of the seconds of blocks until `advance` reaches those seconds."""
         for cells in blocks:
-            # Its table names all measures that its sender knows, of which hardly any is in it.
+            # The table of a block names all measures that its sender knows; hardly any occurs in it.
             named = present(cells.measure_id, len(cells.measures)).tolist()
             wanted = [number for number in named if cells.measures[number].startswith(PREFIX)]
             if wanted:
                 self._note(cells, np.isin(cells.measure_id, wanted))
 
     def advance(self, second: int, blocks: Iterable[Cells] = ()) -> None:
-        """Move every window to end with this second, of which `blocks` are told now."""
+        """Move every window to end with this second; `blocks` may hold counts of it."""
         self.note(blocks)
         entry = None
         if self._coming:
@@ -98,7 +99,7 @@ class UnreadSums:
 
     def _note(self, cells: Cells, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
         of, name, counts = cells.measure_cell[kept], cells.measure_id[kept], cells.measure_count[kept]
-        # One look-up a scope and field, not one a second of them.
+        # One look-up per scope and field, not one per second of them.
         pairs, which = np.unique(cells.scope[of] * len(cells.measures) + name, return_inverse=True)
         number, field = np.divmod(pairs, max(len(cells.measures), 1))
         named = zip(number.tolist(), field.tolist(), strict=True)

@@ -1,6 +1,6 @@
-"""Fields that came with a request and could not be read: the request counts, and this value of it is missing.
+"""Fields of a request that could not be read: the request counts, and its value of that field is missing.
 
-How many there were travels as the count of a measure whose name no sample can have, in every scope of the request. A
+Their number is sent as the count of a measure, under a name that no sample can have, in every scope of the request. A
 variant that cannot be read belongs to no scope of the flag, so it is counted in the scope of the service.
 """
 
@@ -21,15 +21,15 @@ _NAME: Final = 60
 
 
 def unreadable(field: Field, name: str = "") -> str:
-    """The name of the measure that counts unreadable values; `name` is that of the flag or of the measure.
+    """Return the name of the measure that counts unreadable values; `name` is that of the flag or of the measure.
 
-    It does not print, so samples cannot name it.
+    It is not printable, so samples cannot use it.
     """
     return f"{PREFIX}{field} {name}"
 
 
 def unreadable_of(condition: Condition) -> str | None:
-    """The name of the measure that counts the unreadable values of a condition's metric; None where it reads none."""
+    """Return the measure that counts the unreadable values of a condition's metric; None if it reads no such field."""
     field = METRIC_TABLE[condition.metric].unreadable
     if field is None or (field == "measure" and condition.measure is None):
         return None
@@ -37,7 +37,7 @@ def unreadable_of(condition: Condition) -> str | None:
 
 
 def what_is_unreadable(condition: Condition) -> tuple[str, str]:
-    """For people: the field that a condition's metric reads, and what it must be."""
+    """Return, for people, the field that a condition's metric reads, and what its value must be."""
     row = METRIC_TABLE[condition.metric]
     if condition.measure is not None:
         return f"measure {shortened(condition.measure)!r}", row.must
@@ -45,5 +45,5 @@ def what_is_unreadable(condition: Condition) -> tuple[str, str]:
 
 
 def shortened(name: str) -> str:
-    """A name of others, for people."""
+    """Return a name from a sample or a configuration, cut to a length for people."""
     return name if len(name) <= _NAME else name[: _NAME - 3] + "..."

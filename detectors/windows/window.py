@@ -1,7 +1,6 @@
 """One sliding window: exact sums over [t - w, t) of event time, for all its scopes at once.
 
-A window is a matrix of running sums. Each second is added to it once and subtracted once, in integers, so nothing
-drifts.
+A window is a matrix of running sums. Each second is added once and subtracted once, as integers, so sums do not drift.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from detectors.windows.second import Second
 
 
 class Window:
-    """The sums over the last `seconds` seconds. Read by row; `WindowStore.row` says which row a scope has.
+    """The sums over the last `seconds` seconds, by row; `WindowStore.row` returns the row of a scope.
 
-    Seconds are noted when they come and summed when the window is read: one that nobody looks at for a while, such as
-    that of what is fresh, costs nothing, and what came and went in between is never summed.
+    Seconds are queued when they come and summed when the window is read: a window that is not read for a while costs
+    nothing, and seconds that come and go in between are never summed.
 
-    `filled` says whether the store has been running for all of the window.
+    `filled` tells whether the store has been running for the whole window.
     """
 
     def __init__(self, seconds: int, columns: int, rows: int, timed: int, row_of: Int | None = None) -> None:
@@ -36,11 +35,11 @@ class Window:
         self.filled = False
         self._row_of = row_of
         self._timed = timed
-        # Pages of zeros cost nothing until a row is written. Sums of 2**32 wrap; `quantile` says nothing about those.
+        # Pages of zeros cost nothing until a row is written. Sums wrap at 2**32; `quantile` returns nan for those.
         self._bins = np.zeros((timed, BINS), dtype=np.uint32)
         self._octaves = np.zeros((timed, OCTAVES), dtype=np.uint32)
         self._log: deque[Second] = deque()
-        self._noted: deque[Second] = deque()
+        self._queued: deque[Second] = deque()
         self._begin: int
         """The first second that it holds; set before it holds one."""
 
@@ -52,18 +51,18 @@ class Window:
 
     @property
     def seen(self) -> NDArray[np.bool_]:
-        """Who has ever had a second, (rows,)."""
+        """Whether each row ever had a second, (rows,)."""
         self.settle()
         return self._seen
 
     def row(self, slot: int) -> int:
-        """Return the row of a slot of the store, -1 when it is not tracked."""
+        """Return the row of a slot of the store, -1 if it is not tracked."""
         return slot if self._row_of is None or slot < 0 else int(self._row_of[slot])
 
     def quantile(self, rows: Int, q: float | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return latency quantiles in milliseconds, shape (r,); `q` is one for all or (r,).
+        """Return latency quantiles in milliseconds, shape (r,); `q` is one number for all rows or (r,).
 
-        It is nan where nothing was timed, where no histogram is kept for the row, and above 2**32 - 1 values.
+        The result is nan if nothing was timed, if no histogram is kept for the row, and above 2**32 - 1 values.
         """
         result, known = np.full(len(rows), np.nan), self._known(rows)
         each = q[known] if isinstance(q, np.ndarray) else q
@@ -71,18 +70,18 @@ class Window:
         return result
 
     def at_rank(self, rows: Int, ranks: Int) -> NDArray[np.float64]:
-        """Return the latency in milliseconds that is number `ranks` (r,), from 1, of each row; nan as in `quantile`."""
+        """Return the latency in milliseconds of rank `ranks` (r,), from 1, in each row; nan as in `quantile`."""
         result, known = np.full(len(rows), np.nan), self._known(rows)
         result[known] = value_at_rank(self._bins, self._octaves, rows[known], np.maximum(ranks[known], 1))
         return result
 
     def _known(self, rows: Int) -> Int:
-        """Which of some rows have a histogram of one value or more, none of whose sums wrapped."""
+        """Return which of some rows have a histogram with at least one value and sums that did not wrap."""
         totals = self.sums[LATENCY_COUNT][rows]
         return np.flatnonzero((rows >= 0) & (rows < self._timed) & (totals > 0) & (totals < 1 << 32))
 
     def histogram(self, row: int) -> Int:
-        """Return the latency histogram (BINS,) of a row; all zero where none is kept."""
+        """Return the latency histogram (BINS,) of a row; all zero if none is kept."""
         self.settle()
         if row >= self._timed:
             return np.zeros(BINS, dtype=np.int64)
@@ -98,7 +97,7 @@ class Window:
         return result
 
     def counts(self, slot: int, since: int) -> Int:
-        """See `detectors.windows.by_instance.counts_of`. Reads the log."""
+        """See `detectors.windows.by_instance.counts_of`. Reads the log: for rare use."""
         self.settle()
         return counts_of(self._log, slot, since)
 
@@ -109,52 +108,52 @@ class Window:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its own arrays, those of pages never written included."""
+        """Bytes of its own arrays, including pages that were never written."""
         return self._sums.nbytes + self._seen.nbytes + self._bins.nbytes + self._octaves.nbytes
 
     @property
     def seconds_kept(self) -> Sequence[Second]:
         """The seconds that it holds, whose rows are slots of the store."""
-        return (*self._log, *self._noted)
+        return (*self._log, *self._queued)
 
     def add(self, second: Second) -> None:
-        """Note a second whose rows are slots of the store."""
-        self._noted.append(second)
+        """Queue a second, whose rows are slots of the store."""
+        self._queued.append(second)
 
     def expire(self, before: int) -> None:
-        """Note that the seconds earlier than `before` are to be taken away."""
+        """Mark the seconds earlier than `before` for removal."""
         self._begin = before
-        while self._noted and self._noted[0].second < before:
-            self._saw(self._own(self._noted.popleft()))
+        while self._queued and self._queued[0].second < before:
+            self._mark_seen(self._own(self._queued.popleft()))
 
     def settle(self) -> None:
-        """Sum what was noted."""
+        """Subtract the removed seconds and add the queued ones."""
         while self._log and self._log[0].second < self._begin:
             self._apply(self._own(self._log.popleft()), np.subtract)
-        while self._noted:
-            second = self._noted.popleft()
+        while self._queued:
+            second = self._queued.popleft()
             own = self._own(second)
             if len(own.rows):
                 self._apply(own, np.add)
-                self._saw(own)
+                self._mark_seen(own)
                 self._log.append(second)
 
     def _own(self, second: Second) -> Second:
         return second if self._row_of is None else second.renumbered(self._row_of, self._timed)
 
-    def _saw(self, own: Second) -> None:
+    def _mark_seen(self, own: Second) -> None:
         self._seen[own.rows] = True
 
     def _apply(self, second: Second, change: np.ufunc) -> None:
         rows = second.rows.astype(np.int64)
         for total, column in zip(self._sums, second.columns, strict=True):
-            # Most columns of faults are empty, and to see that takes a fifth of adding them.
+            # Most columns of faults are empty; testing that takes a fifth of the time of adding them.
             if column.any():
                 total[rows] = change(total[rows], column)
         keys = np.repeat(rows * BINS, second.lengths)
         keys += second.bins
         counts = second.bin_counts.astype(np.uint32)
-        # `at` because an octave stands several times; with equal types it takes 5 ns an entry.
+        # `at`, because an octave occurs several times; with equal types it takes 5 ns an entry.
         change.at(self._bins.ravel(), keys, counts)
         keys >>= SCALE
         change.at(self._octaves.ravel(), keys, counts)
