@@ -88,7 +88,7 @@ def test_a_longer_window_does_not_reach_back_before_the_flags_version() -> None:
     bench = Bench(replace(spec("error_rate > 10% over 5s for 5s", min_samples=100), max_window=40))
     for _ in range(20):
         bench.see((SERVICE, counts(10, 5)))
-    bench.evaluator.begin("production", "new", bench.second)
+    bench.evaluator.begin_version("production", "new", bench.second)
     found = [bench.see((SERVICE, counts(10))) for _ in range(30)]
     assert {one(e)[0] for e in found[5:9]} == {"unknown"}
     # Of its own seconds there are enough from the tenth on.
@@ -100,7 +100,7 @@ def test_another_flags_version_shortens_no_window() -> None:
     bench = Bench(replace(spec("error_rate > 10% over 5s", min_samples=100), max_window=40))
     for _ in range(20):
         bench.see((SERVICE, counts(10, 2)))
-    bench.evaluator.begin("production", "another", bench.second)
+    bench.evaluator.begin_version("production", "another", bench.second)
     assert one(bench.see((SERVICE, counts(10, 2)))) == ("firing", "20 % > 10 % over 10 s")
 
 

@@ -30,7 +30,7 @@ def test_every_entry_of_the_slots_is_counted_once(
     few: int, seconds: list[dict[tuple[int, int], int]], slots: list[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_FEW", few)
+        patch.setattr(module, "_FEW_ENTRIES", few)
         found = by_instance([second(n, votes) for n, votes in enumerate(seconds)], np.array(slots, dtype=np.int64))
     wanted: Counter[tuple[int, int]] = Counter()
     for votes in seconds:

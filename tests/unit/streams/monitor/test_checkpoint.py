@@ -78,9 +78,9 @@ def test_triggers_go_on_from_what_was_remembered_as_if_nothing_had_been(
 ) -> None:
     at = data.draw(st.integers(1, len(series) - 1))
     first, store = evaluator()
-    first.begin("production", "new", T, share=0.3)
+    first.begin_version("production", "new", T, share=0.3)
     second_, second_store = evaluator()
-    second_.begin("production", "new", T, share=0.3)
+    second_.begin_version("production", "new", T, share=0.3)
     for number, counts in enumerate(series):
         blocks = [cells(T + number, *rows(counts))] if counts else []
         store.advance(T + number, *blocks)
@@ -98,12 +98,12 @@ def test_what_was_gathered_of_an_earlier_version_of_the_flag_is_not_gone_on_with
     def taken(begin: int) -> tuple[list[str], float]:
         """The states of the proof, and its evidence, at the next evaluation of who takes over."""
         first, store = evaluator()
-        first.begin("production", "new", T)
+        first.begin_version("production", "new", T)
         for at in range(T, T + 40):
             store.advance(at, cells(at, *rows({ON: (10, 0.5, 3), OFF: (90, 0.02, 3)})))
             first.evaluate(at + 1)
         after, after_store = evaluator()
-        after.begin("production", "new", begin)
+        after.begin_version("production", "new", begin)
         for at in range(T, T + 40):
             after_store.advance(at, cells(at, *rows({ON: (10, 0.5, 3), OFF: (90, 0.02, 3)})))
         after.restore(first.state())
