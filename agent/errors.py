@@ -1,4 +1,4 @@
-"""What can go wrong in the agent.
+"""Exceptions of the agent, and the exit status of each.
 
 A refused command is no exception: it is an outcome with a reason (agent.commands.command).
 

@@ -1,1 +1,4 @@
-"""Pure mathematics: counts in, verdicts out. No Kafka, no I/O, no clock of its own."""
+"""Pure mathematics: counts in, verdicts out. No Kafka, no I/O, no clock of its own.
+
+It may import neither streams nor agent.
+"""

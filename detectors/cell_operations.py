@@ -1,4 +1,4 @@
-"""Operations on `Cells` blocks: select, join and cut apart, each written over `COLUMNS`."""
+"""Operations on `Cells` blocks: select, join and split, each written over `COLUMNS`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Kafka and Faust: telemetry in, per-second statistics and verdicts out."""
+"""Kafka and Faust: telemetry in, per-second statistics and verdicts out.
+
+It may import detectors.
+"""

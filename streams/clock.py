@@ -1,4 +1,4 @@
-"""What time it is, as far as this machine's clock can be believed.
+"""The current time, checked against other clocks: nothing is commanded by a wrong wall clock.
 
 The wall clock is compared with the monotonic one at each look. A step of more than `TOLERANCE` is not followed at once:
 it holds when other clocks (record times of telemetry, the brokers' time of an acknowledgement) agree with it, or,

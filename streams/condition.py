@@ -1,4 +1,4 @@
-"""Whether a shard may act, and how to tell why not."""
+"""Whether a shard may act, and the reason if it may not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong in streams. A bad record is no exception: it is a counted rejection with a reason.
+"""Exceptions of streams. A bad record raises none: it is counted as rejected, with a reason.
 
 StreamsError
 ├── LayoutError           a columnar batch does not have its layout

@@ -1,4 +1,4 @@
-"""Freed memory kept for the next batch.
+"""Keeps freed memory in the process for the next batch.
 
 Decoding and summing a batch takes a few megabytes and gives them back, about a hundred times a second. As it comes, the
 GNU C library returns such memory to the kernel each time and gets it back in pages that have to be zeroed: 17 page

@@ -1,4 +1,4 @@
-"""Recorded telemetry through the same decoders, reduction, windows and triggers, without a broker.
+"""Evaluates recorded telemetry without a broker, with the same decoders, reduction, windows and triggers.
 
 Each recording is a source partition. Time is the samples' own: nothing depends on the clock, on how many records are
 read at once, or on how a recording is spread over partitions, as long as samples are no further out of order than the

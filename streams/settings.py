@@ -1,4 +1,4 @@
-"""Settings of the Kafka side, as they stand in the configuration file."""
+"""The parts of the configuration file about Kafka: brokers, security, and telemetry topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What reading bytes of others may raise. Apart from streams.errors, which the command line imports before anything."""
+"""The exceptions that reading foreign bytes may raise.
+
+They are not in streams.errors, which the command line imports before anything else.
+"""
 
 from __future__ import annotations
 

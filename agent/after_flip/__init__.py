@@ -1,4 +1,4 @@
-"""What came of a flip: whether it took effect, and whether the service recovered.
+"""Checks after a flip: whether it took effect, and whether the service recovered.
 
-It may import agent.state, agent.config and lower.
+It may import agent.state, agent.config and lower floors.
 """

@@ -1,4 +1,4 @@
-"""Would a flip happen now? The only place that decides ARMED or NOT ARMED.
+"""Decides ARMED or NOT ARMED: whether a flip would happen now. Nothing else decides it.
 
-It may import agent.config, agent.heartbeats, agent.state and lower.
+It may import agent.config, agent.heartbeats, agent.state and lower floors.
 """

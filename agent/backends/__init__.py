@@ -1,6 +1,7 @@
-"""Flag systems. Each is one file that keeps the promises of `agent.backends.contract`, and one entry here.
+"""Flag systems: one file or package each, that implements `agent.backends.contract`, and an entry in `KINDS`.
 
-A kind is imported only where it is configured: the Google clients alone cost a second and 60 MB.
+A kind is imported only if it is configured: the Google clients alone cost a second and 60 MB.
+It may import agent.storage, agent.logs, agent.errors and streams.settings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS: dict[type[Backend], str] = {
 
 
 def make(settings: Backend) -> FlagBackend:
-    """Make a backend. Raises ConfigError where a file that the settings name cannot be used."""
+    """Make a backend. Raises ConfigError if a file that the settings name cannot be used."""
     module, _, name = KINDS[type(settings)].partition(":")
     backend: FlagBackend = getattr(import_module(module), name)(settings)
     return backend

@@ -1,1 +1,4 @@
-"""`flipback bench`: what flipback reaches on this machine, each figure with the method that gave it."""
+"""`flipback bench`: measures throughput, delays and memory on this machine, and states how.
+
+It may import agent.demo.children, agent.config and lower floors, and streams.bench.
+"""

@@ -1,6 +1,8 @@
-"""The `flipback` command. A subcommand is imported when it is called: `--help` must not pay for numpy or Faust.
+"""The `flipback` command: a module for each subcommand, imported only when it is called.
 
-A subcommand raises the typed errors of the three packages for what the user can mend, and returns its exit status, or
+So `flipback --help` loads neither numpy nor Faust. It may import everything in the three packages.
+
+A subcommand raises a typed error of one of the packages if the user can fix the cause. It returns its exit status, or
 None for 0.
 """
 

@@ -1,4 +1,4 @@
-"""The signed command: what it says, how it is signed, and why one is refused.
+"""The signed command: its fields, its signature, and the reasons to reject one.
 
 It may import agent.errors.
 """

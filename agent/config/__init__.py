@@ -1,4 +1,4 @@
-"""The configuration file: model, reading, checks, schema, and the brokers that it names.
+"""The configuration file: model, reading, checks, JSON Schema, and the connection to its brokers.
 
-It may import agent.backends.settings, agent.commands and lower.
+It may import agent.backends.settings, agent.commands and lower floors.
 """

@@ -1,4 +1,4 @@
-"""What a person orders: rollback and restore.
+"""Commands that a person gives: `flipback rollback` and `flipback restore`.
 
-It may import agent.deployment, agent.executor and lower.
+It may import agent.deployment, agent.executor and lower floors.
 """

@@ -1,4 +1,4 @@
-"""The processes of a deployment: this one among the others, and all of them seen from outside.
+"""The processes of a deployment: what each sees of the others, and what the command line sees of all.
 
-It may import agent.views, agent.armed, agent.ledger, agent.telemetry and lower.
+It may import agent.views, agent.armed, agent.ledger, agent.telemetry and lower floors.
 """

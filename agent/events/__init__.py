@@ -1,4 +1,4 @@
-"""CloudEvents that flipback publishes: their types, and how loud each is in the log.
+"""The CloudEvents that flipback publishes: their types, and the log level of each.
 
 It may import agent.commands and agent.errors.
 """

@@ -1,1 +1,4 @@
-"""Flag systems on loopback to rehearse with: the real protocols, real preconditions, and faults on order."""
+"""Fakes of flag systems on loopback: the real protocols and preconditions, with faults on request.
+
+It may import agent.backends and lower floors.
+"""

@@ -1,4 +1,4 @@
-"""Would a flip work now, and what is missing if not.
+"""`flipback doctor`: checks without writing whether a flip would work now, and reports what is missing.
 
-It may import agent.deployment, agent.executor, agent.telemetry and lower.
+It may import agent.deployment, agent.executor, agent.telemetry and lower floors.
 """

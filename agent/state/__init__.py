@@ -1,4 +1,4 @@
-"""What compacted topics say of flags and incidents.
+"""The state of flags and incidents, read from compacted topics.
 
-It may import agent.backends.contract, agent.commands, agent.events and lower.
+It may import agent.backends.contract, agent.commands, agent.events and lower floors.
 """

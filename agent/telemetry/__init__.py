@@ -1,4 +1,4 @@
-"""Which of the telemetry that a configuration watches comes, and what is wrong with it.
+"""Checks of the watched telemetry: whether it arrives, and what is wrong with its records.
 
-It may import agent.armed, agent.after_flip, agent.config and lower.
+It may import agent.armed, agent.after_flip, agent.config and lower floors.
 """

@@ -1,4 +1,4 @@
-"""What a person asks: status, and what happened and why.
+"""What `flipback status` and `flipback explain` show, computed from topics.
 
-It may import agent.state, agent.config, agent.events and lower.
+It may import agent.state, agent.config, agent.events and lower floors.
 """

@@ -1,4 +1,4 @@
-"""Health over HTTP.
+"""The HTTP endpoints of liveness and readiness.
 
-It may import agent.armed and lower.
+It may import agent.armed and lower floors.
 """

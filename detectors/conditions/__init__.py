@@ -1,4 +1,4 @@
-"""What a trigger is, and how a condition is written.
+"""What a trigger is, and the grammar of its condition.
 
-It may import detectors.errors and detectors.cells.
+It may import detectors.cells and floor 0 of detectors.
 """

@@ -1,4 +1,4 @@
-"""Sums of counts over sliding windows, and the metrics that are read from them.
+"""Sums of counts over sliding windows, and the metrics that are computed from them.
 
-It may import detectors.conditions and the ground of detectors.
+It may import detectors.conditions and lower floors.
 """

@@ -1,1 +1,4 @@
-"""The Kafka side of the bench: telemetry of a made-up shop, the measured workers, and a plain Faust agent beside."""
+"""The Kafka side of the bench: generated telemetry, the measured workers, and a plain Faust agent to compare with.
+
+It may import everything in streams, and detectors.
+"""

@@ -1,4 +1,4 @@
-"""The executor role: signed commands in, each handed to a function.
+"""The executor role: reads signed commands and hands each to a function.
 
-It may import streams.kafka and the ground of streams.
+It may import streams.kafka and floor 0 of streams.
 """

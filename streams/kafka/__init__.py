@@ -1,4 +1,4 @@
-"""Brokers and Faust: the one place that imports faust, aiokafka and mode (besides the emitter).
+"""Brokers and Faust: the only package, with the emitter and the bench, that imports faust, aiokafka or mode.
 
-It may import the ground of streams.
+It may import floor 0 of streams.
 """

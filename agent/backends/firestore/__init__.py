@@ -1,4 +1,4 @@
-"""Cloud Firestore.
+"""Flags in Cloud Firestore.
 
 It may import agent.backends and agent.errors.
 """

@@ -1,4 +1,4 @@
-"""The flagd file.
+"""Flags in a flagd file.
 
 It may import agent.backends and agent.errors.
 """

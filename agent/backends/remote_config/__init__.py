@@ -1,4 +1,4 @@
-"""Firebase Remote Config.
+"""Flags in Firebase Remote Config.
 
 It may import agent.backends and agent.errors.
 """

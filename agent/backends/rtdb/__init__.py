@@ -1,4 +1,4 @@
-"""Firebase Realtime Database.
+"""Flags in Firebase Realtime Database.
 
 It may import agent.backends and agent.errors.
 """

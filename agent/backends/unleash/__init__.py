@@ -1,4 +1,4 @@
-"""Unleash.
+"""Flags in Unleash.
 
 It may import agent.backends and agent.errors.
 """

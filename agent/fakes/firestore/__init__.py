@@ -1,4 +1,4 @@
-"""A Cloud Firestore on loopback.
+"""A fake of Cloud Firestore.
 
 It may import agent.fakes.
 """

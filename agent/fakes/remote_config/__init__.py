@@ -1,4 +1,4 @@
-"""A Firebase Remote Config on loopback.
+"""A fake of Firebase Remote Config.
 
 It may import agent.fakes.
 """

@@ -1,4 +1,4 @@
-"""A Firebase Realtime Database on loopback.
+"""A fake of Firebase Realtime Database.
 
 It may import agent.fakes.
 """
