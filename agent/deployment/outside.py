@@ -14,7 +14,7 @@ from agent.ledger.automation import Automation, words
 from agent.telemetry.topics import foreign
 from agent.views.status import Status
 from streams.kafka.reader import read_to_end
-from streams.kafka.topics import Topics, present, there_are
+from streams.kafka.topics import Topics, present, topic_names
 
 _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
 
@@ -36,7 +36,7 @@ async def look(config: Config, status: Status, local: Sequence[Obstacle] = ()) -
     members, partitions = status.members, {topic: status.topics[topic] for topic in topics if topic in status.topics}
     if len(partitions) < len(set(topics)):
         # The names of other topics help to correct a misspelt one; their numbers of partitions do not matter.
-        there = await there_are(connection(config).client)
+        there = await topic_names(connection(config).client)
         partitions = {**dict.fromkeys(foreign(config, there), 0), **partitions}
     published = {member.beat.halted for member in members or ()}
     halts = [halt for halt in halt_here(config) if halt.bounded().why not in published]

@@ -20,9 +20,9 @@ from agent.logs.setup import log_event
 from agent.telemetry.topics import wanted
 from streams.condition import shortened
 from streams.errors import StreamsError
-from streams.kafka.coverage import Group, TopicCoverage, look
+from streams.kafka.coverage import Group, TopicCoverage, read_coverage
 from streams.kafka.liveness import Liveness
-from streams.kafka.topics import TIMEOUT, Topics, TopicSpec, administrator, create
+from streams.kafka.topics import TIMEOUT, Topics, TopicSpec, admin_client, create
 
 EVERY = 5.0
 """Seconds between two checks; two in a row distinguish a missing owner from a rebalance."""
@@ -169,7 +169,7 @@ class TopicWatch:
     async def run(self) -> None:
         while True:
             try:
-                async with administrator(self._connection, within=None) as client:
+                async with admin_client(self._connection, within=None) as client:
                     while True:
                         await self._look(client)
                         await asyncio.sleep(EVERY)
@@ -182,7 +182,7 @@ class TopicWatch:
         groups = self.problems.groups
         topics = {*self._specs, *(topic for group in groups.values() for topic in group.topics)}
         async with asyncio.timeout(TIMEOUT):
-            seen = await look(client, topics, list(groups.values()))
+            seen = await read_coverage(client, topics, list(groups.values()))
         for topic, number in self._sizes.observe(seen.counts).items():
             if topic in self.problems.telemetry:
                 self._resized(topic, number)

@@ -13,7 +13,7 @@ from agent.logs.setup import log_event
 from detectors.conditions.spec import longest_lookback
 from streams.errors import TopicError
 from streams.kafka.topic_checks import shortfalls
-from streams.kafka.topics import Topics, TopicSpec, create, describe, there_are
+from streams.kafka.topics import Topics, TopicSpec, create, describe, topic_names
 
 TELEMETRY_PARTITIONS = 8
 """Partitions of a telemetry topic that flipback creates."""
@@ -57,7 +57,7 @@ async def lacking(config: Config, connection: dict[str, Any]) -> list[str]:
 
 async def there(config: Config, connection: dict[str, Any]) -> None:
     """Raises TopicError, with similar names, if a telemetry topic does not exist."""
-    names = await there_are(connection)
+    names = await topic_names(connection)
     for telemetry in config.telemetry:
         if telemetry.topic not in names:
             others = foreign(config, names)

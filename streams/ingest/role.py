@@ -82,7 +82,7 @@ class IngestRole:
             lookback=dict.fromkeys(settings.formats, max(settings.lookback, COUNTED)),
             bounded=frozenset(settings.formats),
             committable=lambda source: self.ingest.committable(source),
-            gather=_GATHER,
+            min_bytes=_GATHER,
             on_start=self._assigned,
             on_revoke=lambda: self.ingest.revoke(),
         )

@@ -1,4 +1,4 @@
-"""A Faust app with flipback's settings. Several of them, one a role, run in one process and one event loop."""
+"""Makes a Faust app with flipback's settings. Several apps, one for each role, run in one process and event loop."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from streams.kafka.driver import App
 from streams.kafka.reading import Reading
 
 COMMIT_INTERVAL = 1.0
-"""Seconds between commits: after a crash at most this much, and the open seconds, is read again."""
+"""Seconds between commits. After a crash, at most this much and the open seconds are read again."""
 
 _METADATA_AGE_MS = 10_000
-"""How old the brokers' word on topics and partitions may be: a topic that is made anew and partitions that are added
-are read as soon as it is asked for again. aiokafka's own 5 minutes left a third of the traffic unread for as long."""
+"""Maximum age of the metadata on topics and partitions. A recreated topic and added partitions are read only after the
+metadata is refreshed: with aiokafka's default of 5 minutes a third of the traffic stayed unread for that long."""
 
 _BY_BROKER = 1
-"""aiokafka's `timestamp_type` of records that the broker stamps (`message.timestamp.type=LogAppendTime`)."""
+"""aiokafka's `timestamp_type` of a record whose time the broker sets (`message.timestamp.type=LogAppendTime`)."""
 
 _RETRY_FIRST = 0.1
 _RETRY_MOST = 2.0
@@ -32,7 +32,7 @@ _RETRY_MOST = 2.0
 def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int, fetch: int = 1 << 20) -> App:
     """Make the app of one role. `group` is the consumer group, `buffer` how many events may wait for its agent.
 
-    `fetch` is how many bytes of a partition one fetch brings at most, unless a single record is larger.
+    `fetch` is the maximum size in bytes of one fetch of a partition; a larger single record is fetched all the same.
     """
     return App(
         group,
@@ -42,7 +42,7 @@ def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int
         broker_session_timeout=connection.session_timeout,
         broker_heartbeat_interval=connection.session_timeout / 6,
         broker_commit_interval=COMMIT_INTERVAL,
-        # A plain topic's partial batches; slices count as one.
+        # For topics that are delivered record by record; a slice counts as one.
         broker_max_poll_records=500,
         stream_buffer_maxsize=buffer,
         consumer_max_fetch_size=fetch,
@@ -52,14 +52,14 @@ def new_app(group: str, connection: Connection, reading: Reading, *, buffer: int
         producer_linger=0,
         producer_max_request_size=4 << 20,
         store="memory://",
-        # Faust makes the directory at once, although a memory store has nothing to put there.
+        # Faust creates this directory at once, although a memory store writes nothing to it.
         datadir=tempfile.gettempdir(),
         key_serializer="raw",
         value_serializer="raw",
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        # Faust reports its own start in colour otherwise.
+        # Without this Faust configures logging itself and reports its start in colour.
         logging_config={"version": 1, "disable_existing_loggers": False},
     )
 
@@ -74,10 +74,10 @@ async def send_until_acknowledged(
     headers: list[tuple[str, bytes]] | None = None,
     on_retry: Callable[[Exception], Any] | None = None,
 ) -> float | None:
-    """Write a record and wait for the broker's word; tries again for as long as the app runs.
+    """Write a record and wait for its acknowledgement. Retries as long as the app runs.
 
-    Returns the broker's time in Unix seconds where it stamps the topic's records itself, else None.
-    A record may be written twice by that; all of flipback's records are such that this changes nothing.
+    Returns the broker's time in Unix seconds if the broker sets the time of the topic's records, else None. A retry may
+    write a record twice; readers of all of flipback's topics ignore the repetition.
     """
     delay = _RETRY_FIRST
     while True:
@@ -94,7 +94,7 @@ async def send_until_acknowledged(
 
 
 async def send_within(app: App, topic: str, key: bytes, value: bytes | None, *, within: float) -> None:
-    """Write a record once; TopicError where the broker has not acknowledged it `within` seconds."""
+    """Write a record once. Raises TopicError if the broker has not acknowledged it `within` seconds."""
     try:
         async with asyncio.timeout(within):
             await app.producer.send_and_wait(topic, key, value, None, None, [])

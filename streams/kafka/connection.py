@@ -1,4 +1,4 @@
-"""How brokers are reached: one description for Faust's apps and for plain aiokafka clients."""
+"""How to connect to the brokers: one description for Faust's apps and for plain aiokafka clients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from yarl import URL
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`brokers` are host:port. With `tls` the connection is encrypted; `username` and `password` make it SASL.
+    """`brokers` are host:port. With `tls` the connection is encrypted; with `mechanism` it authenticates by SASL.
 
-    Faust takes SASL credentials without a TLS context to mean an unencrypted connection, so whether that is allowed
-    is decided where the configuration is read.
+    Without `tls` Faust sends SASL credentials over an unencrypted connection. Whether that is allowed is checked when
+    the configuration is read.
     """
 
     brokers: tuple[str, ...]
@@ -31,7 +31,7 @@ class Connection:
 
     @property
     def credentials(self) -> Any:
-        """Faust's form; None for an unencrypted connection without a user."""
+        """Credentials as Faust takes them; None for an unencrypted connection without a user."""
         if self.mechanism:
             return faust.SASLCredentials(
                 mechanism=self.mechanism, username=self.username, password=self.password, ssl_context=self.tls
@@ -41,7 +41,7 @@ class Connection:
 
     @property
     def client(self) -> dict[str, Any]:
-        """aiokafka's form, as keyword arguments of its clients."""
+        """Keyword arguments of aiokafka's clients."""
         settings: dict[str, Any] = {"bootstrap_servers": list(self.brokers)}
         if self.mechanism:
             settings |= {

@@ -1,7 +1,7 @@
-"""Why brokers cannot be reached, in words for a person.
+"""Explains why brokers cannot be reached, and which setting to change.
 
-aiokafka logs the cause of each failed connection and raises "Unable to bootstrap" for all of them; so what failed is
-tried once more, to be told from what else may be wrong.
+aiokafka raises the same "Unable to bootstrap" for every failed connection, and only logs the cause. So this module
+connects once more, to each broker, and explains the error that it gets.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 WITHIN: Final = 3.0
-"""Seconds that one broker has to show what is wrong."""
+"""Seconds for one broker to accept the connection and answer."""
 
 _MOST_SERVERS = 3
 
 
 async def reason(error: BaseException, connection: Mapping[str, Any]) -> str:
-    """Why a request failed with `error`: what keeps from the brokers, else the error itself."""
-    # A client that could not begin says in no error what a person is to mend.
+    """Why a request failed with `error`: what prevents a connection to the brokers, else the error itself."""
+    # The error of a client that could not connect names no cause that a person can fix.
     why = await cause(connection) if isinstance(error, KafkaConnectionError | TimeoutError | OSError) else ""
     return why or repr(error)
 
 
 async def cause(connection: Mapping[str, Any]) -> str:
-    """What is wrong with each of the first brokers, in aiokafka's settings for a client; empty where nothing is."""
+    """What is wrong with the connection to each of the first three brokers; empty if all of them answer.
+
+    `connection` are the keyword arguments of an aiokafka client.
+    """
     hosts = collect_hosts(connection["bootstrap_servers"])[:_MOST_SERVERS]
     found = await asyncio.gather(*(_cause(host, port, connection) for host, port, _ in hosts))
     return "; ".join(dict.fromkeys(filter(None, found)))
@@ -61,7 +64,7 @@ async def _cause(host: str, port: int, connection: Mapping[str, Any]) -> str:
 
 
 def explained(error: BaseException, protocol: str) -> str:
-    """What is wrong and what to do, where the client speaks `protocol` (PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL)."""
+    """What is wrong and what to do; the client's `protocol` is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
     tls, sasl = protocol.endswith("SSL"), protocol.startswith("SASL")
     for one in _chain(error):
         if isinstance(one, SaslAuthenticationFailed):
@@ -101,7 +104,7 @@ _PLAIN = "does the broker speak TLS at this port? If it does not: kafka.security
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what it came of, the first cause last."""
+    """An error and its causes, the root cause last."""
     found: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in found:

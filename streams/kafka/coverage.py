@@ -1,7 +1,7 @@
-"""Are the topics of a role there, and does a member of its group read each of their partitions?
+"""Asks the brokers whether the topics of a role exist, and whether a member of its group reads each partition.
 
-Faust says of a process without a partition only that it has none: other processes may have all, the topic may be gone,
-or the group may have lost its assignment. The brokers know which.
+Faust shows only that a process has no partition. The reason may be that other processes have all, that the topic does
+not exist, or that the group lost its assignment; the brokers know which.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ class Group:
 
 
 class TopicCoverage(NamedTuple):
-    """What the brokers say: topics that are `missing`, by group the partitions of its topics that no member has, and
-    how many partitions each topic has."""
+    """The brokers' answer: topics that are `missing`; for each group, the partitions of its topics that no member
+    reads (`unread`); and how many partitions each topic has (`counts`)."""
 
     missing: tuple[str, ...]
     unread: Mapping[str, tuple[Source, ...]]
     counts: Mapping[str, int] = MappingProxyType({})
 
     def without(self, own: Collection[Source]) -> TopicCoverage:
-        """The same, less the partitions that this process itself reads: not every broker shows the members of a group
-        (the demo's shows none).
+        """A copy whose `unread` lacks the partitions that this process reads itself.
+
+        Not every broker shows the members of a group; the demo's broker shows none.
         """
         unread = {name: tuple(s for s in sources if s not in own) for name, sources in self.unread.items()}
         return TopicCoverage(self.missing, unread, self.counts)
 
 
-async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> TopicCoverage:
-    """Ask about `topics` and about the groups, whose topics are among them; KafkaError where no answer is to be had.
+async def read_coverage(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> TopicCoverage:
+    """Describe `topics` and the groups, whose topics are among them. Raises KafkaError if no broker answers.
 
     `admin` is a started AIOKafkaAdminClient.
     """
     counts, missing = {}, []
-    # `describe_topics` would have a broker with `auto.create.topics.enable` make a topic that is missing.
+    # `describe_topics` would create a missing topic on a broker with `auto.create.topics.enable`.
     answer = await admin._send_request(MetadataRequest(sorted(topics), allow_auto_topic_creation=False))
     for topic in answer.to_object()["topics"]:
         if for_code(topic["error_code"]) is UnknownTopicOrPartitionError:
@@ -58,16 +59,16 @@ async def look(admin: Any, topics: Iterable[str], groups: Sequence[Group]) -> To
     unread = {}
     for group in groups:
         read = await _read_by(admin, group.name)
-        there = [Source(topic, p) for topic in group.topics for p in range(counts.get(topic, 0))]
-        unread[group.name] = tuple(source for source in there if source not in read)
+        existing = [Source(topic, p) for topic in group.topics for p in range(counts.get(topic, 0))]
+        unread[group.name] = tuple(source for source in existing if source not in read)
     return TopicCoverage(tuple(sorted(missing)), unread, counts)
 
 
 async def _read_by(admin: Any, group: str) -> set[Source]:
-    """The partitions that the members of a group have."""
+    """The partitions that are assigned to the members of a group."""
     found: set[Source] = set()
     for response in await admin.describe_consumer_groups([group]):
-        # Error, name, state, protocol type, protocol, members; later versions append.
+        # Fields: error, name, state, protocol type, protocol, members; later versions of the protocol append more.
         for error, _, _, _, _, members, *_ in response.groups:
             if error:
                 raise for_code(error)(f"group {group!r} cannot be described")

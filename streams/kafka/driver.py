@@ -1,33 +1,35 @@
-"""Every change flipback makes to Faust and aiokafka, and nothing else.
+"""All changes that flipback makes to Faust and aiokafka, here or in `fetcher` and `producer_client` beside this module.
 
-Upstream versions: faust-streaming 0.15.3, aiokafka 0.14.0. tests/contract/test_kafka_driver.py fails when a private
-name used here is gone or behaves otherwise. What is changed, and why:
+Upstream versions: faust-streaming 0.15.3, aiokafka 0.14.0. tests/contract/test_kafka_driver.py fails if a private name
+used here is missing upstream or behaves differently. The changes and their reasons:
 
-1. A fetched slice of a telemetry partition is one event. Upstream handles each record as an event of its own: four
-   tasks and three loop turns (faust/transport/consumer.py:1220, mode/services.py:758), 10-14 thousand records/s.
-2. The slice is unpacked a Kafka batch at a time, without `ConsumerRecord` objects (aiokafka/consumer/fetcher.py:218):
+1. A fetched slice of a telemetry partition is one event. Upstream makes an event of each record, which costs four
+   tasks and three loop turns (faust/transport/consumer.py:1220, mode/services.py:758): 10-14 thousand records/s.
+2. A slice is unpacked one Kafka batch at a time, without `ConsumerRecord` objects (aiokafka/consumer/fetcher.py:218):
    0.3 instead of 1.3 microseconds a record.
-3. Committed offsets of telemetry come from stage 1, which knows up to where its open seconds are acknowledged. Faust
-   would commit what its agent has seen. Its gap list also counts the delivered message itself as a gap
-   (faust/transport/consumer.py:1157-1168 and :1215), which makes batched commits crawl.
-4. Where reading starts: partials are re-read from a time in the past on every assignment (state is the log), telemetry
-   without a committed offset starts in the recent past. Upstream only knows committed, earliest and latest
-   (faust/transport/drivers/aiokafka.py, `_seek_to_committed`). One seek at a time: Faust begins a second one while
-   the first waits (mode's method queue has two workers), and the one that ended last decided. A position that a broker
-   refuses is begun anew the same way, where aiokafka goes to the partition's beginning.
-5. When a fetch was answered is noted per partition together with the high watermark, never later than the request can
-   have been answered: a process that was stopped for a while must not take an old answer for a fresh one.
-6. A fetch waits 50 ms at the broker instead of 1.5 s (faust/transport/drivers/aiokafka.py:615), because the watermark
-   of a quiet partition moves with the answers; and for as many bytes as a role wants at once, where upstream is
-   answered for each record.
-7. The table manager starts without its fixed one-second sleep (faust/tables/manager.py:140); flipback has no tables.
-8. When any broker answered the consumer is noted: aiokafka keeps trying in silence, and looks alive meanwhile.
-9. A partition that was left out while an agent's buffer was full is read as soon as there is room. Faust makes it
-   active again (faust/transport/consumer.py:554), but does not tell the read that waits for the others, for up to a
-   second (:1195): of 69 seconds of 8 partitions one to five were judged a second late.
-10. Metadata is asked for with the client's back-off between two questions (streams/kafka/producer_client.py).
+3. Stage 1 decides which offsets of telemetry are committed: those before its oldest second that is not acknowledged.
+   Faust would commit all that its agent has received. Its gap list also counts the delivered message itself as a gap
+   (faust/transport/consumer.py:1157-1168 and :1215), which makes batched commits very slow.
+4. Reading starts where `streams.kafka.seek` says: on every assignment partials are read again from a time in the past,
+   because a monitor's state is rebuilt from them; telemetry without a committed offset starts in the recent past.
+   Upstream only knows committed, earliest and latest (faust/transport/drivers/aiokafka.py, `_seek_to_committed`). Seeks
+   do not overlap: Faust begins a second seek while the first waits (mode's method queue has two workers), and the one
+   that ended last would win. A position that a broker rejects is replaced in the same way; aiokafka would go to the
+   partition's beginning.
+5. The time of each fetch response is recorded for each partition, with its high watermark. The recorded time is never
+   later than the broker can have answered: a process that was stopped for a while must not take an old response for a
+   fresh one.
+6. A fetch waits at the broker for 50 ms, not for 1.5 s (faust/transport/drivers/aiokafka.py:615), because the watermark
+   of a quiet partition advances with each response. A role may ask for a minimum of bytes; upstream gets a response for
+   each single record.
+7. The table manager starts without its fixed sleep of a second (faust/tables/manager.py:140); flipback has no tables.
+8. The time of the last response of any broker is recorded. aiokafka retries without an error, and looks alive.
+9. A partition that was paused because an agent's buffer was full is read as soon as there is room. Faust activates it
+   again (faust/transport/consumer.py:554), but does not wake the read that waits for the other partitions, for up to a
+   second (:1195): with 8 partitions, one to five of 69 seconds were evaluated a second late.
+10. Two equal requests for metadata are separated by the client's back-off (streams/kafka/producer_client.py).
 
-Delete (1)-(3) when Faust delivers batches, (5) when aiokafka exposes the request's time, (9) when Faust tells the read.
+Remove 1 to 3 when Faust delivers batches, 5 when aiokafka exposes the time of a request, 9 when Faust wakes the read.
 """
 
 from __future__ import annotations
@@ -53,12 +55,12 @@ from streams.kafka.seek import starts
 from streams.slices import Slice, Source
 
 MAX_RECORDS_PER_EVENT = 2000
-"""Larger events were slower (8,000 records gave 245k/s where 2,000 gave 407k/s: docs/decisions/0002-slices.md): they
-fall out of cache."""
+"""Larger events do not fit in the processor's cache: 8,000 records gave 245 thousand records/s, 2,000 gave 407 thousand
+(docs/decisions/0002-slices.md)."""
 
 _logger = logging.getLogger(__name__)
 _faust_logger = logging.getLogger("faust.flipback")
-"""Faust names a service's logger after its module; what it says of its own start must not pass for flipback's."""
+"""The logger of the subclasses below. Faust would take the name of this module, and log its own start as flipback's."""
 
 
 class SliceScheduler(DefaultSchedulingStrategy):
@@ -103,7 +105,7 @@ def _delivery(tp: TP, part: list[Fetched]) -> Delivery:
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with a start position of our choice."""
+    """Faust's consumer thread, which reads as `reading` says."""
 
     logger = _faust_logger
 
@@ -115,16 +117,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        consumer._fetch_min_bytes = self.reading.gather
+        consumer._fetch_min_bytes = self.reading.min_bytes
         return consumer
 
-    def look_again(self) -> None:
-        """Have a read that waits for records look at those that were fetched before; from any thread."""
-        # At the end the agents go on emptying their buffers when this thread has gone.
+    def wake_read(self) -> None:
+        """Wake the read that waits for records, so that it returns records fetched before. Thread-safe."""
+        # At shutdown agents still empty their buffers after the loop of this thread is closed.
         with contextlib.suppress(RuntimeError):
-            self.thread_loop.call_soon_threadsafe(self._look_again)
+            self.thread_loop.call_soon_threadsafe(self._wake_read)
 
-    def _look_again(self) -> None:
+    def _wake_read(self) -> None:
         fetcher = self._ensure_consumer()._fetcher
         for waiter in list(fetcher._fetch_waiters):
             fetcher._notify(waiter)
@@ -135,7 +137,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         client = consumer._client
         client.__class__ = AnsweredClient
         client.reading = self.reading
-        # The start asks the brokers for their metadata, and fails without an answer.
+        # The start has requested metadata and would have failed without a response.
         self.reading.answered_at = time.monotonic()
         fetcher = consumer._fetcher
         fetcher.__class__ = SliceFetcher
@@ -146,16 +148,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return offsets
 
     async def _seek_to_start(self) -> Mapping[TP, int]:
-        """Seek each assigned partition to where it begins; see `Reading`."""
+        """Seek each assigned partition to the offset that `streams.kafka.seek` chooses."""
         consumer, reading = self._ensure_consumer(), self.reading
-        # One at a time: Faust begins a second seek while a first one waits, and the older one may end last.
+        # Faust begins a second seek while the first one waits; without the lock the older one might end last.
         async with reading.seeking:
             while True:
                 assigned, lost = consumer.assignment(), dict(reading.lost)
                 offsets, skips = await starts(consumer, assigned, reading.begin, lost, time.time())
                 if consumer.assignment() == assigned:
                     break
-            # No await from here on: a slice unpacked before the seek keeps the old epoch.
+            # No await until the end of the loop: a slice unpacked before the seek keeps the old epoch.
             for tp, offset in offsets.items():
                 consumer.seek(tp, offset)
                 if tp.topic in reading.batched:
@@ -171,10 +173,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Faust's consumer with slices as messages and stage 1's word on what may be committed."""
+    """Faust's consumer, whose messages are slices and whose telemetry offsets are committed as stage 1 says."""
 
     logger = _faust_logger
-    _anew: asyncio.Future[Any] | None = None
+    _reseek: asyncio.Future[Any] | None = None
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -186,26 +188,27 @@ class Consumer(driver.Consumer):
                 offsets = await self._thread.seek_to_committed()
                 if reading.on_start is not None:
                     await reading.on_start({Source(tp.topic, tp.partition): offset for tp, offset in offsets.items()})
-                # A rebalance in between has given this process other partitions than those that were begun.
+                # Seek again if a rebalance has assigned other partitions in the meantime.
                 if self.assignment() == offsets.keys():
                     return offsets
 
     async def on_start(self) -> None:
         await super().on_start()
         reading: Reading = self.app.reading  # type: ignore[attr-defined]
-        reading.on_lost = self._lost
+        reading.on_lost = self._on_lost
 
-    def _lost(self) -> None:
-        """In the consumer's thread; a loop that has ended asks for nothing."""
+    def _on_lost(self) -> None:
+        """Called in the consumer's thread: schedule a seek in the app's loop."""
+        # The app's loop may be closed at shutdown.
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._begin_anew)
+            self.loop.call_soon_threadsafe(self._schedule_seek)
 
-    def _begin_anew(self) -> None:
-        if self._anew is None or self._anew.done():
-            self._anew = self.add_future(self._seek_anew())
+    def _schedule_seek(self) -> None:
+        if self._reseek is None or self._reseek.done():
+            self._reseek = self.add_future(self._seek_again())
 
-    async def _seek_anew(self) -> None:
-        """Seek once more, with nothing under way; a rebalance does so by itself."""
+    async def _seek_again(self) -> None:
+        """Seek while the flow of records is stopped. A rebalance seeks by itself."""
         if self.app.rebalancing:
             return
         self.stop_flow()
@@ -218,7 +221,7 @@ class Consumer(driver.Consumer):
         was_full = tp in self._buffered_partitions
         super().on_buffer_drop(tp)
         if was_full:
-            cast(_ConsumerThread, self._thread).look_again()
+            cast(_ConsumerThread, self._thread).wake_read()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         reading: Reading = self.app.reading  # type: ignore[attr-defined]
@@ -266,14 +269,14 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Faust's aiokafka transport with the consumer above, and a producer that asks with patience."""
+    """Faust's aiokafka transport with the consumer above, and a producer that backs off between metadata requests."""
 
     Consumer = Consumer
     Producer = Producer
 
 
 class QuickTableManager(TableManager):
-    """Starts at once: there is no table to wait for."""
+    """Starts without Faust's sleep of one second: there is no table to wait for."""
 
     logger = _faust_logger
 

@@ -1,4 +1,4 @@
-"""aiokafka's fetcher and client as flipback needs them; what is changed and why stands in `streams.kafka.driver`."""
+"""aiokafka's fetcher and client, changed as `streams.kafka.driver` lists (2, 4, 5 and 8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FETCH_WAIT_MS = 50
 
 
 def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]:
-    """Unpack whole Kafka batches; the duties of `PartitionRecords._unpack_records` at read_uncommitted are kept."""
+    """Unpack whole Kafka batches; otherwise the same as `PartitionRecords._unpack_records` at read_uncommitted."""
     batches = records._records
     while batches.has_next():
         batch = batches.next_batch()
@@ -27,7 +27,7 @@ def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]
             raise CorruptRecordException(f"Invalid CRC - {records._tp}")
         if not batch.is_control_batch:
             before = records.next_fetch_offset
-            # A fetch may answer with a batch that begins before the asked offset, when that lies inside the batch.
+            # If the requested offset lies inside a batch, the broker returns the whole batch.
             rows = [row for row in batch if row.offset >= before]
             if rows:
                 headers = {
@@ -37,7 +37,7 @@ def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]
                     for name, value in row.headers
                     if name.lower() == "content-type"
                 }
-                # The next offset of the batch counts offsets that compaction removed, so reading never sticks there.
+                # `next_offset` is behind offsets that compaction removed, so reading does not stop at those.
                 records.next_fetch_offset = batch.next_offset
                 position.delivered = batch.next_offset
                 yield Fetched(
@@ -53,7 +53,7 @@ def _batches(records: PartitionRecords, position: Position) -> Iterator[Fetched]
 
 
 class SliceFetcher(Fetcher):  # type: ignore[misc]
-    """aiokafka's fetcher with batch-wise unpacking of telemetry and honest answer times."""
+    """aiokafka's fetcher, which unpacks telemetry by batch and records when each response came."""
 
     reading: Reading
 
@@ -75,7 +75,7 @@ class SliceFetcher(Fetcher):  # type: ignore[misc]
                 state = assignment.state_value(tp)
                 position = self.reading.positions.setdefault(Source(topic, partition), Position())
                 if state is not None and state.highwater is not None and state.timestamp != before[topic, partition]:
-                    # aiokafka stamps an answer by the wall clock, which may have been set meanwhile.
+                    # aiokafka stamps a response by the wall clock, which may have been stepped in between.
                     taken = sent + max(0.0, state.timestamp / 1000 - sent_wall)
                     position.answer = Answer(min(taken, latest), state.highwater)
                 result = self._records.get(tp)
@@ -87,10 +87,10 @@ class SliceFetcher(Fetcher):  # type: ignore[misc]
         return woke
 
     async def _update_fetch_positions(self, assignment: Any, node_id: int, tps: Any) -> bool:
-        """Leave it to `Consumer` where reading goes on after a broker has refused a position.
+        """Report positions that a broker rejected by `Reading.on_lost`, so that `Consumer` seeks.
 
-        Upstream goes to the partition's beginning (`Fetcher._update_fetch_positions`), while stage 1 and Faust wait for
-        offsets beyond the old position, and drop all before.
+        Upstream seeks to the partition's beginning (`Fetcher._update_fetch_positions`). Stage 1 and Faust would drop
+        everything there, because they expect offsets beyond the old position.
         """
         lost = {}
         for tp in tps:
@@ -111,7 +111,7 @@ class SliceFetcher(Fetcher):  # type: ignore[misc]
 
 
 class AnsweredClient(AIOKafkaClient):  # type: ignore[misc]
-    """aiokafka's client that notes when a broker answered: fetches, heartbeats, commits."""
+    """aiokafka's client, which records when a broker last answered any request: fetch, heartbeat or commit."""
 
     reading: Reading
 

@@ -1,5 +1,8 @@
-"""Is a role still reading? Faust's consumers have been reported to stop silently after a broker was away
-(faust-streaming/faust issues 175, 523, 532): then the process must end, so that its supervisor starts another."""
+"""Detects that a role has stopped reading, so that the process ends and its supervisor starts another.
+
+Faust's consumers have been reported to stop without an error after a broker was unavailable (faust-streaming/faust
+issues 175, 523, 532).
+"""
 
 from __future__ import annotations
 
@@ -13,35 +16,33 @@ from streams.slices import Source
 STUCK_AFTER = 30.0
 """Seconds without progress, while records wait, after which a role counts as stuck."""
 
-
 SILENT_AFTER = 10.0
-"""Seconds without an answer of any broker after which a role cannot be said to do its work. A fetch is answered every
-50 ms, and a standby's heartbeat six times in its session timeout (6 s)."""
+"""Seconds without a response of any broker after which a role is no longer ready. A fetch is answered every 50 ms, and
+a standby's heartbeat six times in its session timeout (6 s)."""
+
+UNOWNED_AFTER = 10.0
+"""Seconds after which it is reported that the role ignores an assigned partition; a seek takes less than one."""
 
 
 def silence(app: App, now: float) -> str | None:
-    """For how long no broker has answered the app's consumer, where that is too long; `now` in monotonic seconds."""
+    """A message with how long no broker has answered, if that is too long; else None. `now` is in monotonic seconds."""
     answered = app.reading.answered_at
-    # A standby with a long session timeout is heard of as seldom.
+    # A standby sends only heartbeats, and with a long session timeout only few.
     if answered is None or now - answered <= max(SILENT_AFTER, 2 * app.conf.broker_heartbeat_interval):
         return None
     return f"no answer from the brokers for {now - answered:.0f} s"
 
 
 def assigned(app: App) -> list[Source] | None:
-    """The partitions that the app's group has given it; None before the first word of the group."""
+    """The partitions that are assigned to the app; None before the first assignment."""
     given: Any = app._assignment
     return None if given is None else sorted(Source(tp.topic, tp.partition) for tp in given)
 
 
-UNOWNED_AFTER = 10.0
-"""Seconds after which an assigned partition is one that nobody works on; a seek takes less than one."""
-
-
 class Liveness:
-    """Watches the reading of one app; `name` stands in the message. Times are monotonic seconds.
+    """Watches the reading of one app; `name` is the name in the messages. Times are monotonic seconds.
 
-    `owned` tells the partitions that the role works on, where it keeps something of each.
+    `owned` returns the partitions whose records the role accepts; None for a role that accepts all.
     """
 
     def __init__(self, app: App, name: str, owned: Callable[[], Iterable[Source]] | None = None) -> None:
@@ -53,7 +54,7 @@ class Liveness:
         self._moved_at: float | None = None
 
     def waiting(self) -> dict[str, int]:
-        """Records that wait in each assigned partition which has any."""
+        """How many records wait in each assigned partition; partitions without any are left out."""
         consumer: Any = self._app.consumer
         behind: dict[str, int] = {}
         for tp in consumer.assignment():
@@ -64,16 +65,16 @@ class Liveness:
         return behind
 
     def reads(self, now: float) -> set[Source]:
-        """The partitions that this process reads; none while no broker answers."""
+        """The partitions that this process reads; empty while no broker answers."""
         return set() if silence(self._app, now) is not None else set(assigned(self._app) or ())
 
     def unowned(self, now: float) -> str | None:
-        """Which assigned partitions the role does not work on, where that lasts: what comes from them is dropped."""
+        """A message that names assigned partitions whose records the role has dropped for UNOWNED_AFTER; else None."""
         if self._owned is None:
             return None
         consumer: Any = self._app.consumer
         left = {Source(tp.topic, tp.partition) for tp in consumer.assignment()} - set(self._owned())
-        # Without the brokers' word the group gives and takes nothing.
+        # While no broker answers, the assignment is not up to date.
         if not left or silence(self._app, now) is not None:
             self._unowned_at = None
             return None
@@ -86,7 +87,7 @@ class Liveness:
         return f"{self._name}: {names} is assigned to this process, which has not worked on it for {since:.0f} s"
 
     def stuck(self, now: float) -> str | None:
-        """Why the process should end; None while all is well. To be asked about once a second."""
+        """Why the process should end; None while all is well. Call it about once a second."""
         unowned = self.unowned(now)
         if unowned is not None and self._unowned_at is not None and now - self._unowned_at >= STUCK_AFTER:
             return unowned

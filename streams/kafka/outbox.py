@@ -1,8 +1,9 @@
-"""Records that nobody waits for: audit events, health, checkpoints and compacted tables (docs/promises.md, P6).
+"""Writes records whose writer must not wait: audit events, health, checkpoints and compacted tables.
 
-A record waits in the lane of its topic, in order, until a broker acknowledges it. A topic that takes no records holds
-up its own lane only. Where a lane is full, the oldest of its least important records is dropped and counted. What must
-not be lost is kept elsewhere too: the ledger keeps steps of flips, a command's id repeats that of its incident.
+Each topic has a lane, in which its records wait in order until a broker acknowledges them. A topic that takes no
+records delays its own lane only. If a lane is full, the oldest of its least important records is dropped and counted.
+Records that must not be lost are stored elsewhere too: the ledger keeps the steps of a flip, and a command can be made
+again from its incident. See docs/promises.md, P6.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from itertools import count
 from typing import NamedTuple
 
 MOST_BYTES = 16 << 20
-"""Bytes that wait in a lane at most: 10,000 events, or health of 100 scopes for a quarter of an hour and 4 shards."""
+"""Maximum size of a lane: room for 10,000 events, or for a quarter of an hour of health of 100 scopes in 4 shards."""
 
 AT_ONCE = 64
-"""Records of a lane under way at the same time; an aiokafka producer keeps the order of a partition."""
+"""How many records of a lane are sent concurrently; an aiokafka producer keeps the order of a partition."""
 
 _OVERHEAD = 200
 _RETRY_FIRST = 0.1
@@ -33,11 +34,11 @@ _logger = logging.getLogger(__name__)
 
 
 class OutboxError(Exception):
-    """The record will not be written by this process."""
+    """This process has dropped the record and will not write it."""
 
 
 class Record(NamedTuple):
-    """A record of Kafka; `partition` None leaves the choice to the key."""
+    """A record to write; if `partition` is None, the key decides it."""
 
     topic: str
     value: bytes
@@ -47,7 +48,7 @@ class Record(NamedTuple):
 
 
 class Stall(NamedTuple):
-    """A lane in which nothing was acknowledged for `seconds`, although `waiting` records are there."""
+    """A lane in which `waiting` records wait and none was acknowledged for `seconds`."""
 
     seconds: float
     waiting: int
@@ -71,7 +72,11 @@ class _Item:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The records of one topic. `since` is when it last wrote a record, or began to wait, in monotonic seconds."""
+    """The records of one topic that are not acknowledged.
+
+    `since` is the monotonic time of the last acknowledgement, or of the first record after the lane was empty. `newest`
+    has the waiting record of each key if only the newest one is to be written.
+    """
 
     newest_only: bool
     waiting: dict[int, OrderedDict[int, _Item]] = field(default_factory=dict)
@@ -107,7 +112,7 @@ class _Lane:
         return item
 
     def next(self, most: int) -> list[_Item]:
-        """Up to `most` records in the order in which they came."""
+        """Remove and return up to `most` records, the oldest first."""
         taken: list[_Item] = []
         while self.waiting and len(taken) < most:
             taken.append(self.pop(min(self.waiting, key=lambda i: next(iter(self.waiting[i])))))
@@ -115,10 +120,10 @@ class _Lane:
 
 
 class Outbox:
-    """Writes what `put` is given by `send`, which returns when a broker has acknowledged the record.
+    """Writes the records given to `put` by `send`, which returns when a broker has acknowledged the record.
 
-    Of a topic in `compacted` only the newest record of a key waits. For one event loop's thread. `monotonic` gives
-    seconds that never go back.
+    For a topic in `compacted` only the newest record of a key waits. Not thread-safe. `monotonic` returns seconds that
+    never go back.
     """
 
     def __init__(
@@ -141,9 +146,9 @@ class Outbox:
     ) -> asyncio.Future[None]:
         """Queue a record and return at once.
 
-        The future is done when the record is acknowledged; it fails with OutboxError where the record is dropped.
-        Where a lane is full, records of a higher `importance` stay longer. The record is sent when what it comes
-        `after` is done, or two seconds later.
+        The future is done when the record is acknowledged; it fails with OutboxError if the record is dropped. If the
+        lane is full, records of lower `importance` are dropped first. The record is sent when the futures `after` are
+        done, or two seconds later.
         """
         lane = self._lanes.get(record.topic)
         if lane is None:
@@ -154,7 +159,7 @@ class Outbox:
             known.record, known.after = record, after
             return known.done
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Whoever does not look at the outcome need not.
+        # Retrieve the exception, so that asyncio logs nothing if the caller ignores the future.
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         lane.put(_Item(record, importance, next(self._numbers), after, done))
         self._make_room(lane)
@@ -164,9 +169,10 @@ class Outbox:
         return done
 
     async def room(self, topic: str) -> None:
-        """Wait while the topic's lane is more than half full and its records are being written.
+        """Wait while the topic's lane is more than half full and its records are being acknowledged.
 
-        A backlog that is judged at once writes thousands of records a second; a topic that takes none holds up nobody.
+        A monitor that evaluates a backlog writes thousands of records a second. A topic that has acknowledged nothing
+        for a second delays nobody.
         """
         lane = self._lanes.get(topic)
         while lane is not None and lane.size > self._most_bytes / 2:
@@ -181,7 +187,7 @@ class Outbox:
                 return
 
     def stalls(self, after: float) -> Mapping[str, Stall]:
-        """The topics that have records waiting and took none for `after` seconds."""
+        """The topics whose records wait and of which none was acknowledged for `after` seconds."""
         now = self._monotonic()
         return {
             topic: Stall(now - lane.since, len(lane), lane.error)
@@ -190,12 +196,12 @@ class Outbox:
         }
 
     def dropped(self, topic: str) -> int:
-        """How many records of a topic were dropped so far."""
+        """How many records of a topic have been dropped."""
         lane = self._lanes.get(topic)
         return 0 if lane is None else lane.dropped
 
     async def flush(self, within: float) -> None:
-        """Wait until all is written, for `within` seconds at most."""
+        """Wait until all records are written, for at most `within` seconds."""
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=within)
@@ -221,7 +227,7 @@ class Outbox:
         delay = _RETRY_FIRST
         try:
             while lane.waiting:
-                # One at a time until one is taken: each of them asks for the topic's metadata.
+                # After an error, send one record at a time: each sending requests the topic's metadata.
                 items = lane.next(1 if lane.error else AT_ONCE)
                 lane.under_way = len(items)
                 open_ = {future for item in items for future in item.after if not future.done()}
@@ -229,7 +235,7 @@ class Outbox:
                     await asyncio.wait(open_, timeout=_AFTER_WITHIN)
                 results = await asyncio.gather(*(self._send(item.record) for item in items), return_exceptions=True)
                 lane.under_way = 0
-                # A client that ends cancels what it has not sent: that was not written either.
+                # A cancellation counts as a failure: a client that closes cancels the records it has not sent.
                 failed = [(item, r) for item, r in zip(items, results, strict=True) if isinstance(r, BaseException)]
                 if len(failed) < len(items):
                     lane.since, lane.error, delay = self._monotonic(), "", _RETRY_FIRST
@@ -248,13 +254,13 @@ class Outbox:
             lane.task = None
 
     def _failed(self, lane: _Lane, item: _Item, error: BaseException) -> None:
-        """Queue a record again that was not taken, unless the topic takes others but never this one."""
+        """Queue a failed record again. Drop it if it was rejected three times while other records were written."""
         topic = item.record.topic
         if not lane.error:
             _logger.warning("outbox.failed", extra={"fields": {"topic": topic, "error": repr(error)}})
         lane.error = lane.error or repr(error)
         if lane.newest_only and item.record.key in lane.newest:
-            # A newer record of its key came meanwhile.
+            # A newer record of the same key replaces this one.
             newer = lane.newest[item.record.key]
             newer.done.add_done_callback(lambda future: _copy(future, item.done))
             return
@@ -268,14 +274,14 @@ class Outbox:
         if item.refusals >= _REFUSALS and lane.written > item.written_before:
             self._drop(lane, item, repr(error))
             return
-        # Behind the others, for whom it may be different: this one may be too large.
+        # Last in the lane: the broker may reject only this record, for example because it is too large.
         item.number = next(self._numbers)
         lane.put(item)
         self._make_room(lane)
 
 
 def _may_be_taken_later(error: BaseException) -> bool:
-    """Is it the topic or the broker that does not take the record now, and not the record?"""
+    """Whether the error is of the topic or the broker and may pass; False for an error of the record itself."""
     cause = error.__cause__ if error.__cause__ is not None else error
     return bool(getattr(cause, "retriable", False))
 

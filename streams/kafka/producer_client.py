@@ -1,4 +1,4 @@
-"""The producer of a Faust app, whose client does not ask for the same metadata as fast as it can."""
+"""The producer of a Faust app, whose client backs off between two equal requests for metadata."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from faust.transport.drivers import aiokafka as driver
 
 
 class PatientClient(AIOKafkaClient):  # type: ignore[misc]
-    """aiokafka's client with its back-off between two questions about the same topics.
+    """aiokafka's client, which waits for its back-off before it requests metadata of the same topics again.
 
-    While records wait for a topic that is not there, aiokafka's sender asks again with each answer
+    While records wait for a topic that does not exist, aiokafka's sender requests metadata without a pause
     (aiokafka/producer/sender.py:155 has "wait backoff time" as a comment only): 960 times a second, 42 % of a core.
     """
 
@@ -31,7 +31,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]
 
 
 class Producer(driver.Producer):
-    """Faust's producer with that client."""
+    """Faust's producer with a `PatientClient`."""
 
     logger = logging.getLogger("faust.flipback")
 

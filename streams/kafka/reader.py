@@ -1,4 +1,4 @@
-"""Reading a whole topic: from its beginning to its end, and on as it grows. No consumer group, nothing committed."""
+"""Reads a whole topic, from its beginning to its end and on as it grows, without a consumer group or commits."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from streams.kafka.connection_errors import reason
 from streams.slices import Source
 
 _LAST_WITHIN = 2.0
-"""Seconds after which a partition whose newest record does not come is taken for empty."""
+"""Seconds to wait for the newest records of a partition; a partition whose records do not come counts as empty."""
 _NOTHING_FOR = 20.0
-"""Seconds without a record, before the end is reached, after which reading to the end is given up."""
-
+"""Seconds without a record after which reading to the end is given up."""
 
 NOT_READ: Final = (KafkaError, TimeoutError)
-"""What `last_records` and `tails` raise if no broker answers."""
+"""The exceptions that `last_records` and `tails` raise if no broker answers."""
 
 
 class Read(NamedTuple):
-    """Records in offset order per partition; `at_end` says that all that was there has now been read."""
+    """Records in offset order per partition; `at_end` is True once every partition has been read to its end."""
 
     records: list[ConsumerRecord[bytes, bytes]]
     at_end: bool
@@ -36,9 +35,10 @@ class Read(NamedTuple):
 async def read_topic(
     topic: str, connection: dict[str, Any], *, since: float | None = None
 ) -> AsyncGenerator[Read, None]:
-    """Yield all records of a topic and then follow it for ever; to be closed by who leaves the loop (`aclosing`).
+    """Yield all records of a topic and then follow it for ever. A caller that leaves the loop must close it
+    (`aclosing`).
 
-    `since` (Unix seconds) skips what is older. TopicError where no broker can be reached at the beginning.
+    Records older than `since` (Unix seconds) are skipped. Raises TopicError if no broker can be reached at the start.
     """
     async with aclosing(_read({topic: since}, connection)) as reads:
         async for read in reads:
@@ -48,17 +48,17 @@ async def read_topic(
 async def read_to_end(
     topic: str, connection: dict[str, Any], *, since: float | None = None
 ) -> list[ConsumerRecord[bytes, bytes]]:
-    """All records that a topic has now; `since` (Unix seconds) skips what is older."""
+    """All records that a topic has now; those older than `since` (Unix seconds) are skipped."""
     return (await read_all_to_end({topic: since}, connection))[topic]
 
 
 async def read_all_to_end(
     topics: Mapping[str, float | None], connection: dict[str, Any]
 ) -> dict[str, list[ConsumerRecord[bytes, bytes]]]:
-    """All records that each of the topics has now, by one consumer.
+    """All records that each of the topics has now, read by one consumer.
 
-    What is older than a topic's value (Unix seconds) is skipped, nothing where that is None. TopicError as `read_topic`
-    has it, and where nothing more comes before the end is reached.
+    `topics` gives for each topic the Unix time before which records are skipped, or None. Raises TopicError if no
+    broker can be reached at the start, or if no record comes for 20 s before the end is reached.
     """
     found: dict[str, list[ConsumerRecord[bytes, bytes]]] = {topic: [] for topic in topics}
     came = time.monotonic()
@@ -77,9 +77,9 @@ async def read_all_to_end(
 
 
 async def _read(topics: Mapping[str, float | None], connection: dict[str, Any]) -> AsyncGenerator[Read, None]:
-    """As `read_topic`, of several topics; the end is that of all of them.
+    """Like `read_topic` for several topics; `at_end` is about all of them.
 
-    The end is the high watermark of a fetch answer, which is right on every broker, not ListOffsets, which is not.
+    The end of a partition is the high watermark of a fetch response. ListOffsets returns a wrong end on some brokers.
     """
     consumer = AIOKafkaConsumer(
         **connection, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=100
@@ -94,7 +94,7 @@ async def _read(topics: Mapping[str, float | None], connection: dict[str, Any]) 
         tps = [TopicPartition(topic, p) for topic in topics for p in await _partitions(consumer, topic)]
         consumer.assign(tps)
         await _seek(consumer, tps, topics)
-        # Of several topics one grows while another is read.
+        # A partition that was read to its end stays at its end, although it may grow while another one is read.
         unread = set(tps)
         while True:
             batches = await consumer.getmany(timeout_ms=200)
@@ -108,7 +108,7 @@ async def _read(topics: Mapping[str, float | None], connection: dict[str, Any]) 
 async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
     known = consumer.partitions_for_topic(topic)
     while not known:
-        # The metadata of a topic that was just created comes with the next refresh.
+        # A topic that was just created is in the metadata after the next refresh.
         await consumer._client.force_metadata_update()
         await consumer.topics()
         known = consumer.partitions_for_topic(topic)
@@ -132,21 +132,23 @@ def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> bo
 
 
 async def last_records(sources: Iterable[Source], connection: dict[str, Any]) -> dict[Source, bytes | None]:
-    """The value of each partition's newest record; None where it is empty. On a broker that states its end too low it
-    is an older one."""
+    """The value of each partition's newest record, or None if it is empty.
+
+    On a broker whose ListOffsets returns an end that is too low, it is the value of an older record.
+    """
     found = await tails(sources, connection, 1)
     return {source: tail.records[-1].value if tail.records else None for source, tail in found.items()}
 
 
 class Tail(NamedTuple):
-    """The newest records of a partition in offset order; `ever` says whether it has ever had any."""
+    """The newest records of a partition in offset order; `ever` is whether it has ever had records."""
 
     records: list[ConsumerRecord[bytes, bytes]]
     ever: bool
 
 
 async def tails(sources: Iterable[Source], connection: dict[str, Any], most: int) -> dict[Source, Tail]:
-    """The newest records of each partition, at most `most`; fewer where they do not come in time."""
+    """The newest records of each partition, at most `most`; fewer if they do not come in two seconds."""
     consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, fetch_max_wait_ms=100)
     await consumer.start()
     try:

@@ -1,4 +1,4 @@
-"""How a role reads its topics, and what is known of each partition that it reads."""
+"""How a role reads its topics, and the state of each partition that it reads."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from streams.slices import Slice, Source
 
 
 class Answer(NamedTuple):
-    """The last fetch answer for a partition: when, in monotonic seconds, and the high watermark it carried."""
+    """The last fetch response for a partition: its time in monotonic seconds, and its high watermark."""
 
     at: float
     highwater: int
 
 
 class Fetched(NamedTuple):
-    """Records of one Kafka batch with the reading position before and after it, and the seek it belongs to."""
+    """Records of one Kafka batch, the reading position before and after it, and the number of the seek before it."""
 
     values: list[bytes | None]
     offsets: list[int]
@@ -42,10 +42,10 @@ class Delivery:
 
 @dataclass(slots=True)
 class Position:
-    """What the consumer thread knows about a telemetry partition. Single writes, so safe to read from elsewhere.
+    """The state of a telemetry partition in the consumer thread; other threads may read single attributes.
 
-    Reading began at `start`, by the seek numbered `epoch`; records up to `delivered` were handed on, and `read` is
-    further where only control batches follow.
+    Reading began at `start`, by the seek numbered `epoch`. Records up to `delivered` were delivered; `read` is further
+    if only control batches follow.
     """
 
     start: int = 0
@@ -59,13 +59,13 @@ class Position:
 class Reading:
     """How the topics of one Faust app are read.
 
-    `batched` topics are delivered as slices. For `lookback`, `bounded`, `replayed` and `since`, which say where reading
-    begins, see `streams.kafka.seek.Begin`. `committable` answers which offset of a batched partition may be committed,
-    None for none. A broker keeps an answer back until it holds `gather` bytes, for 50 ms at most. `on_start` is given
-    the offsets at which reading starts, before the first record is delivered; `on_revoke` is called when every
-    partition is given up. `on_lost` is called in the consumer's thread when a broker has refused the positions in
-    `lost`; `skipped` has what was not read. `seeking` and `starting` are held while the reading of partitions begins,
-    in the consumer's thread and in the app's loop.
+    `batched` topics are delivered as slices. `lookback`, `bounded`, `replayed` and `since` say where reading begins:
+    see `streams.kafka.seek.Begin`. `committable` returns the offset of a batched partition that may be committed, or
+    None. A broker delays a fetch response until it has `min_bytes` bytes, but at most for 50 ms. `on_start` is called
+    with the offsets at which reading starts, before the first record is delivered; `on_revoke` when all partitions are
+    revoked. `on_lost` is called in the consumer's thread when a broker has rejected the positions in `lost`. `skipped`
+    lists the records that were not read. The locks `seeking`, in the consumer's thread, and `starting`, in the app's
+    loop, are held during a seek.
     """
 
     batched: frozenset[str] = frozenset()
@@ -77,14 +77,14 @@ class Reading:
     on_start: Callable[[Mapping[Source, int]], Awaitable[None]] | None = None
     on_revoke: Callable[[], None] | None = None
     on_lost: Callable[[], None] | None = None
-    gather: int = 1
+    min_bytes: int = 1
     positions: dict[Source, Position] = field(default_factory=dict)
     lost: dict[Source, int] = field(default_factory=dict)
     skipped: list[Skip] = field(default_factory=list)
     seeking: asyncio.Lock = field(default_factory=asyncio.Lock)
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     answered_at: float | None = None
-    """Monotonic seconds of the last answer of any broker to the consumer; None before it has started."""
+    """Monotonic time of the last response of any broker to the consumer; None before it has started."""
 
     @property
     def begin(self) -> Begin:

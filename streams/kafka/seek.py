@@ -1,4 +1,4 @@
-"""Where reading of assigned partitions begins: what was committed, as far as that is still worth reading."""
+"""Chooses the offset at which reading of each assigned partition begins."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from streams.slices import Source
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """How the partitions of one app are begun.
+    """Where the reading of one app's partitions begins.
 
-    `lookback` gives, for a topic, how many seconds back reading starts when there is no committed offset. A topic in
-    `bounded` is never begun further back than that, whatever is committed. For topics in `replayed` committed offsets
-    are ignored: `since` is asked for the Unix time from which each partition is read, None for its beginning.
+    Without a committed offset, reading of a topic starts `lookback` seconds in the past. A topic in `bounded` starts no
+    further back than that, even if an older offset is committed. For topics in `replayed` committed offsets are
+    ignored: `since` returns the Unix time from which each partition is read, or None for its beginning.
     """
 
     lookback: Mapping[str, float]
@@ -25,9 +25,9 @@ class Begin:
 
 
 class Skip(NamedTuple):
-    """Reading of `source` was to go on at `was`, and begins at `begins` instead.
+    """Reading of `source` should have continued at offset `was`, but begins at `begins`.
 
-    `lost` says that `was` does not exist: it is beyond the partition's end or before its beginning. Otherwise the
+    If `lost`, the offset `was` does not exist: it is beyond the partition's end or before its beginning. Otherwise the
     records between the two are older than `seconds`.
     """
 
@@ -53,9 +53,9 @@ class Skip(NamedTuple):
 async def starts(
     consumer: Any, assigned: Iterable[Any], begin: Begin, lost: Mapping[Source, int], now: float
 ) -> tuple[dict[Any, int], list[Skip]]:
-    """The offset at which each of the `assigned` partitions begins, and what is skipped by that.
+    """The offset at which reading of each of the `assigned` partitions begins, and the records that this skips.
 
-    `consumer` is aiokafka's; `lost` has the positions that a broker has refused; `now` is in Unix seconds.
+    `consumer` is an aiokafka consumer; `lost` has the positions that a broker has rejected; `now` is in Unix seconds.
     """
     assigned = list(assigned)
     replayed = [Source(*tp) for tp in assigned if tp.topic in begin.replayed]
@@ -74,10 +74,11 @@ async def starts(
             committed[tp] = offset
             if tp.topic not in begin.bounded:
                 del past[tp]
-    # The ends are asked for first: a record that is appended between the two requests is found by its time, or it lies
-    # behind the end. Asked for last, the end of a partition that was empty lay behind what had just been written.
+    # Request the ends before the offsets by time: a record that is appended between the two requests is then either
+    # found by its time or lies behind the end. In the other order the end of an empty partition could lie behind a
+    # record that no time had found.
     ends = await _ends(consumer, [tp for tp in past if tp not in committed])
-    # Where no record is that young, none is skipped: what its producers stamp may have nothing to do with the time.
+    # A committed offset is kept if no record is younger than the lookback: the producers' timestamps may be wrong.
     found = {tp: hit.offset for tp, hit in (await _by_time(consumer, past)).items() if hit is not None}
     offsets = {tp: max(committed.get(tp, 0), found.get(tp, ends.get(tp, 0))) for tp in assigned}
     skips = []

@@ -1,4 +1,4 @@
-"""What is wrong with topics that are there: flipback leaves them as they are, and says so."""
+"""Checks existing topics for settings that flipback needs. It reports problems and changes nothing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from streams.kafka.topics import Topics, TopicSpec, administrator
+from streams.kafka.topics import Topics, TopicSpec, admin_client
 
-_TOLD_WITHIN = 3.0
+_DESCRIBED_WITHIN = 3.0
 
 
 async def shortfalls(
     specs: Iterable[TopicSpec], topics: Topics, lookback: float, connection: dict[str, Any]
 ) -> list[str]:
-    """What the topics that are there lack of what flipback needs of them, and what to do about each.
+    """A message for each existing topic whose settings do not suffice, with what to do about it.
 
-    `lookback` (seconds) is how much of the partials a monitor reads again when it starts. Nothing is said of a topic
-    that is missing, nor of settings that may not be described.
+    `lookback` (seconds) is how much of the partials a monitor reads again when it starts. Missing topics are not
+    reported, nor settings that this client may not read.
     """
     wanted = {spec.name: spec for spec in specs}
-    async with administrator(connection) as admin:
+    async with admin_client(connection) as admin:
         names = sorted(set(wanted) & set(await admin.list_topics()))
         if not names:
             return []
@@ -34,11 +34,11 @@ async def shortfalls(
 
 
 async def _settings(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
-    """The settings of the topics; none where a broker does not tell them."""
+    """The settings of each topic; empty if the broker does not return them in time."""
     found: dict[str, dict[str, str]] = {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(_TOLD_WITHIN):
+        async with asyncio.timeout(_DESCRIBED_WITHIN):
             for response in await admin.describe_configs(resources):
                 for _, _, _, name, entries in response.resources:
                     found[name] = {entry[0]: entry[1] for entry in entries}
@@ -52,14 +52,14 @@ def lacking(
     partitions: Mapping[str, int],
     settings: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    """See `shortfalls`; `partitions` and `settings` are those of the topics that are there."""
+    """See `shortfalls`; `partitions` and `settings` are those of the existing topics."""
     for name in partitions:
         spec, given = wanted[name], settings.get(name, {})
         policy = given.get("cleanup.policy", "")
         if spec.retention_ms is None and policy and "compact" not in policy:
             yield f"topic {name} has cleanup.policy={policy}: what it holds is lost after its retention; set compact"
         if name == topics.partials:
-            # -1 keeps for ever.
+            # -1 stands for no limit.
             kept = int(given.get("retention.ms") or -1)
             enough = max(spec.retention_ms or 0, int(1000 * lookback))
             if 0 <= kept < 1000 * lookback:

@@ -1,4 +1,4 @@
-"""flipback's topics: their names, shapes and creation."""
+"""flipback's topics: their names, partitions and settings, and how they are created."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DAY_MS = 24 * _HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as flipback wants it; `retention_ms` None stands for a compacted topic, kept for ever.
+    """A topic as flipback creates it. If `retention_ms` is None, the topic is compacted and its records never expire.
 
-    `compacted` with a retention: the newest record of each key, as long as it is no older than that.
+    With a retention and `compacted`, it keeps the newest record of each key until that expires.
     """
 
     name: str
@@ -34,10 +34,10 @@ class TopicSpec:
     @property
     def config(self) -> dict[str, str]:
         if self.retention_ms is None:
-            # Short dirty ratio and segments: a reader at start-up goes through few superseded records.
+            # A low dirty ratio and short segments, so that a reader at start-up finds few superseded records.
             return {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_HOUR_MS)}
         if self.compacted:
-            # 20 processes write 2 MB in ten minutes, which is what a reader goes through.
+            # A reader reads one segment of superseded records: 2 MB, which 20 processes write in ten minutes.
             often = {"min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_HOUR_MS // 6)}
             return {"cleanup.policy": "compact,delete", "retention.ms": str(self.retention_ms), **often}
         return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
@@ -90,8 +90,8 @@ class Topics:
         return f"{self.prefix}.heartbeats"
 
     def specs(self, partials_partitions: int, lookback: float) -> list[TopicSpec]:
-        """All of them. `lookback` (seconds) is how much of the partials a monitor reads again when it starts."""
-        # Kafka deletes whole segments after their newest record's age, so this is a floor, not a bound.
+        """All topics. `lookback` (seconds) is how much of the partials a monitor reads again when it starts."""
+        # Kafka keeps records at least this long: it deletes a segment only after its newest record has expired.
         partials_ms = max(_HOUR_MS, int(lookback * 1000) + _HOUR_MS // 2)
         return [
             TopicSpec(self.partials, partials_partitions, partials_ms, "per-second statistics between the stages"),
@@ -108,12 +108,12 @@ class Topics:
 
 
 TIMEOUT = 15.0
-"""Seconds a broker has to answer an administrative request."""
+"""Seconds for a broker to answer an administrative request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """Which topics were made, which were there, and how many partitions each really has."""
+    """Which topics were created, which existed, and how many partitions each of them has."""
 
     created: tuple[str, ...]
     existing: tuple[str, ...]
@@ -121,23 +121,23 @@ class Created:
 
 
 async def create(specs: Iterable[TopicSpec], *, replication: int, connection: dict[str, Any]) -> Created:
-    """Create the topics that are missing; those that exist are left as they are.
+    """Create the topics that are missing; existing topics are not changed.
 
-    `replication` -1 stands for three, or as many as there are brokers. TopicError when the broker refuses one or
-    cannot be reached.
+    `replication` -1 stands for three replicas, or as many as there are brokers. Raises TopicError if the broker rejects
+    a topic or cannot be reached.
     """
     wanted = list(specs)
-    async with administrator(connection) as admin:
+    async with admin_client(connection) as admin:
         existing = set(await admin.list_topics())
         missing = [spec for spec in wanted if spec.name not in existing]
         if missing:
             brokers = len((await admin.describe_cluster())["brokers"])
-            # aiokafka 0.14 cannot ask for the broker's own default.
+            # aiokafka 0.14 cannot request the broker's own default.
             copies = min(3, brokers) if replication == -1 else replication
             new = [NewTopic(s.name, s.partitions, copies, topic_configs=s.config) for s in missing]
             response = await admin.create_topics(new, timeout_ms=int(TIMEOUT * 1000))
             for name, code, *_ in response.topic_errors:
-                # Another process that starts at the same time may have been faster.
+                # Another process that starts at the same time may have created it.
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise TopicError(f"topic {name!r} was not created: {for_code(code).__name__}; create it by hand")
         return Created(
@@ -148,36 +148,36 @@ async def create(specs: Iterable[TopicSpec], *, replication: int, connection: di
 
 
 async def describe(names: Iterable[str], connection: dict[str, Any], *, optional: Iterable[str] = ()) -> dict[str, int]:
-    """How many partitions each of the topics has, and of the `optional` ones each that there is; TopicError when one
-    of the others is missing."""
-    wanted = list(names)
-    async with administrator(connection) as admin:
-        there = set(await admin.list_topics())
-        missing = sorted(set(wanted) - there)
+    """How many partitions each topic has. Raises TopicError if one is missing that is not `optional`."""
+    required = list(names)
+    async with admin_client(connection) as admin:
+        existing = set(await admin.list_topics())
+        missing = sorted(set(required) - existing)
         if missing:
             raise TopicError(f"no topic {', '.join(missing)}; create it with `flipback topics create`")
-        return await _partitions(admin, list(dict.fromkeys([*wanted, *(name for name in optional if name in there)])))
+        found = [*required, *(name for name in optional if name in existing)]
+        return await _partitions(admin, list(dict.fromkeys(found)))
 
 
-async def there_are(connection: dict[str, Any]) -> set[str]:
-    """The names of all topics that the brokers show."""
-    async with administrator(connection) as admin:
+async def topic_names(connection: dict[str, Any]) -> set[str]:
+    """The names of all topics of the brokers that this client may see."""
+    async with admin_client(connection) as admin:
         return set(await admin.list_topics())
 
 
 async def present(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
-    """How many partitions each of the topics has that there are."""
+    """How many partitions each of the existing topics has; missing topics are left out."""
     wanted = list(names)
-    async with administrator(connection) as admin:
-        there = set(await admin.list_topics())
-        return await _partitions(admin, [name for name in wanted if name in there])
+    async with admin_client(connection) as admin:
+        existing = set(await admin.list_topics())
+        return await _partitions(admin, [name for name in wanted if name in existing])
 
 
 @asynccontextmanager
-async def administrator(
+async def admin_client(
     connection: dict[str, Any], *, within: float | None = TIMEOUT
 ) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client for administrative requests; TopicError where they fail, or take longer than `within` seconds in all."""
+    """A client for administrative requests. Raises TopicError if one fails or all take longer than `within` seconds."""
     servers = ", ".join(connection["bootstrap_servers"])
     admin = AIOKafkaAdminClient(**connection)
     try:
@@ -191,9 +191,9 @@ async def administrator(
 
 
 async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """Partitions of each topic, once all have leaders: before that, writing fails and is retried slowly."""
+    """How many partitions each topic has. Waits until all partitions have leaders, without which writing is slow."""
     if not names:
-        # To Kafka an empty list stands for all topics.
+        # For Kafka an empty list stands for all topics.
         return {}
     while True:
         described = await admin.describe_topics(names)

@@ -1,4 +1,4 @@
-"""One record to a topic, from a command line that runs no app: acknowledged by all replicas, or an error."""
+"""Writes records to a topic from the command line, without a Faust app, and waits for their acknowledgement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 10.0
 
 
 async def send(topic: str, records: Iterable[tuple[bytes, bytes]], connection: dict[str, Any]) -> None:
-    """Write records, each a key and a value, in order. Raises TopicError where they are not acknowledged in 10 s."""
+    """Write records, each a key and a value, in order, acknowledged by all replicas. Raises TopicError after 10 s."""
     producer = AIOKafkaProducer(**connection, acks="all", request_timeout_ms=int(TIMEOUT * 1000))
     try:
         async with asyncio.timeout(TIMEOUT):

@@ -9,7 +9,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agent.telemetry.topic_watch import ANNOUNCED_AFTER, EVERY, HOPELESS_AFTER, Problems, Sizes
-from streams.kafka.coverage import Group, TopicCoverage, look
+from streams.kafka.coverage import Group, TopicCoverage, read_coverage
 from streams.slices import Source
 
 PARTIALS = "flipback.partials"
@@ -119,14 +119,14 @@ class Admin:
 
 
 async def test_the_brokers_word_on_topics_and_members_is_read() -> None:
-    seen = await look(Admin(), ["requests", PARTIALS], [INGEST, MONITOR])
+    seen = await read_coverage(Admin(), ["requests", PARTIALS], [INGEST, MONITOR])
     assert seen.missing == (PARTIALS,)
     assert seen.unread == {INGEST.name: (Source("requests", 1),), MONITOR.name: ()}
 
 
 async def test_a_group_that_cannot_be_described_is_no_group_without_members() -> None:
     with pytest.raises(GroupCoordinatorNotAvailableError):
-        await look(Admin(error=15), ["requests", PARTIALS], [INGEST])
+        await read_coverage(Admin(error=15), ["requests", PARTIALS], [INGEST])
 
 
 def test_what_this_process_reads_is_read_although_the_broker_shows_no_member() -> None:

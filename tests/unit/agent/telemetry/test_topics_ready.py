@@ -19,7 +19,7 @@ class Brokers:
     def __init__(self, *names: str) -> None:
         self.names = set(names)
 
-    async def there_are(self, connection: dict[str, Any]) -> set[str]:
+    async def topic_names(self, connection: dict[str, Any]) -> set[str]:
         return self.names
 
 
@@ -34,7 +34,7 @@ async def test_a_missing_telemetry_topic_is_an_error_that_names_those_that_are_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], said: str
 ) -> None:
     (tmp_path / "flipback.yaml").write_text(CONFIG)
-    monkeypatch.setattr(topics, "there_are", Brokers(*there).there_are)
+    monkeypatch.setattr(topics, "topic_names", Brokers(*there).topic_names)
     with pytest.raises(TopicError) as missing:
         await topics.there(load(tmp_path / "flipback.yaml"), {})
     assert "no telemetry topic 'requests'" in str(missing.value)
@@ -44,5 +44,5 @@ async def test_a_missing_telemetry_topic_is_an_error_that_names_those_that_are_l
 
 async def test_where_it_is_there_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flipback.yaml").write_text(CONFIG)
-    monkeypatch.setattr(topics, "there_are", Brokers("requests").there_are)
+    monkeypatch.setattr(topics, "topic_names", Brokers("requests").topic_names)
     await topics.there(load(tmp_path / "flipback.yaml"), {})
