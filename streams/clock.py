@@ -1,9 +1,9 @@
 """The current time, checked against other clocks: nothing is commanded by a wrong wall clock.
 
-The wall clock is compared with the monotonic one at each look. A step of more than `TOLERANCE` is not followed at once:
-it holds when other clocks (record times of telemetry, the brokers' time of an acknowledgement) agree with it, or,
-where none speaks, when it has stood for `SETTLE`. Meanwhile the time goes on as before the step. Durations are
-measured with the monotonic clock.
+`Clock.now` compares the wall clock with the monotonic clock. It does not follow a step of more than `TOLERANCE` at
+once. It accepts the step if other clocks agree with it (record times of telemetry, the brokers' times of
+acknowledgements), or, without other clocks, after `SETTLE`. Until then the time continues as before the step. Durations
+are measured with the monotonic clock.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from statistics import median
 from typing import Final, NamedTuple
 
 TOLERANCE: Final = 0.5
-"""Seconds that the wall clock may differ from the monotonic one without having been stepped."""
-DOUBTED: Final = 2.0
-"""Seconds between clocks from which nothing may be commanded; samples may be as much ahead of their record."""
+"""Seconds by which the wall clock may differ from the monotonic one before it counts as stepped."""
+MAX_DIFFERENCE: Final = 2.0
+"""Seconds between two clocks above which nothing may be commanded; samples may be this much ahead of their record."""
 SETTLE: Final = 10.0
-"""Seconds after which a step holds that no other clock confirms or contradicts."""
+"""Seconds after which a step is accepted that no other clock confirms or contradicts."""
 
-_WITNESSES = 31
-_WITNESS_AGE = 10.0
+_KEPT_RECORDS = 31
+_MAX_AGE = 10.0
+"""Seconds for which the last times of other clocks are used."""
 
 
 class Now(NamedTuple):
-    """Unix seconds. What is before `time` may be closed; nothing after `latest` can have happened yet.
+    """The current time in Unix seconds: at least `time` and at most `latest`, which are equal while the clocks agree.
 
-    The two are the same while the clocks agree. `doubt` says why nothing may be commanded by this time, and is empty
-    otherwise. `monotonic` is the monotonic clock at this time.
+    Seconds before `time` may be closed; a sample after `latest` is from the future. `problem` is empty, or says why
+    nothing may be commanded by this time. `monotonic` is the monotonic clock at this time.
     """
 
     time: float
     latest: float
     monotonic: float
-    doubt: str = ""
+    problem: str = ""
 
     def at(self, monotonic: float) -> float:
         """The Unix time of an earlier instant of the monotonic clock."""
@@ -43,95 +44,98 @@ class Now(NamedTuple):
 
 
 def instant(time: float) -> Now:
-    """The Unix time `time` where nothing is in doubt, as in recordings."""
+    """The Unix time `time`, known exactly, as in recordings."""
     return Now(time, time, time)
 
 
 class Clock:
-    """The time of one process; for the event loop's thread only.
+    """The time of one process; not thread-safe.
 
-    `wall` gives Unix seconds, `monotonic` seconds that never go back.
+    `wall` returns Unix seconds, `monotonic` seconds that never go back.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._wall = wall
         self._monotonic = monotonic
-        # Every clock is kept as its difference from the monotonic one.
+        # Every other clock is stored as its difference from the monotonic clock.
         self._trusted = wall() - monotonic()
         self._stepped: tuple[float, float] | None = None
-        self._records: deque[float] = deque(maxlen=_WITNESSES)
-        self._recorded_at = -_WITNESS_AGE
+        self._records: deque[float] = deque(maxlen=_KEPT_RECORDS)
+        self._recorded_at = -_MAX_AGE
         self._broker: tuple[float, float] | None = None
 
     def recorded(self, at: float) -> None:
-        """A record with the time `at` (Unix seconds, by its producer's clock) was appended just now."""
+        """Note that a record with the time `at` (Unix seconds, by its producer's clock) was appended just now."""
         mono = self._monotonic()
         self._records.append(at - mono)
         self._recorded_at = mono
 
     def acknowledged(self, at: float) -> None:
-        """A broker stamped a record of ours with its own time `at` (Unix seconds) just now."""
+        """Note that a broker gave a record of this process its own time `at` (Unix seconds) just now."""
         mono = self._monotonic()
-        known = self._of_broker(mono)
-        # An acknowledgement that lay about, as while the process was stopped, is older than it looks.
+        known = self._broker_offset(mono)
+        # An acknowledgement that waited, for example while the process was stopped, gives a difference that is too
+        # small, so the largest one is kept.
         if known is None or at - mono > known:
             self._broker = at - mono, mono
 
     def now(self) -> Now:
+        """The current time; see the module for steps of the wall clock."""
         before = self._monotonic()
         wall = self._wall()
         mono = self._monotonic()
-        # A thread that lost the processor between two looks has seen no step.
+        # If the thread was suspended between the three readings, the difference is uncertain: a step is what both
+        # bounds of it show.
         least, most = wall - mono - self._trusted, wall - before - self._trusted
         step = least if least > 0 else most if most < 0 else 0.0
         if abs(step) > TOLERANCE:
-            return self._between(wall, mono, step)
+            return self._after_step(wall, mono, step)
         self._trusted += step
         self._stepped = None
-        broker = self._of_broker(mono)
-        if broker is None or abs(broker - self._trusted) <= DOUBTED:
+        broker = self._broker_offset(mono)
+        if broker is None or abs(broker - self._trusted) <= MAX_DIFFERENCE:
             return Now(mono + self._trusted, mono + self._trusted, mono)
         return Now(
             mono + min(broker, self._trusted),
             mono + max(broker, self._trusted),
             mono,
-            f"this machine's clock is {_apart(self._trusted - broker)} that of the brokers",
+            f"this machine's clock is {_difference(self._trusted - broker)} that of the brokers",
         )
 
-    def _between(self, wall: float, mono: float, step: float) -> Now:
-        """The time after a step that is not settled."""
+    def _after_step(self, wall: float, mono: float, step: float) -> Now:
+        """The time after a step of the wall clock that has not been accepted yet."""
         stepped = wall - mono
         if self._stepped is None or abs(stepped - self._stepped[0]) > TOLERANCE:
             self._stepped = stepped, mono
-        witness = self._witness(mono)
-        # Producers may write some time after what they report; that is little beside a step that matters.
-        near = max(DOUBTED, abs(step) / 4)
-        confirms = witness is not None and abs(witness - stepped) <= near
-        denies = witness is not None and abs(witness - self._trusted) <= near
-        if confirms and denies and witness is not None:
-            confirms = abs(witness - stepped) < abs(witness - self._trusted)
+        other = self._other_clock(mono)
+        # Producers may write a record some time after the time that it carries, so a quarter of the step is tolerated.
+        near = max(MAX_DIFFERENCE, abs(step) / 4)
+        confirms = other is not None and abs(other - stepped) <= near
+        denies = other is not None and abs(other - self._trusted) <= near
+        if confirms and denies and other is not None:
+            confirms = abs(other - stepped) < abs(other - self._trusted)
             denies = not confirms
         if confirms or (not denies and mono - self._stepped[1] >= SETTLE):
             self._trusted, self._stepped = stepped, None
             return self.now()
-        doubt = f"this machine's clock was set {_apart(step, '')}" if abs(step) > DOUBTED else ""
+        problem = f"this machine's clock was set {_difference(step, '')}" if abs(step) > MAX_DIFFERENCE else ""
         trusted = mono + self._trusted
-        return Now(trusted if denies else min(trusted, wall), max(trusted, wall), mono, doubt)
+        return Now(trusted if denies else min(trusted, wall), max(trusted, wall), mono, problem)
 
-    def _witness(self, mono: float) -> float | None:
-        """What other clocks say: the brokers', else the median of what producers stamped last."""
-        broker = self._of_broker(mono)
+    def _other_clock(self, mono: float) -> float | None:
+        """The brokers' clock, else the median of the producers' newest times; None if neither is recent."""
+        broker = self._broker_offset(mono)
         if broker is not None:
             return broker
-        if not self._records or mono - self._recorded_at > _WITNESS_AGE:
+        if not self._records or mono - self._recorded_at > _MAX_AGE:
             return None
         return median(self._records)
 
-    def _of_broker(self, mono: float) -> float | None:
-        if self._broker is None or mono - self._broker[1] > _WITNESS_AGE:
+    def _broker_offset(self, mono: float) -> float | None:
+        if self._broker is None or mono - self._broker[1] > _MAX_AGE:
             return None
         return self._broker[0]
 
 
-def _apart(seconds: float, of: str = " of") -> str:
+def _difference(seconds: float, of: str = " of") -> str:
     return f"{abs(seconds):.0f} s {'ahead' + of if seconds > 0 else 'behind' if of else 'back'}"

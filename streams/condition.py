@@ -11,13 +11,13 @@ _NAMED = 3
 
 
 def shortened(names: Sequence[str], by: str = ", ") -> str:
-    """The first three names and how many more there are: 64 partitions in a line tell a person nothing."""
+    """The first three names and the number of the others, so that a message with 64 partitions stays readable."""
     more = len(names) - _NAMED
     return by.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class ShardCondition(NamedTuple):
-    """Whether a shard may act, and why not."""
+    """Whether a shard may act, and the reason if it may not; `detail` is for people."""
 
     status: Status
     detail: str

@@ -1,14 +1,14 @@
 """Exceptions of streams. A bad record raises none: it is counted as rejected, with a reason.
 
 StreamsError
-├── LayoutError           a columnar batch does not have its layout
+├── LayoutError           a columnar batch does not follow its format
 ├── PartialError          a record of the partials topic cannot be read
 ├── CheckpointError       a checkpoint cannot be read, or is too large to be written
-├── ClockError            something was judged by a clock that was wrong
+├── ClockError            verdicts were made while this machine's clock was wrong
 ├── TopicError            a topic cannot be created or described
-└── DriftUnavailable      drift is to be detected, but the library for it is not installed
+└── DriftUnavailable      drift detection is configured, but its library is not installed
 
-Messages say what, where, what was expected and what to do.
+A message states what is wrong, where, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CheckpointError(StreamsError):
 
 
 class ClockError(StreamsError):
-    """Something was judged by a clock that was wrong."""
+    """Verdicts were made while this machine's clock was wrong."""
 
 
 class TopicError(StreamsError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from detectors.arrays import Float, Int
 
 LIMIT: Final = 1 << 53
-"""The largest sum: a double is exact up to it, and a thousand such sums fit in 64 bits."""
+"""Sums are clipped to this: doubles are exact up to it, and a thousand such sums fit in 64 bits."""
 
 
 def spread(sizes: Int) -> tuple[Int, Int]:
@@ -59,7 +59,7 @@ def summed(key: Int, values: Int | Float) -> tuple[Int, Int]:
 
 
 def limited(sums: NDArray[Any]) -> Int:
-    # Sums of doubles that are not negative are exact up to LIMIT, and not below it if the true sum is above.
+    # A sum of non-negative doubles is exact up to LIMIT; if the true sum is above LIMIT, so is the computed one.
     result: Int = np.minimum(sums, LIMIT).astype(np.int64)
     return result
 

@@ -1,8 +1,8 @@
 """Evaluates recorded telemetry without a broker, with the same decoders, reduction, windows and triggers.
 
-Each recording is a source partition. Time is the samples' own: nothing depends on the clock, on how many records are
-read at once, or on how a recording is spread over partitions, as long as samples are no further out of order than the
-allowed lateness.
+Each recording is a source partition. Time is the samples' own. The verdicts depend neither on the clock, nor on how
+many records are read at once, nor on how a recording is spread over partitions, as long as samples are not further out
+of order than the allowed lateness.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ TOPIC = "recording"
 
 
 @dataclass(slots=True)
-class _Tape:
-    """A recording that is being read; `mark` is its watermark."""
+class _Recording:
+    """A recording that is being read."""
 
     source: Source
     records: Iterator[bytes]
     reducer: Reducer
     offset: int = 0
-    mark: float = -math.inf
+    watermark: float = -math.inf
     ended: bool = False
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a replay has read: records, what was rejected by kind, and the first reasons.
+    """What a replay has read: the number of records, the rejected samples by kind, and the first ten reasons.
 
-    `counts` has the sums of every scope, a column each of detectors.cells.COUNTS. `faults` are what was wrong with
-    samples that count all the same, `unread` how many values could not be read, by scope and the measure of
+    `counts` has the sums of every scope, with the columns detectors.cells.COUNTS. `faults` are faults of samples that
+    count all the same. `unread` has the number of values that could not be read, by scope and by the measure of
     detectors.windows.unreadable that counts them.
     """
 
@@ -74,13 +74,13 @@ class Tally:
                 self.counts[scope] = self.counts.get(scope, 0) + row
         of_fields = np.array([name.startswith(PREFIX) for name in cells.measures], dtype=bool)
         for i in np.flatnonzero(of_fields[cells.measure_id]).tolist():
-            place = cells.scopes[cells.scope[cells.measure_cell[i]]], cells.measures[cells.measure_id[i]]
-            self.unread[place] += int(cells.measure_count[i])
+            key = cells.scopes[cells.scope[cells.measure_cell[i]]], cells.measures[cells.measure_id[i]]
+            self.unread[key] += int(cells.measure_count[i])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySettings:
-    """How recordings are read and evaluated; `source` says what counts as one source (streams.decoders.sources)."""
+    """How recordings are read and evaluated; for `source` see streams.decoders.sources."""
 
     format: Format
     source: str = INSTANCE
@@ -90,7 +90,7 @@ class ReplaySettings:
 
 
 class Replay:
-    """One pass over recordings, each an iterable of undecoded records; `names` name the recordings in reasons."""
+    """One pass over recordings, each an iterable of undecoded records; `names` are theirs in the reasons of rejects."""
 
     def __init__(
         self,
@@ -100,16 +100,16 @@ class Replay:
         *,
         batch: int = BATCH,
         names: Sequence[str] = (),
-        habits: Sequence[DriftTarget] = (),
+        drift_targets: Sequence[DriftTarget] = (),
     ) -> None:
-        interner = Interner(watch_list(specs, habits), settings.max_scopes)
+        interner = Interner(watch_list(specs, drift_targets), settings.max_scopes)
         self._decoder = Decoder({TOPIC: settings.format}, interner, {TOPIC: settings.source})
-        self._tapes = [
-            _Tape(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, settings.max_lateness))
+        self._recordings = [
+            _Recording(Source(TOPIC, p), iter(records), Reducer(Source(TOPIC, p), interner, settings.max_lateness))
             for p, records in enumerate(recordings)
         ]
         self._max_lateness = settings.max_lateness
-        self._names = [*names, *(str(place) for place in range(len(names), len(recordings)))]
+        self._names = [*names, *(str(number) for number in range(len(names), len(recordings)))]
         self._batch = batch
         self.tally = Tally()
         self.shard = Shard(
@@ -119,76 +119,77 @@ class Replay:
             ShardSettings(
                 max_scopes=settings.max_scopes, evaluate_every=settings.evaluate_every, catching_up_after=math.inf
             ),
-            drift_targets=habits,
+            drift_targets=drift_targets,
         )
 
     def seconds(self, progress: Callable[[int], None] = lambda records: None) -> Iterator[EvaluatedSecond]:
-        """Yield every evaluated second in order; `progress` is told how many records have been read."""
-        while reading := [tape for tape in self._tapes if not tape.ended]:
-            # The one furthest behind is read next, so that the others' seconds need not be kept.
-            tape = min(reading, key=lambda tape: (tape.mark, tape.source))
-            yield from self._read(tape)
+        """Yield every evaluated second in order; `progress` is called with the number of records read so far."""
+        while reading := [recording for recording in self._recordings if not recording.ended]:
+            # Reading the recording that is furthest behind keeps the number of open seconds of the others small.
+            behind = min(reading, key=lambda recording: (recording.watermark, recording.source))
+            yield from self._read(behind)
             progress(self.tally.records)
-            least = min((tape.mark for tape in self._tapes if not tape.ended), default=None)
-            if least is not None and least > -math.inf:
-                for ended in self._tapes:
+            marks = [recording.watermark for recording in self._recordings if not recording.ended]
+            if marks and min(marks) > -math.inf:
+                # The watermark of a recording that has ended follows the others, so that it delays no second.
+                for ended in self._recordings:
                     if ended.ended:
-                        mark = max(ended.mark, least)
-                        yield from self._say(ended, ended.reducer.close(mark), mark)
-        last = [tape.reducer.last for tape in self._tapes if tape.reducer.last is not None]
+                        watermark = max(ended.watermark, min(marks))
+                        yield from self._feed(ended, ended.reducer.close(watermark), watermark)
+        last = [recording.reducer.last for recording in self._recordings if recording.reducer.last is not None]
         if last:
             end = math.floor(max(last)) + 1
-            for tape in self._tapes:
-                yield from self._say(tape, tape.reducer.close(end), end)
+            for recording in self._recordings:
+                yield from self._feed(recording, recording.reducer.close(end), end)
 
     def silent(self) -> list[str]:
         """The names of the recordings of which nothing has been counted so far."""
-        return [self._names[tape.source.partition] for tape in self._tapes if tape.reducer.last is None]
+        return [self._names[r.source.partition] for r in self._recordings if r.reducer.last is None]
 
-    def _read(self, tape: _Tape) -> Iterator[EvaluatedSecond]:
-        values: list[bytes | None] = list(itertools.islice(tape.records, self._batch))
+    def _read(self, recording: _Recording) -> Iterator[EvaluatedSecond]:
+        """Decode and count the next batch of a recording, and evaluate the seconds that it closes."""
+        values: list[bytes | None] = list(itertools.islice(recording.records, self._batch))
         if not values:
-            tape.ended = True
+            recording.ended = True
             return
-        offsets = list(range(tape.offset, tape.offset + len(values)))
-        batch = self._decoder.decode(Slice(tape.source, values, offsets, [-1] * len(values), {}))
-        tape.offset += len(values)
+        offsets = list(range(recording.offset, recording.offset + len(values)))
+        batch = self._decoder.decode(Slice(recording.source, values, offsets, [-1] * len(values), {}))
+        recording.offset += len(values)
         self.tally.records += len(values)
         self.tally.faults.add_all(fault for fault in batch.faults if fault.kind != "rejected")
-        for reject in batch.rejects + tape.reducer.add(batch, math.inf):
+        for reject in batch.rejects + recording.reducer.add(batch, math.inf):
             self.tally.rejected[reject.kind] += reject.rows
             if len(self.tally.reasons) < 10:
-                self.tally.reasons.append(
-                    f"{self._names[tape.source.partition]}: record {reject.offset}: {reject.reason}"
-                )
-        if tape.reducer.newest is not None:
-            mark = tape.reducer.newest - self._max_lateness
-            self._decoder.close(tape.source, mark, math.inf)
-            yield from self._say(tape, tape.reducer.close(mark), mark)
+                name = self._names[recording.source.partition]
+                self.tally.reasons.append(f"{name}: record {reject.offset}: {reject.reason}")
+        if recording.reducer.newest is not None:
+            watermark = recording.reducer.newest - self._max_lateness
+            self._decoder.close(recording.source, watermark, math.inf)
+            yield from self._feed(recording, recording.reducer.close(watermark), watermark)
 
-    def _say(self, tape: _Tape, cells: Cells, mark: float) -> Iterator[EvaluatedSecond]:
-        """Send what was closed through the partials' wire format into the shard."""
-        tape.mark = mark
+    def _feed(self, recording: _Recording, cells: Cells, watermark: float) -> Iterator[EvaluatedSecond]:
+        """Encode the closed cells as a partial, and give it to the shard."""
+        recording.watermark = watermark
         self.tally.add(cells)
-        told = tape.reducer.take_told()
+        unreported = recording.reducer.take_told()
         yield from self.shard.take(
             encode(
                 Partial(
                     version=VERSION,
                     topic=TOPIC,
-                    partition=tape.source.partition,
-                    partitions=len(self._tapes),
+                    partition=recording.source.partition,
+                    partitions=len(self._recordings),
                     owner="replay",
                     sent_at=0.0,
-                    watermark=mark,
+                    watermark=watermark,
                     caught_up=False,
-                    overflow=told.overflow,
+                    overflow=unreported.overflow,
                     scopes=[(*scope,) for scope in cells.scopes],
                     instances=list(cells.instances),
                     measures=list(cells.measures),
                     columns=pack(cells),
-                    received=told.received,
-                    rejected=told.rejected,
+                    received=unreported.received,
+                    rejected=unreported.rejected,
                 )
             ),
             None,

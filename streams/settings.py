@@ -12,16 +12,16 @@ Format = Literal["json", "json-array", "ndjson", "columnar", "counters"]
 
 
 class Seconds(float):
-    """A duration: text in the file (`1.5s`, `1m30s`), seconds in the program."""
+    """A duration: text in the file (`1.5s`, `1m30s`), a number of seconds in the program."""
 
 
 class WholeSeconds(int):
-    """A duration of whole seconds, which is what event time is counted in."""
+    """A duration of whole seconds, the unit of event time."""
 
 
 def seconds(default: float) -> Any:
     """A default duration."""
-    # A factory, because msgspec can put only built-in values as defaults into a JSON Schema.
+    # A factory, because msgspec writes only built-in values as defaults into a JSON Schema.
     return msgspec.field(default_factory=lambda: Seconds(default))
 
 
@@ -31,7 +31,7 @@ def whole_seconds(default: int) -> Any:
 
 
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How brokers are reached: by TLS, unless plaintext is allowed by name; with SASL where a mechanism is given."""
+    """How brokers are reached: by TLS, unless plaintext is allowed; with SASL if a mechanism is given."""
 
     cafile: Annotated[
         Path | None, Meta(description="Authorities (PEM) that vouch for the brokers; those of the system if absent.")
@@ -76,8 +76,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             le=10,
         ),
     ] = -1
-    # Below the 10 s after which a partition without an owner makes verdicts unknown; brokers refuse less than 6 s
-    # unless their group.min.session.timeout.ms says otherwise.
+    # Shorter than the 10 s after which a partition without an owner makes verdicts unknown. Brokers reject less than
+    # 6 s unless their group.min.session.timeout.ms is lower.
     session_timeout: Annotated[
         Seconds, Meta(description="Silence after which the partitions of a dead worker go to another.")
     ] = seconds(6)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 MAX_AHEAD: Final = 2.0
-"""Seconds that a sample may be ahead of the timestamp of its record before it is taken to that timestamp."""
+"""Seconds by which a sample's time may be after its record's timestamp; a later time is replaced by that timestamp."""
 
 
 class Source(NamedTuple):
@@ -20,9 +20,9 @@ class Source(NamedTuple):
 class Slice:
     """Records of one source partition in offset order.
 
-    `values`, `offsets` and `timestamps` (milliseconds, as Kafka stamps them; -1 where it has none) have one entry a
-    record; a tombstone's value is None. `content_types` maps the index of a record that carries a content-type header
-    to its value.
+    `values`, `offsets` and `timestamps` have one entry a record. Timestamps are Kafka's, in milliseconds, -1 if there
+    is none; a tombstone's value is None. `content_types` maps the index of a record with a content-type header to the
+    value of that header.
     """
 
     source: Source

@@ -10,5 +10,5 @@ from typing import Final
 import msgspec
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What msgspec raises for bytes of others; RecursionError where they nest a thousand deep, in fields that nobody knows
-too."""
+"""What msgspec raises for foreign bytes. It raises RecursionError if they nest a thousand deep, even in unknown
+fields."""

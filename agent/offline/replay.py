@@ -109,7 +109,7 @@ def replay(
         ),
         batch=batch,
         names=[str(path) for path in files],
-        habits=config.drift_targets(),
+        drift_targets=config.drift_targets(),
     )
     return run, lines(run, config, evaluations=evaluations)
 

@@ -65,9 +65,9 @@ class ProcessHealth:
 
     def _unread(self, role: Role) -> list[str]:
         """What keeps a role from reading its topics, or from knowing the time."""
-        doubt = self._context.clock.now().doubt
+        problem = self._context.clock.now().problem
         problems = [] if self.topic_watch is None else self.topic_watch.problems.of(role, time.monotonic())
-        return [*problems, doubt] if doubt else problems
+        return [*problems, problem] if problem else problems
 
     def _covered(self, role: Role) -> bool:
         """Do some processes read all partitions of the role?"""

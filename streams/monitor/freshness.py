@@ -43,8 +43,8 @@ def condition(merge: Merge, limits: AgeLimits, now: Now) -> ShardCondition:
         by = f"{max(ahead.values()):.0f} s ahead of this machine's clock"
         todo = "that of the monitor or that of ingest is wrong; see that both machines follow NTP"
         return ShardCondition("unknown", f"what ingest says of {shortened([*ahead])} is {by}: {todo}")
-    if now.doubt:
-        return ShardCondition("unknown", now.doubt)
+    if now.problem:
+        return ShardCondition("unknown", now.problem)
     mark = merge.watermark
     if mark is None or now.time - mark > limits.most:
         known = "no evidence yet" if mark is None else f"the evidence is {now.time - mark:.0f} s old"

@@ -136,7 +136,7 @@ def test_by_a_clock_in_doubt_nothing_is_commanded_and_the_doubt_is_the_reason() 
     (found,) = take(target, lambda: doubtful._replace(monotonic=T + 23.0), said(T + 21.0, second(T + 20, *BAD)))
     assert found.firing == []
     assert found.health is not None
-    assert (found.health.status, found.health.detail) == ("unknown", doubtful.doubt)
+    assert (found.health.status, found.health.detail) == ("unknown", doubtful.problem)
 
 
 def test_silence_is_measured_by_the_monotonic_clock() -> None:
