@@ -1,4 +1,4 @@
-"""Part (c): one evaluation of 10,000 scopes with all their triggers, in a process of its own: its memory is its own."""
+"""Measures the evaluation of 10,000 scopes with all their triggers: time and memory, in a separate process."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ TRIGGERS = (
     "latency_p99@{0} > 5s over 60s for 2m",
 )
 COMPARED = ("error_rate@{0} > control", "latency_p95@{0} > control", "absence@{0}")
-"""On the variant that is not the control, besides."""
+"""Further triggers of the variant that is not the control."""
 REQUESTS = 10
-"""In each scope each second."""
+"""Requests of each scope in each second."""
 INSTANCES = 3
 WINDOW = 60
 MAX_WINDOW = 600
@@ -56,7 +56,10 @@ _TIMEOUT = 300
 
 
 class EvaluationTimes(msgspec.Struct, frozen=True):
-    """Milliseconds of each evaluation and of each whole second of a shard, and bytes for all scopes."""
+    """Milliseconds of each evaluation and of each second of a shard; bytes for all scopes.
+
+    `memory` is the growth of the process's resident memory, `counted` the size of the arrays.
+    """
 
     evaluations_ms: list[float]
     memory: int
@@ -65,7 +68,7 @@ class EvaluationTimes(msgspec.Struct, frozen=True):
 
 
 def evaluate() -> Iterator[Measure]:
-    """Measure in processes of their own: held rules with plain windows, then every detector."""
+    """Measure in separate processes, first held triggers with plain windows, then those of every detector."""
     held, everything = _measured(HELD), _measured(EVERYTHING)
     common = (
         f"{SCOPES:,} scopes x {len(TRIGGERS)} triggers, windows of {WINDOW} s full, quantiles of two latencies, "
@@ -183,9 +186,9 @@ def second_of(second: int, table: tuple[Scope, ...], requests: int, numbers: np.
 
 
 def _evaluations(triggers: Sequence[TriggerSpec]) -> tuple[list[float], int, int]:
-    """Milliseconds of each evaluation on full windows, bytes by the process's memory, bytes by the arrays."""
+    """Milliseconds of each evaluation on full windows, growth of the resident memory, and size of the arrays."""
     numbers, table = np.random.default_rng(20240501), scopes()
-    # Once before, so that what the generator keeps is no part of the growth.
+    # Generate one second before, so that memory that the generator keeps is no part of the growth.
     second_of(0, table, REQUESTS, numbers)
     before = kib_of(os.getpid(), "VmRSS")
     store = WindowStore([*wants(triggers), *fresh_wants(triggers)], max_scopes=SCOPES, measures=measures(triggers))
@@ -205,7 +208,7 @@ def _evaluations(triggers: Sequence[TriggerSpec]) -> tuple[list[float], int, int
 
 
 def _shard(triggers: Sequence[TriggerSpec]) -> list[float]:
-    """Milliseconds of each whole second of a shard that has 8 source partitions."""
+    """Milliseconds that a shard with 8 source partitions takes for each second."""
     sources = 8
     numbers, table = np.random.default_rng(20240502), scopes()
     shard = Shard(
@@ -218,7 +221,7 @@ def _shard(triggers: Sequence[TriggerSpec]) -> list[float]:
     for second in range(1_000, 1_000 + 5 + SHARD_SECONDS):
         records = []
         for source in range(sources):
-            # Each source partition has its share of the scope's requests, at least one.
+            # Each source partition has an equal share of the scope's requests, but at least one request.
             cells = second_of(second, table, max(1, REQUESTS // sources), numbers)
             parts = [part for _, part in split(cells, 1)]
             records += [

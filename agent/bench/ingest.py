@@ -1,4 +1,4 @@
-"""Part (a) and (b): telemetry in Kafka to acknowledged partials, in records and samples a second on one core."""
+"""Measures stage 1 on one core: from telemetry in Kafka to acknowledged partials, for JSON and for columnar records."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from collections.abc import Iterator, Mapping
 
 from agent.bench.measures import Measure, figure
 from agent.errors import FlipbackError
-from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS, Place, counted, load, place
-from streams.bench.shop import Shop, Timed
+from streams.bench.load import (
+    PARTIALS_PARTITIONS,
+    TELEMETRY_PARTITIONS,
+    BenchTopics,
+    bench_topics,
+    counted_requests,
+    load,
+)
+from streams.bench.shop import Shop, TimedRecord
 from streams.bench.workers import Task, WorkerResult, measured
 from streams.settings import Format
 
@@ -22,7 +29,7 @@ PLAIN_RECORDS = 80_000
 PLAIN_WARM_UP = 10_000
 SERVICES = 50
 EVENT_SECONDS = 20.0
-"""Event time that the data of each topic covers."""
+"""Seconds of event time in the data of each topic."""
 
 _INGEST = "streams.bench.ingest_worker"
 _PLAIN = "streams.bench.plain_worker"
@@ -30,7 +37,7 @@ _TIMEOUT = 120.0
 
 
 def ingest(kafka: str) -> Iterator[Measure]:
-    """Measure both formats, JSON beside a plain Faust agent on the same topic."""
+    """Measure both formats; JSON also with a plain Faust agent on the same topic."""
     yield from asyncio.run(_json(kafka))
     yield asyncio.run(_columnar(kafka))
 
@@ -39,11 +46,11 @@ async def _json(kafka: str) -> list[Measure]:
     shop = Shop(SERVICES, JSON_RECORDS / EVENT_SECONDS)
     start = _start()
     each = JSON_RECORDS // TELEMETRY_PARTITIONS
-    async with place(kafka, 0) as at:
+    async with bench_topics(kafka, 0) as topics:
         records = {p: shop.json(start, each, 1 / TELEMETRY_PARTITIONS) for p in range(TELEMETRY_PARTITIONS)}
-        ends, size = await _load(at, records)
-        own = await _ingested(at, "json", ends, JSON_RECORDS)
-        plain = {uvloop: await _plain(at, ends, uvloop) for uvloop in (False, True)}
+        ends, size = await _load(topics, records)
+        own = await _ingested(topics, "json", ends, JSON_RECORDS)
+        plain = {uvloop: await _plain(topics, ends, uvloop) for uvloop in (False, True)}
     data = (
         f"{JSON_RECORDS:,} single JSON records of {size:.0f} B in the mean, 12 fields, {SERVICES} services x 2 variants"
         f", {TELEMETRY_PARTITIONS} partitions, batches of 16 KiB, loaded before"
@@ -76,11 +83,11 @@ async def _columnar(kafka: str) -> Measure:
     shop = Shop(SERVICES, samples / EVENT_SECONDS)
     start = _start()
     each = COLUMNAR_RECORDS // TELEMETRY_PARTITIONS
-    async with place(kafka, 0) as at:
+    async with bench_topics(kafka, 0) as topics:
         share = 1 / TELEMETRY_PARTITIONS
         records = {p: shop.columnar(start, each, SAMPLES_A_RECORD, share) for p in range(TELEMETRY_PARTITIONS)}
-        ends, size = await _load(at, records)
-        own = await _ingested(at, "columnar", ends, samples)
+        ends, size = await _load(topics, records)
+        own = await _ingested(topics, "columnar", ends, samples)
     return figure(
         "ingest_columnar",
         SAMPLES_A_RECORD * _per_wall(own),
@@ -93,43 +100,43 @@ async def _columnar(kafka: str) -> Measure:
 
 
 def _start() -> float:
-    """The first event time, such that the last one is past: all seconds close when the reader has caught up."""
+    """The first event time. The last one is in the past, so that all seconds close once the reader has caught up."""
     return math.floor(time.time()) - EVENT_SECONDS - 10
 
 
-async def _load(at: Place, records: Mapping[int, Iterator[Timed]]) -> tuple[dict[int, int], float]:
-    """Fill the topic; the end offset of each partition and the mean size of a record."""
+async def _load(topics: BenchTopics, records: Mapping[int, Iterator[TimedRecord]]) -> tuple[dict[int, int], float]:
+    """Fill the topic; returns the end offset of each partition and the mean size of a record."""
     size = 0
 
-    def weighed(of: Iterator[Timed]) -> Iterator[Timed]:
+    def measured_size(of: Iterator[TimedRecord]) -> Iterator[TimedRecord]:
         nonlocal size
         for record in of:
             size += len(record.value)
             yield record
 
-    ends = await load(at.telemetry, {p: weighed(of) for p, of in records.items()}, at.client)
+    ends = await load(topics.telemetry, {p: measured_size(of) for p, of in records.items()}, topics.client)
     return ends, size / sum(ends.values())
 
 
-async def _ingested(at: Place, form: Format, ends: dict[int, int], samples: int) -> WorkerResult:
-    """Measure the role, and see that its partials hold every sample once."""
-    task = _task(at, form, ends, warm_up=int(WARM_UP_SHARE * sum(ends.values())))
+async def _ingested(topics: BenchTopics, form: Format, ends: dict[int, int], samples: int) -> WorkerResult:
+    """Measure the role, and check that its partials hold every sample once."""
+    task = _task(topics, form, ends, warm_up=int(WARM_UP_SHARE * sum(ends.values())))
     result = await measured(_INGEST, task, within=_TIMEOUT)
-    requests, late = await counted(at)
+    requests, late = await counted_requests(topics)
     if (requests, late) != (samples, 0):
         raise FlipbackError(f"bench: {requests} requests and {late} late ones in the partials, expected {samples}, 0")
     return result
 
 
-async def _plain(at: Place, ends: dict[int, int], uvloop: bool) -> WorkerResult:
-    # A consumer group of its own: each reads from the beginning.
-    prefix = f"{at.prefix}-{'uvloop' if uvloop else 'asyncio'}"
-    task = _task(at, "json", ends, warm_up=PLAIN_WARM_UP, records=PLAIN_RECORDS, group=prefix, uvloop=uvloop)
+async def _plain(topics: BenchTopics, ends: dict[int, int], uvloop: bool) -> WorkerResult:
+    # Each run has another consumer group, and so reads from the beginning.
+    prefix = f"{topics.prefix}-{'uvloop' if uvloop else 'asyncio'}"
+    task = _task(topics, "json", ends, warm_up=PLAIN_WARM_UP, records=PLAIN_RECORDS, group=prefix, uvloop=uvloop)
     return await measured(_PLAIN, task, within=_TIMEOUT)
 
 
 def _task(
-    at: Place,
+    topics: BenchTopics,
     form: Format,
     ends: dict[int, int],
     *,
@@ -139,14 +146,14 @@ def _task(
     uvloop: bool = True,
 ) -> Task:
     return Task(
-        kafka=at.kafka,
-        prefix=at.prefix,
-        group=group or at.prefix,
-        topic=at.telemetry,
+        kafka=topics.kafka,
+        prefix=topics.prefix,
+        group=group or topics.prefix,
+        topic=topics.telemetry,
         format=form,
         services=SERVICES,
         ends=ends,
-        partitions={at.telemetry: TELEMETRY_PARTITIONS, at.topics.partials: PARTIALS_PARTITIONS},
+        partitions={topics.telemetry: TELEMETRY_PARTITIONS, topics.own.partials: PARTIALS_PARTITIONS},
         warm_up=warm_up,
         records=records,
         uvloop=uvloop,

@@ -1,4 +1,4 @@
-"""A measure, what it has to reach, and how both are shown."""
+"""A measured figure, its target, and how both are shown."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One figure. `ratio` says how much better than `baseline` it is, both measured in the same run.
+    """One figure. `ratio` is `value` divided by `baseline`, which was measured in the same run.
 
-    Latencies have their `value` at p99 and carry `p50`, `p99`, `max` and `count`; `backend` is the flag system that a
-    flip was made in.
+    The `value` of a latency is its p99; it also has `p50`, `p99`, `max` and `count`. `backend` is the kind of the flag
+    system in which flips were measured.
     """
 
     measure: str
     value: float
     unit: str
-    # Without a default, so that they stand in every line.
+    # Without defaults, so that every line of JSON has them.
     baseline: float | None
     ratio: float | None
     method: str
@@ -42,7 +42,7 @@ def figure(measure: str, value: float, unit: str, method: str, *, baseline: floa
 
 
 def spread(measure: str, values: Sequence[float], unit: str, method: str, *, backend: str | None = None) -> Measure:
-    """The distribution of at least one value; what it is held to is its p99, the smallest that 99 % do not exceed."""
+    """The distribution of at least one value; its `value` is the p99, the smallest that 99 % do not exceed."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     p50, p99 = (_rounded(float(np.quantile(ordered, q, method="inverted_cdf"))) for q in (0.5, 0.99))
     return Measure(
@@ -62,7 +62,7 @@ def spread(measure: str, values: Sequence[float], unit: str, method: str, *, bac
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a measure must reach and what it strives for, of its value or of its ratio; `better` is more or less."""
+    """The value, or ratio, that a measure must reach (`must`), and the better one that it should reach (`strive`)."""
 
     must: float
     strive: float
@@ -70,14 +70,14 @@ class Target:
     of: Literal["value", "ratio"] = "value"
 
     def judge(self, measure: Measure) -> Literal["reached", "must", "missed"]:
-        """`reached` what is striven for, at least the `must`, or `missed` both."""
-        got = measure.value if self.of == "value" else measure.ratio
-        if got is None:
+        """`reached` for `strive`, `must` if only that is reached, else `missed`."""
+        value = measure.value if self.of == "value" else measure.ratio
+        if value is None:
             return "missed"
         sign = 1 if self.better == "more" else -1
-        if sign * got >= sign * self.strive:
+        if sign * value >= sign * self.strive:
             return "reached"
-        return "must" if sign * got >= sign * self.must else "missed"
+        return "must" if sign * value >= sign * self.must else "missed"
 
 
 FLIP_TARGETS = {
@@ -87,7 +87,7 @@ FLIP_TARGETS = {
     "remote-config": Target(150, 75),
     "unleash": Target(300, 150),
 }
-"""Of `flip_latency`, by the kind of the backend."""
+"""The targets of `flip_latency`, by the kind of the backend."""
 
 TARGETS = {
     "ingest_json": Target(20, 45, "more", "ratio"),
@@ -101,11 +101,11 @@ TARGETS = {
     "start_ready": Target(5, 3),
     "idle_memory": Target(160, 110),
 }
-"""In the unit of the measure, or as a ratio. Measures that are not listed explain another and have no target."""
+"""Targets in the unit of the measure, or as a ratio. A measure without one only explains another."""
 
 
 def lines(measure: Measure) -> list[str]:
-    """A measure for people: its figures and what they are held to, then the method."""
+    """A measure as text: its figures and target, then the method."""
     value = f"{_text(measure.value)} {measure.unit}"
     if measure.p50 is not None and measure.max is not None:
         value = f"p50 {_text(measure.p50)}  p99 {_text(measure.value)}  max {_text(measure.max)} {measure.unit}"
@@ -125,7 +125,7 @@ def lines(measure: Measure) -> list[str]:
 
 
 def machine() -> str:
-    """The machine in one line: processor, cores of this process, memory, system, Python."""
+    """The machine in one line: processor, cores that this process may use, memory, system, Python."""
     return ", ".join(
         [
             _field("/proc/cpuinfo", "model name") or platform.machine(),
@@ -150,7 +150,7 @@ def _field(path: str, name: str) -> str | None:
 
 
 def kib_of(pid: int, field: str, file: str = "status") -> int:
-    """A field of /proc/PID/FILE that is given in kB."""
+    """A field of /proc/PID/FILE, in kB."""
     found = _field(f"/proc/{pid}/{file}", field)
     if found is None:
         raise OSError(f"/proc/{pid}/{file} has no {field}: memory can be measured on Linux only")
@@ -158,15 +158,15 @@ def kib_of(pid: int, field: str, file: str = "status") -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that all threads of a process have used, on Linux."""
-    # The name of the program, which may hold anything, ends with the last parenthesis; user and system time are the
-    # 12th and 13th fields after it (proc_pid_stat(5)).
+    """Seconds of processor time that all threads of a process have used, on Linux."""
+    # The name of the program may contain any character, and ends with the last parenthesis. User and system time are
+    # the 12th and 13th fields after it (proc_pid_stat(5)).
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rounded(value: float) -> float:
-    """Four digits: more would be noise of the measurement."""
+    """Round to four digits: further ones would be noise."""
     return float(f"{value:.4g}")
 
 

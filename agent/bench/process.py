@@ -1,4 +1,4 @@
-"""`flipback run` as its own process, with a configuration made for a measurement."""
+"""Runs `flipback run` as a separate process, with a configuration made for a measurement."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from agent.bench.program import program
 from agent.bench.systems import flagd_file
 from agent.demo.children import Child, start, stop
 from agent.errors import FlipbackError
-from streams.bench.load import PARTIALS_PARTITIONS, Place
+from streams.bench.load import PARTIALS_PARTITIONS, BenchTopics
 from streams.settings import Format
 
 MAX_LATENESS = 2.0
-"""Seconds, as by default."""
+"""Seconds; flipback's default."""
 
-_LOOK = 0.01
+_POLL = 0.01
 _READY_TIMEOUT = 60.0
 _READY = "run.ready"
 
@@ -39,7 +39,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The process; `started_at` and `ready_at` (every role reads its topics) are Unix seconds."""
+    """The process, and the Unix times at which it was started and at which every role read its topics (`ready_at`)."""
 
     child: Child
     started_at: float
@@ -52,28 +52,28 @@ class Running:
 
 def configure(
     directory: Path,
-    place: Place,
+    topics: BenchTopics,
     watched: Sequence[Watched],
     *,
     form: Format = "json",
     backend: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a configuration and return its path; without settings of a backend, a flagd file with every flag on too."""
+    """Write a configuration and return its path. Without a backend, also write a flagd file with every flag on."""
     if backend is None:
         backend = flagd_file([each.flag for each in watched], directory)
     config: dict[str, Any] = {
         "apiVersion": "flipback/v1",
         "kafka": {
-            "brokers": place.kafka.split(","),
-            "prefix": place.prefix,
+            "brokers": topics.kafka.split(","),
+            "prefix": topics.prefix,
             "partials_partitions": PARTIALS_PARTITIONS,
             "security": {"allow_plaintext": True},
         },
-        "telemetry": [{"topic": place.telemetry, "format": form}],
+        "telemetry": [{"topic": topics.telemetry, "format": form}],
         "backends": {"flags": backend},
         "max_scopes": max(2000, 3 * len(watched)),
         "state_dir": "state",
-        # All flags are to be turned back at once.
+        # Limits that allow all flags to be turned back.
         "automation": {"max_flips": max(1, len(watched)), "max_share": 1.0},
         "web": {"port": 0},
         "flags": [
@@ -82,7 +82,7 @@ def configure(
                 "service": each.service,
                 "backend": "flags",
                 "safe": "off",
-                # The rule as it is written: neither a wider window nor the fast tier changes when it fires.
+                # Fixed min_samples and no fast tier, so that neither changes when the trigger fires.
                 "triggers": [
                     {"name": f"t{n}", "when": when, "min_samples": 30, "fast": False}
                     for n, when in enumerate(each.triggers)
@@ -92,14 +92,14 @@ def configure(
         ],
     }
     path = directory / "flipback.yaml"
-    # JSON is YAML.
+    # Every JSON document is also YAML.
     path.write_bytes(msgspec.json.encode(config))
     return path
 
 
 @asynccontextmanager
 async def flipback(config: Path) -> AsyncIterator[Running]:
-    """`flipback run` with every role, from ready until the end of the block."""
+    """Run `flipback run` with every role. The block begins when it is ready; the process ends after the block."""
     started_at = time.time()
     child = await start("flipback", [*program(), "run", "-c", str(config), "--log-json"], config.parent)
     try:
@@ -109,7 +109,7 @@ async def flipback(config: Path) -> AsyncIterator[Running]:
 
 
 async def logged(child: Child, event: str, within: float) -> float:
-    """When the process logged an event first, in Unix seconds; waits for it, FlipbackError where it does not come."""
+    """When the process first logged an event, in Unix seconds. Raises FlipbackError if it does not come `within`."""
     needle = f'"event":"{event}"'.encode()
     try:
         async with asyncio.timeout(within):
@@ -118,7 +118,7 @@ async def logged(child: Child, event: str, within: float) -> float:
                     if needle in line:
                         return datetime.fromisoformat(msgspec.json.decode(line)["time"]).timestamp()
                 child.check()
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL)
     except TimeoutError:
         tail = child.log.read_text(errors="replace")[-1500:]
         raise FlipbackError(

@@ -1,4 +1,4 @@
-"""The command `flipback` of this installation."""
+"""The `flipback` command of this installation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def program() -> list[str]:
-    """Its words, to be followed by a subcommand."""
+    """The command's arguments, to which a subcommand is appended."""
     script = Path(sys.executable).with_name("flipback")
     return [str(script)] if script.exists() else [sys.executable, "-c", "from agent.cli import main; main()"]

@@ -1,7 +1,7 @@
-"""Part (e): from the start of a process to caught up, with minutes of partials of 2,000 scopes to read again.
+"""Measures the time from the start of a process until it has caught up, with minutes of partials of 2,000 scopes.
 
-The first start finds minutes of partials and nothing else, as after an upgrade; the others what a flipback under the
-same traffic has left. Requests come all the time, as they do.
+The first start finds minutes of partials and no checkpoints, as after an upgrade. The others find what flipback has
+written under the same traffic. Requests arrive all the time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import NamedTuple
 from agent.bench.measures import Measure, cpu_seconds, figure
 from agent.bench.process import MAX_LATENESS, Watched, configure, flipback
 from agent.errors import FlipbackError
-from streams.bench.history import last_words, partials
+from streams.bench.history import last_health, partials
 from streams.bench.live import columnar_traffic
-from streams.bench.load import PARTIALS_PARTITIONS, Place, load, place
+from streams.bench.load import PARTIALS_PARTITIONS, BenchTopics, bench_topics, load
 from streams.bench.shop import Shop
 from streams.kafka.reader import read_topic
 from streams.monitor.checkpoint import EVERY
@@ -28,43 +28,43 @@ from streams.monitor.health import decoder
 from streams.monitor.role import REPLAY_MARGIN
 
 SERVICES = 667
-"""With the whole service and two variants of its flag each, 2,001 scopes."""
+"""Each has a scope for the whole service and two for the variants of its flag: 2,001 scopes."""
 RATE = 4000.0
 """Requests a second in all, spread over 8 source partitions."""
 TRIGGERS = ("error_rate@on > 50% over 60s for 5m", "latency_p95@on > 10s over 60s for 5m")
 SECONDS = 60 + 300 + int(REPLAY_MARGIN)
 STARTS = 3
 _SPARE = 60
-"""Seconds of history more than are read again."""
+"""Seconds of history in addition to those that are read again."""
 _RUN = 60.0 + EVERY + REPLAY_MARGIN
-"""Seconds for which flipback runs before the first restart: all that a restart reads is of the traffic then."""
+"""Seconds for which flipback runs before the first restart, so that a restart reads only records of live traffic."""
 _BEHIND = MAX_LATENESS + 1.5
-"""Seconds between the end of a second and its verdict, at most, once all is caught up: one evaluation, and half of one
-for the way."""
+"""Maximum age in seconds of a live verdict: the allowed lateness, one second until the next evaluation, and half a
+second for processing."""
 _TIMEOUT = 60.0
 
 
 def restart(kafka: str) -> Iterator[Measure]:
-    """Start once on minutes of partials alone, then three times on what was left."""
+    """Start once on minutes of partials alone, then three times on what the previous process has written."""
     with tempfile.TemporaryDirectory(prefix="flipback-bench-") as directory:
         yield from asyncio.run(_restart(kafka, Path(directory)))
 
 
 async def _restart(kafka: str, directory: Path) -> list[Measure]:
     shop = Shop(SERVICES, RATE)
-    async with place(kafka, SECONDS) as at:
+    async with bench_topics(kafka, SECONDS) as topics:
         watched = [Watched(shop.flag(n), shop.service(n), TRIGGERS) for n in range(SERVICES)]
-        config = configure(directory, at, watched, form="columnar")
+        config = configure(directory, topics, watched, form="columnar")
         last = int(time.time()) - int(MAX_LATENESS)
-        written = await partials(shop, at.telemetry, last - SECONDS - _SPARE, last, max_scopes=3 * SERVICES)
+        written = await partials(shop, topics.telemetry, last - SECONDS - _SPARE, last, max_scopes=3 * SERVICES)
         size = sum(len(record.value) for records in written.values() for record in records)
-        ends = await load(at.topics.partials, written, at.client)
-        await load(at.topics.health, last_words(last), at.client)
+        ends = await load(topics.own.partials, written, topics.client)
+        await load(topics.own.health, last_health(last), topics.client)
         stop = asyncio.Event()
-        sending = asyncio.create_task(columnar_traffic(shop, at.telemetry, at.client, stop))
+        sending = asyncio.create_task(columnar_traffic(shop, topics.telemetry, topics.client, stop))
         try:
-            first = await _start(config, at, _RUN)
-            starts = [await _start(config, at, EVERY / 2) for _ in range(STARTS)]
+            first = await _start(config, topics, _RUN)
+            starts = [await _start(config, topics, EVERY / 2) for _ in range(STARTS)]
         finally:
             stop.set()
             await sending
@@ -106,19 +106,19 @@ async def _restart(kafka: str, directory: Path) -> list[Measure]:
 
 
 class _Start(NamedTuple):
-    """Seconds from the start and from the assignment to caught up, and of processor time by then."""
+    """Seconds until caught up, from the start and from the assignment, and the processor time used until then."""
 
     caught_up: float
     assigned: float
     cpu: float
 
 
-async def _start(config: Path, at: Place, run: float) -> _Start:
-    """Start flipback, wait until it is caught up, let it run for `run` seconds and end it."""
+async def _start(config: Path, topics: BenchTopics, run: float) -> _Start:
+    """Start flipback, wait until it has caught up, let it run for `run` seconds more and end it."""
     async with flipback(config) as running:
         try:
             async with asyncio.timeout(_TIMEOUT):
-                live_at = await _caught_up(at, running.started_at)
+                live_at = await _caught_up(topics, running.started_at)
         except TimeoutError:
             running.child.check()
             raise FlipbackError(f"bench: flipback was not live {_TIMEOUT:.0f} s after its start") from None
@@ -127,10 +127,10 @@ async def _start(config: Path, at: Place, run: float) -> _Start:
     return _Start(live_at - running.started_at, live_at - running.ready_at, cpu)
 
 
-async def _caught_up(at: Place, since: float) -> float:
-    """When the last of all partitions had its first verdict of the present after `since`, in Unix seconds."""
+async def _caught_up(topics: BenchTopics, since: float) -> float:
+    """When the last of all partitions had its first live verdict after `since`, in Unix seconds."""
     first: dict[int, float] = {}
-    async with aclosing(read_topic(at.topics.health, at.client, since=since)) as reads:
+    async with aclosing(read_topic(topics.own.health, topics.client, since=since)) as reads:
         async for read in reads:
             for record in read.records:
                 frame = decoder.decode(record.value or b"")

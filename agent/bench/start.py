@@ -1,4 +1,4 @@
-"""What a start costs: the help, a process that is ready, and the memory that it keeps while nothing happens."""
+"""Measures a start: the time of `flipback --help`, the time until `flipback run` is ready, and its idle memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agent.bench.measures import Measure, figure, kib_of
 from agent.bench.process import Watched, configure, flipback
 from agent.bench.program import program
 from detectors.conditions.metric_table import metrics_of
-from streams.bench.load import place
+from streams.bench.load import bench_topics
 
 HELPS = 10
 STARTS = 3
 IDLE = 5.0
-"""Seconds after ready at which memory is read."""
+"""Seconds between ready and the reading of the memory."""
 _WATCHED = Watched(
     "new-recommendations",
     "recommendations",
@@ -30,11 +30,11 @@ _WATCHED = Watched(
         "availability < 99% for 30s",
     ),
 )
-"""The smallest useful configuration, as the README has it."""
+"""A small useful configuration, that of the README."""
 
 
 def start(kafka: str) -> Iterator[Measure]:
-    """Measure the three."""
+    """Measure time of the help, time until ready, and idle memory."""
     took = []
     for _ in range(HELPS + 1):
         begin = time.perf_counter()
@@ -51,8 +51,8 @@ def start(kafka: str) -> Iterator[Measure]:
 
 
 async def _start(kafka: str, directory: Path) -> list[Measure]:
-    async with place(kafka, 420) as at:
-        config = configure(directory, at, [_WATCHED])
+    async with bench_topics(kafka, 420) as topics:
+        config = configure(directory, topics, [_WATCHED])
         starts = [await _ready(config) for _ in range(STARTS)]
         resident, proportional = await _idle(config)
     each = ", ".join(f"{seconds:.2f}" for seconds in starts)

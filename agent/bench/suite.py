@@ -1,4 +1,4 @@
-"""The parts of the bench in their order."""
+"""Runs the parts of the bench."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from agent.bench.measures import Measure
 
 
 def run(parts: Sequence[str], kafka: str | None) -> Iterator[Measure]:
-    """Measure the parts one after the other; `kafka` is the broker, not needed by `monitor`."""
+    """Measure the parts one after the other; `kafka` is the broker, which `monitor` does not need."""
     broker = kafka or ""
     for part in parts:
-        # Imported when it runs: what one part costs in memory is no matter of the next.
+        # Import a part only when it runs, so that its memory does not affect the others.
         if part == "ingest":
             from agent.bench.ingest import ingest
 

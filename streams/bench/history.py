@@ -1,9 +1,9 @@
-"""Minutes of partials as stage 1 writes them, made by stage 1 itself in a simulated time."""
+"""Minutes of partials for a restart to read, made by stage 1 itself in simulated time."""
 
 from __future__ import annotations
 
 from streams.bench.load import PARTIALS_PARTITIONS, TELEMETRY_PARTITIONS
-from streams.bench.shop import Shop, Timed
+from streams.bench.shop import Shop, TimedRecord
 from streams.clock import Clock
 from streams.decoders.decoder import Decoder
 from streams.decoders.interner import Interner
@@ -25,19 +25,20 @@ class _Clock:
         return self.now
 
 
-async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes: int) -> dict[int, list[Timed]]:
-    """The partials of the seconds from `first` to before `last`, by partials partition.
+async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes: int) -> dict[int, list[TimedRecord]]:
+    """The partials of the seconds from `first` to `last`, which is excluded, by partials partition.
 
-    Each second every source partition, all of one owner, flushes once, to every partials partition, as it does live.
+    As in a live worker, every source partition flushes once a second, to every partials partition. All source
+    partitions have one owner.
     """
     clock = _Clock(float(first))
     sources = [Source(topic, p) for p in range(TELEMETRY_PARTITIONS)]
     positions = {source: Position(epoch=1) for source in sources}
     interner = Interner(shop.watch_list(), max_scopes)
-    written: dict[int, list[Timed]] = {p: [] for p in range(PARTIALS_PARTITIONS)}
+    written: dict[int, list[TimedRecord]] = {p: [] for p in range(PARTIALS_PARTITIONS)}
 
     async def send(partition: int, value: bytes) -> None:
-        written[partition].append(Timed(value, int(clock.now * 1000)))
+        written[partition].append(TimedRecord(value, int(clock.now * 1000)))
 
     ingest = Ingest(
         PartialsOutput("bench", PARTIALS_PARTITIONS, send),
@@ -65,9 +66,9 @@ async def partials(shop: Shop, topic: str, first: int, last: int, *, max_scopes:
     return written
 
 
-def last_words(last: int) -> dict[int, list[Timed]]:
-    """The health records of the last evaluation, one a partials partition: where a monitor that ended left off."""
+def last_health(last: int) -> dict[int, list[TimedRecord]]:
+    """The health records of second `last`, one for each partials partition: a monitor that starts continues there."""
     return {
-        p: [Timed(encoder.encode(health(last, p, None, [], at=float(last), status="live")), last * 1000)]
+        p: [TimedRecord(encoder.encode(health(last, p, None, [], at=float(last), status="live")), last * 1000)]
         for p in range(PARTIALS_PARTITIONS)
     }

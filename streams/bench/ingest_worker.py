@@ -1,4 +1,4 @@
-"""Measured worker: flipback's ingest role as `flipback run` has it, from Kafka to acknowledged partials."""
+"""Measured worker: the ingest role of `flipback run`, from Kafka to acknowledged partials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.kafka.reading import Delivery
 from streams.kafka.topics import Topics
 from streams.slices import Source
 
-_LOOK = 0.005
+_POLL = 0.005
 _LOOKBACK = 86_400.0
 
 
@@ -34,7 +34,7 @@ class Counter:
 
 
 async def work(task: Task) -> WorkerResult:
-    """Read the topic to its end; the measure ends when all of it may be committed, its partials acknowledged."""
+    """Read the topic to its end. The time ends when all offsets may be committed: all partials are acknowledged."""
     rejected: list[Record] = []
     role = IngestRole(
         Connection((task.kafka,)),
@@ -54,10 +54,10 @@ async def work(task: Task) -> WorkerResult:
     role.app.finalize()
     await role.app.start()
     while counter.records < task.warm_up:  # noqa: ASYNC110  # the measured role has no event for this
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL)
     clock, before = Stopwatch(counter.records), counter.records
     while any(role.ingest.committable(Source(task.topic, p)) != end for p, end in task.ends.items()):  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL)
     result = clock.stop(counter.records)
     if before + result.records != sum(task.ends.values()):
         raise RuntimeError(f"{before + result.records} records were taken, {sum(task.ends.values())} are in the topic")

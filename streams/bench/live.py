@@ -1,4 +1,4 @@
-"""Traffic as it happens: services that are healthy, and one after the other begins to fail."""
+"""Live traffic: services that are healthy at first and begin to fail one after the other."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TICK = 0.005
 
 @dataclass(slots=True)
 class LiveTraffic:
-    """`rate` requests a second of every service, JSON records with nil keys, from `begin` to the end of `run`.
+    """`rate` requests a second of every service, as JSON records without a key, for as long as `run` runs.
 
-    `fails_at` is when a service's flag begins to break all of its requests, in seconds after the beginning. `bad`
-    holds the times of each service's failed requests: a request's time, and that of its sending.
+    `services` gives the flag of each service. `fails_at` is when all requests of a service begin to fail, in seconds
+    after the start. `failed` holds the times at which each service's failed requests were sent, in Unix seconds.
     """
 
     topic: str
     services: dict[str, str]
     rate: float
     fails_at: dict[str, float]
-    bad: dict[str, list[float]] = field(default_factory=dict)
+    failed: dict[str, list[float]] = field(default_factory=dict)
 
     async def run(self, client: dict[str, Any], stop: asyncio.Event) -> None:
         """Send until `stop`."""
@@ -51,7 +51,7 @@ class LiveTraffic:
         now = time.time()
         fails = now - begin >= self.fails_at[service]
         if fails:
-            self.bad.setdefault(service, []).append(now)
+            self.failed.setdefault(service, []).append(now)
         status, outcome = (500, "error") if fails else (200, "ok")
         instance = number // len(self.services) % INSTANCES
         return (
@@ -62,7 +62,7 @@ class LiveTraffic:
 
 
 async def columnar_traffic(shop: Shop, topic: str, client: dict[str, Any], stop: asyncio.Event) -> None:
-    """The shop's requests, a columnar record a second and partition at its end, until `stop`."""
+    """Send the shop's requests until `stop`: at the end of each second, one columnar record to each partition."""
     templates = shop.templates(16, int(shop.rate / TELEMETRY_PARTITIONS))
     async with AIOKafkaProducer(**client, acks="all") as producer:
         second = int(time.time())

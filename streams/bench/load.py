@@ -1,4 +1,4 @@
-"""Topics filled before a measurement begins, and what was counted of them when it is over."""
+"""Creates and fills the topics of a measurement, and counts the requests in its partials afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from detectors.cells import LATE, REQUESTS
-from streams.bench.shop import Timed
+from streams.bench.shop import TimedRecord
 from streams.kafka.admin import remove
 from streams.kafka.reader import read_topic
 from streams.kafka.topics import Topics, TopicSpec, create
@@ -22,47 +22,49 @@ PARTIALS_PARTITIONS = 8
 _DAY_MS = 86_400_000
 
 
-class Place:
-    """Topics of one measurement, with names of their own: telemetry and flipback's."""
+class BenchTopics:
+    """The topics of one measurement, with a random prefix: the telemetry topic and flipback's own."""
 
     def __init__(self, kafka: str) -> None:
         self.kafka = kafka
         self.client: dict[str, Any] = {"bootstrap_servers": kafka.split(",")}
         self.prefix = f"flipback-bench-{uuid.uuid4().hex[:8]}"
         self.telemetry = f"{self.prefix}-requests"
-        self.topics = Topics(self.prefix)
+        self.own = Topics(self.prefix)
 
     async def create(self, lookback: float) -> dict[str, int]:
-        """Create all topics and return their numbers of partitions."""
-        own = self.topics.specs(PARTIALS_PARTITIONS, lookback)
+        """Create all topics; returns the number of partitions of each."""
+        own = self.own.specs(PARTIALS_PARTITIONS, lookback)
         telemetry = TopicSpec(self.telemetry, TELEMETRY_PARTITIONS, _DAY_MS, "samples")
         return (await create([*own, telemetry], replication=-1, connection=self.client)).partitions
 
     async def remove(self) -> None:
-        await remove([spec.name for spec in self.topics.specs(1, 0)] + [self.telemetry], self.client)
+        await remove([spec.name for spec in self.own.specs(1, 0)] + [self.telemetry], self.client)
 
 
 @asynccontextmanager
-async def place(kafka: str, lookback: float) -> AsyncIterator[Place]:
-    """Topics that exist for the duration of the block."""
-    made = Place(kafka)
-    await made.create(lookback)
+async def bench_topics(kafka: str, lookback: float) -> AsyncIterator[BenchTopics]:
+    """Topics that are created before the block and removed after it."""
+    topics = BenchTopics(kafka)
+    await topics.create(lookback)
     try:
-        yield made
+        yield topics
     finally:
-        await made.remove()
+        await topics.remove()
 
 
-async def load(topic: str, partitions: Mapping[int, Iterable[Timed]], client: dict[str, Any]) -> dict[int, int]:
-    """Write records to their partitions and return how many each got, when all are acknowledged.
+async def load(topic: str, partitions: Mapping[int, Iterable[TimedRecord]], client: dict[str, Any]) -> dict[int, int]:
+    """Write records to their partitions; returns the number of records of each once all are acknowledged.
 
-    Batches are of 16 KiB, aiokafka's default, which is what a producer with a linger sends under load.
+    Batches have 16 KiB, aiokafka's default, as those of a producer under load.
     """
     async with AIOKafkaProducer(**client, acks="all") as producer:
         return dict(await asyncio.gather(*(_load(producer, topic, p, records) for p, records in partitions.items())))
 
 
-async def _load(producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[Timed]) -> tuple[int, int]:
+async def _load(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[TimedRecord]
+) -> tuple[int, int]:
     sent = []
     count = 0
     batch = producer.create_batch()
@@ -78,10 +80,10 @@ async def _load(producer: AIOKafkaProducer, topic: str, partition: int, records:
     return partition, count
 
 
-async def counted(place: Place) -> tuple[int, int]:
-    """Requests of whole services in all partials, and late ones."""
+async def counted_requests(topics: BenchTopics) -> tuple[int, int]:
+    """The number of requests in all partials, and of late samples; each counts once, for its service."""
     requests = late = 0
-    async with aclosing(read_topic(place.topics.partials, place.client)) as reads:
+    async with aclosing(read_topic(topics.own.partials, topics.client)) as reads:
         async for read in reads:
             for record in read.records:
                 _, cells = decode(record.value or b"")

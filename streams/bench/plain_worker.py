@@ -1,8 +1,8 @@
-"""Measured worker, the baseline: a plain Faust agent that makes the same statistics of the same topic.
+"""Measured worker, the baseline: a plain Faust agent that computes the same statistics from the same topic.
 
-One event a record, decoded by msgspec into a typed struct, counted in dictionaries per (service, flag, variant,
-second) and per (service, second), latency in the same exponential bins; totals of a second are written when it is over.
-Instances are not kept apart, which flipback does.
+Each record is an event, decoded by msgspec into a typed struct. Dictionaries count per (service, flag, variant, second)
+and per (service, second), with the same exponential latency bins; the totals of a second are written when it is over.
+Unlike flipback, it does not count each instance separately.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Reduction:
         self._newest = 0
 
     def add(self, sample: Sample) -> list[tuple[Key, Totals]]:
-        """Count a sample; returns the totals of seconds that are over."""
+        """Count a sample; returns the totals of the seconds that are over."""
         second = int(sample.ts)
         for flag, variant in [("", ""), *(sample.flags or {}).items()]:
             key = sample.service, flag, variant, second

@@ -1,6 +1,6 @@
-"""Requests of a made-up shop: as JSON records, and as columnar batches made with the public encoder.
+"""Generated requests of a shop, as JSON records or as columnar batches made with the public encoder.
 
-All numbers come from a seeded generator, so every run has the same data but for its times.
+All numbers come from a seeded generator, so that every run has the same data except for its times.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from streams.telemetry.sample import Cache, Outcome, Sample
 ENVIRONMENT = "production"
 VARIANTS = ("on", "off")
 INSTANCES = 3
-"""Of each service."""
+"""Instances of each service."""
 
 _JITTER = 0.05
-"""Seconds by which requests of different instances reach the topic out of order."""
+"""Maximum number of seconds by which requests reach the topic out of order."""
 _KINDS: Final[tuple[tuple[int, Outcome], ...]] = (
     (200, "ok"),
     (404, "ok"),
@@ -38,8 +38,8 @@ _CACHE_SHARES = (0.6, 0.2, 0.2)
 _CHUNK = 5000
 
 
-class Timed(NamedTuple):
-    """A record's value and the time it is stamped with, in Unix milliseconds."""
+class TimedRecord(NamedTuple):
+    """A record's value, and its timestamp in Unix milliseconds."""
 
     value: bytes
     timestamp_ms: int
@@ -47,7 +47,7 @@ class Timed(NamedTuple):
 
 @dataclass(slots=True)
 class Shop:
-    """`services` services, each with a flag of its own in two variants, that send `rate` requests a second in all."""
+    """`services` services, each with one flag of two variants, which together send `rate` requests a second."""
 
     services: int
     rate: float
@@ -67,7 +67,7 @@ class Shop:
             scopes += [whole, *(whole._replace(flag=self.flag(number), variant=v) for v in VARIANTS)]
         return WatchList.of(scopes, [])
 
-    def json(self, start: float, requests: int, share: float) -> Iterator[Timed]:
+    def json(self, start: float, requests: int, share: float) -> Iterator[TimedRecord]:
         """Single JSON records of one partition, which gets `share` of the requests; event time begins at `start`."""
         done = 0
         while done < requests:
@@ -76,7 +76,7 @@ class Shop:
             rows = self._rows(due, size)
             for ts, service, variant, instance, kind, cache, latency in zip(*rows, strict=True):
                 status, outcome = _KINDS[kind]
-                yield Timed(
+                yield TimedRecord(
                     (
                         f'{{"ts":{ts:.6f},"service":"service-{service:03}","environment":"{ENVIRONMENT}",'
                         f'"route":"/api/v1/items","method":"GET","instance":"pod-{service:03}-{instance}",'
@@ -107,7 +107,7 @@ class Shop:
             rows = self._rows(np.zeros(samples), samples)
             made = [
                 Sample(
-                    # A time the format accepts; `at` puts the real ones.
+                    # Any valid time; `at` sets the real ones.
                     ts=1e9,
                     service=self.service(int(service)),
                     environment=ENVIRONMENT,
@@ -123,19 +123,19 @@ class Shop:
             found.append(_decoder.decode(encode(made)))
         return found
 
-    def columnar(self, start: float, records: int, samples: int, share: float) -> Iterator[Timed]:
+    def columnar(self, start: float, records: int, samples: int, share: float) -> Iterator[TimedRecord]:
         """Columnar records of one partition, each of `samples` samples."""
         templates = self.templates(32, samples)
         step = samples / (self.rate * share)
         for number in range(records):
             yield self.at(templates[number % len(templates)], start + number * step, step)
 
-    def at(self, template: ColumnarBatch, start: float, span: float) -> Timed:
+    def at(self, template: ColumnarBatch, start: float, span: float) -> TimedRecord:
         """The batch with its samples spread over `span` seconds from `start`."""
         ts = start + np.sort(self._numbers.uniform(0, span, template.n))
-        # What `streams.telemetry.columnar.encode` would give for samples of these times; only the times differ.
+        # The same bytes as `streams.telemetry.columnar.encode` of samples with these times.
         batch = msgspec.structs.replace(template, ts=ts.astype("<f8").tobytes())
-        return Timed(_encoder.encode(batch), int((start + span) * 1000))
+        return TimedRecord(_encoder.encode(batch), int((start + span) * 1000))
 
 
 _decoder = msgspec.msgpack.Decoder(ColumnarBatch)

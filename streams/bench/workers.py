@@ -1,4 +1,4 @@
-"""Measured workers: each a process of its own on one core, told what to do by one argument, answering with one line."""
+"""Measured workers: each is a process on one core, which gets a `Task` as its argument and prints a `WorkerResult`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from streams.settings import Format
 
 
 class WorkerFailed(StreamsError):
-    """A measured process ended without a result; the message has the end of what it wrote."""
+    """A measured process ended without a result; the message has the end of its stderr."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reads, and as which Faust app `group`.
+    """What a worker reads; `group` is its consumer group, `ends` are the end offsets by partition.
 
-    `ends` are the end offsets by partition. Measuring begins after `warm_up` records and ends after `records` more, or
-    at the end of the topic.
+    The measurement begins after `warm_up` records and ends after `records` more, or at the end of the topic.
     """
 
     kafka: str
@@ -45,7 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Records measured, and the wall and CPU seconds they took."""
+    """The number of measured records, and the wall and CPU seconds that they took."""
 
     records: int
     wall_s: float
@@ -53,7 +52,7 @@ class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stopwatch:
-    """Wall time and CPU time of this process, all its threads included, from now on."""
+    """Measures wall time and the CPU time of all threads of this process, from its creation."""
 
     def __init__(self, records: int) -> None:
         self._records = records
@@ -77,20 +76,20 @@ def task() -> Task:
 
 
 def answer(result: WorkerResult) -> None:
-    """Hand over the result and end at once: shutting down is not measured."""
+    """Print the result and exit at once, without an orderly shutdown: that is not measured."""
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.flush()
     os._exit(0)
 
 
 def main(work: Coroutine[Any, Any, WorkerResult], *, uvloop: bool) -> None:
-    """Do a worker's work, on flipback's event loop or on asyncio's own, and answer."""
+    """Run a worker, on uvloop as flipback or on asyncio's own loop, and answer."""
     with asyncio.Runner(loop_factory=new_event_loop if uvloop else asyncio.new_event_loop) as runner:
         answer(runner.run(work))
 
 
 async def measured(module: str, task: Task, *, within: float) -> WorkerResult:
-    """Run a worker and return its result; WorkerFailed when there is none."""
+    """Run a worker and return its result. Raises WorkerFailed if there is none `within` seconds."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

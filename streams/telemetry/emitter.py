@@ -1,11 +1,11 @@
-"""Samples from an asyncio service into a telemetry topic, without ever holding up the request that was observed.
+"""Sends samples from an asyncio service to a telemetry topic, without ever delaying the observed request.
 
     async with Emitter("requests", {"bootstrap_servers": ["127.0.0.1:9092"]}) as emitter:
         emitter.emit(Sample(ts=time.time(), service="shop", status=200, latency_ms=12.5, flags={"new-cart": "on"}))
 
-One JSON object a record, without a key, so that the load lies evenly on all partitions; but keyed by its id where a
-sample has one, so that start and end of a request meet in one partition. What the broker does not take in time is
-dropped, the oldest first, and counted: a service must not fail because its telemetry does.
+Each record is one JSON object. It has no key, so that the load is spread evenly over the partitions; a sample with an
+id has its id as the key, so that the start and the end of a request are in the same partition. If the broker does not
+accept samples fast enough, the oldest are dropped and counted: a service must not fail because its telemetry does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaProducer
 from streams.telemetry.sample import Sample
 
 CAPACITY = 10_000
-"""Samples that wait at most: about 2 MB, and ten seconds of 1,000 requests/s while a broker is away."""
+"""Maximum number of waiting samples: about 2 MB, or ten seconds of 1,000 requests/s while no broker answers."""
 
 _LINGER_MS = 20
 _RETRY_AFTER = 1.0
@@ -34,16 +34,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Emitter:
-    """Sends samples to `topic`; `connection` are the arguments of an aiokafka client. Used in one event loop.
+    """Sends samples to `topic`; `connection` are the arguments of an aiokafka client. Not thread-safe.
 
-    Entering it does not wait for the brokers: they may come later. Leaving it gives what still waits two seconds.
+    Entering the context does not wait for the brokers. Leaving it waits for up to two seconds until all is sent.
     """
 
     def __init__(self, topic: str, connection: dict[str, Any], *, capacity: int = CAPACITY) -> None:
         self.dropped = 0
-        """Samples that were given up: the queue was full, or the brokers did not acknowledge them."""
+        """How many samples were dropped: the queue was full, or the brokers did not acknowledge them."""
         self.sent = 0
-        """Samples that a broker has acknowledged."""
+        """How many samples a broker has acknowledged."""
         self._topic = topic
         self._connection = connection
         self._queue: deque[tuple[bytes, bytes | None]] = deque(maxlen=capacity)
@@ -53,7 +53,7 @@ class Emitter:
         self._task: asyncio.Task[None] | None = None
 
     def emit(self, sample: Sample) -> None:
-        """Queue a sample. Neither waits nor raises for the brokers' sake."""
+        """Queue a sample. Never waits for the brokers, nor raises because of them."""
         if len(self._queue) == self._queue.maxlen:
             self.dropped += 1
         key = None if sample.id is None else sample.id.encode()
@@ -61,10 +61,11 @@ class Emitter:
         self._filled.set()
 
     def started(self, sample: Sample) -> None:
-        """Queue the start of a request: `ts` is when it began, `id` what `emit` will name at its end.
+        """Queue the start of a request: `ts` is when it began, `id` is the id of the sample that `emit` gets at its
+        end.
 
-        With `flags`, variants are told of it too. Raises ValueError without an id. As long as no end is heard of, the
-        request counts against every latency limit that its age passes; so see to it that there is one.
+        With `flags` it counts for their variants too. Until the end is emitted, the request counts against every
+        latency limit that its age exceeds; so emit an end for each start. Raises ValueError without an id.
         """
         if sample.id is None:
             raise ValueError("a started sample needs an id, which the sample of its end has too")
@@ -95,7 +96,7 @@ class Emitter:
                     await producer.start()
                     await self._pump(producer)
             except Exception as error:
-                # Whatever it is: without this task samples would wait, and be given up, without a word.
+                # Catch every error: if this task ended, all samples would be dropped without a log line.
                 self._log("emitter.unconnected", error)
             await asyncio.sleep(_RETRY_AFTER)
 
@@ -105,7 +106,7 @@ class Emitter:
         try:
             yield producer
         finally:
-            # What is in flight would be waited for as long as a request may take, 40 s.
+            # `stop` waits for records in flight as long as a request may take, 40 s.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH):
                     await producer.stop()

@@ -1,7 +1,7 @@
-"""A sample: one observed request, or a count of alike ones, and what it adds to the statistics.
+"""A sample: one observed request, or a number of equal ones, and what it adds to the statistics.
 
-The fields, their limits and their meaning are listed in docs/telemetry-formats.md. Every format is held to the limits
-below, so that the same samples give the same cells whatever carried them.
+docs/telemetry-formats.md lists the fields and their limits. The limits below hold for every format, so that the same
+samples give the same cells in any of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from detectors.cells import (
 
 DEFAULT_ENVIRONMENT: Final = "production"
 MIN_TIME: Final = 946_684_800
-"""2000-01-01; a time outside of 2000..2100 is taken for a wrong unit (milliseconds are the usual one)."""
+"""2000-01-01. A time outside of 2000 to 2100 is rejected: it is most likely in milliseconds."""
 MAX_TIME: Final = 4_102_444_800
 """2100-01-01."""
 MAX_LATENCY_MS: Final = 3_600_000.0
@@ -55,33 +55,33 @@ Outcome = Literal["ok", "error", "timeout", "unavailable"]
 Cache = Literal["hit", "miss", "bypass"]
 Phase = Literal["completed", "started"]
 Spelling = Literal["hit", "miss", "bypass", "HIT", "MISS", "BYPASS", "Hit", "Miss", "Bypass", "", "-"]
-"""How a cache result is written by others, such as nginx."""
+"""How other programs, such as nginx, write a cache result."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "error", "timeout", "unavailable")
 CACHES: Final[tuple[Cache, ...]] = ("hit", "miss", "bypass")
 NO_RESULT: Final = ("", "-")
-"""How others write that the cache was not asked."""
+"""How other programs write that there was no cache lookup."""
 LOOKUPS: Final[dict[str | None, int]] = {
     None: 0,
     **dict.fromkeys(NO_RESULT, 0),
     **{
-        spelt: number
+        spelling: number
         for cache, number in (("hit", 1), ("miss", 2), ("bypass", 0))
-        for spelt in (cache, cache.upper(), cache.title())
+        for spelling in (cache, cache.upper(), cache.title())
     },
 }
 UNREADABLE: Final = "unreadable"
-"""Stands for an outcome that the sample tells and nobody can read. A failure by status is one all the same."""
+"""Stands for an outcome whose value cannot be read. If the status is that of a failure, the request is a failure."""
 REJECTED_PHASE: Final = "rejected"
-"""The phase of a sample that does not count as a request; no sample can say so itself."""
+"""The phase that decoders give a sample that does not count as a request; services cannot send it."""
 
 
 class Sample(msgspec.Struct, omit_defaults=True):
-    """One observed request, or `n` alike ones; `ts` is the end of the request in Unix seconds.
+    """One observed request, or `n` equal ones; `ts` is the end of the request in Unix seconds.
 
-    None stands for what was not observed. Without `outcome` it follows from `status`; without both the request counts,
-    and nobody knows how it ended. A sample of `kind` "started" is no request yet: `ts` is when the one with this `id`
-    began, and it ends with the next sample that has the `id`.
+    None stands for a value that was not observed. Without `outcome` it follows from `status`; without both the request
+    counts with an unknown outcome. A sample of `kind` "started" is the start of a request: `ts` is when it began, and
+    it ends with the next sample that has the same `id`.
     """
 
     ts: Time
@@ -102,7 +102,7 @@ class Sample(msgspec.Struct, omit_defaults=True):
 
 def _outcome_of(status: int) -> Outcome | None:
     if not 100 <= status <= 599:
-        # Clients and proxies write 0 where no answer came.
+        # Clients and proxies write 0 if no answer came.
         return None
     if status in (408, 504):
         return "timeout"
@@ -112,22 +112,23 @@ def _outcome_of(status: int) -> Outcome | None:
 
 
 NO_OUTCOME_KIND: Final = len(OUTCOMES) * 3
-"""The kind of a request that nobody knows the outcome of, without a lookup; a hit and a miss follow."""
+"""The kind of a request with an unknown outcome and no cache lookup; the next two are those with a hit and a miss."""
 KIND_OF_STATUS: Final = tuple(
     NO_OUTCOME_KIND if outcome is None else OUTCOMES.index(outcome) * 3
     for outcome in map(_outcome_of, range(MAX_STATUS + 1))
 )
-"""The kind of a request without a lookup by its status."""
+"""The kind of a request without a cache lookup, by its status."""
 HIT_KIND: Final = NO_OUTCOME_KIND + 3
-"""The kind of a cache hit counted apart from requests."""
+"""The kind of a cache hit that is counted separately from requests."""
 MISS_KIND: Final = HIT_KIND + 1
-"""The same of a miss."""
+"""The kind of a cache miss that is counted separately from requests."""
 LATE_KIND: Final = MISS_KIND + 1
 """The kind of samples that came after their second was closed."""
 REJECTED_KIND: Final = LATE_KIND + 1
-"""The kind of samples that cannot be counted as requests, of a service that is known."""
+"""The kind of samples that cannot be counted as requests, but whose service is known."""
 STARTED_KIND: Final = REJECTED_KIND + 1
-"""The kind of samples that tell of the start of a request; they are counted in nothing, so KIND_COUNTS has none."""
+"""The kind of samples that are the start of a request. They add nothing to the counts and have no row in
+KIND_COUNTS."""
 
 
 def _kind_counts() -> Int:
@@ -149,14 +150,14 @@ def _kind_counts() -> Int:
 
 
 KIND_COUNTS: Final[Int] = _kind_counts()
-"""What one request or lookup of a kind adds to the columns of COUNTS but latency; shape (kinds, len(COUNTS))."""
+"""What one request or lookup of a kind adds to each column of COUNTS except latency; shape (kinds, len(COUNTS))."""
 
 
 class Kinds(dict[tuple[int | None, str | None, str | None, str | None], int]):
-    """The kind of (status, outcome, cache, phase). Filled as they are met.
+    """The kind of each (status, outcome, cache, phase), computed when it is first looked up.
 
-    It is STARTED_KIND for a request that started, REJECTED_KIND for what counts as none, else 3 * outcome + (0 no
-    lookup, 1 hit, 2 miss), where the outcome is NO_OUTCOME_KIND / 3 when the sample does not say it.
+    STARTED_KIND for the start of a request, REJECTED_KIND for a sample that does not count as one, else 3 * outcome +
+    (0 no lookup, 1 hit, 2 miss). The outcome is an index in OUTCOMES, or NO_OUTCOME_KIND / 3 if it is unknown.
     """
 
     def __missing__(self, key: tuple[int | None, str | None, str | None, str | None]) -> int:
