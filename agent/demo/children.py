@@ -1,4 +1,4 @@
-"""Processes that never outlive the demo: not its end, not Ctrl-C, not even kill -9."""
+"""Child processes that end with this process, even if it is ended by Ctrl-C or kill -9."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ STOP_TIMEOUT = 4.0
 
 _POLL = 0.05
 
-# Between fork and exec Python code is not safe where there are threads, so a program does it that becomes the child.
-# Linux clears the signal neither at execve(2) nor for a session of its own; 1 is PR_SET_PDEATHSIG, see prctl(2).
+# Python code between fork and exec is not safe in a process with threads. So this small program asks Linux to kill it
+# when its parent ends, and then becomes the child by execv. The setting survives execve(2) and a new session; 1 is
+# PR_SET_PDEATHSIG, see prctl(2).
 _DIE_WITH_PARENT = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -31,19 +32,19 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class DemoFailed(FlipbackError):
-    """The demo cannot be shown; the message says why and where the logs are."""
+    """The demo cannot be shown; the message gives the reason and the place of the logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process and the file that its output goes to."""
+    """A process and the file with its output."""
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
 
     def check(self) -> None:
-        """DemoFailed if it has ended, with the end of its log."""
+        """Raise DemoFailed, with the last lines of the log, if the process has ended."""
         status = self.process.returncode
         if status is not None:
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -53,7 +54,7 @@ class Child:
             )
 
     async def answers(self, probe: Callable[[], Awaitable[bool]], within: float) -> None:
-        """Wait until `probe` says so; DemoFailed where the process ends before, or after `within` seconds."""
+        """Wait until `probe` returns True. Raises DemoFailed if the process ends before, or after `within` seconds."""
         try:
             async with asyncio.timeout(within):
                 while not await probe():
@@ -64,9 +65,9 @@ class Child:
 
 
 async def start(name: str, command: Sequence[str], directory: Path) -> Child:
-    """Start a process whose log and temporary files lie in `directory`.
+    """Start a process whose log and temporary files are in `directory`.
 
-    It has a session of its own, so that Ctrl-C in the terminal reaches it through the demo alone.
+    It runs in a new session, so that Ctrl-C in the terminal does not reach it directly: the demo stops it.
     """
     path = directory / f"{name}.log"
     guarded = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
@@ -83,7 +84,7 @@ async def start(name: str, command: Sequence[str], directory: Path) -> Child:
 
 
 async def stop(*children: Child) -> None:
-    """End them all at once, by SIGTERM and after STOP_TIMEOUT by SIGKILL; returns when they are gone."""
+    """End all children concurrently, by SIGTERM and after STOP_TIMEOUT by SIGKILL; returns when they have ended."""
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             child.process.terminate()
@@ -98,7 +99,7 @@ async def stop(*children: Child) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below Linux's ephemeral range (32768 up): no outgoing connection takes it."""
+    """A port without a listener, below Linux's ephemeral range (from 32768), so that no outgoing connection uses it."""
     while True:
         port = random.randrange(20000, 32000)  # noqa: S311 - no secret
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -107,7 +108,7 @@ def free_port() -> int:
 
 
 async def listens(host: str, port: int) -> bool:
-    """Does somebody accept connections there?"""
+    """Whether a process accepts connections there."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:

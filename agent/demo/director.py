@@ -1,4 +1,4 @@
-"""The demo from its first process to its last."""
+"""Runs the demo: starts its processes, injects the fault, waits for the flip, and stops everything."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from streams.kafka.admin import remove
 from streams.kafka.topics import create
 
 START_TIMEOUT = 30.0
-"""Seconds for each process to answer; two idle cores take five for all."""
+"""Seconds for each process to answer; on two idle cores all of them together take five."""
 FLIP_TIMEOUT = 45.0
-"""Seconds from the fault to a shop that has recovered; 25 are usual."""
+"""Seconds from the fault to the recovery of the shop; usually it takes 25."""
 
 _FLIPBACK = "from agent.cli import main; main()"
 _logger = logging.getLogger(__name__)
 
 
 async def play(kafka: str | None, screen_of: Callable[[Story], Screen]) -> int:
-    """Show the demo on brokers `kafka` (host:port), or on an embedded one; the exit status.
+    """Show the demo on brokers `kafka` (host:port), or on an embedded one; returns the exit status.
 
-    Its topics are removed in the end; so is its directory unless the demo fails, and then the message names it.
-    DemoFailed if it cannot be shown at all.
+    At the end its topics are removed, and its directory unless the demo failed; then the message names the directory.
+    Raises DemoFailed if the demo cannot be shown at all.
     """
     check_extras(embedded=kafka is None)
     if kafka is not None:
@@ -62,7 +62,7 @@ async def play(kafka: str | None, screen_of: Callable[[Story], Screen]) -> int:
     keep = False
     try:
         with (scene.logs / "demo.log").open("w") as log:
-            # Nothing but the screen may write to the terminal.
+            # Logs go to a file: only the screen may write to the terminal.
             configure("info", json=True, stream=log)
             status = await _Play(scene, screen_of).run()
             keep = status != 0
@@ -80,7 +80,7 @@ async def play(kafka: str | None, screen_of: Callable[[Story], Screen]) -> int:
 
 
 class _Play:
-    """One run, from its first process to its last."""
+    """One run of the demo."""
 
     def __init__(self, scene: Scene, screen_of: Callable[[Story], Screen]) -> None:
         self._scene = scene
@@ -105,7 +105,7 @@ class _Play:
 
     @contextlib.asynccontextmanager
     async def _cleaned_up(self) -> AsyncIterator[None]:
-        """In the end stop every process, the broker last, and remove the topics from brokers that stay."""
+        """At the end stop every process, the embedded broker last, and remove the topics from other brokers."""
         try:
             yield
         finally:
@@ -166,7 +166,7 @@ class _Play:
         self._story.end(waiting, "ready")
 
     async def _observe(self) -> None:
-        """Healthy traffic, the fault, and what comes of it; returns when the story is complete or its time is up."""
+        """Send healthy traffic, inject the fault and watch; returns when all steps were seen or the time is up."""
         story = self._story
         background = _together(
             read_health(story),
@@ -206,7 +206,7 @@ class _Play:
         self._story.end(waiting, "seen" if condition() else "not seen")
 
     async def _inject(self) -> None:
-        # The clock starts before the first instance is told, so no number is better than the truth.
+        # Take the time before the first instance gets the fault, so that no measured delay is too short.
         at = time.time()
         async with aiohttp.ClientSession() as http:
             for answer in await asyncio.gather(
@@ -227,7 +227,7 @@ class _Play:
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Do all at once; where one fails, the others end too."""
+    """Run all concurrently; if one fails, the others are cancelled."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         await asyncio.gather(*tasks)

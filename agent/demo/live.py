@@ -1,6 +1,6 @@
-"""The story on a terminal: the last seconds of traffic above, the way of the flip below, redrawn as it happens.
+"""Shows the demo on a terminal: the last seconds of traffic above, the steps of the flip below, redrawn continuously.
 
-What a colour says is also said by a word or a glyph; a terminal of 80 x 24 is enough.
+Colour is never the only sign: a word or a glyph has the same meaning. A terminal of 80 x 24 is enough.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from agent.demo.words import opening, percent
 
 _REDRAW = 0.1
 _ROWS = 14
-"""Seconds of traffic that are shown at most; fewer on a low terminal."""
+"""Maximum number of seconds of traffic that are shown; fewer on a low terminal."""
 _FULL_BAR = 0.25
-"""Error rate of a full bar."""
+"""The error rate at which a bar is full."""
 _STATES = {"ok": "green", "pending": "yellow", "firing": "bold red"}
 _STEPS = {FlipStep.INJECTED: "bold red", FlipStep.OLD_PATH: "bold green", FlipStep.RECOVERED: "bold green"}
 _HEADING = "bold bright_black"
 
 
 class LiveScreen:
-    """Draws the story ten times a second, which no piece of news needs to be told for."""
+    """Draws the whole story ten times a second, and so ignores the notifications of single news."""
 
     def __init__(self, story: Story, console: Console) -> None:
         self._story = story
@@ -53,7 +53,7 @@ class LiveScreen:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Draw meanwhile, and a last time at the end; what was drawn stays on the terminal."""
+        """Draw during the block and once at its end; the last picture stays on the terminal."""
         with Live(self.draw(), console=self._console, auto_refresh=False) as live:
             drawing = asyncio.create_task(self._redraw(live))
             try:
@@ -69,10 +69,10 @@ class LiveScreen:
             live.update(self.draw(), refresh=True)
 
     def draw(self) -> RenderableType:
-        """The whole picture, never higher than the terminal unless that has fewer than 21 lines."""
+        """The whole picture, no higher than the terminal if that has at least 21 lines."""
         width, height = self._console.size
         head, steps = self._head(width), self._steps(width)
-        # Beside these: the heading of the traffic, two empty lines, and the line below, where the cursor is.
+        # 4 more lines: the heading of the traffic, two empty lines, and the line with the cursor.
         rows = max(3, min(_ROWS, height - len(head) - len(steps) - 4))
         middle = self._traffic(width, rows) if self._story.seconds else self._start(rows)
         lines = [*head, Text(), *middle, *([Text()] * (rows + 2 - len(middle))), *steps]
@@ -139,7 +139,7 @@ class LiveScreen:
         return f"has held for {pending[-1] - pending[0]} of {HOLD} s" if pending and step is FlipStep.FIRING else ""
 
     def _heading(self, text: str, width: int) -> Text:
-        """A heading, and at its right what is waited for."""
+        """A heading, and at its right the current activity."""
         heading = Text(text, style=_HEADING)
         activity = next((a for a in reversed(self._story.activities) if a.ended is None), None)
         if activity is None:

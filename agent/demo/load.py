@@ -1,6 +1,6 @@
-"""The load: requests to the shop over HTTP at a steady rate, as its users would send them.
+"""Sends requests to the shop over HTTP at a steady rate, as its users would.
 
-It notes what only a user can know: who was served by the new path before and is now served by the old one.
+It detects the flip as a user sees it: a user whom the new path served before gets an answer of the old one.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ import aiohttp
 from agent.demo.scene import NEW, OLD
 
 USERS = 499
-"""An odd number, so that users meet all instances in turn."""
+"""An odd number, so that each user reaches all instances in turn."""
 
 _MOST_IN_FLIGHT = 100
 _TIMEOUT_S = 5.0
 
 
 class Load:
-    """`rate` requests/s to `urls` in turn. `on_switch(user, at)` is called once, when a user of the new path first
-    gets the old one; `at` is the answer's Unix time.
+    """Sends `rate` requests/s to `urls` in turn.
+
+    `on_switch(user, at)` is called once, when a user of the new path first gets an answer of the old one; `at` is the
+    Unix time of that answer.
     """
 
     def __init__(self, urls: Sequence[str], rate: float, on_switch: Callable[[str, float], None]) -> None:
         self.sent = 0
         self.failed = 0
-        """Answers of 500 and above, and requests without an answer."""
+        """How many requests got a status of 500 or above, or no answer."""
         self._urls = urls
         self._rate = rate
         self._on_switch = on_switch
@@ -38,7 +40,7 @@ class Load:
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Send until cancelled; a slow answer delays no other request, but too many under way drop the next."""
+        """Send until cancelled. A slow answer delays no other request; above 100 in flight, requests are skipped."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the demo needs of this machine, looked at before anything is started."""
+"""Checks what the demo needs before it starts anything: installed libraries, and a broker that answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MissingExtra(DemoFailed):
 
 
 def check_extras(*, embedded: bool) -> None:
-    """MissingExtra, with the names and what to do."""
+    """Raise MissingExtra, with the names of the libraries and what to do, if one is not installed."""
     needed = _SHOP | _BROKER if embedded else _SHOP
     missing = [distribution for distribution, module in needed.items() if not _installed(module)]
     if missing:
@@ -26,7 +26,7 @@ def check_extras(*, embedded: bool) -> None:
 
 
 async def check_answers(brokers: str) -> None:
-    """DemoFailed where nobody listens on the first of the brokers (host:port with commas)."""
+    """Raise DemoFailed if the first of the brokers (host:port, separated by commas) accepts no connection."""
     host, _, port = brokers.split(",")[0].rpartition(":")
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):

@@ -1,4 +1,4 @@
-"""The story as plain lines, for logs and pipes: nothing is overwritten, nothing is said by colour or position alone."""
+"""Shows the demo as plain lines, for logs and pipes, without colours or cursor movements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from agent.demo.words import opening, percent
 
 
 class PlainScreen:
-    """Writes a line for each piece of news with `write`; each begins with the seconds since the demo began."""
+    """Writes a line for each event with `write`; each line begins with the seconds since the demo began."""
 
     def __init__(self, story: Story, write: Callable[[str], None]) -> None:
         self._story = story
         self._write = write
-        self._told: set[FlipStep] = set()
+        self._written: set[FlipStep] = set()
 
     def begun(self, activity: Activity) -> None:
         self._line(
@@ -34,19 +34,19 @@ class PlainScreen:
         self._line("second", f"{clock}  new path {_arm(second.new)}  old path {_arm(second.old)}  trigger {verdict}")
 
     def marked(self, mark: ObservedStep) -> None:
-        # Topics are read beside each other; a step waits for those before it, so that the lines tell it in order.
+        # Topics are read concurrently, so a step may be seen before an earlier one. Lines are written in order.
         for step in FlipStep:
             if step not in self._story.timeline.marks:
                 break
-            self._tell(step)
+            self._write_step(step)
 
     def close(self, lines: Sequence[str], *, well: bool) -> None:
         for line in lines:
             self._write(line)
 
-    def _tell(self, step: FlipStep) -> None:
-        if step not in self._told:
-            self._told.add(step)
+    def _write_step(self, step: FlipStep) -> None:
+        if step not in self._written:
+            self._written.add(step)
             mark = self._story.timeline.marks[step]
             self._line("STEP", f"+{mark.since:.2f} s  {mark.step}: {mark.detail}")
 
@@ -56,7 +56,7 @@ class PlainScreen:
             self._write(line)
         yield
         for step in self._story.timeline.marks:
-            self._tell(step)
+            self._write_step(step)
 
     def _line(self, kind: str, text: str) -> None:
         self._write(f"{time.time() - self._story.began:6.1f} s  {kind:<6}  {text}")

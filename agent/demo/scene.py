@@ -1,4 +1,4 @@
-"""What the demo is played with: its names and numbers, the flag file, the configuration of flipback."""
+"""The demo's settings: its names and numbers, the flag file, and flipback's configuration."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ FLAG = "new-recommendations"
 SERVICE = "shop"
 NEW, OLD = "on", "off"
 INSTANCES = ("shop-1", "shop-2")
-"""Two, because one source alone is no evidence."""
+"""Two instances, because a trigger needs samples from more than one."""
 RATE = 200
 """Requests/s of all instances together."""
 FAULT_RATE = 0.2
-"""Share of the new path's requests that fail once the fault is there."""
+"""Share of the new path's requests that fail after the fault is injected."""
 FAULT_AFTER = 10.0
-"""Seconds of healthy traffic before it."""
+"""Seconds of healthy traffic before the fault."""
 THRESHOLD = 0.02
 HOLD = 10
-"""Seconds."""
+"""Seconds for which the trigger's condition must hold."""
 USUAL_HOLD = "2m"
 TRIGGER = f"error_rate > {THRESHOLD:.0%} for {HOLD}s"
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One run's directory, brokers (host:port with commas) and names, which are new each time: it leaves no traces in
-    the next run on the same brokers. `session_timeout` is in seconds, None for flipback's default.
+    """One run's directory, brokers (host:port, separated by commas) and names.
+
+    The prefix is new for each run, so that a run does not read the topics of an earlier one. `session_timeout` is in
+    seconds; None stands for flipback's default.
     """
 
     directory: Path
@@ -42,7 +44,7 @@ class Scene:
 
     @property
     def topic(self) -> str:
-        """The samples' topic."""
+        """The telemetry topic."""
         return f"{self.prefix}-requests"
 
     @property
@@ -67,7 +69,7 @@ class Scene:
         return {"bootstrap_servers": self.brokers.split(",")}
 
     def write(self) -> None:
-        """Write the flag file, with the flag on for half of the subjects, and the configuration."""
+        """Write the configuration, and the flag file, in which the flag is on for half of the users."""
         half = {"fractional": [{"var": "targetingKey"}, [NEW, 50], [OLD, 50]]}
         flag = {"state": "ENABLED", "variants": {NEW: True, OLD: False}, "defaultVariant": OLD, "targeting": half}
         flags = {"$schema": "https://flagd.dev/schema/v0/flags.json", "flags": {FLAG: flag}}

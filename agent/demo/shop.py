@@ -1,9 +1,9 @@
-"""The shop: a small real HTTP service with a release behind a flag.
+"""The demo's shop: a small real HTTP service with a release behind a flag.
 
-Run as `python -m agent.demo.shop NAME PORT FLAGS_FILE TOPIC BROKERS`. It asks its flag for every request, as any
-service with OpenFeature does, and emits a sample of every request that it has answered:
+Run as `python -m agent.demo.shop NAME PORT FLAGS_FILE TOPIC BROKERS`. It evaluates its flag by OpenFeature for every
+request, and emits a sample of every request that it has answered:
 
-    GET  /recommendations?user=ID   the new or the old code path; the header x-path says which
+    GET  /recommendations?user=ID   the new or the old code path; the header x-path names it
     POST /fault?rate=0.2            from now on this share of the new path's requests fails
     GET  /healthz
 """
@@ -29,7 +29,7 @@ from streams.telemetry.emitter import Emitter
 from streams.telemetry.sample import Sample
 
 FLAG_POLL_MS = 50
-"""How often the flag file is looked at. The file provider takes its deadline for that, 500 ms if nothing is said."""
+"""Milliseconds between readings of the flag file. The file provider uses its `deadline_ms` for this, 500 by default."""
 
 ROUTE = "/recommendations"
 _NEW_PATH_S, _OLD_PATH_S, _CACHED_S = 0.006, 0.004, 0.001
@@ -38,7 +38,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class DemoShop:
-    """The service's state: its flag, the fault of its new path, and a cache of what it has worked out."""
+    """The service's state: its flag client, the fault rate of the new path, and a cache of results."""
 
     def __init__(self, name: str, emitter: Emitter) -> None:
         self.name = name
@@ -89,7 +89,7 @@ class DemoShop:
         )
 
     async def _work(self, user: str, *, new: bool) -> bool:
-        """Take the time that the work takes; was it in the cache?"""
+        """Wait as long as the work takes; returns whether the result was in the cache."""
         now = time.monotonic()
         hit = self._cached.get((user, new), 0.0) > now
         if not hit:
@@ -98,7 +98,7 @@ class DemoShop:
         return hit
 
     def _fails(self) -> bool:
-        """Exactly the fault's share of all calls, evenly: a demo should not depend on chance."""
+        """Whether this call fails: evenly spaced calls do, not random ones, so that the share is exact in every run."""
         self._due += self._fault_rate
         if self._due < 1:
             return False

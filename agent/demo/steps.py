@@ -1,4 +1,7 @@
-"""What happened, when, and whether it is the whole story. Pure: every time is given, in Unix seconds."""
+"""The steps of a flip as the demo observes them, and when the shop has recovered.
+
+Pure: every time is an argument, in Unix seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from streams.monitor.health import Health, TriggerHealth
 
 
 class FlipStep(StrEnum):
-    """The way of a flip, in the order in which it happens. A fast reader of the flag file may serve the old path before
-    the executor has noted that it wrote, and that it read back.
+    """The steps of a flip in their order. A fast reader of the flag file may serve the old path before the executor has
+    recorded that it wrote and read back.
     """
 
     INJECTED = "injected"
@@ -26,12 +29,12 @@ class FlipStep(StrEnum):
 
 
 CLEAN_SECONDS = 5
-"""Seconds in a row without a fault, after which the service counts as recovered."""
+"""Clean seconds in a row after which the service counts as recovered."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedStep:
-    """A step as it was observed, `since` seconds after the injection."""
+    """A step that was observed at `at`, `since` seconds after the fault was injected."""
 
     step: FlipStep
     at: float
@@ -40,7 +43,7 @@ class ObservedStep:
 
 
 class Timeline:
-    """The first sign of each step. What is older than the injection belongs to another story."""
+    """The first observation of each step; what is older than the fault is ignored."""
 
     def __init__(self) -> None:
         self.marks: dict[FlipStep, ObservedStep] = {}
@@ -51,7 +54,7 @@ class Timeline:
         return None if mark is None else mark.at
 
     def note(self, step: FlipStep, at: float, detail: str = "") -> ObservedStep | None:
-        """The new mark; None for a step that was seen before, or that is older than the injection."""
+        """Record a step and return it; None if it was seen before, or is older than the fault."""
         begin = at if step is FlipStep.INJECTED else self.injected
         if step in self.marks or begin is None or at < begin:
             return None
@@ -60,7 +63,7 @@ class Timeline:
 
     @property
     def next(self) -> FlipStep | None:
-        """The first step that has not been seen; None at the end."""
+        """The first step that has not been seen; None if all have been."""
         return next(iter(self.missing), None)
 
     @property
@@ -68,7 +71,7 @@ class Timeline:
         return [step for step in FlipStep if step not in self.marks]
 
     def between(self, first: FlipStep, last: FlipStep) -> float | None:
-        """Seconds from one step to another; None unless both were seen."""
+        """Seconds from one step to another; None if one was not seen."""
         if first in self.marks and last in self.marks:
             return self.marks[last].at - self.marks[first].at
         return None
@@ -76,7 +79,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The requests of a code path, or of both."""
+    """The counts of requests of one code path, or of both."""
 
     requests: int = 0
     errors: int = 0
@@ -88,7 +91,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class ObservedSecond:
-    """Second `[time - 1, time)` of the shop as flipback has counted it, and the verdict at its end."""
+    """Second `[time - 1, time)` of the shop: the counts of the new path, the old path and both, and the verdict."""
 
     time: int
     new: Arm
@@ -98,7 +101,7 @@ class ObservedSecond:
 
 
 def second(frame: Health) -> ObservedSecond | None:
-    """The shop's second in a health record; None where the record is not about a second of the shop."""
+    """The second of the shop in a health record; None if the record has none."""
     arms: dict[str, Arm] = {}
     requests, errors = frame.counts["requests"], frame.counts["errors"]
     for index, (_, service, flag, variant) in enumerate(frame.scopes):
@@ -111,9 +114,10 @@ def second(frame: Health) -> ObservedSecond | None:
 
 
 def recovered(seconds: Sequence[ObservedSecond], since: float) -> tuple[int, Arm] | None:
-    """The first CLEAN_SECONDS in a row, all requests on the old path and their error rate below the threshold: the end
-    of the last of them, and their requests. Seconds that began before `since` do not count; None while there are too
-    few.
+    """The end of the first CLEAN_SECONDS in a row, and the counts of their requests; None while there are too few.
+
+    A second is clean if all its requests took the old path and their error rate is below the threshold. Seconds that
+    began before `since` do not count.
     """
     clean, before = 0, None
     for index, seen in enumerate(seconds):
@@ -121,7 +125,7 @@ def recovered(seconds: Sequence[ObservedSecond], since: float) -> tuple[int, Arm
             continue
         rate = seen.whole.error_rate
         good = rate is not None and rate < THRESHOLD and seen.old.requests == seen.whole.requests
-        # A second that nobody has counted is none that was clean.
+        # A second without a health record is not clean.
         clean = (clean if before == seen.time - 1 else 0) + 1 if good else 0
         before = seen.time
         if clean == CLEAN_SECONDS:
@@ -131,8 +135,8 @@ def recovered(seconds: Sequence[ObservedSecond], since: float) -> tuple[int, Arm
 
 
 def unfinished(step: FlipStep) -> str:
-    """What has not happened if a step was not seen."""
-    words = {
+    """A sentence on the step that was not seen."""
+    sentences = {
         FlipStep.INJECTED: "the fault was not injected",
         FlipStep.PENDING: "the trigger did not become pending",
         FlipStep.FIRING: "the trigger did not fire",
@@ -142,4 +146,4 @@ def unfinished(step: FlipStep) -> str:
         FlipStep.OLD_PATH: "no user of the new path came to the old one",
         FlipStep.RECOVERED: f"the shop did not have {CLEAN_SECONDS} clean seconds in a row",
     }
-    return words[step]
+    return sentences[step]

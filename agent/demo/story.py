@@ -1,4 +1,4 @@
-"""The demo's story so far, and who is told of its news."""
+"""What the demo has observed so far, and the screen that shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.demo.steps import CLEAN_SECONDS, FlipStep, ObservedSecond, ObservedSt
 
 @dataclass(slots=True)
 class Activity:
-    """Something that is waited for. Times are Unix seconds; `due` is when it ends, where that is known."""
+    """An activity that the demo waits for. Times are Unix seconds; `due` is when it ends, if that is known."""
 
     text: str
     began: float
@@ -29,7 +29,7 @@ class Activity:
 
 
 class Screen(Protocol):
-    """Shows news as they come, while it is `running`."""
+    """Shows the story while it is `running`."""
 
     def running(self) -> AbstractAsyncContextManager[None]: ...
     def begun(self, activity: Activity) -> None: ...
@@ -38,12 +38,12 @@ class Screen(Protocol):
     def marked(self, mark: ObservedStep) -> None: ...
 
     def close(self, lines: Sequence[str], *, well: bool) -> None:
-        """Say how it ended, once it is no longer running."""
+        """Show the result, after `running` has ended."""
 
 
 @dataclass(slots=True)
 class Story:
-    """Everything that has been observed. `screen` is told at once."""
+    """Everything that has been observed; the `screen` is notified of each change."""
 
     scene: Scene
     began: float = field(default_factory=time.time)
@@ -51,7 +51,7 @@ class Story:
     seconds: list[ObservedSecond] = field(default_factory=list)
     activities: list[Activity] = field(default_factory=list)
     evidence: Evidence | None = None
-    """What the command was justified with."""
+    """The evidence in the command."""
     screen: Screen | None = None
 
     def begin(self, text: str, due: float | None = None) -> Activity:

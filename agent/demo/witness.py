@@ -1,7 +1,7 @@
-"""What flipback says of itself, read from its topics as anybody could, and put into the story.
+"""Reads flipback's topics, as any consumer can, and records the steps of the flip in the story.
 
-A step's time is the one at which it happened: what monitor and executor did has their clock in the command and in the
-events, what a topic got has the time of the record. All processes but a remote broker share one clock.
+Steps of monitor and executor have the time in the command or the event, steps that are records the time of the record.
+All processes except a remote broker share one clock.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from streams.kafka.reader import read_topic
 from streams.monitor.health import decoder
 
 _COMMAND_WITHIN = 1.0
-"""Seconds after which a trigger has fired even if no command tells when."""
+"""Seconds to wait for a command, whose time of firing is exact, before the time of the event is used."""
 
 
 async def read_health(story: Story) -> None:
-    """Follow the seconds that flipback has counted and judged."""
+    """Follow the health records: the counts and the verdict of each second."""
     async for read in read_topic(story.scene.topics.health, story.scene.connection):
         for record in read.records:
             counted = second(decoder.decode(record.value or b""))
@@ -34,8 +34,10 @@ async def read_health(story: Story) -> None:
 
 
 async def read_commands(story: Story, config: Config) -> None:
-    """Follow the commands; one counts only if its signature is right. A command is older than the event that its
-    trigger fires, because no event may delay it, so the time of firing is in it.
+    """Follow the commands whose signature is valid.
+
+    No event may delay a command, so it is written before the event that its trigger fires, and it holds the time of
+    firing.
     """
     publics = {key.id: key for key in map(load_public, config.public_keys)}
     async for read in read_topic(story.scene.topics.commands, story.scene.connection):
@@ -43,18 +45,18 @@ async def read_commands(story: Story, config: Config) -> None:
             command = verify(record.value or b"", publics)
             if not isinstance(command, Command) or command.flag != FLAG:
                 continue
-            seen = command.evidence
-            story.evidence = seen
-            # Records have whole milliseconds.
+            evidence = command.evidence
+            story.evidence = evidence
+            # Round down as the times of records, which are whole milliseconds.
             fired = math.floor(command.issued_at * 1000) / 1000
-            story.mark(FlipStep.FIRING, fired, _held(seen.value, seen.samples))
+            story.mark(FlipStep.FIRING, fired, _held(evidence.value, evidence.samples))
             lifetime = command.expires_at - command.issued_at
             detail = f"set it to {command.target!r}; signed, valid for {lifetime:.0f} s"
             story.mark(FlipStep.COMMAND, record.timestamp / 1000, detail)
 
 
 async def read_events(story: Story) -> None:
-    """Follow the audit log: verdicts and the steps of the flip."""
+    """Follow the events: changes of the verdict and the steps of the flip."""
     async for read in read_topic(story.scene.topics.events, story.scene.connection):
         for record in read.records:
             _note(story, events.from_kafka(record.value, record.headers), record.timestamp / 1000)

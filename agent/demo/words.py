@@ -1,4 +1,4 @@
-"""What the demo says in words, whatever it is shown on. Every number in the closing is a measured one."""
+"""The sentences that the demo shows before and after it. All numbers in the closing are measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def percent(ratio: float | None) -> str:
 
 
 def opening(scene: Scene) -> Iterator[str]:
-    """What is going to be shown, in lines of at most 79 characters."""
+    """What the demo is going to show, in lines of at most 79 characters."""
     broker = "an embedded broker" if scene.embedded else f"Kafka {scene.brokers}"
     yield f"shop     {len(INSTANCES)} instances, {RATE} HTTP requests/s; telemetry to {broker}"
     yield f"release  {FLAG} is on, the new path, for half of the users"
@@ -24,7 +24,7 @@ def opening(scene: Scene) -> Iterator[str]:
 
 
 def closing(story: Story, load: Load) -> Iterator[str]:
-    """The result of a demo that went well."""
+    """The result of a demo in which all steps were seen."""
     between = story.timeline.between
     total = between(FlipStep.INJECTED, FlipStep.OLD_PATH) or 0.0
     decided = between(FlipStep.INJECTED, FlipStep.FIRING) or 0.0
