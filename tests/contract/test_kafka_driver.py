@@ -45,13 +45,13 @@ TELEMETRY = TP("requests", 3)
 SOURCE = Source(*TELEMETRY)
 T = 1_700_000_000
 
-# Kafka's record batch, version 2: attributes follow the checksum, which covers all that comes after it.
+# Byte positions in Kafka's record batch, version 2. The checksum covers all that follows it, from the attributes on.
 _LENGTH, _CRC, _ATTRIBUTES, _LAST_DELTA = 8, 17, 21, 23
 _CONTROL = 0x20
 
 
 class Batch(NamedTuple):
-    """A Kafka batch: `gaps[i]` offsets are missing before record i, `tail` after the last, as compaction leaves it."""
+    """A compacted Kafka batch: `gaps[i]` offsets are missing before record i, and `tail` after the last."""
 
     gaps: tuple[int, ...]
     tail: int = 0
@@ -163,7 +163,7 @@ def test_a_slice_joins_the_batches_of_a_fetch_in_offset_order_up_to_the_size_of_
     size = transport.MAX_RECORDS_PER_EVENT // 4
     raw, end = encoded([Batch((0,) * size, content_type=b"application/json")] * 5, 100)
     fetched, _, _ = unpacked(raw, 100)
-    # Faust's abstract base declares an `__init__` that no scheduler has.
+    # Typed as Any: Faust's abstract base declares an `__init__` with arguments that no scheduler has.
     scheduler: Any = SliceScheduler
     found = list(scheduler().iterate({TELEMETRY: fetched, TP("plain", 0): ["a", "b"]}))
 
@@ -174,7 +174,7 @@ def test_a_slice_joins_the_batches_of_a_fetch_in_offset_order_up_to_the_size_of_
     assert {d.slice.source for d in deliveries} == {SOURCE}
     for delivery in deliveries:
         whole = delivery.slice
-        # In `encoded` every second record of a batch has the header, and a batch is of even size.
+        # `encoded` gives every second record of a batch the header, and the size of a batch is even.
         assert set(whole.content_types) == set(range(0, len(whole.offsets), 2))
         assert len(whole.values) == len(whole.timestamps) == len(whole.offsets)
 
@@ -226,7 +226,7 @@ async def test_an_answer_is_noted_with_its_high_watermark_and_its_records_come_b
     answer = reading.positions[SOURCE].answer
     assert answer is not None
     assert answer.highwater == 200
-    # aiokafka keeps whole milliseconds.
+    # aiokafka records whole milliseconds.
     assert before - 0.001 <= answer.at <= time.monotonic()
     result = fetcher._records[TELEMETRY]
     assert isinstance(result, FetchResult)
@@ -307,7 +307,7 @@ OTHER = TP("requests", 4)
 
 
 class _Reads:
-    """A consumer whose partition TELEMETRY has fetched records, and whose agent's buffer is full of it."""
+    """A consumer with fetched records of partition TELEMETRY, which is paused because its agent's buffer is full."""
 
     def __init__(self) -> None:
         raw, _ = encoded([Batch((0, 0, 0))], 100)
@@ -365,7 +365,7 @@ async def test_upstream_still_leaves_a_read_waiting_when_there_is_room() -> None
     reads = _Reads()
     waiting = await reads.waiting(within=0.05)
     driver.Consumer.on_buffer_drop(reads.consumer, TELEMETRY)
-    assert await waiting == {}, "the read looks again by itself: give up the correction"
+    assert await waiting == {}, "upstream wakes the read: remove change 9 of streams/kafka/driver.py"
     assert "getmany(timeout=1.0)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
 
 
@@ -385,7 +385,9 @@ async def test_upstream_still_counts_the_delivered_message_as_missing() -> None:
     tracker = _tracker(1)
     # As `_drain_messages` calls it if offset 5 follows offset 1.
     await faust_consumer.Consumer._add_gap(tracker, TELEMETRY, 2, 5)
-    assert tracker._gap[TELEMETRY].overlaps(5), "the gap no longer holds the message: give up the correction"
+    assert tracker._gap[TELEMETRY].overlaps(5), (
+        "the gap no longer holds the message: remove that part of change 3 of streams/kafka/driver.py"
+    )
     assert "await self._add_gap(tp, r_offset + 1, offset)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
 
 
@@ -447,7 +449,9 @@ async def test_the_table_manager_does_upstreams_work_without_its_sleep() -> None
     assert done == ["channels", "recovery"]
     done.clear()
     await TableManager.on_start(manager)
-    assert done == ["sleep 1.0", "channels", "recovery"], "upstream starts otherwise: compare, or give up the override"
+    assert done == ["sleep 1.0", "channels", "recovery"], (
+        "upstream's start has changed: compare it, or remove change 7 of streams/kafka/driver.py"
+    )
 
 
 async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The time that is trusted: a step of the wall clock is followed only when it stands or others agree with it."""
+"""A step of the wall clock is followed only if it lasts or if other clocks agree with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = 1_700_000_000.0
 
 @dataclass
 class Machine:
-    """A machine whose wall clock is `wrong` seconds off, and whose monotonic clock is right."""
+    """A machine whose wall clock is `wrong` seconds ahead; its monotonic clock is right."""
 
     true: float = T
     wrong: float = 0.0
@@ -132,7 +132,7 @@ def test_a_clock_that_was_wrong_from_the_start_is_told_from_that_of_the_brokers(
 
 
 def test_record_times_alone_do_not_put_a_clock_in_doubt_that_was_not_stepped() -> None:
-    # A producer may stamp its records with whatever it likes, and log shippers are minutes behind.
+    # Producers may give their records any time, and log shippers write minutes later.
     machine = Machine()
     machine.clock.recorded(machine.true - 300)
     now = machine.clock.now()
@@ -169,7 +169,7 @@ def test_with_record_times_that_are_right_the_time_is_never_far_ahead(steps: lis
         machine.after(seconds)
         machine.wrong = wrong
         machine.clock.recorded(machine.true)
-        # A step within the tolerance, or one too small to be told from the delay of producers, is followed.
+        # A step is followed if it is within the tolerance, or too small to be distinguished from the producers' delay.
         assert machine.clock.now().time <= machine.true + TOLERANCE * len(steps) + MAX_DIFFERENCE
 
 

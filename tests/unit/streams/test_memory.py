@@ -1,4 +1,4 @@
-"""Memory that a batch gives back stays with the process."""
+"""The process keeps memory that a batch has freed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo starts with: a configuration that flipback takes, on any broker, and needs that are told in words."""
+"""The demo writes a configuration that flipback accepts, for any broker, and reports what is missing to run it."""
 
 from __future__ import annotations
 

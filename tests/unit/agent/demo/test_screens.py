@@ -1,4 +1,4 @@
-"""What the demo shows: in order on a pipe, within 80 x 24 on a terminal, and in words where colours are missing."""
+"""The demo's screens: in order on a pipe, within 80 x 24 on a terminal, and complete without colours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scene(tmp_path: Path, brokers: str = "127.0.0.1:20123", *, embedded: bool = 
 
 
 def full_story(story: Story, seconds: int = 30) -> None:
-    """Everything that can be on the screen, each text as long as it gets."""
+    """Fill the story with everything that a screen can show, each text at its maximum length."""
     story.end(story.begin("embedded broker (Tansu)"), "answers on 127.0.0.1:20123")
     story.begin("flipback's first verdict on the shop")
     start = int(time.time()) - seconds
@@ -52,7 +52,7 @@ async def test_plain_lines_tell_the_steps_in_order_however_they_come(tmp_path: P
         story.mark(FlipStep.PENDING, at + 2.0, "")
         story.mark(FlipStep.FIRING, at + 3.0, "")
         assert lines.steps() == ["injected", "pending", "firing", "command"]
-    # A step that never came does not swallow those behind it.
+    # At the end the steps after one that never came are shown too.
     assert lines.steps() == ["injected", "pending", "firing", "command", "old path"]
     assert any(re.search(r"STEP    \+2\.00 s  pending: ", line) for line in lines)
 
@@ -75,7 +75,7 @@ def test_the_picture_fits_the_terminal(tmp_path: Path, phase: str, width: int, h
     if phase == "all":
         full_story(story)
     lines = drawn(story, width, height)
-    # One line is left for the cursor: a terminal that scrolls cannot be drawn over.
+    # The cursor needs one line: if the terminal scrolled, the picture could not be redrawn in place.
     assert len(lines) <= height - 1
     assert all(len(line) <= width for line in lines)
     assert not any("…" in line for line in lines)

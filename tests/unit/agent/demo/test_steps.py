@@ -1,4 +1,4 @@
-"""The demo's timeline: each step once, measured from the injection, and recovered means recovered."""
+"""The demo's timeline: each step once, its time since the fault, and the rule for a recovered service."""
 
 from __future__ import annotations
 

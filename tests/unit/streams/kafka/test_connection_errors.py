@@ -1,4 +1,4 @@
-"""What keeps from the brokers is said by its cause, with what to do."""
+"""A failed connection to the brokers is explained by its cause, with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A role that stands still, or does not work on what it was given, is found by who watches it (fault row 13)."""
+"""A role that has stopped reading, or ignores an assigned partition, is detected, so that the process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TPS = [TP("requests", p) for p in range(4)]
 
 
 class Role:
-    """An app whose four partitions have records up to `highwater`; `read` is the last one that was read of each."""
+    """An app with four partitions: `highwater` and the last offset that was read of each, and the role's `owned`."""
 
     def __init__(self) -> None:
         self.read: dict[TP, int | None] = dict.fromkeys(TPS, 99)

@@ -1,4 +1,4 @@
-"""The outbox: nobody waits for it, order is kept, and what is given up is the least important and counted."""
+"""The outbox: no writer waits, the order is kept, and if records are dropped, the least important ones, and counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Broker:
-    """Takes records once it is open; `refuse` says with what error a record is refused."""
+    """Accepts records once it is open; `refuse` returns the error with which it rejects a record, or None."""
 
     def __init__(self) -> None:
         self.taken: list[Record] = []
@@ -113,7 +113,7 @@ async def test_a_topic_that_takes_nothing_is_tried_with_one_record_at_a_time(bro
     await turns(4)
     asked = broker.asked
     await turns(30)
-    # Five at first, and then each by itself: a turn or two each.
+    # At first all five records are sent, then one at a time, each of which takes a turn of the loop or two.
     assert asked <= 7
     assert 5 < broker.asked < 40
 

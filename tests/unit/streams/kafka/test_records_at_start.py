@@ -1,4 +1,4 @@
-"""Records that are read at the start: whatever lies in those topics, no process is kept from starting by it."""
+"""Records that are read at the start: no content of their topics prevents a process from starting."""
 
 from __future__ import annotations
 

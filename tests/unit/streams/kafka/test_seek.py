@@ -1,4 +1,4 @@
-"""Where reading begins, and that of two seeks the assignment decides, never the one that ends last."""
+"""Where reading begins; after two concurrent seeks it follows the newest assignment, whichever seek ends last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTS = [TP("requests", p) for p in range(8)]
 
 @dataclass
 class Log:
-    """A consumer of a broker whose partitions have a record a second, offset 0 at `begins`, and `end` records."""
+    """A consumer of a fake broker. Each partition has `end` records, one a second, the first at time `begins`."""
 
     assigned: set[TP] = field(default_factory=set)
     commits: dict[TP, int] = field(default_factory=dict)
@@ -68,7 +68,7 @@ async def test_a_new_deployment_begins_in_the_recent_past() -> None:
 
 
 class Filling(Log):
-    """A partition that is empty for the first request, and to which 1,000 records are appended before the next."""
+    """A partition that is empty at the first request and has 1,000 records at the second."""
 
     async def offsets_for_times(self, past: Mapping[TP, int]) -> dict[TP, Any]:
         found = await super().offsets_for_times(past)
@@ -129,7 +129,7 @@ def thread(log: Log, reading: Reading) -> Any:
 
 @pytest.mark.parametrize(("older", "newer"), [(8, 4), (4, 8)])
 async def test_of_two_seeks_of_which_the_older_one_ends_last_the_assignment_decides(older: int, newer: int) -> None:
-    """As seen on Kafka: told of 8 partitions, and 8 ms later of 4 again, a monitor was blind to half of its own."""
+    """Seen on Kafka: a monitor was assigned 8 partitions and 8 ms later 4 of them, and then did not read two of these."""
     log = Log(set(REQUESTS[:older]))
     slow = asyncio.Event()
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""A role that no broker answers is told of, and what many partitions say fits in a line."""
+"""A role whose brokers do not answer is reported, and a message about many partitions fits in a line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_brokers_that_do_not_answer_are_told_of(seconds: float | None, said: str
 
 
 def test_heartbeats_of_a_long_session_are_waited_for() -> None:
-    # A heartbeat every 20 s.
+    # A session timeout with a heartbeat every 20 s.
     assert silence_after(30, session_timeout=120) is None
     assert silence_after(41, session_timeout=120) is not None
 

@@ -1,4 +1,4 @@
-"""What topics that are there lack is said with what to set; of what is not known nothing is."""
+"""A problem of an existing topic is reported with the setting that fixes it; unknown settings are not reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columnar batch, byte by byte: what others may write, and what a reader makes of damage."""
+"""The columnar batch, byte by byte: batches that other writers may send, and how damaged ones are rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.samples import T0, CellCounts, Stage, count, records_of, samp
 
 
 def written_by_hand(**changes: Any) -> bytes:
-    """Three samples as the layout of docs/telemetry-formats.md has them, with some elements changed."""
+    """Three samples, encoded as docs/telemetry-formats.md describes, with some elements changed."""
     elements: dict[str, Any] = {
         "version": 1,
         "n": 3,
@@ -38,7 +38,7 @@ def written_by_hand(**changes: Any) -> bytes:
 
 
 def identified(**changes: Any) -> bytes:
-    """The same in version 2: the first sample is the start of request a, the third the end of request b."""
+    """The same samples in version 2: the first is the start of request a, the third the end of request b."""
     ids: dict[str, Any] = {"id_rows": struct.pack("<2I", 0, 2), "ids": ["a", "b"], "started": bytes([1, 0])}
     return written_by_hand(**({"version": 2} | ids | changes))
 
@@ -201,7 +201,7 @@ def test_a_batch_of_requests_told_apart_is_read_as_documented() -> None:
     stage = Stage("columnar")
     stage.take([identified()])
     assert stage.rejects == {}
-    # A start is counted in nothing.
+    # The start of a request adds to no count.
     assert stage.close() == count(BY_HAND[1:])
 
 
@@ -244,7 +244,7 @@ def test_damage_to_the_ids_rejects_the_record_and_says_where(changes: dict[str, 
 @pytest.mark.parametrize(
     ("changes", "rejected"),
     [
-        # Row 0 is a start, which is nothing without its id; row 2 is the end of a request.
+        # Row 0 is a start, which is rejected without an id; row 2 is the end of a request, which counts all the same.
         ({"ids": ["a", ""]}, {}),
         ({"ids": ["a", "x" * 129]}, {}),
         ({"ids": ["a", 7]}, {}),

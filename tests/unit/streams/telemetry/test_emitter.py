@@ -1,4 +1,4 @@
-"""The emitter: telemetry is given up before a request is held up, and what was given up is counted."""
+"""The emitter drops samples rather than delay a request, and counts those that it dropped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.telemetry.sample import Sample
 
 
 class Broker:
-    """What a producer is connected to: `up` lets it start, `room` lets it send, `acknowledge` settles what was sent."""
+    """A fake producer: `up` lets it start, `room` lets it send, `acknowledge` settles the future of a sent record."""
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
@@ -109,7 +109,7 @@ async def test_a_full_queue_drops_its_oldest_and_counts_them(broker: Broker) -> 
     broker.room.clear()
     async with emitter(capacity=3) as emitting:
         emitting.emit(sample(0))
-        await until(lambda: not emitting._queue)  # the first is in the producer's hands, which has no room
+        await until(lambda: not emitting._queue)  # the first one waits in the producer's `send`
         for number in range(1, 8):
             emitting.emit(sample(number))
         assert emitting.dropped == 4
