@@ -365,7 +365,7 @@ async def test_upstream_still_leaves_a_read_waiting_when_there_is_room() -> None
     reads = _Reads()
     waiting = await reads.waiting(within=0.05)
     driver.Consumer.on_buffer_drop(reads.consumer, TELEMETRY)
-    assert await waiting == {}, "upstream wakes the read: remove change 9 of streams/kafka/driver.py"
+    assert await waiting == {}, "upstream wakes the read: remove change 9 of the driver"
     assert "getmany(timeout=1.0)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
 
 
@@ -385,9 +385,7 @@ async def test_upstream_still_counts_the_delivered_message_as_missing() -> None:
     tracker = _tracker(1)
     # As `_drain_messages` calls it if offset 5 follows offset 1.
     await faust_consumer.Consumer._add_gap(tracker, TELEMETRY, 2, 5)
-    assert tracker._gap[TELEMETRY].overlaps(5), (
-        "the gap no longer holds the message: remove that part of change 3 of streams/kafka/driver.py"
-    )
+    assert tracker._gap[TELEMETRY].overlaps(5), "the gap no longer holds the message: see change 3 of the driver"
     assert "await self._add_gap(tp, r_offset + 1, offset)" in inspect.getsource(faust_consumer.Consumer._drain_messages)
 
 
@@ -449,9 +447,7 @@ async def test_the_table_manager_does_upstreams_work_without_its_sleep() -> None
     assert done == ["channels", "recovery"]
     done.clear()
     await TableManager.on_start(manager)
-    assert done == ["sleep 1.0", "channels", "recovery"], (
-        "upstream's start has changed: compare it, or remove change 7 of streams/kafka/driver.py"
-    )
+    assert done == ["sleep 1.0", "channels", "recovery"], "upstream's start has changed: see change 7 of the driver"
 
 
 async def test_only_an_answer_of_a_broker_is_noted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

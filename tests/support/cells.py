@@ -1,4 +1,4 @@
-"""Cells written by hand, for tests of what comes after them."""
+"""Cells written by hand, for tests of the code that uses them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A wall clock that a test can step, for one process: libfaketime in front of the C library, read from a file.
+"""A wall clock that a test can step, for one process: libfaketime overrides the C library and reads a file.
 
-The monotonic clock goes on as it is, as it does where a machine's wall clock is set.
+The monotonic clock is not changed, as on a machine whose wall clock is set.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Clock:
         self.step(0)
 
     def step(self, seconds: int) -> None:
-        """Set the clock to be `seconds` ahead of the true one, behind it where negative."""
-        # Replaced, not written: a reader must not find it empty.
+        """Set the clock `seconds` ahead of the true one, or behind it if negative."""
+        # Replace the file: a reader must not find it empty.
         whole = self._file.with_suffix(".new")
         whole.write_text(f"{seconds:+d}s\n")
         os.replace(whole, self._file)
 
 
 def library() -> Path | None:
-    """Return libfaketime as Debian's package installs it, None where it is not installed."""
+    """The path of libfaketime as Debian's package installs it, or None if it is not installed."""
     for place in _PLACES:
         found = sorted(Path(place).glob("**/faketime/libfaketimeMT.so.1"))
         if found:

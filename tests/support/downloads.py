@@ -1,4 +1,4 @@
-"""What the tests bring from registries, kept under the user's cache for the next run."""
+"""Downloads packages that the tests need, and keeps them in the user's cache for the next run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TIMEOUT = 600.0
 
 
 class NotBrought(Exception):
-    """It could not be brought; the message says why."""
+    """The download failed; the message gives the reason."""
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory of that name, filled by `make` at first. It appears whole or not at all."""
+    """The cached directory of that name. `make` fills it the first time; it appears complete or not at all."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flipback-tests"
     directory = cache / name
     if directory.is_dir():
@@ -28,14 +28,14 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
         fresh = Path(temporary) / "fresh"
         fresh.mkdir()
         make(fresh)
-        # Another run may have been faster; what it made is the same.
+        # Another run may have created it first, with the same content.
         with contextlib.suppress(OSError):
             fresh.rename(directory)
     return directory
 
 
 def bring(command: Sequence[str], directory: Path, what: str) -> None:
-    """Run a package manager in a directory. Raises NotBrought, whose message has the beginning of what it said."""
+    """Run a package manager in a directory. Raises NotBrought, with the beginning of its output in the message."""
     try:
         done = subprocess.run(
             command,

@@ -33,7 +33,7 @@ class Fault:
 
 
 class FakeBackend:
-    """One flag, that of the first call.
+    """A backend with one flag, that of the first call.
 
     Each call of an operation uses the first of `faults[operation]`; an exception in it is raised.
     `blind`: it has no read-back. `read_back` are the operations for which `verify` was called.

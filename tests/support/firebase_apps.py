@@ -111,9 +111,9 @@ asyncio.run(main())
 
 
 class RemoteConfigApp:
-    """firebase_admin.remote_config's server template, loaded every 0.1 s: servers poll, there is nothing to listen to.
+    """firebase_admin.remote_config's server template, loaded every 0.1 s, because servers can only poll.
 
-    A process of its own, because the client's import configures the root logger.
+    It runs in a separate process, because importing the client configures the root logger.
     """
 
     def __init__(self, fake: FakeRemoteConfig, flag: str) -> None:

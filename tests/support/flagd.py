@@ -1,4 +1,4 @@
-"""A flagd file and its backend, for tests of what the backend does to the file."""
+"""A flagd file and its backend, for tests of how the backend changes the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An executor of many flags, each in a backend of its own, with limits."""
+"""An executor with limits and many flags, each in its own backend."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHIN = 600.0
 
 
 class Fleet:
-    """Flags f0, f1, ... of one environment; `groups` names the companions of some."""
+    """Flags f0, f1, ... of one environment; `groups` gives the companions of some of them."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Fleet:
             emit=self._emit,
             now=lambda: self.now,
         )
-        # A busy machine is no slow disk.
+        # So that a busy machine does not count as a slow disk.
         self.executor._disk._limit_s = 30.0
 
     def reborn(self) -> Fleet:
-        """The next process on the same disk, to which the flags' states have been published."""
+        """A new process on the same disk, which knows the published states of the flags."""
         return Fleet(
             self.directory,
             len(self.names),
@@ -80,7 +80,7 @@ class Fleet:
         self.told.append(from_kafka(value, headers))
 
     def command(self, name: str, *, of: str | None = None, trigger: str = "errors") -> Command:
-        """The command for a flag as it was last seen; `of` is the flag whose trigger fired, if another."""
+        """The command for the newest known version of a flag; `of` is the flag whose trigger fired, if another one."""
         cause = None if of in (None, name) else Cause(flag=str(of), flag_version=self.version(str(of)))
         return command(
             flag=name, backend=name, flag_version=self.version(name), issued_at=self.now, trigger=trigger, cause=cause
@@ -95,9 +95,9 @@ class Fleet:
 
     @property
     def written(self) -> list[str]:
-        """Flags that were written, in their order."""
+        """The flags that were written, each as often as it was, in the order of their names."""
         return [name for name in self.names for _ in self.backends[name].writes]
 
     def of(self, kind: str) -> list[Event]:
-        """Events of a type, each once."""
+        """The events of a type, without repetitions."""
         return list({event.id: event for event in self.told if event.type == kind}.values())

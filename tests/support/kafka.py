@@ -1,7 +1,7 @@
-"""Apache Kafka nodes (KRaft) on loopback for the tests, from the jars that Maven brings: one alone, or three.
+"""Apache Kafka nodes (KRaft) on loopback for the tests, from jars that Maven downloads: a single node, or three.
 
-`KafkaNode(directory).start()` formats its storage at first, so a node that was killed starts again with its data.
-A node dies with the process that started it, however that one ends.
+`KafkaNode(directory).start()` formats the storage only the first time, so that a node that was killed starts again with
+its data. A node ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.support.downloads import NotBrought, bring, kept
 from tests.support.processes import end_guarded, free_ports, start_guarded
 
 POM = Path(__file__).with_name("kafka-pom.xml")
-# These nodes live for seconds or see little traffic: the second compiler and the parallel collector would cost more
-# than they bring. A start takes 2.6 s of processor time instead of 4.6 s.
+# These nodes live for seconds or have little traffic, so the second compiler and the parallel collector cost more
+# than they save. Without them a start takes 2.6 s of processor time instead of 4.6 s.
 _QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 START_TIMEOUT = 120.0  # seconds; 3 s on a quiet machine with two cores
 
@@ -54,12 +54,12 @@ group.min.session.timeout.ms=1000
 
 
 class KafkaUnavailable(Exception):
-    """This machine cannot run Apache Kafka; the message says what is missing."""
+    """This machine cannot run Apache Kafka; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """What a node of a cluster is: its number, the controllers' ports by number, and the id of the cluster."""
+    """A node's membership in a cluster: its number, the controllers' ports by number, and the id of the cluster."""
 
     node: int
     controllers: Mapping[int, int]
@@ -67,7 +67,7 @@ class Member:
 
 
 class KafkaNode:
-    """A node that keeps its storage, configuration and log in `directory`: alone, or a member of a cluster."""
+    """A node, single or in a cluster, that keeps its storage, configuration and log in `directory`."""
 
     def __init__(self, directory: Path, member: Member | None = None) -> None:
         self.directory = directory
@@ -83,7 +83,10 @@ class KafkaNode:
         return f"127.0.0.1:{self._broker}"
 
     def start(self) -> None:
-        """Start the node and return when it serves; KafkaUnavailable, or RuntimeError with the end of its log."""
+        """Start the node and return when it serves.
+
+        Raises KafkaUnavailable if this machine cannot run it, RuntimeError with the end of its log if it fails.
+        """
         jars = _jars()
         configuration = self.directory / "server.properties"
         data = self.directory / "data"
@@ -106,21 +109,21 @@ class KafkaNode:
         self._await_started(offset)
 
     def kill(self) -> None:
-        """End the node at once, as a crash would; its storage stays."""
+        """Kill the node, as a crash would; its storage is kept."""
         if self._process is None:
             return
         end_guarded(self._process)
         self._process = None
 
     def freeze(self) -> None:
-        """Stop the node's process; its connections stay open, and nothing is answered."""
+        """Pause the node's process: its connections stay open, but it answers nothing."""
         os.kill(self._server(), signal.SIGSTOP)
 
     def thaw(self) -> None:
         os.kill(self._server(), signal.SIGCONT)
 
     def _server(self) -> int:
-        # The guard's children are the server and the shell that waits for the end of its own standard input.
+        # The guard's children are the server and a shell that waits for the end of the guard's standard input.
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         (server,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "java"]
@@ -164,7 +167,7 @@ class KafkaNode:
 
 
 class KafkaCluster:
-    """Three nodes, each broker and controller; topics are on all of them where their replication says so."""
+    """Three nodes, each a broker and a controller."""
 
     def __init__(self, directory: Path) -> None:
         controllers = dict(zip((1, 2, 3), free_ports(3), strict=True))
@@ -176,7 +179,7 @@ class KafkaCluster:
         return ",".join(node.bootstrap for node in self.nodes)
 
     def start(self) -> None:
-        """Start all nodes; what one says only when most of them are there is waited for beside the others."""
+        """Start all nodes concurrently: a node serves only when most of them are running."""
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             for started in [pool.submit(node.start) for node in self.nodes]:
                 started.result()
@@ -187,7 +190,7 @@ class KafkaCluster:
 
 
 def _cluster_id() -> str:
-    # A fixed first byte, so that the first letter is no dash, which the tool would take for an option.
+    # The first byte is fixed, so that the id does not begin with a dash, which the tool would take for an option.
     return base64.urlsafe_b64encode(bytes([0x40]) + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
 
 
@@ -196,7 +199,7 @@ def _java(jars: Path) -> list[str]:
 
 
 def _jars() -> Path:
-    """Return the directory of the jars, brought by Maven at first and kept under the user's cache."""
+    """The directory of the jars in the user's cache; Maven downloads them the first time."""
     missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
     if missing:
         raise KafkaUnavailable(f"{' and '.join(missing)} not installed")

@@ -1,4 +1,4 @@
-"""Packages from npm for the tests, kept under the user's cache."""
+"""Packages from npm for the tests, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FILES = ("package.json", "package-lock.json", ".npmrc")
 
 
 class NpmUnavailable(Exception):
-    """This machine cannot bring the packages; the message says what is missing."""
+    """This machine cannot install the packages; the message names what is missing."""
 
 
 def installed(source: Path, files: Sequence[str] = FILES) -> Path:
-    """A directory with the packages of the lock file in `source`. What they would run when installed is not run."""
+    """A directory with the packages of the lock file in `source`, installed without running their scripts."""
     missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
     if missing:
         raise NpmUnavailable(f"{' and '.join(missing)} not installed")

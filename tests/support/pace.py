@@ -1,4 +1,4 @@
-"""How long a flip may take in a test: as many tries as it says where a fault lasts, however busy the machine is."""
+"""The time limits of flips in tests. A flip ends after a number of tries, so that a busy machine changes no result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from agent.executor.budget import Budget
 
 
 class Time(NamedTuple):
-    """Seconds that a flip and a call of it may take, the latter being what a call that hangs takes.
+    """Maximum seconds of a flip (`whole_s`) and of one call (`call_s`), after which a call that hangs is given up.
 
-    After `tries` tries the wait before the next one is longer than the rest of the time; 0 is no such end.
+    After `tries` tries the wait before the next one exceeds the rest of the time, which ends the flip; 0 stands for no
+    limit.
     """
 
     whole_s: float = 30.0
@@ -24,11 +25,11 @@ class Time(NamedTuple):
 
 
 AMPLE = Time()
-"""For all that ends by itself, however busy the machine is."""
+"""For flips that end by themselves: more than a busy machine needs."""
 
 
 class Pace:
-    """The time of every flip while it is patched in: `time`, which a test may change between two flips."""
+    """Patches the budget of every flip with `time`, which a test may change between two flips."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, time: Time = AMPLE) -> None:
         self.time = time

@@ -1,4 +1,4 @@
-"""Servers that the tests start for themselves, and that never outlive them."""
+"""Servers that the tests start, and that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def start_guarded(
     user: tuple[int, int] | None = None,
     signal: Literal["KILL", "QUIT"] = "KILL",
 ) -> subprocess.Popen[bytes]:
-    """Start a server that gets `signal` when `end_guarded` is called, and when this process is gone in any way.
+    """Start a server that gets `signal` when `end_guarded` is called, or when this process ends in any way.
 
-    The guard waits for the end of its standard input, which the kernel closes with this process, even by SIGKILL. A
-    session of its own keeps Ctrl-C in the terminal away from the server. `user` is a user id and a group id.
+    A shell, the guard, waits for the end of its standard input, which the kernel closes when this process ends, even by
+    SIGKILL. The server runs in a new session, so that Ctrl-C in the terminal does not reach it. `user` is a user id and
+    a group id.
     """
     return subprocess.Popen(
         ["sh", "-c", _GUARD, "guard", signal, *command],
@@ -56,7 +57,7 @@ def end_guarded(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports below Linux's ephemeral range (32768 up), so that no outgoing connection takes them meanwhile."""
+    """Free ports below Linux's ephemeral range (from 32768), so that no outgoing connection takes them."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:

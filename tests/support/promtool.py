@@ -1,4 +1,4 @@
-"""Prometheus' own promtool: the one on the PATH, else the one of Debian's package, unpacked into the user's cache."""
+"""Finds Prometheus' promtool: on the PATH, else in Debian's package, which is unpacked into the user's cache."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tests.support.downloads import NotBrought, bring, kept
 
 
 class PromtoolUnavailable(Exception):
-    """This machine cannot run promtool; the message says what is missing."""
+    """This machine cannot run promtool; the message names what is missing."""
 
 
 def promtool() -> Path:
-    """Where it is. Raises PromtoolUnavailable."""
+    """The path of promtool. Raises PromtoolUnavailable."""
     found = shutil.which("promtool")
     if found:
         return Path(found)

@@ -1,4 +1,4 @@
-"""Cells for tests: from rows one can read, and at random."""
+"""Cells for tests: from short readable rows, or at random."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = tuple[str, str, int, int, int]
 
 
 def cells_of(rows: Sequence[Row], *, offset: int = 0) -> Cells:
-    """Whole-service cells with requests and errors, one instance `i-1` each, every request timed in bin 100."""
+    """Cells of whole services with requests and errors, from one instance `i-1`, all latencies in bin 100."""
     scopes = sorted({Scope(environment, service) for environment, service, *_ in rows})
     n = len(rows)
     counts = np.zeros((n, len(COUNTS)), dtype=np.int64)
@@ -47,7 +47,7 @@ def cells_of(rows: Sequence[Row], *, offset: int = 0) -> Cells:
 
 @st.composite
 def random_cells(draw: st.DrawFn, least: int = 0) -> Cells:
-    """Cells of a few scopes and seconds with sparse sections; numbers small and very large."""
+    """Random cells of a few scopes and seconds with sparse sections; numbers are small or very large."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     largest = draw(st.sampled_from([3, 300, 70_000, 2**33, 2**50]))
     scopes = tuple(Scope("production", f"s{i}", *(("f", "on") if i % 3 else ("", ""))) for i in range(6))

@@ -1,4 +1,4 @@
-"""Recordings made for tests, one JSON sample a line, and an oracle that judges them by plain counting."""
+"""Recordings made for tests, one JSON sample a line, and an oracle that evaluates a rule on them with plain loops."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def config_file(directory: Path, text: str = CONFIG) -> Path:
 
 @dataclass(frozen=True)
 class Traffic:
-    """`per_second` requests in each second of [T0, T0 + seconds); where `faulty`, `bad` of every `period` are bad.
+    """`per_second` requests in each second of [T0, T0 + seconds). In `faulty` seconds, `bad` of every `period` fail.
 
-    The k-th request of second s ends at s + k / per_second. Bad is told by `mark`, which changes the sample.
+    The k-th request of second s ends at s + k / per_second. `mark` changes a sample into one that failed. `silent`
+    seconds have no requests.
     """
 
     seconds: int
@@ -64,7 +65,7 @@ class Traffic:
                     "latency_ms": 20.0,
                     "cache": "hit",
                     "instance": f"i-{k % 3}",
-                    # For everyone: without requests of the safe variant there is no control that could breach too.
+                    # All users have the flag on, so that there is no control group that could breach too.
                     "flags": {"new-recommendations": "on"},
                 }
                 if self.faulty(s) and k % self.period < self.bad:
@@ -92,9 +93,9 @@ def expected_firing(
     min_samples: int,
     grace: int = 30,
 ) -> int | None:
-    """The first evaluation at which a rule fires, second by second with plain loops; None where it never does.
+    """The first evaluation at which a rule fires, computed second by second; None if it never does.
 
-    `counts` gives a sample's part in (numerator, denominator), `breach` judges their sums over the window.
+    `counts` gives what a sample adds to (numerator, denominator); `breach` decides on their sums over the window.
     """
     per_second: dict[int, tuple[int, int]] = {}
     for sample in samples:

@@ -1,4 +1,4 @@
-"""Samples for tests: at random, in every format, and an exact count of them by plain loops."""
+"""Samples for tests: at random, in every format, and exact counts of them by plain loops."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ completed = st.builds(
     samples,
     st.none() | st.text(min_size=1, max_size=128),
 )
-"""Samples of which some name their request."""
+"""Samples of which some have the id of their request."""
 started = st.builds(
     lambda sample, id: msgspec.structs.replace(sample, n=1, id=id, kind="started"),
     samples,
@@ -143,7 +143,7 @@ def _named(row: np.ndarray) -> dict[str, int]:
 
 
 def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list[bytes]:
-    """The samples in records of a format, `a_record` each (one where the format holds one)."""
+    """The samples in records of a format, with `a_record` samples each, or one if a record holds only one."""
     if form == "counters":
         return list(snapshots(given))
     if form == "json":
@@ -157,15 +157,15 @@ def records_of(given: Sequence[Sample], form: Format, a_record: int = 1) -> list
 
 
 def without_values(sample: Sample) -> Sample:
-    """What counters can tell of a sample."""
-    told = 200 if sample.status is None and sample.outcome is None else sample.status
-    return msgspec.structs.replace(sample, latency_ms=None, measures=None, status=told)
+    """The sample as counters can represent it: without latency and measures, and with a known outcome."""
+    status = 200 if sample.status is None and sample.outcome is None else sample.status
+    return msgspec.structs.replace(sample, latency_ms=None, measures=None, status=status)
 
 
 def snapshots(given: Sequence[Sample]) -> Iterator[bytes]:
-    """Snapshots of counters that rise with every sample, in order of time; each series begins with one of zeros.
+    """Snapshots of counters that rise with every sample, in order of time; each series begins with zeros.
 
-    They tell nothing of latency and measures.
+    They have neither latency nor measures.
     """
     totals: dict[tuple[object, ...], Counter[str]] = {}
     names: dict[tuple[object, ...], dict[str, object]] = {}
@@ -183,7 +183,7 @@ def snapshots(given: Sequence[Sample]) -> Iterator[bytes]:
         total["unavailable"] += n * (outcome == "unavailable")
         total["cache_lookups"] += n * (sample.cache in ("hit", "miss"))
         total["cache_hits"] += n * (sample.cache == "hit")
-        # A later one of the same time takes the place: a series has one snapshot at a time.
+        # A series has one snapshot at a time; a later one replaces it.
         rows[key, sample.ts] = dict(total)
     for series in names.values():
         yield msgspec.json.encode({"ts": T0 - 1, **series, "counters": {"requests": 0}})
@@ -213,7 +213,7 @@ class Stage:
             self.reasons[reject.offset] = reject.reason
 
     def dropped(self) -> dict[str, int]:
-        """Samples that count without a field, by its name."""
+        """How many samples count without a field, by the field's name."""
         return {fault.field: fault.samples for fault in self.faults.entries() if fault.kind == "dropped"}
 
     def close(self, watermark: float = T0 + 10.0) -> CellsByScope:

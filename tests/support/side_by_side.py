@@ -1,4 +1,4 @@
-"""How several processes share the tests (`pytest -n 4`): what stays in one of them, and what is begun first."""
+"""How several processes share the tests (`pytest -n 4`): which tests run in the same process, and in which order."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Any
 import pytest
 
 WAITING = ("tests/integration", "tests/chaos", "tests/e2e")
-"""Folders of tests that wait for processes most of their time: each goes where there is room."""
+"""Folders of tests that mostly wait for processes; each of these tests goes to any free process."""
 
 BROKERS = (
     "tests/chaos/test_three_brokers.py",
     "tests/integration/test_frozen_broker.py",
     "tests/integration/test_kafka_node.py",
 )
-"""Files of tests with brokers of their own, 350 MB each, of which no more than three live at once."""
+"""Files of tests that start their own brokers, 350 MB each; run in one process, at most three live at once."""
 
 APART = ("tests/oracle/test_promtool.py",)
-"""Files of tests that compute for long, 90 s together, and share nothing."""
+"""Files of tests that compute for long, 90 s together, and share no fixtures."""
 
 
 def scope(nodeid: str) -> str:
-    """What stays together: a file, for its fixtures, and all that needs Unleash. A test that waits is a scope alone."""
+    """The scope of a test: tests of one scope run in the same process.
+
+    Usually it is the file, which shares fixtures. All tests that need Unleash are one scope; each test that mostly
+    waits is its own.
+    """
     file = nodeid.partition("::")[0]
     if "unleash" in nodeid:
         return "unleash"
@@ -34,10 +38,10 @@ def scope(nodeid: str) -> str:
 
 
 def in_turn(nodeids: Iterable[str]) -> list[str]:
-    """The tests in the order in which they are given out, the same in every process.
+    """The tests in the order in which they are started, the same in every process.
 
-    What waits and what computes alternate, so that the processor is busy from the beginning. The other files are last:
-    there are more of them, and none takes long.
+    Scopes that wait and scopes that compute alternate, so that the processor is busy from the start. Of the latter
+    there are more; the rest of them, none of which takes long, comes last.
     """
     scopes: dict[str, list[str]] = {}
     for nodeid in nodeids:
@@ -49,8 +53,8 @@ def in_turn(nodeids: Iterable[str]) -> list[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give out the scopes in the order of the tests."""
-    # Imported here, because the tests also run where it is not installed.
+    """Distribute the scopes in the order of the tests."""
+    # Imported here, because the tests also run without xdist.
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]

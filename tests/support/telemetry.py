@@ -1,4 +1,4 @@
-"""Telemetry on a real broker, with an exact count of what was sent, kept apart from the code under test."""
+"""Sends telemetry to a real broker, and counts exactly what was sent, independently of the code under test."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from streams.monitor.health import Health
 
 
 class Telemetry:
-    """Sends samples with nil keys to partitions of one's choice and counts them by (scope, second).
+    """Sends samples without keys to given partitions and counts them by (scope, second).
 
-    A scope is counted as `service`, or `service/flag@variant`; `exact` counts all samples, `errors` those with a status
-    of 500 or more.
+    A scope is `service` or `service/flag@variant`. `exact` counts all samples, `errors` those with a status of 500 or
+    more.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
@@ -33,7 +33,7 @@ class Telemetry:
     async def send(
         self, partition: int, service: str, *, ts: float | None = None, recorded: float | None = None, **fields: Any
     ) -> None:
-        """`ts` is the sample's own time, `recorded` that of the Kafka record, where the two differ."""
+        """Send a sample; `ts` is its own time, `recorded` that of the Kafka record if it differs."""
         at = time.time() if ts is None else ts
         sample = {"ts": at, "service": service, "status": 200, "instance": f"i-{self.sent % 3}", **fields}
         self._pending.append(
@@ -48,7 +48,7 @@ class Telemetry:
             self.errors[scope, math.floor(at)] += isinstance(status, int) and status >= 500
 
     async def flush(self) -> None:
-        """Wait until all that was sent is acknowledged."""
+        """Wait until all sent samples are acknowledged."""
         pending, self._pending = self._pending, []
         for acknowledged in pending:
             await acknowledged
@@ -65,12 +65,12 @@ async def telemetry(kafka: str, topic: str) -> AsyncIterator[Telemetry]:
 
 
 def counted(frames: list[Health], column: str = "requests") -> dict[tuple[str, int], int]:
-    """A count by (scope, second) as health says; a second that was published again must say the same."""
+    """A count by (scope, second) from health records; a second that was published again must have the same count."""
     seen: dict[tuple[str, int], int] = {}
     for frame in frames:
         for index, (_, service, flag, variant) in enumerate(frame.scopes):
             if not frame.counts["requests"][index]:
-                # All that came was late or rejected.
+                # All samples of the scope were rejected.
                 assert frame.counts["late"][index] == 0
                 continue
             key = f"{service}/{flag}@{variant}" if flag else service, frame.time - 1

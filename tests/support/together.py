@@ -1,4 +1,5 @@
-"""A server that the processes of one test run share: the first that needs it starts it, and ends it after the last."""
+"""A server that all processes of a test run share: the first one that needs it starts it and stops it after the
+last."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from pathlib import Path
 
 @contextmanager
 def together(directory: Path, serving: Callable[[Path], AbstractContextManager[str]]) -> Iterator[str]:
-    """Yield what `serving(directory)` yields, in every process that names this directory; it runs in one of them.
+    """Yield the value of `serving(directory)` in every process that calls this with the directory; one of them runs it.
 
-    That one waits at the end for the others. The locks are the kernel's, so a process that dies holds up nobody.
+    At the end that process waits for the others. The kernel releases the locks of a process that dies, so it blocks
+    nobody.
     """
     directory.mkdir(parents=True, exist_ok=True)
     served = directory / "served"
-    # The order matters: who has a share of `users` finds a server that lives until it gives the share back, or none.
+    # The order of the locks matters: a running server does not stop while this process holds its shared lock on
+    # `users`.
     with (directory / "users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         with (directory / "start").open("w") as start:

@@ -1,4 +1,4 @@
-"""What an evaluation says of each trigger, as tests read it."""
+"""The verdicts of an evaluation, in a form that tests can compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 
 def rows_of(found: Evaluation) -> list[Row]:
-    """Every trigger in order."""
+    """The verdict of every trigger, in order."""
     numbers = (a.tolist() for a in (found.state, found.value, found.threshold, found.samples))
     return [
         Row(STATES[state], None if isnan(value) else value, None if isnan(threshold) else threshold, samples, reason)

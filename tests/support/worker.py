@@ -1,4 +1,4 @@
-"""Workers of `flipback run` as processes of their own, and the files they work on."""
+"""Workers of `flipback run` in separate processes, and their files."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def flagd_flags(*names: str) -> str:
 
 @dataclass
 class Deployment:
-    """A configuration with its files in `directory`, on the brokers at `kafka`, and the workers started on it.
+    """A configuration with its files in `directory`, for the brokers at `kafka`, and the workers started with it.
 
-    `flags` are the configuration's flag entries as JSON values; each flag is on in flags.json at first.
+    `flags` are the flag entries of the configuration as JSON values; in flags.json each flag is on at first.
     """
 
     directory: Path
@@ -60,11 +60,11 @@ class Deployment:
             "backends": {"files": {"kind": "flagd-file", "path": "flags.json"}},
             "flags": [{"backend": "files", "safe": "off", **flag} for flag in self.flags],
             "web": {"port": 0},
-            # As many flags at once as a test has; what the limits do is another test's.
+            # Limits that allow all flags of a test at once; other tests check the limits.
             "automation": {"max_flips": 1000, "max_share": 1},
             **self.settings,
         }
-        # JSON is YAML.
+        # Every JSON document is also YAML.
         self.config.write_text(json.dumps(config))
 
     @property
@@ -92,7 +92,7 @@ class Deployment:
         await create(specs, replication=self.replication, connection=self.client)
 
     def start(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker, with `environment` beside this process's own; its log is worker-N.log."""
+        """Start a worker, with `environment` added to this process's own; its log is worker-N.log."""
         with (self.directory / f"worker-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [*_COMMAND, "run", "-c", str(self.config), "--log-json", *options],
@@ -108,7 +108,7 @@ class Deployment:
         return [*_COMMAND, *arguments]
 
     async def ready(self, worker: subprocess.Popen[bytes]) -> None:
-        """Wait until the worker says that every role reads."""
+        """Wait until the worker has logged that every role reads."""
         log = self.directory / f"worker-{self.workers.index(worker)}.log"
         async with asyncio.timeout(120):
             while b'"run.ready"' not in log.read_bytes():
@@ -138,7 +138,7 @@ class Deployment:
         worker.wait()
 
     def close(self) -> None:
-        """End every worker; those that do not on SIGTERM within 10 s are killed. A failing test shows their logs."""
+        """Stop every worker by SIGTERM, and after 10 s by SIGKILL. A failing test shows their logs."""
         alive = [worker for worker in self.workers if worker.poll() is None]
         for worker in alive:
             worker.terminate()

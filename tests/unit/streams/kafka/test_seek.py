@@ -129,7 +129,8 @@ def thread(log: Log, reading: Reading) -> Any:
 
 @pytest.mark.parametrize(("older", "newer"), [(8, 4), (4, 8)])
 async def test_of_two_seeks_of_which_the_older_one_ends_last_the_assignment_decides(older: int, newer: int) -> None:
-    """Seen on Kafka: a monitor was assigned 8 partitions and 8 ms later 4 of them, and then did not read two of these."""
+    """Seen on Kafka: a monitor was assigned 8 partitions and 8 ms later 4 of them, and then did not read two of
+    these."""
     log = Log(set(REQUESTS[:older]))
     slow = asyncio.Event()
     calls: list[int] = []
