@@ -40,8 +40,8 @@ class Capabilities:
     """What a backend can do.
 
     `percent`: `set_percent` is supported. `atomic_ledger`: a write also stores its operation id, in one step. `push`:
-    the backend reports changes, see `Follows`. `look_every` is the interval, in seconds, at which each flag is read to
-    see whether somebody changed it; `looks_at_once` is how many flags are read at a time.
+    the backend reports changes, see `Follows`. `read_every` is the interval, in seconds, at which each flag is read to
+    see whether somebody changed it; `reads_at_once` is how many flags are read at a time.
     """
 
     cas: Cas
@@ -49,8 +49,8 @@ class Capabilities:
     atomic_ledger: bool
     push: bool
     granularity: Granularity
-    look_every: float = 1.0
-    looks_at_once: int = 16
+    read_every: float = 1.0
+    reads_at_once: int = 16
 
 
 class FlagRef(NamedTuple):

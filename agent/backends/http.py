@@ -115,23 +115,24 @@ class Http:
         self,
         method: str,
         url: str,
-        sent: bytes | None,
+        content: bytes | None,
         headers: dict[str, str],
         renew: bool,
         deadline: float,
         expected: frozenset[int],
     ) -> HttpAnswer:
+        """Send a request once and return its answer, whatever the status is."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise Timeout(f"{self._name}: the time was up before {method} was sent")
         try:
             async with asyncio.timeout(left):
                 headers |= await self.authorization(deadline, renew)
-                request = self.session().request(method, url, data=sent, headers=headers, allow_redirects=False)
+                request = self.session().request(method, url, data=content, headers=headers, allow_redirects=False)
                 async with request as response:
-                    taken = response.status < 300 or response.status in expected
-                    body = await read_at_most(response, MOST_BYTES if taken else _MOST_OF_ERROR)
-                    if taken and len(body) > MOST_BYTES:
+                    accepted = response.status < 300 or response.status in expected
+                    body = await read_at_most(response, MOST_BYTES if accepted else _MOST_OF_ERROR)
+                    if accepted and len(body) > MOST_BYTES:
                         kind = Invalid if method == "GET" else Transient
                         raise kind(f"{self._name}: the answer to {method} has more than {MOST_BYTES:,} bytes")
                     return HttpAnswer(response.status, _text_only(response), body)

@@ -43,7 +43,7 @@ class FlagPoller:
     async def run(self, seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
         """Call `seen` with each state that is read, until cancelled.
 
-        All flags are read every `look_every`, and a flag that the backend reports as changed at once. An exception of
+        All flags are read every `read_every`, and a flag that the backend reports as changed at once. An exception of
         `seen` counts as a failure of that flag.
         """
         async with asyncio.TaskGroup() as group:
@@ -52,7 +52,7 @@ class FlagPoller:
             group.create_task(self._rounds(seen))
 
     async def _rounds(self, seen: Callable[[FlagStatus], Awaitable[None]]) -> None:
-        every, due = self._backend.capabilities.look_every, time.monotonic()
+        every, due = self._backend.capabilities.read_every, time.monotonic()
         while True:
             whole = time.monotonic() >= due
             if whole:
@@ -63,7 +63,7 @@ class FlagPoller:
             # Bounded workers: one task per flag would fill the loop's ready queue and delay a flip.
             left = iter(refs)
             await asyncio.gather(
-                *(self._read_each(left, seen) for _ in range(min(len(refs), self._backend.capabilities.looks_at_once)))
+                *(self._read_each(left, seen) for _ in range(min(len(refs), self._backend.capabilities.reads_at_once)))
             )
             try:
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):

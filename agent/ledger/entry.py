@@ -121,6 +121,7 @@ def lines(content: bytes) -> list[Opened | Step | Announced | Writing]:
 
 
 def read_entry(path: Path, content: bytes) -> Entry:
+    """Return the entry in the content of its file. Raises LedgerError if that does not begin with a command."""
     parts = lines(content)
     if not parts or not isinstance(parts[0], Opened):
         raise LedgerError(

@@ -39,18 +39,18 @@ def check_state(config: Config) -> Finding:
     """Check that the executor could write its ledger: it flips nothing that it cannot record."""
     state_dir = config.state_dir
     directories = [state_dir, state_dir / LEDGER]
-    problem = next((found for path in directories if (found := _directory(path)) is not None), None)
+    problem = next((found for path in directories if (found := _directory_problem(path)) is not None), None)
     if problem is None:
         files = [state_dir / FILE_NAME, state_dir / f".{FILE_NAME}.lock", *(state_dir / LEDGER).glob("*.jsonl")]
         bad = next((path for path in files if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK)), None)
-        problem = _probed(state_dir) if bad is None else f"{bad} cannot be read and written by this user"
+        problem = _probe_problem(state_dir) if bad is None else f"{bad} cannot be read and written by this user"
     if problem is not None:
         return Finding(what="state_dir", ok=False, detail=f"{problem}; {TODO}")
     known = "can be used" if state_dir.is_dir() else "is not there yet and can be made"
     return Finding(what="state_dir", ok=True, detail=f"{state_dir} {known}")
 
 
-def _probed(state_dir: Path) -> str | None:
+def _probe_problem(state_dir: Path) -> str | None:
     """Return why the disk would not take an entry, if so.
 
     Permissions do not show that a disk is full, or that it has no hard links.
@@ -62,7 +62,7 @@ def _probed(state_dir: Path) -> str | None:
     return None
 
 
-def _directory(path: Path) -> str | None:
+def _directory_problem(path: Path) -> str | None:
     """Return why a directory cannot be used, or created if it is missing; None if it can. Writes nothing."""
     # A missing directory is created in its nearest existing parent.
     there = next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))

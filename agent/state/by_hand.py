@@ -56,15 +56,15 @@ def restores(orders: Iterable[ByHand]) -> dict[tuple[str, str], ByHand]:
     return {(order.incident, order.flag): order for order in reversed([*orders]) if order.what == "restore"}
 
 
-def _order(what: Literal["rollback", "restore"], event: Event, said: dict[str, Any], outcome: str) -> ByHand:
+def _order(what: Literal["rollback", "restore"], event: Event, order: dict[str, Any], outcome: str) -> ByHand:
     return ByHand(
         what=what,
         environment=str(event.data.get("environment", "")),
         flag=str(event.data.get("flag", "")),
         incident=str(event.data.get("incident", "")),
         at=event.time,
-        by=str(said.get("by") or "a person"),
-        reason=str(said.get("reason") or ""),
+        by=str(order.get("by") or "a person"),
+        reason=str(order.get("reason") or ""),
         outcome=outcome,
     )
 

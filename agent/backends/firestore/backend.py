@@ -81,7 +81,7 @@ class FirestoreBackend:
         atomic_ledger=True,
         push=True,
         granularity=Granularity.FLAG,
-        look_every=15.0,
+        read_every=15.0,
     )
 
     def __init__(self, settings: config.Firestore) -> None:

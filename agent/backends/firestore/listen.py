@@ -2,7 +2,7 @@
 
 A silent stream may be dead. The connection's keepalive detects a dead server within half a minute; a stream that died
 in another way is replaced after five minutes. Changes in between are detected then, by the update times of the
-documents, or earlier by the regular reads: see `look_every`.
+documents, or earlier by the regular reads: see `read_every`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class FlagdFileBackend:
         push=False,
         granularity=Granularity.FLAG,
         # A read takes 0.1 ms; more at once would only delay a flip.
-        looks_at_once=4,
+        reads_at_once=4,
     )
 
     def __init__(self, settings: config.FlagdFile) -> None:
@@ -179,6 +179,7 @@ class FlagdFileBackend:
         return check_flips(copy, wanted), copy
 
     def _read(self, progress: WorkProgress) -> FlagdFileCopy:
+        """Read and parse the file; if it cannot be parsed, read it again for a while: an editor may be writing it."""
         for again in (True, True, True, True, False):
             progress.doing = "reading the file"
             with errors(self._path):
@@ -238,6 +239,7 @@ class FlagdFileBackend:
 
     @contextmanager
     def _locked(self, progress: WorkProgress) -> Iterator[None]:
+        """Hold the lock against other threads and processes. Raises Unsent if it is not free by the deadline."""
         progress.doing = "waiting for another flip in the file"
         with errors(self._path, unsent=True):
             path = self._real_path()

@@ -57,7 +57,7 @@ class RemoteConfigBackend:
         atomic_ledger=True,
         push=False,
         granularity=Granularity.TEMPLATE,
-        look_every=10.0,
+        read_every=10.0,
     )
 
     def __init__(self, settings: config.RemoteConfig) -> None:
@@ -90,7 +90,7 @@ class RemoteConfigBackend:
         template = (await self._get(deadline)).template
         before, found = ParameterDefinition.of(snapshot.state.raw), template.definition(self._name(snapshot.ref))
         now = state(found)
-        if _leaves(before, target, found):
+        if _is_flipped(before, target, found):
             return ReadBack(Verdict.LANDED, now)
         if now.version != snapshot.state.version:
             return ReadBack(Verdict.OTHER, now)
@@ -199,6 +199,10 @@ class RemoteConfigBackend:
     async def _edit(
         self, ref: FlagRef, edit: Edit, operation: str, what: str, expect: str, deadline: float
     ) -> WriteResult:
+        """Publish the edited parameter if its version is `expect`, unless the history has this operation.
+
+        The operation and `what` it does are the description of the template's new version.
+        """
         name = self._name(ref)
         description = f"flipback {operation}: {what}"[:MOST_DESCRIPTION]
         for attempt in range(_ATTEMPTS):
@@ -242,7 +246,7 @@ class RemoteConfigBackend:
         return published
 
 
-def _leaves(before: ParameterDefinition, target: str, found: ParameterDefinition) -> bool:
+def _is_flipped(before: ParameterDefinition, target: str, found: ParameterDefinition) -> bool:
     """Is the parameter as a flip to the target leaves it?"""
     try:
         return all_to(before, target).same_parameter(found)

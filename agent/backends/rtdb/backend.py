@@ -72,7 +72,7 @@ class RealtimeDatabaseBackend:
     """
 
     capabilities = Capabilities(
-        cas=Cas.NATIVE, percent=True, atomic_ledger=True, push=True, granularity=Granularity.FLAG, look_every=15.0
+        cas=Cas.NATIVE, percent=True, atomic_ledger=True, push=True, granularity=Granularity.FLAG, read_every=15.0
     )
 
     def __init__(self, settings: config.RealtimeDatabase) -> None:
@@ -195,6 +195,10 @@ class RealtimeDatabaseBackend:
         raise Conflict(f"{self._where(ref)} was written by others {_ATTEMPTS} times in a row; nothing was written")
 
     async def _check(self, ref: FlagRef, target: str, deadline: float) -> None:
+        """Raise a BackendError if a flip to `target` would fail.
+
+        This includes a write that changes nothing: its ETag is one that no node has.
+        """
         found = await self._get(ref, deadline)
         self._check_definition(ref, kept(_all_to(found.definition, target)))
         # Writes what is there already, so that it does no harm if the server does not compare ETags.
@@ -208,6 +212,7 @@ class RealtimeDatabaseBackend:
             raise Invalid(f"{self._where(ref)}: {broken}")
 
     async def _get(self, ref: FlagRef, deadline: float) -> Node:
+        """Read the flag's node. Raises Unsupported if the server sends no ETag: a write could not be conditional."""
         answer = await self._request("GET", ref, deadline, headers={"X-Firebase-ETag": "true"})
         wrong = f"{self._name} answers with something that is no JSON of a flag; is `url` that of a database?"
         value: Any = decoded(answer.body, Any, wrong)

@@ -70,6 +70,7 @@ class EventParser:
             raise Invalid(f"an event of more than {_MOST_BYTES} bytes")
 
     def _line(self, line: bytes) -> ServerEvent | None:
+        """Take a line; return the event that it ends, which an empty line does."""
         if line:
             field, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
@@ -138,6 +139,7 @@ class Stream:
             response.close()
 
     def _take(self, event: ServerEvent, report: Report) -> None:
+        """Report the changes of an event. The first event after a loss shows that the connection is back."""
         keys = _changed(event)
         if self._lost:
             self._lost = False
@@ -146,6 +148,7 @@ class Stream:
             report(keys)
 
     async def _connect(self, renew: bool) -> aiohttp.ClientResponse:
+        """Open the stream. After a 401 it tries once more, with a renewed token."""
         async with asyncio.timeout(CONNECT_S):
             for again in (renew, True):
                 headers = dict(await self._http.authorization(time.monotonic() + CONNECT_S, again))

@@ -46,8 +46,8 @@ class UnleashBackend:
         push=False,
         granularity=Granularity.FLAG,
         # One request per flag: 200 flags each second took half of a server's core and delayed a flip.
-        look_every=10.0,
-        looks_at_once=2,
+        read_every=10.0,
+        reads_at_once=2,
     )
 
     def __init__(self, settings: config.Unleash) -> None:

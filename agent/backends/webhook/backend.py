@@ -135,6 +135,7 @@ class WebhookBackend:
         await self._http.close()
 
     async def _obstacle(self, ref: FlagRef, target: str, turns: asyncio.Semaphore, deadline: float) -> str | None:
+        """Return what would stop this flag's flip."""
         try:
             async with turns:
                 (await self._find(ref, deadline)).check_variants(ref, target)
@@ -145,6 +146,7 @@ class WebhookBackend:
         return None
 
     async def _find(self, ref: FlagRef, deadline: float) -> WebhookFlag:
+        """Read the flag; without `state_url`, return what this process set."""
         if self._state_url is None:
             _check_time(deadline)
             return WebhookFlag(self._set.get(ref, state_of({"variant": None})))
@@ -202,6 +204,7 @@ class WebhookBackend:
         return WriteResult(outcome, state)
 
     async def _post(self, body: bytes, headers: Headers, deadline: float) -> HttpAnswer:
+        """Post an order. A 501 is Unsupported; a 503 is Throttled without `state_url`, else Failed."""
         answer = await self._http.request(
             "POST", self._url, deadline=deadline, body=body, headers=headers, expected=frozenset({501, 503})
         )
@@ -222,6 +225,7 @@ class WebhookBackend:
             return None
 
     def _signature(self, content: bytes) -> dict[str, str]:
+        """Return the headers that sign `content` together with the time."""
         stamp = str(int(time.time()))
         digest = hmac.new(self._secret, stamp.encode() + b"." + content, hashlib.sha256).hexdigest()
         return {"X-Flipback-Timestamp": stamp, "X-Flipback-Signature": f"sha256={digest}"}

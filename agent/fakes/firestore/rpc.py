@@ -116,6 +116,7 @@ class Service:
         return types.CommitResponse.pb()(write_results=done.results, commit_time=done.time)
 
     def _write_fault(self, request: Any) -> FakeFault | None:
+        """Return the fault of a commit, if any. A dry run takes only a refusal, and leaves other faults to writes."""
         if any(map(_may_change, request.writes)):
             return self._faults.take("write")
         next_fault = next((fault for fault in self._faults.waiting() if fault.on == "write"), None)
@@ -195,7 +196,7 @@ def _apply(fault: FakeFault, context: grpc.ServicerContext, commit: Callable[[],
 
 def _fail(fault: FakeFault, context: grpc.ServicerContext) -> NoReturn:
     code = _CODES.get(fault.status, grpc.StatusCode.UNKNOWN)
-    status = Status(code=code.value[0], message=f"a fault was ordered: {fault.status}")
+    status = Status(code=code.value[0], message=f"an injected fault: {fault.status}")
     if fault.retry_after is not None:
         delay = Duration()
         delay.FromMilliseconds(round(fault.retry_after * 1000))

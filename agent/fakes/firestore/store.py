@@ -132,6 +132,7 @@ class Store:
         return found
 
     def _check_reads(self, transaction: _Transaction) -> None:
+        """Raise Refused if a document that the transaction has read was changed since."""
         for path, update_time in transaction.reads.items():
             current = self.documents.get(path)
             if not transaction.read_only and (None if current is None else current.update_time) != update_time:

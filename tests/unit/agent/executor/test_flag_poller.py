@@ -42,7 +42,7 @@ class Slow(FakeBackend):
 
     def __init__(self, every: float) -> None:
         super().__init__()
-        self.capabilities = replace(self.capabilities, look_every=every)
+        self.capabilities = replace(self.capabilities, read_every=every)
         self.hanging = False
 
     async def read(self, ref: FlagRef, *, deadline: float) -> FlagState:
@@ -268,7 +268,7 @@ async def test_a_variable_of_an_emulator_stops_nobody_else(tmp_path: Path, monke
 @pytest.mark.parametrize("at_once", [1, 3, 50])
 async def test_as_many_flags_are_read_at_a_time_as_the_backend_says_and_each_once_a_round(at_once: int) -> None:
     backend = FakeBackend()
-    backend.capabilities = replace(backend.capabilities, look_every=3600.0, looks_at_once=at_once)
+    backend.capabilities = replace(backend.capabilities, read_every=3600.0, reads_at_once=at_once)
     refs = [FlagRef(f"f{number}", "production") for number in range(20)]
     under_way, most, read = 0, 0, []
     done = asyncio.Event()
