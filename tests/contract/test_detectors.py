@@ -67,7 +67,7 @@ def _absence(detector: Absence, second: int, counts: Counts) -> Said:
 
 CASES = {
     FastTier: Case(lambda n: FastTier(n, FastTierConfig(gamma=1e4)), _fast, lambda _, said: bool(said[0].any())),
-    # It gives no verdict: knowing nothing, it must not claim to know that nothing fails.
+    # It has no alarm: what it reports is a rate below the cap, and it must not do so before it has learnt anything.
     HealthyRate: Case(
         lambda n: HealthyRate(n, HealthyRateConfig(least=5)),
         _healthy,

@@ -1,10 +1,10 @@
-"""Held rules judged twice: by `flipback replay --evaluations`, and by Prometheus' promtool on the same series.
+"""Held rules evaluated twice: by `flipback replay --evaluations`, and by Prometheus' promtool on the same series.
 
 A series is a service: requests and errors of each second, with silent seconds, stale markers and values on the edge.
-What flipback says of every evaluation is written down as what promtool shall find in its own ALERTS series.
+The states of flipback at every evaluation become the ALERTS series that promtool must find.
 
-Prometheus 2.42, which Debian has, takes a range that is closed on both sides, 3.0 one that is open on the left. A range
-of w - 1 ms at whole seconds holds the same samples in both.
+In Prometheus 2.42, the version of Debian, a range is closed on both sides; in 3.0 it is open on the left. A range of w
+- 1 ms at whole seconds holds the same samples in both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START = 1_700_000_000
 
 @dataclass(frozen=True)
 class Rule:
-    """Half of the rules want more than one sample; `limit` is in per cent."""
+    """A rule; half of them need more than one sample. `limit` is in per cent."""
 
     limit: float
     over: int
@@ -55,7 +55,7 @@ class Series:
 
 
 def series(seed: int, count: int, length: int, rules: int) -> list[Series]:
-    """Random series: quiet and busy, healthy and not, in phases, so that rules hold, nearly hold and recover."""
+    """Return random series with quiet, busy, healthy and bad phases, so that rules hold, nearly hold and recover."""
     chance = random.Random(seed)
     made = []
     for number in range(count):
@@ -99,12 +99,12 @@ def series(seed: int, count: int, length: int, rules: int) -> list[Series]:
 
 
 def states(made: list[Series], directory: Path) -> dict[tuple[str, int, int], str]:
-    """What flipback says: the state by (service, rule, evaluation in seconds since START)."""
+    """Return the states of flipback by (service, rule, evaluation in seconds since START)."""
     recording = directory / "recording.jsonl"
     length = max(len(one.seconds) for one in made)
     with recording.open("w") as file:
         for second in range(length):
-            # So that no second is without a sample of something, and every one is evaluated.
+            # This service has a sample in every second, so that every second is evaluated.
             file.write(json.dumps({"ts": START + second + 0.5, "service": "clock"}) + "\n")
             for one in made:
                 if (found := one.seconds[second]) is not None:
@@ -150,7 +150,7 @@ def states(made: list[Series], directory: Path) -> dict[tuple[str, int, int], st
 
 
 def rules_file(made: list[Series]) -> str:
-    """Prometheus' rules, as JSON, which is YAML."""
+    """Return the rules of Prometheus as JSON, which is YAML."""
     rules = []
     for one in made:
         for number, rule in enumerate(one.rules):
@@ -164,11 +164,11 @@ def rules_file(made: list[Series]) -> str:
 
 
 def tests_file(made: list[Series], expected: dict[tuple[str, int, int], str]) -> str:
-    """promtool's test: the series, and for every evaluation what ALERTS must hold."""
+    """Return promtool's test: the series, and what ALERTS must hold at every evaluation."""
     inputs = []
     for one in made:
         for name, column in (("requests", 0), ("errors", 1)):
-            # The sums of second s are complete at its end, s + 1; at 0 there is nothing yet.
+            # The sums of second s are complete at its end, s + 1; at 0 there are none yet.
             values = ["_"]
             for second, found in enumerate(one.seconds):
                 values.append("stale" if second in one.stale else "_" if found is None else str(found[column]))
@@ -184,7 +184,8 @@ def tests_file(made: list[Series], expected: dict[tuple[str, int, int], str]) ->
 
 
 def _checks(made: list[Series], expected: dict[tuple[str, int, int], str]) -> Iterator[dict[str, object]]:
-    """A check an evaluation and rule. Where flipback knows nothing Prometheus has no alert, but one that is kept."""
+    """Return a check per evaluation and rule. If flipback is unknown, Prometheus has no alert except one that is
+    kept."""
     for one in made:
         for number, rule in enumerate(one.rules):
             for at in range(1, len(one.seconds) + 1):
@@ -201,7 +202,7 @@ def _checks(made: list[Series], expected: dict[tuple[str, int, int], str]) -> It
 
 
 def disagreement(promtool: Path, made: list[Series], directory: Path) -> tuple[int, str]:
-    """How many states were compared, and the beginning of what promtool says against them, empty where it agrees."""
+    """Return how many states were compared, and the start of what promtool reports against them, empty if it agrees."""
     expected = states(made, directory)
     (directory / "rules.json").write_text(rules_file(made))
     (directory / "test.json").write_text(tests_file(made, expected))

@@ -1,8 +1,8 @@
 """Nine labelled series of an application's crash rate, as counters of launches and crashes.
 
 `python -m tests.oracle.crash_rates` prints the recording. An hour of the source is a minute of the recording, because
-triggers look back an hour at most. The source gives rates without their unit or the launches behind them: a value is
-taken for crashes in LAUNCHES, and every hour for so many.
+triggers look back an hour at most. The source gives rates without their unit and without the number of launches: a
+value counts as crashes per LAUNCHES, and every hour as LAUNCHES launches.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from agent.offline.backtest import LabelledFault
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "cloud-monitoring-app-crash-rate-1.tar.gz"
 START = datetime(2018, 6, 19, tzinfo=UTC)
-"""The first hour of the longest series; it keeps its time, the hours after it are a minute each."""
+"""The first hour of the longest series: it keeps its time, and each later hour becomes a minute."""
 LAUNCHES = 10_000
 MINUTE, INTERVAL = 60, 10
 
 
 @dataclass(frozen=True)
 class Hour:
-    """`at` is its minute in the recording, Unix seconds; `crashes` are None where the source has no value."""
+    """`at` is its minute in the recording, Unix seconds; `crashes` is None if the source has no value."""
 
     at: int
     crashes: int | None
@@ -38,7 +38,7 @@ class Hour:
 
 
 def series() -> dict[str, list[Hour]]:
-    """The hours of each series; of one that stands twice the first."""
+    """Return the hours of each series; if an hour occurs twice, the first."""
     found = {}
     with tarfile.open(SOURCE) as archive:
         for member in sorted(archive.getmembers(), key=lambda member: member.name):
@@ -59,7 +59,7 @@ def _hour(row: dict[str, str]) -> Hour:
 
 
 def records() -> Iterator[bytes]:
-    """Snapshots of all series in order of time: one at the beginning of an hour with a value, six in its course."""
+    """Return snapshots of all series by time: one at the start of an hour with a value, and six within it."""
     rows = []
     for name, hours in series().items():
         launches = crashes = 0
@@ -71,7 +71,7 @@ def records() -> Iterator[bytes]:
                     "requests": launches + LAUNCHES * second // MINUTE,
                     "errors": crashes + hour.crashes * second // MINUTE,
                 }
-                # The last falls into its own minute, and before the first of the next.
+                # The last snapshot is still in its own minute, before the first one of the next.
                 ts = hour.at + second - (0.5 if second == MINUTE else 0)
                 rows.append((ts, {"service": name, "counters": counters}))
             launches += LAUNCHES
@@ -81,7 +81,7 @@ def records() -> Iterator[bytes]:
 
 
 def faults() -> list[LabelledFault]:
-    """One for each run of labelled hours."""
+    """Return one fault for each run of labelled hours."""
     found = []
     for name, hours in series().items():
         for labelled, group in groupby(hours, key=lambda hour: hour.labelled):
@@ -92,7 +92,7 @@ def faults() -> list[LabelledFault]:
 
 
 def below(limit: float) -> int:
-    """How many of the faults have no hour above the limit."""
+    """Return how many faults have no hour above the limit."""
     hours = series()
     found = 0
     for fault in faults():

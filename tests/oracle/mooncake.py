@@ -17,25 +17,25 @@ from agent.offline.backtest import LabelledFault
 DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "mooncake-conversation.jsonl.gz"
 T0 = 1_700_000_000
-"""The source counts from 0."""
+"""Unix time of second 0 of the source."""
 INTERVAL = 5
 SERVICE = "kv-cache"
 
 BLOCKS = 50_000
-"""Places of the cache: the source's hits no longer rise much with more of them."""
+"""Places of the cache: with more, the hits of the source hardly rise."""
 SHRUNK = 1000
 SHRUNK_FROM, SHRUNK_UNTIL = 1800, 2400
-"""Seconds after T0 between which the cache has but SHRUNK places."""
+"""The cache has only SHRUNK places between these seconds after T0."""
 
 
 class Lru:
-    """A cache that forgets what was used longest ago."""
+    """A cache that evicts the least recently used block."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def look_up(self, block: int, places: int) -> bool:
-        """Whether the block was there; it is now, and no more than `places` are."""
+        """Return whether the block was cached; cache it, and keep at most `places` blocks."""
         hit = block in self._blocks
         self._blocks[block] = None
         self._blocks.move_to_end(block)
@@ -45,7 +45,7 @@ class Lru:
 
 
 def requests() -> Iterator[tuple[float, list[int]]]:
-    """Seconds since T0 and the blocks that a request looks up."""
+    """Yield the second since T0 and the blocks of each request."""
     with gzip.open(SOURCE) as file:
         for line in file:
             row = json.loads(line)
@@ -53,7 +53,7 @@ def requests() -> Iterator[tuple[float, list[int]]]:
 
 
 def records() -> Iterator[bytes]:
-    """A snapshot every INTERVAL seconds."""
+    """Yield a snapshot every INTERVAL seconds."""
     cache, counters = Lru(), {"requests": 0, "cache_hits": 0, "cache_lookups": 0}
     due = 0
     for at, blocks in requests():
@@ -67,7 +67,7 @@ def records() -> Iterator[bytes]:
 
 
 def hit_rate(begin: float, end: float) -> float:
-    """Of the lookups counted between two times in seconds after T0."""
+    """Return the hit rate of the lookups between two times in seconds after T0."""
     spans = [json.loads(record) for record in records()]
     counters = [row["counters"] for row in spans if begin <= row["ts"] - T0 <= end]
     hits, lookups = (counters[-1][name] - counters[0][name] for name in ("cache_hits", "cache_lookups"))

@@ -16,9 +16,9 @@ DATA = Path(__file__).parent.parent / "data"
 SOURCE = DATA / "nginx-plus-status-500.jsonl.gz"
 
 LOOKUPS = ("hit", "stale", "updating", "revalidated", "miss", "expired")
-"""Responses for which the cache was asked; a bypass was not."""
+"""Responses that looked into the cache; a bypass does not."""
 HITS = ("hit", "stale", "updating", "revalidated")
-"""Those that it answered."""
+"""Responses that came from the cache."""
 
 
 def statuses() -> Iterator[dict[str, Any]]:
@@ -27,14 +27,14 @@ def statuses() -> Iterator[dict[str, Any]]:
 
 
 def records() -> Iterator[bytes]:
-    """One record a series and snapshot."""
+    """Yield one record per series and snapshot."""
     for status in statuses():
         for series, counters in _series(status):
             yield json.dumps({"ts": status["timestamp"] / 1000, **series, "counters": counters}).encode()
 
 
 def totals(status: dict[str, Any]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Service and counters of what has one series."""
+    """Yield service and counters of everything that has a series."""
     for series, counters in _series(status):
         if series["instance"] == status["address"]:
             yield series["service"], counters
@@ -43,12 +43,12 @@ def totals(status: dict[str, Any]) -> Iterator[tuple[str, dict[str, int]]]:
 def _series(status: dict[str, Any]) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
     nginx = status["address"]
     for name, zone in status["server_zones"].items():
-        # The class tells a 502 from no other, so a zone says nothing of availability.
+        # A class of statuses does not single out the 502, so a zone has no availability.
         counters = {"requests": zone["responses"]["total"], "errors": zone["responses"]["5xx"]}
         yield {"service": name, "instance": nginx}, counters
     for name, upstream in status["upstreams"].items():
         for peer in upstream["peers"]:
-            # `fails` are attempts that got no usable answer; none of them is among the responses.
+            # `fails` are attempts without a usable answer; they are not among the responses.
             responses, fails = peer["responses"], peer["fails"]
             yield (
                 {"service": name, "instance": peer["server"]},

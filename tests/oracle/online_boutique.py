@@ -16,7 +16,7 @@ FAULTS = DATA / "online-boutique-2022-08-22.faults.json"
 
 
 def records() -> Iterator[bytes]:
-    """The source is in flipback's format."""
+    """The source already has flipback's format."""
     return read(SOURCE, "json")
 
 

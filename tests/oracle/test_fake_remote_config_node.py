@@ -1,4 +1,4 @@
-"""The fake Remote Config is one to firebase-admin for Node.js, whose templates are the whole ones."""
+"""firebase-admin for Node.js, which uses whole templates, works with the fake Remote Config as with the real one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_fake_does_what_the_client_for_node_expects(
     assert found["rolled"]["version"]["rollbackSource"] == "1"
     assert found["rolledNowhere"] == "remote-config/not-found"
     assert found["server"] is True
-    # What the client was told is what is stored.
+    # The client received what is stored.
     assert [version["versionNumber"] for version in fake.history()] == ["4", "3", "2", "1"]
     assert fake.flags()["firebase"] == {"new_checkout": flag}
     assert (fake.writes, fake.dry_runs) == (3, 1)
@@ -71,7 +71,7 @@ async def test_a_fake_does_what_the_client_for_node_expects(
 
 
 async def _run(packages: Path, directory: Path, fake: FakeRemoteConfig) -> dict[str, Any]:
-    """What the script prints. It stands beside a link to the packages, where Node.js looks for them."""
+    """Return what the script prints. The script lies beside a link to the packages, where Node.js looks for them."""
     (directory / "node_modules").symlink_to(packages / "node_modules")
     shutil.copy(HERE / "remote_config.mjs", directory)
     process = await asyncio.create_subprocess_exec(

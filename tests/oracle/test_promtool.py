@@ -17,7 +17,7 @@ from tests.support.promtool import PromtoolUnavailable
 from tests.support.promtool import promtool as find
 
 STATES = 50_000
-"""At least so many are compared."""
+"""The least number of states to compare."""
 SEEDS = (20240501, 20240502)
 SERIES, SECONDS, RULES = 33, 200, 4
 
@@ -44,7 +44,7 @@ def test_every_state_is_that_of_prometheus(promtool: Path, tmp_path: Path) -> No
 
 
 class Mutant(NamedTuple):
-    """A change of one place of the rule. `used_by` is where the mutated `name` is put in."""
+    """A change in one place of the rule. The mutated `name` is patched into the module `used_by`."""
 
     name: str
     module: str

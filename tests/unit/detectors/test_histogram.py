@@ -1,4 +1,4 @@
-"""Rules of the latency histogram."""
+"""The latency histogram."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bin_of(value: float) -> int:
 
 
 def exact_bin(value: float) -> int:
-    """By definition and in exact arithmetic: the smallest i with value <= 2**(-4 + (i + 1) / 32)."""
+    """Return the bin by its definition, in exact arithmetic: the smallest i with value <= 2**(-4 + (i + 1) / 32)."""
     power = Fraction(value) ** BINS_PER_OCTAVE
     guess = 0 if value == 0 else math.ceil(math.log2(value) * BINS_PER_OCTAVE) + 2
     guess = min(max(guess - LOW_EXPONENT * BINS_PER_OCTAVE, 0), BINS - 1)

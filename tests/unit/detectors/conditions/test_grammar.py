@@ -1,4 +1,4 @@
-"""The words of a condition: what they mean, and what is said of a wrong one."""
+"""The grammar of conditions: what a condition means, and the message for a wrong token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of metrics: what repeats it agrees with it, and no other product file names a metric of its own."""
+"""The table of metrics: names that are repeated elsewhere agree with it, and other product files name no metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the least number of samples, against exact fractions."""
+"""The number of samples that a trigger needs, compared with exact fractions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_from_it_on_chance_is_kept_and_just_below_it_is_not(healthy: int, thresh
 @example(700, 150, 1e-2)
 @example(630, 160, 1e-2)
 def test_the_search_finds_what_walking_through_all_numbers_finds(healthy: int, above: int, chance: float) -> None:
-    # Thresholds of three digits, whose reciprocal is not whole: the tremble of the teeth.
+    # Thresholds of three digits, whose reciprocal is not whole: the ends of the teeth tremble.
     p, t = Fraction(healthy, 1000), Fraction(min(healthy + above, 999), 1000)
     bad = [n for n in range(1, 3000) if tail(n, float(p), floor(t * n) + 1) > chance]
     found = needed_samples(float(p), float(t), chance=chance)
@@ -74,7 +74,7 @@ def test_above_and_below_are_the_same_question_of_the_complement() -> None:
 
 def test_a_quantile_breaches_when_more_than_its_share_is_beyond() -> None:
     assert needed_timed_samples(0.01, 0.95) == needed_samples(0.01, 0.05)
-    # 1 - 0.999 in binary is not 1/1000, and a healthy share of just that would seem to breach.
+    # In binary 1 - 0.999 is not 1/1000, and a healthy share of exactly 1/1000 would seem to breach.
     assert needed_timed_samples(0.001, 0.999) is None
 
 

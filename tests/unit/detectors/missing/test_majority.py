@@ -21,7 +21,7 @@ Votes = Mapping[tuple[int, int], int]
 
 @pytest.fixture(params=[1, LOOK_EVERY], scope="module")
 def at_once(request: pytest.FixtureRequest) -> int:
-    """Seconds that are one vote."""
+    """How many seconds are counted in one vote."""
     return int(request.param)
 
 

@@ -1,4 +1,4 @@
-"""What is missing is never health: verdicts on windows of which a part came late, was rejected or tells no outcome."""
+"""Missing samples never count as healthy: verdicts on windows with late, rejected and outcome-less samples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Counts = Mapping[str, int]
 
 
 def service(**instances: Counts) -> Cell:
-    """A second of a service in which each instance sent what is said."""
+    """Return a second of a service with the given counts of each instance."""
     names = dict.fromkeys(name for own in instances.values() for name in own)
     return Cell({name: sum(own.get(name, 0) for own in instances.values()) for name in names}, instances=instances)
 
 
 def share(own: Counts) -> tuple[int, int]:
-    """Missing and all samples."""
+    """Return missing and all samples."""
     missing = own.get("late", 0) + own.get("rejected", 0)
     return missing + own.get("no_outcome", 0), own.get("requests", 0) + missing
 
@@ -39,7 +39,7 @@ def of(*parts: Counts) -> dict[str, int]:
 
 
 def error_rates(own: Counts, missing: int) -> tuple[float, float] | None:
-    """The least and the greatest rate, `missing` samples having been anything."""
+    """Return the least and the greatest rate, whatever `missing` samples were."""
     told = own.get("requests", 0) - own.get("no_outcome", 0)
     if told + missing == 0:
         return None
@@ -47,7 +47,7 @@ def error_rates(own: Counts, missing: int) -> tuple[float, float] | None:
 
 
 def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
-    """Do the others breach where one of three or more has most of the weight?"""
+    """Return whether one of three instances or more has most of the weight and the others breach."""
     first = max(instances, key=lambda name: instances[name].get("requests", 0))
     others = of(*(own for name, own in instances.items() if name != first))
     weight = instances[first].get("requests", 0)
@@ -58,7 +58,7 @@ def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
 
 
 def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
-    """The rule of `detectors.missing.missing_samples` for an error rate, read plainly."""
+    """The rule of `detectors.missing.missing_samples` for an error rate, written plainly."""
     whole = of(*instances.values())
     missing, total = share(whole)
     told = whole.get("requests", 0) - whole.get("no_outcome", 0)
@@ -116,7 +116,7 @@ def test_the_rule_is_of_the_whole_window(series: list[list[dict[str, int]]]) -> 
 
 
 def latencies(**instances: tuple[list[int], int]) -> Cell:
-    """A second in which each instance timed requests in these bins, and so many more came late."""
+    """Return a second in which each instance timed requests in the given bins, and sent so many more late."""
     bins = [b for own, _ in instances.values() for b in own]
     made = service(
         **{
@@ -160,7 +160,7 @@ def test_a_quantile_says_nothing_that_the_missing_requests_could_refute(
     rest = [b for bins, late, _ in instances if not late for b in bins]
     certain = bool(known) and breaches(known + [10] * late)
     if 2 * len(rest) >= total and rest and not certain:
-        # The others are judged, as far as it can be told which latencies are theirs.
+        # The others are judged, as far as their latencies can be separated from the rest.
         assert state in ("unknown", "firing" if breaches(rest) else "ok")
         return
     assert state == ("firing" if certain else "unknown")
@@ -296,7 +296,7 @@ def test_rejects_whose_variant_is_not_known_count_against_every_variant() -> Non
     evaluation = bench.see(*rows)
     assert [row.state for row in rows_of(evaluation)] == ["unknown", "unknown"]
     assert evaluation.reason(0) == "rejected 9.091 % > 1 %"
-    # Ten of a hundred and ten could all have been well.
+    # The 10 missing of 110 could all have been healthy.
     ill = bench.see((ON, counts(100, 50)), *rows[1:])
     assert [row.state for row in rows_of(ill)] == ["firing", "unknown"]
 
@@ -322,7 +322,8 @@ def test_a_service_whose_own_samples_are_rejected_blames_no_topic(rule: str) -> 
 
 
 def fleet(bad: bool) -> Cell:
-    """Of twenty instances of ten requests each the last is late with all of its own; 30 % fail."""
+    """Return a second of twenty instances with ten requests each; all of the last one are late, and 30 % fail if
+    `bad`."""
     well = {f"i-{n}": {"requests": 10, "errors": 3 * bad} for n in range(19)}
     return service(**well, **{"i-19": {"requests": 0, "late": 10}})
 
@@ -352,7 +353,7 @@ def test_one_that_outweighs_all_others_hides_nothing_where_somebody_is_late() ->
 
 
 def test_one_that_outweighs_the_others_that_are_judged_hides_nothing() -> None:
-    # A third of all requests, and more than half of those of the instances that are not late.
+    # `big` has a third of all requests, and more than half of those of the instances that are not late.
     ill = {f"i-{n}": {"requests": 130, "errors": 5} for n in range(20)}
     rows = service(**ill, big={"requests": 3_300}, slow={"requests": 4_000, "late": 200})
     bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))

@@ -1,4 +1,4 @@
-"""Rejected samples that may have been a trigger's are missing in its window as long as their second is in it."""
+"""Rejected samples that may belong to a trigger are missing in its window as long as their second is in it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Told(NamedTuple):
 
 
 def rows(told: Told) -> list[tuple[Scope, Cell]]:
-    """What arrives of it; `on` and `off` are all."""
+    """Return the rows of that second; `on` and `off` are all variants."""
     lost = told.rejected + told.of_off
     return [
         (ON, counts(told.on)),
@@ -82,7 +82,7 @@ def test_a_minute_of_rejects_is_unknown_until_it_has_left_the_five_minutes() -> 
     bench = Bench(*(spec(f"error_rate@on > 2% over {length}s") for length in (300, 10)))
     said = [bench.states(rows(Told(60, 40, 60 if 20 <= n < 80 else 0))) for n in range(400)]
     long, short = ([n for n, states in enumerate(said) if states[k] == "unknown"] for k in range(2))
-    # The last five seconds of the burst are overlooked: 300 of 30,300.
+    # The last five seconds of the burst are tolerated: 300 of 30,300.
     assert (long, short) == (list(range(20, 79 + 300 - 5)), list(range(20, 79 + 10)))
 
 
@@ -120,14 +120,14 @@ def test_a_variant_that_may_have_been_rejected_is_neither_absent_nor_there() -> 
     for _ in range(70):
         bench.see(*rows(Told(50, 50, 0)))
     assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "ok"
-    # Few beside those of its other topic, but more than 1 % of their own.
+    # Few compared with the requests of the other topic, but more than 1 % of their own.
     bench.evaluator.set_unattributed({60: np.array([5])})
     assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "unknown"
 
 
 class Received(NamedTuple):
-    """Samples that a source received in a second, those of which not even the service could be read, and those of which
-    no more than that."""
+    """Samples that a source received in a second, those whose service could not be read, and those of which only the
+    service could."""
 
     received: int
     rejected: int
@@ -135,7 +135,7 @@ class Received(NamedTuple):
 
 
 def partial(at: int, told: Received, partition: int = 0, of: int = 1) -> bytes:
-    """What the owner of a source partition says with the end of second `at`."""
+    """Return the partial that the owner of a source partition sends at the end of second `at`."""
     service = counts(20, rejected=told.of_service)
     sent = cells(at, (SERVICE, service), (ON, counts(10)), (OFF, counts(10)))
     return encode(
@@ -169,7 +169,7 @@ def shard(specs: Sequence[TriggerSpec]) -> Shard:
 
 
 def states(seconds: Sequence[EvaluatedSecond]) -> list[list[str]]:
-    """What each trigger says in each second, from the health records."""
+    """Return the state of each trigger in each second, from the health records."""
     return [[row.state for row in second.health.triggers] for second in seconds if second.health is not None]
 
 
@@ -222,7 +222,7 @@ def test_what_a_topic_rejected_is_missing_for_as_long_as_the_five_minutes_hold_i
     assert target.verdicts is not None
     assert target.verdicts.reason(0) == f"rejected {percent} % > 1 % (18 % of topic requests, of any service)"
     said += [own for (own,) in live(target, BURST[200:], T + 200)]
-    # The last five seconds of the burst are overlooked: 300 of 30,000.
+    # The last five seconds of the burst are tolerated: 300 of 30,000.
     assert [n for n, own in enumerate(said) if own == "unknown"] == list(range(20, 79 + 300 - 5))
 
 
@@ -268,7 +268,7 @@ def test_a_source_that_is_ahead_makes_no_earlier_second_unknown() -> None:
     target = shard(specs)
     found: list[EvaluatedSecond] = []
     for at in range(T, T + 30):
-        # The first source tells of rejects; the other is 10 s behind.
+        # The first source reports rejected samples; the other is 10 s behind.
         found += target.take(partial(at, Received(100, 60 * (at >= T + 15)), of=2), at + 3.0)
         if at >= T + 10:
             found += target.take(partial(at - 10, Received(100, 0), partition=1, of=2), at + 3.0)

@@ -1,4 +1,4 @@
-"""Requests that carry no flag are in no variant, and no `@variant` trigger sees how they end: that is told."""
+"""Requests without a flag are in no variant, and no `@variant` trigger sees how they end: that is published."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Requests = tuple[int, int]
 def feed(
     target: Shard, on: Requests, off: Requests, none: Requests, *, seconds: int = 20, unread: int = 0, overflow: int = 0
 ) -> Health:
-    """Give every second the same requests: of each variant, and without the flag. Returns the newest record."""
+    """Feed seconds with the same requests: of each variant, and without the flag. Return the newest record."""
     whole = tuple(sum(column) for column in zip(on, off, none, strict=True))
     frames: list[Health] = []
     for at in range(T, T + seconds):

@@ -1,4 +1,4 @@
-"""Rules of the absent canary."""
+"""Detection of an absent canary."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_evidence_is_the_chance_that_none_of_the_requests_was_the_canarys(si
 
 
 def test_it_fires_at_the_chance_of_one_in_gamma_seconds() -> None:
-    # 0.9^140 is 1 / 2.55 million, 30 days have 2.59 million seconds: 141 requests without the canary are wanted.
+    # 0.9^140 is 1 / 2.55 million, 30 days have 2.59 million seconds: 141 requests without the canary are needed.
     detector = Absence(1, CONFIG)
     assert [bool(detector.update(s, array(0), array(1), 0.1)[0]) for s in range(142)].index(True) == 140
 

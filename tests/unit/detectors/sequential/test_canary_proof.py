@@ -1,4 +1,4 @@
-"""Rules of the proof of a canary: no false one, whatever hits both arms; a true one soon."""
+"""The proof that a canary is worse: none is false, whatever hits both arms, and a true one comes soon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def e(detector: CanaryProof) -> float:
 
 
 def first_proofs(canary: float, control: float, runs: int, seconds: int) -> NDArray[np.float64]:
-    """Seconds to the proof, nan where there is none."""
+    """Return the seconds to the proof, nan if there is none."""
     rng = np.random.default_rng(5)
     detector, found = CanaryProof(runs, CONFIG), np.full(runs, np.nan)
     for second in range(1, seconds + 1):
@@ -44,8 +44,8 @@ def first_proofs(canary: float, control: float, runs: int, seconds: int) -> NDAr
 def test_under_the_null_the_mean_of_the_next_evidence_is_that_of_now_at_most(
     before: int, bad: int, share: float, later: float, better: float
 ) -> None:
-    # Given `bad` bad requests, each is the canary's with probability theta: that of the share when both fail alike,
-    # less when the canary fails less. The rate that both share does not occur in it.
+    # Each of `bad` bad requests is the canary's with probability theta: its share if both fail alike, and less if the
+    # canary fails less. The common rate does not occur in it.
     theta = later * better / (later * better + 1 - later)
     mean = 0.0
     for x in range(bad + 1):
@@ -77,7 +77,7 @@ def test_a_worse_canary_is_proven_in_the_promised_time_and_near_the_bound(p: flo
     delay = first_proofs(p, HEALTHY, runs=2000, seconds=600)
     mean = SHARE * p + (1 - SHARE) * HEALTHY
     bound = log(1 / CONFIG.alpha) / (RATE * mean * divergence(SHARE * p / mean, SHARE))
-    # A second is counted when it is over: half a second later, in the mean, than its evidence was there.
+    # A second counts at its end: on average half a second after its evidence.
     assert delay.mean() <= 1.3 * bound + 0.5
     assert delay.mean() - 0.5 <= limit
 
@@ -91,7 +91,7 @@ def test_a_canary_that_is_better_is_never_proven() -> None:
 
 
 def test_four_bad_requests_of_a_tenth_prove_it_when_the_control_has_none() -> None:
-    # (w / (1 - rho + w rho))^4: at most 10^4, and three of them 10^3 at most, which is not reached.
+    # (w / (1 - rho + w rho))^4: at most 10^4; for three requests at most 10^3, which is not reached.
     detector = CanaryProof(1, CONFIG)
     assert [bool(detector.update(s, array(1), array(0), SHARE)[0]) for s in range(4)] == [False, False, False, True]
 

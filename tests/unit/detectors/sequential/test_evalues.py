@@ -1,4 +1,4 @@
-"""Rules of e-values, from the exact probabilities of small counts."""
+"""E-values, checked against the exact probabilities of small counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evalue(bad: int, total: int, null: float, factor: float) -> float:
 
 
 def mean(total: int, true: float, null: float, factor: float) -> float:
-    """Of e over all outcomes of `total` requests that are bad with probability `true`."""
+    """Return the mean of e over all outcomes of `total` requests that are bad with probability `true`."""
     return sum(
         comb(total, x) * true**x * (1 - true) ** (total - x) * evalue(x, total, null, factor) for x in range(total + 1)
     )

@@ -1,4 +1,4 @@
-"""Rules of the fast tier: its arithmetic, its false alarms, its delays."""
+"""The fast tier: its arithmetic, its false alarms, its delays."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def first_alarms(
 
 
 def test_the_mean_time_to_a_false_alarm_is_gamma_at_least_at_the_edge_of_the_null() -> None:
-    # 1,000 runs of 3 gamma; who has not alarmed by then is counted with 3 gamma, which is too little.
+    # 1,000 runs of 3 gamma; a run without an alarm counts as 3 gamma, which is too little.
     found = first_alarms(R0, gamma=200, runs=1000, warm=0, most=600)
     assert np.nan_to_num(found, nan=600).mean() >= 200
 

@@ -1,4 +1,4 @@
-"""Rules of the learnt rate: what it learns, what it must not, and that bursts stay under it."""
+"""The learnt rate: what it learns, what it must not learn, and that bursts stay below it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def flag(*values: bool) -> NDArray[np.bool_]:
 
 
 def told(minutes: list[tuple[int, int]], pending: range = range(0), firing: range = range(0)) -> HealthyRate:
-    """One row that was told (bad, requests) of each minute, and then the start of minutes enough to end them all."""
+    """Return one row that was fed (bad, requests) of each minute, and enough further minutes to admit them all."""
     healthy = HealthyRate(1, CONFIG)
     for minute, (bad, requests) in enumerate([*minutes, *[(0, 0)] * (CONFIG.quarantine + 1)]):
         healthy.update(

@@ -1,4 +1,4 @@
-"""Rules of the sample ratio: the evidence is exact, the tolerance is tolerated, a mismatch is found."""
+"""The sample ratio: the evidence is exact, deviations within the tolerance are accepted, a mismatch is detected."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_of_three_variants_too(a: int, b: int, c: int) -> None:
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.05])
 def test_its_mean_over_all_outcomes_is_one_at_most(tolerance: float) -> None:
-    # Of 12 requests; sequences of one count are alike, and there are 12! / (x! (12 - x)!) of them.
+    # 12 requests: all sequences with one count are equally likely, and there are 12! / (x! (12 - x)!) of them.
     for theta in (0.1 - tolerance, 0.1, 0.1 + tolerance):
         mean = sum(
             factorial(12)
@@ -78,7 +78,8 @@ def test_the_most_likely_shares_are_within_the_tolerance_and_none_are_likelier(
     assert np.all(theta <= high + 1e-12)
     if all(seen):
         assert theta.sum() == pytest.approx(1)
-        # Concave on a convex set: it is the best where no exchange between two shares that stays within is better.
+        # A concave function on a convex set is greatest where no exchange between two shares, within the band, improves
+        # it.
         for i, j in [*pairwise(range(k)), *[(b, a) for a, b in pairwise(range(k))], (0, k - 1), (k - 1, 0)]:
             step = min(1e-6, high[i] - theta[i], theta[j] - low[j])
             if i != j and step > 1e-9:

@@ -1,4 +1,4 @@
-"""Proof against the control, and absence: what a comparison of two arms fires on, and what it leaves alone."""
+"""Proof against the control, and absence: when a comparison of two arms fires, and when it does not."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_latency_is_compared_with_the_controls_own_quantile_frozen_at_the_begi
     first = both(bench, 1, timed(50, 0), timed(150, 0))[0]
     assert first.reason(0) == "control: too few timed requests to take latency_p95 of"
     assert state(both(bench, 1, timed(50, 0), timed(150, 0))[0]) == "OK"
-    # The control grows slow too: above its frozen quantile are the requests of both, and nothing is proven.
+    # The control becomes slow too: requests of both arms exceed its frozen quantile, and nothing is proven.
     assert state(both(bench, 60, timed(50, 25), timed(150, 75))[-1]) == "OK"
     worse = Bench(proof("latency_p95@on > control"))
     both(worse, 2, timed(50, 0), timed(150, 0))
@@ -184,7 +184,7 @@ def test_a_variant_of_few_requests_is_not_missed() -> None:
 def test_a_variant_with_a_request_now_and_then_is_not_absent_between_them() -> None:
     bench = Bench(ABSENCE)
     said = set()
-    # One of 600 requests is the variant's; of those in its own seconds it is one of 21.
+    # The variant has one of 600 requests, and in its own seconds one of 21.
     for _ in range(40):
         for one in both(bench, 1, counts(1), counts(20)) + both(bench, 29, None, counts(20)):
             said.add(state(one))

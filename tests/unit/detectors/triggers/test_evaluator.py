@@ -1,4 +1,4 @@
-"""Rules of evaluation: from windows to what a trigger says, and why."""
+"""Evaluation: from windows to the states of triggers and their reasons."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Bench:
         return self.evaluator.evaluate(self.second)
 
     def states(self, rows: Sequence[tuple[Scope, Cell]]) -> list[str]:
-        """What each trigger says after a second."""
+        """Return the state of each trigger after a second."""
         return [row.state for row in rows_of(self.see(*rows))]
 
 
@@ -242,7 +242,7 @@ def test_the_same_in_another_order_says_the_same() -> None:
     rules = [f"error_rate@{v} > {n}% over {w}s for 2s" for v in ("on", "off") for n in (10, 50) for w in (1, 3)]
     specs = [spec(rule) for rule in rules]
     one_way, other_way = Bench(*specs), Bench(*specs[::-1])
-    # Other slots, too: this store has seen the scopes in another order.
+    # The slots differ too: this store has seen the scopes in another order.
     other_way.store = WindowStore([Want(OFF, 1), Want(ON, 3), *wants(specs)], max_scopes=8)
     other_way.evaluator = Evaluator(specs[::-1], other_way.store)
     for errors in (0, 20, 60, 60, 60, 5, 0, 0, 0):
@@ -306,7 +306,7 @@ def test_all_together_is_the_plain_reading_of_the_rules(series: list[dict[Scope,
                 base = _rates(inside, rule.control_scope, rule.min_samples)
                 known = known and base is not None and base[0] == base[1]
                 high = math.inf if base is None else rule.condition.value * base[1]
-            # Whatever was missing, it may have been well in the variant and ill in the control.
+            # Missing samples may have been healthy in the variant and bad in the control.
             breach = own is not None and own[0] > high
             if not known and not breach:
                 silent[k] += 1
@@ -322,7 +322,7 @@ def test_all_together_is_the_plain_reading_of_the_rules(series: list[dict[Scope,
 
 
 def _rates(inside: list[dict[Scope, tuple[int, int, int]]], scope: Scope, least: int) -> tuple[float, float] | None:
-    """The least and the greatest error rate, with what came late where that is too much."""
+    """Return the least and the greatest error rate; late samples count if they are too many."""
     seen = [second[scope] for second in inside if scope in second]
     requests, late = sum(n for n, _, _ in seen), sum(late for _, _, late in seen)
     if requests < max(least, 1):

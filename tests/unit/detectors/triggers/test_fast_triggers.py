@@ -1,4 +1,4 @@
-"""The fast tier of triggers: what it fires on, what it does not, and that the held rule goes its own way."""
+"""The fast tier of triggers: when it fires, when it does not, and that the held rule is independent of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(bench: Bench, *seconds: Cell) -> list[Evaluation]:
 
 
 def states(found: list[Evaluation]) -> str:
-    """The first letter of each state of the first trigger."""
+    """Return the first letter of each state of the first trigger."""
     return "".join(State(int(one.state[0])).name[0].lower() for one in found)
 
 
@@ -117,7 +117,7 @@ def test_a_service_that_is_nearly_all_late_never_alarms() -> None:
 
 def test_no_healthy_rate_is_learnt_of_seconds_of_which_too_much_is_missing() -> None:
     clear, late = (Bench(fast("error_rate > 2% over 10s for 2m")) for _ in range(2))
-    # A quarter of an hour after the five minutes in which what is learnt waits.
+    # A quarter of an hour after the five minutes of quarantine.
     run(clear, *[counts(50, 1)] * 1200)
     run(late, *[counts(50, 1, late=1)] * 1200)
     assert clear.evaluator.healthy_days()[0].hours
@@ -208,7 +208,7 @@ def test_the_time_between_false_alarms_is_each_triggers_own() -> None:
 def test_a_quantile_exceeds_its_limit_just_where_too_many_latencies_do(
     latencies: list[int], quantile: float, limit: int
 ) -> None:
-    """The fast tier counts those above the limit; the held rule computes the quantile."""
+    """The fast tier counts latencies above the limit; the held rule computes the quantile."""
     percent = round(100 * quantile, 2)
     threshold = float(midpoints_ms()[limit])
     rule = replace(fast(f"latency_p{percent} > {threshold!r}ms over 1s"), min_samples=1)

@@ -1,4 +1,5 @@
-"""After a flag changed a proof is judged on what came since; its value is of a window that reaches further back."""
+"""After a flag has changed, a proof uses only later requests; its shown value is of a window that reaches further
+back."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def feed(target: Shard, begin: int, counts: Sequence[tuple[int, int]]) -> list[E
 
 
 def flipped() -> tuple[Shard, list[EvaluatedSecond]]:
-    """A flag whose variant fails for ten seconds, until it is turned back."""
+    """Return a shard after a flag's variant failed for ten seconds and was rolled back, and the 60 seconds since."""
     target = shard(PROOF, HELD)
     before = feed(target, T, [(10, 0)] * 20 + [(10, 4)] * 10)
     assert verdict(before[-1], "worse").state == "firing"
@@ -74,7 +75,7 @@ def test_a_verdict_that_follows_from_the_change_names_the_version_it_judges() ->
     _, after = flipped()
     (made,) = [transition_event(*change) for change in after[0].transitions if change[0] is PROOF]
     assert (made.data["to"], made.data["flag_since"]) == ("ok", T + 31)
-    # The clock at which it was judged, not the later one at which the commands of the second were written.
+    # The event has the time of the evaluation, not the later time at which the commands of that second were written.
     judged = transition_event(*after[0].transitions[0], after[0].judged_at)
     assert (judged.time, judged.recorded) == (T + 31, T + 33)
     assert made.data["reason"].startswith("judged anew since the flag changed at")

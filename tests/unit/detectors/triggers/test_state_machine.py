@@ -1,4 +1,4 @@
-"""Rules of the life of a trigger, each by its own test, and all at once against a plain model."""
+"""The states of a trigger: each rule by its own test, and all at once against a plain model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LETTER = {State.OK: "o", State.PENDING: "p", State.FIRING: "F", State.UNKNOWN: "
 
 
 def states(truth: str, hold: int, grace: int = 0, every: int = 1, start: int = 1000) -> str:
-    """One letter an evaluation: o ok, p pending, F firing, ? unknown."""
+    """Return one letter per evaluation: o ok, p pending, F firing, ? unknown."""
     triggers = TriggerStates(np.array([hold]), np.array([grace]))
     return "".join(
         LETTER[State(triggers.update(start + i * every, np.array([TRUTH[letter]], dtype=np.int8))[0])]
@@ -112,7 +112,7 @@ def test_time_does_not_stand_still() -> None:
 
 @dataclass
 class Plain:
-    """One trigger, told as a story: how long has it been true, and how long has nothing been known?"""
+    """A plain model of one trigger: how long it has been true, and how long it has been unknown."""
 
     hold: int
     grace: int

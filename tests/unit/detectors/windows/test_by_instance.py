@@ -1,4 +1,4 @@
-"""Counts by instance are the same however they are found."""
+"""Counts by instance do not depend on how the entries are found."""
 
 from __future__ import annotations
 

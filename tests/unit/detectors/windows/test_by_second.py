@@ -1,4 +1,4 @@
-"""Counts second by second: those that came, in the seconds that are kept, and nothing of what was there before."""
+"""Counts second by second: those that were added, in the kept seconds, and none of older seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_tells_what_came_in_each_of_the_last_seconds(series: list[Mapping[Sco
     for number, second in enumerate(series):
         at = BEGIN + number
         blocks = [(scope, Cell({"requests": n, "late": late})) for scope, (n, late) in second.items()]
-        # A second in which nothing came is not put in.
+        # A second without cells is not added.
         store.advance(at, *([cells(at, *blocks)] if blocks else []))
         last = series[max(0, number + 1 - KEPT) : number + 1]
         since = at + 1 - len(last)

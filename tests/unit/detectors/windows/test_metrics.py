@@ -1,4 +1,4 @@
-"""Rules of the metrics."""
+"""The values of metrics."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_value_and_samples(metric: Metric, quantile: float, measure: str | None,
 
 
 COMPUTED = [metric for metric in get_args(Metric) if metric != "absence"]
-"""Absence is no number of a window: detectors.triggers.absence_triggers."""
+"""Absence is not read from a window: see detectors.triggers.absence_triggers."""
 
 
 def test_every_metric_of_the_grammar_is_there() -> None:

@@ -1,4 +1,4 @@
-"""The quantile of ended and overdue requests, against a plain sorted list."""
+"""The quantile of ended and overdue requests, compared with a sorted list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_whether_the_quantile_is_above_the_limit_is_what_a_plain_count_of_the_re
     counts = np.bincount(bins(np.array(ended)), minlength=BINS)
     shown = [midpoints_ms()[b] for b in bins(np.array(ended))]
     above = sum(ms > limit for ms in shown)
-    # So many of those that ended above the limit crossed it before the window, and are not of this window.
+    # `before` of the requests that ended above the limit crossed it before the window, so they do not count in it.
     before = min(before, above)
     every = len(ended) + running - before
     value, samples = corrected_quantile(counts, running - before, limit, q)

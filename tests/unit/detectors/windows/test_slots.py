@@ -1,4 +1,4 @@
-"""Rules of the table that gives keys their rows."""
+"""The table that maps keys to rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the sliding windows."""
+"""The sliding windows."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_sums_of_cells_at_their_bound_do_not_wrap_in_the_longest_window() -> Non
     for second in range(3700):
         store.advance(second, cells(second, (scope, huge)))
     sums = store.window(3600).sums[:, 0]
-    # Percentages are taken of counts: a hundred times as many must fit too.
+    # Percentages are computed from counts, so a hundred times the count must fit too.
     assert (sums[: len(COUNTS)] > 0).all()
     assert (100 * sums[[REQUESTS, ERRORS, LATE]] > 0).all()
     assert sums[len(COUNTS) + 1] < 0

@@ -1,4 +1,4 @@
-"""Sums of values that could not be read, by window, against plain loops; read at once or second by second."""
+"""Sums of values that could not be read, by window, compared with plain loops; read at once or second by second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of a window: latencies by rank and above a limit, counts by instance, and since when it runs."""
+"""Reading a window: latencies by rank and above a limit, counts by instance, and how long it has been running."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ bins_of = st.dictionaries(
 
 @given(st.lists(bins_of, min_size=3, max_size=3), st.integers(0, BINS))
 def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int, int]], first: int) -> None:
-    # Rows 0 to 2 of the window have a histogram: C was not wanted with one.
+    # Rows 0 to 2 of the window have a histogram; C is wanted without one.
     windows = store(Want(A, 3, latency=True), Want(B, 3, latency=True), Want(D, 3, latency=True), Want(C, 3))
     timings = [(scope, timed(bins)) for scope, bins in zip((A, B, D), of, strict=True)]
     windows.advance(1, cells(1, *timings, (C, timed({5: 5}))))
@@ -39,7 +39,7 @@ def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int
     rows = np.array(every)
     for at, bins in enumerate((of[1], of[2], of[0])):
         values = sorted(bin_ for bin_, n in bins.items() for _ in range(n))
-        # A rank before the first one is that of the first, and one beyond the last is that of the last.
+        # A rank below the first gives the first value, and one beyond the last gives the last.
         ranks = range(-2, len(values) + 3)
         found = window.at_rank(np.full(len(ranks), rows[at]), np.array(ranks))
         places = [min(max(rank, 1), len(values)) - 1 for rank in ranks]
@@ -48,7 +48,7 @@ def test_latencies_are_found_by_rank_and_counted_from_a_bin_on(of: list[dict[int
         dense = np.zeros(BINS, dtype=np.int64)
         dense[list(bins)] = list(bins.values())
         np.testing.assert_array_equal(window.histogram(int(rows[at])), dense, strict=True)
-        # From its own bin on, from the next one, from that which was drawn, and from beyond all.
+        # From each value's own bin on, from the next bin, from the drawn bin, and from beyond all bins.
         firsts = np.array([*values, *(value + 1 for value in values), first, BINS])
         above = window.above(np.full(len(firsts), rows[at]), firsts)
         own = np.array([sum(value >= bin_ for value in values) for bin_ in firsts], dtype=np.int64)
@@ -68,7 +68,7 @@ def test_more_latencies_than_a_bin_can_count_have_no_rank() -> None:
 
     assert found(1, {100: 1 << 31, 400: (1 << 31) - 1}) == [midpoints_ms()[100]] * 2
     assert np.isnan(found(10, {100: 1 << 31, 400: 1 << 31})).all()
-    # Half of these have wrapped to nothing, which must not be taken for the other half.
+    # The sum of one bin has wrapped to 0; the other bin must not count as all latencies.
     assert np.isnan(found(20, {100: 1 << 32, 400: 9})).all()
     assert found(30, {300: 9}) == [midpoints_ms()[300]] * 2
 
@@ -92,7 +92,7 @@ def test_counts_and_instances_are_those_since_a_second_of_the_window() -> None:
         }
         assert list(found) == sorted(found)
     assert windows.counts(A, 5)[REQUESTS] == sum(1 << s for s in range(3, 8))
-    # B is shown, but nobody asked for it over 4 s.
+    # B is in the display window, but is not wanted over 4 s.
     assert windows.counts(B, 4).tolist() == [0] * len(COUNTS)
     assert windows.counts(B, 4).dtype == np.int64
     assert (windows.instances(B, 4), windows.counts(B, 5)[REQUESTS]) == ({}, 45)
@@ -161,7 +161,7 @@ def test_a_block_that_was_prepared_counts_as_one_that_comes_second_by_second() -
 def test_what_a_block_names_but_has_no_cell_of_takes_no_room(prepares: bool) -> None:
     windows = store(max_scopes=2)
     block = cells(1, (A, Cell(instances={"pod": {"requests": 1}})))
-    # D and C come first in the table of scopes, and a ghost in that of instances.
+    # D and C come first in the table of scopes, and an unused name in that of instances.
     block = replace(block, scopes=(D, C, A), scope=block.scope + 2)
     block = replace(block, instances=("ghost", "pod"), instance_id=block.instance_id + 1)
     if prepares:
@@ -192,7 +192,7 @@ def test_who_is_not_in_a_prepared_second_was_not_seen_in_it(monkeypatch: pytest.
     for second in range(2, 7):
         windows.advance_prepared(second, prepared[second])
     assert (windows.newest(A), windows.newest(B), windows.active()) == (1, 6, [B])
-    # Whoever has left every window makes room for another.
+    # An instance that has left every window makes room for another.
     windows.advance(7, cells(7, (B, Cell(instances={"new": {"requests": 1}}))))
     assert list(windows.instances(B, 3)) == ["here", "new"]
 
@@ -226,13 +226,13 @@ def test_a_store_is_as_large_as_its_windows_and_the_seconds_that_they_share() ->
     windows = store(Want(A, 3, latency=True), Want(B, 3), Want(A, 9), max_scopes=4)
     assert windows.max_scopes == 4
     histogram = 4 * (BINS + OCTAVES)
-    # The window that is shown has every scope with a histogram; the others have who was asked for.
+    # The display window has every scope with a histogram; the others have the wanted scopes.
     own = [(8 * len(COUNTS) + 1) * rows + histogram * timed for rows, timed in ((4, 4), (2, 1), (1, 0))]
     assert windows.nbytes == sum(own) + windows.by_second.nbytes
     assert windows.by_second.nbytes > 0
     before = windows.nbytes
     windows.advance(1, cells(1, (A, timed({100: 2})), (B, requests(1)), (C, requests(1))))
-    # Shown is all of a second, and of the others each has the same part.
+    # The display window keeps the whole second; the others share one part of it.
     (shown,), (asked,), (also,) = (windows.window(seconds).seconds_kept for seconds in (5, 3, 9))
     assert asked is also
     assert windows.nbytes - before == shown.nbytes + asked.nbytes
