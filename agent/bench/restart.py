@@ -25,7 +25,7 @@ from streams.bench.shop import Shop
 from streams.kafka.reader import read_topic
 from streams.monitor.checkpoint import EVERY
 from streams.monitor.health import decoder
-from streams.monitor.role import REPLAY_MARGIN
+from streams.monitor.recall import REPLAY_MARGIN
 
 SERVICES = 667
 """Each has a scope for the whole service and two for the variants of its flag: 2,001 scopes."""

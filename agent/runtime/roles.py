@@ -20,7 +20,8 @@ from streams.ingest.role import IngestRole, IngestSettings
 from streams.kafka.app import send_until_acknowledged
 from streams.kafka.driver import App
 from streams.kafka.outbox import Record
-from streams.monitor.role import Handlers, MonitorRole
+from streams.monitor.handlers import Handlers
+from streams.monitor.role import MonitorRole
 from streams.monitor.settings import MonitorSettings, ShardSettings
 from streams.monitor.watch_list import watch_list
 from streams.slices import Source

@@ -21,7 +21,7 @@ from agent.runtime.roles import ProcessRoles
 from agent.state.state_tables import StateTables
 from streams.condition import ShardCondition
 from streams.monitor.evaluated_second import EvaluatedSecond
-from streams.monitor.role import Handlers
+from streams.monitor.handlers import Handlers
 
 
 def monitor_handlers(

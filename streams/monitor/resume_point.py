@@ -10,7 +10,7 @@ from streams.monitor.checkpoint import Checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:
-    """The default is a new deployment: nothing was published, and the log is read from its start.
+    """The default, `NEW_DEPLOYMENT`: nothing was published, and the log is read from its start.
 
     `published` is the time (Unix seconds) of the newest health record: a second up to it publishes no event and no
     health record again. `announced` is what that record says of verdicts that stay unknown
@@ -22,3 +22,6 @@ class ResumePoint:
     announced: Mapping[tuple[str, str, str], tuple[int, bool]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     from_start: bool = True
+
+
+NEW_DEPLOYMENT = ResumePoint()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.drift_watch import DriftTarget
 from streams.monitor.room import MOST_BYTES
+from streams.partials.partitions import partition_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +41,14 @@ class MonitorSettings:
     lookback: float
     window_lookback: float
     shard: ShardSettings
+
+    def specs_of(self, partition: int) -> list[TriggerSpec]:
+        """The triggers of the services in a partials partition."""
+        return [spec for spec in self.specs if self._partition_of(spec) == partition]
+
+    def drift_targets_of(self, partition: int) -> list[DriftTarget]:
+        """The drift targets of the services in a partials partition."""
+        return [target for target in self.drift_targets if self._partition_of(target) == partition]
+
+    def _partition_of(self, of: TriggerSpec | DriftTarget) -> int:
+        return partition_of(of.environment, of.service, self.partials_partitions)

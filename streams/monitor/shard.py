@@ -28,7 +28,7 @@ from streams.monitor.healthy_rates import HealthyRateRecord, days, learnt
 from streams.monitor.judge import Judge
 from streams.monitor.merge import Merge
 from streams.monitor.observer import Observer
-from streams.monitor.resume_point import ResumePoint
+from streams.monitor.resume_point import NEW_DEPLOYMENT, ResumePoint
 from streams.monitor.settings import ShardSettings
 from streams.monitor.shard_windows import ShardWindows
 from streams.monitor.standing import Standing, StandingUnknown
@@ -42,8 +42,6 @@ _logger = logging.getLogger(__name__)
 SKIPPED_AFTER = 3600
 """Seconds of silence, beyond what triggers look back, that are advanced one by one; of a longer silence the rest is
 skipped."""
-
-_NEW = ResumePoint()
 
 
 class Shard:
@@ -59,7 +57,7 @@ class Shard:
         specs: Sequence[TriggerSpec],
         topics: Sequence[str],
         settings: ShardSettings,
-        resume: ResumePoint = _NEW,
+        resume: ResumePoint = NEW_DEPLOYMENT,
         *,
         drift_targets: Sequence[DriftTarget] = (),
     ) -> None:
