@@ -53,11 +53,11 @@ def blind(shard: Shard) -> Iterator[Blind]:
     missing = (own.unknown == UnknownReason.MISSING) | (control.unknown == UnknownReason.MISSING)
     empty = (own.samples == 0) & ((own.unknown == UnknownReason.FEW_SAMPLES) | (own.unknown == UnknownReason.NO_VALUE))
     lasting = result.t - standing.since >= BLIND_AFTER
-    for i in np.flatnonzero(stands & (standing.told | (lasting & (missing | empty))))[:_MOST].tolist():
+    for i in np.flatnonzero(stands & (standing.reported | (lasting & (missing | empty))))[:_MOST].tolist():
         spec = result.specs[i]
         if spec.action != "rollback" or spec.shadow:
             continue
-        if standing.told[i] or missing[i] or _gone(shard, spec, result.t, requests=int(own.requests[i])):
+        if standing.reported[i] or missing[i] or _gone(shard, spec, result.t, requests=int(own.requests[i])):
             yield Blind(spec, int(standing.since[i]), result.reason(i))
 
 

@@ -1,7 +1,7 @@
-"""Commands out of fetched slices: the signed ones first, a few at a time, and how far the topic is done with.
+"""Starts the commands of fetched slices, signed ones first and a few at a time, and knows which offset to commit.
 
-Anybody who may write to the commands topic can write anything. What is not signed costs a check and nothing else, so
-that a flood of it does not hold up a real command (50,000 records took minutes, handled one by one as events).
+Anyone with write access to the commands topic can write anything. A record without a valid signature costs a check and
+no more, so that a flood of them does not delay a real command: 50,000 records took minutes one by one, as events.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from streams.kafka.reading import Delivery, Position
 from streams.slices import Source
 
 AT_ONCE = 8
-"""Commands under way at the same time. Flags that fail together fire in the same second, and one after the other the
-last would wait for the disk, the backend and the audit log of all before it."""
+"""Commands under way at the same time. Flags that fail together fire in the same second; one after the other, the last
+would wait for the disk, the backend and the audit log of all others."""
 
 _CHECKED_AT_ONCE = 50
-"""Records that are checked before others get their turn: a signature takes 0.1 ms."""
+"""Records that are checked before other tasks get their turn; to check a signature takes 0.1 ms."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Progress:
-    """Records before `next` have been taken, of which those at the offsets `under_way` are not done."""
+    """The records before `next` have been taken; the commands at the offsets `under_way` are not done."""
 
     next: int
     epoch: int
@@ -34,10 +34,11 @@ class _Progress:
 
 
 class Orders:
-    """Hands signed records to `execute`, in the order of the log, and the others of a slice to `refuse`.
+    """Passes the signed records of a slice to `execute`, in the order of the log, and then the others to `refuse`.
 
-    `signed` tells them apart. `execute` is called for up to `AT_ONCE` commands before the first has returned; what it
-    raises is logged, and the command counts as done. `positions` are those of the reader.
+    `signed` says whether an accepted key has signed a record. `execute` is called for up to `AT_ONCE` commands before
+    the first has returned; an exception of it is logged, and the command counts as done. `positions` are those of the
+    reader.
     """
 
     def __init__(
@@ -57,27 +58,28 @@ class Orders:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def assign(self, offsets: Mapping[Source, int]) -> None:
-        """Begin anew at the given offsets; what is under way goes on, and is known by the ledger if it comes again."""
+        """Start at the given offsets. Commands under way continue; if one is read again, the ledger has it."""
         self._progress = {
             source: _Progress(offset, self._positions[source].epoch) for source, offset in offsets.items()
         }
 
     def revoke(self) -> None:
+        """Take no more slices until the next `assign`."""
         self._progress = {}
 
     def committable(self, source: Source) -> int | None:
-        """The offset from which a reader must start to see each command that is not done."""
+        """The offset from which the next reader must start to read each command that is not done."""
         progress = self._progress.get(source)
         return None if progress is None else min(progress.under_way, default=progress.next)
 
     async def take(self, delivery: Delivery) -> None:
-        """Begin the commands of a slice; waits where too many are under way."""
+        """Start the commands of a slice; waits while too many are under way."""
         slice_ = delivery.slice
         progress = self._progress.get(slice_.source)
         if progress is None or delivery.epoch != progress.epoch:
-            # Left over from before a seek: the records will come again, or belong to somebody else now.
+            # The slice was fetched before a seek: its records come again, or another process reads them.
             return
-        signed, others = await self._parted([value or b"" for value in slice_.values])
+        signed, unsigned = await self._parted([value or b"" for value in slice_.values])
         progress.under_way.update(slice_.offsets[index] for index in signed)
         progress.next = delivery.after
         for index in signed:
@@ -86,23 +88,24 @@ class Orders:
             task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._refuse(others)
+        self._refuse(unsigned)
 
     def close(self) -> None:
-        """Cancel what is under way: the ledger has its steps."""
+        """Cancel the commands under way; the ledger has their steps."""
         for task in self._tasks:
             task.cancel()
 
     async def _parted(self, values: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
-        signed, others = [], []
+        """The indices of the signed values, and the other values."""
+        signed, unsigned = [], []
         for index, value in enumerate(values):
             if self._signed(value):
                 signed.append(index)
             else:
-                others.append(value)
+                unsigned.append(value)
             if index % _CHECKED_AT_ONCE == _CHECKED_AT_ONCE - 1:
                 await asyncio.sleep(0)
-        return signed, others
+        return signed, unsigned
 
     async def _run(self, progress: _Progress, offset: int, value: bytes) -> None:
         try:

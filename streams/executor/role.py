@@ -1,4 +1,4 @@
-"""The executor role: the Faust app that reads commands and hands them to `execute`."""
+"""The executor role: the Faust app that reads commands and passes them to `execute`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _BUFFERED_SLICES = 8
 class ExecutorRole:
     """Reads the commands topic; see `streams.executor.orders.Orders` for `signed`, `execute` and `refuse`.
 
-    There is one partition, so one process acts and every other replica stands by.
+    Without a committed offset, reading starts `lookback` seconds before now. The topic has one partition, so one
+    process acts and all others stand by.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class ExecutorRole:
         execute: Callable[[bytes], Awaitable[None]],
         refuse: Callable[[Sequence[bytes]], None],
     ) -> None:
-        # Commands expire, so without a committed offset reading starts no further back than they live.
+        # Commands expire, so an older one need not be read.
         reading = Reading(
             batched=frozenset({topics.commands}),
             lookback={topics.commands: lookback},

@@ -1,4 +1,4 @@
-"""When a partition's inability to judge is announced, and when its end (docs/promises.md, P3)."""
+"""When the inability of a partition to judge is announced, and when its end (docs/promises.md, P3)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ class Inability:
 
 @dataclass(slots=True)
 class Announcements:
-    """Which inabilities are to be announced: one record when it has lasted, one when it is over (docs/promises.md,
-    P3)."""
+    """Decides which inabilities are announced: once when one has lasted for `after` seconds, once when that one ends.
+
+    An inability that is over sooner is not announced.
+    """
 
     after: float = 15.0
     _open: dict[int, Inability] = field(default_factory=dict)
 
     def observe(self, partition: int, condition: ShardCondition, now: float) -> Literal["begun", "ended"] | None:
-        """Note a shard's condition; tells when an announcement is due."""
+        """Take in a shard's condition at `now` (monotonic seconds); return what is to be announced, if anything."""
         state = self._open.get(partition)
         if condition.status == "live":
             self._open.pop(partition, None)
@@ -38,4 +40,5 @@ class Announcements:
         return "begun"
 
     def forget(self, partition: int) -> None:
+        """Drop what is known of a partition that this process no longer judges."""
         self._open.pop(partition, None)

@@ -1,8 +1,9 @@
-"""What a shard's triggers had gathered at an evaluation, so that a restart reads the windows again and no more.
+"""The state of a shard's triggers at an evaluation, so that a restart reads only the partials of the windows again.
 
-What is held, proven or suspected rests on minutes of partials, a window on one. With a record of the former every few
-seconds the latter is all that must be read again: of `for: 5m` over 60 s a fifth. Windows are not in it: they are ten
-times as large, and the log has them. A record that does not fit the triggers of today is of no use.
+Held conditions, proofs and fast alarms depend on minutes of partials, a window on one minute. With a checkpoint of the
+former every few seconds, a restart has to read only the latter: for `for: 5m` over 60 s, a fifth. Windows are not in a
+checkpoint: they are ten times as large, and the log of partials has them. A checkpoint of other triggers than today's
+is not used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ EVERY = 10
 """Seconds of event time between two checkpoints of a shard."""
 
 MOST_BYTES = 900_000
-"""Kafka takes records of 1 MB by default. A shard of more than some 5,000 triggers has no checkpoint."""
+"""Size of a record at most: Kafka takes 1 MB by default. A shard of more than about 5,000 triggers exceeds it."""
 
 _TYPES = {"bool", "int8", "int64", "float64"}
 
@@ -39,9 +40,10 @@ class _Packed(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The triggers of a shard at the end of an evaluation, `time` in Unix seconds; `of` is that of `identity`.
+    """The state of a shard's triggers after the evaluation at `time` (Unix seconds).
 
-    `stale` are the numbers of triggers that fired on what was too old to be acted upon.
+    `of` is the `identity` of the triggers. `stale` has the numbers of the triggers that fired on evidence that was too
+    old to act upon. `memory` is what `detectors.triggers.evaluator.Evaluator.state` returns.
     """
 
     of: str
@@ -62,27 +64,28 @@ _decoder = msgspec.msgpack.Decoder(_Record)
 
 
 def identity(specs: Sequence[TriggerSpec], *, topics: Sequence[str], evaluate_every: int) -> str:
-    """What a checkpoint must be of, to be that of these triggers: they in their order, and this flipback."""
-    said = repr((version("flipback"), tuple(specs), sorted(topics), evaluate_every))
-    return hashlib.sha256(said.encode()).hexdigest()
+    """A digest of all that a checkpoint depends on: the triggers in their order, the telemetry topics, the interval of
+    evaluations and the version of flipback."""
+    text = repr((version("flipback"), tuple(specs), sorted(topics), evaluate_every))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The record of a checkpoint. Raises CheckpointError where Kafka would not take it."""
+    """The record of a checkpoint, deflated MessagePack. Raises CheckpointError if it is too large for Kafka."""
     memory = {name: _packed(array) for name, array in checkpoint.memory.items()}
     whole = _encoder.encode(_Record(checkpoint.of, checkpoint.time, checkpoint.stale, memory))
-    # Level 1: most are zeros, and 40 KB take half a millisecond.
+    # Level 1 suffices because most bytes are zeros; 40 KB take half a millisecond.
     packed = zlib.compress(whole, 1)
     if len(packed) > MOST_BYTES:
         raise CheckpointError(
-            f"a checkpoint of {len(packed)} bytes, expected {MOST_BYTES} at most: a restart reads all that triggers "
-            "look back again; more partials partitions make it smaller"
+            f"a checkpoint of {len(packed)} bytes, expected {MOST_BYTES} at most: a restart reads as far back as "
+            "triggers look; more partials partitions make it smaller"
         )
     return packed
 
 
 def decode(value: bytes) -> Checkpoint:
-    """Read a record. Raises CheckpointError for anything that is none."""
+    """Read a record. Raises CheckpointError if it is not a checkpoint."""
     try:
         record = _decoder.decode(_inflated(value))
         memory = {name: _unpacked(packed) for name, packed in record.memory.items()}
@@ -95,7 +98,7 @@ def _inflated(value: bytes) -> bytes:
     inflating = zlib.decompressobj()
     whole = inflating.decompress(value, 64 << 20)
     if not inflating.eof:
-        raise ValueError("it is cut off, or of more than 64 MiB")
+        raise ValueError("it is truncated, or larger than 64 MiB")
     return whole
 
 

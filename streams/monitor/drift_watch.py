@@ -1,4 +1,4 @@
-"""Statistics of services that are watched for a change of their habit. What is found is told, and never acted upon."""
+"""Watches the rates of services for drift from their baseline. Drifts are published and never acted upon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Method = Literal["page_hinkley", "adwin"]
 
 
 class DriftTarget(NamedTuple):
-    """A ratio of a whole service, and the share of bad requests (0 to 1) by hour of the day, UTC, that is its habit."""
+    """A ratio of a whole service that is watched; `bad` is its baseline: the share of bad requests by hour, UTC.
+
+    `bad` has values 0 to 1, and is repeated if it has fewer than 24.
+    """
 
     environment: str
     service: str
@@ -30,39 +33,40 @@ class DriftTarget(NamedTuple):
         return Scope(self.environment, self.service)
 
 
-def drift_wants(habits: Sequence[DriftTarget]) -> list[Want]:
+def drift_wants(targets: Sequence[DriftTarget]) -> list[Want]:
     """The windows that `ServiceDrift` needs."""
-    return [Want(habit.scope, 1) for habit in habits]
+    return [Want(target.scope, 1) for target in targets]
 
 
 class ServiceDrift:
-    """Watches the habits of the services of one shard. Raises DriftUnavailable where river is not installed."""
+    """Watches the drift targets of one shard. Raises DriftUnavailable if river is not installed."""
 
-    def __init__(self, habits: Sequence[DriftTarget], store: WindowStore) -> None:
+    def __init__(self, targets: Sequence[DriftTarget], store: WindowStore) -> None:
         self._store = store
-        # A detector of each method, over all habits that ask for it.
+        # One watch for each method, over all targets that use it.
         self._watches = [
             (chosen, DriftWatch(_baseline(chosen), DriftConfig(method=method)))
-            for method in dict.fromkeys(habit.method for habit in habits)
-            if (chosen := [habit for habit in habits if habit.method == method])
+            for method in dict.fromkeys(target.method for target in targets)
+            if (chosen := [target for target in targets if target.method == method])
         ]
 
     def update(self, second: int) -> Iterator[tuple[DriftTarget, Drift]]:
-        """Take in the newest second of the windows; yield what drifted in it."""
-        for habits, watch in self._watches:
-            counts = [self._counts(habit) for habit in habits]
+        """Take in the newest second of the windows; yield the drifts detected in it."""
+        for targets, watch in self._watches:
+            counts = [self._counts(target) for target in targets]
             bad, whole = (np.array(column, dtype=np.int64) for column in zip(*counts, strict=True))
             for drift in watch.update(second, bad, whole):
-                yield habits[drift.row], drift
+                yield targets[drift.row], drift
 
-    def _counts(self, habit: DriftTarget) -> tuple[int, int]:
-        row = self._store.row(habit.scope, 1)
+    def _counts(self, target: DriftTarget) -> tuple[int, int]:
+        """The bad requests of the newest second, and all of them."""
+        row = self._store.row(target.scope, 1)
         if row < 0:
             return 0, 0
         sums = self._store.window(1).sums
-        return RATIO[habit.metric].bad(lambda column: int(sums[column, row]))
+        return RATIO[target.metric].bad(lambda column: int(sums[column, row]))
 
 
-def _baseline(habits: Sequence[DriftTarget]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The bad shares by hour and habit, shape (24, n)."""
-    return np.array([[habit.bad[hour % len(habit.bad)] for habit in habits] for hour in range(HOURS)])
+def _baseline(targets: Sequence[DriftTarget]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The shares of bad requests by hour and target, shape (24, n)."""
+    return np.array([[target.bad[hour % len(target.bad)] for target in targets] for hour in range(HOURS)])

@@ -17,14 +17,15 @@ from streams.monitor.standing import Standing
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSecond:
-    """What the evaluation at `time` found; `transitions` and `firing` are empty while nothing changes.
+    """What the evaluation at `time` (Unix seconds, the end of the second) found.
 
-    `muted` says that no command may result from it. `firing` is the evidence of the triggers that fire, without those
-    of flags that are safe. `ill` are the (environment, flag) pairs that have a rollback trigger whose condition is
-    true, held or not yet, or which has half of the evidence that alarms; empty if muted. `drifts` are changes of a rate
-    that nothing acts upon; empty if muted. `health` is None if that record was published before. `standing` are
-    verdicts that stay unknown, or no longer do. `judged_at` is the clock at the evaluation. `observer` reads the
-    windows as they are at `time`, until the next second is asked for.
+    `muted` says that no command may follow from it. `transitions` are the triggers whose state changed. `firing` is the
+    evidence of the triggers that fire, without those of flags that are safe. `ill` are the (environment, flag) pairs
+    with a rollback trigger whose condition is true, held or not yet, or that has half of the evidence for an alarm;
+    empty if muted. `drifts` are drifts of rates, on which nothing acts; empty if muted. `health` is None if the record
+    of this second was published before. `standing` are verdicts that have stayed unknown, or no longer do. `judged_at`
+    is the clock at the evaluation. `observer` reads the windows as they are at `time`, until the next second is asked
+    for.
     """
 
     time: int

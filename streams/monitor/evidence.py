@@ -1,5 +1,4 @@
-"""What stands behind a firing trigger: counts, sources, age; and whether it is enough to act upon (docs/promises.md,
-P2)."""
+"""The evidence of a firing trigger: counts, sources, age; and whether it suffices to act (docs/promises.md, P2)."""
 
 from __future__ import annotations
 
@@ -31,30 +30,30 @@ TierName = Literal["held", "fast", "proof"]
 _NAMES: Mapping[Tier, TierName] = {Tier.HELD: "held", Tier.FAST: "fast", Tier.PROOF: "proof"}
 
 FAST_LEAST = 5
-"""Requests of the other instances that say whether they fail too, against a null rate of 10 % or more: with five of
-which half fail, the chance that none does is 3 %."""
+"""Requests of the other instances that suffice to show whether they fail too. The null rate is 10 % or more; if half of
+five requests fail, the chance that none of them does is 3 %."""
 
 FRESH_SECONDS = 15
-"""The newest part of the evidence, in which a breach must still show after a gap, a restart or a change of the flag."""
+"""Length of the newest part of the evidence, which must still breach after a gap, a restart or a change of the flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class FiringEvidence:
-    """A trigger that fires at evaluation `t`. Values are in the metric's unit, times Unix seconds of event time.
+    """A trigger that fires at evaluation `t`. Values are in the metric's unit, times are Unix seconds of event time.
 
-    `window` is [from, to); `sources` counts the instances in it and `instances` names them, the busiest first; `age`
-    is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds` breach by
-    themselves; `obstacle` says why nothing may be done on this evidence: it is old, the breach rests on one instance of
-    several, or the control breaches too. None where it is enough. `proof` says how much worse the flag's other variants
-    are than its safe one, in nats (detectors.sequential.likelihood_ratio); None where nothing can be compared.
-    `exposure` tells, while the second is the newest, that of the trigger's flag in
-    its service, which a flip must bring down. It is computed when asked for: it takes half a millisecond, and of a
-    trigger that fires for days it is wanted once. `variants` returns the counts of each variant of the flag, likewise.
+    `window` is [from, to). `sources` is the number of instances in it, and `instances` their names, the busiest first.
+    `age` is how many seconds ago the scope's newest second ended. `fresh` says whether the newest `fresh_seconds`
+    breach by themselves. `obstacle` says why nothing may be done on this evidence: it is old, the breach depends on one
+    instance of several, or the control breaches too; None if nothing stands in the way. `proof` is how much worse the
+    flag's other variants are than its safe one, in nats (detectors.sequential.likelihood_ratio); None if they cannot be
+    compared. `exposure` returns the exposure of the flag in the trigger's service, which a flip must bring down, and
+    `variants` the counts of each variant of the flag. Call them while the second is the newest; they are computed only
+    when called, because that takes half a millisecond and a trigger that fires for days needs them once.
 
-    `tier` says what fired: a condition that was held; the fast tier or a proof, whose evidence, gathered since second
-    `since`, has the e-value exp(`evidence`) and fires at exp(`bound`). `null_rate` (0..1) is the share of bad requests
-    that the fast tier takes for healthy. Window, counts and instances are those of its newest seconds; of an absence
-    they are the control's.
+    `tier` says what fired: a held condition, the fast tier or a proof. The evidence of the latter two was gathered
+    since second `since`; its e-value is exp(`evidence`), and it fires at exp(`bound`). `null_rate` (0..1) is the share
+    of bad requests that the fast tier takes for healthy. Window, counts and instances are those of the newest seconds
+    of the evidence; for an absence they are those of the control.
     """
 
     spec: TriggerSpec
@@ -83,12 +82,12 @@ class FiringEvidence:
 
 
 def fresh_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
-    """The windows that `EvidenceBuilder` needs beside those of the triggers."""
+    """The windows that `EvidenceBuilder` needs besides those of the triggers."""
     return [Want(s.scope, FRESH_SECONDS, s.condition.metric == "latency_quantile") for s in specs]
 
 
 class EvidenceBuilder:
-    """Puts evidence together, for the few triggers that fire: it loops over them and their instances."""
+    """Builds the evidence of the triggers that fire; they are few, so it loops over them and their instances."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore, observer: Observer) -> None:
         self._specs = specs
@@ -99,11 +98,11 @@ class EvidenceBuilder:
     def evidence(self, row: int, t: int, result: Evaluation, now: float) -> FiringEvidence | None:
         """The evidence of trigger `row`, firing at `t`; `now` is the clock.
 
-        None while it cannot be told whether more than one source shows it: the first second of a fast alarm may be too
-        short.
+        None while too few requests of other instances have come to know whether more than one source shows the breach:
+        the first second of a fast alarm may be too short for that.
         """
         spec, tier = self._specs[row], Tier(int(result.tier[row]))
-        # Of an absence the control tells: the variant itself is silent.
+        # The evidence of an absence is that of the control: the variant itself has no requests.
         scope = spec.control_scope or spec.scope if spec.condition.metric == "absence" else spec.scope
         over = int(result.own.window[row]) if tier == Tier.HELD else spec.condition.over
         over = max(over, FRESH_SECONDS) if tier == Tier.FAST else over
@@ -161,7 +160,7 @@ class EvidenceBuilder:
         )
 
     def _newest(self, scope: Scope) -> int | None:
-        """The newest second in which something came in time: one that has late samples alone shows nothing new."""
+        """The newest second of a scope with a sample that was not late: late samples alone show nothing new."""
         newest, end = self._store.newest(scope), self._store.end or 0
         if newest is None:
             return None
@@ -180,10 +179,11 @@ class EvidenceBuilder:
         begin: int | None,
         left_out: Collection[str],
     ) -> str | None:
-        """Does the control breach too, and are the treated requests not proven to be worse? Then it is no release's.
+        """Why the release is not to blame: the control breaches too, and the other variants are not proven to be worse.
 
-        `begin` is the first second of a fast alarm's evidence: the control is judged by the same seconds, because its
-        window still shows what was before them. The instances `left_out` are left out of the control too.
+        None if that is not so. `begin` is the first second of a fast alarm's evidence: the control is judged on the
+        same seconds, because its window contains the time before them. The instances `left_out` are left out of the
+        control too.
         """
         if not spec.guard or spec.condition.variant is not None or (proof is not None and proof >= PROOF):
             return None
@@ -208,7 +208,7 @@ class EvidenceBuilder:
         )
 
     def _early(self, spec: TriggerSpec, scope: Scope, counts: Int, instances: Mapping[str, Int], t: int) -> bool:
-        """Has one instance most of the evidence's seconds to itself, and did others have requests a little earlier?"""
+        """Does nearly all of the evidence come from one instance, although others had requests a little earlier?"""
         whole = samples_of(spec, counts)
         alone = [name for name, own in instances.items() if whole - samples_of(spec, own) < FAST_LEAST]
         if not alone:
@@ -219,8 +219,10 @@ class EvidenceBuilder:
         return any(total - earlier[name] >= FAST_LEAST for name in alone if name in earlier)
 
     def _fresh(self, spec: TriggerSpec, threshold: float, left_out: Collection[str], *, worst: bool) -> bool:
-        """Do the newest seconds breach by themselves? Asked of whatever samples they have, without the instances
-        `left_out`; with what is missing taken for healthy where that is the `worst` case."""
+        """Do the newest seconds breach by themselves, however few samples they have?
+
+        The instances `left_out` do not count. With `worst`, missing samples are counted as healthy requests.
+        """
         condition = spec.condition
         if (left_out or worst) and is_ratio(spec):
             counts = self._store.counts(spec.scope, FRESH_SECONDS)
@@ -255,7 +257,7 @@ def _number(value: float) -> float | None:
 
 
 def _as_metric(spec: TriggerSpec, bad: float, threshold: float) -> float:
-    """A share of bad requests in the metric's own terms; of a latency the limit itself, above which they are bad."""
+    """A share of bad requests as a value of the metric; for a latency the threshold, above which requests are bad."""
     if spec.condition.metric not in RATIOS:
         return threshold
     return bad if spec.condition.op == ">" else 1 - bad

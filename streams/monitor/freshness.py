@@ -1,4 +1,4 @@
-"""May a shard act: does it know everything, is it of now, and can the clock be believed?"""
+"""Whether a shard may act: nothing is missing, the evidence is recent, and the clock can be trusted."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from streams.condition import ShardCondition, shortened
 from streams.monitor.merge import AHEAD, Merge
 
 SILENT_AFTER = 10.0
-"""Seconds after which a source partition's owner counts as silent; it speaks every second."""
+"""Seconds without a partial after which a source partition's owner counts as silent; it sends one every second."""
 
 BACKLOG_AFTER = 3.0
-"""Seconds beyond the allowed lateness after which nothing is acted upon while more waits to be read: what waits may say
-that the fault is over."""
+"""A second that is older than the allowed lateness and this many seconds is not acted upon while more waits to be
+read, because the unread records may show that the fault is over."""
 
 LIVE = ShardCondition("live", "")
 
 
 @dataclass(frozen=True, slots=True)
 class AgeLimits:
-    """How many seconds old what is acted upon may be: `most`, and `backlog` while more waits to be read."""
+    """How many seconds old evidence may be to act upon it: `most`, and `backlog` while more waits to be read."""
 
     most: float
     backlog: float
@@ -33,7 +33,7 @@ class AgeLimits:
 
 
 def condition(merge: Merge, limits: AgeLimits, now: Now) -> ShardCondition:
-    """May the shard whose partials `merge` has act at `now`?"""
+    """The condition at `now` of the shard whose partials `merge` has."""
     if missing := merge.missing():
         return ShardCondition("unknown", f"nothing heard yet of {shortened(missing)}")
     if silent := merge.silent(now.monotonic, SILENT_AFTER):
@@ -64,18 +64,18 @@ def _given_up(merge: Merge) -> str:
 
 
 def judged(of_shard: ShardCondition, limits: AgeLimits, t: int, *, superseded: bool, now: Now) -> ShardCondition:
-    """May the second that ends at `t` be acted upon, in a shard of this condition?
+    """The condition under which the second that ends at `t` is judged, in a shard of condition `of_shard`.
 
-    `superseded` says that a later one is complete already.
+    `superseded` says that a later second is complete already.
     """
     age = now.time - t
     if age > limits.most or (of_shard.status == "live" and superseded and age > limits.backlog):
-        # The last of a backlog: the watermark has come to the present, the second that it closes is old. Or what was
-        # done about the second before took long.
+        # Either it is among the last seconds of a backlog and old although the watermark has reached the present, or
+        # acting upon the second before took long.
         return ShardCondition("catching_up", f"judged {age:.0f} s after its end")
     return of_shard
 
 
 def ahead_of(time: int | None, now: Now) -> float:
-    """By how many seconds the judged time is ahead of the clock, beyond what clocks may differ; 0 where it is not."""
+    """By how many seconds the judged time is ahead of the clock; 0 if it is within what clocks may differ."""
     return 0.0 if time is None or time - now.latest <= AHEAD else time - now.latest

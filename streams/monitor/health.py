@@ -1,6 +1,6 @@
-"""What dashboards read: one record a second and partials partition, JSON, statistics as columns.
+"""Health records, which dashboards read: one each second and partials partition, in JSON, with statistics as columns.
 
-Columns (`requests[i]` belongs to `scopes[i]`) because a row-wise record of 2,000 scopes costs a loop over them.
+Value i of a column belongs to `scopes[i]`: a record with a row for each of 2,000 scopes would cost a loop over them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ QUANTILES = {"latency_p50": 0.5, "latency_p95": 0.95, "latency_p99": 0.99}
 
 
 class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trigger's verdict at the end of the second; `value` is None where nothing can be said.
+    """The verdict of a trigger at the end of the second; `value` is None if the metric has none.
 
-    `unknown_since` is the event time since when it is unknown, or ok without some instances, while its flag is in use,
-    None where it is not; one that is known again keeps it until that is trusted (`streams.monitor.standing`). `told`
-    says that an inability was announced for that. `judged_since` is the event time since when the verdict counts
-    evidence, as the flag changed then, where `value` is of a window that reaches further back.
+    `unknown_since` is the event time since which the verdict is unknown, or ok without some instances, while its flag
+    is in use; None if it is neither. A verdict that is known again keeps it until it has been known for long enough
+    (`streams.monitor.standing`). `told` says that this was announced. `judged_since` is the event time from which on
+    the verdict counts evidence: the flag changed then, and `value` is of a window that reaches further back.
     """
 
     flag: str
@@ -43,10 +43,10 @@ class TriggerHealth(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WithoutFlag(msgspec.Struct, frozen=True):
-    """Of a service's requests of the last minute `share` (0 to 1) carry no such flag, and are in no variant of it.
+    """A flag that a part of its service's requests of the last minute does not carry, so that they are in no variant.
 
-    Of these `failed` (0 to 1) failed, of the others `others_failed`; null where nothing tells. `failing`: far more of
-    them than of the others.
+    `share` (0 to 1) is this part. `failed` (0 to 1) is the share of failures in it, `others_failed` that in the other
+    requests; null if no outcome is known. `failing` says that far more of them fail than of the others.
     """
 
     environment: str
@@ -61,14 +61,14 @@ class WithoutFlag(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Second `[time - 1, time)` of a partials partition, published `at` (Unix seconds).
 
-    A record whose status is not `live` and that has no scopes repeats the last evaluated `time`: nothing newer is
-    known.
+    A record without scopes whose status is not `live` repeats the last evaluated `time`: nothing newer is known.
     `status` is `live`, `catching_up` (verdicts are computed, nothing is commanded) or `unknown`; `detail` says why.
-    `counts` holds a list a name of `detectors.cells.COUNTS`, `latency` one a quantile, in milliseconds, null where
-    nothing was timed. `sources` counts the instances seen in each scope. `unread` holds, by telemetry topic, how many
-    samples of the last minute were received, and of how many of these not even the service could be read, where there
-    are any. `never_seen` are the scopes of triggers of which no sample was ever seen. `without_flag` are the flags of
-    `@variant` triggers that a notable part of the requests does not carry (`detectors.missing.unflagged`), 20 at most.
+    `counts` has a list for each name of `detectors.cells.COUNTS`, `latency` one for each quantile, in milliseconds,
+    null if no request was timed. `sources` counts the instances seen in each scope. `unread` has the topics of which
+    the service of some samples could not be read: how many samples of the last minute were received, and how many of
+    them could not be read. `never_seen` are the scopes of triggers of which no sample was ever seen. `without_flag` are
+    the flags of `@variant` triggers that a notable part of the requests does not carry
+    (`detectors.missing.unflagged`), 20 at most.
     """
 
     version: int
@@ -104,12 +104,12 @@ def health(
     never_seen: Sequence[str] = (),
     without_flag: Sequence[WithoutFlag] = (),
 ) -> Health:
-    """Describe the second before `time`; a scope that stands more than once in `cells` (one a source) is summed."""
+    """Make the record of the second before `time`; `cells` may have several cells of a scope, which are summed."""
     if cells is None or not len(cells):
         empty: dict[str, list[Any]] = {name: [] for name in QUANTILES}
         none: dict[str, list[int]] = {name: [] for name in COUNTS}
-        told = list(triggers), dict(unread or {}), list(never_seen), list(without_flag)
-        return Health(VERSION, time, at, partition, status, detail, [], none, empty, [], *told)
+        rest = list(triggers), dict(unread or {}), list(never_seen), list(without_flag)
+        return Health(VERSION, time, at, partition, status, detail, [], none, empty, [], *rest)
     present, row = np.unique(cells.scope, return_inverse=True)
     counts = np.zeros((len(present), len(COUNTS)), dtype=np.int64)
     np.add.at(counts, row, cells.counts)
@@ -138,7 +138,7 @@ def health(
 
 
 def or_none(values: NDArray[np.float64]) -> list[float | None]:
-    """Values (n,) as JSON has them, None for nan. Asked of each, two thousand scopes would take 0.3 ms a second."""
+    """The values (n,) with None for nan, as in JSON. To test each of 2,000 values would take 0.3 ms."""
     found: list[float | None] = values.tolist()
     for i in np.flatnonzero(np.isnan(values)).tolist():
         found[i] = None
@@ -146,7 +146,7 @@ def or_none(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def _quantiles(row: Int, bin_: Int, count: Int, rows: int) -> dict[str, NDArray[np.float64]]:
-    """Quantiles of every row from its sparse histogram, in milliseconds rounded to a microsecond; nan where empty."""
+    """The quantiles of each row from its sparse histogram, in milliseconds to three decimals; nan if it is empty."""
     order = np.lexsort((bin_, row))
     row, bin_, running = row[order], bin_[order], np.cumsum(count[order])
     ends = np.searchsorted(row, np.arange(rows), side="right")

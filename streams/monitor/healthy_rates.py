@@ -1,7 +1,7 @@
-"""What a trigger has learnt of its healthy rate in a day, so that a restart does not forget it: a compacted topic.
+"""The healthy rates that triggers have learnt in a day, as records of a compacted topic, so that a restart keeps them.
 
-The log of partials holds minutes, the healthy rate rests on a day. A record a trigger, written every ten minutes, is
-read before the first partial. Seconds that it counts already are not counted again when the log is replayed.
+A restart reads minutes of partials, a healthy rate depends on a day. Each trigger has one record, which is written
+every ten minutes and read before the first partial. Seconds that it counts are not counted again in a replay.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from detectors.triggers.fast_triggers import Day
 from streams.unreadable import UNREADABLE
 
 EVERY = 600
-"""Seconds of event time between two records of a trigger: what a restart may lose is little of a day."""
+"""Seconds of event time between two records of a trigger, which a restart may lose: little of a day."""
 
 Key = tuple[str, str, str, str]
 """Environment, service, flag and trigger."""
 
 
 class HealthyRateRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A trigger's day. `of` says what is counted as bad and where; a day of something else is of no use.
+    """The requests of a day that a trigger has counted.
 
-    `until` is the Unix second before which all is counted, `hours` has a row an hour: its number since 1970, minutes
-    with requests, requests, bad ones, and the sums over the minutes of bad^2 / requests and of requests^2.
+    `of` says which requests are bad, and of which scope; a record of another condition is not used. Seconds before
+    `until` (Unix seconds) are counted. `hours` has a row for each hour: its number since 1970, minutes with requests,
+    requests, bad requests, and the sums over the minutes of bad^2 / requests and of requests^2.
     """
 
     environment: str
@@ -46,7 +47,7 @@ _decoder = msgspec.json.Decoder(HealthyRateRecord)
 
 
 def decode(value: bytes | None) -> HealthyRateRecord | None:
-    """What a record says; None where it is none."""
+    """Read a record; None if it cannot be read."""
     try:
         return _decoder.decode(value or b"")
     except UNREADABLE:
@@ -54,7 +55,7 @@ def decode(value: bytes | None) -> HealthyRateRecord | None:
 
 
 def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[HealthyRateRecord]:
-    """The records of the triggers, by number, that have learnt something."""
+    """The records of the triggers that have counted an hour; `days` is by the number of the trigger."""
     for number, day in days.items():
         spec = specs[number]
         if day.hours:
@@ -70,7 +71,7 @@ def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[He
 
 
 def days(specs: Sequence[TriggerSpec], records: Iterable[HealthyRateRecord]) -> dict[int, Day]:
-    """The days of the triggers, by number; those of another condition are left out."""
+    """The days by the number of the trigger; records of other triggers or other conditions are left out."""
     known = {(s.environment, s.service, s.flag, s.name): (number, s) for number, s in enumerate(specs) if s.fast}
     found = {}
     for record in records:
@@ -81,6 +82,6 @@ def days(specs: Sequence[TriggerSpec], records: Iterable[HealthyRateRecord]) -> 
 
 
 def _of(spec: TriggerSpec) -> str:
-    # Of a ratio the limit does not matter; of a latency it says which requests are bad.
+    # The limit of a ratio does not matter; that of a latency decides which requests are bad.
     limit = f" > {spec.threshold!r}ms" if spec.condition.quantile is not None else ""
     return f"{spec.condition.label} of {spec.scope}{limit}"

@@ -1,4 +1,4 @@
-"""Which of several cells of one source, scope and second counts."""
+"""Selects the cell that counts from several cells of one source, scope and second."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from detectors.cells import Cells
 
 
 def highest_offsets(cells: Cells, source: Int) -> Int:
-    """The rows to keep, ascending: of those of one source, scope and second the one with the highest offset, the first
-    of equals. `source` has the number of the source of each cell."""
-    # Hardly ever does one stand twice, and to sort one key says so in a tenth of the time of the order of four. Where
-    # keys wrap, equal rows still have equal ones.
+    """The rows to keep, ascending: for each source, scope and second the cell with the highest offset.
+
+    Of cells with equal offsets the first is kept. `source` has the number of the source of each cell.
+    """
+    # Duplicates are rare, and sorting one combined key detects them ten times faster than ordering by four. If keys
+    # overflow, equal rows still have equal keys.
     key = np.sort((cells.second * len(cells.scopes) + cells.scope) * (int(source.max()) + 1) + source)
     if not (key[1:] == key[:-1]).any():
         return np.arange(len(cells))

@@ -1,4 +1,4 @@
-"""One evaluation of a shard's triggers: transitions, evidence, standing unknowns and the health record."""
+"""Evaluates the triggers of a shard: transitions, evidence, standing unknowns and the health record of a second."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Judge:
         self.standing = StandingUnknown(specs)
         self.standing.recall(resume.announced)
         self.safe: set[tuple[str, str]] = set()
-        """The (environment, flag) pairs for which nothing is left to be done."""
+        """The (environment, flag) pairs that are safe, so that no evidence is built for them."""
         self.reset(windows)
 
     def reset(self, windows: ShardWindows) -> None:
@@ -45,7 +45,7 @@ class Judge:
         self._windows = windows
         self._slots = np.array([windows.store.slot(spec.scope) for spec in self._specs], dtype=np.int64)
         self.stale: set[int] = set()
-        """Numbers of the triggers that fired while muted."""
+        """Numbers of the triggers that fired while muted and have not yet been seen to breach on fresh evidence."""
         self.verdicts: Evaluation | None = None
 
     def evaluate(
@@ -60,32 +60,32 @@ class Judge:
     ) -> EvaluatedSecond:
         """Evaluate all triggers at `t`, the end of the newest second in the windows.
 
-        `at` is the clock (Unix seconds). `superseded` says that a later second is evaluated at once and decides
-        instead: of seconds that are complete together the last one shows the present.
+        `at` is the clock (Unix seconds). `superseded` says that a later second is complete already: only the last of
+        the complete seconds shows the present and may lead to a command.
         """
         muted = condition.status != "live"
         result = self._windows.evaluator.evaluate(t)
         self.verdicts = result
         for change in result.transitions:
-            # A trigger that fired while muted rests on evidence that nothing may act upon: it acts only if fresh
-            # evidence shows the breach too.
+            # A trigger that fired while muted did so on evidence that nothing may act upon. It leads to a command only
+            # if fresh evidence shows the breach too.
             if change.to == State.FIRING and muted:
                 self.stale.add(change.trigger)
             elif change.to != State.FIRING:
                 self.stale.discard(change.trigger)
-        known = self._published is not None and t <= self._published
+        repeated = self._published is not None and t <= self._published
         firing = [] if muted or superseded else list(self._firing(t, result, at))
-        standing = [] if known else self._stand(result, muted=muted or superseded)
+        standing = [] if repeated else self._stand(result, muted=muted or superseded)
         drift = self._windows.drift
         drifts = [] if drift is None else list(drift.update(t - 1))
         return EvaluatedSecond(
             time=t,
             muted=muted,
-            transitions=[] if known else [(self._specs[change.trigger], change) for change in result.transitions],
+            transitions=[] if repeated else [(self._specs[change.trigger], change) for change in result.transitions],
             firing=firing,
             ill=frozenset() if muted else frozenset(self._ill(result)),
             drifts=[] if muted else drifts,
-            health=None if known else self._health(t, taken, merge, condition, at),
+            health=None if repeated else self._health(t, taken, merge, condition, at),
             observer=self._windows.observer,
             standing=standing,
             judged_at=at,
@@ -106,7 +106,7 @@ class Judge:
         )
 
     def passed_over(self, t: int) -> EvaluatedSecond:
-        """A second that the checkpoint covers: its triggers were evaluated by the process before."""
+        """The result for a second that the checkpoint covers: the process before has evaluated it."""
         return EvaluatedSecond(t, True, [], [], frozenset(), [], None, self._windows.observer)
 
     def triggers(self) -> list[TriggerHealth]:
@@ -114,23 +114,24 @@ class Judge:
         return [] if self.verdicts is None else verdict_rows(self.verdicts, self.standing, self._scopes)
 
     def unknown_health(self, end: int | None, condition: ShardCondition, at: float) -> Health:
-        """A record for a second in which nothing could be evaluated: every verdict is unknown, and why.
+        """A record for a time at which no second can be evaluated: every verdict is unknown, with the reason.
 
-        `end` is the end of the last second in the windows, if any.
+        `end` is the end of the last second in the windows, if there is one.
         """
         triggers = unknown_rows(self._specs, self.standing, self._scopes, condition.detail)
         time = max(end or 0, self._published or 0)
         return health(time, self._partition, None, triggers, at=at, status=condition.status, detail=condition.detail)
 
     def _stand(self, result: Evaluation, *, muted: bool) -> list[Standing]:
-        """Changes of standing unknowns to publish; those of a muted second are published later."""
-        self.standing.see(result, self._seen_at())
+        """The changes of standing unknowns to publish; those of a muted second are published later."""
+        self.standing.update(result, self._seen_at())
         if muted:
             self.standing.forget(result)
             return []
         return list(self.standing.changes(result))
 
     def _seen_at(self) -> Int:
+        """The newest second of each trigger's scope (n,); NEVER if the scope was never seen."""
         return np.where(self._slots >= 0, self._windows.store.seen_at(self._slots), NEVER)
 
     def _never_seen(self) -> list[str]:

@@ -1,6 +1,6 @@
-"""What a shard's windows show after a flip: who still gets the flag's variants, and the metric that fired.
+"""Reads a shard's windows after a flip: the requests that still get the flag's variants, and the metric that fired.
 
-Asked for by those who look, which are few: a second in which nothing is open costs nothing here.
+It computes only what is asked for: while no flip is watched, a second costs nothing here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from detectors.windows.store import Want, WindowStore
 from detectors.windows.unreadable import unreadable, unreadable_of
 
 _STEADY = 20
-
+"""Requests with other variants from which on their first second is used as the begin of their exposure."""
 
 Service = tuple[str, str, str]
-"""Environment, service and a flag under watch in it."""
+"""Environment, service, and a watched flag of the service."""
 
 
 class Exposure(msgspec.Struct, frozen=True):
-    """Requests a second: with a variant of the flag other than the safe one, with any of its variants, and all."""
+    """Requests a second of a service: with a variant of the flag other than the safe one, with any variant, and all."""
 
     others: float
     variants: float
@@ -41,10 +41,10 @@ class Exposure(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests in each of some seconds, oldest first, as `Exposure` names them; `late` samples are of the service.
+    """Requests in each of some seconds, oldest first, with the fields of `Exposure`, and `late` samples of the service.
 
-    Every array is int64 of shape (seconds,). `lost` are, in all these seconds, the service's rejected samples and its
-    requests whose variant of the flag could not be read.
+    Every array is int64 of shape (seconds,). `lost` is a total over these seconds: the service's rejected samples, and
+    its requests whose variant of the flag could not be read.
     """
 
     others: Int
@@ -56,9 +56,9 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A metric over the window of a trigger: nan where there is none; `late` samples are none of `samples`.
+    """A metric over the window of a trigger; `value` is nan if it has none. `late` samples are not among `samples`.
 
-    `lacking`: more is missing than may be overlooked (`detectors.missing.missing_samples`), whatever is missing.
+    `lacking` says that more samples are missing than may be overlooked (`detectors.missing.missing_samples`).
     """
 
     value: float
@@ -69,7 +69,7 @@ class Measurement:
 
 
 def flip_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
-    """The windows that `Observer.measure` needs beside those of the triggers: a variant may have no more traffic."""
+    """The windows that `Observer.measure` needs besides those of the triggers: its variant may get no traffic."""
     return [
         Want(whole(spec), spec.condition.over, spec.condition.metric == "latency_quantile")
         for spec in specs
@@ -78,12 +78,12 @@ def flip_wants(specs: Sequence[TriggerSpec]) -> list[Want]:
 
 
 def whole(spec: TriggerSpec) -> Scope:
-    """The scope of all requests of the service that a trigger judges."""
+    """The scope of all requests of the trigger's service."""
     return Scope(spec.environment, spec.service)
 
 
 class Observer:
-    """Reads the windows of `store` for the flags that `specs` watch. What it says is of the store's newest second."""
+    """Reads the windows of `store`, as they are at its newest second, for the flags that `specs` watch."""
 
     def __init__(self, specs: Sequence[TriggerSpec], store: WindowStore) -> None:
         self._store = store
@@ -92,7 +92,7 @@ class Observer:
         self._indexed_at = -1
         self.triggers = {(s.environment, s.service, s.flag, s.name): s for s in specs}
         self.services: dict[tuple[str, str], list[str]] = {}
-        """The services in which each (environment, flag) is under watch."""
+        """The services in which each (environment, flag) is watched."""
         for environment, service, flag in self._safe:
             self.services.setdefault((environment, flag), []).append(service)
         store.unread.window(store.display)
@@ -104,11 +104,14 @@ class Observer:
                 self._unread_places(spec, scope)
 
     def exposure(self, environment: str, service: str, flag: str) -> Exposure:
-        """The exposure over the last minute, or since other variants came up in it: a rollout may have just begun."""
+        """The exposure over the last minute, or since the first request with another variant in it.
+
+        If a rollout has just begun, the average over the whole minute would be too low.
+        """
         found = self.requests(environment, service, flag, since=0)
         begin = 0
         if found.others.sum() >= _STEADY:
-            # Of fewer, the time since the first would be an accident.
+            # With fewer requests the time of the first one is an accident.
             begin = int(np.flatnonzero(found.others)[0])
         seconds = max(len(found.others) - begin, 1)
         others, variants, requests = (
@@ -117,7 +120,7 @@ class Observer:
         return Exposure(others, variants, requests)
 
     def requests(self, environment: str, service: str, flag: str, *, since: int) -> Requests:
-        """The requests of each second from `since` on, of the last minute at most."""
+        """The requests of each second from `since` on, at most of the last minute."""
         end = self._store.end or 0
         since = min(max(since, end - self._store.span(self._store.display)), end)
         others, safe = self._variants((environment, service, flag))
@@ -137,6 +140,7 @@ class Observer:
         )
 
     def _lost(self, of: Service, since: int) -> int:
+        """See `Requests.lost`."""
         environment, service, flag = of
         scope, display = Scope(environment, service), self._store.display
         place = self._store.unread.place(scope, unreadable("variant", flag))
@@ -147,7 +151,7 @@ class Observer:
         return unread + int(self._store.counts(scope, display, since)[REJECTED])
 
     def serving(self, environment: str, service: str, flag: str, *, since: int) -> list[str]:
-        """The instances that gave variants other than the safe one from `since` on, the busiest first."""
+        """The instances that served variants other than the safe one from `since` on, the busiest first."""
         found: Counter[str] = Counter()
         for scope in self._store.scopes():
             if scope[:3] == (environment, service, flag) and scope.variant != self._safe[environment, service, flag]:
@@ -156,7 +160,7 @@ class Observer:
         return sorted(found, key=lambda name: (-found[name], name))
 
     def by_variant(self, environment: str, service: str, flag: str, *, since: int) -> dict[str, Int]:
-        """The counts (len(COUNTS),) of each variant of a flag from `since` on, of the last minute at most."""
+        """The counts (len(COUNTS),) of each variant of a flag from `since` on, at most of the last minute."""
         return {
             scope.variant: self._store.counts(scope, self._store.display, since)
             for scope in self._store.scopes()
@@ -164,11 +168,11 @@ class Observer:
         }
 
     def measure(self, spec: TriggerSpec, scope: Scope) -> Measurement:
-        """The trigger's metric in its own scope or in the whole service, over its window."""
+        """The trigger's metric over its window, in its own scope or in that of the whole service."""
         condition = spec.condition
         row = self._store.row(scope, condition.over)
         if condition.metric == "absence":
-            # After a flip the variant is silent, as it should be.
+            # After a flip the variant has no requests, as intended.
             return Measurement(math.nan, 0, 0, 0)
         value, samples = compute(
             self._store,
@@ -194,14 +198,16 @@ class Observer:
         return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, row]), late, bool(missing.much[0]))
 
     def _unread_places(self, spec: TriggerSpec, scope: Scope) -> Int:
-        """Of the metric's values that could not be read in a scope, and of requests that may be of its variant."""
+        """The places (2,) of the metric's unreadable values in a scope, and of requests that may be of its variant."""
         place = self._store.unread.place
         variant = unreadable("variant", scope.flag) if scope.flag else None
         return np.array([place(scope, unreadable_of(spec.condition)), place(whole(spec), variant)], dtype=np.int64)
 
     def proof(self, spec: TriggerSpec) -> float | None:
-        """How much worse the flag's other variants are than its safe one, in nats
-        (detectors.sequential.likelihood_ratio); None: no ratio."""
+        """How much worse the flag's other variants are than its safe one, in nats; None if the metric is no ratio.
+
+        See `detectors.sequential.likelihood_ratio`.
+        """
         ratio = RATIO.get(spec.condition.metric)
         if ratio is None:
             return None
@@ -215,7 +221,7 @@ class Observer:
         return signed_likelihood_ratio(treated_bad, treated, control_bad, control)
 
     def control(self, spec: TriggerSpec) -> Measurement | None:
-        """The trigger's metric in the requests of the flag's safe variant, over the last minute; None without any."""
+        """The trigger's metric over the last minute in the flag's safe variant; None if it has no requests."""
         _, safe = self._variants((spec.environment, spec.service, spec.flag))
         if not safe:
             return None
@@ -233,9 +239,9 @@ class Observer:
         return Measurement(float(value[0]), int(samples[0]), int(sums[REQUESTS, safe[0]]), int(sums[LATE, safe[0]]))
 
     def _variants(self, of: Service) -> tuple[list[int], list[int]]:
-        """Slots of the flag's variants in the service: those other than the safe one, and the safe one's."""
+        """The slots of the flag's variants in the service: those of the other variants, and that of the safe one."""
         if self._indexed_at != self._store.scope_changes:
-            # A loop over all scopes, 2 ms for 2,000 of them: only when one came or went.
+            # The loop over all scopes takes 2 ms for 2,000 of them, so it runs only after a scope has come or gone.
             self._indexed_at = self._store.scope_changes
             self._slots = {key: ([], []) for key in self._safe}
             for scope in self._store.scopes():

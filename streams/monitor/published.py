@@ -1,4 +1,4 @@
-"""Up to when the process before judged a partition, and what it announced, by the newest health record."""
+"""What the newest health record of a partition says: up to when it was judged, and what was announced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streams.unreadable import UNREADABLE
 
 
 class _Judged(msgspec.Struct, frozen=True):
-    """What every version of a health record has."""
+    """The field that every version of a health record has."""
 
     time: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
@@ -32,10 +32,10 @@ _decoder = msgspec.json.Decoder(_Judged)
 
 
 def newest_judged(record: bytes | None, latest: float) -> tuple[int | None, str]:
-    """The time of a health record (Unix seconds), and what is wrong with it where it is of no use.
+    """The time of a health record (Unix seconds), or None and what is wrong with the record.
 
     None with "" says that there is no record, or none of a second that was judged. A time later than `latest` was
-    written by a clock that was wrong.
+    written by a clock that was wrong, so it is not used.
     """
     if not record:
         return None, ""
@@ -49,8 +49,10 @@ def newest_judged(record: bytes | None, latest: float) -> tuple[int | None, str]
 
 
 def announced_before(record: bytes | None) -> dict[tuple[str, str, str], tuple[int, bool]]:
-    """By flag, trigger and scope: since when the verdict is unknown, and whether that was told; of a record that
-    `newest_judged` can use. Records of before say nothing of it."""
+    """By flag, trigger and scope: since when the verdict is unknown, and whether that was announced.
+
+    `record` is one that `newest_judged` can use. Older versions do not have these fields.
+    """
     try:
         found = _triggers.decode(record) if record else _Triggers()
     except msgspec.MsgspecError:

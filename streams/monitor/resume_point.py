@@ -10,12 +10,12 @@ from streams.monitor.checkpoint import Checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:
-    """The default, `NEW_DEPLOYMENT`: nothing was published, and the log is read from its start.
+    """The default is that of a new deployment: nothing was published, and the log is read from its start.
 
-    `published` is the time (Unix seconds) of the newest health record: a second up to it publishes no event and no
-    health record again. `announced` is what that record says of verdicts that stay unknown
-    (`streams.monitor.published.announced_before`). `checkpoint` is the state of the triggers: seconds up to it fill the
-    windows and are not evaluated. `from_start` says that reading begins at the first record of the log.
+    `published` is the time (Unix seconds) of the newest health record: of a second up to it no event and no health
+    record is published again. `announced` is what that record says of verdicts that stay unknown
+    (`streams.monitor.published.announced_before`). `checkpoint` is the state of the triggers: the seconds up to it fill
+    the windows and are not evaluated. `from_start` says that reading begins at the first record of the log.
     """
 
     published: int | None = None

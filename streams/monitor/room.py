@@ -1,4 +1,4 @@
-"""How much may wait for a source that holds up all others, and what goes when that is more."""
+"""How many cells may wait for a source that holds up all others, and which are given up if there are more."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from detectors.cell_operations import nbytes
 from detectors.cells import Cells
 
 MOST_BYTES = 64 << 20
-"""Bytes of cells that wait: 200 scopes of four instances for five minutes. What waits longer is given up, and those
-seconds stay unknown."""
+"""Bytes of cells that may wait: 200 scopes of four instances for five minutes. If there are more, the oldest seconds
+are given up and stay unknown."""
 
 _FREE = 0.25
+"""Share of the room that is free after seconds were given up, so that this does not happen again at once."""
 
 
 def kept_from(blocks: Sequence[Cells], most_bytes: int) -> int | None:
-    """The second before which all goes, so that a quarter of the room is free; None where it is free already.
+    """The first second to keep so that a quarter of the room is free; None if it is free already.
 
-    The newest second stays, however large it is: what is complete must go on.
+    The newest second is kept, however large it is.
     """
     second = np.concatenate([block.second for block in blocks])
     sizes = [nbytes(block) / max(len(block), 1) for block in blocks]

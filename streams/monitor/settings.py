@@ -1,4 +1,4 @@
-"""What the configuration says to the monitor and to each of its shards."""
+"""Settings of the monitor and of each of its shards, from the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ShardSettings:
     """Limits of one shard.
 
     `evaluate_every` is in seconds of event time. A second older than `catching_up_after` seconds is muted. Samples may
-    come `max_lateness` seconds late. `most_bytes` of cells may wait for a source that holds the others up.
+    come `max_lateness` seconds late. Cells of `most_bytes` may wait for a source that holds the others up.
     """
 
     max_scopes: int
@@ -28,10 +28,9 @@ class ShardSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSettings:
-    """What all shards of a process judge: triggers and drift targets, on samples of the `telemetry` topics.
+    """The triggers and drift targets of a process, which are judged on samples of the `telemetry` topics.
 
-    `lookback` is how many seconds of partials a shard without a checkpoint needs, `window_lookback` how many one with a
-    checkpoint needs.
+    A shard without a checkpoint needs `lookback` seconds of partials, one with a checkpoint `window_lookback` seconds.
     """
 
     specs: Sequence[TriggerSpec]

@@ -1,8 +1,8 @@
-"""Stage 2 of one partials partition: partials in, and for each second of event time the windows and the verdicts.
+"""Stage 2 of one partials partition: it takes in partials and evaluates the triggers for each second of event time.
 
-State is the log: a shard is rebuilt by reading the last minutes of partials again, or the last checkpoint of its
-triggers and the partials of their windows. Seconds evaluated long after they happened are muted: their verdicts are
-computed, but no command may result from them.
+The log is the state: a shard is rebuilt from the partials of the last minutes, or from the last checkpoint of its
+triggers and the partials of their windows. Seconds that are evaluated long after they happened are muted: their
+verdicts are computed, but no command may follow from them.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from streams.partials.decode import decode_all
 _logger = logging.getLogger(__name__)
 
 SKIPPED_AFTER = 3600
-"""Seconds of silence, beyond what triggers look back, that are advanced one by one; of a longer silence the rest is
-skipped."""
+"""Seconds of silence, beyond what triggers look back, that are evaluated one by one. Of a longer silence the earlier
+part is skipped."""
 
 
 class Shard:
-    """One partials partition: its windows and the triggers of the services that meet in it.
+    """The windows of one partials partition, and the triggers of its services.
 
-    `topics` are the telemetry topics whose sources must all have been read. `resume` is what the process that judged
-    the partition before left.
+    `topics` are the telemetry topics; a second is evaluated when all their partitions have been read beyond it.
+    `resume` is where the process that judged the partition before has stopped.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Shard:
 
     @property
     def time(self) -> int | None:
-        """The end of the last second whose cells are in the windows."""
+        """The end of the last second in the windows (Unix seconds); None before the first."""
         return self._next
 
     @property
@@ -104,20 +104,20 @@ class Shard:
         return self._judge.standing
 
     def condition(self, now: Now) -> ShardCondition:
-        """May the shard act at `now`?"""
+        """Whether the shard may act at `now`, and why not."""
         if (ahead := ahead_of(self._next, now)) > 0:
-            # Seconds are judged ahead of the clock only while the clock is wrong; the process restarts for it.
+            # Seconds are judged ahead of the clock only while the clock is wrong; the process restarts because of it.
             return ShardCondition(
                 "unknown", f"judged {ahead:.0f} s ahead of this machine's clock, which was wrong then"
             )
         return condition(self.merge, self._limits, now)
 
     def learnt(self) -> Iterator[HealthyRateRecord]:
-        """The healthy rates that the triggers have learnt, to be published."""
+        """The healthy rates that the triggers have learnt, as records to publish."""
         return learnt(self._specs, self._windows.evaluator.healthy_days())
 
     def recall(self, records: Iterable[HealthyRateRecord]) -> None:
-        """Continue from published healthy rates; to be called before the first partial."""
+        """Continue from published healthy rates. Call it before the first partial."""
         self._windows.evaluator.restore_healthy_days(days(self._specs, records))
 
     def checkpoint(self, of: str) -> Checkpoint | None:
@@ -130,11 +130,11 @@ class Shard:
     def flag_changed(
         self, environment: str, flag: str, changed_at: float | None, share: float | None, *, safe: bool = False
     ) -> None:
-        """Set the version of a flag, first seen at `changed_at` (Unix seconds); None: it has always had this version.
+        """Take in a version of a flag, first seen at `changed_at` (Unix seconds); None if it has always had it.
 
-        Evidence gathered second by second under an earlier version is discarded. `share` (0..1) is the share of the
-        requests that the flag's percentage gives to the variant under judgement; None if it is not known. No evidence
-        is built for a flag that is `safe`: nothing is left to be done.
+        Evidence that was gathered second by second under an earlier version is discarded. `share` (0..1) is the share
+        of requests that the flag's percentage gives to the variant under judgement; None if it is not known. No
+        evidence is built for a flag that is `safe`, as nothing is left to do.
         """
         (self._judge.safe.add if safe else self._judge.safe.discard)((environment, flag))
         self.standing.flag(environment, flag, in_use=not safe)
@@ -143,9 +143,9 @@ class Shard:
         self._windows.evaluator.begin_version(environment, flag, begin, share=share)
 
     def take(self, raw: bytes, now: float | None) -> Iterator[EvaluatedSecond]:
-        """Add a partial and yield the seconds that it completes; raises PartialError if it cannot be read.
+        """Add a partial and yield the seconds that it completes. Raises PartialError if it cannot be read.
 
-        `now` is the clock in Unix seconds; None replays a recording, in which every second is the present.
+        `now` is the clock in Unix seconds; None is for a recording, in which every second is the present.
         """
         batch, errors = decode_all([raw])
         if errors:
@@ -153,16 +153,16 @@ class Shard:
         yield from self.take_all(batch, None if now is None else partial(instant, now))
 
     def take_all(self, batch: PartialBatch, clock: Callable[[], Now] | None) -> Iterator[EvaluatedSecond]:
-        """Add partials that were read together; yields the same seconds as adding each alone.
+        """Add partials that were read together; yield the same seconds as if each were added alone.
 
-        The clock is read for each second that is judged: the caller may wait long before it asks for the next one.
+        The clock is read for each second, because the caller may wait for long before it asks for the next one.
         """
         self._unattributed.note(batch)
         start = 0
         while start < len(batch.heads):
             end = start + 1
-            # A record of a new source must be added alone: the records before it count without that source, and the
-            # first second depends on what is known when the last source is heard of.
+            # A record of a new source is added alone: the watermarks of the records before it do not depend on that
+            # source, and the first second depends on the cells that are there when the last source comes.
             if self._next is not None and self.merge.expects(batch.heads[start]):
                 while end < len(batch.heads) and self.merge.expects(batch.heads[end]):
                     end += 1
@@ -173,7 +173,7 @@ class Shard:
             start = end
 
     def _advance(self, marks: Sequence[float], clock: Callable[[], Now] | None) -> Iterator[EvaluatedSecond]:
-        """Yield the seconds that are complete at each of the rising watermarks and not yet evaluated."""
+        """Yield the seconds that are complete at each of the ascending watermarks and not yet evaluated."""
         if not marks:
             return
         finals = [math.floor(mark) for mark in marks]
@@ -181,15 +181,15 @@ class Shard:
             first = self.merge.first()
             if clock is None and (first is None or first >= finals[0]):
                 return
-            # Silence is judged too: without a sample the verdicts begin with the watermark.
+            # Silence is judged too: if there is no sample, the verdicts begin at the watermark.
             begin = finals[0] if first is None else min(first, finals[0])
             whole = self.merge.whole_from
             self._next = begin if whole is None else max(begin, whole)
         taken: TakenSeconds | None = None
         for final in finals:
             if clock is not None:
-                # A sample of last year at the start of the log, or an outage of days: at 0.2 ms per second and shard, a
-                # year takes two hours in which nothing is judged. No trigger looks back that far.
+                # If the log begins with a sample of last year, or after an outage of days, most seconds are skipped: a
+                # year takes two hours at 0.2 ms for each second and shard, and no trigger looks back that far.
                 self._next = max(self._next, final - self._kept)
             if final <= self._next:
                 continue
@@ -221,7 +221,7 @@ class Shard:
                     yield self._evaluate(self._next, taken, None if clock is None else clock(), superseded)
 
     def _begin_at(self, second: int) -> None:
-        """Start over at this second: the seconds before it were given up, and no window may span the gap."""
+        """Continue at this second with empty windows: earlier ones were given up, and no window may span the gap."""
         fields = {"partition": self.partition, "from": self._next, "until": second}
         _logger.error("monitor.seconds-lost", extra={"fields": fields})
         learnt = list(self.learnt())
@@ -233,7 +233,7 @@ class Shard:
         self._next, self._checkpoint = second, None
 
     def _in_checkpoint(self, t: int) -> bool:
-        """Does the checkpoint cover the second that ends at `t`? At its last second, restore it."""
+        """Does the checkpoint cover the second that ends at `t`? At the time of the checkpoint, it is restored."""
         checkpoint = self._checkpoint
         if checkpoint is None or t < checkpoint.time:
             return checkpoint is not None
@@ -255,7 +255,7 @@ class Shard:
         return self._judge.evaluate(t, taken, self.merge, condition, at=now.time, superseded=superseded)
 
     def announced(self, found: Standing) -> None:
-        """Record that the event of a standing unknown is in the audit log."""
+        """Take in that the event of a standing unknown is in the audit log."""
         self.standing.written(found)
 
     def triggers(self) -> list[TriggerHealth]:
@@ -263,5 +263,5 @@ class Shard:
         return self._judge.triggers()
 
     def unknown_health(self, now: Now) -> Health:
-        """A record for a second in which nothing could be evaluated: every verdict is unknown, and why."""
+        """A record for a time at which no second can be evaluated: every verdict is unknown, with the reason."""
         return self._judge.unknown_health(self._next, self.condition(now), now.time)

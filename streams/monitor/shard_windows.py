@@ -1,4 +1,4 @@
-"""The windows of a shard and all that reads them. They are made anew together when seconds were given up."""
+"""The windows of a shard and all that reads them. They are replaced together after seconds were given up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.monitor.observer import Observer, flip_wants
 
 @dataclass(frozen=True, slots=True)
 class ShardWindows:
-    """`drift` is None for a shard without drift targets."""
+    """The windows in `store`, and what reads them. `drift` is None for a shard without drift targets."""
 
     store: WindowStore
     evaluator: Evaluator

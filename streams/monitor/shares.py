@@ -1,4 +1,4 @@
-"""Metrics of counts, of a service and of its instances, for the few triggers of which evidence is put together."""
+"""Metrics computed from counts of a service and of its instances, for the few triggers whose evidence is built."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from detectors.windows.ratios import PARTS
 
 
 def is_ratio(spec: TriggerSpec) -> bool:
-    """Is the metric a ratio of counts?"""
+    """Is the metric one count divided by another?"""
     return spec.condition.metric in PARTS
 
 
 def samples_of(spec: TriggerSpec, counts: Int) -> int:
-    """How many of the counts (len(COUNTS),) are samples of a metric of bad requests."""
+    """How many samples of the trigger's metric the counts (len(COUNTS),) have."""
     parts = PARTS.get(spec.condition.metric)
     return int(counts[LATENCY_COUNT]) if parts is None else parts.of(lambda column: int(counts[column]))[1]
 
 
 def value_of(spec: TriggerSpec, counts: Int, healthy: int = 0) -> float | None:
-    """The metric of some counts (len(COUNTS),), with so many `healthy` requests besides; None where it has none."""
+    """The metric of some counts (len(COUNTS),) with `healthy` good requests added; None if it has no value."""
     return ratios.value_of(spec.condition.metric, counts, healthy)
 
 
@@ -33,7 +33,7 @@ def breaches(spec: TriggerSpec, value: float, threshold: float) -> bool:
 
 
 def without(counts: Int, instances: Mapping[str, Int], names: Collection[str]) -> Int:
-    """The counts (len(COUNTS),) without those of some instances."""
+    """The counts (len(COUNTS),) less those of some instances."""
     rest = counts.copy()
     for name in names:
         if name in instances:
@@ -42,7 +42,7 @@ def without(counts: Int, instances: Mapping[str, Int], names: Collection[str]) -
 
 
 def heard(counts: Int) -> bool:
-    """Has an instance sent anything that counts? One whose samples are all rejected has shown nothing."""
+    """Has an instance sent a sample that counts? One whose samples are all rejected is no source of evidence."""
     return bool(counts[REQUESTS]) or not counts[REJECTED]
 
 
@@ -56,10 +56,10 @@ def single_source(
     healthy: int = 0,
     apart: Int | None = None,
 ) -> str | None:
-    """Without which one instance would the others, having `least` samples, not breach?
+    """A sentence that names the one instance without which the others do not breach; None if there is none.
 
-    `healthy` requests are taken for well that nobody has seen. `apart` are the counts (len(COUNTS),) of instances that
-    were left out; they are asked too where the others are too few without them.
+    The others must have `least` samples. `healthy` requests, which are missing, are added as good ones. `apart` are the
+    counts (len(COUNTS),) of instances that were left out; they count as others if too few are left without them.
     """
     if not is_ratio(spec) or (len(instances) < 2 and apart is None):
         return None

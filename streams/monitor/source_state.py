@@ -1,4 +1,4 @@
-"""What is known of one source partition of the telemetry."""
+"""The state of one source partition of the telemetry."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ NEVER = int(np.iinfo(np.int64).min)
 
 @dataclass(slots=True)
 class SourceState:
-    """`final` is the first second that is still open. `heard_at` is in monotonic seconds.
+    """Seconds before `final` are final, later ones open. `heard_at` is when the last record was read, in monotonic
+    seconds.
 
-    `ahead` is a watermark that was not believed, until a later one is. `caught_up` says that nothing waited to be read.
-    `whole_from` is the first second of which everything was read, where reading began in the middle of the log.
-    `gone` says that its topic no longer has the partition.
+    `ahead` is the last watermark if it was not accepted. `caught_up` says that no records waited to be read.
+    `whole_from` is the first second that was read completely; None if reading began at the start of the log. `gone`
+    says that the topic no longer has the partition.
     """
 
     number: int

@@ -1,23 +1,26 @@
-"""Verdicts that stay unknown while a flag is in use, so that a person hears of it (docs/promises.md, P8).
+"""Announces verdicts that stay unknown while a flag is in use (docs/promises.md, P8).
 
-A flag is in use while its state is known and is not the safe one. A trigger of it that has been unknown for its
-`unknown_alert` is told of, once, until it is known again or the flag is safe. While the state of the flag is not known,
-as after a start, nothing begins, and what was told goes on: that it is not known does not say that the flag is safe.
+A flag is in use while its state is known and is not the safe one. A trigger of such a flag that has been unknown for
+its `unknown_alert` is reported once, until its verdict is known again or the flag is safe. While the state of the flag
+is not known, as after a start, no new report begins, and one that was made stands: an unknown state does not mean that
+the flag is safe.
 
-It is known again once it has been for a fifth of `unknown_alert` (a minute), and for 30 s at least. Samples that are
-late every 20 to 30 s make it unknown anew each time, and never for long enough to be told: the pause between them is no
-health, and 30 s are longer. A verdict that may be unknown for an hour is to be known for more than a moment too.
+A verdict counts as known again after it has been known without a break for a fifth of `unknown_alert` (a minute), and
+for 30 s at least. Samples that are late every 20 to 30 s make a verdict unknown again and again, each time too shortly
+to be reported; the pauses between them are no health, and 30 s are longer than such a pause. If a verdict may be
+unknown for an hour, it must be known for more than a moment too.
 
-Sooner, because somebody is to be woken:
+Two cases are reported sooner, because a person must act:
 
-- after 30 s where samples are late or rejected: that lasts until somebody mends it, and is the cheapest sabotage;
-- at once where it fires, has been held for a third of its `for` or has half of the evidence that alarms, and then its
-  data vanish: a release that breaks a service so far that nothing is measured any more would be turned back by nobody.
+- after 30 s if samples are late or rejected: that lasts until somebody repairs it, and is the cheapest sabotage;
+- at once if the data of a trigger vanish while it fires, has been held for a third of its `for`, or has half of the
+  evidence for an alarm: a release that breaks a service so badly that nothing is measured would be turned back by
+  nobody.
 
-A trigger that is ok without some instances (`detectors.missing.missing_samples`) says nothing of those, so that is told
-likewise, after `unknown_alert`.
+A trigger that is ok without some instances (`detectors.missing.missing_samples`) does not judge these, so that is
+reported too, after `unknown_alert`.
 
-All times are event time. What was told is in the health records, so that who takes over does not tell it anew.
+All times are event time. The health records say what was announced, so a process that takes over does not repeat it.
 """
 
 from __future__ import annotations
@@ -36,18 +39,19 @@ from detectors.triggers.evaluation import Evaluation
 from detectors.triggers.state_machine import State
 
 MISSING_AFTER: Final = 30
+"""Seconds after which an unknown is reported whose samples are late or rejected."""
 LEAST_TRUSTED: Final = 30
-"""Seconds for which a verdict must be known without a break, at least, until it is known again."""
+"""Seconds for which a verdict must at least be known without a break to count as known again."""
 VANISHED_AFTER: Final = 10
 """Seconds without a request after which the data of a trigger have vanished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Triggers of one flag that are unknown, or in part, for the same kind of reason since `since`, or are no more (not
-    `begun`).
+    """Triggers of one flag that have been unknown, or ok without some instances, since `since`; or no longer are.
 
-    `reason` is that of the first of them.
+    `begun` says which. `kind` is the kind of reason, the same for all; `reason` is that of the first. Times are event
+    time; `t` is the evaluation.
     """
 
     environment: str
@@ -62,7 +66,7 @@ class Standing:
 
 
 class StandingUnknown:
-    """The triggers `specs` (n,) of a shard; arrays have shape (n,)."""
+    """Follows the triggers `specs` (n,) of a shard; arrays have shape (n,)."""
 
     def __init__(self, specs: Sequence[TriggerSpec]) -> None:
         n = len(specs)
@@ -74,30 +78,33 @@ class StandingUnknown:
         self._in_use = np.zeros(n, dtype=bool)
         self._safe = np.zeros(n, dtype=bool)
         self.since = np.full(n, BEFORE, dtype=np.int64)
-        """Since when each is unknown, or in part, while its flag is in use; BEFORE where it is not."""
+        """Since when each is unknown, or ok without some instances, while its flag is in use; BEFORE if neither."""
         self._known_since = np.full(n, BEFORE, dtype=np.int64)
-        """Of what stands: since when it is known without a break; BEFORE where it is not."""
+        """Since when the verdict of a trigger with a `since` is known without a break; BEFORE if it is not known."""
         self._missing_since = np.full(n, BEFORE, dtype=np.int64)
-        """Of what stands: since when samples are missing, or were again and again."""
-        self.told = np.zeros(n, dtype=bool)
+        """Since when samples of a trigger with a `since` are missing, or have been again and again."""
+        self.reported = np.zeros(n, dtype=bool)
+        """Whether `changes` has returned the begin of the unknown."""
         self.announced = np.zeros(n, dtype=bool)
-        """Of what was told, what is written: only that need not be told by who takes over."""
+        """Whether the event of that is in the audit log too; if not, a process that takes over reports it again."""
         self._near = np.zeros(n, dtype=bool)
+        """Whether a trigger was near to firing when its verdict was last known."""
 
     def flag(self, environment: str, flag: str, *, in_use: bool) -> None:
-        """The state of a flag is known."""
+        """Set whether a flag is in use; if not, it is safe."""
         own = self._of.get((environment, flag), [])
         self._in_use[own], self._safe[own] = in_use, not in_use
 
-    def recall(self, told: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
-        """Go on from what the last health record says by flag, trigger and scope: unknown since when, and told."""
+    def recall(self, announced: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
+        """Continue from the last health record: by flag, trigger and scope, since when the verdict is unknown and
+        whether that was announced."""
         for i, spec in enumerate(self._specs):
-            found = told.get((spec.flag, spec.name, str(spec.scope)))
+            found = announced.get((spec.flag, spec.name, str(spec.scope)))
             if found is not None:
-                self.since[i], self.told[i] = found
-                self.announced[i] = self.told[i]
+                self.since[i], self.reported[i] = found
+                self.announced[i] = self.reported[i]
 
-    def see(self, result: Evaluation, seen_at: Int) -> None:
+    def update(self, result: Evaluation, seen_at: Int) -> None:
         """Take in an evaluation; `seen_at` (n,) is the newest second of each trigger's scope."""
         unknown = result.state == State.UNKNOWN
         standing = self._stands(result)
@@ -108,50 +115,51 @@ class StandingUnknown:
         held = result.t - result.first_true_at
         near = (result.state == State.FIRING) | ((result.state == State.PENDING) & (3 * held >= self._hold))
         near |= result.suspected
-        # What it was near to when it was last known, and is no more once it is known again.
+        # An unknown verdict keeps whether it was near when it was last known.
         self._near = np.where(unknown, self._near & (self.since != BEFORE), near)
         self._vanished = unknown & standing & self._near & (result.t - seen_at > VANISHED_AFTER)
 
     def changes(self, result: Evaluation) -> Iterable[Standing]:
-        """What is to be told after `see`: what began by flag and kind of reason, and what ended."""
+        """Yield what is to be reported after `update`: what has ended, then what begins, by flag and kind of reason."""
         t = result.t
         standing, over = self._stands(result), self._over(t)
-        ended = np.flatnonzero(self.told & over)
+        ended = np.flatnonzero(self.reported & over)
         yield from self._grouped(result, ended, begun=False)
-        self.told[ended] = self.announced[ended] = False
+        self.reported[ended] = self.announced[ended] = False
         self._end(over)
         missing = self._missing(result) & (result.state == State.UNKNOWN) & (t - self._missing_since >= MISSING_AFTER)
-        due = standing & ~self.told & ((t - self.since >= self._after) | missing | self._vanished)
+        due = standing & ~self.reported & ((t - self.since >= self._after) | missing | self._vanished)
         begun = np.flatnonzero(due)
-        self.told[begun] = True
+        self.reported[begun] = True
         yield from self._grouped(result, begun, begun=True)
 
     def written(self, found: Standing) -> None:
-        """What was told is in the audit log."""
+        """Take in that the event of a change is in the audit log."""
         for i, spec in enumerate(self._specs):
             own = (spec.environment, spec.flag, spec.service) == (found.environment, found.flag, found.service)
             if own and spec.name in found.triggers and self.since[i] == found.since:
-                self.announced[i] = self.told[i] and found.begun
+                self.announced[i] = self.reported[i] and found.begun
 
     def forget(self, result: Evaluation) -> None:
-        """As `changes`, of a second of which nothing is told: what is unknown is told later."""
-        self._end(self._over(result.t) & ~self.told)
+        """Use this instead of `changes` for a second of which nothing is published: changes are reported later."""
+        self._end(self._over(result.t) & ~self.reported)
 
     def _end(self, over: Bool) -> None:
         self.since[over] = self._known_since[over] = self._missing_since[over] = BEFORE
 
     def _stands(self, result: Evaluation) -> Bool:
-        """Of what is in use, what is unknown, or ok without some instances."""
+        """Which triggers are unknown, or ok without some instances, while their flag is in use."""
         standing: Bool = self._blind(result) & self._in_use
         return standing
 
     def _over(self, t: int) -> Bool:
-        """What stands no more: the flag is safe, or the verdict has been known for long enough."""
+        """Which triggers no longer stand unknown: the flag is safe, or the verdict has been known for long enough."""
         over: Bool = self._safe | ((self._known_since != BEFORE) & (t - self._known_since >= self._trusted))
         return over
 
     @staticmethod
     def _missing(result: Evaluation) -> Bool:
+        """Which verdicts are unknown because samples are missing."""
         missing: Bool = (result.own.unknown == UnknownReason.MISSING) | (
             result.control.unknown == UnknownReason.MISSING
         )
@@ -159,6 +167,7 @@ class StandingUnknown:
 
     @staticmethod
     def _blind(result: Evaluation) -> Bool:
+        """Which verdicts are unknown, or ok without some instances."""
         part = (result.state == State.OK) & (result.own.judged | result.control.judged)
         blind: Bool = (result.state == State.UNKNOWN) | part
         return blind
@@ -184,14 +193,12 @@ class StandingUnknown:
             )
 
     def _kind(self, result: Evaluation, i: int) -> str:
+        """The kind of reason why trigger `i` is unknown; each has its own advice in `agent.decisions.standing`."""
         if self._vanished[i]:
             return "vanished"
         if result.state[i] == State.OK:
             return "left_out"
-        own, control = (
-            UnknownReason(int(result.own.unknown[i])),
-            UnknownReason(int(result.control.unknown[i])),
-        )
+        own, control = UnknownReason(int(result.own.unknown[i])), UnknownReason(int(result.control.unknown[i]))
         reason = own if own != UnknownReason.NONE else control
         if reason in (UnknownReason.FEW_SAMPLES, UnknownReason.NO_VALUE) and not result.own.samples[i]:
             return "silent"

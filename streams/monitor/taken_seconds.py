@@ -1,4 +1,4 @@
-"""Seconds taken from a merge."""
+"""The cells of complete seconds, as they were taken from a merge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from detectors.cells import Cells
 
 
 class TakenSeconds:
-    """Whole seconds as one block; it is cut into seconds only when one is asked for."""
+    """Cells of complete seconds as one block, which is cut into seconds only if one is asked for."""
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
@@ -19,5 +19,5 @@ class TakenSeconds:
         return dict(by_second(self.cells))
 
     def of(self, second: int) -> list[Cells]:
-        """The block of a second; no block if the second is empty."""
+        """The block of a second in a list; an empty list if the second has no cells."""
         return [self._seconds[second]] if second in self._seconds else []

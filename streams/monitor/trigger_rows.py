@@ -12,7 +12,7 @@ from streams.monitor.standing import StandingUnknown
 
 
 def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequence[str]) -> list[TriggerHealth]:
-    """The verdict of every trigger, of which `scopes` are the scopes in words, and since when it stands unknown."""
+    """The verdict of every trigger, and since when it has stayed unknown; `scopes` has the triggers' scopes as text."""
     return [
         TriggerHealth(
             flag=spec.flag,
@@ -24,10 +24,10 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequen
             samples=samples,
             reason=reason,
             unknown_since=None if since == BEFORE else since,
-            told=told,
+            told=announced,
             judged_since=begin if anew else None,
         )
-        for spec, scope, state, value, threshold, samples, reason, since, told, begin, anew in zip(
+        for spec, scope, state, value, threshold, samples, reason, since, announced, begin, anew in zip(
             verdicts.specs,
             scopes,
             verdicts.state.tolist(),
@@ -47,7 +47,7 @@ def verdict_rows(verdicts: Evaluation, standing: StandingUnknown, scopes: Sequen
 def unknown_rows(
     specs: Sequence[TriggerSpec], standing: StandingUnknown, scopes: Sequence[str], why: str
 ) -> list[TriggerHealth]:
-    """Every trigger as unknown, for one reason."""
+    """Every trigger as unknown, all for the reason `why`."""
     return [
         TriggerHealth(
             flag=spec.flag,
@@ -59,9 +59,9 @@ def unknown_rows(
             samples=0,
             reason=why,
             unknown_since=None if since == BEFORE else since,
-            told=told,
+            told=announced,
         )
-        for spec, scope, since, told in zip(
+        for spec, scope, since, announced in zip(
             specs, scopes, standing.since.tolist(), standing.announced.tolist(), strict=True
         )
     ]

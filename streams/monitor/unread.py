@@ -1,8 +1,9 @@
-"""Samples of which nobody can say whose they are: how many of what each topic received lately.
+"""Counts the samples whose service could not be read, and all samples, that each topic received lately.
 
-They could be anybody's, so they are missing in every service. They are counted by event time, in the second to which
-the flush that tells of them moved its source's watermark. A window that ends at a time holds what was told up to that
-time, and not what sources that are ahead have told since: so a log that is read again says the same.
+Such samples may be of any service, so they count as missing in every one. They are counted in the second of event time
+that the watermark of their source had reached with the flush that reports them. A window that ends at a time holds what
+was reported up to that watermark, and nothing that sources which are ahead have reported since. So a log that is read
+again gives the same counts.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ import numpy as np
 from detectors.conditions.spec import LONGEST_SPAN
 
 KEPT: Final = 2 * LONGEST_SPAN
-"""Seconds that are kept behind the newest: the longest window, and as long for who catches up and hears of an hour
-before it judges its first second. 170 KB a topic."""
+"""Seconds that are kept before the newest one: those of the longest window, and as many for a process that catches up,
+which may read an hour of records before it judges its first second. 170 KB for each topic."""
 
 
 class UnreadSamples(NamedTuple):
-    """Samples of a topic: of the `received` ones, `rejected` cannot be told whose they are."""
+    """Samples of a topic: of `received` samples, the service of `rejected` ones could not be read."""
 
     received: int
     rejected: int
 
 
 class _Topic:
-    """What was received and rejected in each second, a ring."""
+    """Received and rejected samples of each second, in a ring."""
 
     def __init__(self) -> None:
-        # Written with every record: an item of numpy's arrays takes five times as long to set.
+        # They are written with every record, and to set an item of a numpy array takes five times as long.
         self._second, self._received, self._rejected = (array("q", bytes(8 * KEPT)) for _ in range(3))
         self.last_rejected = 0
         """The newest second with rejected samples."""
@@ -51,19 +52,19 @@ class _Topic:
     def over(self, end: int, seconds: int) -> UnreadSamples:
         wanted = np.arange(end - seconds + 1, end + 1)
         places = wanted % KEPT
-        told = np.frombuffer(self._second, dtype=np.int64)[places] == wanted
+        present = np.frombuffer(self._second, dtype=np.int64)[places] == wanted
         received, rejected = (np.frombuffer(one, dtype=np.int64)[places] for one in (self._received, self._rejected))
-        return UnreadSamples(int(received[told].sum()), int(rejected[told].sum()))
+        return UnreadSamples(int(received[present].sum()), int(rejected[present].sum()))
 
 
 class UnreadLog:
-    """What the source partitions said, by topic."""
+    """What the source partitions reported, by topic."""
 
     def __init__(self) -> None:
         self._topics: dict[str, _Topic] = {}
 
     def add(self, topic: str, second: int, received: int, rejected: int) -> None:
-        """A source of the topic received these samples up to `second`, its watermark in Unix seconds."""
+        """Add the samples that a source of the topic received up to `second`, its watermark in Unix seconds."""
         if second > 0 and (received or rejected):
             found = self._topics.get(topic)
             if found is None:
@@ -71,9 +72,11 @@ class UnreadLog:
             found.add(second, received, rejected)
 
     def over(self, end: int, seconds: int) -> Mapping[str, UnreadSamples]:
-        """Return what the topics received up to `end`, in a window of `seconds` (`LONGEST_SPAN` at most); only of
-        those of which samples in it were rejected."""
-        # Asked at every evaluation, and there are hardly ever any.
+        """Return the samples of each topic in the window of `seconds` (`LONGEST_SPAN` at most) that ends at `end`.
+
+        Topics without a rejected sample in it are left out.
+        """
+        # This is called at every evaluation, and rejected samples are rare.
         topics = {name: topic for name, topic in self._topics.items() if topic.last_rejected > end - seconds}
         found = {name: topic.over(end, seconds) for name, topic in topics.items()}
         return {name: unread for name, unread in found.items() if unread.rejected}

@@ -1,4 +1,4 @@
-"""What the triggers ask of the telemetry."""
+"""The telemetry that triggers and drift targets need."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from streams.decoders.watch_list import WatchList
 from streams.monitor.drift_watch import DriftTarget
 
 
-def watch_list(specs: Sequence[TriggerSpec], habits: Sequence[DriftTarget] = ()) -> WatchList:
-    """The scopes, measures and latency limits of the triggers, and every triggered flag's variants beside them.
-
-    The services whose habits are watched are there too.
-    """
+def watch_list(specs: Sequence[TriggerSpec], drift_targets: Sequence[DriftTarget] = ()) -> WatchList:
+    """The scopes, measures and latency limits of the triggers, all variants of their flags, and the drift targets'
+    services."""
     scopes = [scope for spec in specs for scope in (spec.scope, spec.control_scope) if scope is not None]
     flags = [spec.scope._replace(flag=spec.flag, variant="") for spec in specs]
-    # What a trigger of the whole service is compared with before anything is turned back.
+    # Before a trigger of the whole service leads to a rollback, it is compared with the safe variant.
     safe = [spec.scope._replace(flag=spec.flag, variant=spec.safe_variant) for spec in specs]
     measures = [spec.condition.measure for spec in specs if spec.condition.measure is not None]
     limits = [(spec.environment, spec.service, limit) for spec in specs if (limit := limit_of(spec)) is not None]
-    return WatchList.of([*scopes, *flags, *safe, *(habit.scope for habit in habits)], measures, limits)
+    return WatchList.of([*scopes, *flags, *safe, *(target.scope for target in drift_targets)], measures, limits)

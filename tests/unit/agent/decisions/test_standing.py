@@ -35,7 +35,7 @@ class Watched:
         for _ in range(seconds):
             result = self.bench.see(*rows)
             slots = result.own.slots
-            self.standing.see(result, self.bench.store.seen_at(slots))
+            self.standing.update(result, self.bench.store.seen_at(slots))
             found += self.standing.changes(result)
         return found
 
@@ -128,7 +128,7 @@ def test_what_ended_in_seconds_of_which_nothing_is_told_is_told_afterwards() -> 
     assert len(watched.see(70)) == 1
     for _ in range(50):
         result = watched.bench.see(GOOD)
-        watched.standing.see(result, watched.bench.store.seen_at(result.own.slots))
+        watched.standing.update(result, watched.bench.store.seen_at(result.own.slots))
         watched.standing.forget(result)
     assert [one.begun for one in watched.see(1, GOOD)] == [False]
 

@@ -16,7 +16,7 @@ from agent.views.status import Status
 from detectors.cells import Scope
 from detectors.missing.unflagged import Counted, unflagged
 from detectors.windows.unreadable import unreadable
-from streams.monitor.flag_coverage import MOST_TOLD
+from streams.monitor.flag_coverage import MOST_PUBLISHED
 from streams.monitor.health import Health, WithoutFlag
 from streams.monitor.shard import Shard
 from tests.support.cells import Cell, cells
@@ -144,13 +144,13 @@ def test_a_status_tells_those_that_fail_first() -> None:
 
 
 def test_a_record_holds_few_of_them() -> None:
-    specs = [replace(WORSE, flag=f"f{n}") for n in range(MOST_TOLD + 2)]
+    specs = [replace(WORSE, flag=f"f{n}") for n in range(MOST_PUBLISHED + 2)]
     target = shard(*specs)
     for at in range(T, T + 20):
         scopes = [(Scope("production", "shop", one.flag, "on"), Cell({"requests": 50})) for one in specs]
         *_, last = target.take(said(at + 1.0, cells(at, (SERVICE, Cell({"requests": 100})), *scopes)), at + 3.0)
     assert last.health is not None
-    assert len(last.health.without_flag) == MOST_TOLD
+    assert len(last.health.without_flag) == MOST_PUBLISHED
 
 
 def test_the_doctor_tells_it_of_the_newest_records_and_it_stops_nothing(tmp_path: Path) -> None:
