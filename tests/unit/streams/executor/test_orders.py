@@ -1,4 +1,4 @@
-"""Commands out of slices: signed ones first, each begun once, committed only when done, whatever lies around them."""
+"""Commands of slices: signed ones come first, each is started once, and is committed only when it is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = Source("commands", 0)
 
 
 class Desk:
-    """Orders of one partition; a record is signed where it begins with b"s". Commands end when they are let go."""
+    """Orders of one partition. A record that begins with b"s" is signed; a command ends when its event is set."""
 
     def __init__(self, start: int = 0) -> None:
         self.log: list[str] = []

@@ -1,4 +1,4 @@
-"""What cannot be counted as a request is counted for whom it came from, as far as that can be read."""
+"""A rejected sample counts for its service, second and instance, as far as these can be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATER = (T0 + 3) * 1000
 
 
 def rejected(*values: bytes, form: Format = "json", now: float = math.inf, timestamp: int = LATER) -> dict[Any, Any]:
-    """Rejected samples by scope, second since T0 and instance, and under None those of nobody."""
+    """Rejected samples by scope, second since T0 and instance; under None, those whose service cannot be read."""
     stage = Stage(form)
     stage.take(list(values), now=now, timestamp=timestamp)
     found: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""A restart goes on from what triggers had gathered: as if nothing had been, from a record that fits, or not at all."""
+"""A restart continues from a checkpoint that fits as if it had not happened, and does not use one that does not."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rows(counts: dict[Scope, tuple[int, float, int]]) -> list[tuple[Scope, Cell]
 
 
 def words(found: Evaluation) -> list[object]:
-    """All that an evaluation says, as plain values."""
+    """All results of an evaluation, as plain values."""
     gathered = [column.tolist() for column in (found.gathered.evidence, found.gathered.null, found.gathered.since)]
     return [found.state.tolist(), found.tier.tolist(), found.first_true_at.tolist(), repr(gathered), [*rows_of(found)]]
 
@@ -96,7 +96,7 @@ def test_triggers_go_on_from_what_was_remembered_as_if_nothing_had_been(
 
 def test_what_was_gathered_of_an_earlier_version_of_the_flag_is_not_gone_on_with() -> None:
     def taken(begin: int) -> tuple[list[str], float]:
-        """The states of the proof, and its evidence, at the next evaluation of who takes over."""
+        """The state of the proof, and its evidence, at the next evaluation by the process that takes over."""
         first, store = evaluator()
         first.begin_version("production", "new", T)
         for at in range(T, T + 40):
@@ -137,7 +137,7 @@ def shard(
 
 
 def live(target: Shard, log: Sequence[tuple[int, int]], begin: int = 0) -> list[EvaluatedSecond]:
-    """Feed the records of a log from the one at `begin` on, each told 2 s after its end."""
+    """Feed the records of a log from the one at `begin` on, each 2 s after the end of its second."""
     found: list[EvaluatedSecond] = []
     for at, counts in enumerate(log[begin:], T + begin):
         found += target.take(said(at + 1.0, *([second(at, *counts)] if counts[0] else [])), at + 3.0)
@@ -151,12 +151,12 @@ def test_a_hold_is_not_read_again_and_not_lost() -> None:
     kept = alone.checkpoint("")
     assert kept is not None
     assert (kept.time, kept.stale) == (T + 45, ())
-    # Its window is read again, not the hold of 30 s: pending since 25, it fires at 55 all the same.
+    # The window is read again, but not the hold of 30 s: pending since 25, the trigger fires at 55 nevertheless.
     after = live(shard(kept, published=T + 45, from_start=False), log, begin=45 - 10 - 5)
     assert [s.time - T for s in after] == list(range(32, 81))
     assert [s.time - T for s in after if s.firing] == list(range(55, 81))
     assert [s.time - T for s in whole + after if s.firing] == [s.time - T for s in live(shard(), log) if s.firing]
-    # Up to the checkpoint windows are filled and nothing is judged.
+    # The seconds up to the checkpoint fill the windows and are not evaluated.
     assert all(s.muted and s.health is None and not s.ill for s in after if s.time <= T + 45)
 
 
@@ -174,7 +174,7 @@ def test_the_end_of_a_service_is_known_although_no_window_shows_it_any_more() ->
 
 
 def test_what_is_said_while_the_windows_fill_is_no_older_than_what_was_said_before() -> None:
-    # Who takes over next would take it for the newest, and leave the checkpoint unused.
+    # The next process would use an older time as that of the newest record, and not use the checkpoint.
     alone = shard()
     live(alone, [GOOD] * 100)
     kept = alone.checkpoint("")
@@ -214,7 +214,7 @@ def test_a_trigger_that_fired_on_what_was_too_old_is_still_known_to_have() -> No
     kept = alone.checkpoint("")
     assert kept is not None
     assert kept.stale == (0,)
-    # What is fresh has been well for a while; the minute still breaches.
+    # The newest seconds have been good for a while; the window of a minute still breaches.
     for known, fires in ((kept, False), (msgspec.structs.replace(kept, stale=()), True)):
         target = shard(known, published=T + 72, from_start=False, trigger=minute)
         after = live(target, [*log, *[GOOD] * 5], begin=5)
@@ -227,7 +227,7 @@ def test_a_checkpoint_of_before_what_is_left_of_the_log_is_not_taken_in() -> Non
     alone = shard()
     live(alone, log[:45])
     kept = alone.checkpoint("")
-    # Read from 50 on: whether it was held all along nobody knows.
+    # The log is read from 50 on, so it is not known whether the condition was held between 45 and 50.
     after = live(shard(kept, published=T + 45, from_start=False), log, begin=50)
     assert [s.time - T for s in after if s.firing] == []
     assert [s.time - T for s in after if s.health] == list(range(52, 81))

@@ -22,7 +22,7 @@ Method = Literal["page_hinkley", "adwin"]
 def watch(
     rates: NDArray[np.float64], method: Method, baseline: NDArray[np.float64] = FLAT, requests: int = 100, seed: int = 1
 ) -> list[Drift]:
-    """What is told of one row whose rate is `rates` (seconds,)."""
+    """The drifts of one row whose rate in each second is `rates` (seconds,)."""
     rng = np.random.default_rng(seed)
     watched = DriftWatch(baseline, DriftConfig(method=method))
     return [

@@ -1,4 +1,4 @@
-"""A change of habit is told with its direction, and is no verdict: nothing fires and nothing is commanded for it."""
+"""A drift is published with its direction. It is no verdict: nothing fires because of it and nothing is commanded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = 1_700_000_000
 
 
 def drifts(directory: Path, bad: dict[int, int], metric: str = "error_rate") -> list[Drifted]:
-    """What drifts in 10 minutes of 200 requests/s; `bad` has the bad requests of each second from one on."""
+    """The drifts in 10 minutes of 200 requests/s; `bad` has the bad ones of each second, from its key on."""
     path = directory / "flipback.yaml"
     path.write_text(CONFIG + f"drift: [{{service: shop, metric: {metric}}}]\n")
     recording = directory / "recording.jsonl"
@@ -42,7 +42,7 @@ def test_a_rate_that_stays_at_its_habit_does_not_drift(tmp_path: Path) -> None:
 
 
 def test_a_small_rise_that_no_limit_names_is_told_as_worse(tmp_path: Path) -> None:
-    # 0.5 % of 200 requests are one; from second 300 on three fail, 1.5 %, under the limit of 2 %.
+    # One of 200 requests is 0.5 %; from second 300 on three fail, 1.5 %, less than the limit of 2 %.
     first = drifts(tmp_path, {0: 1, 300: 3})[0]
     assert (first.service, first.metric, first.worse) == ("production/shop", "error_rate", True)
     assert 300 < first.time - T < 420
@@ -57,9 +57,9 @@ def test_an_improvement_is_told_as_one(tmp_path: Path) -> None:
 
 
 def test_the_event_says_which_way_and_nothing_follows() -> None:
-    habit = DriftTarget("production", "shop", "error_rate", "adwin", (0.005,))
-    worse = drift_event(habit, Drift(T, 0, True, 2.5, 0.1))
-    better = drift_event(habit, Drift(T, 0, False, -2.5, 0.1))
+    target = DriftTarget("production", "shop", "error_rate", "adwin", (0.005,))
+    worse = drift_event(target, Drift(T, 0, True, 2.5, 0.1))
+    better = drift_event(target, Drift(T, 0, False, -2.5, 0.1))
     assert (worse.type, better.type) == (DRIFT_WORSE, DRIFT_BETTER)
     assert worse.subject == "production/shop"
     assert worse.data == {"metric": "error_rate", "method": "adwin", "residual": 2.5, "before": 0.1}

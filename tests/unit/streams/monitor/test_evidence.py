@@ -1,4 +1,4 @@
-"""What stands behind a trigger that fires by its fast tier, by proof or by absence, and when it is enough to act."""
+"""The evidence of a trigger that fires by its fast tier, by proof or by absence, and when it suffices to act."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def first(seconds: Sequence[EvaluatedSecond]) -> FiringEvidence:
 
 
 def even(errors: int, n: int = 3) -> Counts:
-    """50 requests/s on several instances, of which each has as many errors."""
+    """50 requests/s on n instances, each with the same number of errors."""
     return {f"i-{k}": (51 // n, errors // n) for k in range(n)}
 
 
@@ -77,7 +77,7 @@ def test_an_alarm_of_one_instance_of_several_is_held_back_by_the_seconds_of_its_
 
 
 def test_an_honest_alarm_is_not_held_back_by_the_good_seconds_before_it() -> None:
-    # Of the last minute without i-0, less than 2 % failed when the first bad second is over.
+    # After the first bad second, less than 2 % of the last minute without i-0 have failed.
     few = {"i-0": (30, 25), "i-1": (10, 9), "i-2": (11, 9)}
     evidence = first(list(seen(shard(FAST), [GOOD] * 300 + [few])))
     assert (evidence.tier, evidence.obstacle) == ("fast", None)
@@ -151,7 +151,7 @@ def test_of_an_absence_the_control_is_the_evidence() -> None:
     assert evidence.age == 2.0
     assert evidence.counts["requests"] == 90 * (evidence.t - T - 60)
     assert evidence.value >= evidence.threshold
-    # The variant's own newest sample is old, which is what the alarm is about.
+    # The variant's own newest sample is old: that is the alarm.
     assert late[-1].time - T - 60 > FRESH_SECONDS
     assert late[-1].firing[0].obstacle is None
 
@@ -161,7 +161,7 @@ def test_every_tier_that_fires_has_a_name() -> None:
 
 
 def everything(target: Shard, seconds: int, begin: int, on: int, off: int) -> list[EvaluatedSecond]:
-    """30 requests/s with each variant and 60 of the whole service, of which so many fail."""
+    """30 requests/s with each variant and 60 of the whole service; `on` and `off` of them fail."""
 
     def of(n: int, bad: int) -> Cell:
         return Cell({"requests": n, "errors": bad})

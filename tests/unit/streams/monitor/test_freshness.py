@@ -1,4 +1,4 @@
-"""What is acted upon is of now, by a clock that can be believed, and nothing that has passed since."""
+"""Only recent evidence is acted upon, by a clock that can be trusted, and no fault that is over."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_second_that_grew_old_while_another_was_acted_upon_is_not_acted_upon()
     batch, _ = decode_all([said(at + 1.0, second(at, *BAD)) for at in (T + 5, T + 6)])
     taken = target.take_all(batch, lambda: instant(clock[0]))
     assert not next(taken).muted
-    # Whoever acted upon the first waited for a broker.
+    # Acting upon the first second took long: a broker was slow.
     clock[0] += 300
     late = next(taken)
     assert late.muted
@@ -58,7 +58,7 @@ def test_a_fault_that_was_over_before_the_start_is_not_acted_upon_and_one_that_l
     target = shard(spec("error_rate > 20% over 10s for 10s"))
     fault, now = 40, T + 40 + over
     found: list[EvaluatedSecond] = []
-    # The reader goes through what lies in the telemetry, a few seconds at a time; the first records are 14 s old.
+    # The backlog is read a few seconds at a time; the first records are 14 s old.
     for begin in range(0, fault + over, 4):
         block = [second(T + n, *(BAD if n < fault else GOOD)) for n in range(begin, min(begin + 4, fault + over))]
         clock = max(now + 2.0, T + begin + 18.0)
@@ -83,7 +83,7 @@ def test_while_more_waits_to_be_read_nothing_older_than_five_seconds_is_acted_up
         condition = target.condition(instant(at + 1 + lag))
         assert condition.status == status
     assert condition.detail == "the evidence is 5 s old: more waits to be read in requests/0"
-    # All is read, and it is of the same age: it is all that there is.
+    # All is read. The second has the same age, and there is no newer one.
     (found,) = take_at(target, T + 33.0, said(T + 23.0, second(T + 22, *BAD)))
     assert found.firing
 
@@ -96,7 +96,7 @@ def test_a_watermark_of_the_future_is_not_believed_and_is_named_until_one_is() -
     condition = target.condition(instant(now))
     assert condition.status == "unknown"
     assert condition.detail.startswith("what ingest says of requests/0 is 600 s ahead of this machine's clock: ")
-    # What was said with it, and what comes later, counts.
+    # The cells of that record, and later ones, count.
     fired = []
     for at in range(T + 11, T + 20):
         fired += firing(take_at(target, at + 3.0, said(at + 1.0, second(at, *BAD))))
@@ -146,13 +146,13 @@ def test_silence_is_measured_by_the_monotonic_clock() -> None:
     take(target, lambda: now, said(T + 1.0, second(next(seconds), *GOOD)))
     # The wall clock steps; no time has passed.
     assert "has spoken" not in target.condition(Now(T + 600.0, T + 600.0, 101.0)).detail
-    # And it is back, while the owner says nothing.
+    # It steps back, and the owner has sent nothing for 11 s.
     condition = target.condition(Now(T + 3.0, T + 3.0, 111.0))
     assert condition == ("unknown", "no ingest has spoken for requests/0 for 10 s")
 
 
 def waiting(target: Shard, seconds: range) -> None:
-    """One of two sources speaks on, the other has no owner any more."""
+    """One of two sources continues, the other no longer has an owner."""
     for at in seconds:
         take_at(target, at + 3.0, said(at + 1.0, second(at, *GOOD), partitions=2))
 
@@ -173,11 +173,11 @@ def test_what_waits_for_a_source_without_an_owner_is_bounded_and_what_is_given_u
     assert condition.status == "unknown"
     assert "no ingest has spoken for requests/1" in condition.detail
     assert "no longer fits in memory, it stays unknown" in condition.detail
-    # The source is back: the seconds that were kept are judged, whole, and none before them.
+    # The source is back: the seconds that were kept are complete and judged, and none before them.
     seconds = take_at(target, T + 403.0, said(T + 400.0, partition=1, partitions=2))
     assert [s.time for s in seconds] == list(range(lost + 1, T + 401))
     assert all(s.health is not None and s.health.counts["requests"] == [10] for s in seconds)
-    # No window looks across: it is unknown until it is full, where what was lost would be silence.
+    # No window spans the gap, in which the lost seconds would look like silence: verdicts are unknown until it is full.
     states = [s.health.triggers[0].state for s in seconds if s.health]
     assert states[:9] == ["unknown"] * 9
     assert set(states[9:]) == {"ok"}
@@ -218,7 +218,7 @@ def test_open_seconds_are_bounded_too_where_no_watermark_is_believed() -> None:
     for n in range(1000):
         take_at(target, T + 6.0, said(T + 900.0, second(T + 3 + n % 3, *GOOD)))
     assert len(target.merge._open[1]) < 200
-    # Said over and over, it is known once: nothing had to be given up.
+    # Cells that were sent again take no room, so nothing was given up.
     lost = [target.merge.lost_until]
     assert lost == [None]
     for n in range(1000):

@@ -1,4 +1,4 @@
-"""What dashboards read of a second: the sums of all sources, and quantiles within the histogram's error."""
+"""Health records: the sums of all sources, and quantiles within the error of the histogram."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_quantiles_of_all_sources_are_within_the_error_of_a_bin(shop: list[list[
         exact = values[max(0, math.ceil(q * len(values)) - 1)]
         found = frame.latency[name][row]
         assert found is not None
-        # Rounded to a microsecond, which is more than the bin's error below a tenth of a millisecond.
+        # Values are rounded to a microsecond, which is more than the bin's error below a tenth of a millisecond.
         assert abs(found - exact) <= WORST * exact + 0.0005
     other = frame.scopes.index((*CART,))
     assert (frame.latency["latency_p50"][other] is None) == (not cart)

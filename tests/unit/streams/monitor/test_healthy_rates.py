@@ -1,4 +1,4 @@
-"""A day of healthy rates outlives a restart: what was learnt is remembered, once, and for the same question only."""
+"""The healthy rates of a day outlive a restart: each second counts once, and for the same condition only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATENCY = replace(spec("latency_p95 > 1s over 10s", min_samples=30), fast=True)
 
 
 class Service:
-    """A service in which 15 of 3,000 requests a minute fail, in every tenth minute 60, judged second by second."""
+    """A service in which 15 of 3,000 requests a minute fail, and 60 in every tenth minute; judged second by second."""
 
     def __init__(self, *specs: TriggerSpec, at: int = BEGIN) -> None:
         self.specs = specs
@@ -86,7 +86,7 @@ def test_it_goes_on_learning_where_it_was(taught: Service) -> None:
     again.run(20)
     (after,) = again.records()
     minutes = sum(hour[1] for hour in after.hours)
-    # One minute between what was counted and where the log begins is lost.
+    # The minute between the last counted one and the begin of the log is lost.
     assert minutes == 124 + (144 - 5 - 125)
 
 

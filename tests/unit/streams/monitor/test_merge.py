@@ -1,4 +1,4 @@
-"""Merging partials: every second counted once, whatever is repeated, late or interleaved."""
+"""Merging partials counts every second once, whatever is repeated, late or interleaved."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ def test_an_owner_that_does_not_speak_is_silent_and_one_that_lags_is_named() -> 
     assert merge.silent(110.0, 10.0) == []
     assert merge.lagging(T + 2.0) == ["requests/1"]
     assert merge.lagging(T + 1.0) == []
-    # An older record that is read later makes nobody silent.
+    # An older record that is read later makes no owner silent.
     merge.add(record(0, T + 6.0, partitions=2), requests("a", T, 1), 90.0)
     assert merge.silent(110.0, 10.0) == []
 
 
 def test_who_never_said_a_watermark_lags_and_of_those_that_lag_some_have_more_to_read() -> None:
     merge = Merge(["requests"])
-    words = [
+    heads = [
         PartialHead(Source("requests", p), 3, mark, 0, caught_up=p == 1)
         for p, mark in enumerate((None, T + 1.0, T + 1.0))
     ]
-    merge.add_all(PartialBatch(words[::-1], empty(), NO_ROWS), 0.0)
+    merge.add_all(PartialBatch(heads[::-1], empty(), NO_ROWS), 0.0)
     assert merge.lagging(T + 2.0) == ["requests/0", "requests/1", "requests/2"]
     assert merge.lagging(T + 2.0, caught_up=False) == ["requests/0", "requests/2"]
 
@@ -121,7 +121,7 @@ def test_a_partition_that_was_added_is_missing_until_it_speaks() -> None:
     merge.add(record(0, T + 5.0), requests("a", T, 1), 0.0)
     assert merge.missing() == []
     merge.add(record(0, T + 6.0, partitions=3), requests("a", T, 1), 0.0)
-    # An owner that does not know yet that there are more says nothing against it.
+    # A record of an owner that does not know the new partitions yet changes nothing.
     merge.add(record(0, T + 7.0), requests("a", T, 1), 0.0)
     assert (merge.missing(), merge.watermark) == (["requests/1", "requests/2"], None)
 
@@ -140,9 +140,9 @@ def test_a_record_of_who_was_heard_before_is_expected_and_of_another_topic_too()
 
 def test_a_record_of_another_topic_keeps_no_other_of_its_batch_from_counting() -> None:
     merge = Merge(["requests"])
-    words = [PartialHead(Source("elsewhere", 0), 1, T + 9.0, 5), PartialHead(Source("requests", 0), 1, T + 1.0, 0)]
+    heads = [PartialHead(Source("elsewhere", 0), 1, T + 9.0, 5), PartialHead(Source("requests", 0), 1, T + 1.0, 0)]
     cells = join([requests("a", T, 3), requests("a", T, 4)])
-    assert merge.add_all(PartialBatch(words, cells, np.array([0, 1])), 0.0) == [T + 1.0]
+    assert merge.add_all(PartialBatch(heads, cells, np.array([0, 1])), 0.0) == [T + 1.0]
     assert (taken(merge, T + 1), merge.overflow) == ({("a", T): 4}, 0)
 
 
@@ -162,7 +162,7 @@ def test_a_watermark_further_ahead_than_clocks_differ_is_not_believed_and_named_
     assert merge.watermark is None
     assert merge.ahead(float(T)) == {"requests/1": AHEAD + 2}
     assert merge.ahead(T + 2.0) == {}
-    # Records without a watermark change nothing about it.
+    # Records without a watermark do not change that.
     merge.add(record(1, None, partitions=2), requests("a", T, 1), 0.0, float(T))
     assert merge.ahead(float(T)) == {"requests/1": AHEAD + 2}
     merge.add(record(1, T + 1.0, partitions=2), requests("a", T, 1), 0.0, float(T))
@@ -204,14 +204,14 @@ def test_joining_and_cutting_keep_every_number(blocks: list[Cells]) -> None:
 
 @given(st.data())
 def test_repeats_restarts_and_zombies_change_nothing(data: st.DataObject) -> None:
-    """A source's log with re-reads: an owner begins anew at a committed offset while the old one still writes."""
+    """A source's log with re-reads: a new owner starts at a committed offset while the old one still writes."""
     seconds = data.draw(st.integers(2, 6))
     per_second = [data.draw(st.integers(0, 4)) for _ in range(seconds)]
-    # Samples in order: offsets 0, 1, 2, ... each in its second.
+    # Samples in order, as (offset, second): offsets are 0, 1, 2, ...
     offsets = [(offset, T + s) for offset, s in enumerate(s for s, n in enumerate(per_second) for _ in range(n))]
 
     def log_of(start: int) -> list[tuple[Partial, Cells]]:
-        """What an owner writes that begins to read where seconds before `start` are closed, one flush a second."""
+        """The records of an owner that starts to read when seconds before `start` are closed; one flush a second."""
         first = min((o for o, s in offsets if s >= T + start), default=len(offsets))
         out = []
         for s in range(seconds):
@@ -222,7 +222,7 @@ def test_repeats_restarts_and_zombies_change_nothing(data: st.DataObject) -> Non
 
     first = log_of(0)
     again = log_of(data.draw(st.integers(0, seconds - 1)))
-    # The new owner starts where the old one's acknowledged seconds end, so its log follows at least those.
+    # The new owner starts where the acknowledged seconds of the old one end, so its log follows at least these.
     merged, i, j = [], 0, 0
     restart = next((k for k, (_, cells) in enumerate(again) if len(cells)), len(again))
     while i < len(first) or j < len(again):
@@ -257,7 +257,7 @@ def test_read_from_the_middle_of_the_log_only_whole_seconds_count() -> None:
     merge = Merge(["requests"], from_start=False)
     merge.add(record(0, T + 3.0, partitions=2), requests("a", T + 2, 3), 0.0)
     merge.add(record(1, T + 5.5, partitions=2), requests("a", T + 4, 3), 0.0)
-    # What source 1 had for the seconds before T + 5 was written before the first record that was read.
+    # Cells of source 1 for the seconds before T + 5 may have been written before the first record that was read.
     assert merge.whole_from == T + 5
     merge.add(record(1, T + 9.0, partitions=2), empty(), 0.0)
     assert merge.whole_from == T + 5
@@ -272,7 +272,7 @@ def test_read_from_its_start_every_second_of_the_log_is_whole() -> None:
 
 def test_a_watermark_that_is_said_again_leads_to_none() -> None:
     merge = Merge(["requests"])
-    words = [PartialHead(Source("requests", 0), 1, mark, 0) for mark in (T + 1.0, T + 1.0, T + 2.0, T + 1.5)]
-    assert merge.add_all(PartialBatch(words[:1], empty(), NO_ROWS), 0.0) == [T + 1.0]
-    assert merge.add_all(PartialBatch(words[1:2], empty(), NO_ROWS), 0.0) == []
-    assert merge.add_all(PartialBatch(words, empty(), NO_ROWS), 0.0) == [T + 2.0]
+    heads = [PartialHead(Source("requests", 0), 1, mark, 0) for mark in (T + 1.0, T + 1.0, T + 2.0, T + 1.5)]
+    assert merge.add_all(PartialBatch(heads[:1], empty(), NO_ROWS), 0.0) == [T + 1.0]
+    assert merge.add_all(PartialBatch(heads[1:2], empty(), NO_ROWS), 0.0) == []
+    assert merge.add_all(PartialBatch(heads, empty(), NO_ROWS), 0.0) == [T + 2.0]

@@ -1,4 +1,4 @@
-"""What a merge says and gives is what a plain book of every source says; blocks are joined and cut without a loss."""
+"""A merge gives the same watermarks and cells as a plain model of every source; joining and cutting lose nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a source says once."""
+    """One record of a source."""
 
     partition: int
     watermark: float | None
@@ -40,14 +40,14 @@ class Record(NamedTuple):
 
 @dataclass
 class Book:
-    """Each source's cells by (service, second): what counts is the highest offset that came before it was closed."""
+    """The model: by source, service and second, the row of the highest offset that came before the second closed."""
 
     final: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
     marks: list[float | None] = field(default_factory=lambda: [None] * PARTITIONS)
     best: dict[tuple[int, str, int], Row] = field(default_factory=dict)
 
     def add(self, record: Record) -> float | None:
-        """Take one record in, and return what is known from all."""
+        """Take in one record, and return the watermark of all sources."""
         partition, mark, rows = record
         for row in rows:
             key = partition, row.service, row.second
@@ -87,15 +87,15 @@ records = st.builds(
 
 
 def batch_of(together: Sequence[Record]) -> PartialBatch:
-    words, blocks = [], []
+    heads, blocks = [], []
     for number, record in enumerate(together):
-        words.append(PartialHead(Source("requests", record.partition), PARTITIONS, record.watermark, overflow=0))
+        heads.append(PartialHead(Source("requests", record.partition), PARTITIONS, record.watermark, overflow=0))
         blocks += [
             (number, cells_of([("production", row.service, row.second, row.requests, 0)], offset=row.offset))
             for row in record.rows
         ]
     cells = join([cells for _, cells in blocks] or [empty()])
-    return PartialBatch(words, cells, np.array([number for number, _ in blocks], dtype=np.int64))
+    return PartialBatch(heads, cells, np.array([number for number, _ in blocks], dtype=np.int64))
 
 
 @given(st.lists(st.tuples(st.lists(records, min_size=1, max_size=4), st.integers(T, T + 8)), max_size=6))
@@ -121,8 +121,8 @@ def counted(cells: Cells) -> Counter[tuple[str, int]]:
     return found
 
 
-def told(cells: Cells) -> Counter[object]:
-    """All that each row of a block says, by names in place of numbers."""
+def contents(cells: Cells) -> Counter[object]:
+    """The contents of each row of a block, with names in place of numbers."""
     histograms: list[list[object]] = [[] for _ in range(len(cells))]
     by_instance: list[list[object]] = [[] for _ in range(len(cells))]
     by_measure: list[list[object]] = [[] for _ in range(len(cells))]
@@ -154,7 +154,7 @@ def told(cells: Cells) -> Counter[object]:
 @given(st.lists(random_cells(), min_size=1, max_size=4))
 def test_joined_blocks_say_of_each_row_what_they_said_alone(blocks: list[Cells]) -> None:
     joined = join(blocks)
-    assert told(joined) == sum(map(told, blocks), Counter())
+    assert contents(joined) == sum(map(contents, blocks), Counter())
     for table in (joined.scopes, joined.instances, joined.measures):
         assert len(set(table)) == len(table)
 
@@ -165,4 +165,4 @@ def test_a_block_cut_into_seconds_says_of_each_row_what_it_said_whole(blocks: li
     parts = list(by_second(whole))
     assert [second for second, _ in parts] == sorted(set(whole.second.tolist()))
     assert all(set(part.second.tolist()) == {second} for second, part in parts)
-    assert sum((told(part) for _, part in parts), Counter()) == told(whole)
+    assert sum((contents(part) for _, part in parts), Counter()) == contents(whole)

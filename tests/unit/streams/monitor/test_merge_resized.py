@@ -1,4 +1,4 @@
-"""A topic that was made anew with fewer partitions: those that are gone hold up nothing, and come back if told of."""
+"""A topic created again with fewer partitions: those that are gone hold up nothing, and a record brings them back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_record_that_tells_of_more_partitions_makes_them_needed_again() -> Non
     assert merge.silent(100.0, 10.0) == ["requests/0", "requests/1", "requests/2"]
     merge.add(record(2, T + 7.0, partitions=3), requests("a", T + 6, 0), 0.0)
     assert merge.watermark == T + 5.0
-    # And a partition that was never heard of is missing.
+    # And a partition that never sent a record is missing.
     assert merge.resized("requests", 1) == 3
     merge.add(record(0, T + 8.0, partitions=4), requests("a", T + 7, 0), 0.0)
     assert merge.missing() == ["requests/3"]

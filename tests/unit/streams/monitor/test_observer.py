@@ -1,4 +1,4 @@
-"""What windows show after a flip, against sums made by hand."""
+"""The observer's readings of windows after a flip, compared with sums made by hand."""
 
 from __future__ import annotations
 

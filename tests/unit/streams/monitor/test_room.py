@@ -1,4 +1,4 @@
-"""What waits for a source that holds up all others is bounded: the oldest seconds go, and no more of them than must."""
+"""Cells that wait for a source that holds up all others are bounded: no more of the oldest seconds go than must."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def one_row_in(*seconds: int) -> Cells:
 
 
 ROW = nbytes(one_row_in(T))
-"""Bytes of one of these rows; a quarter of `4 * ROW` is one of them."""
+"""Bytes of one of these rows, which is a quarter of `4 * ROW`."""
 
 
 def test_a_row_is_as_large_as_its_numbers() -> None:
-    # Scope, second and offset; a bin of the histogram, an instance: eight bytes each, the counts of both too.
+    # Scope, second and offset; a bin of the histogram, an instance; the counts of both: eight bytes each.
     assert nbytes(one_row_in(T)) == 8 * (3 + len(COUNTS) + 3 + 2 + len(COUNTS))
     assert nbytes(one_row_in(T, T + 1, T + 1)) == 3 * ROW
 
@@ -91,7 +91,7 @@ def test_seconds_that_nobody_closes_are_given_up_too_and_what_is_said_again_take
     for n in range(2, 12):
         merge.add(record(0, None), one_row_in(T + n), 0.0)
         lost.append(merge.lost_until)
-    # Nine are one too many, and six leave a quarter free.
+    # Nine rows are one too many, and six leave a quarter free.
     assert lost == [None] * 6 + [T + 3] * 3 + [T + 6]
     merge.add(record(0, T + 20.0), empty(), 0.0)
     assert merge.take(T + 20).second.tolist() == list(range(T + 6, T + 12))
@@ -117,7 +117,7 @@ def test_a_watermark_that_closes_nothing_of_what_waits_makes_no_room() -> None:
     merge = Merge(["requests"], most_bytes=4 * ROW)
     merge.add(record(0, float(T)), one_row_in(*range(T, T + 5)), 0.0)
     assert merge.lost_until == T + 2
-    # What waits complete, and what is open, is one heap: the oldest goes first.
+    # Complete and open seconds share the room: the oldest go first.
     merge = Merge(["requests"], most_bytes=4 * ROW)
     merge.add(record(1, float(T), partitions=2), empty(), 0.0)
     merge.add(record(0, T + 2.0, partitions=2), one_row_in(T, T + 1), 0.0)

@@ -1,4 +1,4 @@
-"""Stage 2 on partials made by hand: what is judged when, and when nothing may be done about it."""
+"""A shard on partials made by hand: which seconds are judged when, and when no command may follow."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def said(
     topic: str = "requests",
     caught_up: bool = True,
 ) -> bytes:
-    """The partial by which the owner of a partition says these seconds."""
+    """The partial with which the owner of a partition sends these seconds."""
     block = join(list(seconds)) if seconds else empty()
     return encode(
         Partial(
@@ -103,7 +103,7 @@ def said(
 
 
 def live(target: Shard, counts: Sequence[tuple[int, int]], begin: int = T) -> Iterator[EvaluatedSecond]:
-    """Feed a second after the other, each told 2 s after its end, as happens in live traffic."""
+    """Feed one second after the other, each 2 s after its end, as in live traffic."""
     for at, (requests, errors) in enumerate(counts, begin):
         yield from target.take(said(at + 1.0, second(at, requests, errors)), at + 3.0)
 
@@ -123,7 +123,7 @@ def test_a_breach_fires_when_it_has_held_and_its_evidence_is_handed_over_every_s
     target = shard()
     seconds = list(live(target, [GOOD] * 12 + [BAD] * 14 + [GOOD] * 12))
     assert [s.time - T for s in seconds] == list(range(1, 39))
-    # 25 errors of 100 in the window that ends at 17 are more than a fifth; held from there for 5 s.
+    # 25 errors of 100 in the window that ends at 17 are more than a fifth; the condition is held for 5 s from there.
     assert changes(seconds) == [
         (1, "UNKNOWN", "OK"),
         (17, "OK", "PENDING"),
@@ -145,7 +145,7 @@ def test_of_a_flag_that_is_safe_no_evidence_is_put_together_until_it_is_so_no_mo
     target.flag_changed("production", "new", T + 27.0, None, safe=False)
     found += live(target, [BAD] * 3, T + 27)
     assert firing(found) == [22, 23, 24, 28, 29, 30]
-    # What the trigger says is as it was.
+    # The state of the trigger has not changed.
     assert changes(found)[-1] == (22, "PENDING", "FIRING")
 
 
@@ -153,7 +153,7 @@ def test_a_flag_is_ill_when_a_condition_is_true_or_half_of_the_evidence_that_ala
     ill = frozenset({("production", "new")})
     seconds = list(live(shard(), [GOOD] * 12 + [BAD] * 8))
     assert [s.time - T for s in seconds if s.ill] == [17, 18, 19, 20]
-    # A window of a minute that is well, and 12 of 24 requests of its last second that are not: 10.7 of 14.8 nats.
+    # A minute without errors, and then a second in which 12 of 24 requests fail: 10.7 of 14.8 nats.
     fast = replace(spec("error_rate > 2% over 60s for 2m"), fast=True)
     seconds = list(live(shard(fast), [(24, 0)] * 60 + [(24, 12)]))
     assert (seconds[-1].ill, seconds[-1].firing) == (ill, [])
@@ -198,7 +198,7 @@ def test_the_old_seconds_of_a_backlog_that_ends_in_the_present_are_not_live() ->
     target = shard()
     backlog = [second(T + at, 10, 10) for at in range(60)]
     seconds = list(target.take(said(T + 60.0, *backlog), T + 62.0))
-    # The last is complete too, so that nothing else is acted upon, and of older ones nothing is said but in health.
+    # The last second is complete too, so only it is acted upon; the older ones are in the health records only.
     assert [s.muted for s in seconds] == [s.time < T + 57 for s in seconds]
     statuses = [s.health.status for s in seconds if s.health]
     assert statuses == ["catching_up" if s.muted else "live" for s in seconds]
@@ -212,7 +212,7 @@ def test_a_trigger_that_fired_on_old_seconds_is_followed_only_if_what_is_fresh_b
     target = shard(spec("error_rate > 20% over 60s for 5s"))
     backlog = [second(T + at, 10, 10) for at in range(20)]
     list(target.take(said(T + 20.0, *backlog), T + 60.0))
-    # The window still holds the old errors when live traffic begins: the trigger fires on.
+    # The window still has the old errors when live traffic begins, so the trigger keeps firing.
     seconds = list(live(target, [(10, errors)] * 3, begin=T + 60))
     assert target.verdicts is not None
     assert target.verdicts.firing() == [0]
@@ -257,7 +257,7 @@ def test_a_partition_that_lags_is_waited_for_and_nothing_counts_as_healthy_meanw
     for at in range(1, 15):
         heard = target.take(said(T + at + 1.0, second(T + at, 10, 0), partition=0, partitions=2), T + at + 3.0)
         assert list(heard) == []
-        # The other owner lives, but its watermark stands still.
+        # The other owner is alive, but its watermark does not move.
         assert list(target.take(said(T + 1.0, partition=1, partitions=2), T + at + 3.0)) == []
     now = T + 1.0 + MUTED_AFTER
     assert target.condition(instant(now)).status == "live"
@@ -292,7 +292,7 @@ def test_what_was_published_before_is_replayed_in_silence_and_still_acted_upon_w
     seconds = list(live(target, log))
     assert [s.time - T for s in seconds if s.health] == [24]
     assert changes(seconds) == []
-    # The process that ended may not have come to command.
+    # The process that ended may have sent no command.
     assert firing(seconds) == [22, 23, 24]
 
 
@@ -322,7 +322,7 @@ def test_who_takes_over_judges_as_if_it_had_been_there_all_along(log: list[tuple
 
 def test_a_second_of_which_reading_began_in_the_middle_is_not_judged() -> None:
     target = shard(from_start=False)
-    # The other source's share of T + 1 stands before the record at which reading begins.
+    # The cells of the other source for T + 1 are in a record before the first one that is read.
     turns = [(0, T + 1), (1, T + 2), (0, T + 2), (1, T + 3), (0, T + 3)]
     seconds = [
         s

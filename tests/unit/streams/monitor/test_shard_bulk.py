@@ -1,4 +1,4 @@
-"""Partials taken in together say the same, second by second, as each taken alone."""
+"""Partials that are added together give the same seconds as if each is added alone."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def traffic(second: int, numbers: np.random.Generator) -> Cells:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[bytes]:
-    """What two sources write, each at its pace; with silence, words without a watermark, repeats and what is late."""
+    """Records of two sources, each at its pace: with silence, repeats, late cells, and some without a watermark."""
     numbers = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     records: list[list[bytes]] = [[], []]
     for partition in (0, 1):
@@ -122,9 +122,9 @@ def logs(draw: st.DrawFn) -> list[bytes]:
                 blocks.append(traffic(T + at - 1, numbers))
             at += seconds
             for n, block in enumerate(blocks):
-                told = n == len(blocks) - 1 or numbers.random() < 0.2
-                # A watermark may tell of a second before all of its cells are there.
-                records[partition].append(said(partition, T + at + 0.5 if told else None, block))
+                marked = n == len(blocks) - 1 or numbers.random() < 0.2
+                # A watermark may pass a second before all of its cells are there.
+                records[partition].append(said(partition, T + at + 0.5 if marked else None, block))
                 if numbers.random() < 0.1:
                     records[partition].append(records[partition][-1])
             if not blocks:
@@ -135,13 +135,14 @@ def logs(draw: st.DrawFn) -> list[bytes]:
 
 
 def account(seconds: Sequence[EvaluatedSecond], *, acted_upon: bool = True) -> list[Any]:
-    """All that is told of seconds, but for the order of scopes and the words for why nothing may be done; without
-    `acted_upon` nothing of what may be done.
+    """All that seconds contain, except for the order of scopes and the reason why nothing may be done.
+
+    Without `acted_upon`, also except for what may be acted upon.
     """
     found = []
     for second in seconds:
         frame = second.health
-        told = (
+        published = (
             None
             if frame is None
             else (
@@ -158,12 +159,12 @@ def account(seconds: Sequence[EvaluatedSecond], *, acted_upon: bool = True) -> l
             (e.spec.name, e.t, e.value, e.counts, sorted(e.instances), e.fresh, e.obstacle) for e in second.firing
         ]
         acts = (second.muted, firing) if acted_upon else ()
-        found.append((second.time, acts, repr(second.transitions), repr(told)))
+        found.append((second.time, acts, repr(second.transitions), repr(published)))
     return found
 
 
 def windows(target: Shard) -> list[Any]:
-    """The sums of all windows of every scope there is."""
+    """The sums of all windows of every scope."""
     store = target.store
     scopes = store.active()
     return [
@@ -196,7 +197,7 @@ def test_partials_taken_together_say_what_each_alone_would_have_said(
         batch, errors = decode_all(log[start:end])
         assert not errors
         found += list(together.take_all(batch, None if now is None else partial(instant, now)))
-    # Of seconds that come together only the last is acted upon, if they are of now at all.
+    # Only the last of seconds that are complete together is acted upon, if it is recent.
     acted_upon = late not in (3.0, 12.0)
     assert account(found, acted_upon=acted_upon) == account(expected, acted_upon=acted_upon)
     assert windows(together) == windows(alone)
@@ -213,7 +214,7 @@ def test_of_partials_read_together_only_those_that_are_damaged_are_left_out() ->
     batch, errors = decode_all([bad[0], good[0], bad[1], good[1], bad[2], good[2], good[3]])
     assert len(errors) == 3
     assert "points outside a table" in str(errors[2])
-    assert [word.watermark for word in batch.heads] == [T + 1.0, T + 2.0, T + 3.0, T + 4.0]
+    assert [head.watermark for head in batch.heads] == [T + 1.0, T + 2.0, T + 3.0, T + 4.0]
     whole, none = decode_all(good)
     assert not none
     assert np.array_equal(batch.cells.counts, whole.cells.counts)
@@ -222,7 +223,7 @@ def test_of_partials_read_together_only_those_that_are_damaged_are_left_out() ->
 
 @pytest.mark.parametrize("missing", [1, 7])
 def test_columns_of_two_partials_that_fit_only_together_are_refused(missing: int) -> None:
-    """One lacks what the other has too much of: the sum is right and both are wrong."""
+    """One partial has too few values and the other as many too many: the total fits, and both are wrong."""
     numbers = np.random.default_rng(2)
     block = join([traffic(T + n, numbers) for n in range(9)])
     fields = {name: getattr(block, name) for name in Cells.__slots__}

@@ -1,4 +1,4 @@
-"""A shard announces verdicts that stay unknown, and leaves in its health records what was announced."""
+"""A shard announces verdicts that stay unknown, and its health records say what was announced."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TRIGGER = ("new", "errors", "production/shop")
 def shard(
     *,
     published: int | None = None,
-    told: Mapping[tuple[str, str, str], tuple[int, bool]] | None = None,
+    announced: Mapping[tuple[str, str, str], tuple[int, bool]] | None = None,
 ) -> Shard:
     made = Shard(
         0,
         [RULE],
         ["requests"],
         ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
-        ResumePoint(published=published, announced=told or {}),
+        ResumePoint(published=published, announced=announced or {}),
     )
     made.flag_changed("production", "new", None, None, safe=False)
     return made
@@ -62,10 +62,10 @@ def test_silence_is_announced_and_a_restart_announces_its_end_alone() -> None:
     health = seconds[-1].health
     assert health is not None
     record = encoder.encode(health)
-    told = announced_before(record)
-    assert told == {TRIGGER: (T + time - 20, True)}
+    announced = announced_before(record)
+    assert announced == {TRIGGER: (T + time - 20, True)}
 
-    second_ = shard(published=T + 52, told=told)
+    second_ = shard(published=T + 52, announced=announced)
     again = feed(second_, T, 12, 10) + feed(second_, T + 12, 100, 0)
     assert begun(again) == []
     assert [is_begun for _, is_begun in begun(feed(second_, T + 112, 42, 10))] == [False]
@@ -77,9 +77,9 @@ def test_an_announcement_that_was_never_written_is_made_by_who_takes_over() -> N
     ((time, _),) = begun(seconds)
     health = seconds[-1].health
     assert health is not None
-    told = announced_before(encoder.encode(health))
-    assert told == {TRIGGER: (T + time - 20, False)}
-    second_ = shard(published=T + 52, told=told)
+    announced = announced_before(encoder.encode(health))
+    assert announced == {TRIGGER: (T + time - 20, False)}
+    second_ = shard(published=T + 52, announced=announced)
     again = feed(second_, T, 12, 10) + feed(second_, T + 12, 60, 0)
     assert [is_begun for _, is_begun in begun(again)] == [True]
 
@@ -150,5 +150,5 @@ def test_of_several_topics_only_the_services_of_the_one_are_missing_something() 
     log.add("others", T, 100, 90)
     lost = target._unattributed.lost(log, T)
     assert lost.samples[1].tolist() == [50, 0]
-    # Of the other topic shop has no samples, so what that rejected is not shop's.
+    # shop has no samples in the other topic, so the samples that were rejected there are not shop's.
     assert [lost.where(0, 1), lost.where(1, 1)] == ["50 % of topic requests, of any service", ""]

@@ -1,4 +1,4 @@
-"""What topics could not read, as the monitor of a partials partition hears it."""
+"""Samples whose service could not be read, as partials report them to a monitor."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_a_topic_keeps_a_bounded_time() -> None:
     assert log.over(T, KEPT) == {}
 
 
-told = st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 40), st.integers(0, 9), st.sampled_from([0, 0, 1, 9]))
+reports = st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 40), st.integers(0, 9), st.sampled_from([0, 0, 1, 9]))
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(told, max_size=30), st.integers(1, 45), st.integers(1, 45))
+@given(st.lists(reports, max_size=30), st.integers(1, 45), st.integers(1, 45))
 def test_a_window_holds_what_was_told_in_its_seconds(said: list[tuple[str, int, int, int]], end: int, of: int) -> None:
     log = UnreadLog()
     for topic, second, received, rejected in said:

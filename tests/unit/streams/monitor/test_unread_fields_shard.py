@@ -1,4 +1,4 @@
-"""From samples of which a field cannot be read to the verdicts of a shard, through every format and the partials."""
+"""Samples with an unreadable field, in every format, through the partials to the verdicts of a shard."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def specs() -> list[TriggerSpec]:
 
 
 def watched(form: Format, bad: dict[str, Any], *, of: int, seconds: int = 50) -> list[EvaluatedSecond]:
-    """What a shard says of a service of which one in `of` samples is bad; all come through one source partition."""
+    """The seconds of a shard for a service of which one in `of` samples is bad, all from one source partition."""
     rules = specs()
     stage = Stage(form, watch=WatchList.of([s.scope for s in rules], measures=["score"]))
     target = shard(*rules)
@@ -79,9 +79,9 @@ def states(health: Health | None) -> dict[str, str]:
 @pytest.mark.parametrize("field", list(BAD))
 def test_a_field_that_cannot_be_read_in_five_percent_costs_its_own_triggers_alone(form: Format, field: str) -> None:
     seconds = watched(form, BAD[field], of=20, seconds=12)
-    told = states(seconds[-1].health)
-    assert {name for name, state in told.items() if state == "unknown"} == BLIND[field]
-    assert {state for name, state in told.items() if name not in BLIND[field]} == {"ok"}
+    found = states(seconds[-1].health)
+    assert {name for name, state in found.items() if state == "unknown"} == BLIND[field]
+    assert {state for name, state in found.items() if name not in BLIND[field]} == {"ok"}
     health = seconds[-1].health
     assert health is not None
     reasons = {one.reason for one in health.triggers if one.state == "unknown"}
@@ -89,8 +89,8 @@ def test_a_field_that_cannot_be_read_in_five_percent_costs_its_own_triggers_alon
 
 
 def test_it_is_told_as_a_standing_unknown_with_the_reason_and_what_to_do() -> None:
-    told: list[Standing] = [one for second in watched("json", BAD["latency"], of=20) for one in second.standing]
-    (begun,) = told
+    changes: list[Standing] = [one for second in watched("json", BAD["latency"], of=20) for one in second.standing]
+    (begun,) = changes
     assert (begun.begun, begun.kind, set(begun.triggers)) == (True, "missing", BLIND["latency"])
     event = standing_event(begun)
     assert "latency of 5 % of requests could not be read" in event.data["reason"]
