@@ -41,7 +41,7 @@ backlog of days does not delay the present."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestSettings:
-    """What the configuration says of stage 1.
+    """Settings of stage 1, from the configuration.
 
     `formats` maps each telemetry topic to its format, `sources` to what counts as one source there (by default the
     instance). `watch` is what triggers need. Reading starts with records younger than `lookback` seconds, or than

@@ -1,6 +1,6 @@
-"""Bytes to partials and cells, many records at once.
+"""Decodes partials and their cells, many records at once.
 
-numpy's price is the call, not the number, so one column of all records is unpacked in one go.
+A numpy call costs more than its numbers, so a column of all records is unpacked in one call.
 """
 
 from __future__ import annotations

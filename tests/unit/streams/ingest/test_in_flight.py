@@ -1,4 +1,4 @@
-"""Requests that hang: counted against a latency limit when they cross it, once for each limit, whatever came before."""
+"""A request that hangs counts against a latency limit when it crosses it, once for each limit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIDPOINTS = midpoints_ms()
 
 @dataclass(frozen=True)
 class Request:
-    """A request from `began` on for `took` seconds; None for one that never ends."""
+    """A request that began at `began` and took `took` seconds; None if it never ends."""
 
     id: str
     began: float
@@ -61,7 +61,7 @@ requests = st.builds(
 
 
 def in_order(given_requests: Iterable[Request], rng: random.Random) -> list[Sample]:
-    """All samples as a partition may hold them: nobody 2 s after a newer one, an end after its start."""
+    """All samples in an order that a partition may have: none 2 s after a newer one, an end after its start."""
     ends = {sample.id: sample.ts for request in given_requests for sample in request.samples()}
     samples = [sample for request in given_requests for sample in request.samples()]
 
@@ -85,7 +85,7 @@ def closed_as_read(samples: Sequence[Sample], sizes: Sequence[int], rng: random.
 
 
 def counted(all_cells: CellsByScope, scope: Scope, limit: float) -> tuple[Counter[int], Counter[int]]:
-    """Requests by second as a trigger with the limit sees them, and those of them that are above it."""
+    """By second, the requests that a trigger with the limit counts, and those above it."""
     every, above = Counter[int](), Counter[int]()
     for (of, second), cell in all_cells.items():
         if of == scope:
@@ -139,7 +139,7 @@ def test_ids_in_any_order_used_again_or_never_ended_do_not_depend_on_batches(
         rest = list(given_samples)
         while rest:
             size = rng.randint(1, len(rest))
-            # As many records as samples, so that the offsets are the same.
+            # There are as many records as samples, so the offsets are the same.
             in_batches.take(records_of(rest[:size], "columnar"))
             rest = rest[size:]
         assert one_by_one.close(T0 + boundary) == in_batches.close(T0 + boundary)
@@ -147,7 +147,7 @@ def test_ids_in_any_order_used_again_or_never_ended_do_not_depend_on_batches(
 
 
 def sums(all_cells: CellsByScope, limit: float, scope: Scope = SHOP) -> dict[int, int]:
-    """The sum of a limit by second, where it is not 0."""
+    """The sum of a limit by second, without those that are 0."""
     found = {s - T0: b.measures.get(measure_of(limit), (0, 0))[1] for (of, s), b in all_cells.items() if of == scope}
     return {second: total for second, total in found.items() if total}
 
@@ -293,7 +293,7 @@ def spec(condition: str, min_samples: int = 30) -> TriggerSpec:
 def traffic(
     seconds: int, per_second: int, hangs: Sequence[int], took: float | None, variants: Sequence[str] = ("on",)
 ) -> list[Sample]:
-    """`seconds` of samples; from 100 on, `hangs` of every second's requests take `took` seconds, else all 20 ms."""
+    """`seconds` of samples of 20 ms; from second 100 on, the requests `hangs` of every second take `took` seconds."""
     samples = []
     for k in range(seconds * per_second):
         began, bad = T0 + k / per_second, k >= 100 * per_second and k % per_second in hangs
@@ -312,7 +312,7 @@ def replay(samples: Sequence[Sample], *specs: TriggerSpec) -> Replay:
 
 
 def changes(samples: Sequence[Sample], *specs: TriggerSpec) -> list[tuple[str, int, str]]:
-    """Trigger, time and state of every change of a verdict, unknown left out."""
+    """Trigger, time and state of every change to pending or firing."""
     run = replay(samples, *specs)
     found = [
         (spec.name, change.t - T0, change.to.name)
@@ -330,7 +330,7 @@ def test_requests_that_hang_fire_when_they_cross_the_limit_not_when_they_end(
     condition: str, took: float | None
 ) -> None:
     samples = traffic(seconds=170, per_second=10, hangs=[3], took=took)
-    # By hand: at what time each request is known to be good or bad for the limit.
+    # Computed by hand: the time at which each request is known to be good or bad for the limit.
     ends = {sample.id: sample.ts for sample in samples if sample.kind == "completed"}
     known: list[dict[str, object]] = [
         {"ts": min(crosses, ends.get(sample.id, math.inf)), "bad": ends.get(sample.id, math.inf) > crosses}
@@ -354,11 +354,11 @@ def test_requests_that_hang_fire_when_they_cross_the_limit_not_when_they_end(
 
 
 def test_a_low_limit_takes_nothing_from_a_high_one_and_counts_no_request_twice() -> None:
-    # 4 % hang: p95 of either limit must stay where it is, although every one of them crosses both.
+    # If 4 % hang, neither trigger on p95 may fire, although each of these requests crosses both limits.
     low, high = spec("latency_p95 > 1s over 60s", 100), spec("latency_p95 > 45s over 60s", 100)
     samples = traffic(seconds=220, per_second=25, hangs=[3], took=60.0)
     assert changes(samples, low, high) == []
-    # 8 % hang: each limit in its time, the one as if the other were not there.
+    # If 8 % hang, each trigger fires in its time, as it does without the other.
     samples = traffic(seconds=220, per_second=25, hangs=[3, 15], took=60.0)
     both = changes(samples, low, high)
     assert both == sorted(changes(samples, low) + changes(samples, high), key=lambda change: change[1])
@@ -375,7 +375,7 @@ def test_hanging_requests_are_evidence_to_act_on_unless_the_control_hangs_too(
     hangs: Sequence[int], obstacle: str | None
 ) -> None:
     samples = traffic(seconds=155, per_second=10, hangs=hangs, took=None, variants=("on", "off"))
-    # Nothing ends any more where all hang; the starts go on.
+    # If all requests hang, none ends any more; only starts come.
     firing = [
         evidence
         for second in replay(samples, spec("latency_p95 > 45s over 10s")).seconds()

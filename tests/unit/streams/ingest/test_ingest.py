@@ -1,4 +1,4 @@
-"""Stage 1: watermarks that never promise too much, and offsets committed only for what can be recounted."""
+"""Stage 1: no watermark passes an unread sample, and no committed offset passes a second that is not acknowledged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LATENESS = 2.0
 
 @dataclass
 class Log:
-    """A partition of telemetry: sample times, one a record; `fails` are those of failed requests."""
+    """A partition of telemetry with one sample a record, at `times`; the samples `fails` are failed requests."""
 
     form: ClassVar[Format] = "json"
 
@@ -56,7 +56,7 @@ class Log:
         return Delivery(Slice(SOURCE, [self.value(o) for o in offsets], offsets, stamps, {}), first, stop, epoch)
 
     def exact(self, before: int) -> dict[tuple[str, int], tuple[int, int]]:
-        """Requests and errors by (service, second) of the seconds before `before`."""
+        """Requests and errors by (service, second), for the seconds before `before`."""
         requests: Counter[tuple[str, int]] = Counter()
         errors: Counter[tuple[str, int]] = Counter()
         for offset, at in enumerate(self.times):
@@ -84,7 +84,7 @@ class CounterLog(Log):
         return len(own), sum(one in self.fails for one in own)
 
     def exact(self, before: int) -> dict[tuple[str, int], tuple[int, int]]:
-        """What the totals rose by, of the seconds before `before`; the first snapshot of each service is no rise."""
+        """The rises of the totals in the seconds before `before`; the first snapshot of each service is no rise."""
         found: dict[tuple[str, int], tuple[int, int]] = {}
         base: dict[str, tuple[float, int, int]] = {}
         for offset, at in enumerate(self.times):
@@ -102,7 +102,7 @@ class CounterLog(Log):
 
 @dataclass
 class Bench:
-    """An `Ingest` of one source partition with the clock and the broker in the test's hands."""
+    """An `Ingest` of one source partition; the test controls the clock and the broker."""
 
     log: Log
     start: int = 0
@@ -155,14 +155,14 @@ class Bench:
 
 
 async def until_sent(bench: Bench, number: int, flush: asyncio.Task[None]) -> None:
-    """Wait for records of a flush that waits for their acknowledgement; one that ends before it has sent them fails."""
+    """Wait until a flush has sent `number` records, which wait for acknowledgement; fails if the flush ends before."""
     while len(bench.sent) < number:
         assert not flush.done()
         await asyncio.sleep(0)
 
 
 def merged(sent: Sequence[tuple[int, bytes]], partitions: int) -> tuple[dict[tuple[str, int], tuple[int, int]], int]:
-    """What a reader of all partials partitions counts, and up to which second."""
+    """The counts of a reader of all partials partitions, and the second before which they are final."""
     merges = [Merge(["requests"]) for _ in range(partitions)]
     for partition, value in sent:
         merges[partition].add(*decode(value), 0.0)
@@ -197,7 +197,7 @@ async def test_caught_up_the_watermark_follows_the_time_of_the_fetch_answer_not_
 
 
 async def test_where_each_answer_brings_records_the_watermark_follows_one_whose_records_are_all_reduced() -> None:
-    # The samples' own times say less: their clock is 20 s behind.
+    # The samples' own times are earlier: their clock is 20 s behind.
     bench = Bench(Log([T + 0.1 * i for i in range(60)]), now=T + 20)
     for second in range(1, 6):
         bench.read(10 * second - 5)
@@ -256,7 +256,7 @@ async def test_a_watermark_never_goes_back() -> None:
     bench.read(1)
     bench.answer(T + 50, highwater=1)
     await bench.ingest.flush()
-    # Behind again, with a newest sample that is older than what was promised.
+    # The reader is behind again, and its newest sample is older than the watermark.
     bench.answer(T + 60, highwater=2)
     bench.now += HEARTBEAT
     await bench.ingest.flush()
@@ -380,7 +380,7 @@ async def test_the_cells_of_a_service_go_to_its_own_partials_partition() -> None
 
 @dataclass
 class Fleet(Log):
-    """Ten instances of a service by turns, one of which has a clock that is `ahead`, in its records' times too."""
+    """Ten instances of a service in turn. The clock of one is `ahead`, which its records' times show too."""
 
     ahead: float = 0.0
 
@@ -405,13 +405,13 @@ async def test_one_instance_that_is_ahead_makes_no_sample_of_the_others_late_whi
     blocks = [decode(value)[1] for _, value in bench.sent]
     assert sum(int(cells.counts[:, LATE].sum()) for cells in blocks) == 0
     assert sum(int(cells.counts[:, REQUESTS].sum()) for cells in blocks) == 3000
-    # Behind, it still comes on: not only when it has caught up.
+    # The watermark moves also while the reader is behind, not only when it has caught up.
     marks = [mark for mark in bench.watermarks() if mark is not None]
     assert T + 25 < marks[-2] <= T + 28.1
 
 
 class Stepped:
-    """A minute of ten samples a second, read as they come by an ingest whose wall clock is set meanwhile."""
+    """A minute of ten samples a second, read as they come, by an ingest whose wall clock is wrong by `wrong`."""
 
     def __init__(self, wrong: Callable[[int], float]) -> None:
         self.log = Log([T + tenth / 10 for tenth in range(600)], services=("cart",))
@@ -465,7 +465,7 @@ async def test_a_clock_that_was_wrong_at_the_start_is_followed_when_it_is_put_ri
 
 @dataclass
 class Hanging(Log):
-    """One request of cart, from `times[0]` on; it ends at `times[1]`, where that was written already."""
+    """One request of cart that starts at `times[0]` and ends at `times[1]`."""
 
     def value(self, offset: int) -> bytes:
         sample: dict[str, object] = {"ts": self.times[offset], "service": "cart", "id": "r-1"}
@@ -474,7 +474,7 @@ class Hanging(Log):
 
 
 def timed(sent: Sequence[tuple[int, bytes]]) -> dict[int, tuple[int, int]]:
-    """Ended requests with a latency and the sum of the overdue ones, by second after T."""
+    """By second after T, the ended requests with a latency, and the sum of those that crossed the limit."""
     found = {}
     for _, value in sent:
         _, cells = decode(value)
@@ -511,7 +511,7 @@ async def test_after_a_restart_a_request_that_began_before_counts_at_its_end_as_
     assert timed(before.sent) | timed(after.sent) == {60: (1, 0)}
 
 
-# Steps of a session; the offset or the seconds are drawn with it.
+# The steps of a session; the offset or the time of a step is drawn when it is taken.
 steps = st.lists(
     st.sampled_from(["read", "read", "answer", "flush", "flush", "crash", "zombie"]), min_size=5, max_size=40
 )
@@ -531,7 +531,7 @@ def test_crashes_and_zombies_at_any_step_change_no_count(
     times, at = [], float(T)
     for gap, back in zip(gaps, jitter, strict=False):
         at += gap
-        # Out of order by less than the lateness allowed, so every sample has its place.
+        # Samples are out of order by less than the lateness that is allowed, so none is late.
         times.append(at - back)
     log = kind(times, fails=frozenset(range(0, len(times), 4)))
     asyncio.run(_session(log, steps, data))
@@ -553,7 +553,7 @@ async def _session(log: Log, steps: list[str], data: st.DataObject) -> None:
             first = worker.position.delivered
             worker.read(data.draw(st.integers(first, size)))
         elif step == "answer":
-            # A fetch at a time when just the records so far were written, so nothing older can be unread.
+            # The fetch is answered when only these records are written, so no older sample is unread.
             unread = worker.position.read
             if unread < size:
                 worker.answer(min(log.times[unread:]), unread)
@@ -561,13 +561,13 @@ async def _session(log: Log, steps: list[str], data: st.DataObject) -> None:
             await flush(worker)
             committed = max(committed, worker.ingest.committable(SOURCE) or 0)
         elif step == "crash":
-            # Some of what was under way reached the broker, cells without their watermark perhaps.
+            # Some records under way reach the broker, possibly cells without their watermark.
             worker.now += HEARTBEAT
             await worker.ingest.flush()
             sent += worker.sent[: data.draw(st.integers(0, len(worker.sent)))]
             worker = Bench(log, start=committed, now=worker.now)
         else:
-            # The old owner does not know yet that it lost the partition: it goes on beside the new one.
+            # The old owner does not know yet that it has lost the partition, and continues alongside the new one.
             zombie, worker = worker, Bench(log, start=committed, now=worker.now)
         if zombie is not None:
             zombie.read(data.draw(st.integers(zombie.position.delivered, size)))
@@ -581,7 +581,7 @@ async def _session(log: Log, steps: list[str], data: st.DataObject) -> None:
 
 
 class Partly(Log):
-    """Every other sample has no time that can be read, but a service."""
+    """The time of every other sample cannot be read; its service can."""
 
     def value(self, offset: int) -> bytes:
         return b'{"ts": "yesterday", "service": "cart"}' if offset % 2 else super().value(offset)

@@ -18,7 +18,7 @@ LATENESS = 2.0
 
 @dataclass
 class Model:
-    """The rules, a sample at a time."""
+    """The rules, applied sample by sample."""
 
     reached: float = -math.inf
     votes: list[float] = field(default_factory=list)
@@ -71,13 +71,13 @@ def test_it_is_as_the_rules_say_however_the_samples_are_cut(
             assert not any(late)
         else:
             assert found == expected
-        # To ask counts what waits to be counted together, so it is not asked each time.
+        # Reading `reached` counts the waiting votes, so it is not read each time: they must be counted together too.
         if not rest or rng.random() < 0.3:
             assert progress.reached == (None if model.reached == -math.inf else model.reached)
 
 
 def reached_by(instances: int, ahead: dict[int, float], *, at_once: int = 1) -> float:
-    """What is reached by 2,000 samples, 100 a second, that `instances` write by turns, `at_once` in a row."""
+    """The time reached by 2,000 samples, 100 a second, from `instances` in turn, with `at_once` in a row."""
     progress = Progress()
     for first in range(0, 2000, 100):
         of = [(n // at_once) % instances for n in range(first, first + 100)]

@@ -79,7 +79,7 @@ def counted(all_cells: CellsByScope, name: str) -> dict[int, int]:
 
 def test_a_sample_is_late_once_its_second_ended_as_long_ago_as_allowed() -> None:
     stage = Stage("json")
-    # 3.0 - 2 s of lateness = 1.0: second 0 has ended by then, second 1 has not.
+    # The newest sample less 2 s of lateness is at 1.0: second 0 has ended by then, second 1 has not.
     stage.take([at(3.0), at(0.9), at(1.0)])
     all_cells = stage.close()
     assert counted(all_cells, "requests") == {3: 1, 1: 1}
@@ -151,7 +151,7 @@ def test_what_finds_no_room_is_counted_and_what_triggers_need_is_kept() -> None:
     scopes = {scope for scope, _ in stage.close()}
     assert {Scope("production", "cart"), Scope("production", "cart", "new", "on")} <= scopes
     assert len(scopes) <= len(WATCH.scopes) + 5
-    # Two of the five free places are kept for more variants of the flags under watch.
+    # Two of the five free places are kept for more variants of watched flags.
     assert stage.reducer.take_told().overflow == 3000 - 3
     assert stage.reducer.take_told().overflow == 0
 
@@ -168,7 +168,7 @@ def test_services_that_nobody_watches_leave_room_for_variants_of_watched_flags()
     )
     stage = Stage("json", watch=watch_list([trigger]), max_scopes=100)
     stage.take([msgspec.json.encode(Sample(ts=T0 + 0.5, service=f"s{i}", status=200)) for i in range(3000)])
-    # The safe one has its place for ever: triggers of the whole service compare with it before they act.
+    # The safe variant always has a place: triggers of the whole service are compared with it before a rollback.
     variants = ["off", *(f"v{i}" for i in range(VARIANTS_KEPT))]
     stage.take([at(0.5, flags={"new": variant}) for variant in variants])
     assert {scope.variant for scope, _ in stage.close() if scope.service == "shop"} == {"", *variants}

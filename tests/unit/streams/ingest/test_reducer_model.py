@@ -1,4 +1,4 @@
-"""The reducer against a model that takes samples one by one: any order of times, any clock, any moment of closing."""
+"""The reducer compared with a model that takes samples one by one, for any times, clocks and moments of closing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_LATENESS = 2.0
 
 @dataclass
 class Model:
-    """Rules of docs and design, a sample at a time.
+    """The rules of docs/state-and-delivery.md, applied sample by sample.
 
     Cells are (requests, late, last offset, rejected) by service and second.
     """
@@ -118,7 +118,7 @@ def test_any_order_of_samples_clocks_and_closings_is_as_the_rules_say(
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that happens at a size happens after a few samples."""
+    """Lower the sizes at which the reducer folds and cleans up, so that a few samples reach them."""
     monkeypatch.setattr(profiles, "TABLE_ENTRIES", 3)
     monkeypatch.setattr(reduce, "_FOLD_AT", 4)
     monkeypatch.setattr(open_sums, "_MOST_BLOCKS", 1)

@@ -1,4 +1,4 @@
-"""The ingest role goes on counting whatever becomes of what it could not count."""
+"""The ingest role continues to count, whatever happens to the records that it rejects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES = (b"no sample", b'{"ts": 1700000000.5, "service": "cart", "status": 200}
 
 
 class Producer:
-    """One whose topics take no record."""
+    """A producer whose topics take no record."""
 
     async def send(self, *_: object) -> None:
         raise ProducerSendError("TopicAuthorizationFailedError")

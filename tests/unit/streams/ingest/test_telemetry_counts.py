@@ -1,4 +1,4 @@
-"""What came in the last minute and what was rejected of it, as a person is shown it."""
+"""The samples of the last minute and the rejected ones among them, as people see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stage 1 says beside its counts: of whom, told once, and to whom it listens."""
+"""What partials report besides cells, which slices ingest takes, and which record times it passes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.streams.ingest.test_ingest import LATENESS, OTHER, SOURCE, Bench
 
 
 async def flushed(bench: Bench, at: float) -> list[Partial]:
-    """What a flush sends at a time where all that was written was read."""
+    """The partials that a flush sends at `at`, when all records have been read."""
     sent = len(bench.sent)
     bench.now = at
     bench.answer(at, highwater=bench.position.read)
@@ -24,7 +24,7 @@ async def flushed(bench: Bench, at: float) -> list[Partial]:
 
 
 class Junk(Log):
-    """Every third record is nothing that can be read."""
+    """Every third record cannot be read."""
 
     def value(self, offset: int) -> bytes:
         return b"junk" if offset % 3 == 2 else super().value(offset)
@@ -47,7 +47,7 @@ async def test_a_topic_that_grew_is_to_be_heard_of_with_all_its_partitions() -> 
 async def test_what_was_received_rejected_or_without_room_is_told_once_to_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # One scope beside the watched one: of three services two find no room.
+    # There is a place for one scope besides the watched one, so two of three services have none.
     monkeypatch.setattr("streams.partials.partitions.MAX_CELLS", 2)
     bench = Bench(Junk([T + n for n in range(9)]), max_scopes=2)
     bench.read(9)
@@ -57,10 +57,10 @@ async def test_what_was_received_rejected_or_without_room_is_told_once_to_everyb
         said = await flushed(bench, at)
         for (partition, _), partial in zip(bench.sent[sent:], said, strict=True):
             told[partition].append((partial.received, partial.rejected, partial.overflow))
-    # With the last part of the first flush, and with no other.
+    # The counts are in the last part of the first flush, and in no other.
     everything = (9, 3, told[0][-2][2])
     for own in told.values():
-        assert [words for words in own if any(words)] == [everything]
+        assert [counts for counts in own if any(counts)] == [everything]
         assert own[-2:] == [everything, (0, 0, 0)]
     assert everything[2] > 0
     assert max(len(own) for own in told.values()) > 2
@@ -72,7 +72,7 @@ async def test_a_watermark_that_moves_within_a_second_closes_none_and_is_not_sen
     assert sent == [1, 0, 0, 0, 0, 0, 0, 0, 1]
     bench = Bench(Log([]), partitions=1)
     assert len(await flushed(bench, T + 0.75)) == 1
-    # A second ended in between.
+    # A second has ended in between.
     assert [said.watermark for said in await flushed(bench, T + 1.25)] == [T + 1.25 - LATENESS]
 
 
@@ -93,7 +93,7 @@ async def test_after_a_seek_the_first_slice_begins_anew_also_where_nothing_was_a
     bench.read(9)
     bench.position.start = bench.position.delivered = bench.position.read = 3
     bench.position.epoch = 2
-    # Its snapshots of before the seek are no base of those after it: another process may have written in between.
+    # Snapshots from before the seek are no base for those after it: another process may have written in between.
     bench.read(9)
     await flushed(bench, T + 60.0)
     found, _ = merged(bench.sent, 1)
@@ -113,7 +113,7 @@ async def test_of_counters_the_last_snapshot_that_was_counted_is_read_again() ->
     bench = Bench(CounterLog([T + n for n in range(6)]), partitions=1)
     bench.read(6)
     await flushed(bench, T + 60.0)
-    # Offsets 3, 4 and 5 are the newest snapshots of three processes.
+    # Offsets 3, 4 and 5 have the newest snapshots of three processes.
     assert bench.ingest.committable(SOURCE) == 3
 
 
@@ -139,7 +139,7 @@ async def test_a_slice_that_comes_again_is_counted_once_for_people_too() -> None
 
 
 class Vague(Log):
-    """The first three requests do not say how they ended, though two of them that they asked a cache."""
+    """The first three requests have no outcome; two of them have a cache result."""
 
     def value(self, offset: int) -> bytes:
         every: list[dict[str, object]] = [{}, {"cache": "hit"}, {"cache": "miss"}, {"status": 200}]
@@ -148,7 +148,7 @@ class Vague(Log):
 
 
 class Lookups(CounterLog):
-    """Totals of requests that succeed, each with two lookups in a cache, of which one hits."""
+    """Totals of requests that succeed, each with two cache lookups, of which one is a hit."""
 
     def value(self, offset: int) -> bytes:
         n = offset + 1
@@ -192,7 +192,7 @@ async def test_records_are_witnesses_of_the_time_only_where_they_were_appended_j
     assert heard == [T + 7.0], "the one in the middle"
     bench.read(10)
     assert heard == [T + 7.0, T + 9.0]
-    # Only control batches, and records without a time.
+    # Batches without records, and records without a time.
     take(bench, [])
     for stamp in (-1, 0):
         take(bench, [stamp])
@@ -206,7 +206,7 @@ async def test_records_are_witnesses_of_the_time_only_where_they_were_appended_j
 
 
 def take(bench: Bench, stamps: list[int]) -> None:
-    """Deliver records with these Kafka timestamps, or a batch without any."""
+    """Deliver records with these Kafka timestamps; without timestamps, a batch without records."""
     first = bench.position.delivered
     stop = first + max(len(stamps), 1)
     offsets = list(range(first, first + len(stamps)))

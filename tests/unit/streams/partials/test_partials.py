@@ -1,4 +1,4 @@
-"""Partials on the wire: what goes in comes out, and what is no partial is said to be none."""
+"""A partial that is encoded and decoded is unchanged, and bytes that are no partial are rejected."""
 
 from __future__ import annotations
 
