@@ -51,4 +51,4 @@ class FollowedTables:
 
     def _take_healthy_rate(self, value: bytes | None) -> None:
         if self._roles.monitor is not None:
-            self._roles.monitor.remember(value)
+            self._roles.monitor.take_healthy_rate(value)

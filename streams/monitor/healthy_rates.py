@@ -54,7 +54,7 @@ def decode(value: bytes | None) -> HealthyRateRecord | None:
         return None
 
 
-def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[HealthyRateRecord]:
+def records_of(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[HealthyRateRecord]:
     """The records of the triggers that have counted an hour; `days` is by the number of the trigger."""
     for number, day in days.items():
         spec = specs[number]
@@ -70,7 +70,7 @@ def learnt(specs: Sequence[TriggerSpec], days: Mapping[int, Day]) -> Iterator[He
             )
 
 
-def days(specs: Sequence[TriggerSpec], records: Iterable[HealthyRateRecord]) -> dict[int, Day]:
+def days_of(specs: Sequence[TriggerSpec], records: Iterable[HealthyRateRecord]) -> dict[int, Day]:
     """The days by the number of the trigger; records of other triggers or other conditions are left out."""
     known = {(s.environment, s.service, s.flag, s.name): (number, s) for number, s in enumerate(specs) if s.fast}
     found = {}

@@ -35,7 +35,7 @@ class Judge:
         self._scopes = [str(spec.scope) for spec in specs]
         self._published = resume.published
         self.standing = StandingUnknown(specs)
-        self.standing.recall(resume.announced)
+        self.standing.restore(resume.announced)
         self.safe: set[tuple[str, str]] = set()
         """The (environment, flag) pairs that are safe, so that no evidence is built for them."""
         self.reset(windows)

@@ -82,7 +82,7 @@ class MonitorRole:
         )
         self.shards: dict[int, Shard] = {}
         self._flags: dict[tuple[str, str], tuple[float | None, float | None, bool]] = {}
-        self._learnt: dict[Key, HealthyRateRecord] = {}
+        self._healthy_rates: dict[Key, HealthyRateRecord] = {}
         self.assigned = False
         self.partial_errors = 0
         self._announcements = Announcements()
@@ -117,7 +117,7 @@ class MonitorRole:
             for source, offset in offsets.items()
         }
         for shard in self.shards.values():
-            shard.recall(self._learnt.values())
+            shard.restore_healthy_rates(self._healthy_rates.values())
             for (environment, flag), (changed_at, share, safe) in self._flags.items():
                 shard.flag_changed(environment, flag, changed_at, share, safe=safe)
         self.assigned = True
@@ -126,11 +126,11 @@ class MonitorRole:
             fields = {"partitions": len(self.shards), "checkpoints": resumed}
             _logger.info("monitor.assigned", extra={"fields": fields})
 
-    def remember(self, value: bytes | None) -> None:
+    def take_healthy_rate(self, value: bytes | None) -> None:
         """Take in a record of a healthy rate. The records that exist at the start come before the first partial."""
         record = decode(value)
         if record is not None:
-            self._learnt[record.key] = record
+            self._healthy_rates[record.key] = record
 
     def flag_changed(
         self, environment: str, flag: str, changed_at: float | None, share: float | None, *, safe: bool

@@ -1,4 +1,4 @@
-"""What follows from an evaluated second: commands first, then events, health, what was learnt and checkpoints."""
+"""What follows from an evaluated second: commands first, then events, health, healthy rates and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from streams.monitor.healthy_rates import EVERY, encode
 from streams.monitor.shard import Shard
 from streams.monitor.standing import Standing
 
-_WAY = 0.1
-"""Seconds for which other work waits after a firing second. In one process the command and its flip take as long; the
-other work would double that."""
+_GIVE_WAY = 0.1
+"""Seconds for which other work waits after a firing second. In one process the command and its flip take this long, and
+the other work would double that."""
 
 
 class SecondPublisher:
@@ -40,7 +40,7 @@ class SecondPublisher:
         self._checkpoints = checkpoints
         self._evaluate_every = evaluate_every
         self._after_flip = asyncio.Lock()
-        self._way_until = 0.0
+        self._give_way_until = 0.0
 
     async def publish(self, shard: Shard, second: EvaluatedSecond) -> None:
         """Do all that follows from a second; returns when the shard may go on to the next one."""
@@ -54,16 +54,16 @@ class SecondPublisher:
             self._handlers.drift(target, drift)
         await self._give_way(begin=bool(second.firing))
         if second.health is not None:
-            # The process that takes over publishes no event of a second that has a health record, so the events go
-            # first. It uses no checkpoint that is later than the newest health record.
+            # The process that takes over publishes no event of a second that has a health record, so the events come
+            # first. It uses no checkpoint later than the newest health record, so the checkpoint comes last.
             events = [self.send_health(shard.partition, second.health, events)]
         if not second.muted and second.time % EVERY < self._evaluate_every:
-            for record in shard.learnt():
+            for record in shard.healthy_rates():
                 key = "/".join(record.key).encode()
                 self._outbox.put(Record(self._topics.healthy, encode(record), key, 0))
         if not second.muted and (second.time + shard.partition) % checkpoint.EVERY < self._evaluate_every:
             self._send_checkpoint(shard, events)
-        # The looks after a flip come last, a shard at a time, so that they delay no other flip.
+        # The checks after a flip come last, one shard at a time, so that they delay no other flip.
         async with self._after_flip:
             await self._handlers.judged(second)
         if second.muted:
@@ -87,9 +87,9 @@ class SecondPublisher:
         """Wait until the commands and flips of all shards have passed."""
         loop = asyncio.get_running_loop()
         if begin:
-            self._way_until = loop.time() + _WAY
-        # Another shard may put the time off meanwhile, so there is no event to wait for.
-        while (left := self._way_until - loop.time()) > 0:  # noqa: ASYNC110
+            self._give_way_until = loop.time() + _GIVE_WAY
+        # Another shard may extend the time meanwhile, so there is no event to wait for.
+        while (left := self._give_way_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
 
 

@@ -24,7 +24,7 @@ from streams.monitor.drift_watch import DriftTarget
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.freshness import LIVE, AgeLimits, ahead_of, condition, judged
 from streams.monitor.health import Health, TriggerHealth
-from streams.monitor.healthy_rates import HealthyRateRecord, days, learnt
+from streams.monitor.healthy_rates import HealthyRateRecord, days_of, records_of
 from streams.monitor.judge import Judge
 from streams.monitor.merge import Merge
 from streams.monitor.observer import Observer
@@ -112,13 +112,13 @@ class Shard:
             )
         return condition(self.merge, self._limits, now)
 
-    def learnt(self) -> Iterator[HealthyRateRecord]:
+    def healthy_rates(self) -> Iterator[HealthyRateRecord]:
         """The healthy rates that the triggers have learnt, as records to publish."""
-        return learnt(self._specs, self._windows.evaluator.healthy_days())
+        return records_of(self._specs, self._windows.evaluator.healthy_days())
 
-    def recall(self, records: Iterable[HealthyRateRecord]) -> None:
+    def restore_healthy_rates(self, records: Iterable[HealthyRateRecord]) -> None:
         """Continue from published healthy rates. Call it before the first partial."""
-        self._windows.evaluator.restore_healthy_days(days(self._specs, records))
+        self._windows.evaluator.restore_healthy_days(days_of(self._specs, records))
 
     def checkpoint(self, of: str) -> Checkpoint | None:
         """The state of the triggers, for the process that takes over; None before the first evaluation."""
@@ -224,10 +224,10 @@ class Shard:
         """Continue at this second with empty windows: earlier ones were given up, and no window may span the gap."""
         fields = {"partition": self.partition, "from": self._next, "until": second}
         _logger.error("monitor.seconds-lost", extra={"fields": fields})
-        learnt = list(self.learnt())
+        healthy_rates = list(self.healthy_rates())
         self._windows = self._new_windows()
         self._judge.reset(self._windows)
-        self.recall(learnt)
+        self.restore_healthy_rates(healthy_rates)
         for (environment, flag), (begin, share) in self._flags.items():
             self._windows.evaluator.begin_version(environment, flag, begin, share=share)
         self._next, self._checkpoint = second, None

@@ -95,7 +95,7 @@ class StandingUnknown:
         own = self._of.get((environment, flag), [])
         self._in_use[own], self._safe[own] = in_use, not in_use
 
-    def recall(self, announced: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
+    def restore(self, announced: Mapping[tuple[str, str, str], tuple[int, bool]]) -> None:
         """Continue from the last health record: by flag, trigger and scope, since when the verdict is unknown and
         whether that was announced."""
         for i, spec in enumerate(self._specs):

@@ -77,7 +77,7 @@ def test_a_flag_that_is_safe_or_whose_state_is_not_known_is_nobodys_concern() ->
 def test_what_was_told_goes_on_while_the_state_of_the_flag_is_not_known() -> None:
     def taken_over() -> Watched:
         watched = Watched(rule(), in_use=None)
-        watched.standing.recall({("new", "errors", "production/shop"): (900, True)})
+        watched.standing.restore({("new", "errors", "production/shop"): (900, True)})
         assert watched.see(100) == []
         return watched
 
@@ -190,12 +190,12 @@ def test_who_takes_over_goes_on_and_does_not_tell_anew() -> None:
     second = Watched(rule())
     second.bench.second = first.bench.second
     at = int(first.standing.since[0])
-    second.standing.recall({("new", "errors", "production/shop"): (at, False)})
+    second.standing.restore({("new", "errors", "production/shop"): (at, False)})
     (begun,) = second.see(61 - 40)
     assert begun == first.see(61 - 40)[0]
     third = Watched(rule())
     third.bench.second = second.bench.second
-    third.standing.recall({("new", "errors", "production/shop"): (at, True)})
+    third.standing.restore({("new", "errors", "production/shop"): (at, True)})
     assert third.see(300) == []
     assert [one.begun for one in third.see(31, GOOD)] == [False]
 

@@ -12,7 +12,7 @@ from detectors.triggers.evaluator import Evaluator
 from detectors.triggers.fast_triggers import Day
 from detectors.triggers.wants import wants
 from detectors.windows.store import WindowStore
-from streams.monitor.healthy_rates import HealthyRateRecord, days, decode, encode, learnt
+from streams.monitor.healthy_rates import HealthyRateRecord, days_of, decode, encode, records_of
 from tests.support.cells import cells
 from tests.unit.detectors.triggers.test_evaluator import SERVICE, counts, spec
 
@@ -39,10 +39,10 @@ class Service:
             self.evaluator.update()
 
     def records(self) -> list[HealthyRateRecord]:
-        return [*learnt(self.specs, self.evaluator.healthy_days())]
+        return [*records_of(self.specs, self.evaluator.healthy_days())]
 
-    def recall(self, records: list[HealthyRateRecord]) -> None:
-        self.evaluator.restore_healthy_days(days(self.specs, records))
+    def restore(self, records: list[HealthyRateRecord]) -> None:
+        self.evaluator.restore_healthy_days(days_of(self.specs, records))
 
     @property
     def r0(self) -> float:
@@ -66,14 +66,14 @@ def test_a_day_is_remembered_through_its_record(taught: Service) -> None:
     assert record.key == ("production", "shop", "new", FAST.name)
     assert record.until == BEGIN + (129 - 5) * 60
     again = Service(FAST)
-    again.recall([decoded] if (decoded := decode(encode(record))) else [])
+    again.restore([decoded] if (decoded := decode(encode(record))) else [])
     assert again.r0 == taught.r0
 
 
 def test_what_is_replayed_is_not_counted_twice(taught: Service) -> None:
     (record,) = taught.records()
     again = Service(FAST, at=BEGIN + 100 * 60)
-    again.recall([record])
+    again.restore([record])
     again.run(30)
     (after,) = again.records()
     np.testing.assert_allclose(after.hours, record.hours)
@@ -82,7 +82,7 @@ def test_what_is_replayed_is_not_counted_twice(taught: Service) -> None:
 def test_it_goes_on_learning_where_it_was(taught: Service) -> None:
     (record,) = taught.records()
     again = Service(FAST, at=BEGIN + 125 * 60)
-    again.recall([record])
+    again.restore([record])
     again.run(20)
     (after,) = again.records()
     minutes = sum(hour[1] for hour in after.hours)
@@ -101,19 +101,19 @@ def test_it_goes_on_learning_where_it_was(taught: Service) -> None:
     ],
 )
 def test_a_day_of_another_question_is_not_taken(taught: Service, other: TriggerSpec) -> None:
-    assert days([other], taught.records()) == {}
+    assert days_of([other], taught.records()) == {}
 
 
 def test_the_limit_of_a_ratio_may_change_that_of_a_latency_may_not() -> None:
     def record(of: TriggerSpec) -> HealthyRateRecord:
-        (made,) = learnt([of], {0: Day(0, ((1, 1.0, 1.0, 0.0, 0.0, 1.0),))})
+        (made,) = records_of([of], {0: Day(0, ((1, 1.0, 1.0, 0.0, 0.0, 1.0),))})
         return made
 
     stricter = replace(FAST, condition=replace(FAST.condition, value=0.01))
-    assert days([stricter], [record(FAST)])
+    assert days_of([stricter], [record(FAST)])
     slower = replace(LATENCY, condition=replace(LATENCY.condition, value=2000.0))
-    assert days([LATENCY], [record(LATENCY)])
-    assert not days([slower], [record(LATENCY)])
+    assert days_of([LATENCY], [record(LATENCY)])
+    assert not days_of([slower], [record(LATENCY)])
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"[1]", b"\xff"])

@@ -44,7 +44,7 @@ async def test_events_are_written_before_the_health_of_their_second_and_that_bef
         muted=False,
         time=checkpoint.EVERY,
     )
-    shard = SimpleNamespace(partition=0, checkpoint=lambda of: CHECKPOINT, learnt=list)
+    shard = SimpleNamespace(partition=0, checkpoint=lambda of: CHECKPOINT, healthy_rates=list)
     await made.publish(shard, second)  # type: ignore[arg-type]
     await outbox.flush(10)
     assert written == ["events", "flipback.health", "flipback.checkpoints"]
@@ -63,7 +63,7 @@ async def test_a_shard_hears_that_an_unknown_was_announced_when_that_is_written(
         return events[-1]
 
     made = publisher(replace(HANDLERS, standing=standing), Outbox(nothing))
-    shard = SimpleNamespace(partition=0, announced=heard.append, learnt=list)
+    shard = SimpleNamespace(partition=0, announced=heard.append, healthy_rates=list)
     changes = ["first", "second"]
     second = SimpleNamespace(
         time=1, muted=True, ill=(), firing=(), transitions=(), drifts=(), health=None, standing=changes
