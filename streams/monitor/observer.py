@@ -24,8 +24,8 @@ from detectors.windows.ratios import RATIO
 from detectors.windows.store import Want, WindowStore
 from detectors.windows.unreadable import unreadable, unreadable_of
 
-_STEADY = 20
-"""Requests with other variants from which on their first second is used as the begin of their exposure."""
+_LEAST_OTHERS = 20
+"""Requests with other variants from which on the exposure is counted from the first of them."""
 
 Service = tuple[str, str, str]
 """Environment, service, and a watched flag of the service."""
@@ -110,8 +110,8 @@ class Observer:
         """
         found = self.requests(environment, service, flag, since=0)
         begin = 0
-        if found.others.sum() >= _STEADY:
-            # With fewer requests the time of the first one is an accident.
+        if found.others.sum() >= _LEAST_OTHERS:
+            # The time of the first of only a few requests is an accident.
             begin = int(np.flatnonzero(found.others)[0])
         seconds = max(len(found.others) - begin, 1)
         others, variants, requests = (

@@ -43,7 +43,7 @@ class SecondPublisher:
         self._give_way_until = 0.0
 
     async def publish(self, shard: Shard, second: EvaluatedSecond) -> None:
-        """Do all that follows from a second; returns when the shard may go on to the next one."""
+        """Call the handlers and publish the records of a second; returns when its shard may judge the next one."""
         if second.ill:
             await self._handlers.firing(second)
         events = [self._handlers.transition(spec, change, second.judged_at) for spec, change in second.transitions]
@@ -74,7 +74,7 @@ class SecondPublisher:
     def send_health(
         self, partition: int, frame: Health, after: Collection[asyncio.Future[None]] = ()
     ) -> asyncio.Future[None]:
-        """Publish a health record once the futures `after` are done; returns when it is published."""
+        """Publish a health record after the futures `after`; the returned future is done when it is published."""
         return self._outbox.put(Record(self._topics.health, encoder.encode(frame), partition=partition), after=after)
 
     def _send_checkpoint(self, shard: Shard, after: Collection[asyncio.Future[None]]) -> None:
@@ -84,7 +84,7 @@ class SecondPublisher:
             self._outbox.put(Record(self._topics.checkpoints, value, key, shard.partition), after=after)
 
     async def _give_way(self, *, begin: bool) -> None:
-        """Wait until the commands and flips of all shards have passed."""
+        """Wait until `_GIVE_WAY` seconds after the last firing second of any shard; `begin`: this one fires."""
         loop = asyncio.get_running_loop()
         if begin:
             self._give_way_until = loop.time() + _GIVE_WAY

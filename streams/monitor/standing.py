@@ -193,7 +193,7 @@ class StandingUnknown:
             )
 
     def _kind(self, result: Evaluation, i: int) -> str:
-        """The kind of reason why trigger `i` is unknown; each has its own advice in `agent.decisions.standing`."""
+        """The kind of reason why trigger `i` is unknown; `agent.decisions.standing` has the advice for it."""
         if self._vanished[i]:
             return "vanished"
         if result.state[i] == State.OK:
