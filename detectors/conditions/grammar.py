@@ -19,7 +19,7 @@ from detectors.conditions.metric_table import LATENCIES, METRIC_TABLE, RATIOS, M
 from detectors.conditions.spec import LONGEST_SPAN, PROOF_WINDOW, Condition, Reference, percent
 from detectors.conditions.tokens import Token, TokenReader
 
-METRICS: tuple[str, ...] = (
+METRIC_NAMES: tuple[str, ...] = (
     *(name for name, row in METRIC_TABLE.items() if not row.written),
     "latency_p50",
     "latency_p90",
@@ -117,7 +117,7 @@ def _subject(reader: TokenReader) -> tuple[_Subject, str | None]:
 
 def _metric(reader: TokenReader, token: Token) -> _Subject:
     name = token.text
-    if name in METRICS and not name.startswith("latency_p"):
+    if name in METRIC_NAMES and not name.startswith("latency_p"):
         return _Subject(cast("Metric", name))
     if name.startswith("measure"):
         if not name.startswith("measure.") or name == "measure.":
@@ -128,7 +128,7 @@ def _metric(reader: TokenReader, token: Token) -> _Subject:
         if 0 < quantile < 1:
             return _Subject("latency_quantile", quantile=quantile)
         reader.fail(f"expected a percentile between 0 and 100, such as latency_p95, found {name}", token)
-    hint = _close(name, METRICS) or f"; known are {', '.join(METRICS)}, any latency_pNN and measure.NAME"
+    hint = _close(name, METRIC_NAMES) or f"; known are {', '.join(METRIC_NAMES)}, any latency_pNN and measure.NAME"
     reader.fail(f"{name!r} is not a metric{hint}", token)
 
 

@@ -12,7 +12,7 @@ from detectors.cells import LATENCY_COUNT, LATENCY_US, REQUESTS
 from detectors.conditions.metric_table import Metric
 from detectors.histogram import rank
 from detectors.windows.overdue import LONGEST_MS
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.window import Window
 
 
@@ -28,8 +28,8 @@ def bounds(metric: Metric, counts: Int, missing: Int, seconds: int) -> Bounds:
 
     For quantiles see `quantile_bounds`. Measures have no bounds: a value may be any number.
     """
-    if metric in RATIO:
-        ratio = RATIO[metric]
+    if metric in RATIO_PARTS:
+        ratio = RATIO_PARTS[metric]
         part, whole = ratio.of(lambda column: counts[:, column])
         low, high = _share(part, whole + missing), _share(part + missing, whole + missing)
         # Subtracted before the division, which then rounds once.

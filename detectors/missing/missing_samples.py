@@ -23,7 +23,7 @@ import numpy as np
 from detectors.arrays import Bool, Int
 from detectors.cells import LATE, NO_OUTCOME, REJECTED, REQUESTS
 from detectors.conditions.metric_table import Metric
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 
 MOST_MISSING: Final = 1
 """Percent of a window's samples that may be missing; with more, a window is not called healthy."""
@@ -69,7 +69,7 @@ class Missing(NamedTuple):
 
 def asks_outcome(metric: Metric) -> bool:
     """Return whether the metric depends on how requests ended."""
-    ratio = RATIO.get(metric)
+    ratio = RATIO_PARTS.get(metric)
     return ratio is not None and ratio.unknown is not None
 
 

@@ -15,11 +15,11 @@ from detectors.histogram import BINS, first_bin_above
 from detectors.missing.missing_samples import Missing, asks_outcome, missing_of
 from detectors.windows.by_instance import by_instance, samples_of, sum_by_row
 from detectors.windows.overdue import limit_of, measure_of
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.store import WindowStore
 from detectors.windows.unreadable import unreadable_of
 
-_COLUMNS: dict[Metric, Ratio] = {**RATIO, "absence": Ratio(ERRORS, REQUESTS)}
+_COLUMNS: dict[Metric, Ratio] = {**RATIO_PARTS, "absence": Ratio(ERRORS, REQUESTS)}
 """An absence counts all requests, however they ended."""
 
 

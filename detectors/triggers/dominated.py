@@ -24,7 +24,7 @@ from detectors.missing.missing_samples import asks_outcome
 from detectors.state import BEFORE
 from detectors.triggers.evaluation import Measured
 from detectors.windows.by_instance import by_instance
-from detectors.windows.ratios import PARTS, RATIO, value_of
+from detectors.windows.ratios import PARTS, RATIO_PARTS, value_of
 from detectors.windows.store import WindowStore
 
 LOOK_EVERY: Final = 5
@@ -54,7 +54,7 @@ class Dominated:
         self._majority = Majority(store.max_scopes)
         self._last_second = BEFORE
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
-        self._ratio = np.array([s.condition.metric in RATIO for s in specs], dtype=bool)
+        self._ratio = np.array([s.condition.metric in RATIO_PARTS for s in specs], dtype=bool)
         self._min_samples = np.array([max(s.min_samples, 1) for s in specs], dtype=np.int64)
         self._checked_at = np.full(len(specs), BEFORE, dtype=np.int64)
         counted = np.flatnonzero([s.condition.metric in PARTS for s in specs])

@@ -21,7 +21,7 @@ from detectors.missing.unread_variants import UnreadVariants
 from detectors.triggers.evaluation import Measured
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of, measure_of
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.store import WindowStore
 from detectors.windows.unread_sums import FieldSums
 from detectors.windows.unreadable import unreadable_of
@@ -29,7 +29,7 @@ from detectors.windows.window import Window
 
 Reasons = NDArray[np.int8]
 
-_BY_INSTANCE = {*RATIO, *LATENCIES}
+_BY_INSTANCE = {*RATIO_PARTS, *LATENCIES}
 """The metrics that can be judged without some instances. A throughput needs all of them, and measures are not kept by
 instance."""
 
@@ -248,8 +248,8 @@ class WindowReadings:
 
 def _samples(metric: Metric, counts: Int) -> Int:
     """Return the samples of a metric in counts (q, len(COUNTS))."""
-    if metric in RATIO:
-        return RATIO[metric].of(lambda column: counts[:, column])[1]
+    if metric in RATIO_PARTS:
+        return RATIO_PARTS[metric].of(lambda column: counts[:, column])[1]
     result: Int = counts[:, LATENCY_COUNT]
     return result
 

@@ -1,7 +1,7 @@
 """The value of a metric and the number of samples behind it, from the sums of a window, for many rows at once.
 
 A metric that is one count divided by another is a row of `detectors.conditions.metric_table` and nothing else. Any
-other also has a function here, with its entry in `METRICS`.
+other also has a function here, with its entry in `FORMULAS`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _measure(reading: MetricInput) -> Values:
     return _share(reading.sums(total), reading.sums(count), per=MEASURE_SCALE)
 
 
-METRICS: dict[Metric, Callable[[MetricInput], Values]] = {
+FORMULAS: dict[Metric, Callable[[MetricInput], Values]] = {
     **{metric: _ratio(metric) for metric in PARTS},
     "throughput": _throughput,
     "latency_quantile": _latency_quantile,
@@ -110,7 +110,7 @@ def compute(
     value, samples = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
     overdue = None if limit_ms is None else store.measure_columns(measure_of(limit_ms))[1]
     reading = MetricInput(store.window(seconds), rows[kept], each, columns, limit_ms or 0.0, overdue)
-    value[kept], samples[kept] = METRICS[metric](reading)
+    value[kept], samples[kept] = FORMULAS[metric](reading)
     return value, samples
 
 

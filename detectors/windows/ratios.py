@@ -11,7 +11,7 @@ from detectors.conditions.metric_table import METRIC_TABLE, Metric, Ratio
 PARTS: Final[Mapping[Metric, Ratio]] = {name: row.ratio for name, row in METRIC_TABLE.items() if row.ratio is not None}
 """Every metric that is one count divided by another."""
 
-RATIO: Final[Mapping[Metric, Ratio]] = {
+RATIO_PARTS: Final[Mapping[Metric, Ratio]] = {
     name: ratio for name, ratio in PARTS.items() if METRIC_TABLE[name].unit == "ratio"
 }
 """The parts whose value is 0 to 1: every metric of `detectors.conditions.metric_table.RATIOS`."""

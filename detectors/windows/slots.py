@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cells import Scope
+from detectors.state import BEFORE
 
 K = TypeVar("K", Scope, str)
-
-NEVER = np.iinfo(np.int64).min
 
 
 class Slots(Generic[K]):
@@ -40,7 +39,7 @@ class Slots(Generic[K]):
         """Slots 0 .. reserved - 1 belong to the reserved keys in their order."""
         self._keys: list[K | None] = list(self._slots)
         self._free: list[int] = []
-        self._seen = np.full(capacity, NEVER, dtype=np.int64)
+        self._seen = np.full(capacity, BEFORE, dtype=np.int64)
 
     def get(self, key: K) -> int:
         """Return the slot of a key, -1 if it has none."""
@@ -49,10 +48,10 @@ class Slots(Generic[K]):
     def last_seen(self, key: K) -> int | None:
         """Return the second in which a key was last seen, None if it never was or has no slot."""
         slot = self._slots.get(key, -1)
-        return None if slot < 0 or self._seen[slot] == NEVER else int(self._seen[slot])
+        return None if slot < 0 or self._seen[slot] == BEFORE else int(self._seen[slot])
 
     def seen_at(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the second in which the key of each slot was last seen, NEVER if it never was."""
+        """Return the second in which the key of each slot was last seen, BEFORE if it never was."""
         result: NDArray[np.int64] = self._seen[slots]
         return result
 
@@ -87,7 +86,7 @@ class Slots(Generic[K]):
         if len(self._free) + self.capacity - len(self._keys) < len(new):
             return None
         if new:
-            self._admit(new, NEVER)
+            self._admit(new, BEFORE)
             found = self._found(table)
         return found
 

@@ -151,7 +151,7 @@ class WindowStore:
         return self._scopes.get(scope)
 
     def seen_at(self, slots: Int) -> Int:
-        """Return the newest second in which each slot (s,) had cells, `detectors.windows.slots.NEVER` if it never had
+        """Return the newest second in which each slot (s,) had cells, `detectors.state.BEFORE` if it never had
         any."""
         return self._scopes.seen_at(slots)
 

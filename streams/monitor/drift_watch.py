@@ -9,7 +9,7 @@ import numpy as np
 
 from detectors.cells import Scope
 from detectors.conditions.metric_table import DriftMetric
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.store import Want, WindowStore
 from streams.monitor.drift import HOURS, Drift, DriftConfig, DriftWatch
 
@@ -64,7 +64,7 @@ class ServiceDrift:
         if row < 0:
             return 0, 0
         sums = self._store.window(1).sums
-        return RATIO[target.metric].bad(lambda column: int(sums[column, row]))
+        return RATIO_PARTS[target.metric].bad(lambda column: int(sums[column, row]))
 
 
 def _baseline(targets: Sequence[DriftTarget]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

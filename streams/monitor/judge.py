@@ -8,9 +8,9 @@ import numpy as np
 
 from detectors.arrays import Int
 from detectors.conditions.spec import TriggerSpec
+from detectors.state import BEFORE
 from detectors.triggers.evaluation import Evaluation
 from detectors.triggers.state_machine import State
-from detectors.windows.slots import NEVER
 from detectors.windows.store import DISPLAY
 from streams.condition import ShardCondition
 from streams.monitor.evaluated_second import EvaluatedSecond
@@ -131,11 +131,11 @@ class Judge:
         return list(self.standing.changes(result))
 
     def _seen_at(self) -> Int:
-        """The newest second of each trigger's scope (n,); NEVER if the scope was never seen."""
-        return np.where(self._slots >= 0, self._windows.store.seen_at(self._slots), NEVER)
+        """The newest second of each trigger's scope (n,); BEFORE if the scope was never seen."""
+        return np.where(self._slots >= 0, self._windows.store.seen_at(self._slots), BEFORE)
 
     def _never_seen(self) -> list[str]:
-        never = np.flatnonzero(self._seen_at() == NEVER).tolist()
+        never = np.flatnonzero(self._seen_at() == BEFORE).tolist()
         return sorted({self._scopes[i] for i in never})
 
     def _ill(self, result: Evaluation) -> Iterator[tuple[str, str]]:

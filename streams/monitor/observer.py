@@ -20,7 +20,7 @@ from detectors.missing.missing_samples import asks_outcome, missing_of
 from detectors.sequential.likelihood_ratio import signed_likelihood_ratio
 from detectors.windows.metrics import compute
 from detectors.windows.overdue import limit_of
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.store import Want, WindowStore
 from detectors.windows.unreadable import unreadable, unreadable_of
 
@@ -208,7 +208,7 @@ class Observer:
 
         See `detectors.sequential.likelihood_ratio`.
         """
-        ratio = RATIO.get(spec.condition.metric)
+        ratio = RATIO_PARTS.get(spec.condition.metric)
         if ratio is None:
             return None
         others, safe = self._variants((spec.environment, spec.service, spec.flag))

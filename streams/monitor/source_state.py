@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-NEVER = int(np.iinfo(np.int64).min)
+from detectors.state import BEFORE
 
 
 @dataclass(slots=True)
@@ -23,7 +21,7 @@ class SourceState:
     heard_at: float
     whole_from: int | None = None
     watermark: float | None = None
-    final: int = NEVER
+    final: int = BEFORE
     ahead: float | None = None
     caught_up: bool = True
     gone: bool = False

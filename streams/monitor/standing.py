@@ -117,7 +117,8 @@ class StandingUnknown:
         near |= result.suspected
         # An unknown verdict keeps whether it was near when it was last known.
         self._near = np.where(unknown, self._near & (self.since != BEFORE), near)
-        self._vanished = unknown & standing & self._near & (result.t - seen_at > VANISHED_AFTER)
+        silent = (seen_at != BEFORE) & (result.t - seen_at > VANISHED_AFTER)
+        self._vanished = unknown & standing & self._near & silent
 
     def changes(self, result: Evaluation) -> Iterable[Standing]:
         """Yield what is to be reported after `update`: what has ended, then what begins, by flag and kind of reason."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from detectors.cells import Scope
 from detectors.conditions.durations import format_seconds, parse_span
-from detectors.conditions.grammar import METRICS, default_over, format_condition, parse
+from detectors.conditions.grammar import METRIC_NAMES, default_over, format_condition, parse
 from detectors.conditions.metric_table import LATENCIES, RATIOS, Metric
 from detectors.conditions.spec import LONGEST_SPAN, Condition, Reference, TriggerSpec, longest_lookback
 from detectors.errors import GrammarError, SpecError
@@ -179,7 +179,7 @@ def test_default_samples_are_thirty_or_ten_beyond_the_quantile(metric: str, samp
 
 
 def test_every_listed_metric_is_read() -> None:
-    for metric in METRICS:
+    for metric in METRIC_NAMES:
         text = f"{metric}@on" if metric == "absence" else f"{metric} > 2x baseline"
         assert parse(text).label == metric
 

@@ -11,7 +11,7 @@ import pytest
 from detectors.cells import Scope
 from detectors.conditions.metric_table import Metric
 from detectors.histogram import midpoints_ms
-from detectors.windows.metrics import METRICS, compute
+from detectors.windows.metrics import FORMULAS, compute
 from detectors.windows.store import Want, WindowStore
 from tests.support.cells import Cell, cells
 
@@ -72,7 +72,7 @@ COMPUTED = [metric for metric in get_args(Metric) if metric != "absence"]
 
 
 def test_every_metric_of_the_grammar_is_there() -> None:
-    assert set(METRICS) == set(COMPUTED)
+    assert set(FORMULAS) == set(COMPUTED)
 
 
 @pytest.mark.parametrize("metric", [m for m in COMPUTED if m != "throughput"])

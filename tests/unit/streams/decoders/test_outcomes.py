@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detectors.cells import COUNTS, Scope
 from detectors.conditions.metric_table import RATIOS, Metric
 from detectors.windows.metrics import compute
-from detectors.windows.ratios import RATIO
+from detectors.windows.ratios import RATIO_PARTS
 from detectors.windows.store import Want, WindowStore
 from streams.settings import Format
 from tests.support.cells import Cell, cells
@@ -30,7 +30,7 @@ def measured(metric: Metric, counts: dict[str, int]) -> tuple[float, int]:
 
 
 def test_every_ratio_says_of_what_it_is_a_part() -> None:
-    assert set(RATIO) == RATIOS
+    assert set(RATIO_PARTS) == RATIOS
 
 
 @pytest.mark.parametrize(
