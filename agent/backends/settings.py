@@ -71,10 +71,10 @@ class RemoteConfig(
     template: Annotated[Literal["client", "server"], Meta(description="Which of the project's templates.")] = "client"
     parameters: Annotated[
         dict[str, str],
-        Meta(description="Parameter of a flag; if absent the flag's key with _ for what no parameter may have."),
+        Meta(description="Parameter of a flag; if absent its key, with _ for each character that is not allowed."),
     ] = field(default_factory=dict)
     publish_every: Annotated[
-        Seconds, Meta(description="Least time between two publications: 300 versions are kept, and no more.")
+        Seconds, Meta(description="Least time between two publications, because only 300 versions are kept.")
     ] = seconds(5)
     credentials: Credentials = None
     emulator: Emulator = None
@@ -85,17 +85,17 @@ class Unleash(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
     url: Annotated[Text, Meta(description="The server, such as https://unleash.example.org, without /api.")]
     project: Annotated[Text, Meta(description="The project that holds the flags.")] = "default"
-    environment: Annotated[Text, Meta(description="The environment there that is switched.")] = "production"
+    environment: Annotated[Text, Meta(description="Unleash's environment in which flags are switched.")] = "production"
     token_file: Annotated[Path, Meta(description="File (mode 0600) with an admin or personal access token.")]
 
 
 class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="webhook"):
-    """Any system with an HTTP endpoint: a signed POST sets a flag, a GET may tell its state."""
+    """Any system with an HTTP endpoint: a signed POST sets a flag, a signed GET reads its state."""
 
     url: Annotated[Text, Meta(description="Where writes are posted to.")]
     state_url: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
-        Meta(description="Where a flag's state is read, {flag} and {environment} filled in; if absent none is."),
+        Meta(description="Where a flag's state is read, with {flag} and {environment} filled in; never if absent."),
     ] = None
     secret_file: Annotated[Path, Meta(description="File (mode 0600) with the secret that signs each request.")]
 

@@ -167,7 +167,7 @@ async def test_a_fault_ends_in_a_known_outcome_one_write_at_most_and_a_safe_flag
     if result.outcome is APPLIED:
         assert events.FLAG_WRITTEN in kinds
     else:
-        assert kinds[-1] in (events.INABILITY, events.FLAG_AMBIGUOUS), "nobody was told"
+        assert kinds[-1] in (events.INABILITY, events.FLAG_AMBIGUOUS), "no event reports the outcome"
 
     assert desk.place.faults is not None
     desk.place.faults.clear()

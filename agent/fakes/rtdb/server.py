@@ -107,7 +107,7 @@ class FakeRealtimeDatabase:
         """End every listener's connection, as a restart of the server does."""
         self._listeners.end()
 
-    def tell(self, name: str, data: object) -> None:
+    def send_event(self, name: str, data: object) -> None:
         """Send an event to every listener, such as ("auth_revoked", "credential is no longer valid")."""
         self._listeners.send(name, data)
 

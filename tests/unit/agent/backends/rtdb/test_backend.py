@@ -536,7 +536,7 @@ async def test_a_connection_is_renewed_before_its_token_ends(
 async def test_a_stream_that_the_server_gives_up_is_begun_again(
     fake: FakeRealtimeDatabase, listening: Listening, event: tuple[str, object]
 ) -> None:
-    fake.tell(*event)
+    fake.send_event(*event)
     await listening.told_all()
 
 
@@ -567,7 +567,7 @@ async def test_a_callback_that_raises_ends_nothing(
 
 
 async def test_an_event_that_cannot_be_read_is_told_of_all(fake: FakeRealtimeDatabase, listening: Listening) -> None:
-    fake.tell("put", "no object")
+    fake.send_event("put", "no object")
     await listening.told_all()
 
 
