@@ -1,6 +1,6 @@
-"""The house's floors: a package imports what stands on a lower floor, or itself. Read from the source.
+"""A package imports packages on lower floors, or itself. The tests read the source.
 
-A package that is not listed fails: whoever adds one says which floor it stands on.
+A package that is not listed fails a test: a new package needs a floor.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FLOORS = {
         ["cli"],
     ],
 }
-"""By top package, from the ground up. What stands on one floor does not know its neighbours."""
+"""By top package, from the lowest floor up. Packages on one floor do not import each other."""
 
 ONLY_IN = {
     "faust": ["streams/kafka/", "streams/bench/"],
@@ -50,10 +50,10 @@ ONLY_IN = {
     "rich": ["agent/cli/", "agent/demo/"],
     "aiohttp": ["agent/backends/", "agent/web/", "agent/fakes/", "agent/demo/"],
 }
-"""Where a library may be imported. The bench measures Faust and aiokafka as they are."""
+"""The places that may import a library. The bench measures the unchanged Faust and aiokafka."""
 
 PURE = ["agent/decisions", "agent/after_flip/rules.py"]
-"""What decides reads no file: all that it knows is an argument."""
+"""Packages that read no file: their input is their arguments."""
 
 
 def rooms(top: str) -> dict[str, int]:
@@ -91,7 +91,7 @@ def test_a_package_imports_lower_floors_only(top: str) -> None:
 def test_no_files_import_each_other_in_a_circle() -> None:
     paths = {module(path): path for top in FLOORS for path in sources(top)}
     arrows = {name: targets(path, set(paths)) - {name} for name, path in paths.items()}
-    # What is in no circle is left by the first round or, if it only leads to one, by the second.
+    # The first round removes files that lead to no circle, the second those that no circle leads to.
     left = inside(arrows)
     back: dict[str, set[str]] = {name: set() for name in left}
     for name, to in left.items():
@@ -101,7 +101,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def inside(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The arrows without those of all that leads nowhere in the end."""
+    """Return the arrows of the files from which a path leads into a circle."""
     left = {name: set(to) for name, to in arrows.items()}
     while free := {name for name, to in left.items() if not to}:
         left = {name: to - free for name, to in left.items() if name not in free}
@@ -109,7 +109,7 @@ def inside(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def targets(path: Path, known: set[str]) -> set[str]:
-    """The modules that a file imports: `from a import b` is a.b where that is a module."""
+    """Return the modules that a file imports: `from a import b` is a.b if that is a module."""
     found = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The house's walls: which package may import what. Read from the source, so that a lazy import counts too."""
+"""Which package may import which. The tests read the source, so that an import inside a function counts too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PURE = {
     "__future__", "abc", "bisect", "collections", "copy", "dataclasses", "decimal", "difflib", "enum", "fractions",
     "functools", "heapq", "itertools", "math", "numpy", "operator", "re", "statistics", "string", "types", "typing",
 }  # fmt: skip
-"""What detectors may use. A list of what is allowed: one of what is forbidden would miss the next clock or socket."""
+"""Modules that detectors may import. A list of forbidden modules would miss the next clock or socket."""
 
 IMPURE_BUILTINS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 IMPURE_NUMPY = {
@@ -45,12 +45,12 @@ def every_source() -> list[Path]:
 
 @cache
 def tree(path: Path) -> ast.Module:
-    """The syntax tree of a file, which several rules read."""
+    """Return the syntax tree of a file, which several rules read."""
     return ast.parse(path.read_text())
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the full name of every module that a file imports, wherever the statement stands."""
+    """Yield line and full name of every module that a file imports, anywhere in the file."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

@@ -11,11 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MISSING = {"java and mvn": "kafka", "node and npm": "unleash"}
-"""The fixture that needs them, by the programs; PostgreSQL is not looked for on the path alone."""
+"""The fixture that needs the programs, by their names; PostgreSQL may also be outside the path."""
 
 
 def run_a_test(directory: Path, system: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one test that needs a system, as on a machine that has none of the programs that start it."""
+    """Run one test that needs a system, as on a machine without the programs that start the system."""
     test = directory / f"test_needs_{system}.py"
     test.write_text(f"def test_it({system}):\n    raise AssertionError('ran without it')\n")
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "FLIPBACK_KAFKA")}

@@ -1,4 +1,4 @@
-"""What `make mutants` counts: what no test sees, but for texts and what is known to behave alike."""
+"""`make mutants` counts the mutants that no test detects, without changes of text and known equivalents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of a test run share one server, which lives from the first that needs it until the last has left."""
+"""The processes of a test run share one server: the first that needs it starts it, and it ends when the last leaves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from tests.support.together import together
 
-# The locks are of open files, not of processes: threads see each other as processes do.
+# The locks belong to open files, not to processes, so threads exclude each other as processes do.
 PATIENCE_S = 60
 
 
 class Servers:
-    """Keeps how many servers were started, and which of them live."""
+    """Records how many servers were started, and which of them are alive."""
 
     def __init__(self) -> None:
         self.started = 0
@@ -27,7 +27,7 @@ class Servers:
     @contextmanager
     def serving(self, directory: Path) -> Iterator[str]:
         self.started += 1
-        # A server takes its time to start; whoever else would start one does so meanwhile.
+        # A server takes a while to start, so that a second process would start another one meanwhile.
         time.sleep(0.1)
         name = f"{directory.name}-{self.started}"
         self.living.add(name)

@@ -1,4 +1,4 @@
-"""What is installed is what works: the wheel alone, away from the source tree."""
+"""The wheel works when it is installed alone, away from the source tree."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of a new environment that holds the wheel; the libraries are borrowed from this environment."""
+    """Return the `bin` of a new environment with the wheel; it uses the libraries of this environment."""
     environment = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(environment)
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    # Path files in a directory that a path file names are not read, so the editable flipback is not borrowed too.
+    # Python does not read path files in a directory that a path file names, so the editable flipback is not found.
     (site_packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = environment / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
@@ -88,7 +88,7 @@ def test_the_installed_command_replays_a_recording(installed: Path, tmp_path: Pa
     with (tmp_path / "recording.jsonl").open("w") as recording:
         for second in range(60):
             for request in range(20):
-                # The flag's requests, every other one, fail from second 20 on.
+                # From second 20 on the requests with the flag, every second one, fail.
                 on = request % 2 == 1
                 sample = {
                     "ts": start + second + request / 20,
@@ -101,5 +101,5 @@ def test_the_installed_command_replays_a_recording(installed: Path, tmp_path: Pa
     lines = [json.loads(line) for line in run(installed / "flipback", *command, cwd=tmp_path).splitlines()]
     (commanded,) = [line for line in lines if line["type"] == "command"]
     assert (commanded["flag"], commanded["target"]) == ("new-recommendations", "off")
-    # Half of 20 requests fail each second: two seconds of it are evidence enough for the fast tier.
+    # Half of 20 requests a second fail: two seconds are enough evidence for the fast tier.
     assert commanded["time"] == start + 22
