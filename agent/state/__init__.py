@@ -1,4 +1,4 @@
-"""Flags and incidents, read from compacted topics, and which commands they allow: managed flag, safe variant, expiry.
+"""Flags and incidents, read from compacted topics; which commands are allowed: managed flag, safe variant, expiry.
 
 It may import agent.backends.contract, agent.commands, agent.events and lower floors.
 """
