@@ -258,7 +258,7 @@ def test_no_document_raises_anything_but_a_backend_error(data: st.DataObject) ->
             patch.setattr(backend._connection, "read", read)
             patch.setattr(backend._connection, "commit", lambda *_, **__: [])
             # In this thread, because hypothesis draws in one thread only.
-            patch.setattr(backend, "_call", lambda work, metadata: _now(work, metadata))
+            patch.setattr(backend._calls, "_call", lambda work, metadata: _now(work, metadata))
             await try_everything(backend, None)
         await backend.close()
 
