@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.options import Finite, Written
+from agent.cli.options import Finite, Written, config_option
 from agent.cli.replay import FORMATS
-
-if TYPE_CHECKING:
-    from agent.offline.backtest import Backtest, TriggerReport
 
 
 @click.command("backtest")
-@click.option(
-    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
-)
+@config_option
 @click.option("--labels", required=True, type=click.Path(path_type=Path), help="The faults: a list, YAML or JSON.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -53,6 +47,7 @@ def command(
 
     from agent.config.load import load
     from agent.offline.backtest import backtest, read_labels, unwatched
+    from agent.offline.backtest_table import table
     from streams.settings import Format
 
     config = load(path)
@@ -70,30 +65,5 @@ def command(
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
-        click.echo("\n".join(_table(found)))
+        click.echo("\n".join(table(found)))
     return 0 if found.matched else 1
-
-
-def _table(found: Backtest) -> list[str]:
-    head = ("trigger", "seen", "delay p50", "p95", "false alarms", "a healthy hour", "healthy h", "unknown h")
-    rows = [head, *(_row(trigger) for trigger in found.triggers)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _row(trigger: TriggerReport) -> tuple[str, ...]:
-    delays, rate = trigger.delays, trigger.false_alarms_per_hour
-
-    def quantile(q: float) -> str:
-        return f"{delays[min(int(q * len(delays)), len(delays) - 1)]:.0f} s" if delays else "-"
-
-    return (
-        f"{trigger.flag}/{trigger.trigger}",
-        f"{trigger.detected} of {len(trigger.detections)}",
-        quantile(0.5),
-        quantile(0.95),
-        str(len(trigger.false_alarms)),
-        "-" if rate is None else f"{rate:.3g}",
-        f"{trigger.healthy_hours:.2f}",
-        f"{trigger.unknown_hours:.2f}",
-    )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from agent.cli.options import config_option
 
 if TYPE_CHECKING:
     from agent.preflight.finding import Finding
 
 
 @click.command("doctor")
-@click.option(
-    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a finding.")
 @click.option("--no-kafka", is_flag=True, help="Leave the brokers out.")
 def command(path: Path, as_json: bool, no_kafka: bool) -> int:
@@ -32,33 +32,19 @@ def command(path: Path, as_json: bool, no_kafka: bool) -> int:
     from agent.config.load import load
     from agent.errors import BackendError, FlipbackError
     from agent.preflight.doctor import examine
+    from agent.preflight.finding import finding_line, verdict_line
 
     found: list[Finding] = []
 
     async def show(findings: AsyncIterator[Finding]) -> None:
         async for finding in findings:
             found.append(finding)
-            click.echo(msgspec.json.encode(finding) if as_json else _line(finding))
+            click.echo(msgspec.json.encode(finding) if as_json else finding_line(finding))
 
     asyncio.run(show(examine(load(path), kafka=not no_kafka)))
     bad = [finding for finding in found if not finding.ok]
     if not as_json:
-        click.echo(_verdict(bad, len(found), kafka=not no_kafka))
+        click.echo(verdict_line(found, kafka=not no_kafka))
     if any(finding.local for finding in bad):
         return BackendError.exit_code
     return FlipbackError.exit_code if bad else 0
-
-
-def _verdict(bad: Sequence[Finding], looked_at: int, *, kafka: bool) -> str:
-    """The last line. What is wrong stands above it in full, and is not said twice."""
-    from streams.condition import shortened
-
-    if bad:
-        names = shortened(list(dict.fromkeys(finding.what for finding in bad)))
-        return f"NOT ARMED: {names}: see BAD above, {len(bad)} of {looked_at}"
-    return "ARMED" if kafka else "a flip would work from here; whether it is ARMED only the brokers can tell"
-
-
-def _line(finding: Finding) -> str:
-    took = "" if finding.took_ms is None else f"  ({finding.took_ms:.0f} ms)"
-    return f"{'ok  ' if finding.ok else 'BAD '} {finding.what}: {finding.detail}{took}"

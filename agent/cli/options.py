@@ -1,4 +1,4 @@
-"""What options may say, where click's own types would let through what cannot be worked with."""
+"""Options that several commands share, and types of options that are stricter than click's own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import click
 
 PORT = click.IntRange(0, 65535)
 
+config_option = click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
+)
+
 
 class Finite(click.FloatRange):
-    """A number in a range; click's own takes `nan` for one in every range, and `inf` where there is no upper end."""
+    """A finite number in a range. Click's own type accepts `nan` in every range, and `inf` in one without upper end."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -23,7 +27,7 @@ class Finite(click.FloatRange):
 
 
 class Written(click.Path):
-    """A file that is written at the end; whether it can be is known before the work."""
+    """A file that the command writes at its end. One that cannot be written is refused before the work begins."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, writable=True, path_type=Path)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import click
 
-from agent.cli.options import Finite
+from agent.cli.options import Finite, config_option
 
 FORMATS = ("json", "json-array", "ndjson", "columnar", "counters")
 
 
 @click.command("replay")
-@click.option(
-    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
-)
+@config_option
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--format", type=click.Choice(FORMATS), help="Format of the files; the first telemetry topic's if absent."
@@ -40,9 +38,7 @@ def command(
 
     from agent.config.load import load
     from agent.offline.replay import Change, replay, text
-    from agent.telemetry.recorded import lost, matches_nothing, never_judged, unmatched
-    from agent.telemetry.watch import told
-    from streams.ingest.telemetry_counts import MOST_FAULTS
+    from agent.offline.replay_report import replay_report
     from streams.settings import Format
 
     config = load(path)
@@ -57,22 +53,7 @@ def command(
         sys.stdout.write((msgspec.json.encode(line).decode() if as_json else text(line)) + "\n")
         if at_speed is not None:
             sys.stdout.flush()
-    tally = run.tally
-    rejected = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.rejected.items())) or "none"
-    sys.stderr.write(
-        f"read {tally.records} records in {time.monotonic() - started:.1f} s; rejected samples: {rejected}\n"
-    )
-    for reason in tally.reasons:
-        sys.stderr.write(f"  {reason}\n")
-    for fault in tally.faults.entries()[:MOST_FAULTS]:
-        sys.stderr.write(f"flipback: warning: {told(fault)}\n")
-    silent = run.silent()
-    for name in silent:
-        sys.stderr.write(f"{name}: nothing in it was counted; is it a recording in the format that --format names?\n")
-    specs = config.trigger_specs()
-    if len(silent) == len(files):
-        return 1
-    notes = [*lost(tally.counts), *unmatched(specs, tally.counts), *never_judged(run.shard.triggers(), judged)]
-    for note in notes:
-        sys.stderr.write(f"flipback: warning: {note}\n")
-    return 1 if matches_nothing(specs, tally.counts) else 0
+    report = replay_report(run, len(files), config.trigger_specs(), judged, time.monotonic() - started)
+    for note in report.lines:
+        sys.stderr.write(f"{note}\n")
+    return 0 if report.matched else 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.options import config_option
 from agent.logs.setup import configure, log_event
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ ROLE_NAMES: tuple[Role, ...] = ("ingest", "monitor", "executor")
 
 
 @click.command("run")
-@click.option(
-    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
-)
+@config_option
 @click.option("--roles", default=",".join(ROLE_NAMES), show_default=True, help="Roles of this process, with commas.")
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
@@ -86,6 +85,6 @@ def _on_hangup(loop: asyncio.AbstractEventLoop, end: Callable[[], None], path: P
 
 def _words(event: str, fields: dict[str, Any]) -> str | None:
     # Imported with the first event: a wrong option is to be answered at once.
-    from agent.views.wording import log_line
+    from agent.events.wording import log_line
 
     return log_line(event, fields)

@@ -24,6 +24,7 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
     """
     import msgspec
 
+    from agent.offline.junit import junit_xml
     from agent.offline.trigger_tests import run
 
     results: dict[Path, list[TriggerTestResult]] = {}
@@ -42,27 +43,9 @@ def command(files: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
             for note in result.notes:
                 click.echo(f"         note: {note}")
     if junit is not None:
-        junit.write_bytes(_junit(results))
+        junit.write_bytes(junit_xml(results))
     failed = sum(bool(result.failures) for found in results.values() for result in found)
     if not as_json:
         total = sum(len(found) for found in results.values())
         click.echo(f"{total - failed} passed, {failed} failed")
     return 1 if failed else 0
-
-
-def _junit(results: dict[Path, list[TriggerTestResult]]) -> bytes:
-    """JUnit's XML: a suite a file, as promtool writes it."""
-    from xml.etree import ElementTree
-
-    suites = ElementTree.Element("testsuites")
-    for path, found in results.items():
-        failed = sum(bool(result.failures) for result in found)
-        suite = ElementTree.SubElement(
-            suites, "testsuite", name=str(path), tests=str(len(found)), failures=str(failed), errors="0"
-        )
-        for result in found:
-            case = ElementTree.SubElement(suite, "testcase", name=result.name, classname=path.stem)
-            for failure in result.failures:
-                ElementTree.SubElement(case, "failure", message=failure)
-    written: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return written + b"\n"

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-_config = click.option(
-    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="Configuration, YAML or TOML."
-)
+from agent.cli.options import config_option
 
 
 @click.group("topics")
@@ -19,7 +17,7 @@ def command() -> None:
 
 
 @command.command("create")
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def create(path: Path, as_json: bool) -> int:
     """Create the topics that are missing, telemetry topics too; those that exist are left as they are."""
@@ -43,7 +41,7 @@ def create(path: Path, as_json: bool) -> int:
 
 
 @command.command("list")
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def show(path: Path, as_json: bool) -> int:
     """Show every topic as flipback would create it: partitions, configuration, purpose. Asks no broker."""

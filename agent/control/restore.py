@@ -7,14 +7,18 @@ one.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from agent.backends.contract import FlagBackend, FlagState, Outcome
-from agent.errors import ConfigError, RestoreRefused, Timeout, Transient, Unforeseen
+from agent.config.model import Config
+from agent.errors import ConfigError, FlipbackError, RestoreRefused, Timeout, Transient, Unforeseen
 from agent.events.cloudevents import COMMAND_RECEIVED, FLAG_RESTORED, FLAG_WRITTEN
 from agent.executor import audit
+from agent.executor.build import LEDGER, make_backends, open_ledger
 from agent.executor.unforeseen import foreseen
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -23,6 +27,17 @@ BUDGET_S = 5.0
 
 SHOWN = 5
 """How many incidents an error lists if the requested one is not in the ledger."""
+
+
+def used_ledger(config: Config) -> Ledger:
+    """Open the ledger of an executor. Raises RestoreRefused if no executor has used the state directory."""
+    # Opening a ledger that does not exist would create one, where no executor runs.
+    if not os.path.lexists(config.state_dir / LEDGER):
+        raise RestoreRefused(
+            f"there is no ledger in state_dir {config.state_dir.absolute()}, or none that you may see; call this where "
+            "the executor runs, as its user, with its configuration"
+        )
+    return open_ledger(config)
 
 
 def flipped(ledger: Ledger, incident: str) -> list[Entry]:
@@ -43,6 +58,23 @@ def flipped(ledger: Ledger, incident: str) -> list[Entry]:
         last = entries[0].events[-1].type if entries[0].events else "nothing"
         raise RestoreRefused(f"flipback did not write the flag in this incident; the last step was {last}")
     return sorted(written, key=lambda entry: (entry.command.cause is not None, entry.command.flag))
+
+
+async def restore_each(
+    config: Config, ledger: Ledger, entries: Sequence[Entry], *, reason: str, by: str
+) -> list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]]:
+    """Restore the flag of each entry; return each with its result, or with the error, which stops no other flag."""
+    backends = make_backends(config, {entry.command.backend for entry in entries})
+    found: list[tuple[Entry, tuple[Outcome, FlagState] | FlipbackError]] = []
+    try:
+        for entry in entries:
+            try:
+                found.append((entry, await restore(ledger, backends, entry, reason=reason, by=by, now=time.time)))
+            except FlipbackError as error:
+                found.append((entry, error))
+    finally:
+        await asyncio.gather(*(backend.close() for backend in backends.values()))
+    return found
 
 
 async def restore(

@@ -9,8 +9,9 @@ from agent.armed.view import View, wanted
 from agent.config.kafka import connection
 from agent.config.model import Config
 from agent.errors import LedgerError
+from agent.events.wording import halt_in_force
 from agent.heartbeats.heartbeat import Member, Obstacle, alive, members_of
-from agent.ledger.automation import Automation, words
+from agent.ledger.automation import Automation
 from agent.telemetry.topics import foreign
 from agent.views.status import Status
 from streams.kafka.reader import read_to_end
@@ -61,4 +62,4 @@ def halt_here(config: Config) -> list[Obstacle]:
         halt = Automation(config.state_dir).halted()
     except LedgerError as error:
         return [Obstacle(what="automation", why=str(error))]
-    return [] if halt is None else [Obstacle(what="automation", why=words(halt))]
+    return [] if halt is None else [Obstacle(what="automation", why=halt_in_force(halt))]

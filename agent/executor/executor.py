@@ -20,6 +20,7 @@ from agent.commands.command import Command, Reason, Rejection, verify
 from agent.errors import BackendError, LedgerError
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
+from agent.events.wording import halt_in_force
 from agent.executor.attempt import IN_FLIGHT_S, Attempts
 from agent.executor.budget import Budget
 from agent.executor.cooldown import Cooldown
@@ -32,7 +33,6 @@ from agent.executor.result import Decided, ExecutionResult, rejected, stopped
 from agent.executor.settings import FlipPace, Permissions
 from agent.executor.unforeseen import foreseen, words
 from agent.executor.untrusted import Untrusted
-from agent.ledger import automation
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -163,7 +163,7 @@ class Executor:
     async def halted(self) -> str | None:
         """Why nothing is done without a person, if so. Raises LedgerError."""
         halt = await self._disk.run(self._automation.halted)
-        return automation.words(halt) if halt is not None else None
+        return halt_in_force(halt) if halt is not None else None
 
     async def probe(self) -> None:
         """Write to the ledger's disk all that an entry takes. Raises LedgerError if that fails."""

@@ -20,8 +20,8 @@ from agent.backends.contract import FlagRef
 from agent.commands.command import Command
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
+from agent.events.wording import halt_in_force
 from agent.executor.believed import Believed
-from agent.ledger import automation
 from agent.ledger.automation import ITSELF, Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
@@ -75,14 +75,14 @@ class FlipLimits:
         last = self.automation.last()
         halt = last if last is not None and last.type == events.AUTOMATION_HALTED else None
         if halt is not None and halt.data["by"] != ITSELF:
-            return automation.words(halt)
+            return halt_in_force(halt)
         # A person who resumes has reviewed the earlier flips.
         since = max(now - self.limits.within_s, _resumed_at(last, now))
         entries = [entry for entry in self.ledger.recent(since) if self._of_others(entry, command)]
         if any(entry.command.incident == command.incident and self._counts(entry, now, since) for entry in entries):
             return None
         if halt is not None:
-            return automation.words(halt)
+            return halt_in_force(halt)
         counted = self._counted(entries, now, since)
         wanted = self._unsafe(command)
         # A safe flag does not count: a person may have been faster than the second attempt at a write.
@@ -95,7 +95,7 @@ class FlipLimits:
             f"at most {self.limits.most} may be"
         )
         made = self.automation.halt(reason, by=ITSELF, at=now, flags=names, refused=command.id)
-        return automation.words(made) if made is not None else reason
+        return halt_in_force(made) if made is not None else reason
 
     def _counted(self, entries: Sequence[Entry], now: float, since: float) -> set[FlagRef]:
         """The flags that were written, may have been written, or are about to be."""

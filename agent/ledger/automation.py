@@ -108,11 +108,3 @@ class Automation:
         found = lines(content)
         announced = [part.count for part in found if isinstance(part, Announced)]
         return [part.event for part in found if isinstance(part, Step)], max(announced, default=0)
-
-
-def words(halt: Event) -> str:
-    """Say for a person why flipback does nothing by itself."""
-    return (
-        f"the automation was halted by {halt.data['by']}: {halt.data['reason']}; it stays so until "
-        "`flipback resume -c FILE --reason REASON`"
-    )

@@ -9,8 +9,9 @@ from pathlib import Path
 from agent.commands.keys import load_private, load_public
 from agent.config.model import Config
 from agent.errors import ConfigError, LedgerError
+from agent.events.wording import halt_in_force
 from agent.executor.build import LEDGER
-from agent.ledger.automation import FILE_NAME, Automation, words
+from agent.ledger.automation import FILE_NAME, Automation
 from agent.ledger.probe import TODO, probe_state
 from agent.preflight.finding import Finding
 
@@ -84,4 +85,4 @@ def check_automation(config: Config) -> Iterator[Finding]:
         yield Finding(what="automation", ok=False, detail=str(error))
         return
     if halt is not None:
-        yield Finding(what="automation", ok=False, detail=words(halt))
+        yield Finding(what="automation", ok=False, detail=halt_in_force(halt))

@@ -10,6 +10,7 @@ import msgspec
 from agent.commands.command import BY_HAND
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
+from agent.events.wording import ORDER_OUTCOMES
 
 
 class ByHand(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,20 +26,12 @@ class ByHand(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
 
 
-_OUTCOMES = {
-    events.FLAG_VERIFIED: "rolled back",
-    events.FLAG_UNVERIFIED: "acknowledged, not read back",
-    events.FLAG_ALREADY: "was safe already",
-    events.FLAG_CONFLICT: "refused: somebody changed the flag meanwhile",
-    events.FLAG_AMBIGUOUS: "it is not known whether it was written",
-    events.COMMAND_REJECTED: "refused",
-}
-
-
 def by_hand(log: Iterable[Event]) -> list[ByHand]:
     """Return the orders in an audit log, the newest first."""
     log = sorted({event.id: event for event in log}.values(), key=lambda event: event.time)
-    outcomes = {str(event.data.get("command_id")): _OUTCOMES[event.type] for event in log if event.type in _OUTCOMES}
+    outcomes = {
+        str(event.data.get("command_id")): ORDER_OUTCOMES[event.type] for event in log if event.type in ORDER_OUTCOMES
+    }
     found: dict[str, ByHand] = {}
     for event in log:
         data = event.data

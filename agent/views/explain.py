@@ -2,7 +2,7 @@
 
 `flipback.events` has everything: changes of verdicts, the command with its evidence, every step of the flip, its
 effect, changes by people, and the reasons why nothing was done. This module finds the events that belong together;
-`agent.views.wording` puts them in words.
+`agent.events.wording` puts them in words.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.events.cloudevents import FLAG_VERIFIED, INABILITY, Event, trigger_type
+from agent.events.wording import sentence
+from agent.views.evidence_lines import evidence_lines
 from agent.views.explain import explain
-from agent.views.wording import evidence_lines, sentence
 from tests.support.telemetry import Telemetry, telemetry
 from tests.support.worker import Deployment
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.confirm import MAX_NAME, MAX_REASON, user
 from agent.commands.command import Evidence
 from agent.config.load import load
+from agent.control.person import MAX_NAME, MAX_REASON, user
 from agent.executor.build import open_ledger
 from agent.ledger.automation import Automation
 from tests.unit.agent.cli.test_keys_and_restore import CONFIG, FLAGS, run

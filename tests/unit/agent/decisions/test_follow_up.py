@@ -10,10 +10,10 @@ import pytest
 from agent.commands.command import Reason
 from agent.decisions.follow_up import RESEND_MARGIN, RETRY_MARGIN, UNSEEN_AFTER, failed
 from agent.events.cloudevents import INABILITY
+from agent.events.wording import sentence
 from agent.executor.resumption import RESUMED
 from agent.state.incidents import CommandResult, Incident, encode
 from agent.views.explain import explain
-from agent.views.wording import sentence
 from tests.unit.agent.decisions.test_commander import LIFETIME, Bench, T, evidence, group, spec, status
 
 SENT_AT = T + 2.0

@@ -8,7 +8,7 @@ import pytest
 
 from agent.decisions.standing import standing_event
 from agent.events.severity import level
-from agent.views.wording import sentence
+from agent.events.wording import sentence
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.monitor.standing import Standing, StandingUnknown

@@ -6,7 +6,7 @@ import pytest
 
 from agent.after_flip.events import flips_event, inability_event
 from agent.events.cloudevents import INABILITY, Event
-from agent.views.wording import sentence
+from agent.events.wording import sentence
 from streams.condition import ShardCondition
 
 

@@ -16,6 +16,7 @@ from agent.control.restore import orders
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event, from_kafka, to_kafka
+from agent.events.wording import sentence
 from agent.executor.executor import Executor
 from agent.executor.limits import FlipRate
 from agent.executor.result import ExecutionResult
@@ -26,7 +27,6 @@ from agent.ledger.ledger import Ledger
 from agent.state.allowlist import CLOCK_SKEW_S, ManagedFlag
 from agent.state.flags import FlagWatch
 from agent.views.explain import explain
-from agent.views.wording import sentence
 from tests.support.commands import issued
 from tests.support.fake_backend import FakeBackend, Fault
 from tests.support.pace import AMPLE, Pace, Time

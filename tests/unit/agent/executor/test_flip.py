@@ -10,9 +10,9 @@ import pytest
 from agent.backends.contract import Cas, FlagRef, Outcome, ReadBack, Snapshot, Verdict, WriteResult
 from agent.errors import Conflict, Transient, Unsent
 from agent.events import cloudevents as events
+from agent.events.wording import sentence
 from agent.executor.budget import Budget
 from agent.executor.flip import Flip
-from agent.views.wording import sentence
 from tests.support.fake_backend import FakeBackend, Fault
 from tests.unit.agent.executor.test_executor import DONE, REF, Desk, command, signed
 

@@ -13,10 +13,10 @@ from agent.backends.contract import Cas, Outcome
 from agent.commands.command import Reason
 from agent.errors import Auth, BackendError, LedgerError, Permission, Throttled, Transient, Unsent
 from agent.events import cloudevents as events
+from agent.events.wording import sentence
 from agent.executor.ambiguity import GIVE_UP_S, REMIND_S, AmbiguityStep, AmbiguousWrites
 from agent.ledger.entry import Entry, Opened
 from agent.ledger.ledger import Ledger
-from agent.views.wording import sentence
 from tests.support.fake_backend import FakeBackend, Fault
 from tests.support.fleet import Fleet
 from tests.support.pace import Pace, Time

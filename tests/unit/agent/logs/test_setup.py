@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import cloudevents as events
+from agent.events.wording import log_line
 from agent.logs.setup import (
     LIBRARY_INTERVAL,
     REPEAT_INTERVAL,
@@ -23,7 +24,6 @@ from agent.logs.setup import (
     configure,
     log_event,
 )
-from agent.views.wording import log_line
 from tests.unit.agent.executor.test_executor import command
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.explain import timeline
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor.audit import step
+from agent.views.explanation_lines import timeline
 from agent.views.in_order import in_order, made_at
 from tests.unit.agent.executor.test_executor import command
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from agent.armed.verdict import Arming
-from agent.cli.status import after_flip, listed, outcome, verdicts
 from agent.heartbeats.heartbeat import AWAY_AFTER, QUIET_AFTER, Member
 from agent.state.incidents import AfterFlip, Bake, CommandResult, Effect, ResultOutcome
 from agent.views.status import Status, frames
+from agent.views.status_lines import after_flip, incident_lines, outcome, verdicts
 from streams.monitor.health import Health, encoder, health
 from tests.unit.agent.after_flip.test_watch import INCIDENT
 from tests.unit.agent.armed.test_verdict import beat
@@ -74,16 +74,16 @@ def test_orders_of_people_stand_among_the_incidents_with_what_was_put_back() -> 
     restore = msgspec.structs.replace(ROLLBACK, what="restore", by="bob", reason="fixed", at=9.0)
     of_trigger = msgspec.structs.replace(restore, incident=INCIDENT.id, flag=INCIDENT.flag)
     status = Status(flags=[], incidents=[INCIDENT], orders=[of_trigger, restore, ROLLBACK])
-    trigger, hand = (line for _, line in listed(status))
+    trigger, hand = (line for _, line in incident_lines(status))
     assert trigger.endswith(f"commanded  put back by bob: 'fixed'  {INCIDENT.id}")
     assert hand == "production/bad/by-hand  rolled back, by ann: 'kafka gone'  put back by bob: 'fixed'  i1"
 
 
 def test_the_time_of_an_incident_is_that_of_its_first_command() -> None:
     again = msgspec.structs.replace(INCIDENT, begun_at=100.0, commanded_at=160.0)
-    assert [at for at, _ in listed(Status(flags=[], incidents=[again]))] == [100.0]
+    assert [at for at, _ in incident_lines(Status(flags=[], incidents=[again]))] == [100.0]
     old = msgspec.structs.replace(INCIDENT, begun_at=None, commanded_at=160.0)
-    assert [at for at, _ in listed(Status(flags=[], incidents=[old]))] == [160.0]
+    assert [at for at, _ in incident_lines(Status(flags=[], incidents=[old]))] == [160.0]
 
 
 def shard(partition: int, *, time: int = 1_700_000_000, lag: float = 2.5, detail: str = "") -> Health:
@@ -132,8 +132,8 @@ def test_a_heartbeat_that_is_overdue_is_shown_with_its_age_while_its_process_sti
     async def look(*_: object) -> tuple[Arming, list[Member]]:
         return Arming(()), [Member(beat("one"), age)]
 
-    monkeypatch.setattr("agent.views.status.read_status", read_status)
-    monkeypatch.setattr("agent.deployment.outside.look", look)
+    monkeypatch.setattr("agent.deployment.status_report.read_status", read_status)
+    monkeypatch.setattr("agent.deployment.status_report.look", look)
     (tmp_path / "flipback.yaml").write_text(CONFIG)
     assert run("status", "-c", str(tmp_path / "flipback.yaml")) == 0
     lines = capsys.readouterr().out.splitlines()

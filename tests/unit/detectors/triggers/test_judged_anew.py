@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.after_flip.events import transition_event
-from agent.cli.status import trigger_line
+from agent.views.status_lines import trigger_line
 from detectors.cells import Scope
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.health import TriggerHealth, decoder, encoder

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.decisions.standing import standing_event
-from agent.views.wording import sentence
+from agent.events.wording import sentence
 from detectors.conditions.spec import TriggerSpec
 from streams.decoders.watch_list import WatchList
 from streams.monitor.evaluated_second import EvaluatedSecond

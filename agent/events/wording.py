@@ -1,19 +1,13 @@
-"""Put events of the audit log, the evidence of a command and the state of a flag in words for a person."""
+"""Events in words: the one place that puts an event of the audit log in a sentence for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from agent.commands.command import Evidence
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
-from agent.state.flag_now import FlagNow
-from detectors.cells import COUNTS
 from detectors.conditions.units import shown
-from detectors.missing.unknown_reason import clock
-from detectors.windows.store import DISPLAY
 
 _PREFIX = "flipback."
 
@@ -40,40 +34,30 @@ def log_line(event: str, fields: Mapping[str, Any]) -> str | None:
     return f"{subject}: {sentence(Event(type=event, subject=subject, data=data, id='', time=0.0))}"
 
 
-def evidence_lines(seen: Evidence) -> Iterator[str]:
-    """Yield the evidence of a command in words."""
-    if seen.by:
-        yield f"by hand, by {seen.by}: {seen.reason}"
-        return
-    control = "" if seen.control is None else f"; the control had {shown(seen.metric, seen.control)}"
-    value, limit = shown(seen.metric, seen.value), shown(seen.metric, seen.threshold)
-    yield f"{seen.metric} of {seen.scope} was {value}, limit {seen.op} {limit}{control}"
-    yield f"{seen.samples:,} samples in {seen.window[1] - seen.window[0]:.0f} s: {_counts(seen.counts)}"
-    yield from _by_variant(seen)
-    names = f" ({', '.join(seen.instances)})" if seen.instances else ""
-    yield f"from {seen.sources} instances{names}; {seen.age_s:.1f} s old when it fired"
-    since = f"{clock(int(seen.first_true_at))}Z"
-    yield f"true since {since}, for {seen.fired_at - seen.first_true_at:.0f} s when the command was given"
+def halt_in_force(halt: Event) -> str:
+    """Return why flipback does nothing by itself: the event of a halt that has not ended."""
+    return (
+        f"the automation was halted by {halt.data['by']}: {halt.data['reason']}; it stays so until "
+        "`flipback resume -c FILE --reason REASON`"
+    )
 
 
-def _by_variant(seen: Evidence) -> Iterator[str]:
-    """Yield the requests and failures of each variant of the flag, counted over the last minute at most."""
-    if seen.variants and seen.window[1] - seen.window[0] > DISPLAY:
-        yield f"  in the last {DISPLAY} s of them:"
-    for variant, counts in seen.variants.items():
-        yield f"  {variant}: {_counts(counts)}"
+MADE_SAFE: Final = {
+    events.FLAG_VERIFIED: "rolled back",
+    events.FLAG_UNVERIFIED: "rolled back, by the word of the backend; it cannot be read back",
+    events.FLAG_ALREADY: "safe already",
+}
+"""What `flipback rollback` prints for the last event of a command that left the flag safe, by the event's type."""
 
-
-def _counts(counts: Mapping[str, int]) -> str:
-    """Return the counts that are not zero; the sum of latencies is shown as their mean."""
-    words = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count and name in _COUNTED]
-    timed, total = counts.get("latency_count", 0), counts.get("latency_us", 0)
-    if timed:
-        words.append(f"mean latency {shown('latency_mean', total / timed / 1000)}")
-    return ", ".join(words)
-
-
-_COUNTED = frozenset(COUNTS) - {"latency_count", "latency_us"}
+ORDER_OUTCOMES: Final = {
+    events.FLAG_VERIFIED: "rolled back",
+    events.FLAG_UNVERIFIED: "acknowledged, not read back",
+    events.FLAG_ALREADY: "was safe already",
+    events.FLAG_CONFLICT: "refused: somebody changed the flag meanwhile",
+    events.FLAG_AMBIGUOUS: "it is not known whether it was written",
+    events.COMMAND_REJECTED: "refused",
+}
+"""The outcome of a person's order in `flipback status`, by the type of the newest of these events."""
 
 
 def _number(value: object, digits: int = 6) -> str:
@@ -92,48 +76,11 @@ def _got(value: object) -> str:
     return repr(value) if value else "different variants"
 
 
-def _given(variant: object, percent: object) -> str:
-    """Return what users get: one variant, or the share of them that gets another one."""
+def given(variant: object, percent: object) -> str:
+    """Return what users get: the variant of all, or the percentage that gets the first variant of the flag's rule."""
     if not variant and isinstance(percent, int | float):
         return f"{percent:g} %"
     return _got(variant)
-
-
-STALE_S = 60.0
-"""Seconds after which the state of a flag is old: a running executor publishes it every 30 s."""
-
-
-def flag_line(now: FlagNow, at: float, *, alone: bool = False) -> str:
-    """Return the state of a flag at a time (Unix seconds): its variant, since when, by whom and why, and the source.
-
-    `alone`: it could not be checked whether the state is published.
-    """
-    state = "safe" if now.safe else "in use"
-    line = f"gives {_given(now.variant, now.percent)} ({state})"
-    if now.since is None:
-        line += ", unchanged since flipback first read it"
-    else:
-        reason = f": {now.reason}" if now.reason else ""
-        line += f" since {_clock(now.since, at)} ({_ago(at - now.since)} ago), set by {now.by}{reason}"
-    if now.unpublished:
-        line += ", by the ledger of this machine"
-        return line if alone else f"{line}; no executor has published it yet"
-    if at - now.read_at > STALE_S:
-        line += f"; as of {_clock(now.read_at, at)}, no executor has read it since"
-    return line
-
-
-def _clock(moment: float, at: float) -> str:
-    """Return the time of day, with the date if it is a day ago or more."""
-    shape = "%H:%M:%SZ" if at - moment < 86_400 else "%Y-%m-%dT%H:%M:%SZ"
-    return datetime.fromtimestamp(moment, UTC).strftime(shape)
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def _command(data: Mapping[str, Any]) -> str:
@@ -205,8 +152,8 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     events.FLAG_UNRESOLVED: lambda d: f"given up: {d['detail']}; {d['todo']}",
     events.FLAG_NOT_WRITTEN: lambda d: f"the flag was not written, and will not be by this command: {d['detail']}",
     events.FLAG_CHANGED: lambda d: (
-        f"changed in the flag system: {_given(d.get('was'), d.get('was_percent'))} before, "
-        f"{_given(d.get('variant'), d.get('percent'))} since"
+        f"changed in the flag system: {given(d.get('was'), d.get('was_percent'))} before, "
+        f"{given(d.get('variant'), d.get('percent'))} since"
     ),
     events.FLAG_RESTORED: lambda d: f"put back by {d['by']}: {d.get('reason') or 'no reason given'}",
     events.FLAG_EFFECTIVE: lambda d: (
