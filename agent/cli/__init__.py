@@ -22,7 +22,7 @@ from streams.errors import StreamsError
 
 
 class Subcommand(NamedTuple):
-    """Where a command is, `module:attribute`, and its line in `flipback --help`."""
+    """The place of a command, `module:attribute`, and its line in `flipback --help`."""
 
     target: str
     help: str
@@ -65,11 +65,11 @@ Exit status:
 """
 
 
-_NOWHERE = logging.NullHandler()
+_DISCARD = logging.NullHandler()
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and line of help, and imports one only to call it."""
+    """A group that has the names and help lines of its commands, and imports a command only to call it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Click's own reads the help out of each command, and so would import them all.
+        # Click's own method reads the help of each command, and would import them all.
         with formatter.section("Commands"):
             formatter.write_dl([(name, subcommand.help) for name, subcommand in SUBCOMMANDS.items()])
 
@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
-    # Of a broker that does not answer the client logs what the command's own message says too. `run` logs all of it.
-    logging.getLogger("aiokafka").addHandler(_NOWHERE)
+    # Without a handler, aiokafka's warnings go to stderr, and repeat the command's own message. `run` adds a handler.
+    logging.getLogger("aiokafka").addHandler(_DISCARD)
     try:
         # Not standalone: click would turn an interrupt into status 1 and drop the status that a command returns.
         result: Any = group.main(arguments, prog_name="flipback", standalone_mode=False)
@@ -114,7 +114,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except click.Abort as error:
-        # Of an interrupt at a prompt click drops the cause, but not the context.
+        # At a prompt click turns an interrupt into Abort; only its context tells it from the end of the input.
         click.echo("flipback: interrupted", err=True)
         return 130 if isinstance(error.__context__, KeyboardInterrupt) else 1
     return result if isinstance(result, int) else 0

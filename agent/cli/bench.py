@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 PARTS = ("ingest", "monitor", "flip", "restart", "start")
-ALONE = {"monitor"}
+WITHOUT_BROKER = {"monitor"}
 """Parts that need no broker."""
 
 
@@ -27,7 +27,7 @@ def command(parts: tuple[str, ...], kafka: str | None, as_json: bool) -> None:
     nothing else: every figure is of this one run.
     """
     chosen = [part for part in PARTS if part in parts] if parts else list(PARTS)
-    if kafka is None and not ALONE.issuperset(chosen):
+    if kafka is None and not WITHOUT_BROKER.issuperset(chosen):
         raise click.UsageError(
             "no broker: name one with --kafka host:port or FLIPBACK_KAFKA, or run `make bench` in the source tree, "
             "which starts one; `flipback bench monitor` needs none"

@@ -8,7 +8,8 @@ import signal
 import click
 
 
-def _address(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+def _addresses(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Check a list of HOST:PORT, separated by commas."""
     for broker in [] if value is None else value.split(","):
         parts = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", broker)
         if parts is None or not 0 < int(parts[1]) < 65536:
@@ -18,7 +19,7 @@ def _address(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 
 @click.command("demo")
 @click.option(
-    "--kafka", metavar="HOST:PORT", callback=_address, help="Brokers to use, without TLS; if absent, an embedded one."
+    "--kafka", metavar="HOST:PORT", callback=_addresses, help="Brokers to use, without TLS; if absent, an embedded one."
 )
 def command(kafka: str | None) -> int:
     """Watch a bad release of a small real service being turned off, in under a minute.
@@ -49,7 +50,7 @@ def command(kafka: str | None) -> int:
         signals: list[signal.Signals] = []
 
         def interrupt(number: signal.Signals) -> None:
-            # Once: a second one must not cut off the end of the processes.
+            # Cancel once: a second signal must not interrupt the end of the processes.
             if not signals:
                 task.cancel()
             signals.append(number)

@@ -1,44 +1,40 @@
-"""`flipback init`: files to begin with."""
+"""`flipback init`: write a configuration and a file of flags to start with."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 
 class _Plain(click.ParamType):
-    """A name that stands in YAML without quotes: letters, digits, dots, dashes."""
+    """A name that needs no quotes in YAML."""
 
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not _NAME.fullmatch(value):
+        from agent.config.starter import is_plain
+
+        if not is_plain(value):
             self.fail(f"{value!r}: expected letters, digits, `.`, `_` and `-`; write other names into the file", param)
         return value
 
 
-# A host of digits alone would make a number of YAML's of it all.
-_BROKER = re.compile(r"([A-Za-z0-9_-]*[A-Za-z.][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
-
-
 class _Brokers(click.ParamType):
-    """One or more HOST:PORT, with commas between."""
+    """One or more HOST:PORT, separated by commas."""
 
     name = "brokers"
 
     def convert(
         self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
+        from agent.config.starter import is_broker
+
         if isinstance(value, tuple):
             return value
         found = tuple(one.strip() for one in value.split(","))
         for one in found:
-            match = _BROKER.fullmatch(one)
-            if match is None or not 0 < int(match[2]) < 65536:
+            if not is_broker(one):
                 self.fail(f"{one!r}: expected HOST:PORT, such as 127.0.0.1:9092", param)
         return found
 

@@ -42,7 +42,7 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
     unknown = sorted({word.strip() for word in roles.split(",")} - set(ROLE_NAMES))
     if unknown or not chosen:
         raise click.UsageError(f"--roles {roles}: expected some of {', '.join(ROLE_NAMES)}")
-    # Faust costs half a second and 50 MB; a wrong option or configuration should not.
+    # Importing Faust takes half a second and 50 MB: first check the options and the configuration.
     import asyncio
 
     from agent.config.load import load
@@ -67,11 +67,11 @@ def command(path: Path, roles: str, log_level: str, log_json: bool | None) -> in
 
 
 def _on_hangup(loop: asyncio.AbstractEventLoop, end: Callable[[], None], path: Path) -> None:
-    """Handle SIGHUP, which by default kills the process, in the middle of a flip too.
+    """Handle SIGHUP, which by default kills the process, even during a flip.
 
-    A closed terminal sends it: the process ends as at SIGTERM. Without a terminal somebody expects a reload: the
-    process logs that there is none and goes on, because an end would leave nothing running where the new file is wrong.
-    Under `nohup` it stays ignored.
+    A closed terminal sends it: the process ends as at SIGTERM. Without a terminal a person sends it to reload: the
+    process logs that it does not reload, and goes on, because a restart with a wrong file would leave no process.
+    Under `nohup` the signal stays ignored.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
@@ -84,7 +84,7 @@ def _on_hangup(loop: asyncio.AbstractEventLoop, end: Callable[[], None], path: P
 
 
 def _words(event: str, fields: dict[str, Any]) -> str | None:
-    # Imported with the first event: a wrong option is to be answered at once.
+    # Imported with the first event, so that a wrong option is reported without delay.
     from agent.events.wording import log_line
 
     return log_line(event, fields)

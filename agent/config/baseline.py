@@ -32,7 +32,7 @@ class Baseline:
     values: Mapping[str, Mapping[str, float]]
 
     def value(self, environment: str, service: str, label: str) -> float | None:
-        """The value of a metric, written as `Condition.label` writes it; None when none is stored."""
+        """Return the stored value of a metric, None if there is none. `label` is like `Condition.label`."""
         return self.values.get(f"{environment}/{service}", {}).get(label)
 
 
@@ -40,7 +40,7 @@ NO_BASELINE = Baseline({})
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Read a baseline file. Raises ConfigError, which names all values that are wrong."""
+    """Read a baseline file. Raises ConfigError, which names every wrong value."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
     except OSError as error:
@@ -55,7 +55,7 @@ def read_baseline(path: Path) -> Baseline:
             problems.append(f"{service!r}: expected environment/service, such as production/recommendations")
         values[service] = {}
         for metric, value in stored.items():
-            problem, label = _judge(metric, value)
+            problem, label = _check(metric, value)
             if problem:
                 problems.append(f"{service!r}, {metric!r}: {problem}")
             values[service][label] = value
@@ -64,8 +64,8 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline(values)
 
 
-def _judge(metric: str, value: float) -> tuple[str | None, str]:
-    """What is wrong with a stored value, and how its metric is written."""
+def _check(metric: str, value: float) -> tuple[str | None, str]:
+    """Return what is wrong with a stored value, None if nothing is, and the metric as `Condition.label` has it."""
     try:
         condition = parse(f"{metric} > 1x baseline")
     except GrammarError as error:

@@ -1,4 +1,4 @@
-"""A configuration file as plain data, with the lines its parts stand in."""
+"""Reads a configuration file as plain data, with the line of each value."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from agent.config.yaml_text import MOST_BYTES, excess
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. `path` is like `flags[0].triggers[1].when`, empty for the file as a whole.
+    """One thing that is wrong with the file. `path` is like `flags[0].triggers[1].when`, empty for the whole file.
 
-    `message` says what was found and what was expected, `todo` what to do about it; `excerpt` is a text with carets.
+    `message` is what was found and what was expected, `todo` how to fix it. `excerpt` is a value with carets below it.
     """
 
     path: str
@@ -29,14 +29,14 @@ class Problem:
 
 
 class Note(Protocol):
-    """Takes the path of a problem, what is wrong, what to do, and a text with carets."""
+    """Adds a Problem: its path, what is wrong, what to do, and a value with carets below it."""
 
     def __call__(self, path: str, message: str, todo: str, excerpt: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a value stands: the line of its name, from 1, and a scalar as it is written there."""
+    """Where a value is in the file: the line of its name, from 1, and the text of a scalar as it is written."""
 
     line: int
     written: str | None = None
@@ -44,7 +44,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDocument:
-    """What a file holds. `marks` has an entry for each path, in YAML alone; `problems` kept it from being read."""
+    """What was read from a file: `data`, or the `problems` that prevented it. `marks` are by path, for YAML only."""
 
     data: Any = None
     marks: Mapping[str, Mark] = field(default_factory=dict)
@@ -52,14 +52,14 @@ class ConfigDocument:
 
 
 def join(path: str, key: str) -> str:
-    """The path of a key in the mapping at `path`."""
+    """Return the path of a key in the mapping at `path`."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
         return f"{path}[{key!r}]"
     return f"{path}.{key}" if path else key
 
 
 def read(path: Path) -> ConfigDocument:
-    """Read a YAML or TOML file, by its suffix. Never raises for what the file is or holds: `problems` says it."""
+    """Read a YAML or TOML file, by its suffix. Never raises: what is wrong with the file is in `problems`."""
     if path.suffix not in (".yaml", ".yml", ".json", ".toml"):
         what = f"its name ends in {path.suffix}" if path.suffix else "its name has no ending"
         return _broken(f"{what}: neither YAML nor TOML", "name it .yaml, .yml, .json or .toml, as it is written")
@@ -112,10 +112,10 @@ def _yaml(text: str) -> ConfigDocument:
 
 
 def _walk(node: yaml.Node, path: str, line: int, document: ConfigDocument, seen: set[int]) -> None:
-    """Note the line of every value, and every key that stands twice, of which YAML would keep the last in silence."""
+    """Record the line of every value. A key that is written twice is a problem: YAML would silently keep the last."""
     marks: dict[str, Mark] = document.marks  # type: ignore[assignment]
     marks[path] = Mark(line, node.value if isinstance(node, yaml.ScalarNode) else None)
-    # An alias may lead back to what contains it.
+    # An alias may refer to a collection that contains it.
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -12,7 +12,7 @@ from detectors.conditions.spec import Action, Condition
 from streams.settings import WholeSeconds, whole_seconds
 
 Mode = Literal["active", "shadow"]
-# `$` alone would let a line break pass at the end in Python, though not in JSON Schema.
+# In Python `$` alone matches before a line break at the end, in JSON Schema it does not.
 _WORD, _END = r"[^\s\x00-\x1f\x7f]+", r"$(?!\n)"
 Name = Annotated[
     str,
@@ -22,7 +22,7 @@ Name = Annotated[
         extra={"expected": "a name of at most 200 characters, without blanks around it"},
     ),
 ]
-# Without a slash, because `environment/service` is how a baseline and a report name the two together.
+# No slash: baseline files and reports write `environment/service`.
 Environment = Annotated[
     str,
     Meta(
@@ -34,7 +34,7 @@ Environment = Annotated[
 
 
 class When(str):
-    """A condition as it is written; what has been decoded is known to be readable."""
+    """A condition as it is written. Decoding has checked that it can be parsed."""
 
     __slots__ = ()
 

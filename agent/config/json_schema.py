@@ -24,12 +24,12 @@ _TEXTS: dict[Any, dict[str, Any]] = {
 
 
 def schema() -> dict[str, Any]:
-    """The schema, draft 2020-12. It knows shapes and names; `config check` knows the words of `when` and the rest."""
+    """Return the schema, draft 2020-12. It checks shapes and names; `config check` checks conditions and the rest."""
     made = msgspec.json.schema(Config, schema_hook=lambda kind: dict(_TEXTS[kind]))
     for struct in set(_structs(Config)):
         properties = made["$defs"][struct.__name__]["properties"]
         for field in msgspec.structs.fields(struct):
-            # msgspec leaves out what a factory makes, and those are the defaults that are not plain JSON.
+            # msgspec leaves out defaults that a factory makes: those that are not plain JSON.
             if field.default_factory is not msgspec.NODEFAULT:
                 properties[field.encode_name]["default"] = _written(field.default_factory())
     return {
@@ -40,7 +40,7 @@ def schema() -> dict[str, Any]:
 
 
 def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
-    """Every struct that a type is made of."""
+    """Yield every struct in a type, also inside other structs, lists, dicts and unions."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         yield kind
         for field in msgspec.structs.fields(kind):
@@ -53,10 +53,10 @@ def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def _written(default: Any) -> Any:
-    """A default as the file would have it."""
+    """Return a default as it would be written in the file."""
     if isinstance(default, Seconds | WholeSeconds):
         return format_seconds(int(default))
     if isinstance(default, list):
         return []
-    # Of settings, each has its own default.
+    # A struct of settings: each setting has a default of its own.
     return str(default) if isinstance(default, Path) else {}

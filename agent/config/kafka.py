@@ -11,7 +11,7 @@ from streams.kafka.connection import Connection
 
 
 def connection(config: Config) -> Connection:
-    """Open the files that the security settings name; ConfigError where one cannot be used."""
+    """Make the connection settings, with the files that `security` names. Raises ConfigError if one cannot be used."""
     kafka = config.kafka
     security = kafka.security
     brokers = tuple(kafka.brokers)
@@ -33,7 +33,7 @@ def connection(config: Config) -> Connection:
             check_secret_file(security.password_file)
             password = security.password_file.read_text().rstrip("\r\n")
         except (ConfigError, OSError, UnicodeDecodeError) as error:
-            # A decoder's error holds the bytes.
+            # The text of a UnicodeDecodeError contains the password.
             what = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
             raise ConfigError(f"kafka.security.password_file: {what}") from None
     return Connection(

@@ -1,4 +1,4 @@
-"""From a configuration file to a Config, or to everything that is wrong with it."""
+"""Reads a configuration file: a Config, or every problem that the file has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from agent.config import document as config_text
-from agent.config import validate as config_rules
-from agent.config import validate_files as config_backends
 from agent.config.decode import Decoding
-from agent.config.document import Problem
+from agent.config.document import Problem, read
 from agent.config.model import Config
 from agent.config.starter import CONFIG_NAME
+from agent.config.validate import check_settings
+from agent.config.validate_files import check_files
 from agent.errors import ConfigError
 from detectors.conditions.grammar import format_condition
 
@@ -22,9 +21,9 @@ __all__ = ["check", "load", "managed_hash", "render", "rules_hash"]
 
 
 def load(path: Path) -> Config:
-    """Read a YAML or TOML configuration, its paths made relative to the file's directory.
+    """Read a YAML or TOML configuration. Relative paths in it are resolved against the file's directory.
 
-    Raises ConfigError, whose text is every problem the file has.
+    Raises ConfigError, whose text has every problem of the file.
     """
     config, problems = check(path)
     if config is None:
@@ -33,31 +32,33 @@ def load(path: Path) -> Config:
 
 
 def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Problem]]:
-    """The configuration, or None and all its problems in the order in which they stand in the file.
+    """Return the configuration, or None and all problems in the order of the file.
 
-    `files` looks for the files that it names too, as keys and secrets, all of which only a process of all roles needs.
+    `files` also checks the files that it names, such as keys and secrets. Only a process of all roles needs them all.
     """
-    document = config_text.read(path)
+    document = read(path)
     if document.problems:
         return None, document.problems
-    if (mistaken := _mistaken(path, document.data)) is not None:
-        return None, [mistaken]
+    if (problem := _flags_file(path, document.data)) is not None:
+        return None, [problem]
     decoding = Decoding(path.parent, document.marks)
     settings = decoding.fields(document.data, Config, "")
     if settings is not None:
-        config_rules.check(settings, decoding.note)
+        check_settings(settings, decoding.note)
         if files:
-            config_backends.check_files(settings, decoding.note)
+            check_files(settings, decoding.note)
     if settings is None or decoding.problems:
-        # What has no line, as in TOML, stays in the order of the checks.
+        # The sort is stable: problems without a line, as in TOML, stay in the order of the checks.
         return None, sorted(decoding.problems, key=lambda problem: problem.line or 0)
-    # A default has not been through the decoder, which makes paths relative to the file.
+    # The decoder resolves paths against the file's directory, but not the default of `state_dir`.
     settings["state_dir"] = path.parent / settings["state_dir"]
     return Config(**settings), []
 
 
-def _mistaken(path: Path, data: object) -> Problem | None:
-    """Is it the file of flags instead, which lies beside the configuration? What it lacks as one would mislead."""
+def _flags_file(path: Path, data: object) -> Problem | None:
+    """Return a problem if the file is flagd's file of flags, which lies beside the configuration and is easily named
+    instead. The problems that it has as a configuration would mislead.
+    """
     if not isinstance(data, dict) or not isinstance(data.get("flags"), dict):
         return None
     if {info.encode_name for info in msgspec.structs.fields(Config)}.intersection(data) != {"flags"}:
@@ -72,7 +73,7 @@ def _mistaken(path: Path, data: object) -> Problem | None:
 
 
 def render(path: Path, problems: list[Problem]) -> str:
-    """Problems for a person: `file:line: path: what is wrong`, the excerpt, what to do."""
+    """Return the problems as text: `file:line: path: what is wrong`, the excerpt, what to do."""
     lines = []
     for problem in problems:
         where = f"{path}:{problem.line}" if problem.line else str(path)
@@ -85,15 +86,15 @@ def render(path: Path, problems: list[Problem]) -> str:
 
 
 def rules_hash(config: Config) -> str:
-    """Names the rules by which verdicts are made: 64 hexadecimal digits.
+    """Return a hash of the rules that verdicts follow: 64 hexadecimal digits.
 
-    It changes with anything a verdict or its action depends on, and not with the order of flags and triggers, with
-    defaults written out, or with where files lie.
+    It changes with all that a verdict or its action depends on. It does not change with the order of flags and
+    triggers, with defaults that are written out, or with the location of files.
     """
     specs = sorted(config.trigger_specs(), key=lambda spec: (spec.environment, spec.flag, spec.name))
     rules = [{**asdict(spec), "condition": format_condition(spec.condition)} for spec in specs]
     for rule in rules:
-        # It decides when a person hears of a verdict, not what the verdict is.
+        # It decides when an unknown verdict is reported, not what the verdict is.
         del rule["unknown_alert"]
     times = {
         "evaluate_every": float(config.evaluate_every),
@@ -105,10 +106,10 @@ def rules_hash(config: Config) -> str:
 
 
 def managed_hash(config: Config) -> str:
-    """Names what an executor may write: the managed flags, where each is kept and its safe variant; 64 hexadecimal
-    digits.
+    """Return a hash of what an executor may write: the managed flags, their backends, safe variants and groups; 64
+    hexadecimal digits.
 
-    Two processes whose rules are the same may differ in it, and then one refuses the commands of the other.
+    Two processes with equal rules may differ in it. Then one refuses the commands of the other.
     """
     flags = sorted(
         (flag.environment, flag.flag, flag.service, flag.backend, flag.safe, sorted(flag.together))

@@ -1,12 +1,12 @@
-"""`min_samples: auto`: how many samples a trigger wants, from the level at which its service is well.
+"""`min_samples: auto`: how many samples a trigger needs, from the share of bad requests of a healthy service.
 
-The level is the stored one where the baseline file has the metric; else it is taken to be a cautious one:
+The share is the stored one if the baseline file has the metric, else a cautious assumption:
 
-    a ratio whose bad requests are rare   0.5 % are bad, or half of the limit where that is less
+    a ratio whose bad requests are rare   0.5 % are bad, or half of the limit if that is less
     another ratio                         two thirds of what the limit allows, such as of a cache's misses
     latency_pNN                           a fifth of the requests that may be above the limit: 1 % for p95
 
-A stored latency does not say how many requests are above another one, so of latencies the level is always the last.
+A stored latency does not tell how many requests are above another latency, so latencies always use the assumption.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from detectors.conditions.sample_size import needed_samples
 from detectors.conditions.spec import TriggerSpec
 from detectors.errors import SpecError
 
-BAD = 0.005
-"""Share of bad requests of a service that is well, where nothing is stored."""
+HEALTHY_BAD_SHARE = 0.005
+"""Share of bad requests of a healthy service if none is stored."""
 
 
 def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
-    """The share (0..1) of bad requests when the service is well; None where the trigger is no limit on such a share.
+    """Return the share (0 to 1) of bad requests of a healthy service; None if the trigger does not limit such a share.
 
-    `stored` is the metric's value in the baseline file, None where it has none.
+    `stored` is the metric's value in the baseline file, None if there is none.
     """
     limit, metric = spec.bad_limit, METRIC_TABLE[spec.condition.metric]
     if limit is None:
@@ -34,12 +34,15 @@ def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
         return limit / 5
     if stored is not None:
         return round(1 - stored, 12) if metric.good_is_high else stored
-    return min(BAD, limit / 2) if metric.bad_is_rare else limit * 2 / 3
+    return min(HEALTHY_BAD_SHARE, limit / 2) if metric.bad_is_rare else limit * 2 / 3
 
 
 def with_auto(spec: TriggerSpec, stored: float | None, max_window: int) -> TriggerSpec:
-    """The trigger with as many samples as it wants and windows up to `max_window` to find them in; as it is where
-    it is no limit on the share of bad requests. Raises SpecError where no number is enough."""
+    """Return the trigger with the `min_samples` that it needs and windows up to `max_window` (seconds) to reach them.
+
+    A trigger that does not limit a share of bad requests is returned unchanged. Raises SpecError if no number is
+    enough.
+    """
     level, limit = healthy(spec, stored), spec.bad_limit
     if level is None or limit is None:
         return spec

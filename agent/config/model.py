@@ -13,14 +13,12 @@ from agent.backends.settings import Backend
 from agent.commands.keys import PRIVATE_NAME, PUBLIC_NAME
 from agent.config.baseline import NO_BASELINE, Baseline, read_baseline
 from agent.config.flags import Environment, Flag, Mode, Name
+from agent.config.min_samples import HEALTHY_BAD_SHARE
 from agent.config.triggers import TriggerTimes, resolve
 from detectors.conditions.metric_table import METRIC_TABLE, DriftMetric
 from detectors.conditions.spec import FALSE_ALARMS, TriggerSpec
 from streams.monitor.drift_watch import DriftTarget, Method
 from streams.settings import KafkaSettings, Seconds, TelemetrySettings, WholeSeconds, seconds, whole_seconds
-
-HABIT = 0.005
-"""Share of bad requests that is a service's habit where no baseline says otherwise."""
 
 
 class CommandSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,8 +38,8 @@ class AutomationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     within: Annotated[Seconds, Meta(description="The time in which flips are counted.")] = seconds(600)
 
     def most(self, managed: int) -> int:
-        """Flags that may be turned back within `within`, of so many that are managed: one at least."""
-        # 0.29 times 100 is a little less than 29 in floating point.
+        """Return how many flags may be turned back within `within` if so many are managed: one at least."""
+        # Rounded, because in floating point 0.29 times 100 is a little less than 29.
         return max(1, min(self.max_flips, int(round(self.max_share * managed, 9))))
 
 
@@ -177,7 +175,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
 
     @cached_property
     def _stored(self) -> Baseline:
-        # Read once, so that nothing that a process derives from the file disagrees if the file is replaced meanwhile.
+        # Read once: all values of a process come from the same content, even if the file is replaced meanwhile.
         return read_baseline(self.baseline) if self.baseline is not None else NO_BASELINE
 
     def drift_targets(self) -> list[DriftTarget]:
@@ -190,6 +188,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         for one in self.drift:
             value = baseline.value(one.environment, one.service, one.metric)
             good = METRIC_TABLE[one.metric].good_is_high
-            bad = HABIT if value is None else 1 - value if good else value
+            bad = HEALTHY_BAD_SHARE if value is None else 1 - value if good else value
             found.append(DriftTarget(one.environment, one.service, one.metric, one.method, (bad,)))
         return found

@@ -1,4 +1,4 @@
-"""Limits that probably mean something else than they say: a fraction with a percent sign behind it."""
+"""Detects limits that are probably a mistake: a fraction with a percent sign, such as 0.02% for 2 %."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from detectors.conditions.spec import TriggerSpec
 _PERCENT = re.compile(r"([<>])\s*((?:\d*\.)?\d+)\s*%")
 
 _LEAST_BAD = 0.1
-"""Per cent of bad requests. Below, what looks like 0.02 % is oftener 2 % written as a fraction than a limit: it takes
-tens of thousands of samples."""
+"""Percentage of bad requests. A lower limit is more often a fraction: 0.02 % needs tens of thousands of samples, and
+2 % is a usual limit."""
 
 _LEAST_GOOD = 1.0
-"""Per cent of good requests: a service of which less is good does not serve at all."""
+"""Percentage of good requests. A service with a lower share of good requests does not work at all."""
 
 
 def slip(when: When, spec: TriggerSpec, rate: float | None) -> str | None:
-    """What a limit was probably meant to be; None where it may well be meant as it is.
+    """Return the question whether a limit was meant otherwise; None if it is plausible as it is.
 
-    `rate` is the requests a second of the scope, where it is known: with enough of them a tiny limit can be judged, and
-    is taken for meant. Written as a fraction, such as 0.0002, no limit is doubted.
+    `rate` is the requests per second of the scope, None if unknown: if it is high enough to judge a tiny limit, the
+    limit is plausible. A limit that is written as a fraction, such as 0.0002, is always plausible.
     """
     found = _PERCENT.search(when)
     if found is None or spec.condition.metric not in RATIOS or spec.condition.relative is not None:

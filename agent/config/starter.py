@@ -1,9 +1,10 @@
-"""`flipback init`: a commented configuration and a file of flags to begin with, which the README shows too."""
+"""`flipback init`: a commented configuration and a file of flags to start with. The README shows the same text."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,21 +39,36 @@ flags:
 """
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# YAML reads `1:30` as a number, so a host needs a letter or a dot.
+_BROKER = re.compile(r"([A-Za-z0-9_-]*[A-Za-z.][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+def is_plain(name: str) -> bool:
+    """Return whether YAML and JSON read a name as text without quotes: letters, digits, `.`, `_` and `-`."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+def is_broker(address: str) -> bool:
+    """Return whether an address is HOST:PORT with a port from 1 to 65535; an IPv6 host is in brackets."""
+    match = _BROKER.fullmatch(address)
+    return match is not None and 0 < int(match[2]) < 65536
+
+
 class Names(NamedTuple):
-    """What stands in the files; each is a plain word that YAML and JSON take as it is."""
+    """The names in both files. Service, flag and topic must be plain (`is_plain`), brokers addresses (`is_broker`)."""
 
     service: str = "recommendations"
     flag: str = "new-recommendations"
     topic: str = "requests"
     brokers: tuple[str, ...] = ("127.0.0.1:9092",)
-    """Each HOST:PORT."""
 
 
 _TLS = ", security: {}}    # TLS; `{allow_plaintext: true}` where the network between is trusted"
 
 
 def config_text(names: Names) -> str:
-    """Return the configuration. It speaks TLS to brokers off loopback: what is not safe needs a person's edit."""
+    """Return the configuration. Brokers that are not on loopback get TLS: plaintext needs a person's edit."""
     brokers = ", ".join(f'"{one}"' if one.startswith("[") else one for one in names.brokers)
     local = all(is_loopback(one.rpartition(":")[0].strip("[]")) for one in names.brokers)
     words = {**names._asdict(), "brokers": brokers, "security": "}" if local else _TLS}
@@ -60,7 +76,7 @@ def config_text(names: Names) -> str:
 
 
 def flags_text(names: Names) -> str:
-    """Return a file of flags for flagd: half of the users, by `userId`, get the new variant."""
+    """Return a file of flags for flagd that gives half of the users, by `userId`, the new variant."""
     flag = {
         "state": "ENABLED",
         "variants": {"on": True, "off": False},
@@ -71,9 +87,9 @@ def flags_text(names: Names) -> str:
 
 
 def write(directory: Path, names: Names) -> list[Path]:
-    """Write both files into a directory, which is made where it is not there; a file that is there is left alone.
+    """Write both files into a directory, which is created if it is missing.
 
-    Raises FlipbackError where one of them is there already, or cannot be written; then neither is.
+    Raises FlipbackError if a file cannot be written, or if one of the two exists: then nothing is written.
     """
     files = {directory / CONFIG_NAME: config_text(names), directory / FLAGS_NAME: flags_text(names)}
     there = [str(path) for path in files if os.path.lexists(path)]

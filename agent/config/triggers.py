@@ -1,4 +1,4 @@
-"""From the triggers as they are written to the ones that are evaluated, with every default filled in."""
+"""Resolves the triggers of the file to the ones that are evaluated, with every default filled in."""
 
 from __future__ import annotations
 

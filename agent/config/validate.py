@@ -1,4 +1,4 @@
-"""Checks of settings against one another: what no setting can be checked for alone."""
+"""Checks of the settings as a whole: how they fit together, and the entry to all other checks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from detectors.conditions.durations import format_seconds
 from detectors.conditions.spec import LONGEST_SPAN
 
 _FLIP_BUDGET = 5
-"""Seconds that a flip may take; a command that expires sooner could expire before its flip ends."""
+"""Seconds that a flip may take. A command with a shorter lifetime could expire during its flip."""
 
 
-def check(settings: Mapping[str, Any], note: Note) -> None:
-    """Check the fields of a Config. Those that are WRONG have been noted already, and lead to no further problem."""
+def check_settings(settings: Mapping[str, Any], note: Note) -> None:
+    """Check the fields of a Config. Fields that are WRONG are in the problems already, and are skipped."""
     kafka, backends = settings["kafka"], settings["backends"]
     if kafka is not WRONG:
         check_kafka(kafka, note)
@@ -60,7 +60,7 @@ def _times(settings: Mapping[str, Any], note: Note) -> None:
 
 
 def _baseline(path: Any, note: Note) -> Baseline | None:
-    """The stored values; None when it is not known what they are."""
+    """Return the stored values, none if no file is named; None if the file cannot be read."""
     if path is WRONG:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the configuration says of flag systems: where they are, and the files it names, on the machine at hand."""
+"""Checks of the addresses of flag systems, and of the files that the configuration names, on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRETS = ("secret_file", "token_file", "credentials")
 
 
 def check_addresses(backends: Any, note: Note) -> None:
-    """Servers are reached by https and hold no password, or are on loopback; emulators are on loopback."""
+    """Check that servers have https addresses without a password, or are on loopback, as emulators must be."""
     for at, backend in _backends(backends):
         if isinstance(backend, Unleash | Webhook):
             kind = str(type(backend).__struct_config__.tag)
@@ -35,9 +35,9 @@ def check_addresses(backends: Any, note: Note) -> None:
 
 
 def check_files(settings: Mapping[str, Any], note: Note) -> None:
-    """The files that are named can be read here, and secrets by their owner alone.
+    """Check that this user can read the named files, and that only their owner can read secrets.
 
-    Which of them a process needs depends on its role, so that this is no condition for a start.
+    Not part of the checks at start: which files a process needs depends on its role.
     """
     for at, backend in _backends(settings["backends"]):
         for name in _SECRETS:

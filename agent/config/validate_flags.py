@@ -22,10 +22,12 @@ def check_flags(flags: list[tuple[int, Flag]], settings: Mapping[str, Any], note
 
 
 def _one_flag(flags: list[tuple[int, Flag]], note: Note) -> None:
-    """A flag may be watched in several services, but there is one of it."""
+    """Check that entries of one flag, in several services, agree on its backend, safe variant and group; and that no
+    backend has the same flag for two environments.
+    """
     places: dict[tuple[str, str, str], int] = {}
     first: dict[tuple[str, str], tuple[int, Flag]] = {}
-    homes: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for index, flag in flags:
         if WRONG in (flag.environment, flag.service, flag.flag):
             continue
@@ -42,16 +44,16 @@ def _one_flag(flags: list[tuple[int, Flag]], note: Note) -> None:
                 note(f"flags[{index}].{name}", message, "a flag has one safe state, backend and group: make them alike")
         if (
             flag.backend is not WRONG
-            and homes.setdefault((flag.backend, flag.flag), flag.environment) != flag.environment
+            and owners.setdefault((flag.backend, flag.flag), flag.environment) != flag.environment
         ):
-            message = f"{flag.flag!r} of {flag.backend} is that of {homes[flag.backend, flag.flag]} already"
+            message = f"{flag.flag!r} of {flag.backend} is that of {owners[flag.backend, flag.flag]} already"
             note(
                 f"flags[{index}].backend", message, "give each environment a backend of its own: a flip would hit both"
             )
 
 
 def _groups(flags: list[tuple[int, Flag]], automation: Any, note: Note) -> None:
-    """Flags that are made safe together are managed ones of one environment, and no more than may be at once."""
+    """Check that the flags of a group are managed in its environment, and not more than may be turned back at once."""
     managed: dict[Any, dict[str, None]] = {}
     for _, flag in flags:
         if WRONG not in (flag.environment, flag.flag):
@@ -79,7 +81,7 @@ def _groups(flags: list[tuple[int, Flag]], automation: Any, note: Note) -> None:
 
 
 def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
-    """A trigger commands once for a version of its flag, and is known by its name there."""
+    """Check that names are unique for a flag: a trigger gives one command per flag version, by its name."""
     names: dict[tuple[str, str, str], str] = {}
     for index, flag in flags:
         for number, trigger in right(flag.triggers):
@@ -95,6 +97,7 @@ def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
 
 
 def _scopes(flags: list[tuple[int, Flag]], most: Any, note: Note) -> None:
+    """Check that `max_scopes` has room for the scopes that triggers judge or compare with."""
     needed = set()
     for _, flag in flags:
         needed.add(Scope(flag.environment, flag.service))

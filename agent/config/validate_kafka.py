@@ -12,6 +12,7 @@ from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
 
 
 def check_kafka(kafka: KafkaSettings, note: Note) -> None:
+    """Check the addresses of brokers, their security and the settings for groups and topics."""
     remote = []
     for index, broker in right(kafka.brokers):
         host, colon, port = broker.rpartition(":")
@@ -35,6 +36,7 @@ def check_kafka(kafka: KafkaSettings, note: Note) -> None:
 
 
 def _security(security: SecuritySettings, note: Note) -> None:
+    """Check that settings that need each other are both given."""
     pairs = [("certfile", "keyfile"), ("keyfile", "certfile")]
     pairs += [("mechanism", "username"), ("mechanism", "password_file")]
     pairs += [("username", "mechanism"), ("password_file", "mechanism")]
@@ -47,6 +49,7 @@ def _security(security: SecuritySettings, note: Note) -> None:
 
 
 def check_telemetry(telemetry: Iterable[TelemetrySettings], prefix: str, note: Note) -> None:
+    """Check the telemetry topics: the pattern of `source`, and names that are neither repeated nor flipback's own."""
     seen: dict[str, int] = {}
     for index, source in right(telemetry):
         path, topic = f"telemetry[{index}].topic", source.topic

@@ -14,7 +14,7 @@ from detectors.conditions.metric_table import RATIOS
 from detectors.conditions.spec import LONGEST_SPAN, Condition, TriggerSpec
 from detectors.errors import GrammarError, SpecError
 
-_RAREST = 3600
+_SHORTEST_FALSE_ALARMS = 3600
 """The shortest `false_alarms` that is accepted, in seconds."""
 
 
@@ -25,11 +25,11 @@ def check_trigger(flag: Flag, trigger: Trigger, every: Any, baseline: Baseline |
     _fast(trigger, path, note)
     if baseline is not None:
         _stored(flag, trigger, baseline, f"{path}.when", note)
-        _enough(flag, trigger, baseline, path, note)
+        _auto_samples(flag, trigger, baseline, path, note)
 
 
 def check_window_and_alarms(window: Any, alarms: Any, path: str, note: Note) -> None:
-    """Check `max_window` and `false_alarms`, which a trigger may set and the whole file too; `path` is then empty."""
+    """Check `max_window` and `false_alarms` of the trigger at `path`, or of the whole file if `path` is empty."""
     at = f"{path}." if path else ""
     if window not in (WRONG, None) and not 1 <= window <= LONGEST_SPAN:
         note(
@@ -37,8 +37,8 @@ def check_window_and_alarms(window: Any, alarms: Any, path: str, note: Note) -> 
             f"expected 1s to {format_seconds(LONGEST_SPAN)}, found {format_seconds(window)}",
             "state is kept as long",
         )
-    if alarms not in (WRONG, None) and alarms < _RAREST:
-        least = format_seconds(_RAREST)
+    if alarms not in (WRONG, None) and alarms < _SHORTEST_FALSE_ALARMS:
+        least = format_seconds(_SHORTEST_FALSE_ALARMS)
         note(f"{at}false_alarms", f"expected {least} at least", "more often nobody would believe an alarm")
 
 
@@ -73,8 +73,8 @@ def _fast(trigger: Trigger, path: str, note: Note) -> None:
     note(f"{path}.fast", message, "leave it out", _carets(trigger, condition))
 
 
-def _enough(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: Note) -> None:
-    """Can a healthy service be told from one that breaches?"""
+def _auto_samples(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: Note) -> None:
+    """Check that some number of samples distinguishes a healthy service from one at the limit."""
     if WRONG in (trigger.when, trigger.min_samples, flag.environment, flag.service) or trigger.min_samples != "auto":
         return
     condition = trigger.when.condition
@@ -142,7 +142,7 @@ def _stored(flag: Flag, trigger: Trigger, baseline: Baseline, path: str, note: N
 
 
 def _carets(trigger: Trigger, condition: Condition) -> str:
-    """The condition with carets under what it judges, its first word."""
+    """Return the condition with carets below its metric."""
     text = str(trigger.when)
     length = len(text.lstrip().split(condition.op)[0].rstrip())
     return GrammarError("", text, len(text) - len(text.lstrip()), length).pointed.split("\n", 1)[1]

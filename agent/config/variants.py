@@ -1,4 +1,4 @@
-"""Do triggers judge variants that the flag has? A slip in one is silence for ever."""
+"""Detects triggers of variants that the flag does not have: a misspelt variant never gets a sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.config.flags import Flag
 
 
 def variants_of(raw: str) -> frozenset[str] | None:
-    """The variants in a flag's definition, where it lists them by name as flagd does; None where it does not."""
+    """Return the names of the variants in a flag's definition; None if it does not list them, as flagd's does."""
     try:
         definition = msgspec.json.decode(raw)
     except msgspec.DecodeError:
@@ -21,7 +21,7 @@ def variants_of(raw: str) -> frozenset[str] | None:
 
 
 def unknown_variants(flags: Iterable[Flag], raw: str) -> Iterator[str]:
-    """A sentence for each trigger that judges, or compares with, a variant that the flag's definition lacks.
+    """Yield a sentence for each trigger that judges, or compares with, a variant that the flag's definition lacks.
 
     `flags` are the entries of one flag, `raw` is its definition as it was read.
     """

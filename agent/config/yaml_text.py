@@ -1,4 +1,4 @@
-"""YAML of a bounded size: what its aliases and nesting come to is known before anything is made of it."""
+"""Reads YAML of a bounded size: aliases and nesting are counted before anything is built."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DEEPEST = 100
 """Levels of nesting; a configuration has seven."""
 
 MOST_ALIASED = 100_000
-"""Values that aliases may stand for in all. Of 1,000 flags that each take 30 from `<<: *common` there are 30,000; in a
-text of 600 bytes two to a level come to millions."""
+"""Values that all aliases together may stand for. 1,000 flags that each take 30 settings from `<<: *common` need
+30,000; a text of 600 bytes whose aliases double at each level stands for millions."""
 
 MOST_BYTES = 16 * 1024 * 1024
 
 
 class Excess(NamedTuple):
-    """What is too much of a text, what to do about it, and the line where it becomes so."""
+    """What a text has too much of, what to do about it, and the line where the bound is passed."""
 
     message: str
     todo: str
@@ -28,12 +28,12 @@ class Excess(NamedTuple):
 
 
 def excess(text: str) -> Excess | None:
-    """What is too much of a text; None where nothing is. Raises YAMLError where it is no YAML.
+    """Return what a text has too much of, None if nothing. Raises YAMLError if it is not YAML.
 
-    Events come without recursion; composing them recurses in C, where 100,000 brackets end the process.
+    It reads the parser's events, which need no recursion. Composing recurses in C: 100,000 brackets end the process.
     """
     sizes: dict[str, int] = {}
-    # Anchor and size of each collection that is open, and of the whole text.
+    # The anchor and the size so far of each open collection; the first is the whole text.
     open_: list[tuple[str | None, int]] = [(None, 0)]
     aliased = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -45,7 +45,7 @@ def excess(text: str) -> Excess | None:
                 return Excess(f"is nested more than {DEEPEST} levels deep", "close what is open above it", line)
             continue
         if isinstance(event, yaml.AliasEvent):
-            # One that leads back into what contains it has no size yet, and is not followed.
+            # An alias to a collection that contains it counts once: that collection has no size yet.
             size = sizes.get(event.anchor or "", 1)
             aliased += size
             if aliased > MOST_ALIASED:
@@ -69,7 +69,7 @@ def excess(text: str) -> Excess | None:
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML or JSON file. Raises ConfigError where it cannot be read, or holds too much."""
+    """Return the plain values of a YAML or JSON file. Raises ConfigError if it cannot be read or has too much."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(f"{path}: it is larger than {MOST_BYTES:,} bytes")

@@ -50,7 +50,7 @@ def level(event: Event) -> int:
 
 def importance(event: Event) -> int:
     """Return how important the event is, 0 to 2. If not all can be kept, verdicts that need no action go first."""
-    loud = level(event)
-    if loud >= logging.ERROR:
+    severity = level(event)
+    if severity >= logging.ERROR:
         return 2
-    return 1 if loud >= logging.WARNING or not event.type.startswith(_VERDICTS) or event.type == _FIRING else 0
+    return 1 if severity >= logging.WARNING or not event.type.startswith(_VERDICTS) or event.type == _FIRING else 0

@@ -13,10 +13,10 @@ _PREFIX = "flipback."
 
 
 def sentence(event: Event) -> str:
-    """Return the event in words."""
-    say = _SENTENCES.get(event.type)
-    if say is not None:
-        return say(_EventData(event.data))
+    """Return the event as a sentence without the subject. Fields that are missing read as not known."""
+    words = _SENTENCES.get(event.type)
+    if words is not None:
+        return words(_EventData(event.data))
     if event.type.startswith(events.trigger_type("")):
         data = _EventData(event.data)
         reason = f": {data['reason']}" if data.get("reason") else ""
@@ -26,7 +26,7 @@ def sentence(event: Event) -> str:
 
 
 def log_line(event: str, fields: Mapping[str, Any]) -> str | None:
-    """Return the line of an audit event that is logged with its data as `fields`; None for other log events."""
+    """Return the log line of an audit event, whose data and subject are the `fields`; None for other log events."""
     if not event.startswith(_PREFIX) or "subject" not in fields:
         return None
     data = {name: value for name, value in fields.items() if name != "subject"}
@@ -68,11 +68,11 @@ def _shown(metric: object, value: object) -> str:
     return shown(str(metric), value) if isinstance(value, int | float) else "not known"
 
 
-def _s(value: object) -> str:
+def _took(value: object) -> str:
     return f"{value:.3f} s" if isinstance(value, int | float) else "a time that was not told"
 
 
-def _got(value: object) -> str:
+def _variant(value: object) -> str:
     return repr(value) if value else "different variants"
 
 
@@ -80,22 +80,23 @@ def given(variant: object, percent: object) -> str:
     """Return what users get: the variant of all, or the percentage that gets the first variant of the flag's rule."""
     if not variant and isinstance(percent, int | float):
         return f"{percent:g} %"
-    return _got(variant)
+    return _variant(variant)
 
 
 def _command(data: Mapping[str, Any]) -> str:
-    seen = data["command"].get("evidence", {}) if isinstance(data.get("command"), dict) else {}
-    by = f" by {seen['by']}: {seen.get('reason')}" if seen.get("by") else ""
+    evidence = data["command"].get("evidence", {}) if isinstance(data.get("command"), dict) else {}
+    by = f" by {evidence['by']}: {evidence.get('reason')}" if evidence.get("by") else ""
     return f"command: set {data['flag']} to {data['target']!r}, because of {data['trigger']}{by}"
 
 
 def _with(head: str, rest: object) -> str:
+    """Return `head: rest`, or the head alone if the rest is empty."""
     return f"{head}: {rest}" if rest else head
 
 
 def _inability(data: Mapping[str, Any]) -> str:
-    """Return an inability in words. One with a state lasts: its beginning says what would happen, its end that it is
-    over.
+    """Return an inability in words. One with a state lasts: it has an event for its beginning, with what would happen,
+    and one for its end.
     """
     reason = data.get("reason")
     if data.get("state") == "ended":
@@ -108,7 +109,7 @@ def _inability(data: Mapping[str, Any]) -> str:
     return _with(head, reason or "no reason given")
 
 
-_STANDING = {
+_STANDING: Final = {
     "unable": "a flip would fail",
     "not-armed": "a flip would fail",
     "unknown": "nothing can be judged",
@@ -129,24 +130,24 @@ class _EventData(dict[str, Any]):
 def _done(data: Mapping[str, Any]) -> str:
     """Return the end of an incident in words, with the outcome of each flag of its group."""
     flags = data.get("flags")
-    each = [f"{flag} {outcome}" for flag, outcome in flags.items()] if isinstance(flags, dict) else []
+    outcomes = [f"{flag} {outcome}" for flag, outcome in flags.items()] if isinstance(flags, dict) else []
     head = "the incident is over, not all flags are safe" if data.get("partial") is True else "the incident is over"
-    return _with(head, ", ".join(each))
+    return _with(head, ", ".join(outcomes))
 
 
 _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     events.COMMAND_RECEIVED: _command,
     events.COMMAND_REJECTED: lambda d: f"command refused, {d['reason']}: {d['detail']}",
     events.COMMAND_SHADOWED: lambda d: f"shadow mode: {d['target']!r} would have been commanded",
-    events.FLAG_SNAPSHOT: lambda d: f"the flag gave {_got(d.get('variant'))}; kept to be restored",
+    events.FLAG_SNAPSHOT: lambda d: f"the flag gave {_variant(d.get('variant'))}; kept to be restored",
     events.FLAG_WRITTEN: lambda d: _with(f"written, attempt {d['attempts']}", d.get("detail")),
     events.FLAG_VERIFIED: lambda d: (
-        f"read back: {_got(d.get('variant'))} for everyone, {_s(d.get('took_s'))} after the command"
+        f"read back: {_variant(d.get('variant'))} for everyone, {_took(d.get('took_s'))} after the command"
     ),
-    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {_s(d.get('took_s'))} after the command",
+    events.FLAG_UNVERIFIED: lambda d: f"not read back: {d['detail']}; {_took(d.get('took_s'))} after the command",
     events.FLAG_ALREADY: lambda d: "the flag was safe already",
     events.FLAG_CONFLICT: lambda d: (
-        f"not the version that was judged: it gives {_got(d.get('variant'))}, and was left alone"
+        f"not the version that was judged: it gives {_variant(d.get('variant'))}, and was left alone"
     ),
     events.FLAG_AMBIGUOUS: lambda d: f"it cannot be told whether the write landed: {d['detail']}",
     events.FLAG_UNRESOLVED: lambda d: f"given up: {d['detail']}; {d['todo']}",

@@ -11,32 +11,32 @@ from detectors.missing.unknown_reason import clock
 from detectors.windows.store import DISPLAY
 
 
-def evidence_lines(seen: Evidence) -> Iterator[str]:
+def evidence_lines(evidence: Evidence) -> Iterator[str]:
     """Yield the evidence of a command in words."""
-    if seen.by:
-        yield f"by hand, by {seen.by}: {seen.reason}"
+    if evidence.by:
+        yield f"by hand, by {evidence.by}: {evidence.reason}"
         return
-    control = "" if seen.control is None else f"; the control had {shown(seen.metric, seen.control)}"
-    yield f"{breach(seen)}{control}"
-    yield f"{seen.samples:,} samples in {seen.window[1] - seen.window[0]:.0f} s: {_counts(seen.counts)}"
-    yield from _by_variant(seen)
-    names = f" ({', '.join(seen.instances)})" if seen.instances else ""
-    yield f"from {seen.sources} instances{names}; {seen.age_s:.1f} s old when it fired"
-    since = f"{clock(int(seen.first_true_at))}Z"
-    yield f"true since {since}, for {seen.fired_at - seen.first_true_at:.0f} s when the command was given"
+    control = "" if evidence.control is None else f"; the control had {shown(evidence.metric, evidence.control)}"
+    yield f"{breach(evidence)}{control}"
+    yield f"{evidence.samples:,} samples in {evidence.window[1] - evidence.window[0]:.0f} s: {_counts(evidence.counts)}"
+    yield from _by_variant(evidence)
+    names = f" ({', '.join(evidence.instances)})" if evidence.instances else ""
+    yield f"from {evidence.sources} instances{names}; {evidence.age_s:.1f} s old when it fired"
+    since = f"{clock(int(evidence.first_true_at))}Z"
+    yield f"true since {since}, for {evidence.fired_at - evidence.first_true_at:.0f} s when the command was given"
 
 
-def breach(seen: Evidence) -> str:
+def breach(evidence: Evidence) -> str:
     """Return the value of the metric when the trigger fired, and the trigger's limit."""
-    value, limit = shown(seen.metric, seen.value), shown(seen.metric, seen.threshold)
-    return f"{seen.metric} of {seen.scope} was {value}, limit {seen.op} {limit}"
+    value, limit = shown(evidence.metric, evidence.value), shown(evidence.metric, evidence.threshold)
+    return f"{evidence.metric} of {evidence.scope} was {value}, limit {evidence.op} {limit}"
 
 
-def _by_variant(seen: Evidence) -> Iterator[str]:
+def _by_variant(evidence: Evidence) -> Iterator[str]:
     """Yield the requests and failures of each variant of the flag, counted over the last minute at most."""
-    if seen.variants and seen.window[1] - seen.window[0] > DISPLAY:
+    if evidence.variants and evidence.window[1] - evidence.window[0] > DISPLAY:
         yield f"  in the last {DISPLAY} s of them:"
-    for variant, counts in seen.variants.items():
+    for variant, counts in evidence.variants.items():
         yield f"  {variant}: {_counts(counts)}"
 
 

@@ -2,7 +2,7 @@
 
 `flipback.events` has everything: changes of verdicts, the command with its evidence, every step of the flip, its
 effect, changes by people, and the reasons why nothing was done. This module finds the events that belong together;
-`agent.events.wording` puts them in words.
+`agent.views.explanation_lines` puts them in words.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ async def read_audit(config: Config) -> AuditLog:
     await describe([topics.events, topics.flags], client)
     read = await read_all_to_end({topics.events: None, topics.flags: None}, client)
     records, flags = read[topics.events], read[topics.flags]
-    known = StateTables()
+    tables = StateTables()
     for record in flags:
-        known.flag(record.value)
+        tables.flag(record.value)
     found: dict[str, Event] = {}
     for record in records:
         try:
@@ -96,7 +96,7 @@ async def read_audit(config: Config) -> AuditLog:
             event = msgspec.structs.replace(event, recorded=record.timestamp / 1000)
         # An event may be published twice, by a re-delivery or by two processes: keep the first.
         found.setdefault(event.id, event)
-    return AuditLog(in_order(found.values()), list(known.flags.values()))
+    return AuditLog(in_order(found.values()), list(tables.flags.values()))
 
 
 def explain(
@@ -224,9 +224,9 @@ def _evidence(found: Iterable[Event]) -> Evidence | None:
         command = event.data.get("command")
         if event.type != events.COMMAND_RECEIVED or not isinstance(command, dict):
             continue
-        seen = msgspec.convert(command["evidence"], Evidence)
-        if first is None or (first.by and seen.by):
-            first = seen
+        evidence = msgspec.convert(command["evidence"], Evidence)
+        if first is None or (first.by and evidence.by):
+            first = evidence
     return first
 
 

@@ -1,4 +1,4 @@
-"""`flipback status`: flags, incidents and the health of verdicts, read from the topics."""
+"""Reads the newest state of flags, incidents and verdicts from the topics."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def by_reason(found: Mapping[int, str]) -> list[str]:
 async def read_status(config: Config) -> Status:
     """Read the newest state from the topics. Raises TopicError if a topic does not exist."""
     topics, client = Topics(config.kafka.prefix), connection(config).client
-    known = StateTables()
+    tables = StateTables()
     now = time.time()
     since = {
         topics.incidents: None,
@@ -117,21 +117,23 @@ async def read_status(config: Config) -> Status:
         topics.health: now - RECENT,
         topics.events: now - ORDERS_WITHIN,
     }
-    looked_at = [topics.heartbeats, topics.partials, *(telemetry.topic for telemetry in config.telemetry)]
-    partitions = await describe(since, client, optional=looked_at)
+    optional = [topics.heartbeats, topics.partials, *(telemetry.topic for telemetry in config.telemetry)]
+    partitions = await describe(since, client, optional=optional)
     if topics.heartbeats in partitions:
         since[topics.heartbeats] = None
     found = await read_all_to_end(since, client)
     incidents, flags, health, audit = (found[topic] for topic in list(since)[:4])
     for record in incidents:
-        known.incident(record.value)
+        tables.incident(record.value)
     for record in flags:
-        known.flag(record.value)
+        tables.flag(record.value)
     return Status(
-        flags=sorted(known.flags.values(), key=lambda status: (status.environment, status.flag)),
-        incidents=sorted(known.incidents.values(), key=lambda incident: incident.begun, reverse=True),
-        after_flips=list(known.after_flips.values()),
-        results={name: result for name, one in known.incidents.items() if (result := known.result_of(one)) is not None},
+        flags=sorted(tables.flags.values(), key=lambda status: (status.environment, status.flag)),
+        incidents=sorted(tables.incidents.values(), key=lambda incident: incident.begun, reverse=True),
+        after_flips=list(tables.after_flips.values()),
+        results={
+            name: result for name, one in tables.incidents.items() if (result := tables.result_of(one)) is not None
+        },
         orders=by_hand(_events(audit)),
         shards={frame.partition: frame for frame in frames(record.value for record in health)},
         partitions=partitions[topics.health],
