@@ -54,7 +54,6 @@ class Evaluator:
             np.array([s.condition.hold for s in specs], dtype=np.int64), self._grace, self._keep
         )
         self._greater = np.array([s.condition.op == ">" for s in specs], dtype=bool)
-        self._min_samples = np.array([s.min_samples for s in specs], dtype=np.int64)
         # With a control this is the factor; the threshold is the factor times the control's value.
         self._limit = np.array([s.condition.value if s.threshold is None else s.threshold for s in specs])
         self._controlled = np.array([s.control_scope is not None for s in specs], dtype=bool)
@@ -166,7 +165,7 @@ class Evaluator:
         if self._store.end is None or self._store.end <= self._seen:
             return
         self._seen, second = self._store.end, self._store.end - 1
-        self._update_instances()
+        self._update_unrestored()
         before, at = self._state[self._fast.at], self._fast.at
         pending, firing = before == State.PENDING, before == State.FIRING
         unattributed, variant = self._unattributed.recent(), self._variants.recent()
@@ -181,11 +180,10 @@ class Evaluator:
         )
 
     def pass_over(self) -> None:
-        """Add the newest second of the store to what `restore` does not cover. The rest of its effects is in the
-        restored state."""
-        self._update_instances()
+        """Add the newest second of the store to the parts that `restore` does not restore, and to no other."""
+        self._update_unrestored()
 
-    def _update_instances(self) -> None:
+    def _update_unrestored(self) -> None:
         self._dominated.update()
         self._unattributed.update()
 

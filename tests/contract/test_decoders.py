@@ -1,4 +1,4 @@
-"""One contract for every format: the same samples give the same cells, and what is bad costs only itself."""
+"""One contract for every format: the same samples give the same cells, and a bad record affects no other."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_bytes_that_are_no_samples_are_rejected_and_good_records_counted(
         mixed += noise[i : i + 1] + records[i : i + 1]
     stage = Stage(form)
     stage.take(mixed)
-    # Bytes at random may be blank lines or an empty array, which hold nothing and are no fault.
+    # Random bytes may be blank lines or an empty array, which hold no sample and are no fault.
     blank = {i for i, value in enumerate(mixed) if value in noise and _holds_nothing(form, value)}
     bad = {i for i, value in enumerate(mixed) if value not in records} - blank
     assert set(stage.rejects) == bad
@@ -80,7 +80,7 @@ def test_a_damaged_record_never_crashes_and_never_touches_its_neighbours(
     stage.take([first, bytes(damaged), last])
     assert set(stage.rejects) <= {1}
     shop = [cell.counts for (scope, _), cell in stage.close(5e9).items() if scope.service == "shop"]
-    # What was damaged may still be a sample, of another time: then the last neighbour comes late.
+    # The damaged record may still be a sample of another time: then the last neighbour is late.
     assert sum(counts["requests"] + counts["late"] for counts in shop) >= 2
 
 
@@ -92,7 +92,7 @@ def test_tombstones_and_oversized_records_are_rejected_with_their_kind(form: For
     assert stage.close() == {}
 
 
-# Of these nobody knows whose they are, or, where the record has no time either, when they were.
+# Samples whose scope is not known, and, if the record has no time either, not their second.
 NOBODYS = [
     {"ts": "now"},
     {"ts": None},
@@ -108,7 +108,7 @@ NOBODYS = [
     {"environment": 7},
     {"environment": ""},
 ]
-# These are no requests, but it is known of which service and when.
+# Samples that are no requests, but whose service and second are known.
 NO_REQUEST = [
     {"n": 0},
     {"n": -1},
