@@ -136,7 +136,7 @@ class Replay:
                     if ended.ended:
                         watermark = max(ended.watermark, min(marks))
                         yield from self._feed(ended, ended.reducer.close(watermark), watermark)
-        last = [recording.reducer.last for recording in self._recordings if recording.reducer.last is not None]
+        last = [recording.reducer.newest for recording in self._recordings if recording.reducer.newest is not None]
         if last:
             end = math.floor(max(last)) + 1
             for recording in self._recordings:
@@ -144,7 +144,7 @@ class Replay:
 
     def silent(self) -> list[str]:
         """The names of the recordings of which nothing has been counted so far."""
-        return [self._names[r.source.partition] for r in self._recordings if r.reducer.last is None]
+        return [self._names[r.source.partition] for r in self._recordings if r.reducer.newest is None]
 
     def _read(self, recording: _Recording) -> Iterator[EvaluatedSecond]:
         """Decode and count the next batch of a recording, and evaluate the seconds that it closes."""
@@ -162,8 +162,8 @@ class Replay:
             if len(self.tally.reasons) < 10:
                 name = self._names[recording.source.partition]
                 self.tally.reasons.append(f"{name}: record {reject.offset}: {reject.reason}")
-        if recording.reducer.newest is not None:
-            watermark = recording.reducer.newest - self._max_lateness
+        if recording.reducer.reached is not None:
+            watermark = recording.reducer.reached - self._max_lateness
             self._decoder.close(recording.source, watermark, math.inf)
             yield from self._feed(recording, recording.reducer.close(watermark), watermark)
 
@@ -171,7 +171,7 @@ class Replay:
         """Encode the closed cells as a partial, and give it to the shard."""
         recording.watermark = watermark
         self.tally.add(cells)
-        unreported = recording.reducer.take_told()
+        unreported = recording.reducer.take_unreported()
         yield from self.shard.take(
             encode(
                 Partial(

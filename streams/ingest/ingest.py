@@ -191,8 +191,8 @@ class Ingest:
         if reached is not None:
             mark: float | None = now.at(reached.at) - self._max_lateness
         else:
-            newest = owned.reducer.newest
-            mark = None if newest is None else min(newest, now.time) - self._max_lateness
+            by_samples = owned.reducer.reached
+            mark = None if by_samples is None else min(by_samples, now.time) - self._max_lateness
         return max((at for at in (mark, owned.watermark) if at is not None), default=None), caught_up
 
     async def _flush_source(
@@ -202,7 +202,7 @@ class Ingest:
         if cells is not None:
             for partition, part in split(cells, self._output.partitions):
                 parts.setdefault(partition, []).append(part)
-        told = owned.reducer.take_told()
+        unreported = owned.reducer.take_unreported()
         head = Partial(
             version=VERSION,
             topic=source.topic,
@@ -212,13 +212,13 @@ class Ingest:
             sent_at=now,
             watermark=None,
             caught_up=owned.caught_up,
-            overflow=told.overflow,
+            overflow=unreported.overflow,
             scopes=[],
             instances=[],
             measures=[],
             columns=[],
-            received=told.received,
-            rejected=told.rejected,
+            received=unreported.received,
+            rejected=unreported.rejected,
         )
         await asyncio.gather(
             *(

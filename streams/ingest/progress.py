@@ -55,14 +55,14 @@ class Progress:
         return None if self._reached == -math.inf else self._reached
 
     def advance(
-        self, ts: Float, instance: Int, names: Sequence[str], lateness: float, told: NDArray[np.bool_] | None
+        self, ts: Float, instance: Int, names: Sequence[str], lateness: float, accepted: NDArray[np.bool_] | None
     ) -> Float | None:
         """Add the next samples: times (n,), and instances (n,) as indices of `names`, 0 for none.
 
-        Only samples selected by `told` (n,) can move the time; None selects all. Returns the time reached before each
-        sample (n,), or None if for no sample it is more than `lateness` after the end of the sample's second.
+        Only samples selected by `accepted` (n,) can move the time; None selects all. Returns the time reached before
+        each sample (n,), or None if for no sample it is more than `lateness` after the end of the sample's second.
         """
-        if told is None:
+        if accepted is None:
             self.newest = max(self.newest, float(ts.max()))
             # The time reached is at most the newest sample's: if even that makes no sample late, it need not be known.
             if math.floor(ts.min()) + 1 > self.newest - lateness:
@@ -72,9 +72,11 @@ class Progress:
             return self._advance(ts, instance, names, lateness)
         self._settle()
         reached = np.full(len(ts) + 1, self._reached)
-        if told.any():
-            reached[1 : np.count_nonzero(told) + 1] = self._advance(ts[told], instance[told], names, -math.inf)
-        return reached[np.cumsum(told)]
+        if accepted.any():
+            reached[1 : np.count_nonzero(accepted) + 1] = self._advance(
+                ts[accepted], instance[accepted], names, -math.inf
+            )
+        return reached[np.cumsum(accepted)]
 
     def _wait(self, ts: Float, instance: Int, names: Sequence[str]) -> None:
         """Keep samples until there are enough to make the cost of the numpy calls small."""

@@ -87,18 +87,18 @@ class Reducer:
         self._pending: list[Rows] = []
         self._pending_rows = 0
         self._sums = OpenSums()
-        self._told = UnreportedCounts()
+        self._reported = UnreportedCounts()
         self._in_flight = InFlight()
         # The earliest second that has a sample or a crossing, infinite if none has.
         self._oldest: float = math.inf
 
     @property
-    def newest(self) -> float | None:
+    def reached(self) -> float | None:
         """The time that the samples have reached, at most the clock's when they arrived; None before it is known."""
         return self._progress.reached
 
     @property
-    def last(self) -> float | None:
+    def newest(self) -> float | None:
         """Time of the newest sample, at most the clock's when it arrived; None before the first."""
         return None if self._progress.newest == -math.inf else self._progress.newest
 
@@ -107,10 +107,10 @@ class Reducer:
         """The offset from which a reader must start to count every open second completely; None before the first."""
         return min(self._first_offsets.values(), default=self._next_offset)
 
-    def take_told(self) -> UnreportedCounts:
+    def take_unreported(self) -> UnreportedCounts:
         """Return the counts since the last call."""
-        before, stats = self._told, self.stats
-        self._told = now = UnreportedCounts(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
+        before, stats = self._reported, self.stats
+        self._reported = now = UnreportedCounts(stats.overflow, stats.samples + stats.rejected.total(), stats.unread)
         return UnreportedCounts(*(after - then for after, then in zip(now, before, strict=True)))
 
     def add(self, batch: SampleBatch, now: float) -> list[Reject]:
@@ -138,8 +138,8 @@ class Reducer:
         if not len(columns):
             return rejects
         rejected = columns.kind == REJECTED_KIND
-        told = ~rejected if rejected.any() else None
-        stats.samples += len(columns) if told is None else int(np.count_nonzero(told))
+        accepted = ~rejected if rejected.any() else None
+        stats.samples += len(columns) if accepted is None else int(np.count_nonzero(accepted))
 
         if self._table is not batch.table:
             self._fold()
@@ -147,7 +147,7 @@ class Reducer:
         # Times are positive, so this is their floor.
         second = columns.ts.astype(np.int64)
         offset = batch.offsets[columns.record]
-        open_from = self._open_from(columns, told, batch.table.instances.names, now)
+        open_from = self._open_from(columns, accepted, batch.table.instances.names, now)
         if len(columns.ids):
             ended = columns.kind != STARTED_KIND
             if len(self._in_flight) or not ended.all():
@@ -235,22 +235,23 @@ class Reducer:
 
     def _newest_before(self, ts: Float, rejected: NDArray[np.bool_], now: float) -> Float:
         """The time of the newest sample before each sample, -inf before the first."""
-        told = np.where(rejected, -math.inf, ts) if rejected.any() else ts
-        newest = np.concatenate(([self._progress.newest], np.minimum(told[:-1], now)))
+        times = np.where(rejected, -math.inf, ts) if rejected.any() else ts
+        newest = np.concatenate(([self._progress.newest], np.minimum(times[:-1], now)))
         before: Float = np.maximum.accumulate(newest)
         return before
 
     def _open_from(
-        self, columns: Columns, told: NDArray[np.bool_] | None, names: Sequence[str], now: float
+        self, columns: Columns, accepted: NDArray[np.bool_] | None, names: Sequence[str], now: float
     ) -> Float | None:
         """The first open second at the arrival of each sample, None if no sample can be late.
 
-        Rejected samples do not advance the time, because theirs may be wrong. `told` selects the others, None if all.
+        Rejected samples do not advance the time, because theirs may be wrong. `accepted` selects the others; it is
+        None if no sample is rejected.
         """
         ts = columns.ts
         if float(ts.max()) > now:
             ts = np.minimum(ts, now)
-        reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, told)
+        reached = self._progress.advance(ts, columns.instance, names, self._max_lateness, accepted)
         if reached is not None:
             return np.floor(np.maximum(reached - self._max_lateness, self._closed))
         return None if math.floor(columns.ts.min()) + 1 > self._closed else np.full(len(ts), self._closed)

@@ -116,8 +116,8 @@ class TelemetryCounts:
         for name, topic in self._topics.items():
             self._forget(topic)
             received, rejected, no_outcome = topic.sums()
-            told = (topic.reason, topic.example) if rejected else ("", "")
-            found[name] = Count(received, rejected, *told, no_outcome)
+            newest = (topic.reason, topic.example) if rejected else ("", "")
+            found[name] = Count(received, rejected, *newest, no_outcome)
         return found
 
     def telemetry(self) -> list[Telemetry]:
@@ -129,9 +129,9 @@ class TelemetryCounts:
             faults = Faults()
             for _, own in topic.faults:
                 faults.add_all(own.entries())
-            told = tuple(faults.entries()[:MOST_FAULTS])
+            frequent = tuple(faults.entries()[:MOST_FAULTS])
             found.append(
-                Telemetry(topic=name, received=received, rejected=rejected, no_outcome=no_outcome, faults=told)
+                Telemetry(topic=name, received=received, rejected=rejected, no_outcome=no_outcome, faults=frequent)
             )
         return found
 

@@ -78,8 +78,8 @@ def closed_as_read(samples: Sequence[Sample], sizes: Sequence[int], rng: random.
         size = rng.choice(sizes)
         stage.take(records[:size])
         records = records[size:]
-        assert stage.reducer.newest is not None
-        result |= stage.close(stage.reducer.newest - 2.0)
+        assert stage.reducer.reached is not None
+        result |= stage.close(stage.reducer.reached - 2.0)
     assert stage.rejects == {}
     return result | stage.close(end)
 

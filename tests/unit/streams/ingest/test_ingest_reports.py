@@ -51,19 +51,19 @@ async def test_what_was_received_rejected_or_without_room_is_told_once_to_everyb
     monkeypatch.setattr("streams.partials.partitions.MAX_CELLS", 2)
     bench = Bench(Junk([T + n for n in range(9)]), max_scopes=2)
     bench.read(9)
-    told: dict[int, list[tuple[int, int, int]]] = {0: [], 1: []}
+    reports: dict[int, list[tuple[int, int, int]]] = {0: [], 1: []}
     for at in (T + 60, T + 61):
         sent = len(bench.sent)
         said = await flushed(bench, at)
         for (partition, _), partial in zip(bench.sent[sent:], said, strict=True):
-            told[partition].append((partial.received, partial.rejected, partial.overflow))
+            reports[partition].append((partial.received, partial.rejected, partial.overflow))
     # The counts are in the last part of the first flush, and in no other.
-    everything = (9, 3, told[0][-2][2])
-    for own in told.values():
+    everything = (9, 3, reports[0][-2][2])
+    for own in reports.values():
         assert [counts for counts in own if any(counts)] == [everything]
         assert own[-2:] == [everything, (0, 0, 0)]
     assert everything[2] > 0
-    assert max(len(own) for own in told.values()) > 2
+    assert max(len(own) for own in reports.values()) > 2
 
 
 async def test_a_watermark_that_moves_within_a_second_closes_none_and_is_not_sent() -> None:

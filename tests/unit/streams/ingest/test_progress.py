@@ -127,13 +127,13 @@ def test_what_has_no_word_is_told_what_is_reached_and_changes_nothing() -> None:
     rng = random.Random(3)
     rows = [(rng.uniform(0, 60), rng.randrange(11), rng.random() < 0.7) for _ in range(300)]
     whole, others = Progress(), Progress()
-    ts, instance, told = (np.array(column) for column in zip(*rows, strict=True))
-    found = whole.advance(ts, instance, NAMES, LATENESS, told)
-    expected = others.advance(ts[told], instance[told], NAMES, LATENESS, None)
+    ts, instance, accepted = (np.array(column) for column in zip(*rows, strict=True))
+    found = whole.advance(ts, instance, NAMES, LATENESS, accepted)
+    expected = others.advance(ts[accepted], instance[accepted], NAMES, LATENESS, None)
     assert found is not None
     assert expected is not None
     assert whole.reached == others.reached
-    assert found[told].tolist() == expected.tolist()
+    assert found[accepted].tolist() == expected.tolist()
     silent = Progress().advance(ts, instance, NAMES, LATENESS, np.zeros(len(ts), dtype=bool))
     assert silent is not None
     assert (silent == -math.inf).all()

@@ -42,8 +42,8 @@ def test_batches_and_the_moments_of_closing_change_nothing_within_the_lateness(
         size = rng.choice(sizes)
         stage.take(records[:size])
         records = records[size:]
-        if stage.reducer.newest is not None:
-            parts.append(stage.close(stage.reducer.newest - 2.0))
+        if stage.reducer.reached is not None:
+            parts.append(stage.close(stage.reducer.reached - 2.0))
     parts.append(stage.close())
     assert merged(parts) == count(given_samples)
 
@@ -152,8 +152,8 @@ def test_what_finds_no_room_is_counted_and_what_triggers_need_is_kept() -> None:
     assert {Scope("production", "cart"), Scope("production", "cart", "new", "on")} <= scopes
     assert len(scopes) <= len(WATCH.scopes) + 5
     # Two of the five free places are kept for more variants of watched flags.
-    assert stage.reducer.take_told().overflow == 3000 - 3
-    assert stage.reducer.take_told().overflow == 0
+    assert stage.reducer.take_unreported().overflow == 3000 - 3
+    assert stage.reducer.take_unreported().overflow == 0
 
 
 def test_services_that_nobody_watches_leave_room_for_variants_of_watched_flags() -> None:
@@ -204,5 +204,5 @@ def test_a_measure_is_summed_exactly_up_to_the_limit_and_stops_there(sign: int) 
 def test_newest_never_passes_the_clock() -> None:
     stage = Stage("json")
     stage.take([at(30.0)], now=T0 + 5.0)
-    assert stage.reducer.newest == T0 + 5.0
-    assert math.isinf(Stage("json").reducer.newest or math.inf)
+    assert stage.reducer.reached == T0 + 5.0
+    assert math.isinf(Stage("json").reducer.reached or math.inf)

@@ -98,7 +98,7 @@ def test_any_order_of_samples_clocks_and_closings_is_as_the_rules_say(
             size = rng.randint(1, len(records))
             stage.take(records[:size], now=now)
             records = records[size:]
-        assert stage.reducer.newest == (None if model.newest == -math.inf else model.newest)
+        assert stage.reducer.reached == (None if model.newest == -math.inf else model.newest)
         if boundary is not None:
             cells = stage.reducer.close(T0 + boundary + 0.5)
             got = {
@@ -136,8 +136,8 @@ def test_full_tables_and_early_sums_change_no_count(given_samples: list[Sample],
         for size in sizes:
             stage.take(records[:size])
             records = records[size:]
-        if stage.reducer.newest is not None:
-            blocks.append(stage.reducer.close(stage.reducer.newest - MAX_LATENESS))
+        if stage.reducer.reached is not None:
+            blocks.append(stage.reducer.close(stage.reducer.reached - MAX_LATENESS))
     blocks.append(stage.reducer.close(T0 + 10.0))
     assert cells_by_scope(blocks) == count(given_samples)
 
@@ -216,5 +216,5 @@ def test_scopes_beyond_the_limit_hide_no_scope_that_has_a_place() -> None:
     all_cells = stage.close()
     assert all_cells[Scope("production", "cart"), T0].counts["requests"] == 50
     assert len(all_cells) == 4
-    assert stage.reducer.take_told().overflow == 48
-    assert stage.reducer.take_told().overflow == 0
+    assert stage.reducer.take_unreported().overflow == 48
+    assert stage.reducer.take_unreported().overflow == 0

@@ -27,7 +27,7 @@ def rejected(*values: bytes, form: Format = "json", now: float = math.inf, times
         for name, counts in cell.instances.items():
             if counts["rejected"]:
                 found[scope, second - T0, name] = counts["rejected"]
-    if unread := stage.reducer.take_told().rejected:
+    if unread := stage.reducer.take_unreported().rejected:
         found[None] = unread
     return found
 
@@ -66,7 +66,7 @@ def test_what_is_ahead_of_the_clock_counts_with_what_came_before_it(form: Format
 def test_what_is_rejected_moves_no_watermark() -> None:
     stage = Stage("json")
     stage.take([as_json(), as_json(ts=T0 + 3600.0), as_json(ts=T0 + 50.0, n=0)], now=T0 + 100.0)
-    assert stage.reducer.newest == T0 + 0.5
+    assert stage.reducer.reached == T0 + 0.5
 
 
 def test_a_columnar_row_without_a_time_counts_at_that_of_its_record() -> None:
@@ -82,6 +82,6 @@ def test_a_snapshot_that_cannot_be_read_counts_once() -> None:
 def test_received_are_all_samples_and_rejected_those_of_nobody() -> None:
     stage = Stage("json")
     stage.take([as_json(), as_json(n=0), as_json(service=7), as_json(latency_ms=-1), b"{"])
-    told = stage.reducer.take_told()
-    assert (told.received, told.rejected) == (5, 2)
-    assert stage.reducer.take_told() == (0, 0, 0)
+    counts = stage.reducer.take_unreported()
+    assert (counts.received, counts.rejected) == (5, 2)
+    assert stage.reducer.take_unreported() == (0, 0, 0)

@@ -188,7 +188,7 @@ def test_who_outweighed_the_others_of_a_long_window_does_so_after_a_restart() ->
     minutes = held("error_rate > 2% over 300s")
     ill = {name: {"requests": 10, "errors": 1} for name in ("a", "b")}
 
-    def told(target: Shard, begin: int) -> str:
+    def reason(target: Shard, begin: int) -> str:
         for at in range(begin, 250):
             heavy = {"big": {"requests": 1_000_000}} if at == 20 else {}
             own = {**ill, **heavy}
@@ -200,9 +200,9 @@ def test_who_outweighed_the_others_of_a_long_window_does_so_after_a_restart() ->
         return row.reason
 
     kept: list[Checkpoint | None] = []
-    expected = told(shard(trigger=minutes), 0)
+    expected = reason(shard(trigger=minutes), 0)
     assert "instance big has" in expected
-    assert told(shard(kept[0], published=T + 200, from_start=False, trigger=minutes), 0) == expected
+    assert reason(shard(kept[0], published=T + 200, from_start=False, trigger=minutes), 0) == expected
 
 
 def test_a_trigger_that_fired_on_what_was_too_old_is_still_known_to_have() -> None:

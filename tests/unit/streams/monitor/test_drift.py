@@ -54,8 +54,8 @@ def test_an_improvement_is_never_told_as_harm(method: Method) -> None:
 
 @methods
 def test_a_recovery_is_told_as_an_improvement(method: Method) -> None:
-    told = watch(steps((0.05, 900), (0.15, 600), (0.05, 600)), method)
-    assert [drift.worse for drift in told] == [True, False]
+    drifts = watch(steps((0.05, 900), (0.15, 600), (0.05, 600)), method)
+    assert [drift.worse for drift in drifts] == [True, False]
 
 
 @methods
@@ -87,12 +87,12 @@ def test_three_bad_seconds_are_no_drift(method: Method) -> None:
 def test_silence_is_no_drift_and_rows_do_not_touch_each_other(method: Method) -> None:
     rng = np.random.default_rng(2)
     watched = DriftWatch(np.repeat(FLAT, 3, axis=1), DriftConfig(method=method))
-    told = []
+    drifts = []
     for second in range(1500):
         requests = np.array([100, 0, 100])
         bad = rng.binomial(requests, [0.05, 0.05, 0.05 if second < 900 else 0.15])
-        told += watched.update(second, bad, requests)
-    assert [drift.row for drift in told] == [2]
+        drifts += watched.update(second, bad, requests)
+    assert [drift.row for drift in drifts] == [2]
 
 
 def test_a_baseline_that_is_none_is_refused() -> None:

@@ -336,12 +336,12 @@ def test_a_second_of_which_reading_began_in_the_middle_is_not_judged() -> None:
 @given(st.permutations(range(12)))
 def test_the_order_in_which_sources_speak_changes_nothing(order: list[int]) -> None:
     def judged(turns: Sequence[int]) -> list[tuple[int, str, float | None, int]]:
-        target, told = shard(), [0, 0, 0]
+        target, taken = shard(), [0, 0, 0]
         found = []
         for turn in turns:
             partition = turn % 3
-            at = T + 5 * told[partition]
-            told[partition] += 1
+            at = T + 5 * taken[partition]
+            taken[partition] += 1
             block = [second(at + n, 10, 5 if at + n > T + 6 else 0) for n in range(5)]
             for s in target.take(said(at + 5.0, *block, partition=partition, partitions=3), at + 7.0):
                 assert s.health is not None
@@ -383,8 +383,8 @@ def test_an_hour_without_telemetry_is_judged_second_by_second() -> None:
 def test_an_inability_is_announced_once_when_it_has_lasted_and_once_when_it_is_over() -> None:
     announcements = Announcements()
     live_, lost = ShardCondition("live", ""), ShardCondition("unknown", "nothing heard")
-    told = [announcements.observe(0, lost if 5 <= at < 40 else live_, at) for at in range(60)]
-    assert [(at, what) for at, what in enumerate(told) if what] == [(20, "begun"), (40, "ended")]
+    announced = [announcements.observe(0, lost if 5 <= at < 40 else live_, at) for at in range(60)]
+    assert [(at, what) for at, what in enumerate(announced) if what] == [(20, "begun"), (40, "ended")]
 
 
 def test_an_inability_that_passes_is_not_announced_and_partitions_do_not_mix() -> None:
