@@ -1,6 +1,6 @@
-"""A service under load with a fault to switch on, the flag file under watch, and exact counts of what was sent.
+"""A service under load in which a test can switch on a fault, with exact counts of what was sent.
 
-A scene knows what it sent and what it wrote into the flag file; what else changes there, flipback did.
+A witness records every state of the flag file. A test knows its own writes to that file; flipback made all others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSTANCES = 10
 
 
 class Witness:
-    """Reads a flag file every 10 ms and keeps each of its states: (time, default variant of each flag)."""
+    """Reads a flag file every 10 ms and records each of its states: (time, default variant of each flag)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,17 +42,16 @@ class Witness:
             await asyncio.sleep(0.01)
 
     def changes(self, flag: str) -> list[str]:
-        """The variants that a flag had, one after the other; the first is that of the beginning."""
+        """The variants that a flag had, in order, beginning with the first one."""
         return [variant for variant, _ in itertools.groupby(state[flag] for _, state in self.states if flag in state)]
 
 
 @dataclass
 class Traffic:
-    """Requests of both variants from INSTANCES instances, spread over all partitions with nil keys.
+    """Requests of both variants from INSTANCES instances, spread over all partitions without keys.
 
-    `failing` is the share of the requests with the new variant that fail, in `services`; `shape` may change a sample's
-    fields, given the number of its instance, or return None for a sample that is not sent. What it changes is sent
-    outside of the exact counts where it has `ts` of another time.
+    `failing` is the share of the requests with the variant "on" that fail. `shape` may change a sample's fields, given
+    the number of its instance.
     """
 
     source: Telemetry
@@ -69,7 +68,7 @@ class Traffic:
         self._begun.set()
 
     async def end(self) -> None:
-        """Send nothing more, and wait until all is acknowledged: from here on the exact counts stay as they are."""
+        """Stop sending, and wait until all samples are acknowledged, after which the exact counts are final."""
         self._over.set()
         await self._whole.wait()
 
@@ -88,7 +87,7 @@ class Traffic:
     async def _send(self, number: int) -> None:
         for service, flag in self.services:
             variant = "on" if number % 2 else "off"
-            # Every tenth of the variant's requests in turn, so that each second has the same share.
+            # Spread the failures evenly over the variant's requests, so that each second has the same share.
             fails = variant == "on" and (number // 2 * 7919) % 100 < 100 * self.failing
             instance = number // 2 % INSTANCES
             fields = {"status": 500 if fails else 200, "flags": {flag: variant}, "instance": f"i-{instance}"}
@@ -97,22 +96,22 @@ class Traffic:
 
 @dataclass
 class Scene:
-    """A deployment with its traffic and the witness of its flag file."""
+    """A deployment, its traffic, and the witness of its flag file."""
 
     deployment: Deployment
     traffic: Traffic
     witness: Witness
 
-    async def well(self, within: float = 120) -> None:
-        """Wait until a trigger has been judged and is ok; beside other tests a start may take its time."""
-        await self.told(trigger_type("ok"), within)
+    async def until_ok(self, within: float = 120) -> None:
+        """Wait until a trigger is ok."""
+        await self.event_of(trigger_type("ok"), within)
 
-    async def told(self, kind: str, within: float = 120) -> Event:
-        """Wait for an event of this type."""
-        return await self.saw(lambda event: event.type == kind, within)
+    async def event_of(self, kind: str, within: float = 120) -> Event:
+        """Wait for an event of this type in the audit log, and return it."""
+        return await self.event_where(lambda event: event.type == kind, within)
 
-    async def saw(self, wanted: Callable[[Event], bool], within: float = 120) -> Event:
-        """Wait for an event of the audit log."""
+    async def event_where(self, wanted: Callable[[Event], bool], within: float = 120) -> Event:
+        """Wait for an event of which `wanted` is true in the audit log, and return it."""
         async with asyncio.timeout(within):
             while True:
                 for event in await self.deployment.events():
@@ -127,7 +126,7 @@ class Scene:
                 await asyncio.sleep(0.02)
 
     async def inabilities(self) -> list[Event]:
-        """What was announced as an inability and has begun."""
+        """The events of inabilities, without those of their ends."""
         return [
             event
             for event in await self.deployment.events()
@@ -146,9 +145,9 @@ async def scene(
     quiet: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
-    """A deployment with its topics, traffic that is well, and the witness; no worker is started.
+    """A deployment with its topics, traffic without failures, and the witness; no worker is started.
 
-    Where it is `quiet` the traffic begins when the test says so.
+    If `quiet`, the traffic starts with `traffic.begin()`.
     """
     entries = list(entries)
     deployment = Deployment(directory, kafka, prefix, entries, settings=settings, replication=replication)

@@ -1,4 +1,4 @@
-"""Samples of some instances are late, or are none: the others are judged, and a real fault is turned off."""
+"""Samples of some instances are late or rejected: the other instances are judged, and a real fault is turned off."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def late(instance: int, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def unreadable(instance: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """One instance sends its status in a way that cannot be read, and no outcome."""
+    """One instance sends a status that cannot be read, and no outcome."""
     return {**fields, "status": "broken"} if instance == 0 else fields
 
 
 def rejected(instance: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """One instance sends milliseconds."""
+    """One instance sends its times in milliseconds."""
     return {**fields, "ts": 1000 * time.time(), "recorded": time.time()} if instance == 0 else fields
 
 
@@ -33,7 +33,7 @@ async def test_one_instance_of_ten_that_sends_rubbish_does_not_disarm_its_servic
     async with scene(tmp_path, kafka, topic_prefix) as it:
         worker = it.deployment.start()
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         it.traffic.shape = shape
         it.traffic.failing = 0.8
         await it.flipped()
@@ -47,9 +47,11 @@ async def test_a_service_whose_instances_all_send_rubbish_is_never_well_and_a_pe
     async with scene(tmp_path, kafka, topic_prefix, unknown_alert="10s", unknown_grace="0s") as it:
         worker = it.deployment.start()
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         it.traffic.shape = lambda instance, fields: shape(0, fields)
-        event = await it.saw(lambda event: event.type == "flipback.inability" and event.subject == f"production/{FLAG}")
+        event = await it.event_where(
+            lambda event: event.type == "flipback.inability" and event.subject == f"production/{FLAG}"
+        )
         assert event.data["reason"]
         last = {frame.partition: frame for frame in await it.deployment.health() if frame.status == "live"}
         assert {trigger.state for frame in last.values() for trigger in frame.triggers} == {"unknown"}

@@ -1,4 +1,4 @@
-"""The wall clock of flipback's own machine steps, ahead and back: counting goes on, and a fault is still turned off."""
+"""The wall clock of flipback's machine steps forward and back: counting goes on, and a fault is still turned off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.scene import FLAG, scene
 from tests.support.clock import Clock
 
 PATIENCE_S = 120
-"""A process whose every look at the clock goes through libfaketime is slow, and other tests compute beside it."""
+"""Long, because libfaketime makes each reading of the clock slow, and other tests run at the same time."""
 
 
 @pytest.mark.parametrize("seconds", [600, -600])
@@ -21,7 +21,7 @@ async def test_a_clock_that_is_wrong_for_two_seconds_costs_no_more_than_some_sec
     async with scene(tmp_path, kafka, topic_prefix) as it:
         worker = it.deployment.start(environment=clock.environment)
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         clock.step(seconds)
         await asyncio.sleep(2)
         clock.step(0)
@@ -36,9 +36,9 @@ async def test_while_the_clock_is_wrong_verdicts_are_not_live_and_nothing_is_tur
     async with scene(tmp_path, kafka, topic_prefix) as it:
         worker = it.deployment.start(environment=clock.environment)
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         clock.step(-600)
-        event = await it.saw(lambda event: event.type == "flipback.inability")
+        event = await it.event_where(lambda event: event.type == "flipback.inability")
         assert event.data["reason"]
         assert it.witness.changes(FLAG) == ["on"]
         clock.step(0)

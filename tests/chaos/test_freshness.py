@@ -1,4 +1,4 @@
-"""Only fresh evidence commands: not a backlog, not a partition that lags, and silence is never health."""
+"""Only fresh evidence gives a command: neither a backlog nor a partition that lags; and silence is never health."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE = 20
 
 
 async def live(source: Telemetry, until: float, *, status: int, partitions: range = range(8)) -> None:
-    """Traffic of both variants until a Unix time; `status` is what the new path answers."""
+    """Send requests of both variants until a Unix time; `status` is the status of those with "on"."""
     while time.time() < until:
         for number in range(2):
             on = number == 0
@@ -39,7 +39,7 @@ async def live(source: Telemetry, until: float, *, status: int, partitions: rang
 
 
 async def commit_beginning(deployment: Deployment) -> None:
-    """Leave committed offsets as an earlier run would have, before any of what is in the topic now."""
+    """Commit offset 0 for all partitions, as an earlier run before all present records would have."""
     group = f"{deployment.prefix}-ingest"
     async with AIOKafkaConsumer(bootstrap_servers=deployment.kafka, group_id=group, enable_auto_commit=False) as reader:
         partitions = [TopicPartition(deployment.telemetry, number) for number in range(8)]
@@ -60,12 +60,13 @@ async def test_a_backlog_of_errors_commands_nothing_and_a_live_fault_after_it_is
 
 
 async def _backlog(deployment: Deployment, *, known: bool) -> None:
-    """Twenty minutes of errors wait for a deployment that is new, or has committed offsets from before them."""
+    """Start a deployment behind twenty minutes of errors: a new one, or one with committed offsets before them."""
     await deployment.create_topics()
     try:
         async with telemetry(deployment.kafka, deployment.telemetry) as source:
             newest = time.time() - 16
-            # A partition without a backlog may speak first, and with that a new monitor would begin in the present.
+            # For a new deployment some partitions are empty: their watermarks come first, so its monitor begins in
+            # the present.
             partitions = 8 if known else 5
             for number in range(1200 * 10):
                 at = newest - 1200 + number / 10
@@ -80,7 +81,7 @@ async def _backlog(deployment: Deployment, *, known: bool) -> None:
             received = [event for event in await deployment.events() if event.type == COMMAND_RECEIVED]
             assert received == []
             if known:
-                # What is read of the backlog, its last 5 min, was judged, or its silence would prove nothing.
+                # The last 5 min of the backlog must have been evaluated, or the absence of commands proves nothing.
                 async with asyncio.timeout(120):
                     while True:
                         old = [frame for frame in await deployment.health() if frame.time < newest and frame.triggers]
@@ -110,13 +111,13 @@ async def test_traffic_on_one_partition_of_eight_is_judged_as_fast_as_on_all(
 
 
 async def _seconds_to_fire(kafka: str, prefix: str, directory: Path, partitions: int) -> int:
-    """Event time from the first second with errors to the evaluation that fires."""
+    """Seconds of event time from the first second with errors to the evaluation that fires."""
     deployment = Deployment(directory, kafka, prefix, [_FLAG])
     await deployment.create_topics()
     try:
         await deployment.ready(deployment.start())
         async with telemetry(kafka, deployment.telemetry) as source:
-            # From one whole second to another, so that both deployments are asked the same.
+            # Begin at a whole second, so that both deployments are compared at the same phase.
             begin = math.ceil(time.time()) + 6
             await live(source, begin, status=200, partitions=range(partitions))
             async with asyncio.timeout(120):
@@ -131,11 +132,11 @@ async def _seconds_to_fire(kafka: str, prefix: str, directory: Path, partitions:
 async def test_partitions_that_stall_beside_others_make_verdicts_unknown_and_are_announced(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    # The brokers wait longer for the stopped owner than flipback does: its partitions go to nobody else.
+    # The session timeout is longer than flipback waits for the stopped owner, so its partitions are not reassigned.
     deployment = Deployment(tmp_path, kafka, topic_prefix, [_FLAG], session_timeout="45s")
     await deployment.create_topics()
     try:
-        # The parts of one deployment that run apart need keys that were made before.
+        # Roles in separate processes need keys that exist before they start.
         keys = await asyncio.create_subprocess_exec(
             *deployment.flipback("keys", "generate", "--dir", str(tmp_path / ".flipback"))
         )
@@ -150,7 +151,7 @@ async def test_partitions_that_stall_beside_others_make_verdicts_unknown_and_are
                     await live(source, time.time() + 1, status=200)
             stalled.send_signal(signal.SIGSTOP)
             stopped = time.time()
-            # Half of the partitions go on and show nothing but health.
+            # The other half of the partitions shows only healthy traffic.
             async with asyncio.timeout(120):
                 while not (begun := await _inabilities(deployment, "begun", stopped)):
                     await live(source, time.time() + 1, status=200)
@@ -168,7 +169,7 @@ async def test_partitions_that_stall_beside_others_make_verdicts_unknown_and_are
 
 
 async def _judged(deployment: Deployment, states: set[str]) -> bool:
-    """Does the trigger now say one of these?"""
+    """Whether the newest verdict is one of these."""
     frames = [frame for frame in await deployment.health() if frame.triggers]
     return bool(frames) and frames[-1].triggers[0].state in states
 

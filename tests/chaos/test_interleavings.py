@@ -1,8 +1,8 @@
-"""Two executors, people, re-deliveries, lost answers and deaths at any step, in a thousand random orders.
+"""Two executors, people, repeated deliveries, lost responses and crashes at any step, in a thousand random orders.
 
-Whatever the order, at the end the flag is what the newest decision says: safe where a command judged what a person last
-set, else as that person left it. No command writes twice, none writes on what it did not judge, and the audit log has
-every step of the ledger, by its id.
+In any order, the flag ends as the newest decision requires: safe if a command judged the state that a person last set,
+else as that person left it. No command writes twice, or over a state that it did not judge, and the audit log has every
+step of the ledger, by its id.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ STEPS = {"get", "open", "append", "announced", "mark", "snapshot", "apply", "ver
 
 
 class Crash(BaseException):
-    """The process dies here. No handler of errors takes it for one."""
+    """The process dies here. A BaseException, so that no handler of errors catches it."""
 
 
 class Change(NamedTuple):
-    """The flag became `after`; by a command's operation, or a person where `op_id` is empty."""
+    """The flag became `after`, by a command's operation, or by a person if `op_id` is empty."""
 
     before: str
     after: str
@@ -52,7 +52,7 @@ class Change(NamedTuple):
 
 
 class Changes(list[str]):
-    """The operations that have written, which also keeps every change of the flag in its order."""
+    """The list of the operations that have written; `all` has every change of the flag, in order."""
 
     def __init__(self, initial: str) -> None:
         self.all = [Change("", initial, "")]
@@ -66,7 +66,7 @@ class Changes(list[str]):
 
 
 class Recorded(FakeBackend):
-    """A backend that keeps every change, the first state among them."""
+    """A backend that records every change, including the first state."""
 
     def __init__(self) -> None:
         super().__init__("on-0")
@@ -82,15 +82,15 @@ class Recorded(FakeBackend):
 
 
 class World:
-    """One flag, and processes that die and come again. `seed` decides everything."""
+    """One flag, and processes that crash and are started again. `seed` determines everything."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.rng = random.Random(seed)
         self.directory = directory
         self.backend = Recorded()
-        # As the flags topic has it: what one process has seen, the others know.
+        # Shared by all processes, as through the flags topic.
         self.watch = FlagWatch()
-        self.told: list[Event] = []
+        self.published: list[Event] = []
         self.shared = self.rng.random() < 0.5
         self.issued: list[tuple[Command, bool]] = []
         self.processes = [Process(self, 0), Process(self, 1)]
@@ -102,7 +102,7 @@ class World:
             await asyncio.sleep(0)
 
     async def live(self) -> None:
-        """All that may happen, at once."""
+        """Run people, monitor, crashes and faults concurrently."""
         chance = self.rng.random
         await asyncio.gather(
             self.people(self.rng.randrange(4)),
@@ -114,7 +114,7 @@ class World:
     async def people(self, edits: int) -> None:
         for number in range(edits):
             await self.idle()
-            # Each a state that there has not been before, but for the safe one.
+            # Each edit sets a new state, or the safe one.
             self.backend.edit("off" if self.rng.random() < 0.2 else f"on-{number + 1}")
 
     async def monitor(self, commands: int) -> None:
@@ -153,7 +153,7 @@ class World:
             await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        """The trouble is over: everybody is up, and everything is delivered once more."""
+        """End the faults: restart every process, and deliver every command once more."""
         self.backend.faults.clear()
         for number, process in enumerate(self.processes):
             process.alive = False
@@ -174,21 +174,21 @@ class World:
         last = next(change.after for change in reversed(self.backend.changes) if not change.op_id)
         judged_last = any(made.flag_version.endswith(f"-v-{last}") and not late for made, late in self.issued)
         assert self.backend.variant == ("off" if judged_last else last)
-        told = {event.id: event for event in self.told}
+        published = {event.id: event for event in self.published}
         for entry in self.entries():
             assert entry.settled, "nobody knows what became of a command"
             for event in entry.events:
-                assert told[event.id].type == event.type
-                assert told[event.id].data["command_id"] == entry.command.id
+                assert published[event.id].type == event.type
+                assert published[event.id].data["command_id"] == entry.command.id
         ids = {event.id for entry in self.entries() for event in entry.events}
         refusals = {events.COMMAND_REJECTED, events.INABILITY}
-        assert {event.id for event in told.values() if event.type not in refusals} == ids
+        assert {event.id for event in published.values() if event.type not in refusals} == ids
         for position, change in enumerate(self.backend.changes):
             if change.op_id:
-                kinds = {event.type for event in told.values() if event.data["command_id"] == change.op_id}
+                kinds = {event.type for event in published.values() if event.data["command_id"] == change.op_id}
                 assert kinds >= {events.COMMAND_RECEIVED, events.FLAG_SNAPSHOT}
                 assert kinds & SETTLED
-                # A death after the write and a person after the death: only then nobody can tell who wrote.
+                # If a crash follows the write and a person edits after the crash, it is unknown who wrote.
                 edited = any(not later.op_id for later in self.backend.changes[position + 1 :])
                 assert events.FLAG_WRITTEN in kinds or (edited and events.FLAG_CONFLICT in kinds)
                 assert by_id[change.op_id].target == change.after
@@ -200,7 +200,7 @@ class World:
 
 
 class Process:
-    """An executor that dies when `dies_in` steps have passed, with all that it has under way."""
+    """An executor that crashes after `dies_in` steps, with all that it is doing."""
 
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
@@ -227,10 +227,10 @@ class Process:
     async def emit(self, event: Event) -> None:
         await self.world.pause()
         self.step()
-        self.world.told.append(event)
+        self.world.published.append(event)
 
     async def execute(self, raw: bytes) -> None:
-        """Carry out a command; where that kills the process, the next one begins with what this one left open."""
+        """Execute a command. If the process crashes, its successor begins with the commands that are still open."""
         await self.recovered.wait()
         try:
             await self.executor.execute(raw)
@@ -251,7 +251,7 @@ class Process:
         self.recovered.set()
 
     def mortal(self, target: Any) -> Any:
-        """The same object, but the process may die before and after each step."""
+        """A proxy of the object, with which the process may crash before and after each step."""
         process = self
 
         class Mortal:
@@ -280,7 +280,7 @@ class Process:
 
 
 async def _inline(self: Disk, work: Callable[[], Any]) -> Any:
-    """The disk without threads, whose order no seed decides."""
+    """`Disk.run` without threads, whose order would not depend on the seed."""
     await asyncio.sleep(0)
     return work()
 
@@ -290,7 +290,7 @@ def test_in_any_order_the_newest_decision_holds_and_every_step_is_told(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Disk, "run", _inline)
-    # What dies here is the process, not the machine.
+    # Only processes crash here, not the machine, so nothing needs to be flushed to disk.
     monkeypatch.setattr("agent.ledger.ledger.os.fsync", lambda _: None)
     monkeypatch.setattr("agent.executor.budget._jitter", lambda _: 0.0)
     happened = {"writes": 0, "deaths": 0, "edits": 0}
@@ -311,5 +311,5 @@ def test_in_any_order_the_newest_decision_holds_and_every_step_is_told(
             happened["writes"] += len(world.backend.writes)
             happened["edits"] += sum(not change.op_id for change in world.backend.changes[1:])
             happened["deaths"] += sum(not process.alive for process in first)
-    # A test of nothing would pass as well.
+    # Without such events the test would prove nothing.
     assert min(happened.values()) > 50, happened

@@ -1,4 +1,4 @@
-"""Sixteen executors that know nothing of each other carry out one incident: the flag is written once."""
+"""Sixteen independent executors execute the command of one incident: the flag is written once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXECUTORS = 16
 
 @pytest.mark.parametrize("kind", PLACES)
 async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The machine does not fail here, and 20,000 flushes take minutes.
+    # The machine does not crash in this test, and 20,000 flushes would take minutes.
     monkeypatch.setattr("agent.ledger.ledger.os.fsync", lambda _: None)
     outcomes: Counter[Outcome] = Counter()
     for number in range(REPETITIONS):
@@ -39,28 +39,28 @@ async def test_one_incident_is_one_write(kind: str, tmp_path: Path, monkeypatch:
                 pytest.skip("this backend compares nothing, and says so")
             version = (await made.backend.read(REF, deadline=time.monotonic() + 60)).version
             backends = [made.another() for _ in range(EXECUTORS)]
-            told: list[Event] = []
-            executors = [_executor(directory / f"state-{n}", backend, told) for n, backend in enumerate(backends)]
+            published: list[Event] = []
+            executors = [_executor(directory / f"state-{n}", backend, published) for n, backend in enumerate(backends)]
             raw = sign(command(flag=REF.flag, environment=REF.environment, flag_version=f"g1-{version}"), KEY)
             results = await asyncio.gather(*(executor.execute(raw) for executor in executors))
             found = Counter(result.outcome for result in results)
             assert await made.writes() == 1, found
             assert (await made.backend.read(REF, deadline=time.monotonic() + 60)).variant == "off"
-            # Where the system keeps the operation, whoever is told so knows that it landed. A file keeps none, and
-            # cannot tell two writes from one either.
+            # A system that stores the operation reports it as applied to every executor that repeats it. A file does
+            # not, so only the writer sees it.
             assert found[Outcome.APPLIED] == 1 or (made.faults is not None and found[Outcome.APPLIED] > 1), found
-            assert len({event.id for event in told if event.type == FLAG_WRITTEN}) == 1
+            assert len({event.id for event in published if event.type == FLAG_WRITTEN}) == 1
             outcomes += found
             for executor in executors:
                 executor.close()
             await asyncio.gather(*(backend.close() for backend in backends))
-    # Those who came too late found the flag safe: nobody is left not knowing, and nobody takes it for a person's edit.
+    # Later executors found the flag safe: none has an unknown outcome, and none reports an edit by a person.
     assert set(outcomes) <= {Outcome.APPLIED, Outcome.ALREADY}, outcomes
 
 
-def _executor(directory: Path, backend: FlagBackend, told: list[Event]) -> Executor:
+def _executor(directory: Path, backend: FlagBackend, published: list[Event]) -> Executor:
     async def emit(event: Event) -> None:
-        told.append(event)
+        published.append(event)
 
     return Executor(
         Permissions(
@@ -68,7 +68,7 @@ def _executor(directory: Path, backend: FlagBackend, told: list[Event]) -> Execu
         ),
         Ledger(directory / "ledger"),
         Automation(directory),
-        # No outcome is unknown for want of time: other tests compute beside sixteen executors.
+        # A long budget, so that no outcome is unknown because other tests keep the machine busy.
         FlipPace(FlipRate(1, 600.0), cooldown_s=60.0, budget_s=60.0),
         watch=FlagWatch(),
         emit=emit,

@@ -1,4 +1,4 @@
-"""A worker that is held up while it starts, and a fault that was over before it started."""
+"""A worker that is paused while it starts, and a fault that ended before a worker started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_a_worker_that_stood_still_while_it_started_lives_and_judges(
         await asyncio.sleep(paused)
         os.kill(worker.pid, signal.SIGCONT)
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         it.traffic.failing = 0.8
         await it.flipped()
         assert worker.poll() is None
@@ -39,7 +39,7 @@ async def test_a_fault_that_was_over_before_the_start_turns_nothing_back(
     async with scene(tmp_path, kafka, topic_prefix) as it:
         first = it.deployment.start()
         await it.deployment.ready(first)
-        await it.well()
+        await it.until_ok()
         it.deployment.kill(first)
         it.traffic.failing = 0.8
         await asyncio.sleep(30)
@@ -49,7 +49,7 @@ async def test_a_fault_that_was_over_before_the_start_turns_nothing_back(
         second = it.deployment.start()
         await it.deployment.ready(second)
         async with asyncio.timeout(120):
-            # Live, and well past all that was read again.
+            # Wait for live verdicts on seconds after all that was read again.
             while not any(frame.status == "live" and frame.time > over + 30 for frame in await it.deployment.health()):
                 await asyncio.sleep(0.5)
         assert it.witness.changes(FLAG) == ["on"]

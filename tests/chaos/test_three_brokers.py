@@ -1,4 +1,4 @@
-"""A cluster of three loses its brokers one after the other: nothing is lost, no verdict is wrong, an incident flips."""
+"""A cluster of three loses one broker after the other: no record is lost, no verdict is wrong, an incident flips."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ async def test_each_of_three_brokers_is_started_again_in_the_middle_of_an_incide
     async with scene(tmp_path, kafka_cluster.bootstrap, topic_prefix, replication=3) as it:
         worker = it.deployment.start()
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         it.traffic.failing = 0.8
         for node in kafka_cluster.nodes:
-            # Storage stays: what was acknowledged by two is there when the third comes back.
+            # A node keeps its storage, so records that two nodes acknowledged are replicated when it starts again.
             node.kill()
             await asyncio.sleep(2)
             await asyncio.to_thread(node.start)
         await it.flipped()
-        await it.saw(lambda event: event.type == FLAG_VERIFIED)
+        await it.event_where(lambda event: event.type == FLAG_VERIFIED)
         assert worker.poll() is None
         assert it.witness.changes(FLAG) == ["on", "off"]
 
@@ -48,13 +48,13 @@ async def test_the_death_of_the_broker_that_leads_most_changes_no_verdict_of_a_s
     async with scene(tmp_path, kafka_cluster.bootstrap, topic_prefix, replication=3) as it:
         worker = it.deployment.start()
         await it.deployment.ready(worker)
-        await it.well()
+        await it.until_ok()
         leads = list((await _leaders(kafka_cluster.bootstrap, it.deployment.telemetry)).values())
         victim = max(set(leads), key=leads.count)
         kafka_cluster.nodes[victim - 1].kill()
         before = len(await it.deployment.health())
         async with asyncio.timeout(120):
-            # Judged on without it: as many seconds again as were judged before.
+            # Verdicts go on without the broker: 40 more live ones.
             while sum(frame.status == "live" for frame in (await it.deployment.health())[before:]) < 40:
                 await asyncio.sleep(0.5)
         assert not [event for event in await it.deployment.events() if event.type == "flipback.trigger.firing"]

@@ -1,4 +1,4 @@
-"""After a flip on real Kafka: a service that obeys the flag is well again, one that ignores it is announced."""
+"""After a flip on real Kafka: a service that obeys its flag recovers, and one that ignores its flag is announced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS = [
     {"flag": "ignored", "service": "shop", **WHEN},
     {"flag": "shadowed", "service": "depot", "mode": "shadow", **WHEN},
 ]
-# Without requests: three flags that fail are then less than half of those under watch, and no outage of everything.
+# Flags without requests: so three flags that fail are less than half of the watched ones, which would be an outage.
 IDLE = [{"flag": f"idle-{number}", "service": f"idle-{number}", **WHEN} for number in range(4)]
 EFFECT_S = 6
 SETTINGS = {"after_flip": {"effect": f"{EFFECT_S}s", "bake": "8s"}, "automation": {"max_share": 1}}
@@ -39,9 +39,9 @@ AFTER = {
 
 
 async def shops(deployment: Deployment, source: Telemetry, stop: asyncio.Event, answer: dict[str, int]) -> None:
-    """Requests of all services, half of them with the flag on, where it is; "on" answers as `answer` says."""
+    """Send requests of all services, half of them with the variant "on", whose status is `answer["on"]`."""
     while not stop.is_set():
-        # Only the cart reads the flag.
+        # Only the cart obeys its flag; the others keep their requests with "on".
         obeyed = deployment.variant("obeyed")
         for service, flag, variant in (
             ("cart", "obeyed", obeyed),
@@ -57,7 +57,7 @@ async def shops(deployment: Deployment, source: Telemetry, stop: asyncio.Event, 
 
 
 async def said(deployment: Deployment, enough: Callable[[StateTables], bool]) -> StateTables:
-    """What the incidents topic holds, once that is enough."""
+    """Read the incidents topic until `enough` is true, and return its content."""
     async with asyncio.timeout(120):
         while True:
             known = StateTables()
@@ -70,7 +70,7 @@ async def said(deployment: Deployment, enough: Callable[[StateTables], bool]) ->
 
 
 def after(found: list[Event]) -> Counter[tuple[str, str]]:
-    """How often was what said after a flip, by flag and type."""
+    """How many events after a flip there are, by flag and type."""
     return Counter((event.subject, event.type) for event in found if event.type in AFTER)
 
 
@@ -103,7 +103,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
         }
         assert COMMAND_SHADOWED in {event.type for event in found}
         data = {event.type: event.data for event in found if event.type in AFTER}
-        # In seconds of evidence.
+        # `took_s` is in seconds of event time.
         assert 0 < data[events.FLAG_EFFECTIVE]["took_s"] <= EFFECT_S + PATIENCE
         assert data[events.FLAG_EFFECTIVE]["before_rps"] > 1
         ineffective = data[events.FLAG_INEFFECTIVE]
@@ -112,7 +112,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
         assert data[events.FLAG_RECOVERED]["value"] == 0.0
         failed = data[events.FLAG_NOT_RECOVERED]
         assert failed["value"] == 1.0
-        # At firing the window may still have held requests of before the fault.
+        # At firing the window may still contain requests from before the fault.
         assert failed["verdict"] == ("worse" if failed["was"] < 1 else "no-better")
         assert {known.incidents[a.incident].flag for a in known.after_flips.values()} == {"obeyed", "ignored"}
 
@@ -128,7 +128,7 @@ async def test_what_came_of_a_flip_is_said_once_even_by_a_worker_that_takes_over
 
 
 async def said_ok(deployment: Deployment) -> None:
-    """Wait until every trigger is ok: the windows hold enough good traffic."""
+    """Wait until every trigger is ok, that is, until the windows have enough good requests."""
     async with asyncio.timeout(120):
         while True:
             found = await deployment.events()

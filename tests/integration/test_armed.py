@@ -1,4 +1,4 @@
-"""ARMED or NOT ARMED on real Kafka: `status`, `doctor` and `/readyz` say the same of what a flip would come to."""
+"""ARMED or NOT ARMED on real Kafka: `status`, `doctor` and `/readyz` agree whether a flip would happen now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.worker import Deployment
 
 
 async def called(deployment: Deployment, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of a `flipback` command."""
+    """Run a `flipback` command; returns its exit status and output."""
     process = await asyncio.create_subprocess_exec(
         *deployment.flipback(*arguments, "-c", str(deployment.config)),
         stdout=subprocess.PIPE,
@@ -37,7 +37,7 @@ async def status(deployment: Deployment) -> tuple[int, dict[str, Any]]:
 
 
 async def until(deployment: Deployment, found: Callable[[dict[str, Any]], bool], within: float = 90) -> dict[str, Any]:
-    """What `status` says, once it is as wanted."""
+    """Call `status` until `found` is true of its output, and return that."""
     body: dict[str, Any] = {}
     try:
         async with asyncio.timeout(within):
@@ -55,7 +55,7 @@ def whats(body: dict[str, Any]) -> set[str]:
 
 
 def address(deployment: Deployment, number: int) -> str:
-    """Where a worker's health server listens."""
+    """The URL of a worker's health server."""
     log = (deployment.directory / f"worker-{number}.log").read_bytes().splitlines()
     (said,) = [line for line in map(json.loads, log) if line["event"] == "health.listening"]
     return str(said["url"])
@@ -69,7 +69,7 @@ async def readyz(deployment: Deployment, number: int = 0) -> tuple[int, dict[str
 async def probed(
     deployment: Deployment, wanted: int, naming: str | None = None, number: int = 0, within: float = 120
 ) -> dict[str, Any]:
-    """What `/readyz` says, once it answers with this status, and with this obstacle where one is named."""
+    """Request `/readyz` until it answers with the status `wanted` and the obstacle `naming`; returns the answer."""
     code, body = 0, dict[str, Any](obstacles=[])
     try:
         async with asyncio.timeout(within):
@@ -98,7 +98,7 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
         assert (await called(deployment, "halt", "--reason", "the database"))[0] == 0
         code, out = await called(deployment, "status")
         assert code == 1
-        # Of the two that know it, this command and the executor by its heartbeat, the one comes first that was first.
+        # Both this command and the executor's heartbeat report the halt; the first line is that of either.
         halted = r"NOT ARMED: automation: (\S+ \(pid \d+\): )?the automation was halted by \S+: the database"
         assert re.match(halted, out)
         assert "the database" in out.splitlines()[0]
@@ -121,7 +121,7 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
 
 
 def twin(deployment: Deployment, name: str, **settings: Any) -> Deployment:
-    """The same configuration in a directory of its own, on the same flag file."""
+    """The same configuration in another directory, with the same flag file."""
     directory = deployment.directory / name
     directory.mkdir()
     backends = {"files": {"kind": "flagd-file", "path": str(deployment.flag_file)}}
@@ -165,7 +165,7 @@ async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_
                     await probed(deployment, 200)
                     code, body = await status(deployment)
                     assert code == 0
-                    # Their state directories differ.
+                    # The two deployments have different state directories.
                     assert "separate ledgers" in body["notes"][0]
 
 
@@ -180,7 +180,7 @@ async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody
     async with scene(tmp_path, kafka, topic_prefix) as at:
         first = at.deployment
         with closing(twin(first, "second")) as second:
-            # As both would be that start at the same moment, or were started long ago.
+            # Each has made its own keys, as two processes do that start at the same moment.
             for deployment in (first, second):
                 await _own_keys(deployment)
             await first.ready(first.start())
@@ -192,10 +192,10 @@ async def test_keys_that_do_not_fit_are_announced_before_any_incident_and_nobody
                 code, out = await called(deployment, "doctor")
                 assert code == 1
                 assert "NOT ARMED: keys" in out
-            await at.saw(lambda event: event.subject == "keys")
-            (told,) = [event for event in await first.events() if event.subject == "keys"]
-            assert (told.type, told.data["state"]) == (INABILITY, "begun")
-            assert "give all processes the same keys" in told.data["reason"]
+            await at.event_where(lambda event: event.subject == "keys")
+            (announcement,) = [event for event in await first.events() if event.subject == "keys"]
+            assert (announcement.type, announcement.data["state"]) == (INABILITY, "begun")
+            assert "give all processes the same keys" in announcement.data["reason"]
 
 
 async def test_a_command_that_the_executor_refuses_stands_in_its_incident(
@@ -239,7 +239,7 @@ async def test_another_team_on_the_same_prefix_is_seen_by_both(kafka: str, topic
                 body = await probed(deployment, 503, "configuration")
                 assert any("no flag in common" in obstacle["why"] for obstacle in body["obstacles"])
                 await until(deployment, lambda body: "configuration" in whats(body))
-            await at.saw(lambda event: event.subject == "configuration")
+            await at.event_where(lambda event: event.subject == "configuration")
 
 
 async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_incident(
@@ -260,8 +260,8 @@ async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_i
         (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
         assert "no executor is alive" in reason
         await probed(deployment, 503, "executor")
-        told = await at.saw(lambda event: event.subject == "executor")
-        assert "rollback --direct" in told.data["reason"]
+        announcement = await at.event_where(lambda event: event.subject == "executor")
+        assert "rollback --direct" in announcement.data["reason"]
         await deployment.ready(deployment.start("--roles", "executor"))
         await until(deployment, lambda body: body["armed"])
         async with asyncio.timeout(120):

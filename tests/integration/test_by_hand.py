@@ -1,4 +1,4 @@
-"""What a person does beside a running agent, on real Kafka: halt, roll back, resume. It is done and on record."""
+"""A person halts, rolls back and resumes while an agent runs, on real Kafka: each takes effect and is recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAG = {
 
 
 async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None, str]:
-    """Run a command with the deployment's configuration; its exit status and output."""
+    """Run a command with the deployment's configuration; returns its exit status and output."""
     given = [*arguments, "-c", str(deployment.config), "--reason", "users cannot pay"]
     child = await asyncio.create_subprocess_exec(
         *deployment.flipback(*given), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -35,8 +35,8 @@ async def flipback(deployment: Deployment, *arguments: str) -> tuple[int | None,
     return child.returncode, output.decode()
 
 
-async def told(deployment: Deployment, kind: str, count: int = 1) -> list[Event]:
-    """Wait for events of a type, each counted once."""
+async def events_of(deployment: Deployment, kind: str, count: int = 1) -> list[Event]:
+    """Wait until there are `count` events of a type, and return them without repetitions."""
     async with asyncio.timeout(120):
         while True:
             found = {event.id: event for event in await deployment.events() if event.type == kind}
@@ -63,21 +63,21 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
     try:
         await deployment.ready(deployment.start())
         assert (await flipback(deployment, "halt"))[0] == 0
-        (halt,) = await told(deployment, events.AUTOMATION_HALTED)
+        (halt,) = await events_of(deployment, events.AUTOMATION_HALTED)
         assert halt.data["reason"] == "users cannot pay"
 
         status, output = await flipback(deployment, "rollback", "bad", "--yes")
         assert (status, deployment.variant("bad")) == (0, "off"), output
         assert "production/bad: read back: 'off' for everyone" in output
-        (received,) = await told(deployment, events.COMMAND_RECEIVED)
+        (received,) = await events_of(deployment, events.COMMAND_RECEIVED)
         assert received.data["trigger"] == BY_HAND
         assert received.data["command"]["evidence"]["reason"] == "users cannot pay"
 
         turn_on(deployment)
         status, output = await flipback(deployment, "rollback", "bad", "--yes", "--direct")
         assert (status, deployment.variant("bad")) == (0, "off"), output
-        # The running executor tells what another process has done.
-        verified = await told(deployment, events.FLAG_VERIFIED, count=2)
+        # The running executor publishes the events of the flip that the other process made.
+        verified = await events_of(deployment, events.FLAG_VERIFIED, count=2)
         assert len({event.data["command_id"] for event in verified}) == 2
 
         for words in ("the flag was safe already", "command refused, duplicate"):
@@ -87,7 +87,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
             assert words in output
 
         assert (await flipback(deployment, "resume"))[0] == 0
-        (resumed,) = await told(deployment, events.AUTOMATION_RESUMED)
+        (resumed,) = await events_of(deployment, events.AUTOMATION_RESUMED)
         assert resumed.data["halted_because"] == "users cannot pay"
         log = (tmp_path / "worker-0.log").read_text()
         assert '"event.untold"' not in log
@@ -102,7 +102,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         assert "waiting for an executor" in shown.out
         until = r"the order expires at \d\d:\d\d:\d\dZ and is void then"
         assert re.search(f"no executor has answered within 1 s; {until}; use --direct", shown.err)
-        # Its heartbeats are not old enough yet to tell that it is dead.
+        # The executor's heartbeats are not old enough yet for it to count as dead.
         assert len(shown.err.splitlines()) == 1
         monkeypatch.setattr(heartbeats, "AWAY_AFTER", 0.0)
         monkeypatch.setattr(rollback, "WAIT_S", 5.0)

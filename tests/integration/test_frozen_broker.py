@@ -1,4 +1,4 @@
-"""A broker that is there and does not answer: every role says so, and a worker still ends when it is told to."""
+"""A broker that accepts connections and does not answer: every role reports it, and a worker still ends on SIGTERM."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def lines(deployment: Deployment, number: int) -> list[dict[str, object]]:
 
 
 def handles_sigterm(pid: int) -> bool:
-    """Before that the signal's own action ends a process."""
+    """Whether the process has a handler for SIGTERM, without which the signal would kill it."""
     caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) & 1 << signal.SIGTERM - 1)
 
 
 async def unready(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
-    """Wait until the worker is not ready for want of the brokers; returns what each role says."""
+    """Wait until the worker is not ready because no broker answers; returns the detail of each role."""
     async with asyncio.timeout(120):
         while True:
             async with session.get(f"{url}/readyz") as answer:
@@ -45,7 +45,7 @@ async def unready(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
 
 
 async def both_ready(session: aiohttp.ClientSession, urls: list[str]) -> None:
-    """Wait until both workers are ready, each of which tells of the whole deployment."""
+    """Wait until both workers answer that they are ready."""
     async with asyncio.timeout(120):
         for url in urls:
             while (await session.get(f"{url}/readyz")).status != 200:
@@ -61,7 +61,7 @@ async def test_a_worker_without_a_broker_is_not_ready_and_ends_on_sigterm(
     try:
         workers = [deployment.start()]
         await deployment.ready(workers[0])
-        # There is one partition of commands: this one stands by.
+        # The commands topic has one partition, so this executor is a standby.
         workers.append(deployment.start("--roles", "executor"))
         await deployment.ready(workers[1])
         urls = [next(str(row["health"]) for row in lines(deployment, n) if row["event"] == "run.ready") for n in (0, 1)]

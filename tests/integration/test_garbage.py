@@ -1,4 +1,4 @@
-"""On real Kafka: who may write to the commands topic but has no key does not keep real commands from being obeyed."""
+"""On real Kafka: a client that writes to the commands topic without the key cannot block real commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.events import cloudevents as events
 from agent.state.state_tables import StateTables
 from streams.kafka.reader import read_to_end
 from streams.kafka.topics import Topics
-from tests.integration.test_by_hand import FLAG, told
+from tests.integration.test_by_hand import FLAG, events_of
 from tests.support.worker import Deployment
 
 FLOOD = 50_000
@@ -53,7 +53,7 @@ async def test_a_command_behind_a_flood_is_carried_out_while_it_is_valid_and_the
         finally:
             await producer.stop()
         await deployment.flipped("bad")
-        (verified,) = await told(deployment, events.FLAG_VERIFIED)
+        (verified,) = await events_of(deployment, events.FLAG_VERIFIED)
         assert verified.data["trigger"] == "by-hand"
         refused = [event for event in await deployment.events() if event.type == events.COMMAND_REJECTED]
         assert 0 < len(refused) < FLOOD / 100

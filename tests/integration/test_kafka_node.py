@@ -1,4 +1,4 @@
-"""The broker of the tests: what chaos tests rely on, and that it never outlives its session."""
+"""The Kafka node of the tests: it keeps its data when killed, as chaos tests need, and ends with the test run."""
 
 from __future__ import annotations
 

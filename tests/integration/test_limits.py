@@ -1,4 +1,5 @@
-"""From telemetry to flags on real Kafka: a group is turned back as one, one flag more halts, a person lets it go on."""
+"""From telemetry to flags on real Kafka: a group is turned back together; a further flag exceeds the limit and halts
+flipback, until a person resumes it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from agent.events import cloudevents as events
-from tests.integration.test_by_hand import flipback, told
+from tests.integration.test_by_hand import events_of, flipback
 from tests.support.telemetry import Telemetry, telemetry
 from tests.support.worker import Deployment
 
@@ -19,7 +20,7 @@ FLAGS = [
 
 
 async def traffic(source: Telemetry, stop: asyncio.Event, failing: set[str]) -> None:
-    """Requests of every service to all partitions; those of `failing` fail."""
+    """Send requests of every service to all partitions; those of the services in `failing` fail."""
     while not stop.is_set():
         for partition in range(8):
             for service in ("cart", "prices", "search"):
@@ -39,23 +40,23 @@ async def test_a_group_is_turned_back_and_the_next_flag_waits_for_a_person(
         await deployment.ready(deployment.start())
         async with telemetry(kafka, deployment.telemetry) as source, asyncio.TaskGroup() as group:
             group.create_task(traffic(source, stop, failing))
-            (done,) = await told(deployment, events.INCIDENT_DONE)
+            (done,) = await events_of(deployment, events.INCIDENT_DONE)
             assert done.data["flags"] == {"cart": "applied", "prices": "applied"}
             assert done.data["partial"] is False
             assert [deployment.variant(name) for name in ("cart", "prices", "search")] == ["off", "off", "on"]
 
             failing |= {"search"}
-            (halt,) = await told(deployment, events.AUTOMATION_HALTED)
+            (halt,) = await events_of(deployment, events.AUTOMATION_HALTED)
             assert halt.data["flags"] == ["production/cart", "production/prices"]
-            refused = await told(deployment, events.COMMAND_REJECTED)
+            refused = await events_of(deployment, events.COMMAND_REJECTED)
             assert {event.data["reason"] for event in refused} == {"halted"}
             assert deployment.variant("search") == "on"
-            # What would stop a flip is announced too.
-            inability = await told(deployment, events.INABILITY)
+            # The halt, which prevents flips, is announced as an inability.
+            inability = await events_of(deployment, events.INABILITY)
             assert any("halted by flipback" in event.data["reason"] for event in inability)
 
             assert (await flipback(deployment, "resume"))[0] == 0
-            # Long before the refused command has expired.
+            # The flag is turned back long before the rejected command expires.
             await deployment.flipped("search")
             stop.set()
     finally:

@@ -1,4 +1,4 @@
-"""Topics are read to their ends: several by one consumer, from a time on, and what has no end in sight is given up."""
+"""Topics are read to their ends: several by one consumer, each from a given time; without an end, reading stops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NOW = time.time()
 
 @pytest.fixture
 async def topics(kafka: str, topic_prefix: str) -> dict[str, str]:
-    """Three topics of two partitions: with ten records a second old and ten an hour, with one, and with none."""
+    """Three topics of two partitions: `many` has ten records of an hour ago and ten of a second ago, `one` has one,
+    `none` has none."""
     names = {name: f"{topic_prefix}{name}" for name in ("many", "one", "none")}
     specs = [TopicSpec(name, 2, DAY_MS, "a test") for name in names.values()]
     await create(specs, replication=1, connection={"bootstrap_servers": [kafka]})

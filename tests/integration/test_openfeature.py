@@ -1,4 +1,4 @@
-"""A real OpenFeature client of the file sees what flipback does to it."""
+"""A real OpenFeature client of a flagd file sees the changes that flipback makes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OP = "operation"
 
 
 class Shop:
-    """A flagd file, an executor of it, and an application that evaluates its flag."""
+    """A flagd file, an executor that changes it, and an application that evaluates its flag."""
 
     def __init__(self, directory: Path, definition: dict[str, object]) -> None:
         self.path = directory / "flags.json"
@@ -51,7 +51,7 @@ class Shop:
             emit=self.emit,
             now=lambda: 1001.0,
         )
-        # The client polls the file as often as it would wait for an answer of flagd.
+        # The client polls the file at the interval `deadline_ms`.
         provider = FlagdProvider(
             resolver_type=ResolverType.FILE, offline_flag_source_path=str(self.path), deadline_ms=20
         )
@@ -62,7 +62,7 @@ class Shop:
         self.events.append(event)
 
     def share(self, default: bool, subjects: int = 200) -> float:
-        """The share of subjects that get the new path; `default` is what the application's own code says."""
+        """The share of subjects that get the new path; `default` is the default in the application's code."""
         values = [
             self.client.get_boolean_value(FLAG, default, EvaluationContext(targeting_key=f"user-{subject}"))
             for subject in range(subjects)
@@ -81,7 +81,7 @@ class Shop:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not condition():  # the client reports nothing to wait for
+        while not condition():  # the client has no event to wait for
             await asyncio.sleep(0.01)
 
 
@@ -142,7 +142,7 @@ async def test_a_client_gives_a_percentage_to_its_share_and_keeps_those_it_had(t
 
     few, some, half = await set_percent(1), await set_percent(10), await set_percent(50)
     assert few < some < half
-    # Four standard deviations of a share of 2,000.
+    # The limits are four standard deviations of a share of 2,000 subjects.
     assert 0.073 < len(some) / 2000 < 0.127
     assert 0.455 < len(half) / 2000 < 0.545
     await shop.close()

@@ -1,4 +1,4 @@
-"""Commands and people on real Kafka: only a true, fresh command flips, and what a person did is left as it is."""
+"""Commands and people on real Kafka: only a genuine, fresh command flips a flag, and edits by people are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EVIDENCE = Evidence(
 
 
 async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any], within: float = 120) -> list[Event]:
-    """All events, once `found` is content with them."""
+    """Read the events until `found` is true of them, and return them."""
     async with asyncio.timeout(within):
         while not found(events := await deployment.events()):
             await asyncio.sleep(0.1)
@@ -53,7 +53,7 @@ async def eventually(deployment: Deployment, found: Callable[[list[Event]], Any]
 
 
 async def status_of(deployment: Deployment, known: Callable[[FlagStatus], bool] = lambda status: True) -> FlagStatus:
-    """The flag's newest published state, once it is as asked for."""
+    """Read the flag's newest published state until `known` is true of it, and return it."""
     async with asyncio.timeout(120):
         while True:
             records = await read_to_end(deployment.topics.flags, deployment.client)
@@ -78,15 +78,15 @@ def command(version: str, *, issued_at: float | None = None, **changes: Any) -> 
     return issued(issued_at=at, rules_hash="r", evidence=EVIDENCE, **fields)
 
 
-async def say(deployment: Deployment, *values: bytes) -> None:
-    """Write records to the commands topic, as whoever can reach the brokers may."""
+async def write_commands(deployment: Deployment, *values: bytes) -> None:
+    """Write records to the commands topic, as any client of the brokers could."""
     async with AIOKafkaProducer(bootstrap_servers=deployment.kafka) as producer:
         for value in values:
             await producer.send_and_wait(deployment.topics.commands, value, partition=0)
 
 
 def reasons(events: list[Event]) -> list[str]:
-    """Reasons of refusals in order; a refusal told twice has one id."""
+    """The reasons of rejections in order; an event that was published twice counts once."""
     return [str(e.data["reason"]) for e in {e.id: e for e in events if e.type == COMMAND_REJECTED}.values()]
 
 
@@ -107,7 +107,7 @@ async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_a
             Reason.MALFORMED: b"flip everything",
             Reason.OVERSIZED: good + b" " * (64 << 10),
             Reason.UNKNOWN_KEY: sign(command(version), stranger),
-            # The target, which is signed.
+            # Change the target, which the signature covers.
             Reason.BAD_SIGNATURE: good.replace(b'"off"', b'"onn"'),
             Reason.WRONG_ID: sign(msgspec.structs.replace(command(version), id="another"), key),
             Reason.UNKNOWN_FLAG: sign(command(version, flag="untouched"), key),
@@ -117,25 +117,25 @@ async def test_commands_that_are_not_true_fresh_and_allowed_do_nothing_and_are_a
             Reason.EXPIRED: sign(command(version, issued_at=now - 61, trigger="old"), key),
             Reason.FROM_THE_FUTURE: sign(command(version, issued_at=now + 600, trigger="new"), key),
         }
-        await say(deployment, *wrong.values())
+        await write_commands(deployment, *wrong.values())
         events = await eventually(deployment, lambda events: len(reasons(events)) >= len(wrong))
-        # Four commands are under way at once, so in no order.
+        # Four commands are processed concurrently, so the order is not fixed.
         assert sorted(reasons(events)) == sorted(wrong)
-        await say(deployment, sign(command("g7-another", trigger="other"), key))
-        await at.told(FLAG_CONFLICT)
+        await write_commands(deployment, sign(command("g7-another", trigger="other"), key))
+        await at.event_of(FLAG_CONFLICT)
         assert deployment.flag_file.read_bytes() == before
 
-        # The one true command flips its flag and no other byte of the file.
-        await say(deployment, good)
+        # The genuine command changes its flag and no other byte of the file.
+        await write_commands(deployment, good)
         await at.flipped()
         flipped = deployment.flag_file.read_bytes()
         assert flipped == before.replace(b'"defaultVariant": "on"', b'"defaultVariant": "off"', 1)
-        await at.told(FLAG_VERIFIED)
+        await at.event_of(FLAG_VERIFIED)
 
-        # Turned on again by a person: the same command again, or a new one too soon, turns nothing off.
+        # A person turns the flag on again. Neither the same command nor a new one during the cooldown turns it off.
         deployment.flag_file.write_bytes(before)
         changed = await status_of(deployment, lambda status: not status.safe and status.version != version)
-        await say(deployment, good, sign(command(changed.version), key))
+        await write_commands(deployment, good, sign(command(changed.version), key))
         events = await eventually(deployment, lambda events: len(reasons(events)) >= len(wrong) + 2)
         assert sorted(reasons(events)[len(wrong) :]) == sorted([Reason.COOLDOWN, Reason.DUPLICATE])
         assert deployment.flag_file.read_bytes() == before
@@ -160,11 +160,11 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
         executor.terminate()
         assert await asyncio.to_thread(executor.wait, 10) == 0
         at.traffic.failing = 1.0
-        await at.told(trigger_type("firing"))
+        await at.event_of(trigger_type("firing"))
         async with asyncio.timeout(120):
             while not await read_to_end(deployment.topics.commands, deployment.client):
                 await asyncio.sleep(0.1)
-        # The person is faster than the executor, which comes back only now, and keeps the flag on with a reason.
+        # A person edits the flag, and keeps it on, before the executor starts again.
         edited = deployment.flag_file.read_bytes().replace(
             b'"defaultVariant": "on"', b'"defaultVariant": "on", "metadata": {"keep": true}', 1
         )
@@ -178,12 +178,12 @@ async def test_a_flag_that_a_person_edited_after_it_was_judged_is_left_as_it_is(
 
 
 async def _turned_on_again(at: Scene) -> FlagStatus:
-    """A fault is over whose flag was turned back, and a person has put the flag's file back as it was."""
+    """Cause a fault that turns the flag back, end it, and restore the flag file as a person would."""
     before = at.deployment.flag_file.read_bytes()
     await at.deployment.ready(at.deployment.start())
-    await at.well()
+    await at.until_ok()
     at.traffic.failing = 1.0
-    await at.told(FLAG_VERIFIED)
+    await at.event_of(FLAG_VERIFIED)
     at.traffic.failing = 0.0
     at.deployment.flag_file.write_bytes(before)
     return await status_of(at.deployment, lambda state: not state.safe and state.changed_at is not None)
@@ -192,7 +192,7 @@ async def _turned_on_again(at: Scene) -> FlagStatus:
 async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_since(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    # The window of half a minute still holds the old errors long after the flag is on again.
+    # The window of 30 s contains the old errors long after the flag is on again.
     trigger = {"name": "errors", "when": "error_rate@on > 20% over 30s for 4s", "min_samples": 30, "fast": False}
     async with scene(
         tmp_path, kafka, topic_prefix, [{**ENTRY, "triggers": [trigger]}], command={"cooldown": "1s"}
@@ -200,8 +200,8 @@ async def test_a_flag_turned_on_again_after_a_rollback_is_judged_by_what_came_si
         deployment = at.deployment
         again = await _turned_on_again(at)
         assert again.changed_at is not None
-        # Past the hold and past the seconds that count as fresh, with the trigger firing on the old window for
-        # most of the time.
+        # Wait longer than the hold and than the seconds that count as fresh. Most of the time the trigger fires on
+        # the old errors.
         await _judged(deployment, again.changed_at + 20)
         assert deployment.variant(FLAG) == "on"
         frames = [frame for frame in await deployment.health() if frame.triggers]

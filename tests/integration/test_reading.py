@@ -1,4 +1,4 @@
-"""What happens to the topics while flipback reads them: no request is left out in silence."""
+"""Changes of topics while flipback reads them: every request is counted, or its loss is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def running(kafka: str, prefix: str, directory: Path) -> AsyncIterator[Deployment]:
-    """A deployment whose topics are there; its workers are ended."""
+    """A deployment with its topics; its workers are stopped after the block."""
     deployment = Deployment(directory, kafka, prefix, [FLAG], partitions=PARTITIONS)
     await deployment.create_topics()
     try:
@@ -55,7 +55,7 @@ def logged(deployment: Deployment, event: str) -> list[dict[str, Any]]:
 
 
 class Traffic:
-    """Ten requests a second and partition, in each of the topic's `partitions`, until the end of the test."""
+    """Sends ten requests a second to each of the topic's `partitions` until `end`."""
 
     def __init__(self, source: Telemetry, partitions: int = PARTITIONS) -> None:
         self.source = source
@@ -74,7 +74,7 @@ class Traffic:
 
 
 async def counted_since(deployment: Deployment, since: float) -> dict[int, int]:
-    """The requests of the service by second, of the seconds from `since` on."""
+    """The counted requests of the service in each second from `since` on."""
     found: dict[int, int] = {}
     for frame in await deployment.health():
         for index, (_, service, flag, _) in enumerate(frame.scopes):
@@ -84,7 +84,7 @@ async def counted_since(deployment: Deployment, since: float) -> dict[int, int]:
 
 
 async def exact_for(deployment: Deployment, source: Telemetry, since: float, seconds: int, within: float) -> None:
-    """Wait until as many seconds in a row after `since` are counted as they were sent."""
+    """Wait until, after `since`, the counts of `seconds` seconds in a row equal the sent requests."""
     async with asyncio.timeout(within):
         while True:
             row = 0
@@ -138,9 +138,9 @@ async def test_a_telemetry_topic_that_is_made_anew_is_read_again(
                 await exact_for(deployment, source, since, seconds=3, within=120)
             finally:
                 traffic.end()
-        told = [row["reason"] for row in logged(deployment, INABILITY) if row.get("status") == NOTICE]
-        assert len(told) == (partitions < PARTITIONS)
-        assert all(f"has {partitions} partitions and had {PARTITIONS}" in reason for reason in told)
+        reasons = [row["reason"] for row in logged(deployment, INABILITY) if row.get("status") == NOTICE]
+        assert len(reasons) == (partitions < PARTITIONS)
+        assert all(f"has {partitions} partitions and had {PARTITIONS}" in reason for reason in reasons)
         assert deployment.workers[0].poll() is None
 
 

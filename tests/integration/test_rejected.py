@@ -1,4 +1,5 @@
-"""Records that cannot be counted land in the rejected topic with their place and reason; those around them count."""
+"""Records that cannot be counted are written to the rejected topic, with partition, offset and reason; all others
+count."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ FLAG = {
 
 
 class Bad(NamedTuple):
-    """A record and what is to be said of it; `ahead` is added to the time of the record itself."""
+    """A record and how it must be rejected; `ahead` is added to the timestamp of the record."""
 
     value: bytes | None
     kind: str
@@ -65,7 +66,7 @@ def bad_records() -> list[Bad]:
         Bad(sample(service="a\u0007b"), "invalid"),
         Bad(sample(n=0), "invalid"),
         Bad(sample(ts=now + 3600), "future", ahead=3600),
-        # 5 MiB, that travel as a few thousand compressed bytes.
+        # 5 MiB, which are a few thousand bytes when compressed.
         Bad(sample(route="x" * (5 << 20)), "oversized"),
         Bad(b"\x93\x01\x02\x03", "malformed", content_type=b"application/vnd.flipback.columnar+msgpack"),
         Bad(sample(), "invalid", content_type=b"application/vnd.flipback.counters+json"),
@@ -74,7 +75,7 @@ def bad_records() -> list[Bad]:
 
 
 async def send(kafka: str, topic: str, source: Telemetry, records: list[Bad]) -> dict[tuple[int, int], Bad]:
-    """Send good samples and, between them, the records; returns those by partition and offset."""
+    """Send the records, with good samples between them; returns the records by partition and offset."""
     sent = {}
     async with AIOKafkaProducer(
         bootstrap_servers=kafka, compression_type="gzip", max_request_size=8 << 20, max_batch_size=1
@@ -86,7 +87,7 @@ async def send(kafka: str, topic: str, source: Telemetry, records: list[Bad]) ->
             await source.flush()
             headers = [] if bad.content_type is None else [("content-type", bad.content_type)]
             stamp = int((time.time() + bad.ahead) * 1000)
-            # aiokafka sends no tombstone without a key.
+            # aiokafka does not send a tombstone without a key.
             key = b"k" if bad.value is None else None
             meta = await producer.send_and_wait(
                 topic, bad.value, key, partition=partition, timestamp_ms=stamp, headers=headers
@@ -98,8 +99,8 @@ async def send(kafka: str, topic: str, source: Telemetry, records: list[Bad]) ->
     return sent
 
 
-async def told(deployment: Deployment) -> Event:
-    """The first warning about the topic; waits until there is one."""
+async def first_warning(deployment: Deployment) -> Event:
+    """Wait for the first event about rejected telemetry, and return it."""
     async with asyncio.timeout(120):
         while True:
             for record in await read_to_end(deployment.topics.events, deployment.client):
@@ -143,7 +144,7 @@ async def test_every_bad_record_is_put_aside_with_its_place_and_reason_and_every
             assert headers["reason"]
             assert int(headers["bytes"]) == len(bad.value or b"")
             assert (bad.value or b"").startswith(value or b"")
-        event = await told(deployment)
+        event = await first_warning(deployment)
         assert event.subject == deployment.telemetry
         assert 0 < event.data["rejected"] < event.data["received"]
         assert event.data["reason"]

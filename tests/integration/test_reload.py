@@ -1,4 +1,4 @@
-"""A bad configuration file beside a running process, and SIGHUP: it goes on with the configuration that it has."""
+"""On SIGHUP with a bad configuration file, a running process keeps the configuration that it has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_a_file_that_became_bad_and_a_hangup_change_nothing_and_the_next_f
     async with scene(tmp_path, kafka, topic_prefix) as at:
         worker = at.deployment.start()
         await at.deployment.ready(worker)
-        await at.well()
+        await at.until_ok()
         text = at.deployment.config.read_text().replace('"safe"', '"save"')
         at.deployment.config.write_text(text)
         worker.send_signal(signal.SIGHUP)

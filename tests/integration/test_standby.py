@@ -1,4 +1,4 @@
-"""Two complete workers: one acts, the other stands by, and takes over where the first one ended or stood still."""
+"""Two workers with all roles: one acts and the other is a standby, which takes over if the first ends or freezes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.worker import Deployment
 
 
 async def effective_flips(deployment: Deployment) -> int:
-    """Writes of the flag, by the audit log: an event told twice has one id."""
+    """How often the flag was written, by the audit log; an event that was published twice counts once."""
     events = await deployment.events()
     verified = {event.id for event in events if event.type == FLAG_VERIFIED}
     written = {event.id for event in events if event.type == FLAG_WRITTEN}
@@ -34,7 +34,7 @@ async def effective_flips(deployment: Deployment) -> int:
 
 
 async def judged(at: Scene, found: Callable[[list[Health]], Any]) -> list[Health]:
-    """Wait until the health records are as asked for."""
+    """Read the health records until `found` is true of them, and return them."""
     async with asyncio.timeout(120):
         while not found(frames := await at.deployment.health()):
             await asyncio.sleep(0.3)
@@ -42,7 +42,7 @@ async def judged(at: Scene, found: Callable[[list[Health]], Any]) -> list[Health
 
 
 async def all_counted(at: Scene) -> None:
-    """End the traffic, and wait until all that was sent is counted, once."""
+    """End the traffic, and wait until every sent sample is counted exactly once."""
     await at.traffic.end()
     await judged(at, lambda frames: counted(frames) == dict(at.traffic.source.exact))
 
@@ -57,18 +57,18 @@ async def test_whoever_is_killed_in_the_middle_of_an_incident_the_other_complete
         for _ in range(2):
             workers.append(deployment.start())
             await deployment.ready(workers[-1])
-        await at.well()
+        await at.until_ok()
         at.traffic.failing = 1.0
-        await at.told(trigger_type("pending"))
-        # Between them the two have the monitor of this service and the executor: each of them goes once.
+        await at.event_of(trigger_type("pending"))
+        # One worker has the monitor of this service and one, maybe the same, the executor; each is killed once.
         deployment.kill(workers[victim])
         await at.flipped()
-        await at.told(FLAG_VERIFIED)
+        await at.event_of(FLAG_VERIFIED)
         assert await effective_flips(deployment) == 1
         publics = {key.id: key for key in [load_public(tmp_path / ".flipback" / "flipback.pub")]}
         records = await read_to_end(deployment.topics.commands, deployment.client)
         commands = [verify(record.value or b"", publics) for record in records]
-        # However many were sent: one incident, one id.
+        # Commands of one incident have one id, however many were sent.
         assert len({command.id for command in commands if isinstance(command, Command)}) == 1
         assert len(list((tmp_path / ".flipback" / "ledger").glob("*.jsonl"))) == 1
 
@@ -76,18 +76,18 @@ async def test_whoever_is_killed_in_the_middle_of_an_incident_the_other_complete
 async def test_a_worker_that_stood_still_and_comes_back_changes_no_count_and_flips_nothing_again(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    # The seconds of the pause must not end before its records have been read again by somebody.
+    # The lateness is long enough for the other worker to read the records of the pause before their seconds close.
     async with scene(tmp_path, kafka, topic_prefix, quiet=True, max_lateness="5s") as at:
         frozen = at.deployment.start()
         await at.deployment.ready(frozen)
         await at.deployment.ready(at.deployment.start())
         at.traffic.begin()
-        await at.well()
+        await at.until_ok()
         at.traffic.failing = 1.0
         frozen.send_signal(signal.SIGSTOP)
         await at.flipped()
         frozen.send_signal(signal.SIGCONT)
-        # What it still had to write is written, then it takes partitions as a member of the group again.
+        # The worker writes its pending records, joins the group again and gets partitions.
         back = time.time()
         await judged(at, lambda frames: max(frame.time for frame in frames if frame.scopes) >= back + 2)
         await all_counted(at)
@@ -106,13 +106,12 @@ async def test_sigterm_under_traffic_ends_the_worker_and_a_restart_reads_only_op
         frames = await judged(at, lambda frames: any(f.scopes and f.time > begun + 4 for f in frames))
         last = max(frame.time for frame in frames if frame.scopes)
         worker.terminate()
-        # That 3 s are enough is held by tests/unit/agent/runtime/test_shutdown.py: it ends itself before that, whatever
-        # runs.
+        # tests/unit/agent/runtime/test_shutdown.py checks that it ends within 3 s, whatever is running.
         assert await asyncio.to_thread(worker.wait, 60) == 0
         await at.traffic.end()
         again = await _times_to_read_again(at.deployment)
         assert again
-        # Every second that was judged before the signal is behind the committed offsets of all partitions.
+        # No second that was evaluated before the signal is read again.
         assert min(again) >= last
         await at.deployment.ready(at.deployment.start())
         await all_counted(at)
@@ -126,9 +125,9 @@ async def test_a_restart_goes_on_with_what_was_held_from_the_checkpoint(
         deployment = at.deployment
         worker = deployment.start()
         await deployment.ready(worker)
-        await at.well()
+        await at.until_ok()
         at.traffic.failing = 1.0
-        pending = await at.told(trigger_type("pending"))
+        pending = await at.event_of(trigger_type("pending"))
         async with asyncio.timeout(120):
             while len(await _checkpoints(deployment, pending.time)) < 4:
                 await asyncio.sleep(0.2)
@@ -138,20 +137,20 @@ async def test_a_restart_goes_on_with_what_was_held_from_the_checkpoint(
         log = (tmp_path / "worker-1.log").read_bytes().splitlines()
         (assigned,) = [line for line in map(json.loads, log) if line["event"] == "monitor.assigned"]
         assert (assigned["partitions"], assigned["checkpoints"]) == (4, 4)
-        # The flip waits for no event.
-        await at.told(trigger_type("firing"))
+        # The event of firing may come after the flip, which does not wait for it.
+        await at.event_of(trigger_type("firing"))
         firing = [e.time for e in await deployment.events() if e.type == trigger_type("firing")]
         assert firing == [pending.time + 25]
 
 
 async def _checkpoints(deployment: Deployment, after: float) -> set[int]:
-    """The partitions that have a checkpoint of a time after this one."""
+    """The partitions that have a checkpoint newer than `after`."""
     records = await read_to_end(deployment.topics.checkpoints, deployment.client)
     return {record.partition for record in records if checkpoint.decode(record.value).time > after}
 
 
 async def _times_to_read_again(deployment: Deployment) -> list[float]:
-    """Times (Unix seconds) of the telemetry records from the committed offsets on."""
+    """Timestamps (Unix seconds) of the telemetry records from the committed offsets on."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=deployment.kafka, group_id=f"{deployment.prefix}-ingest", enable_auto_commit=False
     )

@@ -1,5 +1,4 @@
-"""Topics that take no records delay neither verdicts nor flips, and a person hears of it (docs/promises.md, P3 and
-P6)."""
+"""Topics that accept no records delay neither verdicts nor flips, and are announced (docs/promises.md, P3 and P6)."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ from tests.support.worker import Deployment
 
 
 @asynccontextmanager
-async def well(directory: Path, kafka: str, prefix: str) -> AsyncIterator[Scene]:
-    """A scene with a worker that judges its traffic as well; the worker is there to the end."""
+async def healthy_scene(directory: Path, kafka: str, prefix: str) -> AsyncIterator[Scene]:
+    """A scene with one worker, whose trigger is ok; the worker must run to the end."""
     async with scene(directory, kafka, prefix) as at:
         worker = at.deployment.start()
         await at.deployment.ready(worker)
-        await at.well()
+        await at.until_ok()
         yield at
         assert worker.poll() is None
 
@@ -68,7 +67,7 @@ async def until(found: Callable[[], bool], within: float = 120) -> None:
 
 
 async def not_ready(session: aiohttp.ClientSession, url: str, topic: str) -> dict[str, Any]:
-    """What /readyz answers once it says that the topic takes no records."""
+    """Request /readyz until it reports that the topic takes no records; returns the roles of the answer."""
     async with asyncio.timeout(120):
         while True:
             async with session.get(f"{url}/readyz") as answer:
@@ -81,7 +80,7 @@ async def not_ready(session: aiohttp.ClientSession, url: str, topic: str) -> dic
 async def test_a_flip_does_not_wait_for_an_audit_topic_that_refuses_writes_which_is_announced(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    async with well(tmp_path, kafka, topic_prefix) as at:
+    async with healthy_scene(tmp_path, kafka, topic_prefix) as at:
         deployment, events = at.deployment, at.deployment.topics.events
         url = next(str(row["health"]) for row in log(deployment) if row["event"] == "run.ready")
         await set_most_bytes(deployment, events, 1)
@@ -100,9 +99,9 @@ async def published(deployment: Deployment, states: set[str]) -> None:
     wanted = {trigger_type("pending"), trigger_type("firing"), FLAG_VERIFIED}
     async with asyncio.timeout(120):
         while True:
-            told = await deployment.events()
-            own = {e.data["state"] for e in told if e.type == INABILITY and e.subject == deployment.topics.events}
-            if wanted <= {event.type for event in told} and states <= own:
+            found = await deployment.events()
+            own = {e.data["state"] for e in found if e.type == INABILITY and e.subject == deployment.topics.events}
+            if wanted <= {event.type for event in found} and states <= own:
                 return
             await asyncio.sleep(0.2)
 
@@ -110,11 +109,11 @@ async def published(deployment: Deployment, states: set[str]) -> None:
 async def test_a_flip_does_not_wait_for_an_audit_topic_that_is_gone(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    async with well(tmp_path, kafka, topic_prefix) as at:
+    async with healthy_scene(tmp_path, kafka, topic_prefix) as at:
         await delete(at.deployment, at.deployment.topics.events)
         at.traffic.failing = 1.0
         await at.flipped()
-        # The topic is made anew, and what waited is written to it.
+        # The topic is created again, and the waiting records are written to it.
         await published(at.deployment, set())
 
 
@@ -122,12 +121,12 @@ async def test_a_flip_does_not_wait_for_an_audit_topic_that_is_gone(
 async def test_judging_and_flips_go_on_without_health_checkpoints_and_tables(
     kafka: str, topic_prefix: str, tmp_path: Path, which: str
 ) -> None:
-    async with well(tmp_path, kafka, topic_prefix) as at:
+    async with healthy_scene(tmp_path, kafka, topic_prefix) as at:
         topics = at.deployment.topics
         compacted = [topics.checkpoints, topics.healthy, topics.incidents, topics.flags]
         gone = [topics.health] if which == "health" else compacted
         await delete(at.deployment, *gone)
-        # Of a topic that is gone and of one that takes no records it is announced.
+        # A missing topic is announced like one that takes no records.
         await until(lambda: announced(at.deployment, gone[0]), 90)
         at.traffic.failing = 1.0
         await at.flipped()

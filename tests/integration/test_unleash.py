@@ -1,4 +1,4 @@
-"""What only Unleash has: strategies, accounts and their rights, archived flags; on a real server."""
+"""Behaviour that only Unleash has, on a real server: strategies, accounts and their rights, archived flags."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def set_percent(place: UnleashPlace, percent: float) -> Outcome:
         ({"parameters": {"rollout": "25", "stickiness": "default", "groupId": "g"}}, (None, 25)),
         ({"parameters": {"rollout": "0", "stickiness": "default", "groupId": "g"}}, (None, 0)),
         ({"constraints": [EUROPE]}, (None, None)),
-        # Unleash disables the environment with its last active strategy.
+        # Unleash disables the environment when its last active strategy is disabled.
         ({"disabled": True}, ("off", None)),
         ({"name": "default", "parameters": {}}, ("on", None)),
     ],
@@ -165,14 +165,14 @@ async def test_an_environment_that_is_not_there_is_named(place: UnleashPlace) ->
 
 
 async def token_of(place: UnleashPlace, role: str) -> str:
-    """The personal access token of a new user with that root role."""
+    """Create a user with that root role; returns its personal access token."""
     name, password = f"u{uuid.uuid4().hex[:10]}", f"Aa1-{uuid.uuid4().hex}"
     users = await place.person.ask("GET", "/user-admin")
     (number,) = [known["id"] for known in users["rootRoles"] if known["name"] == role]
     user = {"username": name, "email": f"{name}@example.org", "rootRole": number, "sendEmail": False}
     await place.person.ask("POST", "/user-admin", {**user, "password": password}, allowed=201)
     base = place.server_url
-    # The cookie jar keeps no cookies of an IP address by default.
+    # By default the cookie jar keeps no cookies for an IP address.
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         async with session.post(f"{base}/auth/simple/login", json={"username": name, "password": password}) as answer:
             assert answer.status == 200

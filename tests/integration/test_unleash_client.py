@@ -1,4 +1,4 @@
-"""What was switched is what an application gets: Unleash's own client, polling a real server."""
+"""An application with Unleash's own client, which polls a real server, gets the variants that flipback sets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def client(place: UnleashPlace, unleash: UnleashServer, tmp_path: Path) -> Itera
 
 
 def share(client: UnleashClient) -> float:
-    """Percentage of subjects that have the flag."""
+    """The percentage of subjects for which the flag is on."""
     got = [client.is_enabled(REF.flag, {"userId": f"user-{number}"}) for number in range(SUBJECTS)]
     return 100 * sum(got) / SUBJECTS
 
@@ -84,7 +84,7 @@ async def test_a_percentage_is_the_share_of_subjects_and_who_has_the_flag_keeps_
         return done.outcome
 
     assert await set_percent(10) is Outcome.APPLIED
-    # Four standard deviations of a share of 10 % among 5,000 are 1.7 points.
+    # The tolerance is four standard deviations of a share of 10 % of 5,000 subjects: 1.7 percentage points.
     await until(lambda: 8.3 < share(client) < 11.7)
     before = having(client)
     assert await set_percent(30) is Outcome.APPLIED
