@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real Apache Kafka, a real Unleash, and topic names of one's own."""
+"""Fixtures of all tests: a real Apache Kafka, a real Unleash, and a prefix for the topics of each test."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tests.support.side_by_side import in_turn, pytest_xdist_make_scheduler  # n
 from tests.support.together import together
 from tests.support.unleash.server import UnleashServer, UnleashUnavailable, serving
 
-# No test depends on how busy the machine is: an example of 200 ms is no failure beside a broker and seven other tests.
+# No test depends on how busy the machine is: a slow example is no failure.
 settings.register_profile("flipback", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("flipback")
 
 collect_ignore = ["mutation.py"]
-"""Needs what only the environment of `make mutants` has."""
+"""Needs libraries that only the environment of `make mutants` has."""
 
 UNTESTED = {
     "kafka": "delivery, recovery and flips on a real Apache Kafka",
     "unleash": "the flag backend on a real Unleash",
     "faketime": "steps of the wall clock",
 }
-"""What is not tested where a system is missing, by the marker of its tests."""
+"""What is not tested if a system is missing, by the marker of its tests."""
 
 _last_lines = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a real system, so that `-m kafka` and `-m "not kafka"` are always right."""
+    """Mark the tests that need a real system, so that `-m kafka` and `-m "not kafka"` are always right."""
     if _is_one_of_several(config):
         place = {nodeid: n for n, nodeid in enumerate(in_turn(item.nodeid for item in items))}
         items.sort(key=lambda item: place[item.nodeid])
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap address `host:port` of an Apache Kafka: FLIPBACK_KAFKA's, else a node started for this run."""
+    """The address `host:port` of an Apache Kafka: that in FLIPBACK_KAFKA, else a node started for this run."""
     named = os.environ.get("FLIPBACK_KAFKA")
     if named:
         _check_answers(named)
@@ -73,7 +73,7 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def kafka_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaNode]:
-    """An Apache Kafka of one test's own, to be killed and started again."""
+    """An Apache Kafka for one test, which may kill it and start it again."""
     try:
         with _node(tmp_path / "kafka") as node, _showing(str(node.log), request):
             yield node
@@ -83,7 +83,7 @@ def kafka_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kafka
 
 @pytest.fixture
 def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KafkaCluster]:
-    """Three nodes of Apache Kafka of one test's own."""
+    """Three nodes of Apache Kafka for one test."""
     cluster = KafkaCluster(tmp_path / "cluster")
     try:
         cluster.start()
@@ -114,7 +114,7 @@ def _address(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _showing(log: str, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Name the broker's log in the last lines of the run if a test fails meanwhile."""
+    """Print the path of the broker's log at the end of the run if a test fails during the block."""
     failures_before = request.session.testsfailed
     yield
     if request.session.testsfailed > failures_before:
@@ -123,7 +123,7 @@ def _showing(log: str, request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def clock(request: pytest.FixtureRequest, tmp_path: Path) -> Clock:
-    """A wall clock to be stepped, for the processes that a test starts with it."""
+    """A wall clock that the test can step, for processes started with its environment."""
     found = library()
     if found is None:
         _skip(request, "faketime", "libfaketime is not installed")
@@ -148,7 +148,7 @@ def _unleash_where_marked(request: pytest.FixtureRequest) -> None:
 
 
 def _skip(request: pytest.FixtureRequest, marker: str, reason: str, advice: str = "") -> NoReturn:
-    """Skip what needs a system that this machine cannot run; in continuous integration fail."""
+    """Skip a test that needs a system that this machine cannot run; in continuous integration fail it."""
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"CI must not skip the tests of {UNTESTED[marker]}: {reason}{advice}", pytrace=False)
     _summary(request.config)[marker] = reason
@@ -157,12 +157,12 @@ def _skip(request: pytest.FixtureRequest, marker: str, reason: str, advice: str 
 
 @pytest.fixture
 def topic_prefix() -> str:
-    """A prefix for the topics and groups of one test, so that tests share a broker without meeting."""
+    """A prefix for the topics and groups of one test, so that tests can share a broker."""
     return f"t{uuid.uuid4().hex[:12]}."
 
 
 def _summary(config: pytest.Config) -> dict[str, str]:
-    """What the last lines say: why a marker's tests were skipped, by the marker, and where a broker's log is."""
+    """The content of the last lines: why tests were skipped, by their marker, and the path of the broker's log."""
     return config.stash.setdefault(_last_lines, {})
 
 
@@ -174,12 +174,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker has for the last lines; one that crashed has nothing."""
+    """Collect the last lines of a worker process; one that crashed has none."""
     _summary(node.config).update(getattr(node, "workeroutput", {}).get("last_lines", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in a line each what was not tested, or where the log of the broker is."""
+    """Print a line for each group of tests that was skipped, and the path of the broker's log."""
     for marker, reason in _summary(config).items():
         if marker == "log":
             terminalreporter.write_line(f"The broker's log: {reason}", yellow=True)
@@ -190,13 +190,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _of_this_run(config: pytest.Config, directories: pytest.TempPathFactory) -> Path:
-    """The temporary directory that all processes of this run have; each has its own in it where there are several."""
+    """The temporary directory that all processes of this run share."""
     own = directories.getbasetemp()
     return own.parent if _is_one_of_several(config) else own
 
 
 def _is_one_of_several(config: pytest.Config) -> bool:
-    """Is this one of the processes that `pytest -n` starts?"""
+    """Whether this is one of the processes that `pytest -n` starts."""
     return hasattr(config, "workerinput")
 
 

@@ -1,9 +1,9 @@
-"""`make mutants`: breaks the safety core in thousands of small ways and counts the breaks that the unit tests see.
+"""`make mutants`: makes thousands of small changes in the safety core, and counts those that the unit tests detect.
 
-mutmut, by way of `tests.mutation`, makes the mutants and runs the tests that reach each (`[tool.mutmut]` of
-pyproject.toml names the modules). This counts by module. A survivor is left out of the count where it changes no more
-than the text of a message, or where `mutants-equivalent.toml` names it with the reason why it behaves like the
-original. Exit status 1 below LEAST.
+mutmut, through `tests.mutation`, makes the mutants and runs the tests that reach each (`[tool.mutmut]` of
+pyproject.toml names the modules). This module counts them by module. A survivor is not counted if it only changes the
+text of a message, or if `mutants-equivalent.toml` names it with the reason why it behaves like the original. The exit
+status is 1 below LEAST.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LEAST = 0.95
-"""Share of the mutants that the tests must see."""
+"""Share of the mutants that the tests must detect."""
 
 EQUIVALENT = Path(__file__).with_name("mutants-equivalent.toml")
 _STRING = re.compile(r"""[rbf]*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -43,7 +43,7 @@ class Mutant(NamedTuple):
 
 
 def only_words(mutant: Mutant) -> bool:
-    """Does it change nothing but the text between quotes?"""
+    """Whether the mutant changes nothing but text between quotes."""
     return _STRING.sub('""', mutant.removed) == _STRING.sub('""', mutant.added)
 
 
@@ -54,7 +54,7 @@ def equivalents() -> set[tuple[str, str]]:
 
 
 def table(found: Iterable[Mutant], known: set[tuple[str, str]]) -> tuple[list[str], list[Mutant], float]:
-    """Return the lines to print, the mutants that no test sees, and the share of those that one does."""
+    """Return the lines to print, the mutants that no test detects, and the share of those that one does."""
     counts: dict[str, Counter[str]] = {}
     unseen: list[Mutant] = []
     for mutant in found:
@@ -84,7 +84,7 @@ def _line(module: str, own: Counter[str]) -> str:
 
 
 def _results() -> Iterable[Mutant]:
-    # Only in the environment of `make mutants`.
+    # Imported here: it is installed only in the environment of `make mutants`.
     from mutmut.__main__ import get_diff_for_mutant, status_by_exit_code, walk_mutatable_files
     from mutmut.configuration import Config
     from mutmut.mutation.data import SourceFileMutationData
@@ -104,14 +104,14 @@ def _results() -> Iterable[Mutant]:
 
 
 def _readable(name: str) -> str:
-    """`agent.ledger.ledger.xǁLedgerǁopen__mutmut_3` is of `agent.ledger.ledger.Ledger.open`."""
+    """The mutated function: `agent.ledger.ledger.Ledger.open` for `agent.ledger.ledger.xǁLedgerǁopen__mutmut_3`."""
     module, _, rest = name.rpartition("__mutmut_")[0].rpartition(".")
     parts = rest.split("ǁ") if "ǁ" in rest else [rest.removeprefix("x_")]
     return ".".join([module, *(part for part in parts if part != "x")])
 
 
 def main(names: list[str]) -> int:
-    """Run the mutants, or those of `names` (patterns of mutmut); print the table and what is unseen."""
+    """Run the mutants, or those of `names` (patterns of mutmut); print the table and the undetected mutants."""
     subprocess.run([sys.executable, "-m", "tests.mutation", "run", *names], check=True)
     lines, unseen, score = table(_results(), equivalents())
     for mutant in unseen:

@@ -1,9 +1,9 @@
 """mutmut as `make mutants` runs it: methods of dataclasses are mutated too, and the tests are collected once.
 
-mutmut by itself leaves out decorated classes and functions, among them the limits of flips, and has pytest collect its
-tests anew for each of three thousand mutants, which takes longer than most of them run. Properties are tried on fewer
-examples, always the same ones. Needs the environment of `make mutants`; what is replaced are inner parts of the
-versions that `requirements-mutants.txt` pins.
+Unchanged, mutmut skips decorated classes and functions, among them the limits of flips, and collects the tests again
+for each of three thousand mutants, which takes longer than most tests run. Properties are tried on fewer examples,
+always the same ones. Needs the environment of `make mutants`: this module replaces private parts of the versions that
+`requirements-mutants.txt` pins.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mutmut.mutation import file_mutation
 from mutmut.utils.file_utils import change_cwd
 
 HARMLESS = frozenset({"dataclass", "property", "contextmanager"})
-"""Decorators that may be given a mutated function or class."""
+"""Decorators that work on a mutated function or class."""
 
 EXAMPLES = 25
-"""At most so many examples of a property are tried on a mutant."""
+"""Maximum number of examples of a property that are tried on a mutant."""
 
 _TIMED_OUT = 36
-"""The exit status of a child that mutmut takes for a timeout."""
+"""The exit status of a child that stands for a timeout in mutmut."""
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children
 _arrange = file_mutation.function_trampoline_arrangement
@@ -48,7 +48,7 @@ def _harmless(node: cst.FunctionDef | cst.ClassDef) -> bool:
 
 
 def skip(self: file_mutation.MutationVisitor, node: cst.CSTNode) -> bool:
-    """Is a node left as it is? As mutmut says, but for what a harmless decorator decorates."""
+    """Whether a node is not mutated: as mutmut decides, except that nodes with harmless decorators are mutated."""
     if isinstance(node, cst.Decorator):
         return True
     if isinstance(node, cst.FunctionDef | cst.ClassDef) and node.decorators and _harmless(node):
@@ -57,7 +57,7 @@ def skip(self: file_mutation.MutationVisitor, node: cst.CSTNode) -> bool:
 
 
 def arrange(function: cst.FunctionDef, mutants: Iterable[Any], class_name: str | None) -> Any:
-    """The mutated copies of a function without its harmless decorators, which decorate what chooses between them."""
+    """The mutated copies of a function without harmless decorators; those decorate the function that chooses a copy."""
     if not _harmless(function):
         return _arrange(function, mutants, class_name)
     declared, methods, assigned, names = _arrange(function.with_changes(decorators=[]), mutants, class_name)
@@ -66,13 +66,13 @@ def arrange(function: cst.FunctionDef, mutants: Iterable[Any], class_name: str |
 
 
 class FewExamples:
-    """A pytest plugin."""
+    """A pytest plugin that tries few examples of each property."""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        # Imported before pytest it would be a module whose assertions pytest cannot rewrite, which is a warning.
+        # Imported here: pytest warns if this module is imported before it can rewrite its assertions.
         from hypothesis import Phase, settings
 
-        # One example that fails is enough, and to look for the smallest takes longer than to find it.
+        # One failing example is enough: shrinking it takes longer than finding it.
         phases = Phase.explicit, Phase.generate
 
         for item in items:
@@ -86,18 +86,18 @@ class FewExamples:
 
 
 class Collected(program.PytestRunner):  # type: ignore[misc]
-    """Runs the tests of a mutant, in the child that mutmut forks for it, from what its parent has collected."""
+    """Runs the tests of a mutant in the child that mutmut forks for it, with the tests that its parent collected."""
 
     def execute_pytest(self, params: list[str], **kwargs: Any) -> int:
         return int(super().execute_pytest(params, plugins=[*kwargs.pop("plugins", ()), FewExamples()], **kwargs))
 
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
-        """Run tests until one fails: 0 where none does."""
+        """Run tests until one fails; returns 0 if none does."""
         if mutant_name is not None:
             return self._run(tests, self._killers(mutant_name))
         if os.environ["MUTANT_UNDER_TEST"]:
             return int(super().run_tests(mutant_name=None, tests=tests))
-        # Nothing is broken yet: what fails in a child now would count as seen in each mutant.
+        # This run is without a mutant. A test that fails in a child now would seem to detect every mutant.
         self._collect()
         names = sorted(set(tests) or self._items, key=mutmut.duration_by_test.__getitem__)
         child = os.fork()
@@ -114,7 +114,7 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
 
     def _collect(self) -> None:
         selection = Config.get().pytest_add_cli_args_test_selection
-        # Source lines of a traceback take minutes: the file of a mutated module has all its mutants in it.
+        # Native tracebacks, because printing source lines takes minutes: a mutated file contains all its mutants.
         arguments = ["--rootdir=.", "--tb=native", "-q", "-s", *self._pytest_add_cli_args, *selection]
         with change_cwd("mutants"), program.CatchOutput():
             self._config = _prepareconfig(arguments, [FewExamples()])
@@ -125,7 +125,7 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
             self._temporary: Path = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
 
     def _killers(self, mutant: str) -> Path:
-        """Where the tests stand that have seen another mutant of the same function: most see this one too."""
+        """A file with the tests that detected another mutant of the same function: most detect this one too."""
         return self._temporary / f"killers {mutant.partition('__mutmut_')[0]}"
 
     def _run(self, tests: Iterable[str], killers: Path) -> int:
@@ -133,11 +133,11 @@ class Collected(program.PytestRunner):  # type: ignore[misc]
         first = killers.read_text().splitlines() if killers.exists() else []
         items = [self._items[name] for name in dict.fromkeys([*reversed(first), *tests])]
         with change_cwd("mutants"), TemporaryDirectory(dir=self._temporary) as own:
-            # Two children must not meet in a directory.
+            # Each child needs its own temporary directory.
             self._config._tmp_path_factory._basetemp = Path(own)  # type: ignore[attr-defined]
             for item, following in zip(items, [*items[1:], None], strict=True):
                 signal.setitimer(signal.ITIMER_REAL, 20.0 + 10.0 * mutmut.duration_by_test[item.nodeid])
-                # One that fails on a busy machine only is not to count: it must fail twice.
+                # A test must fail twice, because on a busy machine it may fail by chance.
                 if not self._passes(item, following) and not self._passes(item, following):
                     with killers.open("a") as file:
                         file.write(f"{item.nodeid}\n")

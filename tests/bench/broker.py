@@ -1,9 +1,9 @@
-"""`make bench`: the bench on the broker that is named, else on an Apache Kafka started for it, as the tests have it.
+"""`make bench`: runs the bench on the given broker, else on an Apache Kafka that is started as for the tests.
 
     python -m tests.bench.broker [PART]... [--kafka HOST:PORT] [--json]
 
-Where flips are measured an Unleash server is started too, with flags to flip; without Node.js and PostgreSQL it is left
-out, and that is said.
+To measure flips it also starts an Unleash server with flags. Without Node.js and PostgreSQL it prints that Unleash is
+left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.unleash.server import UnleashUnavailable, serving
 def main(arguments: list[str]) -> int:
     bench = [sys.executable, "-c", "from agent.cli import main; main()", "bench", *arguments]
     parts = [argument for argument in arguments if not argument.startswith("-")]
-    # The broker's data can be hundreds of MB: on disk, where TMPDIR says.
+    # The broker's data can be hundreds of MB; TMPDIR decides on which disk.
     with tempfile.TemporaryDirectory(prefix="flipback-bench-systems-") as directory, contextlib.ExitStack() as stack:
         environment = dict(os.environ)
         try:
@@ -55,7 +55,7 @@ def _kafka(directory: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _unleash(directory: Path) -> Iterator[dict[str, str]]:
-    """What tells the bench of a server that has the bench's flags."""
+    """Start an Unleash server with the bench's flags; yields the environment variable that gives it to the bench."""
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(serving(directory))

@@ -1,10 +1,10 @@
-"""`make bench-detect`: what the detectors promise, by simulation, with the bound beside.
+"""`make bench-detect`: measures delays and false alarms of the detectors by simulation, with their theoretical bounds.
 
 python -m tests.bench.detect [PART]... [--json]     parts: fast steady low bursty canary ratio absence drift cost
 
-Everything is drawn from one seed, so that a run repeats. Arrivals are Poisson, a request is bad with the probability of
-its second. Delays count whole seconds from the change to the alarm. A figure without a limit is for information. The
-exit status is 1 where a limit is missed.
+All random numbers come from one seed, so that a run can be repeated. Arrivals are Poisson; in each second a request is
+bad with a given probability. Delays are whole seconds from the change to the alarm. A figure without a limit is for
+information. The exit status is 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SEEDS = {
 }
 COST_ROWS = 10_000
 TICK = 0.5
-"""Mean seconds from evidence to the end of its second."""
+"""Mean seconds between evidence and the end of its second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line: what was measured, what theory says at best, what is promised at most. None where there is none."""
+    """One line: the measured `value`, the theoretical `bound` and the promised `limit`; None if there is none."""
 
     part: str
     case: str
@@ -67,12 +67,12 @@ class Figure:
 
 
 def divergence(p: float, q: float) -> float:
-    """KL of two coins, in nats."""
+    """The Kullback-Leibler divergence of two Bernoulli distributions, in nats."""
     return sum(a * log(a / b) for a, b in ((p, q), (1 - p, 1 - q)) if a)
 
 
 def traffic(rng: np.random.Generator, rate: float, share: Float | float, rows: int) -> tuple[Int, Int]:
-    """Bad requests and requests of one second."""
+    """The numbers of bad requests and of all requests of one second, for each row."""
     requests = rng.poisson(rate, rows)
     return rng.binomial(requests, share), requests
 
@@ -94,7 +94,7 @@ def fast() -> Iterator[Figure]:
                     if not np.isnan(delay).any():
                         break
             bound = detector.bound / divergence(p, THRESHOLD) / rate
-            # The last second must be over before it is seen.
+            # One second more, because a second is evaluated only when it is over.
             limit = limits.get(p) if rate == 50 else 1.5 * bound + 1
             yield Figure(
                 "fast", f"{rate}/s, {p:.0%} fail: mean delay", "s", float(delay.mean()), bound, limit,
@@ -103,7 +103,7 @@ def fast() -> Iterator[Figure]:
 
 
 def steady() -> Iterator[Figure]:
-    """False alarms of the fast tier on a service whose rate stands still, below r0 and at its edge."""
+    """False alarms of the fast tier on a service with a constant rate, below r0 and equal to it."""
     rows, seconds = 2000, DAYS * DAY // 2000
     for share in (HEALTHY, THRESHOLD):
         for rate in RATES:
@@ -120,8 +120,10 @@ def steady() -> Iterator[Figure]:
 
 
 def low() -> Iterator[Figure]:
-    """How often the seed triggers with all defaults fire on a healthy service of little traffic: windows, `min_samples:
-    auto` and fast tier together, in a thousand copies beside each other."""
+    """How often the seed triggers, with all defaults, fire on a healthy service with little traffic.
+
+    Windows, `min_samples: auto` and the fast tier work together, in a thousand simulated copies.
+    """
     flag = {"flag": "new", "service": "shop", "backend": "files", "safe": "off"}
     config = {
         "apiVersion": "flipback/v1",
@@ -132,7 +134,7 @@ def low() -> Iterator[Figure]:
     }
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "flipback.yaml"
-        # JSON is YAML.
+        # Every JSON document is also YAML.
         path.write_text(json.dumps(config))
         specs = load(path).trigger_specs()
     for rate in LOW_RATES:
@@ -144,7 +146,7 @@ def low() -> Iterator[Figure]:
 
 
 def minutes(rng: np.random.Generator, kind: str, cv: float, rows: int) -> Float:
-    """The rate of one minute of each row, of mean `HEALTHY` and coefficient of variation `cv`."""
+    """A random rate of one minute for each row, with mean `HEALTHY` and coefficient of variation `cv`."""
     if kind == "gamma":
         return np.minimum(HEALTHY * rng.gamma(cv**-2, cv**2, rows), 1.0)
     spread = log1p(cv * cv)
@@ -152,10 +154,10 @@ def minutes(rng: np.random.Generator, kind: str, cv: float, rows: int) -> Float:
 
 
 def bursty() -> Iterator[Figure]:
-    """False alarms and delays where every minute has a rate of its own, and r0 has learnt from one day.
+    """False alarms and delays if every minute has another rate, and r0 was learnt from one day.
 
-    A minute above the threshold is pending, the third in a row and every alarm of the fast tier fires, so that
-    the worst healthy minutes are never learnt from.
+    A minute above the threshold is pending; the third one in a row fires, as does every alarm of the fast tier. r0 is
+    not learnt from such minutes, which are the worst healthy ones.
     """
     rows = 400
     cases = [("gamma", 1.0, rate) for rate in RATES]
@@ -207,7 +209,7 @@ def bursty() -> Iterator[Figure]:
 
 
 def canary() -> Iterator[Figure]:
-    """Delays and false proofs of canary against control, 50 requests/s in all, 10 % of them the canary's."""
+    """Delays and false proofs of canary against control, at 50 requests/s in total, 10 % of them to the canary."""
     rate, share, config = 50, 0.1, CanaryProofConfig()
     for p in (0.025, 0.05, 0.2, 0.5):
         rng, runs = np.random.default_rng(SEED), 2000
@@ -258,7 +260,7 @@ def canary() -> Iterator[Figure]:
 
 
 def ratio() -> Iterator[Figure]:
-    """False alarms and delays of the sample ratio, 50 requests/s, 10 % set."""
+    """False alarms and delays of the sample ratio, at 50 requests/s with a configured share of 10 %."""
     rate, config = 50, SampleRatioConfig()
     set_ = np.array([0.1, 0.9])
     for real, runs, limit in ((0.1, 4000, None), (0.11, 4000, None), (0.03, 400, None), (0.2, 400, None)):
@@ -281,7 +283,7 @@ def ratio() -> Iterator[Figure]:
 
 
 def absence() -> Iterator[Figure]:
-    """False alarms of a canary of 10 %, and how soon its silence is told."""
+    """False alarms of a canary of 10 %, and the delay until its silence is reported."""
     rows, seconds, share = 2000, DAYS * DAY // 2000, 0.1
     for rate in (5, 50):
         rng = np.random.default_rng(SEED)
@@ -304,21 +306,21 @@ def absence() -> Iterator[Figure]:
 
 
 def drift() -> Iterator[Figure]:
-    """What the drift watch tells in a day of a service that does not change, and how soon it tells a change."""
-    rows, rate, habit = 200, 50, np.full((24, 200), HEALTHY)
+    """How many changes the drift watch reports in a day of a service that does not change, and its delay."""
+    rows, rate, baseline = 200, 50, np.full((24, 200), HEALTHY)
     for method in ("page_hinkley", "adwin"):
         for cv in (0.0, 1.0):
             rng = np.random.default_rng(SEED)
-            watch, told, share = DriftWatch(habit, DriftConfig(method=method)), 0, np.full(rows, HEALTHY)
+            watch, reports, share = DriftWatch(baseline, DriftConfig(method=method)), 0, np.full(rows, HEALTHY)
             for second in range(10 * DAY // rows):
                 if cv and second % 60 == 0:
                     share = minutes(rng, "gamma", cv, rows)
-                told += len(watch.update(second, *traffic(rng, rate, share, rows)))
+                reports += len(watch.update(second, *traffic(rng, rate, share, rows)))
             kind = f"gamma CV {cv:g}" if cv else "steady"
-            yield Figure("drift", f"{method}, {rate}/s, {kind}: told of no change", "a day", told / 10)
+            yield Figure("drift", f"{method}, {rate}/s, {kind}: reports without a change", "a day", reports / 10)
         for p in (0.01, 0.02, 0.05):
             rng = np.random.default_rng(SEED)
-            watch, delay = DriftWatch(habit, DriftConfig(method=method)), np.full(rows, np.nan)
+            watch, delay = DriftWatch(baseline, DriftConfig(method=method)), np.full(rows, np.nan)
             for second in range(900 + 600):
                 for found in watch.update(second, *traffic(rng, rate, HEALTHY if second < 900 else p, rows)):
                     if second >= 900 and np.isnan(delay[found.row]):
@@ -330,7 +332,7 @@ def drift() -> Iterator[Figure]:
 
 
 def cost() -> Iterator[Figure]:
-    """One second of every detector on 10,000 rows, the best of 20."""
+    """The time of one second of every detector on 10,000 rows, the best of 20."""
     rows, rng = COST_ROWS, np.random.default_rng(SEED)
     bad, requests = traffic(rng, 50, 0.03, rows)
     none = np.zeros(rows, dtype=np.bool_)
@@ -342,7 +344,7 @@ def cost() -> Iterator[Figure]:
     watch = DriftWatch(np.full((24, rows), 0.03), DriftConfig())
     steps: dict[str, Callable[[int], object]] = {
         "fast tier": lambda second: tier.update(second, bad, requests, healthy.rate(THRESHOLD)),
-        # A minute ends in each of these, which is sixty times as often as in life.
+        # A minute ends in each of these updates; in operation that is one update in sixty.
         "healthy rate, a minute ends": lambda second: healthy.update(60 * (last + second), bad, requests, none, none),
         "canary proof": lambda second: proof.update(second, bad, requests, 0.1),
         "sample ratio": lambda second: shares.update(second, seen, set_),
@@ -367,7 +369,7 @@ def _seconds(step: Callable[[int], object], second: int) -> float:
 
 
 class Episodes:
-    """Counts alarms: one that stands for several seconds is one."""
+    """Counts alarms; an alarm that lasts several seconds counts once."""
 
     def __init__(self, rows: int) -> None:
         self.seen = 0

@@ -1,6 +1,6 @@
-"""How long a flip takes to its outcome when a flag system misbehaves: `python -m tests.bench.faults [KIND]...`.
+"""Measures how long a flip takes when a flag system misbehaves: `python -m tests.bench.faults [KIND]...`.
 
-The faults are those of tests/contract/test_backend_faults.py, through the executor, with the whole budget of 5 s.
+The executor runs the faults of tests/contract/test_backend_faults.py with its whole budget of 5 s.
 """
 
 from __future__ import annotations

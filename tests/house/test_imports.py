@@ -60,7 +60,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def found(paths: list[Path], forbidden: set[str] | None = None, allowed: set[str] | None = None) -> list[str]:
-    """Return where `paths` import a top-level module that is in `forbidden`, or is not in `allowed`."""
+    """Return the imports in `paths` whose top-level module is in `forbidden`, or is not in `allowed`."""
     return [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in paths

@@ -1,4 +1,5 @@
-"""Without Kafka or Unleash the tests that need it are skipped loudly, and in continuous integration they fail."""
+"""Without Kafka or Unleash the tests that need it are skipped with a visible line, and fail in continuous
+integration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must stay in one process where several run the suite."""
+"""Tests that must run in one process, if several processes run the suite."""
 
 from __future__ import annotations
 

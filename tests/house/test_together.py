@@ -50,7 +50,7 @@ class User:
             return found in self._servers.living
 
     def leave(self) -> bool:
-        """True if the server lived until then."""
+        """End this process; returns whether the server lived until then."""
         self.leaving.set()
         return self.left.result(PATIENCE_S)
 
