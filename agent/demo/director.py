@@ -98,9 +98,9 @@ class _Play:
         missing = self._story.timeline.missing
         if missing:
             failed = [f"Failed: {unfinished(missing[0])}.", f"Not seen: {', '.join(missing)}."]
-            self._screen.close([*failed, f"Logs: {self._scene.logs}"], well=False)
+            self._screen.close([*failed, f"Logs: {self._scene.logs}"], success=False)
             return 1
-        self._screen.close(list(closing(self._story, self._load)), well=True)
+        self._screen.close(list(closing(self._story, self._load)), success=True)
         return 0
 
     @contextlib.asynccontextmanager
@@ -175,13 +175,13 @@ class _Play:
             self._load.run(),
             self._guard(),
         )
-        script, meanwhile = asyncio.create_task(self._script()), asyncio.create_task(background)
+        script, watching = asyncio.create_task(self._script()), asyncio.create_task(background)
         try:
-            done, _ = await asyncio.wait([script, meanwhile], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([script, watching], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            await _end(script, meanwhile)
+            await _end(script, watching)
 
     async def _script(self) -> None:
         story = self._story

@@ -44,8 +44,8 @@ class LiveScreen:
     def counted(self, second: ObservedSecond) -> None: ...
     def marked(self, mark: ObservedStep) -> None: ...
 
-    def close(self, lines: Sequence[str], *, well: bool) -> None:
-        glyph, style = (self._done, "bold green") if well else (self._failed, "bold red")
+    def close(self, lines: Sequence[str], *, success: bool) -> None:
+        glyph, style = (self._done, "bold green") if success else (self._failed, "bold red")
         self._console.print()
         self._console.print(Text(f" {glyph} {lines[0]}", style=style))
         for line in lines[1:]:

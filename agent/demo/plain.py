@@ -40,7 +40,7 @@ class PlainScreen:
                 break
             self._write_step(step)
 
-    def close(self, lines: Sequence[str], *, well: bool) -> None:
+    def close(self, lines: Sequence[str], *, success: bool) -> None:
         for line in lines:
             self._write(line)
 

@@ -37,7 +37,7 @@ class Screen(Protocol):
     def counted(self, second: ObservedSecond) -> None: ...
     def marked(self, mark: ObservedStep) -> None: ...
 
-    def close(self, lines: Sequence[str], *, well: bool) -> None:
+    def close(self, lines: Sequence[str], *, success: bool) -> None:
         """Show the result, after `running` has ended."""
 
 

@@ -38,14 +38,14 @@ class Skip(NamedTuple):
     lost: bool
 
     def __str__(self) -> str:
-        place = f"{self.source.topic}/{self.source.partition}"
+        name = f"{self.source.topic}/{self.source.partition}"
         if self.lost:
             return (
-                f"{place} has no offset {self.was}, where reading was to go on: the topic was made anew, or lost its "
-                f"end or its beginning; reading begins at {self.begins}"
+                f"{name} has no offset {self.was}, where reading should continue: the topic was created again, or its "
+                f"end or beginning was lost; reading begins at {self.begins}"
             )
         return (
-            f"{self.begins - self.was} records of {place} were written more than {self.seconds:.0f} s ago and are not "
+            f"{self.begins - self.was} records of {name} were written more than {self.seconds:.0f} s ago and are not "
             f"read; reading begins at {self.begins} instead of {self.was}"
         )
 

@@ -96,13 +96,13 @@ class Topics:
         return [
             TopicSpec(self.partials, partials_partitions, partials_ms, "per-second statistics between the stages"),
             TopicSpec(self.health, partials_partitions, _DAY_MS, "statistics and verdicts of each second"),
-            TopicSpec(self.checkpoints, partials_partitions, None, "what triggers had gathered, for who takes over"),
+            TopicSpec(self.checkpoints, partials_partitions, None, "state of triggers, for a monitor that takes over"),
             TopicSpec(self.events, 1, 90 * _DAY_MS, "audit: verdict changes and every step of a flip, CloudEvents"),
             TopicSpec(self.commands, 1, 7 * _DAY_MS, "signed commands to the executor"),
             TopicSpec(self.rejected, 1, 7 * _DAY_MS, "telemetry that could not be counted, with the reason"),
-            TopicSpec(self.incidents, 1, None, "which triggers have fired on which version of a flag"),
+            TopicSpec(self.incidents, 1, None, "the incidents: triggers that fired on a version of a flag"),
             TopicSpec(self.flags, 1, None, "state and version of each managed flag"),
-            TopicSpec(self.healthy, 1, None, "what each trigger has learnt of its healthy rate in a day"),
+            TopicSpec(self.healthy, 1, None, "each trigger's healthy rate, learnt over a day"),
             TopicSpec(self.heartbeats, 1, _DAY_MS, "which processes are alive, and what each of them can do", True),
         ]
 
