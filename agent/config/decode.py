@@ -1,4 +1,4 @@
-"""Plain data to settings, with every fault of it and not only the first, which is where msgspec stops."""
+"""Decodes plain data to settings and reports every problem. msgspec stops at the first."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from detectors.conditions.grammar import parse
 from detectors.errors import GrammarError
 from streams.settings import Seconds, WholeSeconds
 
-# Types are found anew at each call, which for 700 flags takes half a second.
+# msgspec resolves the types at each call, which takes half a second for 700 flags.
 _fields = cache(msgspec.structs.fields)
 
 
-class _Unfit(Exception):
-    """A value is not what its type wants."""
+class _Mismatch(Exception):
+    """A value does not fit the type of its setting."""
 
     def __init__(self, message: str, todo: str, excerpt: str | None = None) -> None:
         super().__init__(message)
@@ -36,14 +36,14 @@ class _Unfit(Exception):
 
 @dataclass(slots=True)
 class Decoding:
-    """One pass over a file's data. `base` is the directory its paths are relative to."""
+    """One pass over a file's data. `base` is the directory against which paths are resolved, `marks` give the lines."""
 
     base: Path
     marks: Mapping[str, Mark]
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, path: str, message: str, todo: str, excerpt: str | None = None) -> None:
-        """Add a problem; what is missing is looked for where it should stand."""
+        """Add a problem, with the line of its path. A missing setting gets the line of the settings that lack it."""
         at = path
         while at and at not in self.marks:
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
@@ -51,7 +51,10 @@ class Decoding:
         self.problems.append(Problem(path, message, todo, mark.line if mark else None, excerpt))
 
     def fields(self, raw: Any, struct: type[msgspec.Struct], path: str) -> dict[str, Any] | None:
-        """All fields of a struct, defaults included, WRONG where a value is; None when `raw` is no mapping."""
+        """Decode all fields of a struct, defaults included; a field that cannot be decoded is WRONG.
+
+        Returns None if `raw` is no mapping.
+        """
         if not isinstance(raw, dict):
             self.note(
                 path, f"expected settings, found {self._shown(raw, path)}", "write `name: value` lines beneath it"
@@ -78,7 +81,7 @@ class Decoding:
         return decoded
 
     def value(self, raw: Any, kind: Any, path: str) -> Any:
-        """What `raw` means as `kind`, a type of a setting; WRONG when it means nothing."""
+        """Decode `raw` as `kind`, the type of a setting. Returns WRONG, and adds a problem, if it does not fit."""
         bare, metas = _unwrap(kind)
         if get_origin(bare) in (Union, types.UnionType):
             choices = [choice for choice in get_args(bare) if choice is not type(None)]
@@ -100,17 +103,17 @@ class Decoding:
             return self._dict(raw, bare, metas, path)
         try:
             return self._leaf(raw, bare, metas, path)
-        except _Unfit as unfit:
-            self.note(path, unfit.message, unfit.todo, unfit.excerpt)
+        except _Mismatch as mismatch:
+            self.note(path, mismatch.message, mismatch.todo, mismatch.excerpt)
             return WRONG
 
     def _struct(self, raw: Any, struct: type[msgspec.Struct], path: str) -> Any:
         decoded = self.fields(raw, struct, path)
-        # msgspec checks types when it decodes and not here, which lets WRONG in.
+        # A struct's constructor does not check types, so a field may be WRONG.
         return WRONG if decoded is None else struct(**decoded)
 
     def _tagged(self, raw: Any, structs: list[type[msgspec.Struct]], path: str) -> Any:
-        """One of several structs, told apart by their tag."""
+        """Decode one of several structs, which the tag selects."""
         by_tag = {struct.__struct_config__.tag: struct for struct in structs}
         name = str(structs[0].__struct_config__.tag_field)
         if not isinstance(raw, dict):
@@ -126,7 +129,7 @@ class Decoding:
         return self._struct(raw, struct, path)
 
     def _number_or_word(self, raw: Any, choices: list[Any], path: str) -> Any:
-        """A word that stands for itself, or what else may be there."""
+        """Decode a setting that is either one of some words or a value of another type, such as `auto` or a number."""
         words = [word for choice in choices for word in get_args(choice) if get_origin(choice) is Literal]
         if raw in words:
             return raw
@@ -134,9 +137,9 @@ class Decoding:
         bare, metas = _unwrap(other)
         try:
             return self._leaf(raw, bare, metas, path)
-        except _Unfit as unfit:
+        except _Mismatch as mismatch:
             expected = f"expected {' or '.join(words)}, or {_expected(other)}, found {self._shown(raw, path)}"
-            self.note(path, expected, meant(str(raw), words) or unfit.todo)
+            self.note(path, expected, meant(str(raw), words) or mismatch.todo)
             return WRONG
 
     def _list(self, raw: Any, kind: Any, metas: list[Meta], path: str) -> Any:
@@ -166,18 +169,18 @@ class Decoding:
     def _leaf(self, raw: Any, kind: Any, metas: list[Meta], path: str) -> Any:
         found = f"found {self._shown(raw, path)}"
         expected = _expected(kind, metas)
-        wants_text = kind is str or kind in _READERS or get_origin(kind) is Literal
-        if wants_text and not isinstance(raw, str):
-            raise _Unfit(f"expected {expected}, {found}", self._quote(raw, kind, path))
+        is_text = kind is str or kind in _READERS or get_origin(kind) is Literal
+        if is_text and not isinstance(raw, str):
+            raise _Mismatch(f"expected {expected}, {found}", self._quote(raw, kind, path))
         if reader := _READERS.get(kind):
             return reader(raw, self.base, f"expected {expected}, {found}")
         try:
             return msgspec.convert(raw, Annotated[(kind, *metas)] if metas else kind)
         except msgspec.ValidationError:
-            raise _Unfit(f"expected {expected}, {found}", _instead(raw, kind)) from None
+            raise _Mismatch(f"expected {expected}, {found}", _instead(raw, kind)) from None
 
     def _shown(self, raw: Any, path: str) -> str:
-        """A value as a reader of the file knows it."""
+        """Return a value as a person who reads the file knows it: as it is written, and how YAML reads it."""
         mark = self.marks.get(path)
         if isinstance(raw, dict | list):
             return "settings" if isinstance(raw, dict) else "a list"
@@ -191,6 +194,7 @@ class Decoding:
         return word
 
     def _quote(self, raw: Any, kind: Any, path: str) -> str:
+        """Return what to do about a value that should be text."""
         if kind in (Seconds, WholeSeconds) and isinstance(raw, int | float) and not isinstance(raw, bool):
             return f"name the unit: {raw}s"
         if raw is None or isinstance(raw, dict | list):
@@ -202,20 +206,20 @@ class Decoding:
 def _seconds(raw: str, base: Path, problem: str) -> Seconds:
     span = parse_span(raw)
     if span is None:
-        raise _Unfit(problem, "write a number and ms, s, m or h")
+        raise _Mismatch(problem, "write a number and ms, s, m or h")
     return Seconds(span / 1000)
 
 
 def _whole_seconds(raw: str, base: Path, problem: str) -> WholeSeconds:
     span = parse_span(raw)
     if span is None or span % 1000:
-        raise _Unfit(problem, "write a whole number and s, m or h")
+        raise _Mismatch(problem, "write a whole number and s, m or h")
     return WholeSeconds(span / 1000)
 
 
 def _path(raw: str, base: Path, problem: str) -> Path:
     if not raw or "\0" in raw:
-        raise _Unfit(problem, "name a file")
+        raise _Mismatch(problem, "name a file")
     return base / raw
 
 
@@ -224,7 +228,7 @@ def _when(raw: str, base: Path, problem: str) -> When:
         parse(raw)
     except GrammarError as error:
         excerpt = error.pointed.split("\n", 1)[1]
-        raise _Unfit(
+        raise _Mismatch(
             error.message, "the form is METRIC[@variant] OP VALUE [over WINDOW] [for DURATION]", excerpt
         ) from None
     return When(raw)
@@ -250,6 +254,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _unwrap(kind: Any) -> tuple[Any, list[Meta]]:
+    """Return a type without `Annotated`, and its annotations."""
     if get_origin(kind) is not Annotated:
         return kind, []
     bare, *metas = get_args(kind)
@@ -262,7 +267,7 @@ def _one_of(words: list[str]) -> str:
 
 
 def _expected(kind: Any, metas: list[Meta] | None = None) -> str:
-    """What a type wants, in words."""
+    """Return what a type accepts, in words."""
     bare, own = _unwrap(kind)
     metas = [*(metas or []), *own]
     for meta in metas:
@@ -280,6 +285,7 @@ def _expected(kind: Any, metas: list[Meta] | None = None) -> str:
 
 
 def _instead(raw: Any, kind: Any) -> str:
+    """Return what to do about a value of the wrong type."""
     if get_origin(kind) is Literal:
         return meant(str(raw), [str(choice) for choice in get_args(kind)]) or "name one of them"
     if isinstance(raw, str) and kind in (int, bool):

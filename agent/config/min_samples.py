@@ -22,7 +22,7 @@ HEALTHY_BAD_SHARE = 0.005
 """Share of bad requests of a healthy service if none is stored."""
 
 
-def healthy(spec: TriggerSpec, stored: float | None) -> float | None:
+def healthy_share(spec: TriggerSpec, stored: float | None) -> float | None:
     """Return the share (0 to 1) of bad requests of a healthy service; None if the trigger does not limit such a share.
 
     `stored` is the metric's value in the baseline file, None if there is none.
@@ -43,7 +43,7 @@ def with_auto(spec: TriggerSpec, stored: float | None, max_window: int) -> Trigg
     A trigger that does not limit a share of bad requests is returned unchanged. Raises SpecError if no number is
     enough.
     """
-    level, limit = healthy(spec, stored), spec.bad_limit
+    level, limit = healthy_share(spec, stored), spec.bad_limit
     if level is None or limit is None:
         return spec
     least = needed_samples(level, limit) if level < limit or limit == 0 else None

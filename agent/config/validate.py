@@ -12,7 +12,7 @@ from agent.config.validate_files import check_addresses
 from agent.config.validate_flags import check_flags
 from agent.config.validate_kafka import check_kafka, check_telemetry
 from agent.config.validate_triggers import check_trigger, check_window_and_alarms
-from agent.config.wrong import WRONG, right
+from agent.config.wrong import WRONG, decoded_items
 from agent.errors import ConfigError
 from detectors.conditions.durations import format_seconds
 from detectors.conditions.spec import LONGEST_SPAN
@@ -30,13 +30,13 @@ def check_settings(settings: Mapping[str, Any], note: Note) -> None:
     _times(settings, note)
     check_addresses(backends, note)
     baseline = _baseline(settings["baseline"], note)
-    flags = list(right(settings["flags"]))
+    flags = list(decoded_items(settings["flags"]))
     for index, flag in flags:
         path = f"flags[{index}]"
         if backends is not WRONG and flag.backend is not WRONG and flag.backend not in backends:
             todo = meant(flag.backend, backends) or f"known are: {', '.join(backends)}"
             note(f"{path}.backend", f"no backend is named {flag.backend!r}", todo)
-        for number, trigger in right(flag.triggers):
+        for number, trigger in decoded_items(flag.triggers):
             check_trigger(flag, trigger, settings["evaluate_every"], baseline, f"{path}.triggers[{number}]", note)
     check_flags(flags, settings, note)
 

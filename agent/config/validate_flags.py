@@ -9,7 +9,7 @@ from agent.backends.shown import meant
 from agent.commands.command import BY_HAND
 from agent.config.document import Note
 from agent.config.flags import Flag
-from agent.config.wrong import WRONG, is_wrong, right
+from agent.config.wrong import WRONG, decoded_items, is_wrong
 from detectors.cells import Scope
 
 
@@ -65,7 +65,7 @@ def _groups(flags: list[tuple[int, Flag]], automation: Any, note: Note) -> None:
             continue
         path = f"flags[{index}].together"
         known = [name for name in managed[flag.environment] if name != flag.flag]
-        for number, name in right(flag.together):
+        for number, name in decoded_items(flag.together):
             if name == flag.flag:
                 note(f"{path}[{number}]", "is the flag itself", "name the others only")
             elif name not in known:
@@ -84,7 +84,7 @@ def _trigger_names(flags: list[tuple[int, Flag]], note: Note) -> None:
     """Check that names are unique for a flag: a trigger gives one command per flag version, by its name."""
     names: dict[tuple[str, str, str], str] = {}
     for index, flag in flags:
-        for number, trigger in right(flag.triggers):
+        for number, trigger in decoded_items(flag.triggers):
             key, path = (flag.environment, flag.flag, trigger.name), f"flags[{index}].triggers[{number}]"
             if WRONG in key:
                 continue
@@ -101,7 +101,7 @@ def _scopes(flags: list[tuple[int, Flag]], most: Any, note: Note) -> None:
     needed = set()
     for _, flag in flags:
         needed.add(Scope(flag.environment, flag.service))
-        for _, trigger in right(flag.triggers):
+        for _, trigger in decoded_items(flag.triggers):
             if trigger.when is WRONG:
                 continue
             condition = trigger.when.condition

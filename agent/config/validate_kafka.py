@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from agent.backends.address import is_loopback
 from agent.config.document import Note
-from agent.config.wrong import WRONG, right
+from agent.config.wrong import WRONG, decoded_items
 from streams.decoders.sources import pattern_of
 from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
 
@@ -14,7 +14,7 @@ from streams.settings import KafkaSettings, SecuritySettings, TelemetrySettings
 def check_kafka(kafka: KafkaSettings, note: Note) -> None:
     """Check the addresses of brokers, their security and the settings for groups and topics."""
     remote = []
-    for index, broker in right(kafka.brokers):
+    for index, broker in decoded_items(kafka.brokers):
         host, colon, port = broker.rpartition(":")
         if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536) or " " in broker:
             note(f"kafka.brokers[{index}]", f"expected host:port, found {broker!r}", "such as 127.0.0.1:9092")
@@ -51,7 +51,7 @@ def _security(security: SecuritySettings, note: Note) -> None:
 def check_telemetry(telemetry: Iterable[TelemetrySettings], prefix: str, note: Note) -> None:
     """Check the telemetry topics: the pattern of `source`, and names that are neither repeated nor flipback's own."""
     seen: dict[str, int] = {}
-    for index, source in right(telemetry):
+    for index, source in decoded_items(telemetry):
         path, topic = f"telemetry[{index}].topic", source.topic
         if source.source is not WRONG:
             try:

@@ -13,7 +13,7 @@ WRONG: Any = object()
 _T = TypeVar("_T")
 
 
-def right(items: Iterable[_T]) -> Iterator[tuple[int, _T]]:
+def decoded_items(items: Iterable[_T]) -> Iterator[tuple[int, _T]]:
     """Yield the items of a list that were decoded, each with its index; nothing if the list itself is WRONG."""
     return ((index, item) for index, item in enumerate(items if items is not WRONG else ()) if item is not WRONG)
 

@@ -151,20 +151,20 @@ def _flag(log: Sequence[Event], subject: str, now: FlagNow | None) -> Explanatio
     """Explain the flip that set the flag as it is `now`, else the newest flip, with the events after it. If there was
     no flip, explain the newest trouble.
     """
-    of = [event for event in log if event.subject == subject]
-    commands = [event for event in of if event.type == events.COMMAND_RECEIVED]
+    of_flag = [event for event in log if event.subject == subject]
+    commands = [event for event in of_flag if event.type == events.COMMAND_RECEIVED]
     if not commands:
-        return _trouble(log, of, subject)
-    flip = _chosen_incident(commands, of, now)
+        return _trouble(log, of_flag, subject)
+    flip = _chosen_incident(commands, of_flag, now)
     found = _incident(log, [event for event in log if event.data.get("incident") == flip], flip)
     end, seen = max(map(made_at, found.events)), {event.id for event in found.events}
     shared = [event for event in log if event.subject == events.AUTOMATION]
-    later = [event for event in [*of, *shared] if made_at(event) >= end and event.id not in seen]
+    later = [event for event in [*of_flag, *shared] if made_at(event) >= end and event.id not in seen]
     listed = [event for event in later if event.type not in _MINOR]
     return msgspec.structs.replace(found, subject=subject, since=in_order(listed), folded=len(later) - len(listed))
 
 
-def _chosen_incident(commands: Sequence[Event], of: Sequence[Event], now: FlagNow | None) -> str:
+def _chosen_incident(commands: Sequence[Event], of_flag: Sequence[Event], now: FlagNow | None) -> str:
     """Return the incident that set the flag as it is, else the newest one that wrote it, else the newest.
 
     A later command that found the flag safe already changed nothing.
@@ -172,19 +172,19 @@ def _chosen_incident(commands: Sequence[Event], of: Sequence[Event], now: FlagNo
     names = [str(event.data["incident"]) for event in sorted(commands, key=lambda event: event.time)]
     if now is not None and now.incident in names:
         return now.incident
-    wrote = {str(event.data.get("incident")) for event in of if event.type == events.FLAG_WRITTEN}
+    wrote = {str(event.data.get("incident")) for event in of_flag if event.type == events.FLAG_WRITTEN}
     return next((name for name in reversed(names) if name in wrote), names[-1])
 
 
-def _trouble(log: Sequence[Event], of: Sequence[Event], subject: str) -> Explanation:
+def _trouble(log: Sequence[Event], of_flag: Sequence[Event], subject: str) -> Explanation:
     """Explain the newest time in trouble, with the reasons why nothing was done."""
-    if not of:
+    if not of_flag:
         return Explanation(subject=subject, incident=None, evidence=None, events=[])
-    last = max(event.time for event in of)
-    start = _episode(of, last)
+    last = max(event.time for event in of_flag)
+    start = _episode(of_flag, last)
     # Events about all flags, such as an outage, explain why nothing was done to this flag.
     shared = [event for event in log if event.subject == events.AUTOMATION]
-    found = [event for event in [*of, *shared] if start <= event.time <= last + LAG_S]
+    found = [event for event in [*of_flag, *shared] if start <= event.time <= last + LAG_S]
     incidents = {event.data["incident"] for event in found if "incident" in event.data}
     incident = incidents.pop() if len(incidents) == 1 else None
     found += _changes(log, subject, start, last)
@@ -205,10 +205,10 @@ def _around(verdicts: Sequence[Event], first: float, last: float) -> Iterator[Ev
     yield from (event for event in verdicts if begin <= event.time <= last + 1)
 
 
-def _episode(of: Sequence[Event], end: float) -> float:
+def _episode(found: Sequence[Event], end: float) -> float:
     """Return when the last time in trouble began: after the last verdict ok that another event followed."""
     start = end
-    for event in sorted(of, key=lambda event: -event.time):
+    for event in sorted(found, key=lambda event: -event.time):
         if event.time < end - BEFORE_S:
             break
         if event.type == events.trigger_type("ok") and start < end:

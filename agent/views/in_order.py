@@ -73,8 +73,8 @@ def in_order(found: Iterable[Event]) -> list[Event]:
             incident = str(event.data.get("incident"))
             received[incident] = min(received.get(incident, event.time), event.time)
             end = done.get(incident, event.time)
-            of = flips.setdefault((event.subject, event.data.get("trigger")), [])
-            of.append(_Flip(event.time, _fired_at(event.data), max(end, event.time)))
+            of_trigger = flips.setdefault((event.subject, event.data.get("trigger")), [])
+            of_trigger.append(_Flip(event.time, _fired_at(event.data), max(end, event.time)))
 
     def place(event: Event) -> tuple[float, int, float]:
         at, rank = made_at(event), _FREE

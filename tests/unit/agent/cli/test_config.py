@@ -1,4 +1,4 @@
-"""`flipback config`: every problem and status 3, or what the triggers come to; and the schema."""
+"""`flipback config`: `check` reports every problem with status 3, else the triggers; `show` and `schema`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_valid_file_is_shown_with_every_default_filled_in(capsys: pytest.Captu
     assert "production/recommendations: new-recommendations, safe 'off'\n" in out
     assert "  errors: error_rate > 2% over 1m for 2m -> rollback\n" in out
     fast = "unknown_grace 30s, unknown_alert 5m, fast: a false alarm in 30d at most\n"
-    # The sample's baseline file says 0.2 %.
+    # From the 0.2 % of bad requests in the sample's baseline file.
     assert f"      min_samples 400 (auto, windows up to 10m), {fast}" in out
     assert "  worse-than-off: error_rate@on > 3x control over 30s for 1m -> rollback (shadow)\n" in out
     assert "min_samples 1400 (auto, windows up to 10m), unknown_grace 30s, unknown_alert 5m, baseline 812\n" in out

@@ -1,4 +1,4 @@
-"""The person at the command line: a name for everyone, a reason that fits, and what an answer at a prompt comes to."""
+"""The person at the command line: every user has a name, a reason is cut to fit, and a prompt takes an answer."""
 
 from __future__ import annotations
 

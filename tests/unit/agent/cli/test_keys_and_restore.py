@@ -63,7 +63,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def flip(home: Path) -> str:
-    """Flip the flag with a signed command; returns the incident."""
+    """Flip the flag with a signed command, and return the incident."""
     config = load(home / "flipback.yaml")
 
     async def execute() -> str:

@@ -1,4 +1,4 @@
-"""Options that cannot be worked with are wrong usage, before the work and without a traceback."""
+"""Options with impossible values are wrong usage: they fail before the work begins, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of stored values: what it may hold, and what is said of what it may not."""
+"""The baseline file: which values it may have, and the error for each that it may not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published JSON Schema accepts what the decoder accepts, and refuses what it refuses for shapes and names."""
+"""The published JSON Schema accepts what the decoder accepts, and rejects the same wrong shapes and names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_samples_hold_to_the_schema() -> None:
 
 
 def test_what_the_schema_calls_default_may_be_written() -> None:
-    """Every default, put into the sample, validates and loads."""
+    """The sample is still valid with every default written out."""
     made = schema()["$defs"]
     whole = copy.deepcopy(SAMPLE)
     for target, name in (

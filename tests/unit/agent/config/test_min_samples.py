@@ -1,4 +1,4 @@
-"""`min_samples: auto`: the number that a trigger wants, and the window in which it is found."""
+"""`min_samples: auto`: how many samples a trigger needs, and the window that has them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config.min_samples import healthy, with_auto
+from agent.config.min_samples import healthy_share, with_auto
 from detectors.conditions.sample_size import CHANCE, tail
 from detectors.conditions.spec import TriggerSpec, longest_lookback
 from detectors.errors import SpecError
@@ -36,7 +36,7 @@ def auto(when: str, stored: float | None = None) -> TriggerSpec:
 )
 def test_the_number_follows_from_the_healthy_level(when: str, stored: float | None, level: float, samples: int) -> None:
     found = auto(when, stored)
-    assert healthy(found, stored) == pytest.approx(level)
+    assert healthy_share(found, stored) == pytest.approx(level)
     assert found.min_samples == samples
     assert found.bad_limit is not None
     beyond = int(found.bad_limit * samples + 1e-9) + 1
@@ -55,7 +55,7 @@ def test_what_is_no_fixed_limit_on_bad_requests_keeps_its_number_and_window(when
 def test_a_multiple_of_the_baseline_is_told_from_the_baseline() -> None:
     found = with_auto(spec("error_rate > 3x baseline for 2m", baseline=0.01), 0.01, 600)
     assert found.bad_limit == pytest.approx(0.03)
-    assert (healthy(found, 0.01), found.max_window) == (0.01, 600)
+    assert (healthy_share(found, 0.01), found.max_window) == (0.01, 600)
 
 
 @pytest.mark.parametrize(("stored", "what"), [(0.03, "0.03"), (0.02, "0.02"), (0.0199, "0.0199")])
@@ -84,14 +84,14 @@ def test_a_window_with_too_few_samples_gives_way_to_the_shortest_that_has_enough
 
 
 def test_a_longer_window_does_not_reach_back_before_the_flags_version() -> None:
-    """A fault of the version before, mended and put back, would turn the new version back for as long as it lasts."""
+    """Else failures of the previous version would roll the new version back as long as the window has them."""
     bench = Bench(replace(spec("error_rate > 10% over 5s for 5s", min_samples=100), max_window=40))
     for _ in range(20):
         bench.see((SERVICE, counts(10, 5)))
     bench.evaluator.begin_version("production", "new", bench.second)
     found = [bench.see((SERVICE, counts(10))) for _ in range(30)]
     assert {one(e)[0] for e in found[5:9]} == {"unknown"}
-    # Of its own seconds there are enough from the tenth on.
+    # From its tenth second the new version has enough samples of its own.
     assert {one(e) for e in found[9:]} == {("ok", "")}
     assert all(e.own.window[0] <= n + 1 for n, e in enumerate(found) if n >= 5)
 

@@ -1,4 +1,4 @@
-"""What a configuration means: defaults, paths, the triggers it comes to, and the hash of its rules."""
+"""How a configuration is loaded: defaults, paths, the resolved triggers, and the hash of its rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Loader = Callable[..., Config]
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loader:
-    """Loads the smallest file with texts of it replaced, and more of it at its end."""
+    """Load the smallest file with parts of its text replaced, and with text appended."""
 
     def loaded(*changes: tuple[str, str], more: str = "") -> Config:
         text = SMALLEST
@@ -124,7 +124,7 @@ def test_the_sample_holds_the_seed_triggers(loaded: Loader) -> None:
 
 
 def test_the_sample_names_every_setting() -> None:
-    """With the commented ones brought to life it must load, and then have every field of every struct."""
+    """The sample loads with its commented settings enabled, and then has every field of every struct."""
     text = (COMPOSE / "flipback.yaml").read_text()
     text = re.sub(r"^( *)# (security:|keys:|  \w+: )", r"\1\2", text, flags=re.MULTILINE)
     data = yaml.safe_load(text)
@@ -250,5 +250,5 @@ def test_the_hash_stays_with_what_changes_no_verdict(loaded: Loader) -> None:
 
 
 def test_the_hash_is_stable_over_versions(loaded: Loader) -> None:
-    # Commands in flight are refused when this changes: say so in the changelog.
+    # If it changes, commands in flight during an update are refused: the changelog must say so.
     assert rules_hash(loaded()) == "f2af8b3f21492781e29c90b972629df75b9945fcb96f05dd9cf26f47e21f520d"

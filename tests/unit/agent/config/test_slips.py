@@ -1,4 +1,4 @@
-"""A limit that is probably a slip gets a note in `config check`, and is accepted; one that may be meant gets none."""
+"""A limit that is probably a mistake is accepted with a note in `config check`; a plausible limit gets no note."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flipback init` writes files that work as they are, and never over what is there."""
+"""`flipback init` writes files that work as they are, and overwrites nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_is_written_is_a_configuration_of_that_service_and_flag(tmp_path: P
     [
         ("127.0.0.1:28211", ["127.0.0.1:28211"], False),
         ("localhost:1, [::1]:65535", ["localhost:1", "[::1]:65535"], False),
-        # A file that speaks plaintext to another machine is refused; what is written works where brokers speak TLS.
+        # A configuration with plaintext to another machine is refused, so the file that is written has TLS.
         ("kafka-1.example.org:9093,kafka-2:9093", ["kafka-1.example.org:9093", "kafka-2:9093"], True),
         ("10.0.0.7:9092", ["10.0.0.7:9092"], True),
     ],

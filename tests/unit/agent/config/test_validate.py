@@ -1,4 +1,4 @@
-"""Whatever is wrong with a configuration is said: where, what was expected, what to do. And all of it at once."""
+"""Every problem of a configuration is reported at once: where it is, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_the_configuration_these_tests_break_is_valid(tmp_path: Path) -> None:
             "is for TLS, which allow_plaintext turns off",
             "remove one of the two",
         ),
-        # what settings ask of each other
+        # settings that must fit together
         (
             "backend: files",
             "backend: file",

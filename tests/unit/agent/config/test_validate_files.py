@@ -1,4 +1,4 @@
-"""A configuration that a start would refuse is refused by the check: addresses, and the files that it names."""
+"""The check refuses what a start would refuse: wrong addresses, and named files that cannot be used."""
 
 from __future__ import annotations
 

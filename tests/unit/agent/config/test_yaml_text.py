@@ -1,4 +1,4 @@
-"""YAML is read in a time that its bytes bound: what aliases and nesting come to is counted before it is built."""
+"""The size of a YAML text bounds the time to read it: aliases and nesting are counted before anything is built."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from agent.offline.trigger_tests import run
 
 
 def merges(levels: int) -> str:
-    """Merge keys of which each takes the one before twice."""
+    """Mappings, each of which merges the previous one twice."""
     return "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, levels + 1))
 
 
 def lists(levels: int) -> str:
-    """Lists of which each holds the one before nine times."""
+    """Lists, each of which has the previous one nine times."""
     return "a0: &a0 lol\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, levels + 1))
 
 
 def one_list(levels: int) -> str:
-    """The same without a mapping around it."""
+    """Lists, each of which has the previous one twice, in a list instead of a mapping."""
     return "- &a0 [v, v]\n" + "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, levels + 1))
 
 
@@ -55,7 +55,7 @@ def test_aliases_that_stand_for_too_much_are_refused_with_their_line(tmp_path: P
     else:
         with pytest.raises(ConfigError, match=r"file\.yaml:\d+: its aliases stand for more than 100,000 values"):
             READERS[reader](path)
-    # Built, the smallest of them would take all memory: any bound shows that it was not.
+    # Even the smallest of them, once built, takes all memory: any bound shows that it was not built.
     assert time.process_time() - begun < 5
 
 

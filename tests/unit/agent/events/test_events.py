@@ -1,3 +1,5 @@
+"""An event is written to Kafka and read back unchanged; a record that is no event is refused with a reason."""
+
 from __future__ import annotations
 
 import uuid

@@ -1,4 +1,4 @@
-"""Log levels of events: an alert on `error` finds what needs a person, and nothing that is over or usual."""
+"""Log levels of events: level `error` has the events that need a person, and none that is over or normal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flipback explain` shows a whole incident and nothing else, in order, and why nothing was done if nothing was."""
+"""`flipback explain` shows all events of an incident, in order, and no others; and the reason if nothing was done."""
 
 from __future__ import annotations
 

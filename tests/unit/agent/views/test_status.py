@@ -1,4 +1,4 @@
-"""`flipback status` shows incidents, and the orders of people."""
+"""`flipback status` shows incidents, people's orders, verdicts and overdue heartbeats."""
 
 from __future__ import annotations
 
