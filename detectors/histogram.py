@@ -165,6 +165,7 @@ def count_above(
 def _quantile_of_some(
     counts: NDArray[np.integer[Any]], octaves: NDArray[np.integer[Any]], rows: NDArray[np.int64], q: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Return quantiles as `quantile_by_octave` does, for at most `_AT_ONCE` rows."""
     coarse = _cumulative(octaves[rows], _narrow(octaves))
     return _at_rank(counts, coarse, rows, rank(q, coarse[-1].astype(np.int64)))
 
@@ -189,6 +190,8 @@ def _at_rank(
     rows: NDArray[np.int64],
     wanted: NDArray[np.int64],
 ) -> NDArray[np.float64]:
+    """Find the octave of each wanted rank in the running sums `coarse`, then the bin in that octave. It changes
+    `wanted`."""
     octave = _first_reaching(coarse, wanted)
     below = coarse[octave - 1, np.arange(len(rows))]
     wanted -= np.where(octave > 0, below, 0)

@@ -104,6 +104,7 @@ def _close(token: str, known: tuple[str, ...]) -> str:
 
 
 def _subject(reader: TokenReader) -> tuple[_Subject, str | None]:
+    """Read `METRIC[@variant]`."""
     token = reader.take("a metric, such as error_rate")
     name, at, variant = token.text.partition("@")
     metric = Token(name, token.start)
@@ -116,6 +117,7 @@ def _subject(reader: TokenReader) -> tuple[_Subject, str | None]:
 
 
 def _metric(reader: TokenReader, token: Token) -> _Subject:
+    """Return what the name of a metric means: its row of the table, with a quantile or the name of a measure."""
     name = token.text
     if name in METRIC_NAMES and not name.startswith("latency_p"):
         return _Subject(cast("Metric", name))
@@ -133,6 +135,7 @@ def _metric(reader: TokenReader, token: Token) -> _Subject:
 
 
 def _op(reader: TokenReader) -> Op:
+    """Read the comparison, `>` or `<`."""
     token = reader.take("> or <")
     if token.text in (">", "<"):
         return cast("Op", token.text)
@@ -142,6 +145,7 @@ def _op(reader: TokenReader) -> Op:
 
 
 def _absence(reader: TokenReader, variant: str | None) -> Condition:
+    """Build `absence@variant`, which takes no value and no time."""
     token = reader.tokens[0]
     if variant is None:
         reader.fail("absence is that of a variant, such as absence@on", token)
@@ -150,6 +154,7 @@ def _absence(reader: TokenReader, variant: str | None) -> Condition:
 
 
 def _proof(reader: TokenReader, subject: _Subject, variant: str | None, op: Op) -> Condition:
+    """Read `control` and build `METRIC@variant OP control`, which takes no time."""
     sign, token = reader.tokens[1], reader.take("control")
     worse = METRIC_TABLE[subject.metric].worse
     if worse is None:
@@ -182,6 +187,7 @@ def _alone(reader: TokenReader, instead: str, what: str) -> None:
 
 
 def _value(reader: TokenReader, metric: Metric, op: Op) -> tuple[float, Reference | None]:
+    """Read the value: a number with its unit, or `FACTORx control` or `FACTORx baseline`."""
     example = _example(metric)
     token = reader.take(f"a value, such as {example}")
     match = _VALUE.fullmatch(token.text)
@@ -201,6 +207,7 @@ def _value(reader: TokenReader, metric: Metric, op: Op) -> tuple[float, Referenc
 
 
 def _relative(reader: TokenReader, token: Token, factor: Decimal) -> tuple[float, Reference]:
+    """Read what a factor multiplies: `control` or `baseline`."""
     if factor <= 0:
         reader.fail("expected a factor above 0, such as 3x", token)
     expected = f"control or baseline after {token.text}"
@@ -211,6 +218,7 @@ def _relative(reader: TokenReader, token: Token, factor: Decimal) -> tuple[float
 
 
 def _absolute(reader: TokenReader, token: Token, metric: Metric, number: Decimal, unit: str) -> float:
+    """Return a number in the unit of `Condition.value`, and fail if the written unit does not fit the metric."""
     example = _example(metric)
     if metric == "measure":
         if unit:
@@ -240,6 +248,7 @@ def _absolute(reader: TokenReader, token: Token, metric: Metric, number: Decimal
 
 
 def _spans(reader: TokenReader) -> tuple[int, int]:
+    """Read `[over WINDOW] [for DURATION]`; return both in seconds, with the default window."""
     over = hold = None
     if reader.peek() == "over":
         over = _seconds(reader, reader.take("over"))
@@ -256,6 +265,7 @@ def _spans(reader: TokenReader) -> tuple[int, int]:
 
 
 def _seconds(reader: TokenReader, keyword: Token) -> int:
+    """Read the whole seconds after `over` or `for`."""
     token = reader.take(f"a duration after `{keyword.text}`, such as 30s or 2m")
     span = parse_span(token.text)
     if span is None:
@@ -269,6 +279,7 @@ def _seconds(reader: TokenReader, keyword: Token) -> int:
 
 
 def _example(metric: Metric) -> str:
+    """Return a valid value of a metric, for error messages."""
     if metric in RATIOS:
         return "2%"
     if metric in LATENCIES:

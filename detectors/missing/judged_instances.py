@@ -142,6 +142,7 @@ class JudgedInstances:
             self._read(kept, window, chosen)
 
     def _read(self, kept: _Kept, window: Window, slots: Int) -> None:
+        """Read the counts of some slots by instance from the log of a window, and store who can be judged."""
         found = by_instance(window.seconds_kept, slots)
         rows = np.array([window.row(slot) for slot in slots.tolist()], dtype=np.int64)
         whole = window.sums[: len(COUNTS)][:, rows].T
@@ -164,6 +165,7 @@ class JudgedInstances:
     def _joined(
         self, kept: _Kept, earlier: _Found, found: ByInstance, left_out: NDArray[np.bool_], slots: Int
     ) -> tuple[ByInstance, NDArray[np.bool_]]:
+        """Append a reading to an earlier one of the same evaluation, and move the places of its slots accordingly."""
         before = len(earlier.entries.starts) - 1
         kept.place[slots] += before
         entries = ByInstance(

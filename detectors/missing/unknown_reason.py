@@ -161,6 +161,7 @@ class ReasonTexts:
         return self._store.newest(scope) is not None
 
     def _silence(self, scope: Scope) -> str:
+        """Return since when a scope has had no samples; if it never had any, what was seen of its service and flag."""
         newest = self._store.newest(scope)
         if newest is not None:
             return f"none since {clock(newest + 1)}"

@@ -145,6 +145,7 @@ class HealthyRate:
         self._fit()
 
     def _fit(self) -> None:
+        """Fit mean, deviation and the tail quantile to the sums of the last day, as the module describes."""
         now = self._second // (MINUTE * MINUTE)
         k, n, x, xx, nn = self._sums[self._hour_of > now - HOURS].sum(axis=0)
         mean = np.divide(x, n, where=n > 0, out=np.zeros_like(x))

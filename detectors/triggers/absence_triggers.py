@@ -79,6 +79,8 @@ class AbsenceTriggers:
 
     @property
     def share(self) -> NDArray[np.float64]:
+        """The variant's share (0..1) of the requests, (n,): the configured one, or a cautious estimate; 0 if it is not
+        known."""
         own, control = self._seen
         cautious = np.where(
             own >= MIN_SAMPLES, np.maximum(own - 2 * np.sqrt(own), 0) / np.maximum(own + control, 1), 0.0

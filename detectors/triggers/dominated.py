@@ -116,6 +116,8 @@ class Dominated:
         self._last_second = end - 1
 
     def _read(self, at: Int, seconds: int, threshold: Float, judged: Bool) -> None:
+        """Read the instances of the triggers `at` in a window, and record those of which one instance hides a
+        breach."""
         slots = np.unique(self._slots[at])
         found = by_instance(self._store.window(seconds).seconds_kept, slots, self._columns)
         for i, place in zip(at.tolist(), np.searchsorted(slots, self._slots[at]).tolist(), strict=True):

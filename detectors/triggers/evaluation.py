@@ -209,6 +209,7 @@ class Evaluation:
         return self.texts.left_out(slot=int(side.slots[i]), seconds=int(side.window[i]), outcome=outcome)
 
     def _arithmetic(self, i: int) -> str:
+        """Return the comparison that led to the state of trigger `i`."""
         spec, state = self.specs[i], int(self.state[i])
         condition = spec.condition
         if state == _OK:
@@ -235,6 +236,7 @@ class Evaluation:
         return f"not proven: evidence {self.gathered.evidence[i]:.4g} < {self.gathered.bound[i]:.4g} nats"
 
     def _gathered(self, i: int) -> str:
+        """Return the accumulated evidence that makes trigger `i` fire, with its bound."""
         condition, found = self.specs[i].condition, self.gathered
         evidence = f"evidence {found.evidence[i]:.4g} >= {found.bound[i]:.4g} nats since {clock(int(found.since[i]))}"
         if condition.metric == "absence":

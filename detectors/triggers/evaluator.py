@@ -282,6 +282,7 @@ class Evaluator:
                 noted[at] = count
 
     def _gathered(self) -> Gathered:
+        """Collect the accumulated evidence of all triggers that have some."""
         n = len(self._specs)
         nothing = np.full(n, np.nan)
         found = Gathered(nothing, nothing.copy(), nothing.copy(), np.full(n, BEFORE, dtype=np.int64))

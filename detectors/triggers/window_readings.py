@@ -204,6 +204,7 @@ class WindowReadings:
             found.low[here], found.high[here] = bounds(group.metric, rest, missing, seconds)
 
     def _overdue(self, group: _Group, window: Window, rows: Int) -> Int | None:
+        """Return the sums of requests overdue for the group's latency limit, (r,); None if it has no limit."""
         if group.limit_ms is None:
             return None
         overdue: Int = window.sums[self._store.measure_columns(measure_of(group.limit_ms))[1]][rows]
@@ -255,6 +256,7 @@ def _samples(metric: Metric, counts: Int) -> Int:
 
 
 def _groups(store: WindowStore, specs: Sequence[TriggerSpec], scopes: Sequence[Scope | None]) -> list[_Group]:
+    """Group the triggers that have a scope by windows, metric, measure and latency limit."""
     found: dict[tuple[tuple[int, ...], Metric, str | None, float | None], list[tuple[int, list[int], float, int]]] = {}
     for i, (spec, scope) in enumerate(zip(specs, scopes, strict=True)):
         if scope is None:

@@ -45,6 +45,7 @@ class MetricInput:
 
 
 def _ratio(metric: Metric) -> Callable[[MetricInput], Values]:
+    """Return the function of a metric that is one count divided by another."""
     ratio = PARTS[metric]
 
     def value(reading: MetricInput) -> Values:
@@ -56,6 +57,7 @@ def _ratio(metric: Metric) -> Callable[[MetricInput], Values]:
 
 
 def _throughput(reading: MetricInput) -> Values:
+    """Return requests per second; nan if the scope was never seen or the store has not run for the whole window."""
     # Silence is a throughput of 0 only if the scope had requests before, and if the store ran for the whole window.
     requests = reading.sums(REQUESTS)
     known = reading.window.seen[reading.rows] & reading.window.filled
@@ -63,6 +65,7 @@ def _throughput(reading: MetricInput) -> Values:
 
 
 def _latency_quantile(reading: MetricInput) -> Values:
+    """Return a latency quantile, corrected for overdue requests if there is a limit."""
     value, count = reading.window.quantile(reading.rows, reading.quantile), reading.sums(LATENCY_COUNT)
     if reading.overdue is not None:
         each, overdue = np.broadcast_to(reading.quantile, value.shape), reading.sums(reading.overdue)

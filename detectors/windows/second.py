@@ -151,6 +151,7 @@ def packed(values: Ints) -> Ints:
 
 
 def _type_of(low: int, high: int) -> np.dtype[Any]:
+    """Return the smallest unsigned type that holds low..high, int64 if there is none."""
     if low >= 0:
         for dtype, largest in _SMALL:
             if high <= largest:
@@ -195,6 +196,7 @@ def _joined(parts: Sequence[Int]) -> Int:
 
 
 def _columns(cells: Cells, width: int, measures: dict[str, int]) -> Int:
+    """Return the counts of cells, followed by count and sum of each kept measure: (n, width)."""
     if width == cells.counts.shape[1]:
         return cells.counts
     values = np.zeros((len(cells), width), dtype=np.int64)

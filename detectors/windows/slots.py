@@ -116,6 +116,8 @@ class Slots(Generic[K]):
         return slots
 
     def _admit(self, new: set[K], silent_before: int) -> None:
+        """Give new keys a slot, after evicting silent ones if room is needed; refuse and count those that do not
+        fit."""
         self.changes += 1
         if len(self._free) + self.capacity - len(self._keys) < len(new):
             self._evict(silent_before)
@@ -131,6 +133,7 @@ class Slots(Generic[K]):
             self._slots[key] = slot
 
     def _evict(self, silent_before: int) -> None:
+        """Free the slots of unreserved keys that were last seen before `silent_before`."""
         silent = np.flatnonzero(self._seen[: len(self._keys)] < silent_before)
         for slot in silent[silent >= self.reserved].tolist():
             key = self._keys[slot]

@@ -125,12 +125,14 @@ class WindowStore:
             self._commit(prepared)
 
     def _commit(self, committed: Second) -> None:
+        """Add a second to the table by second and to every window."""
         self.by_second.put(committed)
         of_wanted = committed.renumbered(self._wanted_slots, len(self._wanted_slots))
         for window in self._windows.values():
             window.add(committed if window.seconds == self.display else of_wanted)
 
     def _collect(self, second: int, blocks: Sequence[Cells]) -> Second:
+        """Sum the blocks of one second, after giving their scopes and instances slots."""
         # A scope has left the display window, the only one that tracks it, before its slot is given to another.
         scopes = _numbered(self._scopes, [(c.scope, c.scopes) for c in blocks], second, second + 1 - self.display)
         longest = second + 1 - self._longest

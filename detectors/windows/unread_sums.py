@@ -98,6 +98,7 @@ class UnreadSums:
             window.move(second + 1, entry, len(self._places))
 
     def _note(self, cells: Cells, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+        """Keep the chosen measure entries of a block, by second and place."""
         of, name, counts = cells.measure_cell[kept], cells.measure_id[kept], cells.measure_count[kept]
         # One look-up per scope and field, not one per second of them.
         pairs, which = np.unique(cells.scope[of] * len(cells.measures) + name, return_inverse=True)
@@ -112,6 +113,7 @@ class UnreadSums:
 
     @staticmethod
     def _entry(second: int, parts: list[tuple[Int, Int]]) -> PlaceCounts | None:
+        """Sum what was kept of a second by place; None if nothing was."""
         if not parts:
             return None
         at, which = np.unique(np.concatenate([own for own, _ in parts]), return_inverse=True)

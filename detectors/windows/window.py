@@ -145,6 +145,7 @@ class Window:
         self._seen[own.rows] = True
 
     def _apply(self, second: Second, change: np.ufunc) -> None:
+        """Add a second to the sums and histograms, or subtract it: `change` is the numpy operation."""
         rows = second.rows.astype(np.int64)
         for total, column in zip(self._sums, second.columns, strict=True):
             # Most columns of faults are empty; testing that takes a fifth of the time of adding them.
