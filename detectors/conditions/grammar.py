@@ -148,7 +148,7 @@ def _absence(reader: TokenReader, variant: str | None) -> Condition:
     """Build `absence@variant`, which takes no value and no time."""
     token = reader.tokens[0]
     if variant is None:
-        reader.fail("absence is that of a variant, such as absence@on", token)
+        reader.fail("absence needs a variant, such as absence@on", token)
     _alone(reader, "a variant is absent or not: there is no value to compare with", "absence")
     return Condition("absence", ">", 0.0, SHORTEST_WINDOW, variant=variant, relative="control")
 
@@ -159,10 +159,10 @@ def _proof(reader: TokenReader, subject: _Subject, variant: str | None, op: Op) 
     worse = METRIC_TABLE[subject.metric].worse
     if worse is None:
         *names, last = (row.written or name for name, row in METRIC_TABLE.items() if row.worse is not None)
-        hint = f"proven are {', '.join(names)} and {last}"
+        hint = f"control alone asks for a proof, which exists for {', '.join(names)} and {last}"
         reader.fail(f"{hint}; write a factor for others, such as 1.5x control", token)
     if op != worse:
-        reader.fail(f"proven is that the variant is worse: expected {worse}, found {op}", sign)
+        reader.fail(f"a proof is that the variant is worse: expected {worse}, found {op}", sign)
     _alone(reader, "expected the end", "a proof")
     return Condition(
         metric=subject.metric,

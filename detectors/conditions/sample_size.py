@@ -53,7 +53,7 @@ def needed_samples(healthy: float, threshold: float, *, below: bool = False, cha
     """
     p, t = (1 - _exact(healthy), 1 - _exact(threshold)) if below else (_exact(healthy), _exact(threshold))
     if not (0 <= p <= t <= 1 and 0 < chance < 1):
-        raise ValueError(f"a healthy level of {healthy:g} breaches the threshold {threshold:g}, or is no share")
+        raise ValueError(f"a healthy level of {healthy:g} breaches the threshold {threshold:g}, or is outside 0..1")
     if p == 0 or t == 1:
         return 1
     if p == t:
