@@ -15,7 +15,7 @@ from agent.ledger.automation import Automation
 from agent.telemetry.topics import foreign
 from agent.views.status import Status
 from streams.kafka.reader import read_to_end
-from streams.kafka.topics import Topics, present, topic_names
+from streams.kafka.topics import Topics, existing_partitions, topic_names
 
 _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
 
@@ -23,7 +23,7 @@ _NOT_LIVE = "is its telemetry read in time, and is a monitor alive?"
 async def read_members(config: Config) -> list[Member] | None:
     """Every process that has published a heartbeat; None if the topic does not exist."""
     topic, client = Topics(config.kafka.prefix).heartbeats, connection(config).client
-    if topic not in await present([topic], client):
+    if topic not in await existing_partitions([topic], client):
         return None
     return members_of(await read_to_end(topic, client))
 

@@ -165,7 +165,7 @@ async def topic_names(connection: dict[str, Any]) -> set[str]:
         return set(await admin.list_topics())
 
 
-async def present(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
+async def existing_partitions(names: Iterable[str], connection: dict[str, Any]) -> dict[str, int]:
     """How many partitions each of the existing topics has; missing topics are left out."""
     wanted = list(names)
     async with admin_client(connection) as admin:
