@@ -2,8 +2,9 @@
 
 So `flipback --help` loads neither numpy nor Faust. It may import everything in the three packages.
 
-A subcommand raises a typed error of one of the packages if the user can fix the cause. It returns its exit status, or
-None for 0.
+A subcommand parses its arguments, calls another package, prints the lines or JSON that it gets, and returns its exit
+status, or None for 0. Texts and tables are made in the other packages, so that a web page can show the same. A
+subcommand raises a typed error of one of the packages if the user can fix the cause.
 """
 
 from __future__ import annotations

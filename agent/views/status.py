@@ -26,9 +26,10 @@ from streams.monitor.health import decoder as health_decoder
 from streams.unreadable import UNREADABLE
 
 RECENT = 10.0
-"""Seconds of health records that are read; each evaluated partition has one a second."""
+"""Seconds of health records that are read; an evaluated partition publishes one per second."""
 
 STALE_AFTER = 5.0
+"""Seconds after which the newest verdict of a partition is too old to be live."""
 
 ORDERS_WITHIN = 7 * 86_400.0
 """Seconds of the audit log that are searched for orders of people."""
