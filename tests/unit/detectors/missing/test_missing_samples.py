@@ -40,10 +40,10 @@ def of(*parts: Counts) -> dict[str, int]:
 
 def error_rates(own: Counts, missing: int) -> tuple[float, float] | None:
     """Return the least and the greatest rate, whatever `missing` samples were."""
-    told = own.get("requests", 0) - own.get("no_outcome", 0)
-    if told + missing == 0:
+    ended = own.get("requests", 0) - own.get("no_outcome", 0)
+    if ended + missing == 0:
         return None
-    return own.get("errors", 0) / (told + missing), (own.get("errors", 0) + missing) / (told + missing)
+    return own.get("errors", 0) / (ended + missing), (own.get("errors", 0) + missing) / (ended + missing)
 
 
 def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
@@ -52,23 +52,23 @@ def hidden(instances: Mapping[str, Counts], limit: float, least: int) -> bool:
     others = of(*(own for name, own in instances.items() if name != first))
     weight = instances[first].get("requests", 0)
     rates = error_rates(others, 0)
-    told = others.get("requests", 0) - others.get("no_outcome", 0)
+    ended = others.get("requests", 0) - others.get("no_outcome", 0)
     outweighs = len(instances) >= 3 and weight > others.get("requests", 0)
-    return outweighs and rates is not None and told >= max(least, 1) and rates[0] > limit
+    return outweighs and rates is not None and ended >= max(least, 1) and rates[0] > limit
 
 
 def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
     """The rule of `detectors.missing.missing_samples` for an error rate, written plainly."""
     whole = of(*instances.values())
     missing, total = share(whole)
-    told = whole.get("requests", 0) - whole.get("no_outcome", 0)
+    ended = whole.get("requests", 0) - whole.get("no_outcome", 0)
     if 100 * missing <= total:
         rates = error_rates(whole, 0)
-        if told < least or rates is None:
+        if ended < least or rates is None:
             return "unknown"
         return "firing" if rates[0] > limit else "unknown" if hidden(instances, limit, least) else "ok"
     worst = error_rates(whole, missing)
-    certain = worst is not None and worst[0] > limit and told >= least
+    certain = worst is not None and worst[0] > limit and ended >= least
     judged = {name: own for name, own in instances.items() if 100 * share(own)[0] <= share(own)[1]}
     rest = of(*judged.values())
     known = rest.get("requests", 0) - rest.get("no_outcome", 0)
@@ -84,11 +84,11 @@ def expected(instances: Mapping[str, Counts], limit: float, least: int) -> str:
 def instance(draw: st.DrawFn) -> dict[str, int]:
     requests = draw(st.sampled_from([0, 1, 20, 200, 1000]))
     unknown = draw(st.sampled_from([0, 0, 0, 1, requests // 2, requests]))
-    told = max(requests - unknown, 0)
+    ended = max(requests - unknown, 0)
     return {
         "requests": requests,
         "no_outcome": min(unknown, requests),
-        "errors": draw(st.integers(0, told)) if draw(st.booleans()) else told // 50,
+        "errors": draw(st.integers(0, ended)) if draw(st.booleans()) else ended // 50,
         "late": draw(st.sampled_from([0, 0, 0, 1, 5, requests])),
         "rejected": draw(st.sampled_from([0, 0, 0, 1, 5, requests])),
     }
@@ -192,8 +192,8 @@ def test_a_quantile_says_nothing_that_the_missing_requests_could_refute(
     ],
 )
 def test_every_metric_breaches_for_certain_or_is_unknown(when: str, well: Cell, certain: Cell, open_: Cell) -> None:
-    said = [one(Bench(spec(when)).see((SERVICE, cell)))[0] for cell in (well, certain, open_)]
-    assert said == ["ok", "firing", "unknown"]
+    results = [one(Bench(spec(when)).see((SERVICE, cell)))[0] for cell in (well, certain, open_)]
+    assert results == ["ok", "firing", "unknown"]
 
 
 def test_a_measure_has_no_bound_and_so_is_unknown() -> None:
@@ -215,9 +215,9 @@ def test_who_was_left_out_is_named_whatever_the_verdict() -> None:
 
 def test_an_unknown_says_what_is_missing_of_whom() -> None:
     def reason(when: str = "error_rate > 2% over 1s", **instances: Counts) -> str:
-        state, said = one(Bench(spec(when, min_samples=1)).see((SERVICE, service(**instances))))
+        state, results = one(Bench(spec(when, min_samples=1)).see((SERVICE, service(**instances))))
         assert state == "unknown"
-        return said
+        return results
 
     half = {"requests": 10, "late": 40}
     assert reason(a=half, b={"requests": 10}) == "late 66.67 % > 1 %: instance a (80 % late)"
@@ -281,12 +281,12 @@ def test_a_proof_goes_on_without_the_instance_that_is_late() -> None:
         )
 
     compared = spec("error_rate@on > control", min_samples=1)
-    said = []
+    results = []
     bench = Bench(compared)
     for second in range(30):
-        said.append(one(bench.see((ON, arm(int(second > 0), 10)), (OFF, arm(0, 10)))))
-    assert said[0] == ("ok", "left out: instance slow (100 % late); control: left out: instance slow (100 % late)")
-    assert said[-1][0] == "firing"
+        results.append(one(bench.see((ON, arm(int(second > 0), 10)), (OFF, arm(0, 10)))))
+    assert results[0] == ("ok", "left out: instance slow (100 % late); control: left out: instance slow (100 % late)")
+    assert results[-1][0] == "firing"
 
 
 def test_rejects_whose_variant_is_not_known_count_against_every_variant() -> None:
@@ -357,8 +357,8 @@ def test_one_that_outweighs_the_others_that_are_judged_hides_nothing() -> None:
     ill = {f"i-{n}": {"requests": 130, "errors": 5} for n in range(20)}
     rows = service(**ill, big={"requests": 3_300}, slow={"requests": 4_000, "late": 200})
     bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
-    said = [one(bench.see((SERVICE, rows))) for _ in range(12)]
-    assert said[-1] == ("unknown", "instance big has 55.93 % of the weight; without it: 3.846 % > 2 %")
+    results = [one(bench.see((SERVICE, rows))) for _ in range(12)]
+    assert results[-1] == ("unknown", "instance big has 55.93 % of the weight; without it: 3.846 % > 2 %")
 
 
 def test_who_outweighs_the_others_in_a_few_seconds_hides_nothing_in_a_window_of_those() -> None:
@@ -383,19 +383,19 @@ def test_one_instance_that_outweighs_all_others_does_not_make_a_service_well() -
     bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
     ill = {f"i-{n}": {"requests": 10, "errors": 3} for n in range(19)}
     heavy = {"requests": 100_000}
-    said = [one(bench.see((SERVICE, service(**ill, **{"i-19": heavy})))) for _ in range(12)]
-    assert {state for state, _ in said} == {"unknown"}
-    assert said[-1][1] == "instance i-19 has 99.81 % of the weight; without it: 30 % > 2 %"
+    results = [one(bench.see((SERVICE, service(**ill, **{"i-19": heavy})))) for _ in range(12)]
+    assert {state for state, _ in results} == {"unknown"}
+    assert results[-1][1] == "instance i-19 has 99.81 % of the weight; without it: 30 % > 2 %"
     well = {name: {"requests": 10} for name in ill}
-    said = [one(bench.see((SERVICE, service(**well, **{"i-19": heavy})))) for _ in range(20)]
-    assert said[-1] == ("ok", "")
+    results = [one(bench.see((SERVICE, service(**well, **{"i-19": heavy})))) for _ in range(20)]
+    assert results[-1] == ("ok", "")
 
 
 def test_an_instance_that_is_rightly_the_busiest_changes_nothing() -> None:
     bench = Bench(spec("error_rate > 2% over 10s", min_samples=30))
     few = {f"i-{n}": {"requests": 100, "errors": 1} for n in range(3)}
-    said = [one(bench.see((SERVICE, service(**few, big={"requests": 1000, "errors": 5})))) for _ in range(12)]
-    assert set(said) == {("ok", "")}
+    results = [one(bench.see((SERVICE, service(**few, big={"requests": 1000, "errors": 5})))) for _ in range(12)]
+    assert set(results) == {("ok", "")}
 
 
 def test_of_two_instances_the_greater_one_decides() -> None:

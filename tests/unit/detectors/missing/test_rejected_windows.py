@@ -28,8 +28,8 @@ T = 1_700_000_000
 LENGTHS = (1, 5, 60, 75)
 
 
-class Told(NamedTuple):
-    """A second of a service: requests of `on` and `off`, rejected samples of unknown variant, and of `off`."""
+class Arrived(NamedTuple):
+    """What arrives in a second: requests of `on` and `off`, rejected samples of unknown variant, and of `off`."""
 
     on: int
     off: int
@@ -37,13 +37,13 @@ class Told(NamedTuple):
     of_off: int = 0
 
 
-def rows(told: Told) -> list[tuple[Scope, Cell]]:
+def rows(arrived: Arrived) -> list[tuple[Scope, Cell]]:
     """Return the rows of that second; `on` and `off` are all variants."""
-    lost = told.rejected + told.of_off
+    lost = arrived.rejected + arrived.of_off
     return [
-        (ON, counts(told.on)),
-        (OFF, counts(told.off, rejected=told.of_off)),
-        (SERVICE, counts(told.on + told.off, rejected=lost)),
+        (ON, counts(arrived.on)),
+        (OFF, counts(arrived.off, rejected=arrived.of_off)),
+        (SERVICE, counts(arrived.on + arrived.off, rejected=lost)),
     ]
 
 
@@ -51,7 +51,7 @@ runs = st.lists(
     st.tuples(
         st.integers(1, 40),
         st.builds(
-            Told,
+            Arrived,
             on=st.integers(1, 20),
             off=st.integers(1, 200),
             rejected=st.sampled_from([0, 0, 0, 1, 2, 60]),
@@ -65,11 +65,11 @@ runs = st.lists(
 
 @settings(deadline=None, max_examples=25)
 @given(runs)
-def test_a_window_lacks_the_rejected_samples_of_its_own_seconds(series: list[tuple[int, Told]]) -> None:
-    seconds = [told for length, told in series for _ in range(length)]
+def test_a_window_lacks_the_rejected_samples_of_its_own_seconds(series: list[tuple[int, Arrived]]) -> None:
+    seconds = [arrived for length, arrived in series for _ in range(length)]
     bench = Bench(*(spec(f"error_rate@on > 2% over {length}s") for length in LENGTHS))
-    for i, told in enumerate(seconds):
-        states = bench.states(rows(told))
+    for i, arrived in enumerate(seconds):
+        states = bench.states(rows(arrived))
         for length, state in zip(LENGTHS, states, strict=True):
             inside = seconds[max(0, i + 1 - length) : i + 1]
             theirs, others = sum(own.rejected for own in inside), sum(own.of_off for own in inside)
@@ -80,17 +80,17 @@ def test_a_window_lacks_the_rejected_samples_of_its_own_seconds(series: list[tup
 
 def test_a_minute_of_rejects_is_unknown_until_it_has_left_the_five_minutes() -> None:
     bench = Bench(*(spec(f"error_rate@on > 2% over {length}s") for length in (300, 10)))
-    said = [bench.states(rows(Told(60, 40, 60 if 20 <= n < 80 else 0))) for n in range(400)]
-    long, short = ([n for n, states in enumerate(said) if states[k] == "unknown"] for k in range(2))
+    judged = [bench.states(rows(Arrived(60, 40, 60 if 20 <= n < 80 else 0))) for n in range(400)]
+    long, short = ([n for n, states in enumerate(judged) if states[k] == "unknown"] for k in range(2))
     # The last five seconds of the burst are tolerated: 300 of 30,300.
     assert (long, short) == (list(range(20, 79 + 300 - 5)), list(range(20, 79 + 10)))
 
 
 def test_a_burst_of_a_moment_is_not_taken_for_the_whole_window() -> None:
     bench = Bench(spec("error_rate@on > 2% over 300s"))
-    said = [bench.states(rows(Told(60, 40, 60 if n == 320 else 0)))[0] for n in range(700)]
+    judged = [bench.states(rows(Arrived(60, 40, 60 if n == 320 else 0)))[0] for n in range(700)]
     # 60 of 30,060 samples of the window.
-    assert set(said) == {"ok"}
+    assert set(judged) == {"ok"}
 
 
 def test_what_breaches_whatever_was_rejected_fires_all_the_same() -> None:
@@ -106,10 +106,10 @@ def test_a_second_of_which_too_much_was_rejected_proves_nothing() -> None:
     def fired(rejected: int) -> bool:
         bench = Bench(spec("error_rate@on > control", min_samples=1))
         for _ in range(70):
-            bench.see(*rows(Told(50, 50, 0)))
+            bench.see(*rows(Arrived(50, 50, 0)))
         bad = [(ON, counts(50, 50)), (OFF, counts(50)), (SERVICE, counts(100, rejected=rejected))]
         # 50 are less than 1 % of the minute.
-        return "firing" in [one(bench.see(*bad))[0], *(one(bench.see(*rows(Told(50, 50, 0))))[0] for _ in range(5))]
+        return "firing" in [one(bench.see(*bad))[0], *(one(bench.see(*rows(Arrived(50, 50, 0))))[0] for _ in range(5))]
 
     assert fired(0)
     assert not fired(50)
@@ -118,11 +118,11 @@ def test_a_second_of_which_too_much_was_rejected_proves_nothing() -> None:
 def test_a_variant_that_may_have_been_rejected_is_neither_absent_nor_there() -> None:
     bench = Bench(spec("absence@on"))
     for _ in range(70):
-        bench.see(*rows(Told(50, 50, 0)))
-    assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "ok"
+        bench.see(*rows(Arrived(50, 50, 0)))
+    assert one(bench.see(*rows(Arrived(50, 50, 0))))[0] == "ok"
     # Few compared with the requests of the other topic, but more than 1 % of their own.
     bench.evaluator.set_unattributed({60: np.array([5])})
-    assert one(bench.see(*rows(Told(50, 50, 0))))[0] == "unknown"
+    assert one(bench.see(*rows(Arrived(50, 50, 0))))[0] == "unknown"
 
 
 class Received(NamedTuple):
@@ -134,9 +134,9 @@ class Received(NamedTuple):
     of_service: int = 0
 
 
-def partial(at: int, told: Received, partition: int = 0, of: int = 1) -> bytes:
+def partial(at: int, arrived: Received, partition: int = 0, of: int = 1) -> bytes:
     """Return the partial that the owner of a source partition sends at the end of second `at`."""
-    service = counts(20, rejected=told.of_service)
+    service = counts(20, rejected=arrived.of_service)
     sent = cells(at, (SERVICE, service), (ON, counts(10)), (OFF, counts(10)))
     return encode(
         Partial(
@@ -153,8 +153,8 @@ def partial(at: int, told: Received, partition: int = 0, of: int = 1) -> bytes:
             instances=list(sent.instances),
             measures=list(sent.measures),
             columns=pack(sent),
-            received=told.received,
-            rejected=told.rejected,
+            received=arrived.received,
+            rejected=arrived.rejected,
         )
     )
 
@@ -175,8 +175,8 @@ def states(seconds: Sequence[EvaluatedSecond]) -> list[list[str]]:
 
 def live(target: Shard, series: Sequence[Received], begin: int = T) -> list[list[str]]:
     found: list[EvaluatedSecond] = []
-    for at, told in enumerate(series, begin):
-        found += target.take(partial(at, told), at + 3.0)
+    for at, arrived in enumerate(series, begin):
+        found += target.take(partial(at, arrived), at + 3.0)
     return states(found)
 
 
@@ -199,14 +199,14 @@ received = st.lists(
 @settings(deadline=None, max_examples=12)
 @given(received)
 def test_a_window_lacks_what_its_topic_rejected_in_its_seconds(series: list[tuple[int, Received]]) -> None:
-    seconds = [told for length, told in series for _ in range(length)]
-    for i, said in enumerate(live(shard(RULES), seconds)):
+    seconds = [arrived for length, arrived in series for _ in range(length)]
+    for i, judged in enumerate(live(shard(RULES), seconds)):
         expected = []
         for length in LENGTHS:
             inside = seconds[max(0, i + 1 - length) : i + 1]
             lost, all_ = sum(own.rejected for own in inside), sum(own.received for own in inside)
             expected += ["unknown" if 100 * lost > all_ else "ok"] * 2
-        assert said == expected, i
+        assert judged == expected, i
 
 
 BURST = [Received(100, 60 if 20 <= n < 80 else 0) for n in range(420)]
@@ -218,18 +218,18 @@ OF_SERVICE = [Received(100, 0, 60 if 20 <= n < 80 else 0) for n in range(420)]
 )
 def test_what_a_topic_rejected_is_missing_for_as_long_as_the_five_minutes_hold_it(rule: str, percent: str) -> None:
     target = shard([spec(rule)])
-    said = [own for (own,) in live(target, BURST[:200])]
+    judged = [own for (own,) in live(target, BURST[:200])]
     assert target.verdicts is not None
     assert target.verdicts.reason(0) == f"rejected {percent} % > 1 % (18 % of topic requests, of any service)"
-    said += [own for (own,) in live(target, BURST[200:], T + 200)]
+    judged += [own for (own,) in live(target, BURST[200:], T + 200)]
     # The last five seconds of the burst are tolerated: 300 of 30,000.
-    assert [n for n, own in enumerate(said) if own == "unknown"] == list(range(20, 79 + 300 - 5))
+    assert [n for n, own in enumerate(judged) if own == "unknown"] == list(range(20, 79 + 300 - 5))
 
 
 @pytest.mark.parametrize("series", [BURST, OF_SERVICE])
 def test_a_log_that_is_read_at_once_leads_to_the_same_verdicts(series: list[Received]) -> None:
     specs = [spec("error_rate > 2% over 300s"), spec("error_rate@on > 2% over 10s")]
-    records = [partial(at, told) for at, told in enumerate(series, T)]
+    records = [partial(at, arrived) for at, arrived in enumerate(series, T)]
     batch, errors = decode_all(records)
     assert errors == []
     target = shard(specs)
@@ -254,8 +254,8 @@ def test_who_takes_over_knows_what_was_rejected_before_the_checkpoint(series: li
     )
     again = [
         one_
-        for at, told in enumerate(series, T)
-        for one_ in second.take(partial(at, told), at + 3.0)
+        for at, arrived in enumerate(series, T)
+        for one_ in second.take(partial(at, arrived), at + 3.0)
         if one_.time > T + 200
     ]
     expected = live(first, series[200:], T + 200)

@@ -54,13 +54,13 @@ def _counts(of: Sequence[int]) -> dict[str, int]:
     return {name: count for name, count in zip(("requests", "errors"), of, strict=True) if count}
 
 
-def told(*of: Requests) -> WithoutFlag | None:
+def published(*of: Requests) -> WithoutFlag | None:
     found = feed(shard(WORSE), *of).without_flag
     return found[0] if found else None
 
 
 def test_the_share_of_requests_without_the_flag_is_told() -> None:
-    found = told((40, 0), (42, 0), (18, 0))
+    found = published((40, 0), (42, 0), (18, 0))
     assert found == WithoutFlag("production", "shop", "new", 0.18, 0.0, 0.0, failing=False)
     assert sentence(found) == (
         "18 % of the requests of production/shop carry no flag 'new': they are in no variant, and no `@variant` "
@@ -69,7 +69,7 @@ def test_the_share_of_requests_without_the_flag_is_told() -> None:
 
 
 def test_that_those_without_the_flag_fail_and_the_others_do_not_is_told() -> None:
-    found = told((40, 0), (42, 1), (18, 17))
+    found = published((40, 0), (42, 1), (18, 17))
     assert found is not None
     assert found.failing
     assert sentence(found) == (
@@ -84,18 +84,18 @@ def test_that_those_without_the_flag_fail_and_the_others_do_not_is_told() -> Non
         ((50, 5), (50, 0), (0, 0), "all carry it"),
         ((480, 0), (480, 0), (40, 0), "4 % are few, and as well as the others"),
         ((480, 40), (480, 40), (40, 4), "4 % that fail as the others do"),
-        ((0, 0), (0, 0), (100, 50), "none carries it: that is no matter of single requests, and said elsewhere"),
+        ((0, 0), (0, 0), (100, 50), "none carries it: that is no matter of single requests, and published elsewhere"),
         ((5, 0), (5, 0), (1, 0), "of 20 requests a share means little"),
     ],
 )
 def test_what_is_as_it_should_be_or_too_little_is_not_told(
     on: Requests, off: Requests, none: Requests, why: str
 ) -> None:
-    assert told(on, off, none) is None, why
+    assert published(on, off, none) is None, why
 
 
 def test_few_that_hold_most_of_the_failures_are_told() -> None:
-    found = told((495, 1), (495, 1), (10, 10))
+    found = published((495, 1), (495, 1), (10, 10))
     assert found is not None
     assert (found.share, found.failing) == (0.01, True)
 

@@ -20,7 +20,7 @@ def flag(*values: bool) -> NDArray[np.bool_]:
     return np.array(values)
 
 
-def told(minutes: list[tuple[int, int]], pending: range = range(0), firing: range = range(0)) -> HealthyRate:
+def fed(minutes: list[tuple[int, int]], pending: range = range(0), firing: range = range(0)) -> HealthyRate:
     """Return one row that was fed (bad, requests) of each minute, and enough further minutes to admit them all."""
     healthy = HealthyRate(1, CONFIG)
     for minute, (bad, requests) in enumerate([*minutes, *[(0, 0)] * (CONFIG.quarantine + 1)]):
@@ -37,7 +37,7 @@ def one(values: NDArray[np.float64]) -> float:
 def test_mean_and_variance_are_the_moments_without_what_chance_scatters() -> None:
     rng = np.random.default_rng(1)
     minutes = [(int(rng.integers(0, n // 60)), int(n)) for n in rng.integers(100, 900, 200)]
-    healthy = told(minutes)
+    healthy = fed(minutes)
     k, total = len(minutes), sum(n for _, n in minutes)
     mean = sum(x for x, _ in minutes) / total
     scatter = sum(n * (x / n - mean) ** 2 for x, n in minutes)
@@ -64,18 +64,18 @@ def test_the_parameters_of_a_beta_binomial_are_found_again() -> None:
 
 def test_a_steady_service_keeps_the_threshold_of_its_trigger() -> None:
     rng = np.random.default_rng(3)
-    healthy = told([(int(rng.binomial(3000, 0.005)), 3000) for _ in range(300)])
+    healthy = fed([(int(rng.binomial(3000, 0.005)), 3000) for _ in range(300)])
     assert one(healthy.deviation) < 0.0005
     assert one(healthy.rate(THRESHOLD)) == THRESHOLD
 
 
 def test_until_an_hour_is_known_the_rate_stands_at_the_cap() -> None:
-    assert one(told([(15, 3000)] * 59).rate(THRESHOLD)) == CONFIG.cap
-    assert one(told([(15, 3000)] * 60).rate(THRESHOLD)) == THRESHOLD
+    assert one(fed([(15, 3000)] * 59).rate(THRESHOLD)) == CONFIG.cap
+    assert one(fed([(15, 3000)] * 60).rate(THRESHOLD)) == THRESHOLD
 
 
 def test_the_rate_never_goes_above_the_cap_but_for_a_threshold_that_does() -> None:
-    healthy = told([(1500, 3000), (0, 3000)] * 100)
+    healthy = fed([(1500, 3000), (0, 3000)] * 100)
     assert one(healthy.rate(THRESHOLD)) == CONFIG.cap
     assert one(healthy.rate(0.6)) == 0.6
 
@@ -83,39 +83,39 @@ def test_the_rate_never_goes_above_the_cap_but_for_a_threshold_that_does() -> No
 def test_when_a_trigger_fires_what_waits_in_quarantine_is_thrown_away() -> None:
     good = [(15, 3000)] * 100
     climb = [(60, 3000), (300, 3000), (900, 3000)]
-    assert one(told([*good, *climb, (1500, 3000), *good]).mean) > 0.009
-    healthy = told([*good, *climb, (1500, 3000), *good], firing=range(103, 104))
+    assert one(fed([*good, *climb, (1500, 3000), *good]).mean) > 0.009
+    healthy = fed([*good, *climb, (1500, 3000), *good], firing=range(103, 104))
     assert one(healthy.mean) == pytest.approx(0.005)
-    late = told([*good, *climb, *[(15, 3000)] * 5, (1500, 3000), *good], firing=range(108, 109))
+    late = fed([*good, *climb, *[(15, 3000)] * 5, (1500, 3000), *good], firing=range(108, 109))
     assert one(late.mean) > 0.006
 
 
 def test_a_burst_that_was_pending_and_passed_is_healthy_and_counts() -> None:
     good, burst = [(15, 3000)] * 100, [(90, 3000)] * 2
-    assert one(told([*good, *burst, *good], pending=range(100, 102)).mean) > 0.0051
+    assert one(fed([*good, *burst, *good], pending=range(100, 102)).mean) > 0.0051
 
 
 def test_what_leaves_the_quarantine_while_a_trigger_is_pending_does_not_count() -> None:
     good = [(15, 3000)] * 100
     climb = [(300, 3000)] * 30
-    assert one(told([*good, *climb, *good], pending=range(100, 140)).mean) == pytest.approx(0.005)
+    assert one(fed([*good, *climb, *good], pending=range(100, 140)).mean) == pytest.approx(0.005)
 
 
 def test_what_is_a_day_old_is_forgotten() -> None:
     bad_hour = [(240, 3000)] * 60
-    assert one(told([*bad_hour, *[(15, 3000)] * (22 * 60)]).mean) > 0.006
-    assert one(told([*bad_hour, *[(15, 3000)] * (24 * 60)]).mean) == pytest.approx(0.005)
+    assert one(fed([*bad_hour, *[(15, 3000)] * (22 * 60)]).mean) > 0.006
+    assert one(fed([*bad_hour, *[(15, 3000)] * (24 * 60)]).mean) == pytest.approx(0.005)
 
 
 def test_after_a_day_of_silence_nothing_is_known() -> None:
-    healthy = told([(15, 3000)] * 300)
+    healthy = fed([(15, 3000)] * 300)
     healthy.update(60 * (300 + DAY), np.array([0]), np.array([0]), flag(False), flag(False))
     healthy.update(60 * (301 + DAY), np.array([0]), np.array([0]), flag(False), flag(False))
     assert one(healthy.rate(THRESHOLD)) == CONFIG.cap
 
 
 def test_the_rate_of_a_second_does_not_rest_on_its_own_minute() -> None:
-    healthy = told([(15, 3000)] * 100)
+    healthy = fed([(15, 3000)] * 100)
     before = one(healthy.rate(0.0))
     for second in range(6400, 6419):
         healthy.update(second, np.array([50]), np.array([50]), flag(False), flag(False))

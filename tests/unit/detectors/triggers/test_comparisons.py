@@ -80,7 +80,7 @@ def test_a_new_version_of_the_flag_is_a_new_stage() -> None:
     assert state(again) == "FIRING"
     assert again.gathered.since.tolist() == [1012]
     bench.evaluator.begin_version("production", "new", 1012)
-    assert state(both(bench, 1, counts(10, 5), counts(90, 1))[0]) == "FIRING", "told twice is told once"
+    assert state(both(bench, 1, counts(10, 5), counts(90, 1))[0]) == "FIRING", "a repeated call has no effect"
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_a_variant_of_few_requests_is_not_missed() -> None:
 
 def test_a_variant_with_a_request_now_and_then_is_not_absent_between_them() -> None:
     bench = Bench(ABSENCE)
-    said = set()
+    found_states = set()
     # The variant has one of 600 requests, and in its own seconds one of 21.
     for _ in range(40):
         for one in both(bench, 1, counts(1), counts(20)) + both(bench, 29, None, counts(20)):
-            said.add(state(one))
-    assert said == {"UNKNOWN", "OK"}
+            found_states.add(state(one))
+    assert found_states == {"UNKNOWN", "OK"}
 
 
 def test_a_new_version_of_the_flag_has_another_share() -> None:

@@ -74,10 +74,10 @@ def one(evaluation: Evaluation) -> tuple[str, str]:
 
 def test_a_condition_held_for_its_time_fires_and_every_change_is_told_once() -> None:
     bench = Bench(spec("error_rate > 2% over 1s for 3s"))
-    told: list[Transition] = []
+    changes: list[Transition] = []
     for errors in (2, 3, 3, 3, 3, 3, 2, 2):
-        told += bench.see((SERVICE, counts(100, errors))).transitions
-    assert [(c.t, c.from_.name, c.to.name, c.value, c.threshold, c.samples, c.reason) for c in told] == [
+        changes += bench.see((SERVICE, counts(100, errors))).transitions
+    assert [(c.t, c.from_.name, c.to.name, c.value, c.threshold, c.samples, c.reason) for c in changes] == [
         (1001, "UNKNOWN", "OK", 0.02, 0.02, 100, ""),
         (1002, "OK", "PENDING", 0.03, 0.02, 100, "3 % > 2 %"),
         (1005, "PENDING", "FIRING", 0.03, 0.02, 100, "3 % > 2 % for 3 s"),
@@ -119,8 +119,8 @@ def test_comparison_is_strict_for_every_metric(when: str, at: Cell, beyond: Cell
 def test_the_window_is_as_long_as_it_says() -> None:
     bench = Bench(spec("error_rate > 10% over 3s"))
     bench.see((SERVICE, counts(10, 10)))
-    said = [bench.states([(SERVICE, counts(10))])[0] for _ in range(4)]
-    assert said == ["firing", "firing", "ok", "ok"]
+    result = [bench.states([(SERVICE, counts(10))])[0] for _ in range(4)]
+    assert result == ["firing", "firing", "ok", "ok"]
 
 
 def test_too_few_samples_are_unknown_neither_breach_nor_ok() -> None:
@@ -131,8 +131,8 @@ def test_too_few_samples_are_unknown_neither_breach_nor_ok() -> None:
 
 def test_samples_are_those_of_the_metric_not_requests() -> None:
     bench = Bench(spec("cache_hit_rate < 40% over 1s", min_samples=30))
-    said = one(bench.see((SERVICE, counts(1000, cache_lookups=29))))
-    assert said == ("unknown", "samples 29 < min_samples 30")
+    result = one(bench.see((SERVICE, counts(1000, cache_lookups=29))))
+    assert result == ("unknown", "samples 29 < min_samples 30")
 
 
 def test_no_value_is_unknown_even_where_no_sample_is_wanted() -> None:
@@ -201,20 +201,20 @@ def test_a_baseline_multiplies_the_threshold() -> None:
 def test_unknown_within_the_grace_pauses_a_held_condition() -> None:
     bench = Bench(spec("error_rate > 2% over 1s for 4s", min_samples=30, grace=2))
     bad, few = (SERVICE, counts(100, 50)), (SERVICE, counts(1))
-    said = "".join(bench.states([row])[0][0] for row in (bad, bad, few, few, bad, bad, bad, few, few, few, bad))
-    assert said == "ppuuppfuuup"
+    result = "".join(bench.states([row])[0][0] for row in (bad, bad, few, few, bad, bad, bad, few, few, few, bad))
+    assert result == "ppuuppfuuup"
 
 
 def test_evaluations_further_apart_see_all_seconds_between() -> None:
     store = WindowStore(wants([spec("error_rate > 2% over 5s for 10s")]), max_scopes=8)
     evaluator = Evaluator([spec("error_rate > 2% over 5s for 10s")], store)
-    said = []
+    result = []
     for second in range(100, 125):
         bad = 50 if second % 5 == 1 else 0
         store.advance(second, cells(second, (SERVICE, counts(100, bad))))
         if (second + 1) % 5 == 0:
-            said += [row.state for row in rows_of(evaluator.evaluate(second + 1))]
-    assert said == ["pending", "pending", "firing", "firing", "firing"]
+            result += [row.state for row in rows_of(evaluator.evaluate(second + 1))]
+    assert result == ["pending", "pending", "firing", "firing", "firing"]
 
 
 def test_triggers_of_one_window_and_metric_keep_their_own_scope_quantile_and_limit() -> None:
