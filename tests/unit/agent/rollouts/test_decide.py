@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from agent.config.rollout_file import Approval, Gate, Rollout, RolloutStage, RolloutStep
 from agent.rollouts.decide import decide
@@ -34,7 +35,7 @@ from agent.rollouts.inputs import (
     Supersede,
     TriggerFired,
 )
-from agent.rollouts.record import FINAL, Place, RolloutRecord
+from agent.rollouts.record import FINAL, Place, RolloutRecord, State
 from agent.rollouts.transitions import MakeSafe, Outcome, Refusal, WriteStep
 from streams.settings import WholeSeconds
 
@@ -365,22 +366,61 @@ def test_whatever_happens_the_promises_hold(happened: list[tuple[Input, Actor, f
         assert run.record.state in ("rolling-back", "cancelled")
 
 
-@pytest.mark.parametrize("kind", [*get_args(Order)], ids=lambda kind: kind.__name__)
+ORDERS: dict[type, Order] = {
+    Approve: Approve(""),
+    Promote: Promote("step", ""),
+    Hold: Hold(""),
+    Resume: Resume(""),
+    Abort: Abort(""),
+    Pin: Pin(10, 9_000, ""),
+    ReportCheck: ReportCheck("e2e", True, ""),
+    Supersede: Supersede("checkout-2"),
+}
+REPORTS: dict[type, Report] = {
+    PreflightDone: PreflightDone("met", ""),
+    StepVerified: StepVerified(STEPS[1], 50, "v"),
+    StepRefused: StepRefused(STEPS[1], "", conflict=True),
+    Observation: GOOD,
+    TriggerFired: TriggerFired(0, ""),
+    MadeSafe: MadeSafe(0),
+    FlagChanged: FlagChanged(0, 1, "v", ""),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(Order), ids=lambda kind: kind.__name__)
 def test_no_program_gives_a_persons_order(kind: type) -> None:
-    samples = {type(one): one for one in (Approve(""), Promote("step", ""), Hold(""), Resume(""), Abort(""))}
-    samples |= {Pin: Pin(1, 1, ""), ReportCheck: ReportCheck("e2e", True, ""), Supersede: Supersede("x")}
-    assert isinstance(decide(Run().at(STEPS[0]).record, samples[kind], CONTROLLER, 2_000.0), Refusal)
+    assert isinstance(Run().at(STEPS[1]).happens(ORDERS[kind]), Refusal)
 
 
-@pytest.mark.parametrize("kind", [*get_args(Report)], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", get_args(Report), ids=lambda kind: kind.__name__)
 def test_no_person_reports_what_flipback_observes(kind: type) -> None:
-    samples = {
-        PreflightDone: PreflightDone("met", ""),
-        StepVerified: StepVerified(STEPS[0], 50, "v"),
-        StepRefused: StepRefused(STEPS[0], "", False),
-        Observation: GOOD,
-        TriggerFired: TriggerFired(0, ""),
-        MadeSafe: MadeSafe(0),
-        FlagChanged: FlagChanged(0, 1, "v", ""),
-    }
-    assert isinstance(decide(Run().at(STEPS[0]).record, samples[kind], ANNA, 2_000.0), Refusal)
+    assert isinstance(Run().at(STEPS[1]).happens(REPORTS[kind], ANNA), Refusal)
+
+
+@pytest.mark.parametrize("kind", [Approve, Promote, Resume, Pin, Supersede], ids=lambda kind: kind.__name__)
+def test_only_an_approver_moves_a_rollout_forward(kind: type) -> None:
+    run = Run().at(STEPS[1])
+    if kind is Resume:
+        run.happens(Hold("lunch"), OLGA)
+    assert isinstance(run.happens(ORDERS[kind], OLGA), Refusal)
+    assert isinstance(run.happens(ORDERS[kind], ANNA), Outcome)
+
+
+@pytest.mark.parametrize("kind", [Hold, Abort, ReportCheck], ids=lambda kind: kind.__name__)
+def test_an_operator_may_hold_and_make_safe_and_a_viewer_nothing(kind: type) -> None:
+    run = Run().at(STEPS[1])
+    assert isinstance(run.happens(ORDERS[kind], VICTOR), Refusal)
+    assert isinstance(run.happens(ORDERS[kind], OLGA), Outcome)
+
+
+@pytest.mark.parametrize("happened", [*ORDERS.values(), *REPORTS.values()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_a_final_state_is_final(state: State, happened: Input) -> None:
+    ended = structs.replace(Run().at(STEPS[-1]).record, state=state)
+    actor = ANNA if type(happened) in ORDERS else CONTROLLER
+    found = decide(ended, happened, actor, 5_000.0)
+    if state == "completed" and isinstance(happened, TriggerFired):
+        assert isinstance(found, Outcome)
+        assert found.record.state == "rolling-back"
+    else:
+        assert isinstance(found, Refusal)
