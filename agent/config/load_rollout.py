@@ -47,7 +47,7 @@ def read_rollout(path: Path, config: Config) -> tuple[Rollout | None, list[Probl
 
 def spec_hash(rollout: Rollout) -> str:
     """Names a plan: 64 hexadecimal digits, the same for files that differ in comments and in defaults written out."""
-    return hashlib.sha256(msgspec.json.encode(rollout, order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(rollout, enc_hook=int, order="deterministic")).hexdigest()
 
 
 def shortest(stage: RolloutStage, hold: int) -> int:

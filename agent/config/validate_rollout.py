@@ -17,6 +17,7 @@ from detectors.conditions.durations import format_seconds
 def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> None:
     """Check the fields of a Rollout. Those that are WRONG have been noted already, and lead to no further problem."""
     seen: dict[str, int] = {}
+    safe: dict[str, str] = {}
     stages = list(right(settings["stages"]))
     for index, stage in stages:
         path = f"stages[{index}]"
@@ -26,10 +27,12 @@ def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> No
                 todo = "put the steps of both under one, or give the second an environment of its own"
                 note(f"{path}.environment", f"stages[{first}] is {stage.environment!r} already", todo)
         flags = _flags_of(stage, settings["flag"], config, path, note)
-        if flags:
-            _variant(settings["variant"], flags[0], note)
+        safe |= {flag.safe: flag.flag for flag in flags}
         _percents(stage, path, last=index == len(settings["stages"]) - 1, note=note)
         _times(stage, flags, settings["gate"], path, note)
+    variant = settings["variant"]
+    if variant is not WRONG and variant in safe:
+        note("variant", f"{variant!r} is the safe variant of {safe[variant]!r}", "name the variant that is rolled out")
 
 
 def _flags_of(stage: RolloutStage, name: Any, config: Config, path: str, note: Note) -> list[Flag]:
@@ -48,11 +51,6 @@ def _flags_of(stage: RolloutStage, name: Any, config: Config, path: str, note: N
             at = f"{path}.flag" if stage.flag is not None else "flag"
             note(at, f"the configuration has no flag {own!r}", meant(own, names) or f"known are: {', '.join(names)}")
     return found
-
-
-def _variant(variant: Any, flag: Flag, note: Note) -> None:
-    if variant is not WRONG and variant == flag.safe:
-        note("variant", f"{variant!r} is the safe variant of {flag.flag!r}", "name the variant that is rolled out")
 
 
 def _percents(stage: RolloutStage, path: str, *, last: bool, note: Note) -> None:
