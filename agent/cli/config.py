@@ -11,7 +11,12 @@ import msgspec
 from agent.cli.options import Finite
 from agent.config.json_schema import schema
 from agent.config.load import check, load, render, rules_hash
+from agent.config.load_rollout import is_rollout, read_rollout, spec_hash
+from agent.config.model import Config
+from agent.config.rollout_file import Rollout
+from agent.config.rollout_plan import plan, plan_lines, shortest
 from agent.config.show import shown
+from agent.config.starter import CONFIG_NAME
 from agent.config.summary import summarize, summary_lines
 from agent.errors import ConfigError
 
@@ -29,15 +34,24 @@ def command() -> None:
     help="Requests/s to tell how long samples take to come; the stored throughput if absent.",
 )
 @click.option("--no-files", is_flag=True, help="Do not look for the keys and secrets that it names.")
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help=f"Configuration of the flag, if FILE is a rollout; {CONFIG_NAME} beside it if absent.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")
-def check_command(file: Path, rate: float | None, no_files: bool, as_json: bool) -> int:
+def check_command(file: Path, rate: float | None, no_files: bool, path: Path | None, as_json: bool) -> int:
     """Say everything that is wrong with FILE, or what its triggers come to: how many samples each needs, and how long
-    those take to come.
+    those take to come. Of a rollout file, how long each stage takes at least.
 
     The keys and secrets that it names must be there: run it on a machine that has them all, or take `--no-files`.
 
     Exit status 3 when anything is wrong.
     """
+    if is_rollout(file):
+        return _check_rollout(file, load(path or file.with_name(CONFIG_NAME)), rate, as_json=as_json)
     config, problems = check(file, files=not no_files)
     if as_json:
         found: dict[str, Any] = {"file": str(file), "ok": config is not None, "problems": problems}
@@ -55,10 +69,28 @@ def check_command(file: Path, rate: float | None, no_files: bool, as_json: bool)
     return 0
 
 
+def _check_rollout(file: Path, config: Config, rate: float | None, *, as_json: bool) -> int:
+    rollout, problems = read_rollout(file, config)
+    if as_json:
+        found: dict[str, Any] = {"file": str(file), "ok": rollout is not None, "problems": problems}
+        if rollout is not None:
+            stages = [stage.as_json() for stage in plan(rollout, rate)]
+            found |= {"spec_hash": spec_hash(rollout), "stages": stages, "shortest_s": shortest(rollout, rate)}
+        click.echo(msgspec.json.encode(found))
+    elif rollout is None:
+        click.echo(render(file, problems), err=True)
+    else:
+        click.echo(f"{file}: ok, plan {spec_hash(rollout)[:12]}")
+        for line in plan_lines(rollout, rate):
+            click.echo(line)
+    return ConfigError.exit_code if rollout is None else 0
+
+
 @command.command("schema")
-def schema_command() -> None:
+@click.option("--rollout", "of_rollout", is_flag=True, help="That of a rollout file.")
+def schema_command(of_rollout: bool) -> None:
     """Print the JSON Schema of the configuration, for editors and for checks before a deployment."""
-    click.echo(msgspec.json.format(msgspec.json.encode(schema()), indent=2))
+    click.echo(msgspec.json.format(msgspec.json.encode(schema(Rollout if of_rollout else Config)), indent=2))
 
 
 @command.command("show")

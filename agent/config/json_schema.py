@@ -1,4 +1,4 @@
-"""The configuration's JSON Schema, for editors and for checks before a deployment."""
+"""JSON Schemas of the configuration and of rollout files, for editors and for checks before a deployment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from agent.config.flags import When
 from agent.config.model import Config
+from agent.config.rollout_file import Rollout
 from detectors.conditions.durations import format_seconds
 from streams.settings import Seconds, WholeSeconds
 
@@ -23,10 +24,10 @@ _TEXTS: dict[Any, dict[str, Any]] = {
 }
 
 
-def schema() -> dict[str, Any]:
-    """Return the schema, draft 2020-12. It checks shapes and names; `config check` checks conditions and the rest."""
-    made = msgspec.json.schema(Config, schema_hook=lambda kind: dict(_TEXTS[kind]))
-    for struct in set(_structs(Config)):
+def schema(of: type[Config | Rollout] = Config) -> dict[str, Any]:
+    """Return a schema, draft 2020-12. It checks shapes and names; `config check` checks conditions and the rest."""
+    made = msgspec.json.schema(of, schema_hook=lambda kind: dict(_TEXTS[kind]))
+    for struct in set(_structs(of)):
         properties = made["$defs"][struct.__name__]["properties"]
         for field in msgspec.structs.fields(struct):
             # msgspec leaves out defaults that a factory makes: those that are not plain JSON.
@@ -34,7 +35,7 @@ def schema() -> dict[str, Any]:
                 properties[field.encode_name]["default"] = _written(field.default_factory())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "flipback configuration, flipback/v1",
+        "title": f"flipback {'rollout' if of is Rollout else 'configuration'}, flipback/v1",
         **made,
     }
 

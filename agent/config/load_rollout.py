@@ -12,7 +12,7 @@ from agent.config.decode import Decoding
 from agent.config.document import Problem
 from agent.config.load import render
 from agent.config.model import Config
-from agent.config.rollout_file import Rollout, RolloutStage
+from agent.config.rollout_file import Rollout
 from agent.config.validate_rollout import check_rollout
 from agent.errors import ConfigError
 
@@ -48,8 +48,3 @@ def read_rollout(path: Path, config: Config) -> tuple[Rollout | None, list[Probl
 def spec_hash(rollout: Rollout) -> str:
     """Names a plan: 64 hexadecimal digits, the same for files that differ in comments and in defaults written out."""
     return hashlib.sha256(msgspec.json.encode(rollout, enc_hook=int, order="deterministic")).hexdigest()
-
-
-def shortest(stage: RolloutStage, hold: int) -> int:
-    """Seconds that a stage takes at least, with a gate whose conditions are held for `hold` seconds."""
-    return sum(max(step.at_least, hold) for step in stage.steps)

@@ -78,11 +78,11 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename
     unknown: Annotated[
         Literal["wait"], Meta(description="An unknown condition waits, and goes on by itself when it is known.")
     ] = "wait"
-    not_met: NotMet = NotMet()
+    not_met: NotMet = msgspec.field(default_factory=NotMet)
     changed: Annotated[
         Literal["pause"], Meta(description="A person's change of the flag is never overwritten: the rollout pauses.")
     ] = "pause"
-    deadline: Deadline = Deadline()
+    deadline: Deadline = msgspec.field(default_factory=Deadline)
 
 
 class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,4 +95,4 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flag: Annotated[Name, Meta(description="A flag of the configuration, which has its service, backend and `safe`.")]
     variant: Annotated[str, Meta(description="The variant that is rolled out; all others get `safe`.", min_length=1)]
     stages: Annotated[list[RolloutStage], Meta(description="Environments, in their order.", min_length=1)]
-    gate: Gate = Gate()
+    gate: Gate = msgspec.field(default_factory=Gate)

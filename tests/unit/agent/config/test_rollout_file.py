@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.config.load import load, render
-from agent.config.load_rollout import is_rollout, load_rollout, read_rollout, shortest, spec_hash
+from agent.config.load_rollout import is_rollout, load_rollout, read_rollout, spec_hash
 from agent.config.model import Config
+from agent.config.rollout_plan import plan, shortest
 from agent.errors import ConfigError
 
 CONFIG = """\
@@ -69,9 +70,17 @@ def test_the_plan_is_read_with_every_default_of_its_gate(tmp_path: Path, config:
 def test_a_stage_takes_the_least_times_of_its_steps_and_no_less_than_the_gate_is_held(
     tmp_path: Path, config: Config
 ) -> None:
-    plan = load_rollout(written(tmp_path, GOOD), config)
-    assert [shortest(stage, plan.gate.hold) for stage in plan.stages] == [1200, 900]
-    assert shortest(plan.stages[1], 400) == 400 + 600
+    rollout = load_rollout(written(tmp_path, GOOD), config)
+    assert [stage.steps_s for stage in plan(rollout, None)] == [(1200,), (300, 600)]
+    assert shortest(rollout, None) == 2100
+    held = load_rollout(written(tmp_path, GOOD + "gate: {for: 400s}\n"), config)
+    assert [stage.steps_s for stage in plan(held, None)] == [(1200,), (400, 600)]
+
+
+def test_with_a_rate_a_step_also_waits_for_its_samples(tmp_path: Path, config: Config) -> None:
+    rollout = load_rollout(written(tmp_path, GOOD), config)
+    # 1,000 requests of 10 % of 20 a second.
+    assert [stage.steps_s for stage in plan(rollout, 20.0)] == [(1200,), (500, 600)]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,10 @@ class Run:
         self.record, self.now = new(), 1_000.0
         self.orders: list[WriteStep | MakeSafe] = []
 
+    @property
+    def state(self) -> str:
+        return self.record.state
+
     def happens(self, happened: Input, actor: Actor = CONTROLLER, after: float = 1.0) -> Outcome | Refusal:
         self.now += after
         found = decide(self.record, happened, actor, self.now)
@@ -142,9 +146,9 @@ class Run:
 def test_a_healthy_rollout_takes_each_step_of_its_plan_once_in_order_and_completes() -> None:
     run = Run().at(STEPS[-1])
     assert [order.place for order in run.orders if isinstance(order, WriteStep)] == STEPS
-    assert run.record.state == "baking"
+    assert run.state == "baking"
     run.watched(DWELL + 2)
-    assert run.record.state == "completed"
+    assert run.state == "completed"
     assert len(run.orders) == len(STEPS)
 
 
@@ -154,7 +158,7 @@ def test_no_step_is_ordered_before_its_least_time_has_passed(place: Place) -> No
     ordered = len(run.orders)
     run.watched(DWELL - 1)
     assert len(run.orders) == ordered
-    assert run.record.state == "progressing"
+    assert run.state == "progressing"
 
 
 @pytest.mark.parametrize("observed", [FEW, PENDING], ids=["unknown", "not met"])
@@ -162,7 +166,7 @@ def test_a_gate_of_which_one_condition_is_missing_stays_shut(observed: Observati
     run = Run().at(STEPS[0])
     run.watched(400, observed)
     assert len(run.orders) == 1
-    assert run.record.state == "progressing"
+    assert run.state == "progressing"
 
 
 def test_after_unknown_evidence_the_rollout_goes_on_by_itself() -> None:
@@ -192,7 +196,7 @@ def test_who_asked_for_the_rollout_cannot_approve_it() -> None:
     run = Run().at(STEPS[1])
     run.happens(ReportCheck("e2e", True, "https://ci.example.org/1"), OLGA)
     run.watched(DWELL + 2)
-    assert (run.record.state, run.record.reason) == ("paused", "approval")
+    assert (run.state, run.record.reason) == ("paused", "approval")
     assert isinstance(run.happens(Approve("fine"), RITA), Refusal)
     assert len(run.orders) == 2
     run.happens(Approve("fine"), ANNA)
@@ -217,7 +221,7 @@ def test_a_stage_is_left_only_once_its_checks_have_passed(result: bool | None) -
         run.happens(ReportCheck("e2e", result, "https://ci.example.org/1"), OLGA)
     run.watched(400)
     assert len(run.orders) == 2
-    assert run.record.state == "progressing"
+    assert run.state == "progressing"
 
 
 def test_the_next_step_starts_from_the_version_that_the_step_before_left() -> None:
@@ -232,21 +236,21 @@ def test_a_trigger_that_fires_makes_the_flag_of_every_stage_safe(place: Place) -
     run = Run().at(place)
     reached = range(place.stage + 1)
     run.happens(TriggerFired(place.stage, "error_rate 7.1 % > 2 %"))
-    assert run.record.state == "rolling-back"
+    assert run.state == "rolling-back"
     assert [order for order in run.orders if isinstance(order, MakeSafe)] == [
         MakeSafe(stage, "error_rate 7.1 % > 2 %") for stage in reached
     ]
     for stage in reached:
-        assert run.record.state == "rolling-back"
+        assert run.state == "rolling-back"
         run.happens(MadeSafe(stage))
-    assert run.record.state == "rolled-back"
+    assert run.state == "rolled-back"
 
 
 def test_a_completed_rollout_is_rolled_back_too() -> None:
     run = Run().at(STEPS[-1])
     run.watched(DWELL + 2)
     run.happens(TriggerFired(2, "errors"))
-    assert run.record.state == "rolling-back"
+    assert run.state == "rolling-back"
 
 
 def test_a_trigger_and_an_open_gate_in_the_same_second_roll_back() -> None:
@@ -256,14 +260,14 @@ def test_a_trigger_and_an_open_gate_in_the_same_second_roll_back() -> None:
     run.happens(TriggerFired(2, "errors"))
     ordered = len(run.orders)
     run.watched(5)
-    assert run.record.state == "rolling-back"
+    assert run.state == "rolling-back"
     assert len(run.orders) == ordered
 
 
 def test_a_change_by_somebody_else_pauses_and_is_never_overwritten() -> None:
     run = Run().at(STEPS[3])
     run.happens(FlagChanged(2, 10.0, "theirs", "someone lowered it to 10 %"))
-    assert (run.record.state, run.record.reason) == ("paused", "conflict")
+    assert (run.state, run.record.reason) == ("paused", "conflict")
     run.watched(400)
     assert isinstance(run.happens(Resume("go on"), ANNA), Refusal)
     ordered = len(run.orders)
@@ -305,18 +309,18 @@ def test_a_pin_expires_to_paused() -> None:
     run.watched(20)
     assert run.record.reason == "pin"
     run.watched(20)
-    assert (run.record.state, run.record.reason) == ("paused", "person")
+    assert (run.state, run.record.reason) == ("paused", "person")
 
 
 def test_a_gate_that_is_not_met_for_long_pauses_once_for_a_step() -> None:
     run = Run().at(STEPS[2])
     bad = Observation((Condition("triggers", "met", "ok"), Condition("errors", "not met", "2.4 % of at most 2 %")))
     run.watched(602, bad)
-    assert (run.record.state, run.record.reason) == ("paused", "not-met")
+    assert (run.state, run.record.reason) == ("paused", "not-met")
     assert "2.4 % of at most 2 %" in run.record.cause
     run.happens(Resume("known"), ANNA)
     run.watched(1000, bad)
-    assert run.record.state == "progressing"
+    assert run.state == "progressing"
 
 
 def test_an_order_without_an_answer_is_given_again() -> None:
@@ -361,9 +365,9 @@ def test_whatever_happens_the_promises_hold(happened: list[tuple[Input, Actor, f
             assert not any(isinstance(order, WriteStep) for order in new_orders)
         if found.record.state == "rolled-back":
             assert not found.record.unsafe
-    if run.record.state not in FINAL:
+    if run.state not in FINAL:
         assert isinstance(run.happens(Abort("enough"), OLGA), Outcome)
-        assert run.record.state in ("rolling-back", "cancelled")
+        assert run.state in ("rolling-back", "cancelled")
 
 
 ORDERS: dict[type, Order] = {
