@@ -10,7 +10,7 @@ from agent.config.document import Note
 from agent.config.flags import Flag
 from agent.config.model import Config
 from agent.config.rollout_file import RolloutStage
-from agent.config.wrong import WRONG, right
+from agent.config.wrong import WRONG, decoded_items
 from detectors.conditions.durations import format_seconds
 
 
@@ -18,7 +18,7 @@ def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> No
     """Check the fields of a Rollout. Those that are WRONG have been noted already, and lead to no further problem."""
     seen: dict[str, int] = {}
     safe: dict[str, str] = {}
-    stages = list(right(settings["stages"]))
+    stages = list(decoded_items(settings["stages"]))
     for index, stage in stages:
         path = f"stages[{index}]"
         if stage.environment is not WRONG:
@@ -55,7 +55,7 @@ def _flags_of(stage: RolloutStage, name: Any, config: Config, path: str, note: N
 
 def _percents(stage: RolloutStage, path: str, *, last: bool, note: Note) -> None:
     before = 0.0
-    for number, step in right(stage.steps):
+    for number, step in decoded_items(stage.steps):
         if step.percent is WRONG:
             continue
         if step.percent <= before:
@@ -76,7 +76,7 @@ def _times(stage: RolloutStage, flags: list[Flag], gate: Any, path: str, note: N
             if trigger.action == "rollback" and not condition.sequential and condition.over + condition.hold > longest:
                 longest, name = condition.over + condition.hold, trigger.name
     deadline = gate.deadline if gate is not WRONG else WRONG
-    for number, step in right(stage.steps):
+    for number, step in decoded_items(stage.steps):
         if step.at_least is WRONG:
             continue
         at = f"{path}.steps[{number}].at_least"
