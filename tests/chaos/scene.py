@@ -23,6 +23,8 @@ FLAG, SERVICE = "new", "shop"
 TRIGGER = {"name": "errors", "when": "error_rate@on > 20% over 6s for 6s", "min_samples": 30, "fast": False}
 ENTRY = {"flag": FLAG, "service": SERVICE, "triggers": [TRIGGER]}
 INSTANCES = 10
+TICK = 0.05
+"""Seconds between two bundles of requests: a Kafka request for each single one would cost more than all else."""
 
 
 class Witness:
@@ -33,12 +35,17 @@ class Witness:
         self.states: list[tuple[float, dict[str, str]]] = []
 
     async def watch(self) -> None:
+        seen = None
         while True:
             with contextlib.suppress(OSError, ValueError):
-                flags = json.loads(self._path.read_text())["flags"]
-                state = {name: str(flag["defaultVariant"]) for name, flag in flags.items()}
-                if not self.states or self.states[-1][1] != state:
-                    self.states.append((time.time(), state))
+                stat = self._path.stat()
+                version = stat.st_ino, stat.st_mtime_ns, stat.st_size
+                if version != seen:
+                    flags = json.loads(self._path.read_text())["flags"]
+                    state = {name: str(flag["defaultVariant"]) for name, flag in flags.items()}
+                    if not self.states or self.states[-1][1] != state:
+                        self.states.append((time.time(), state))
+                    seen = version
             await asyncio.sleep(0.01)
 
     def changes(self, flag: str) -> list[str]:
@@ -80,7 +87,7 @@ class Traffic:
             for number in range(sent, due):
                 await self._send(number)
             sent = due
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(TICK)
         await self.source.flush()
         self._whole.set()
 

@@ -19,6 +19,8 @@ from tests.support.telemetry import Telemetry, telemetry
 from tests.support.worker import Deployment
 
 PATIENCE = 120.0
+BUNDLE = 6
+"""Requests that are sent at once: a Kafka request for each single one would cost more than all else."""
 ERRORS = {"name": "errors", "when": "error_rate > 20% over 5s for 2s"}
 
 Answer = Callable[[int, str], Mapping[str, Any]]
@@ -33,7 +35,8 @@ async def traffic(source: Telemetry, stop: asyncio.Event, service: str, flag: st
             number += 1
             fields = dict(answer(number, variant))
             await source.send(number % 8, service, flags={flag: variant}, **fields)
-        await asyncio.sleep(0.02)
+        if number % BUNDLE == 0:
+            await asyncio.sleep(BUNDLE / 100)
 
 
 async def until(deployment: Deployment, found: Callable[[list[Event]], bool]) -> list[Event]:
@@ -141,7 +144,8 @@ async def test_of_two_flags_changed_at_once_the_one_proven_worse_is_turned_back_
             innocent = "on" if number // 2 % 2 else "off"
             status = 500 if broken.is_set() and guilty == "on" else 200
             await source.send(number % 8, "shop", status=status, flags={"guilty": guilty, "innocent": innocent})
-            await asyncio.sleep(0.01)
+            if number % BUNDLE == 0:
+                await asyncio.sleep(BUNDLE / 100)
 
     try:
         await deployment.ready(deployment.start())
@@ -182,7 +186,8 @@ async def test_one_instance_of_ten_that_reports_only_errors_turns_nothing_back(
             number += 1
             fields = answer(number, "on")
             await source.send(number % 8, "shop", **fields)
-            await asyncio.sleep(0.01)
+            if number % BUNDLE == 0:
+                await asyncio.sleep(BUNDLE / 100)
 
     try:
         await deployment.ready(deployment.start())
@@ -217,7 +222,8 @@ async def test_a_clock_30_s_ahead_neither_hides_a_fault_nor_makes_one(
                 status = 500 if service == "shop" and broken.is_set() and number % 3 else 200
                 name = f"i-{number % 4}"
                 await source.send(number % 8, service, ts=its, recorded=now, instance=name, status=status)
-            await asyncio.sleep(0.01)
+            if number % BUNDLE == 0:
+                await asyncio.sleep(BUNDLE / 100)
 
     try:
         await deployment.ready(deployment.start())

@@ -88,6 +88,7 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
         deployment = at.deployment
         assert whats((await status(deployment))[1]) >= {"process"}
         await deployment.ready(deployment.start())
+        await probed(deployment, 200)
         await until(deployment, lambda body: body["armed"])
         code, out = await called(deployment, "status")
         assert (code, out.splitlines()[0]) == (0, "ARMED")
@@ -108,15 +109,16 @@ async def test_a_deployment_in_which_all_is_well_is_armed_and_a_halt_disarms_it(
         await probed(deployment, 503, "automation")
 
         assert (await called(deployment, "resume", "--reason", "it is back"))[0] == 0
-        await until(deployment, lambda body: body["armed"])
         await probed(deployment, 200)
+        await until(deployment, lambda body: body["armed"])
 
         flags = deployment.flag_file.read_text()
         deployment.flag_file.unlink()
+        await probed(deployment, 503, "executor")
         body = await until(deployment, lambda body: not body["armed"])
         assert "executor" in whats(body)
-        await probed(deployment, 503, "executor")
         deployment.flag_file.write_text(flags)
+        await probed(deployment, 200)
         await until(deployment, lambda body: body["armed"])
 
 
@@ -159,6 +161,7 @@ async def test_a_second_replica_makes_no_keys_of_its_own_and_with_the_same_keys_
             keys = {"signing_key": str(made / "flipback.key"), "public_keys": [str(made / "flipback.pub")]}
             with closing(twin(first, "third", keys=keys)) as third:
                 await third.ready(third.start())
+                await probed(first, 200)
                 body = await until(first, lambda body: body["armed"])
                 assert len([process for process in body["processes"] if process["alive"]]) == 2
                 for deployment in (first, third):
@@ -254,15 +257,17 @@ async def test_an_executor_that_is_killed_is_missed_by_the_monitors_before_any_i
         await probed(deployment, 503, "executor")
         executor = deployment.start("--roles", "executor")
         await deployment.ready(executor)
+        await probed(deployment, 200)
         await until(deployment, lambda body: body["armed"])
         deployment.kill(executor)
+        await probed(deployment, 503, "executor")
         body = await until(deployment, lambda body: "executor" in whats(body), within=120)
         (reason,) = [obstacle["why"] for obstacle in body["obstacles"] if obstacle["what"] == "executor"]
         assert "no executor is alive" in reason
-        await probed(deployment, 503, "executor")
         announcement = await at.event_where(lambda event: event.subject == "executor")
         assert "rollback --direct" in announcement.data["reason"]
         await deployment.ready(deployment.start("--roles", "executor"))
+        await probed(deployment, 200)
         await until(deployment, lambda body: body["armed"])
         async with asyncio.timeout(120):
             while [e.data["state"] for e in await deployment.events() if e.subject == "executor"] != [
@@ -276,6 +281,7 @@ async def test_in_shadow_mode_it_is_ready_and_not_armed(kafka: str, topic_prefix
     async with scene(tmp_path, kafka, topic_prefix, mode="shadow") as at:
         deployment = at.deployment
         await deployment.ready(deployment.start())
+        await probed(deployment, 200, "shadow")
         body = await until(deployment, lambda body: whats(body) == {"shadow"})
         assert not body["armed"]
         assert not (await probed(deployment, 200))["armed"]
