@@ -37,6 +37,8 @@ PER_MILLION = 1_000_000
 _AT_ONCE = 4096
 """Rows whose quantiles are computed at once: the intermediate arrays stay in the cache, and 30,000 rows take 4 ms
 instead of 13."""
+_FEW_ROWS = 256
+"""Below this many rows, one call that sums along the rows is faster than one call a column."""
 
 # 2**(j/32) rounded once from 28 digits: numpy's exp2 and log2 differ in the last place between processors, and a value
 # on a boundary would then change its bin from one machine to the next.
@@ -206,8 +208,14 @@ def _narrow(counts: NDArray[np.integer[Any]]) -> type[np.integer[Any]]:
 
 
 def _cumulative(groups: NDArray[np.integer[Any]], dtype: type[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Turn (rows, k) counts into (k, rows) running sums: numpy adds long rows 5 times faster than short ones, and
-    32-bit numbers twice as fast as 64-bit ones."""
+    """Turn (rows, k) counts into (k, rows) running sums.
+
+    Of many rows numpy adds the long columns 5 times faster than short rows, and 32-bit numbers twice as fast as 64-bit
+    ones. Of few rows it is the calls that cost: one for all takes 2 us where one a column takes 19 us.
+    """
+    if len(groups) < _FEW_ROWS:
+        few: NDArray[np.integer[Any]] = np.add.accumulate(groups, axis=1, dtype=dtype).T
+        return few
     sums = groups.T.astype(dtype, order="C")
     for i in range(1, len(sums)):
         sums[i] += sums[i - 1]

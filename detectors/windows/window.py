@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.arrays import Int
+from detectors.arrays import Int, Ints
 from detectors.cells import LATENCY_COUNT
 from detectors.histogram import BINS, OCTAVES, SCALE, count_above, quantile_by_octave, value_at_rank
 from detectors.windows.by_instance import counts_of, instances_of
@@ -147,10 +147,16 @@ class Window:
     def _apply(self, second: Second, change: np.ufunc) -> None:
         """Add a second to the sums and histograms, or subtract it: `change` is the numpy operation."""
         rows = second.rows.astype(np.int64)
+        # Most columns of faults are zero, and those of a second share one array; testing that takes a fifth of the time
+        # of adding them.
+        zeros: Ints | None = None
         for total, column in zip(self._sums, second.columns, strict=True):
-            # Most columns of faults are empty; testing that takes a fifth of the time of adding them.
+            if column is zeros:
+                continue
             if column.any():
                 total[rows] = change(total[rows], column)
+            else:
+                zeros = column
         keys = np.repeat(rows * BINS, second.lengths)
         keys += second.bins
         counts = second.bin_counts.astype(np.uint32)

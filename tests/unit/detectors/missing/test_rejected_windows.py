@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from detectors.cells import Scope
 from detectors.conditions.spec import TriggerSpec
 from streams.clock import Now
+from streams.monitor.checkpoint import Checkpoint
 from streams.monitor.evaluated_second import EvaluatedSecond
 from streams.monitor.resume_point import ResumePoint
 from streams.monitor.settings import ShardSettings
@@ -213,54 +214,91 @@ BURST = [Received(100, 60 if 20 <= n < 80 else 0) for n in range(420)]
 OF_SERVICE = [Received(100, 0, 60 if 20 <= n < 80 else 0) for n in range(420)]
 
 
-@pytest.mark.parametrize(
-    ("rule", "percent"), [("error_rate > 2% over 300s", "47.37"), ("error_rate@on > 2% over 300s", "64.29")]
+LONG, LONG_ON, SHORT_ON = (
+    spec("error_rate > 2% over 300s"),
+    spec("error_rate@on > 2% over 300s"),
+    spec("error_rate@on > 2% over 10s"),
 )
-def test_what_a_topic_rejected_is_missing_for_as_long_as_the_five_minutes_hold_it(rule: str, percent: str) -> None:
-    target = shard([spec(rule)])
-    judged = [own for (own,) in live(target, BURST[:200])]
+
+
+class Lived(NamedTuple):
+    """A series that was read second by second: what each trigger said, and what was known after 200 of them."""
+
+    series: list[Received]
+    records: list[bytes]
+    states: dict[TriggerSpec, list[str]]
+    reasons: dict[TriggerSpec, str]
+    checkpoint: Checkpoint
+
+
+def lived(series: list[Received]) -> Lived:
+    specs = [LONG, LONG_ON, SHORT_ON]
+    target = shard(specs)
+    judged = live(target, series[:200])
     assert target.verdicts is not None
-    assert target.verdicts.reason(0) == f"rejected {percent} % > 1 % (18 % of topic requests, of any service)"
-    judged += [own for (own,) in live(target, BURST[200:], T + 200)]
-    # The last five seconds of the burst are tolerated: 300 of 30,000.
-    assert [n for n, own in enumerate(judged) if own == "unknown"] == list(range(20, 79 + 300 - 5))
-
-
-@pytest.mark.parametrize("series", [BURST, OF_SERVICE])
-def test_a_log_that_is_read_at_once_leads_to_the_same_verdicts(series: list[Received]) -> None:
-    specs = [spec("error_rate > 2% over 300s"), spec("error_rate@on > 2% over 10s")]
+    reasons = {one_: target.verdicts.reason(number) for number, one_ in enumerate(specs)}
+    found = target.checkpoint("them")
+    assert found is not None
+    judged += live(target, series[200:], T + 200)
+    by_spec = {one_: [row[number] for row in judged] for number, one_ in enumerate(specs)}
     records = [partial(at, arrived) for at, arrived in enumerate(series, T)]
-    batch, errors = decode_all(records)
+    return Lived(series, records, by_spec, reasons, found)
+
+
+@pytest.fixture(scope="module")
+def burst() -> Lived:
+    return lived(BURST)
+
+
+@pytest.fixture(scope="module")
+def of_service() -> Lived:
+    return lived(OF_SERVICE)
+
+
+@pytest.fixture(params=["burst", "of_service"])
+def either(request: pytest.FixtureRequest) -> Lived:
+    found: Lived = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rule", "percent"), [(LONG, "47.37"), (LONG_ON, "64.29")], ids=["error_rate", "error_rate@on"]
+)
+def test_what_a_topic_rejected_is_missing_for_as_long_as_the_five_minutes_hold_it(
+    burst: Lived, rule: TriggerSpec, percent: str
+) -> None:
+    assert burst.reasons[rule] == f"rejected {percent} % > 1 % (18 % of topic requests, of any service)"
+    # The last five seconds of the burst are tolerated: 300 of 30,000.
+    assert [n for n, own in enumerate(burst.states[rule]) if own == "unknown"] == list(range(20, 79 + 300 - 5))
+
+
+def test_a_log_that_is_read_at_once_leads_to_the_same_verdicts(either: Lived) -> None:
+    specs = [LONG, SHORT_ON]
+    batch, errors = decode_all(either.records)
     assert errors == []
     target = shard(specs)
-    clock = Now(time=T + len(series) + 2.0, latest=T + len(series) + 2.0, monotonic=0.0)
+    clock = Now(time=T + len(either.series) + 2.0, latest=T + len(either.series) + 2.0, monotonic=0.0)
     at_once = states(list(target.take_all(batch, lambda: clock)))
-    assert at_once == live(shard(specs), series)
+    assert at_once == [[*row] for row in zip(*(either.states[one_] for one_ in specs), strict=True)]
 
 
-@pytest.mark.parametrize("series", [BURST, OF_SERVICE])
-def test_who_takes_over_knows_what_was_rejected_before_the_checkpoint(series: list[Received]) -> None:
-    specs = [spec("error_rate > 2% over 300s"), spec("error_rate@on > 2% over 300s")]
-    first = shard(specs)
-    live(first, series[:200])
-    found = first.checkpoint("them")
-    assert found is not None
+def test_who_takes_over_knows_what_was_rejected_before_the_checkpoint(either: Lived) -> None:
     second = Shard(
         0,
-        specs,
+        [*either.states],
         ["requests"],
         ShardSettings(max_scopes=50, evaluate_every=1, catching_up_after=15.0),
-        ResumePoint(checkpoint=found),
+        ResumePoint(checkpoint=either.checkpoint),
     )
     again = [
         one_
-        for at, arrived in enumerate(series, T)
-        for one_ in second.take(partial(at, arrived), at + 3.0)
+        for at, record in enumerate(either.records, T)
+        for one_ in second.take(record, at + 3.0)
         if one_.time > T + 200
     ]
-    expected = live(first, series[200:], T + 200)
+    expected = [[*row] for row in zip(*either.states.values(), strict=True)][200:]
     assert states(again) == expected
-    assert {own for _, own in expected} == {"unknown", "ok"}
+    assert {own for _, own, _ in expected} == {"unknown", "ok"}
 
 
 def test_a_source_that_is_ahead_makes_no_earlier_second_unknown() -> None:

@@ -54,6 +54,12 @@ class Bench:
         self.second += 1
         return self.evaluator.evaluate(self.second)
 
+    def pass_by(self, *rows: tuple[Scope, Cell]) -> None:
+        """Add a second that is not evaluated, as those between two evaluations."""
+        self.store.advance(self.second, cells(self.second, *rows))
+        self.second += 1
+        self.evaluator.update()
+
     def states(self, rows: Sequence[tuple[Scope, Cell]]) -> list[str]:
         """Return the state of each trigger after a second."""
         return [row.state for row in rows_of(self.see(*rows))]

@@ -44,6 +44,10 @@ SPECS = [
     spec("throughput < 5 over 5s for 8s"),
 ]
 
+SERVICES = ("shop", "cart", "search", "login")
+"""Each has its own series in an example; an evaluation of all costs little more than one of a single service."""
+OF_ALL = [replace(one, service=service) for service in SERVICES for one in SPECS]
+
 second_of_both = st.fixed_dictionaries(
     {},
     optional={
@@ -51,10 +55,11 @@ second_of_both = st.fixed_dictionaries(
         for scope in (SERVICE, ON, OFF)
     },
 )
+series_of_both = st.lists(second_of_both, min_size=30, max_size=90)
 
 
 def evaluator(specs: Sequence[TriggerSpec] = SPECS) -> tuple[Evaluator, WindowStore]:
-    store = WindowStore(wants(specs), max_scopes=8, measures=measures(specs))
+    store = WindowStore(wants(specs), max_scopes=16, measures=measures(specs))
     return Evaluator(specs, store), store
 
 
@@ -71,27 +76,38 @@ def words(found: Evaluation) -> list[object]:
     return [found.state.tolist(), found.tier.tolist(), found.first_true_at.tolist(), repr(gathered), [*rows_of(found)]]
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(second_of_both, min_size=30, max_size=90), st.data())
+@settings(deadline=None, max_examples=15)
+@given(st.tuples(*(series_of_both for _ in SERVICES)), st.data())
 def test_triggers_go_on_from_what_was_remembered_as_if_nothing_had_been(
-    series: list[dict[Scope, tuple[int, float, int]]], data: st.DataObject
+    several: tuple[list[dict[Scope, tuple[int, float, int]]], ...], data: st.DataObject
 ) -> None:
-    at = data.draw(st.integers(1, len(series) - 1))
-    first, store = evaluator()
+    length = max(map(len, several))
+    # One process after the other continues from the record of the one before it.
+    cuts = data.draw(st.lists(st.integers(1, length - 2), min_size=4, max_size=4, unique=True))
+    blocks = []
+    for number in range(length):
+        counts = {
+            scope._replace(service=service): own
+            for service, series in zip(SERVICES, several, strict=True)
+            for scope, own in (series[number].items() if number < len(series) else ())
+        }
+        blocks.append([cells(T + number, *rows(counts))] if counts else [])
+    first, store = evaluator(OF_ALL)
     first.begin_version("production", "new", T, share=0.3)
-    second_, second_store = evaluator()
-    second_.begin_version("production", "new", T, share=0.3)
-    for number, counts in enumerate(series):
-        blocks = [cells(T + number, *rows(counts))] if counts else []
-        store.advance(T + number, *blocks)
+    next_, next_store = first, store
+    for number in range(length):
+        store.advance(T + number, *blocks[number])
         expected = first.evaluate(T + number + 1)
-        if number >= at - longest_window(SPECS) - 60:
-            second_store.advance(T + number, *blocks)
-        if number == at:
-            found = decode(encode(Checkpoint(of="", time=T + at + 1, stale=(), memory=first.state())))
-            second_.restore(found.memory)
-        if number > at:
-            assert words(second_.evaluate(T + number + 1)) == words(expected)
+        if next_ is not first:
+            next_store.advance(T + number, *blocks[number])
+            assert words(next_.evaluate(T + number + 1)) == words(expected)
+        if number in cuts:
+            found = decode(encode(Checkpoint(of="", time=T + number + 1, stale=(), memory=next_.state())))
+            next_, next_store = evaluator(OF_ALL)
+            next_.begin_version("production", "new", T, share=0.3)
+            for earlier in range(max(number - longest_window(OF_ALL) - 60, 0), number + 1):
+                next_store.advance(T + earlier, *blocks[earlier])
+            next_.restore(found.memory)
 
 
 def test_what_was_gathered_of_an_earlier_version_of_the_flag_is_not_gone_on_with() -> None:
