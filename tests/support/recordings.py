@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 T0 = 1_700_000_000
 SERVICE = "recommendations"
@@ -75,7 +76,7 @@ class Traffic:
 
 
 def lines(samples: Iterable[dict[str, object]]) -> list[bytes]:
-    return [json.dumps(sample).encode() for sample in samples]
+    return [msgspec.json.encode(sample) for sample in samples]
 
 
 def write(path: Path, samples: Iterable[dict[str, object]]) -> Path:
@@ -97,12 +98,33 @@ def expected_firing(
 
     `counts` gives what a sample adds to (numerator, denominator); `breach` decides on their sums over the window.
     """
+    per_second = counted(samples, counts)
+    return first_firing(per_second, breach=breach, over=over, hold=hold, min_samples=min_samples, grace=grace)
+
+
+def counted(
+    samples: Iterable[dict[str, object]], counts: Callable[[dict[str, object]], tuple[int, int]]
+) -> dict[int, tuple[int, int]]:
+    """What the samples of each second add to (numerator, denominator)."""
     per_second: dict[int, tuple[int, int]] = {}
     for sample in samples:
         second = int(float(sample["ts"]))  # type: ignore[arg-type]
         a, b = per_second.get(second, (0, 0))
         x, y = counts(sample)
         per_second[second] = (a + x, b + y)
+    return per_second
+
+
+def first_firing(
+    per_second: Mapping[int, tuple[int, int]],
+    *,
+    breach: Callable[[int, int], bool],
+    over: int,
+    hold: int,
+    min_samples: int,
+    grace: int = 30,
+) -> int | None:
+    """The same as `expected_firing`, of counts by second."""
     held: int | None = None
     last_known: int | None = None
     for t in range(min(per_second) + 1, max(per_second) + 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +39,8 @@ T = 1_700_000_000
 EFFECT, BAKE = 20.0, 40.0
 FLIP = T + 30
 """When the flag was seen safe; traffic begins at T."""
+END = FLIP + int(BAKE + PATIENCE) + 20
+"""When nothing of the flip is open any more."""
 
 FLAG = Flag(
     flag="new",
@@ -107,6 +110,8 @@ class Bench:
     now: int = T
     events: list[Event] = field(default_factory=list)
     records: list[AfterFlip] = field(default_factory=list)
+    others: list[Bench] = field(default_factory=list)
+    """Whose watches judge the seconds of this shard too."""
 
     def __post_init__(self) -> None:
         self.shard = Shard(
@@ -145,7 +150,8 @@ class Bench:
             block = [cells(self.now, *rows)] if rows else []
             self.now += 1
             for second in self.shard.take(said(float(self.now), *block), self.now + lag):
-                await self.watch.judged(second)
+                for watch in (self.watch, *(other.watch for other in self.others)):
+                    await watch.judged(second)
 
     def types(self) -> list[str]:
         return [event.type for event in self.events]
@@ -166,7 +172,7 @@ def bench(incident: Incident = INCIDENT, status: FlagStatus = SAFE, *specs: Trig
 async def test_a_service_that_obeys_the_flag_is_effective_and_recovered_and_each_is_said_once() -> None:
     test = bench()
     await test.feed(FLIP + 3, BEFORE)
-    await test.feed(FLIP + 300, OBEYED)
+    await test.feed(END, OBEYED)
     effective, recovered = test.events
     assert (effective.type, recovered.type) == (FLAG_EFFECTIVE, FLAG_RECOVERED)
     # The first 5 s without another variant begin 3 s after the flip.
@@ -204,7 +210,7 @@ async def test_of_several_triggers_that_fired_for_one_flip_the_one_that_wrote_te
 
 async def test_a_service_that_ignores_the_flag_is_ineffective_at_the_limit_and_not_recovered() -> None:
     test = bench()
-    await test.feed(FLIP + 300, IGNORED)
+    await test.feed(END, IGNORED)
     ineffective, failed = test.events
     assert (ineffective.type, failed.type) == (FLAG_INEFFECTIVE, FLAG_NOT_RECOVERED)
     assert ineffective.time == FLIP + EFFECT
@@ -248,31 +254,38 @@ async def test_a_trigger_on_a_variant_that_still_has_traffic_is_followed_by_the_
     assert (test.events[1].data["scope"], test.events[1].data["value"]) == ("production/shop/new@on", 0.5)
 
 
-@pytest.mark.parametrize(
-    ("incident", "status"),
-    [
-        (msgspec.structs.replace(INCIDENT, outcome="shadow"), SAFE),
-        (msgspec.structs.replace(INCIDENT, value=None, threshold=None, before=None), SAFE),
-        (INCIDENT, msgspec.structs.replace(SAFE, version="g1-a", safe=False)),
-        (INCIDENT, msgspec.structs.replace(SAFE, version="g3-on", safe=False)),
-        (INCIDENT, msgspec.structs.replace(SAFE, version="g3-other")),
-        (INCIDENT, msgspec.structs.replace(SAFE, changed_at=None)),
-        (msgspec.structs.replace(INCIDENT, flag="another"), SAFE),
-    ],
-    ids=["shadow", "old record", "not flipped", "turned on again", "changed again", "no change", "another flag"],
-)
-async def test_nothing_is_said_of_what_is_not_a_flip_as_it_was_left(incident: Incident, status: FlagStatus) -> None:
-    test = bench(incident, status)
-    await test.feed(FLIP + 300, IGNORED)
-    assert test.events == []
-    assert test.records == []
+LEFT_OTHERWISE = {
+    "shadow": (msgspec.structs.replace(INCIDENT, outcome="shadow"), SAFE),
+    "old record": (msgspec.structs.replace(INCIDENT, value=None, threshold=None, before=None), SAFE),
+    "not flipped": (INCIDENT, msgspec.structs.replace(SAFE, version="g1-a", safe=False)),
+    "turned on again": (INCIDENT, msgspec.structs.replace(SAFE, version="g3-on", safe=False)),
+    "changed again": (INCIDENT, msgspec.structs.replace(SAFE, version="g3-other")),
+    "no change": (INCIDENT, msgspec.structs.replace(SAFE, changed_at=None)),
+    "another flag": (msgspec.structs.replace(INCIDENT, flag="another"), SAFE),
+}
+
+
+@pytest.fixture(scope="module")
+def left_otherwise() -> dict[str, Bench]:
+    """A watch of its own for each, on one shard; the last is of a flip as it was left, of which all is said."""
+    benches = {name: bench(*case) for name, case in LEFT_OTHERWISE.items()} | {"as it was left": bench()}
+    feeding, *feeding.others = benches.values()
+    asyncio.run(feeding.feed(END, IGNORED))
+    assert benches["as it was left"].types() == [FLAG_INEFFECTIVE, FLAG_NOT_RECOVERED]
+    return benches
+
+
+@pytest.mark.parametrize("case", LEFT_OTHERWISE)
+def test_nothing_is_said_of_what_is_not_a_flip_as_it_was_left(left_otherwise: dict[str, Bench], case: str) -> None:
+    assert left_otherwise[case].events == []
+    assert left_otherwise[case].records == []
 
 
 async def test_a_person_who_turns_the_flag_on_again_ends_both_checks_in_silence() -> None:
     test = bench()
     await test.feed(FLIP + int(EFFECT) - 1, IGNORED)
     test.known.flag(encode(msgspec.structs.replace(SAFE, version="g3-on", safe=False, changed_at=FLIP + 18.0)))
-    await test.feed(FLIP + 300, IGNORED)
+    await test.feed(END, IGNORED)
     assert test.events == []
 
 
@@ -290,7 +303,7 @@ async def test_a_silent_service_is_unknown_and_neither_effective_nor_recovered()
     await test.feed(FLIP, BEFORE)
     await test.feed(FLIP + int(EFFECT + PATIENCE) - 1, SILENT)
     assert test.events == []
-    await test.feed(FLIP + 400, SILENT)
+    await test.feed(END, SILENT)
     assert test.types() == [FLAG_EFFECT_UNKNOWN, FLAG_RECOVERY_UNKNOWN]
     assert test.events[0].time == FLIP + EFFECT + PATIENCE
     assert test.events[1].time == FLIP + BAKE + PATIENCE

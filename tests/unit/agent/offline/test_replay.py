@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.load import load
+from agent.config.model import Config
 from agent.offline.recordings import RecordingError, read
 from agent.offline.replay import lines
 from streams.replay import Replay, ReplaySettings
@@ -64,7 +68,10 @@ def recording(seed: int) -> list[bytes]:
 
 
 def output(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
-    loaded = load(config)
+    return output_of(load(config), sources, batch)
+
+
+def output_of(loaded: Config, sources: list[list[bytes]], batch: int) -> list[bytes]:
     specs = loaded.trigger_specs()
     run = Replay(
         sources,
@@ -75,14 +82,32 @@ def output(config: Path, sources: list[list[bytes]], batch: int) -> list[bytes]:
     return [msgspec.json.encode(line) for line in lines(run, loaded, evaluations=True)]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+class Plain(NamedTuple):
+    """A recording, and what is said of it when it is read whole and in order."""
+
+    config: Config
+    whole: list[bytes]
+    output: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def plain_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Plain]:
+    config = load(config_file(tmp_path_factory.mktemp("plain"), CONFIG))
+
+    @cache
+    def of(seed: int) -> Plain:
+        whole = recording(seed)
+        return Plain(config, whole, output_of(config, [whole], 2000))
+
+    return of
+
+
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_batches_partitions_and_interleavings_within_the_lateness_change_nothing(
-    tmp_path: Path, data: st.DataObject
+    plain_of: Callable[[int], Plain], data: st.DataObject
 ) -> None:
-    config = config_file(tmp_path, CONFIG)
-    whole = recording(data.draw(st.integers(0, 5)))
-    plain = output(config, [whole], 2000)
+    config, whole, plain = plain_of(data.draw(st.integers(0, 5)))
     assert any(b'"to":"firing"' in line for line in plain)
 
     rng = random.Random(data.draw(st.integers(0, 2**32)))
@@ -92,7 +117,7 @@ def test_batches_partitions_and_interleavings_within_the_lateness_change_nothing
     sources: list[list[bytes]] = [[] for _ in range(partitions)]
     for line in shuffled:
         sources[rng.randrange(partitions)].append(line)
-    assert output(config, sources, data.draw(st.sampled_from([1, 7, 50, 2000]))) == plain
+    assert output_of(config, sources, data.draw(st.sampled_from([1, 7, 50, 2000]))) == plain
 
 
 def test_every_evaluation_is_there_with_one_row_a_trigger(tmp_path: Path) -> None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
 from agent.config.load import load
 from agent.offline.replay import Change, Commanded, replay
-from tests.support.recordings import T0, Traffic, config_file, expected_firing, write
+from tests.support.recordings import T0, Traffic, config_file, counted, expected_firing, first_firing, write
 
 Sample = dict[str, object]
 FAULT = 100
 """The second of the recording in which the fault begins; before it all requests are good."""
+
+
+class Rule(TypedDict):
+    breach: Callable[[int, int], bool]
+    over: int
+    hold: int
+    min_samples: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,10 @@ class Seed:
     min_samples: int
     counts: Callable[[Sample], tuple[int, int]]
     breach: Callable[[int, int], bool]
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(breach=self.breach, over=self.over, hold=self.hold, min_samples=self.min_samples)
 
 
 def _p95_over_limit(slow: int, timed: int) -> bool:
@@ -84,7 +97,23 @@ def traffic(seed: Seed, **changes: object) -> Traffic:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-def judged(tmp_path: Path, seed: Seed, samples: list[Sample]) -> tuple[int | None, list[Change], list[Commanded]]:
+Judged = tuple[int | None, list[Change], list[Commanded]]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Judged]:
+    """What `judged` returns for the usual traffic of a seed, by its name; replayed once."""
+    directory = tmp_path_factory.mktemp("usual")
+
+    @cache
+    def of(name: str) -> Judged:
+        (seed,) = (seed for seed in SEEDS if seed.name == name)
+        return judged(directory, seed, traffic(seed).samples())
+
+    return of
+
+
+def judged(tmp_path: Path, seed: Seed, samples: list[Sample]) -> Judged:
     """Return when the seed's trigger first fired, its changes, and the commands."""
     _, lines = replay(load(config_file(tmp_path)), [write(tmp_path / "r.jsonl", samples)], "json")
     everything = list(lines)
@@ -98,22 +127,14 @@ def judged(tmp_path: Path, seed: Seed, samples: list[Sample]) -> tuple[int | Non
 
 
 def oracle(seed: Seed, samples: list[Sample]) -> int | None:
-    return expected_firing(
-        samples,
-        counts=seed.counts,
-        breach=seed.breach,
-        over=seed.over,
-        hold=seed.hold,
-        min_samples=seed.min_samples,
-    )
+    return expected_firing(samples, counts=seed.counts, **seed.rule)
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
-def test_it_fires_at_the_right_second_and_commands_once(tmp_path: Path, seed: Seed) -> None:
-    samples = traffic(seed).samples()
-    fired, changes, commands = judged(tmp_path, seed, samples)
+def test_it_fires_at_the_right_second_and_commands_once(usual: Callable[[str], Judged], seed: Seed) -> None:
+    fired, changes, commands = usual(seed.name)
     assert fired is not None
-    assert fired == oracle(seed, samples)
+    assert fired == oracle(seed, traffic(seed).samples())
     assert T0 + FAULT + seed.hold < fired <= T0 + FAULT + seed.over + seed.hold + 1
     assert [c.to for c in changes] == ["ok", "pending", "firing"]
     pending = next(c for c in changes if c.to == "pending")
@@ -136,9 +157,18 @@ def test_one_second_short_of_the_duration_it_does_not_fire(tmp_path: Path, seed:
     def lasting(n: int) -> list[Sample]:
         return replace(long, faulty=lambda s: FAULT <= s < FAULT + n).samples()
 
+    good = counted(replace(long, faulty=lambda _: False).samples(), seed.counts)
+    bad = counted(replace(long, faulty=lambda _: True).samples(), seed.counts)
+
+    def fires(n: int) -> bool:
+        fault = range(T0 + FAULT, T0 + FAULT + n)
+        counts = {second: (bad if second in fault else good)[second] for second in good}
+        return first_firing(counts, **seed.rule) is not None
+
     # If a fault fires, so does a longer one; so bisection finds the shortest that fires.
     lengths = range(1, seed.hold + seed.over + 5)
-    shortest = lengths[bisect.bisect_left(lengths, True, key=lambda n: oracle(seed, lasting(n)) is not None)]
+    shortest = lengths[bisect.bisect_left(lengths, True, key=fires)]
+    assert oracle(seed, lasting(shortest - 1)) is None
     fired, changes, _ = judged(tmp_path, seed, lasting(shortest - 1))
     assert fired is None
     assert [c.to for c in changes] == ["ok", "pending", "ok"]
@@ -148,7 +178,7 @@ def test_one_second_short_of_the_duration_it_does_not_fire(tmp_path: Path, seed:
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
-def test_a_gap_within_the_grace_pauses_the_timer(tmp_path: Path, seed: Seed) -> None:
+def test_a_gap_within_the_grace_pauses_the_timer(tmp_path: Path, usual: Callable[[str], Judged], seed: Seed) -> None:
     # The silence is longer than the window, so that some evaluations have no samples.
     length = seed.over + 20
     gap = range(FAULT + seed.over, FAULT + seed.over + length)
@@ -157,7 +187,7 @@ def test_a_gap_within_the_grace_pauses_the_timer(tmp_path: Path, seed: Seed) -> 
     assert fired == oracle(seed, samples)
     assert fired is not None
     assert "unknown" in [c.to for c in changes]
-    without, _, _ = judged(tmp_path, seed, traffic(seed).samples())
+    without, _, _ = usual(seed.name)
     assert without is not None
     assert fired > without
 
