@@ -52,3 +52,12 @@ def test_what_waits_and_what_computes_take_turns_and_no_test_is_lost() -> None:
         "tests/contract/test_backends.py::test_b[rtdb]",
         "tests/unit/test_z.py::test_a",
     ]
+
+
+def test_the_longest_wait_begins_first() -> None:
+    tests = [
+        "tests/chaos/test_starts.py::test_a[0.7]",
+        "tests/chaos/test_three_brokers.py::test_a",
+        "tests/integration/test_kafka_node.py::test_b",
+    ]
+    assert in_turn(tests) == [*tests[1:], tests[0]]

@@ -17,10 +17,10 @@ BROKERS = (
     "tests/integration/test_frozen_broker.py",
     "tests/integration/test_kafka_node.py",
 )
-"""Files of tests that start their own brokers, 350 MB each; run in one process, at most three live at once."""
+"""Files of tests that start their own brokers, 170 MB each at first; in one process, at most three live at once."""
 
 APART = ("tests/oracle/test_promtool.py",)
-"""Files of tests that compute for long, 90 s together, and share no fixtures."""
+"""Files of tests that compute for long and share no fixtures."""
 
 
 def scope(nodeid: str) -> str:
@@ -40,13 +40,14 @@ def scope(nodeid: str) -> str:
 def in_turn(nodeids: Iterable[str]) -> list[str]:
     """The tests in the order in which they are started, the same in every process.
 
-    Scopes that wait and scopes that compute alternate, so that the processor is busy from the start. Of the latter
-    there are more; the rest of them, none of which takes long, comes last.
+    Scopes that wait and scopes that compute alternate, so that the processor is busy from the start. The waiting scopes
+    of many tests, which take longest, come first. Of the scopes that compute there are more; the rest of them, none of
+    which takes long, comes last.
     """
     scopes: dict[str, list[str]] = {}
     for nodeid in nodeids:
         scopes.setdefault(scope(nodeid), []).append(nodeid)
-    waiting = [tests for tests in scopes.values() if tests[0].startswith(WAITING)]
+    waiting = sorted((tests for tests in scopes.values() if tests[0].startswith(WAITING)), key=len, reverse=True)
     others = [tests for tests in scopes.values() if not tests[0].startswith(WAITING)]
     return [nodeid for pair in zip_longest(waiting, others) for tests in pair for nodeid in tests or ()]
 
