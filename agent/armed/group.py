@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from agent.armed.view import View, Wanted
 from agent.backends.shown import nearest
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.heartbeats.heartbeat import AWAY_AFTER, MAX_AHEAD, Member, Obstacle, Role, alive
-from agent.state.allowlist import CLOCK_SKEW_S
 from streams.condition import shortened
 
 

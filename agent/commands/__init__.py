@@ -1,4 +1,4 @@
-"""The signed command: its fields, its signature, and the reasons to reject one.
+"""The signed command: its fields, its signature, its expiry, and the reasons to reject one.
 
 It may import agent.errors.
 """

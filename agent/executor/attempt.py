@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.backends.contract import FlagBackend, FlagRef, FlagState, Outcome
 from agent.commands.command import Command, Reason, Rejection
+from agent.commands.expiry import stale
 from agent.errors import Ambiguous, BackendError, LedgerError, Unforeseen
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
@@ -26,7 +27,6 @@ from agent.executor.result import ExecutionResult, rejected, stopped
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
 from agent.logs.setup import log_event
-from agent.state.allowlist import stale
 from agent.state.flags import FlagStatus, FlagWatch
 from agent.storage.disk import Disk
 

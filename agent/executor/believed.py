@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.state.allowlist import CLOCK_SKEW_S
+from agent.commands.expiry import CLOCK_SKEW_S
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from agent.backends.contract import FlagRef
 from agent.commands.command import Reason, Rejection
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import CLOCK_SKEW_S
 
 
 class Left(NamedTuple):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from agent.backends.contract import FlagRef
 from agent.commands.command import Command
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.events.wording import halt_in_force
@@ -25,7 +26,6 @@ from agent.executor.believed import Believed
 from agent.ledger.automation import ITSELF, Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import CLOCK_SKEW_S
 from agent.state.flags import FlagWatch
 
 

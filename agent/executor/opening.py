@@ -10,6 +10,7 @@ import msgspec
 
 from agent.backends.contract import FlagBackend, FlagRef, Snapshot
 from agent.commands.command import Command, Reason, Rejection
+from agent.commands.expiry import stale
 from agent.events import cloudevents as events
 from agent.events.cloudevents import Event
 from agent.executor import audit
@@ -21,7 +22,6 @@ from agent.executor.result import ExecutionResult, rejected
 from agent.executor.unforeseen import foreseen
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import stale
 from agent.storage.disk import Disk
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from agent.commands.command import Command
+from agent.commands.expiry import stale
 from agent.events import cloudevents as events
 from agent.executor import audit
 from agent.executor.result import Decided
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import AllowList, stale
+from agent.state.allowlist import AllowList
 
 Later = Callable[[Callable[[], Awaitable[None]]], None]
 """Runs work for which nobody waits."""

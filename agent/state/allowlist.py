@@ -1,4 +1,4 @@
-"""What commands may do: the managed flags, towards their safe state, while the command is fresh."""
+"""What commands may do: make the managed flags safe."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from agent.backends.contract import FlagRef
 from agent.commands.command import Command, Reason, Rejection
-
-CLOCK_SKEW_S = 5.0
-"""Seconds that a command's `issued_at` may be ahead of the executor's clock: clocks of two machines differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +65,3 @@ class AllowList:
         if FlagRef(command.flag, command.environment) not in self.group(command):
             return Rejection(Reason.WRONG_GROUP, f"the flag is not made safe together with {command.origin.flag!r}")
         return None
-
-
-def stale(command: Command, now: float) -> Rejection | None:
-    """Return why the command is not valid at `now` (Unix seconds), if so."""
-    if command.issued_at > now + CLOCK_SKEW_S:
-        ahead = f"issued {command.issued_at - now:.1f} s ahead of this clock, {CLOCK_SKEW_S:.0f} s are allowed"
-        return Rejection(Reason.FROM_THE_FUTURE, ahead)
-    if now >= command.expires_at:
-        return Rejection(Reason.EXPIRED, f"expired {now - command.expires_at:.1f} s ago")
-    return None

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from agent.backends.contract import FlagRef, FlagState
-from agent.state.allowlist import CLOCK_SKEW_S
+from agent.commands.expiry import CLOCK_SKEW_S
 
 FORGET_AFTER = 60.0
 """Seconds until an earlier generation replaces a later one that no executor repeats. Executors repeat every 30 s, and

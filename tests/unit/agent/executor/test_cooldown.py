@@ -8,10 +8,10 @@ import pytest
 
 from agent.backends.contract import Outcome
 from agent.commands.command import Reason
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.events.cloudevents import FLAG_SNAPSHOT, FLAG_WRITTEN
 from agent.executor.cooldown import Cooldown
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import CLOCK_SKEW_S
 from tests.unit.agent.executor.test_executor import COOLDOWN, REF, Desk, signed
 from tests.unit.agent.ledger.test_ledger import SNAPSHOT, command, event
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.backends.contract import Cas, FlagRef, Outcome
 from agent.commands.command import BY_HAND, Command, Evidence, Reason, sign
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.commands.keys import PrivateKey
 from agent.control.restore import orders
 from agent.errors import Auth, Failed, Invalid, LedgerError, NotFound, Permission, Throttled, Transient, Unsent
@@ -24,7 +25,7 @@ from agent.executor.settings import FlipPace, Permissions
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import CLOCK_SKEW_S, ManagedFlag
+from agent.state.allowlist import ManagedFlag
 from agent.state.flags import FlagWatch
 from agent.views.explain import explain
 from tests.support.commands import issued

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from agent.backends.contract import FlagRef
 from agent.commands.command import BY_HAND, Command
+from agent.commands.expiry import CLOCK_SKEW_S
 from agent.events import cloudevents as events
 from agent.executor.limits import FlipLimits, FlipRate
 from agent.ledger.automation import Automation
 from agent.ledger.entry import Entry
 from agent.ledger.ledger import Ledger
-from agent.state.allowlist import CLOCK_SKEW_S
 from agent.state.flags import FlagWatch
 from tests.unit.agent.executor.test_executor import command
 from tests.unit.agent.ledger.test_ledger import SNAPSHOT, event
