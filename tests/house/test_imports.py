@@ -49,8 +49,13 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of every module that a file imports, anywhere in the file."""
+@cache
+def imported(path: Path) -> list[tuple[int, str]]:
+    """Return line and full name of every module that a file imports, anywhere in the file."""
+    return [*_imported(path)]
+
+
+def _imported(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def test_absent_members_are_added_in_the_layout_of_the_others() -> None:
     )
 
 
-blank = st.text(" \t\n\r", max_size=3)
+# One draw for all characters of a text: a file has dozens of these.
+blank = st.sampled_from(["".join(text) for length in range(4) for text in product(" \t\n\r", repeat=length)])
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6)
 )
