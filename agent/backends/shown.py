@@ -20,9 +20,8 @@ def shown(value: object) -> str:
     """Return the value as Python writes it, shortened in the middle if it is long."""
     # Cut before repr(): a value may have megabytes.
     text = repr(value[: 4 * _MOST]) if isinstance(value, str) else reprlib.repr(value)
-    if isinstance(value, str) and len(value) <= _MOST:
-        return text
-    return text if len(text) <= _MOST else f"{text[: _MOST - 12]}...{text[-6:]}"
+    # Quotation marks add two characters; a control character is written as up to ten.
+    return text if len(text) <= _MOST + 2 * isinstance(value, str) else f"{text[: _MOST - 12]}...{text[-6:]}"
 
 
 def listed(names: Collection[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -421,3 +422,9 @@ def test_the_file_of_flags_that_is_shown_serves_the_configuration_that_is_shown(
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:
     assert fault_table() in (DOCS / "backends.md").read_text()
+
+
+def test_the_tests_that_mutants_are_tried_on_exist() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    named = [value for values in settings.values() if isinstance(values, list) for value in values]
+    assert not [name for name in named if "/" in name and not (ROOT / name).exists()]

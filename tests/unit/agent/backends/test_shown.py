@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.backends.shown import instead, meant, nearest
+from agent.backends.shown import instead, meant, nearest, shown
 
 FLAGS = [f"flag-{number:05}" for number in range(20_000)]
 
@@ -35,6 +35,12 @@ def test_of_many_names_those_that_are_like_it_are_found_and_the_others_counted()
 
 def test_a_setting_that_nothing_is_like_is_no_question() -> None:
     assert meant("zzz", ["flags", "kafka"]) is None
+
+
+@pytest.mark.parametrize("name", ["\U000e0001" * 60, "\x00" * 40, "é" * 60, "a" * 60], ids=ascii)
+def test_a_name_is_whole_only_if_it_is_short_as_it_is_written(name: str) -> None:
+    whole = repr(name)
+    assert shown(name) == (whole if len(whole) <= 62 else f"{whole[:48]}...{whole[-6:]}")
 
 
 @given(st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=30))
