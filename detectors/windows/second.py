@@ -174,6 +174,8 @@ def _packed_columns(values: Ints) -> tuple[Ints, ...]:
 
 def _rows_of(columns: tuple[Ints, ...], kept: NDArray[np.bool_]) -> tuple[Ints, ...]:
     """Return the rows (n,) of each column that are kept; columns that share an array still share one."""
+    if kept.all():
+        return columns
     done: dict[int, Ints] = {}
     for column in columns:
         if id(column) not in done:

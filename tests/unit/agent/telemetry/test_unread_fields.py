@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.cells import Scope
+from detectors.conditions.spec import TriggerSpec
 from detectors.histogram import midpoints_ms
 from detectors.windows.unreadable import unreadable
 from tests.support.cells import Cell
@@ -57,27 +59,68 @@ def judged(series: Sequence[Mapping[str, int]], least: int, worst: float | None,
     return "unknown" if read < least or plain is None else "firing" if plain > 0 else "ok"
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(second(), min_size=1, max_size=5), st.sampled_from([0, 1, 50]))
-def test_unreadable_cache_states_may_all_have_been_hits(series: list[dict[str, int]], least: int) -> None:
-    bench = Bench(spec("cache_hit_rate < 40% over 3s", min_samples=least))
-    for i, own in enumerate(series):
+S = TypeVar("S")
+SERVICES = ("shop", "cart", "search", "login")
+"""Each has its own series in an example: an evaluation of all of them costs little more than one of a single one."""
+
+
+def cases_of(
+    seconds: st.SearchStrategy[S], most: int, leasts: Sequence[int]
+) -> st.SearchStrategy[list[tuple[list[S], int]]]:
+    """Draw for each service a series of seconds, and the least samples of its triggers."""
+    case = st.tuples(st.lists(seconds, min_size=1, max_size=most), st.sampled_from(leasts))
+    return st.lists(case, min_size=len(SERVICES), max_size=len(SERVICES))
+
+
+def bench_of(cases: Sequence[tuple[list[S], int]], *rules: Callable[[int], TriggerSpec]) -> Bench:
+    """A bench with the triggers of every service; `rules` take the least samples."""
+    specs = [
+        replace(rule(least), service=service)
+        for service, (_, least) in zip(SERVICES, cases, strict=True)
+        for rule in rules
+    ]
+    return Bench(*specs, max_scopes=16)
+
+
+def judged_at(
+    bench: Bench, cases: Sequence[tuple[list[S], int]], rows: Callable[[S], list[tuple[Scope, Cell]]]
+) -> Iterator[tuple[list[str], list[S], int]]:
+    """Feed the series of all services side by side. Yield for every second of each: the states of its triggers, the
+    last three seconds, and the least samples."""
+    for i in range(max(len(series) for series, _ in cases)):
+        fed = [
+            (scope._replace(service=service), cell)
+            for service, (series, _) in zip(SERVICES, cases, strict=True)
+            if i < len(series)
+            for scope, cell in rows(series[i])
+        ]
+        states = bench.states(fed)
+        each = len(states) // len(cases)
+        for number, (series, least) in enumerate(cases):
+            if i < len(series):
+                yield states[number * each : (number + 1) * each], series[max(0, i - 2) : i + 1], least
+
+
+@settings(deadline=None, max_examples=50)
+@given(cases_of(second(), 5, [0, 1, 50]))
+def test_unreadable_cache_states_may_all_have_been_hits(cases: list[tuple[list[dict[str, int]], int]]) -> None:
+    def rows(own: dict[str, int]) -> list[tuple[Scope, Cell]]:
         cell = Cell({"requests": own["requests"], "late": own["late"]})
         cell = replace(cell, counts={**cell.counts, "cache_lookups": own["read"], "cache_hits": own["good"]})
-        state = one(bench.see((SERVICE, lacking(cell, cache=own["unread"]))))[0]
-        inside = series[max(0, i - 2) : i + 1]
+        return [(SERVICE, lacking(cell, cache=own["unread"]))]
+
+    bench = bench_of(cases, lambda least: spec("cache_hit_rate < 40% over 3s", min_samples=least))
+    for (state,), inside, least in judged_at(bench, cases, rows):
         read, unread, good, late = (sum(s[name] for s in inside) for name in ("read", "unread", "good", "late"))
         lost = unread + late
         worst = 0.4 - (good + lost) / (read + lost) if read + lost else None
         assert state == judged(inside, least, worst, 0.4 - good / read if read else None)
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(second(), min_size=1, max_size=5), st.sampled_from([0, 1, 50]))
-def test_unreadable_latencies_may_all_have_been_of_no_time(series: list[dict[str, int]], least: int) -> None:
-    mean, high = "latency_mean > 10ms over 3s", f"latency_p90 > {float(midpoints_ms()[20])!r}ms over 3s"
-    bench = Bench(spec(mean, min_samples=least), spec(high, min_samples=least), spec("error_rate > 2% over 3s"))
-    for i, own in enumerate(series):
+@settings(deadline=None, max_examples=50)
+@given(cases_of(second(), 5, [0, 1, 50]))
+def test_unreadable_latencies_may_all_have_been_of_no_time(cases: list[tuple[list[dict[str, int]], int]]) -> None:
+    def rows(own: dict[str, int]) -> list[tuple[Scope, Cell]]:
         # Good ones take 5 ms, others 20 ms; in the histogram they are in bins beneath and above the limit.
         slow = own["read"] - own["good"]
         told = {"latency_count": own["read"], "latency_us": 5_000 * own["good"] + 20_000 * slow}
@@ -85,8 +128,16 @@ def test_unreadable_latencies_may_all_have_been_of_no_time(series: list[dict[str
             {"requests": own["requests"], "late": own["late"], **told},
             {b: n for b, n in ((10, own["good"]), (30, slow)) if n},
         )
-        states = [row.state for row in rows_of(bench.see((SERVICE, lacking(cell, latency=own["unread"]))))]
-        inside = series[max(0, i - 2) : i + 1]
+        return [(SERVICE, lacking(cell, latency=own["unread"]))]
+
+    mean, high = "latency_mean > 10ms over 3s", f"latency_p90 > {float(midpoints_ms()[20])!r}ms over 3s"
+    bench = bench_of(
+        cases,
+        lambda least: spec(mean, min_samples=least),
+        lambda least: spec(high, min_samples=least),
+        lambda _: spec("error_rate > 2% over 3s"),
+    )
+    for states, inside, least in judged_at(bench, cases, rows):
         read, unread, good, late = (sum(s[name] for s in inside) for name in ("read", "unread", "good", "late"))
         lost, slow = unread + late, read - good
         total = 5 * good + 20 * slow
@@ -176,28 +227,35 @@ def test_one_bad_latency_does_not_keep_the_instances_that_are_in_time_from_being
     assert one(Bench(spec("latency_mean > 1s over 1s")).see((SERVICE, lacking(cell, latency=50))))[0] == "unknown"
 
 
-@settings(deadline=None, max_examples=200)
+OfVariants = tuple[int, int, int, int]
+"""Requests of `on`, of `off` and of an unread variant in a second, and errors."""
+
+
+@settings(deadline=None, max_examples=50)
 @given(
-    st.lists(
+    cases_of(
         st.tuples(
             st.sampled_from([0, 20, 500]),
             st.sampled_from([0, 1, 100, 1000]),
             st.sampled_from([0, 0, 1, 10, 300]),
             st.integers(0, 20),
         ),
-        min_size=1,
-        max_size=6,
-    ),
-    st.sampled_from([0, 1, 30]),
+        6,
+        [0, 1, 30],
+    )
 )
-def test_a_request_of_unread_variant_may_have_been_of_every_variant(
-    series: list[tuple[int, int, int, int]], least: int
-) -> None:
-    bench = Bench(spec("error_rate@on > 2% over 3s", min_samples=least), spec("error_rate > 99% over 3s"))
-    for i, (on, off, unread, errors) in enumerate(series):
-        rows = [(ON, counts(on, min(errors, on))), (OFF, counts(off))]
-        states = bench.states([*rows, (SERVICE, lacking(counts(on + off + unread), variant=unread))])
-        inside = series[max(0, i - 2) : i + 1]
+def test_a_request_of_unread_variant_may_have_been_of_every_variant(cases: list[tuple[list[OfVariants], int]]) -> None:
+    def rows(second_: OfVariants) -> list[tuple[Scope, Cell]]:
+        on, off, unread, errors = second_
+        service = lacking(counts(on + off + unread), variant=unread)
+        return [(ON, counts(on, min(errors, on))), (OFF, counts(off)), (SERVICE, service)]
+
+    bench = bench_of(
+        cases,
+        lambda least: spec("error_rate@on > 2% over 3s", min_samples=least),
+        lambda _: spec("error_rate > 99% over 3s"),
+    )
+    for states, inside, least in judged_at(bench, cases, rows):
         own, others, lost = (sum(s[k] for s in inside) for k in range(3))
         bad = sum(min(s[3], s[0]) for s in inside)
         if 100 * lost > own + others + lost:
