@@ -63,7 +63,7 @@ class BackendError(FlipbackError):
 
 
 class Conflict(BackendError):
-    pass
+    """A precondition of the write did not hold: somebody else wrote, or this operation was written before."""
 
 
 class Throttled(BackendError):
@@ -95,11 +95,11 @@ class Ambiguous(BackendError):
 
 
 class Auth(BackendError):
-    pass
+    """The credentials were not accepted; renewed ones may be."""
 
 
 class Permission(BackendError):
-    pass
+    """The credentials were accepted and do not allow this."""
 
 
 class NotFound(BackendError):

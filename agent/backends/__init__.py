@@ -1,4 +1,4 @@
-"""Flag systems: one file or package each, that implements `agent.backends.contract`, and an entry in `KINDS`.
+"""Flag systems, from flagd files to Firestore: a file or package each behind one contract, listed in `KINDS`.
 
 A kind is imported only if it is configured: the Google clients alone cost a second and 60 MB.
 It may import agent.storage, agent.logs, agent.errors and streams.settings.

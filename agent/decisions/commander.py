@@ -69,10 +69,11 @@ class Commander:
         self._outage_at = -math.inf
 
     async def firing(self, t: int, evidences: Sequence[FiringEvidence], ill: Iterable[FlagKey] = ()) -> None:
-        """Handle the triggers of a shard that fire at evaluation `t`; called for every evaluation with an ill flag.
+        """Handle the triggers of a shard that fire at evaluation `t`, often none; called if any flag is ill.
 
-        `ill` has those flags, from `streams.monitor.evaluated_second.EvaluatedSecond`.
+        `ill` has the flags with a rollback trigger that fires or may soon (`streams.monitor.evaluated_second`).
         """
+        # First, because which of several flags is to blame depends on all that are ill.
         self._blame.observe(evidences, ill, t, self._clock())
         # All at once: one after another, the last command would wait for the broker's acknowledgement of all others.
         await asyncio.gather(*map(self._fired, evidences))

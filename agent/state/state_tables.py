@@ -62,13 +62,14 @@ class StateTables:
         self.unreadable += 1
 
     def result(self, record: CommandResult) -> None:
-        """Update the tables from the result of a command."""
+        """Keep the newest result of a command; one without a command is of bytes that no accepted key signed."""
         if record.command:
             known = self.results.get(record.command)
-            # A standby may receive the command later than the executor that executed it, and know less.
+            # Results of two executors may arrive out of order: the one that was decided last counts.
             if known is None or record.at >= known.at:
                 self.results[record.command] = record
             return
+        # To the end, so that the oldest are dropped first.
         self.untrusted.pop(record.sent, None)
         self.untrusted[record.sent] = record
         while len(self.untrusted) > _MOST_UNTRUSTED:

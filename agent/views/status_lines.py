@@ -61,24 +61,27 @@ def trigger_line(trigger: TriggerHealth, metric: str) -> str:
 
 
 def incident_lines(status: Status) -> Iterator[tuple[float, str]]:
-    """Yield incidents of triggers and rollbacks by hand: the time, and a line with the outcome and last the id."""
+    """Yield a time to sort by and a line for each incident of a trigger and each rollback by hand.
+
+    A restore by hand has no line of its own: it is part of the line of what it undid.
+    """
     restored = restores(status.orders)
     for incident in status.incidents:
         parts = [f"{incident.environment}/{incident.flag}/{incident.trigger}"]
         parts.append(outcome(incident, status.results.get(incident.id)))
         parts += after_flip(incident, status.after(incident))
-        parts += _restored(restored.get((incident.id, incident.flag)))
-        # A command that is sent again, as after a resume, belongs to the same incident: show when that began.
+        parts += _restore_part(restored.get((incident.id, incident.flag)))
+        # A command that is sent again, as after a resume, belongs to the same incident: show when the incident began.
         yield incident.begun, "  ".join([*parts, incident.id])
     for order in status.orders:
         if order.what == "rollback":
             reason = f": {order.reason!r}" if order.reason else ""
             parts = [f"{order.environment}/{order.flag}/{BY_HAND}", f"{order.outcome}, by {order.by}{reason}"]
-            parts += _restored(restored.get((order.incident, order.flag)))
+            parts += _restore_part(restored.get((order.incident, order.flag)))
             yield order.at, "  ".join([*parts, order.incident])
 
 
-def _restored(order: ByHand | None) -> Iterator[str]:
+def _restore_part(order: ByHand | None) -> Iterator[str]:
     if order is not None:
         yield f"put back by {order.by}" + (f": {order.reason!r}" if order.reason else "")
 

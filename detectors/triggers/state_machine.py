@@ -27,7 +27,7 @@ Int8 = NDArray[np.int8]
 
 
 class State(IntEnum):
-    """The state of a trigger; the first three are also what it remembers while it is unknown."""
+    """The state of a trigger. While its condition is unknown, one of the first three is kept beneath UNKNOWN."""
 
     OK = 0
     PENDING = 1
@@ -47,8 +47,8 @@ class TriggerStates:
     """
 
     def __init__(self, hold: Int, grace: Int, keep: Int | None = None) -> None:
-        """`hold` is how long a condition must be true, `grace` how long it may be unknown, `keep` (0 by default) how
-        long it is kept firing."""
+        """`hold` (`for` in the file) is how long a condition must be true, `grace` how long it may be unknown, `keep`
+        (0 by default) how long it is kept firing."""
         self.hold = hold
         self.grace = grace
         self.keep = np.zeros(len(hold), dtype=np.int64) if keep is None else keep
@@ -56,8 +56,11 @@ class TriggerStates:
         self.states = np.full(len(hold), State.UNKNOWN, dtype=np.int8)
         self.since = np.full(len(hold), BEFORE, dtype=np.int64)
         self._remembered = np.full(len(hold), State.OK, dtype=np.int8)
+        """OK, PENDING or FIRING of every trigger, known or not; `states` shows UNKNOWN over it."""
         self._last_known = np.full(len(hold), BEFORE, dtype=np.int64)
+        """The last evaluation at which the condition was true or false: the grace counts from it."""
         self._kept_since = np.full(len(hold), BEFORE, dtype=np.int64)
+        """When the condition of a firing trigger was first not true; BEFORE if it is true, or nothing is kept."""
 
     def update(self, t: int, truth: Int8) -> Int8:
         """Evaluate at time t: `truth` is TRUE, FALSE or UNKNOWN for every trigger. Return the states, a new array.

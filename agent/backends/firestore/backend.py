@@ -238,11 +238,15 @@ class FirestoreBackend:
         return BackendHealth(tuple(problems))
 
     def _write_problems(self, copy: _Copy, deadline: float, metadata: Metadata) -> list[str]:
-        """Make a dry run: commit no fields on condition of an update time in 1970, which no document has."""
-        never = update(copy.name, type(copy.update_time)(seconds=1), [], Document())
+        """Return why flags cannot be written, by a commit that must be refused: no fields, on a document of 1970.
+
+        A conflict is the good answer: nothing was written, and the next trial is postponed.
+        """
+        must_fail = update(copy.name, type(copy.update_time)(seconds=1), [], Document())
         try:
-            self._connection.commit([never], deadline=deadline, metadata=metadata)
+            self._connection.commit([must_fail], deadline=deadline, metadata=metadata)
         except Auth:
+            # The caller tries once more with a renewed token.
             raise
         except Permission as error:
             return [f"flags can be read, but not written: {error}"]

@@ -72,9 +72,12 @@ def locked(path: Path, old: os.stat_result, deadline: float) -> Iterator[None]:
         os.close(lock)
 
 
-def write_like(path: Path, content: bytes, old: os.stat_result) -> None:
-    """Write a new file, durably, with the owner and mode of the old one and a later modification time."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def write_like(new: Path, content: bytes, old: os.stat_result) -> None:
+    """Write a replacement to `new`, durably, with the owner and mode of the old file; the caller renames it.
+
+    Its modification time is later than the old one, for readers that compare times.
+    """
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()

@@ -112,6 +112,7 @@ class FakeRealtimeDatabase:
         self._listeners.send(name, data)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request as the next fault says, if one waits; a malformed request uses up no fault."""
         method = request.headers.get("X-HTTP-Method-Override", request.method).upper()
         stream = method == "GET" and "text/event-stream" in request.headers.get("Accept", "")
         self.requests.append(Request(method, request.path, dict(request.query), stream))
