@@ -39,12 +39,12 @@ async def serving(fake: Fake) -> AsyncIterator[Fake]:
 async def shop(source: Telemetry, application: Application, broken: threading.Event, stop: asyncio.Event) -> None:
     """Send 100 requests/s; half of the users get the new path while the application's flag is on."""
     while not stop.is_set():
-        for user in (0, 1):
+        for user in (0, 1) * 3:
             new = user == 0 and application.on
             status = 500 if new and broken.is_set() else 200
             variant = {FLAG: "on" if new else "off"}
             await source.send(source.sent // 2 % 8, "shop", status=status, flags=variant)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.06)
     await source.flush()
 
 
