@@ -14,7 +14,7 @@ from agent.config.load import check, load, render, rules_hash
 from agent.config.load_rollout import is_rollout, read_rollout, spec_hash
 from agent.config.model import Config
 from agent.config.rollout_file import Rollout
-from agent.config.rollout_plan import plan, plan_lines, shortest
+from agent.config.rollout_plan import notes, plan, plan_lines, shortest
 from agent.config.show import shown
 from agent.config.starter import CONFIG_NAME
 from agent.config.summary import summarize, summary_lines
@@ -44,14 +44,14 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")
 def check_command(file: Path, rate: float | None, no_files: bool, path: Path | None, as_json: bool) -> int:
     """Say everything that is wrong with FILE, or what its triggers come to: how many samples each needs, and how long
-    those take to come. Of a rollout file, how long each stage takes at least.
+    those take to come. Of a rollout file, how long each stage takes at least; nothing carries a rollout out yet.
 
     The keys and secrets that it names must be there: run it on a machine that has them all, or take `--no-files`.
 
     Exit status 3 when anything is wrong.
     """
-    if is_rollout(file):
-        return _check_rollout(file, load(path or file.with_name(CONFIG_NAME)), rate, as_json=as_json)
+    if path is not None or is_rollout(file):
+        return _check_rollout(file, path or file.with_name(CONFIG_NAME), rate, as_json=as_json)
     config, problems = check(file, files=not no_files)
     if as_json:
         found: dict[str, Any] = {"file": str(file), "ok": config is not None, "problems": problems}
@@ -69,19 +69,27 @@ def check_command(file: Path, rate: float | None, no_files: bool, path: Path | N
     return 0
 
 
-def _check_rollout(file: Path, config: Config, rate: float | None, *, as_json: bool) -> int:
+def _check_rollout(file: Path, path: Path, rate: float | None, *, as_json: bool) -> int:
+    config, problems = check(path)
+    if config is None:
+        if as_json:
+            click.echo(msgspec.json.encode({"file": str(path), "ok": False, "problems": problems}))
+        else:
+            click.echo(render(path, problems), err=True)
+        return ConfigError.exit_code
     rollout, problems = read_rollout(file, config)
     if as_json:
         found: dict[str, Any] = {"file": str(file), "ok": rollout is not None, "problems": problems}
         if rollout is not None:
             stages = [stage.as_json() for stage in plan(rollout, rate)]
             found |= {"spec_hash": spec_hash(rollout), "stages": stages, "shortest_s": shortest(rollout, rate)}
+            found["notes"] = list(notes(rollout, config, rate))
         click.echo(msgspec.json.encode(found))
     elif rollout is None:
         click.echo(render(file, problems), err=True)
     else:
         click.echo(f"{file}: ok, plan {spec_hash(rollout)[:12]}")
-        for line in plan_lines(rollout, rate):
+        for line in plan_lines(rollout, config, rate):
             click.echo(line)
     return ConfigError.exit_code if rollout is None else 0
 

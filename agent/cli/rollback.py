@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,9 @@ def command(flag: str, path: Path, direct: bool, environment: str | None, reason
     from agent.commands.keys import load_private
     from agent.config.groups import NotManaged, SeveralEnvironments, group_of
     from agent.config.load import load
+    from agent.control.rollback import DIRECT_WHERE
     from agent.control.rollback_lines import plan_line, question
+    from agent.errors import KeyFileError
 
     config = load(path)
     try:
@@ -52,15 +55,25 @@ def command(flag: str, path: Path, direct: bool, environment: str | None, reason
         raise click.BadParameter(str(error), param_hint="FLAG") from None
     except SeveralEnvironments as error:
         raise click.BadParameter(str(error), param_hint="--environment") from None
+    instead = f"`{shlex.join(_direct_arguments(flag, path, environment, reason))}`, {DIRECT_WHERE}"
     if not direct:
         # Fail before the question if the commands cannot be signed.
-        load_private(config.signing_key)
+        try:
+            load_private(config.signing_key)
+        except KeyFileError as error:
+            raise KeyFileError(f"{error}. Without the key: {instead}") from None
     for one in flags:
         click.echo(plan_line(one))
     if not yes:
         confirm(question(len(flags)))
-    run = _direct if direct else _by_kafka
-    return asyncio.run(run(config, flags, reason, user()))
+    work = _direct(config, flags, reason, user()) if direct else _by_kafka(config, flags, reason, user(), instead)
+    return asyncio.run(work)
+
+
+def _direct_arguments(flag: str, path: Path, environment: str | None, reason: str) -> list[str]:
+    """Return the command line of the same rollback without Kafka, to be pasted."""
+    where = [] if environment is None else ["--environment", environment]
+    return ["flipback", "rollback", flag, "-c", str(path), *where, "--reason", reason, "--direct"]
 
 
 async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> int:
@@ -83,10 +96,10 @@ async def _direct(config: Config, flags: list[Flag], reason: str, by: str) -> in
     return status
 
 
-async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> int:
+async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str, instead: str) -> int:
     import asyncio
 
-    from agent.control.rollback import DIRECT_WHERE, WAIT_S, by_kafka
+    from agent.control.rollback import WAIT_S, by_kafka
     from agent.control.rollback_lines import NOTHING_SENT, expiry, kafka_report, unheard_line
     from agent.errors import FlipbackError
     from agent.events.wording import sentence
@@ -117,9 +130,7 @@ async def _by_kafka(config: Config, flags: list[Flag], reason: str, by: str) -> 
     try:
         last = await by_kafka(config, flags, reason=reason, by=by, step=step, sent=sent, nobody=unheard)
     except StreamsError as error:
-        raise FlipbackError(
-            f"{error}. Without Kafka: `flipback rollback {flags[0].flag} --direct`, {DIRECT_WHERE}"
-        ) from error
+        raise FlipbackError(f"{error}. Without Kafka: {instead}") from error
     finally:
         waiting.cancel()
     status = 0

@@ -19,6 +19,9 @@ from detectors.conditions.grammar import format_condition
 
 __all__ = ["check", "load", "managed_hash", "render", "rules_hash"]
 
+ROLLOUT_ONLY = frozenset({"rollout", "stages", "variant", "gate"})
+"""Settings of a rollout file that no configuration has."""
+
 
 def load(path: Path) -> Config:
     """Read a YAML or TOML configuration. Relative paths in it are resolved against the file's directory.
@@ -39,7 +42,7 @@ def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Probl
     document = read(path)
     if document.problems:
         return None, document.problems
-    if (problem := _flags_file(path, document.data)) is not None:
+    if (problem := _flags_file(path, document.data) or _rollout_file(path, document.data)) is not None:
         return None, [problem]
     decoding = Decoding(path.parent, document.marks)
     settings = decoding.fields(document.data, Config, "")
@@ -53,6 +56,15 @@ def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Probl
     # The decoder resolves paths against the file's directory, but not the default of `state_dir`.
     settings["state_dir"] = path.parent / settings["state_dir"]
     return Config(**settings), []
+
+
+def _rollout_file(path: Path, data: object) -> Problem | None:
+    """Return a problem if the file is a rollout file, whose problems as a configuration would mislead."""
+    if not isinstance(data, dict) or data.keys().isdisjoint(ROLLOUT_ONLY):
+        return None
+    return Problem(
+        "", "is a rollout file, not a configuration", f"check it: flipback config check {path} -c {CONFIG_NAME}"
+    )
 
 
 def _flags_file(path: Path, data: object) -> Problem | None:

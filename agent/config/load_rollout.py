@@ -10,7 +10,7 @@ import msgspec
 from agent.config import document as config_text
 from agent.config.decode import Decoding
 from agent.config.document import Problem
-from agent.config.load import render
+from agent.config.load import ROLLOUT_ONLY, render
 from agent.config.model import Config
 from agent.config.rollout_file import Rollout
 from agent.config.validate_rollout import check_rollout
@@ -18,9 +18,9 @@ from agent.errors import ConfigError
 
 
 def is_rollout(path: Path) -> bool:
-    """Whether a file is a rollout file, by the setting `rollout`. One that cannot be read is not."""
+    """Return whether a file has a setting that only rollout files have; False for one that cannot be read."""
     data = config_text.read(path).data
-    return isinstance(data, dict) and "rollout" in data
+    return isinstance(data, dict) and not data.keys().isdisjoint(ROLLOUT_ONLY)
 
 
 def load_rollout(path: Path, config: Config) -> Rollout:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from agent.config.model import Config
 from agent.config.rollout_file import Rollout, RolloutStage, RolloutStep
 from detectors.conditions.durations import format_seconds
 
@@ -46,8 +47,37 @@ def shortest(rollout: Rollout, rate: float | None) -> int:
     return sum(stage.shortest for stage in plan(rollout, rate))
 
 
-def plan_lines(rollout: Rollout, rate: float | None) -> Iterator[str]:
-    """Yield the plan as text, a line a stage."""
+def notes(rollout: Rollout, config: Config, rate: float | None) -> Iterator[str]:
+    """Yield what is no fault of the file, and yet hardly meant."""
+    gate = rollout.gate
+    for one in plan(rollout, rate):
+        stage = one.stage
+        slow = [
+            f"{step.percent:g} %"
+            for step, seconds in zip(stage.steps, one.steps_s, strict=True)
+            if seconds >= gate.deadline.after
+        ]
+        if slow:
+            many = (
+                f"{gate.min_samples:,} requests take longer than the deadline of {format_seconds(gate.deadline.after)}"
+            )
+            yield f"{stage.environment}: at {', '.join(slow)}, {many}"
+        name = stage.flag if stage.flag is not None else rollout.flag
+        triggers = [
+            trigger.when.condition
+            for flag in config.flags
+            if (flag.flag, flag.environment) == (name, stage.environment)
+            for trigger in flag.triggers
+        ]
+        judged = sorted({condition.variant for condition in triggers if condition.variant is not None})
+        if rollout.variant not in judged and all(condition.variant is not None for condition in triggers):
+            yield f"{stage.environment}: no trigger judges {rollout.variant!r}; judged are {', '.join(judged)}"
+        elif judged and rollout.variant not in judged:
+            yield f"{stage.environment}: triggers judge the variants {', '.join(judged)}, not {rollout.variant!r}"
+
+
+def plan_lines(rollout: Rollout, config: Config, rate: float | None) -> Iterator[str]:
+    """Yield the plan as text: a line for each stage, the gate, the whole, and what is hardly meant."""
     for one in plan(rollout, rate):
         stage = one.stage
         asks = [
@@ -62,6 +92,8 @@ def plan_lines(rollout: Rollout, rate: float | None) -> Iterator[str]:
     yield f"  gate: everything met together for {hold}, {gate.min_samples:,} requests of {rollout.variant!r} a step"
     known = "" if rate is None else f" at {rate:g}/s"
     yield f"  whole rollout: {format_seconds(shortest(rollout, rate))} at least{known}, without the time of people"
+    for text in notes(rollout, config, rate):
+        yield f"  note: {text}"
 
 
 def _shortest(step: RolloutStep, rollout: Rollout, rate: float | None) -> int:

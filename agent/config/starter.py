@@ -19,7 +19,7 @@ _CONFIG = """\
 apiVersion: flipback/v1
 kafka: {{brokers: [{brokers}]{security}
 telemetry:
-  - {{topic: {topic}, format: json}}        # the topic that the samples come in; flipback does not create it
+  - {{topic: {topic}, format: json}}        # the topic of the samples; `flipback run` does not create it
 backends:
   files: {{kind: flagd-file, path: {flags}}}
 flags:

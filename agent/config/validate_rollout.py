@@ -18,6 +18,14 @@ def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> No
     """Check the fields of a Rollout. Those that are WRONG have been noted already, and lead to no further problem."""
     seen: dict[str, int] = {}
     safe: dict[str, str] = {}
+    noted: set[tuple[str, str]] = set()
+
+    def once(path: str, message: str, todo: str, excerpt: str | None = None) -> None:
+        """Stages share settings, whose problems are noted once."""
+        if (path, message) not in noted:
+            noted.add((path, message))
+            note(path, message, todo, excerpt)
+
     stages = list(decoded_items(settings["stages"]))
     for index, stage in stages:
         path = f"stages[{index}]"
@@ -26,10 +34,12 @@ def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> No
             if first != index:
                 todo = "put the steps of both under one, or give the second an environment of its own"
                 note(f"{path}.environment", f"stages[{first}] is {stage.environment!r} already", todo)
-        flags = _flags_of(stage, settings["flag"], config, path, note)
+        flags = _flags_of(stage, settings["flag"], config, path, once)
+        _checks(stage, path, note)
         safe |= {flag.safe: flag.flag for flag in flags}
         _percents(stage, path, last=index == len(settings["stages"]) - 1, note=note)
         _times(stage, flags, settings["gate"], path, note)
+    _gate(settings["gate"], note)
     variant = settings["variant"]
     if variant is not WRONG and variant in safe:
         note("variant", f"{variant!r} is the safe variant of {safe[variant]!r}", "name the variant that is rolled out")
@@ -51,6 +61,20 @@ def _flags_of(stage: RolloutStage, name: Any, config: Config, path: str, note: N
             at = f"{path}.flag" if stage.flag is not None else "flag"
             note(at, f"the configuration has no flag {own!r}", meant(own, names) or f"known are: {', '.join(names)}")
     return found
+
+
+def _checks(stage: RolloutStage, path: str, note: Note) -> None:
+    for number, test in decoded_items(stage.checks):
+        if test in stage.checks[:number]:
+            note(f"{path}.checks[{number}]", f"{test!r} is named twice", "leave out one of the two")
+
+
+def _gate(gate: Any, note: Note) -> None:
+    if gate is WRONG or gate.hold is WRONG or gate.deadline is WRONG or gate.deadline.after is WRONG:
+        return
+    if gate.hold >= gate.deadline.after:
+        message = f"{format_seconds(gate.hold)} is not before the gate's deadline of"
+        note("gate.for", f"{message} {format_seconds(gate.deadline.after)}", "raise gate.deadline.after")
 
 
 def _percents(stage: RolloutStage, path: str, *, last: bool, note: Note) -> None:

@@ -97,7 +97,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         monkeypatch.setattr(rollback, "WAIT_S", 1.0)
         monkeypatch.setattr(cli_rollback, "_SHOW_EVERY_S", 0.3)
         config = load(deployment.config)
-        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 4
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann", "--direct") == 4
         shown = capsys.readouterr()
         assert "waiting for an executor" in shown.out
         until = r"the order expires at \d\d:\d\d:\d\dZ and is void then"
@@ -106,7 +106,7 @@ async def test_a_person_halts_rolls_back_either_way_and_resumes(
         assert len(shown.err.splitlines()) == 1
         monkeypatch.setattr(heartbeats, "AWAY_AFTER", 0.0)
         monkeypatch.setattr(rollback, "WAIT_S", 5.0)
-        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann") == 4
+        assert await cli_rollback._by_kafka(config, config.flags, "nobody is there", "ann", "--direct") == 4
         first, *_ = capsys.readouterr().err.splitlines()
         assert re.search(f"no executor is alive.*; {until}. Do not wait: use --direct", first)
     finally:

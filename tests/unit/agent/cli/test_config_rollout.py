@@ -89,6 +89,14 @@ def test_every_problem_is_printed_with_its_line_and_status_3(capsys: pytest.Capt
     assert "3 problems in" in err
 
 
+def test_a_broken_configuration_is_reported_to_programs_too(capsys: pytest.CaptureFixture[str], rollout: Path) -> None:
+    rollout.with_name("flipback.yaml").write_text("apiVersion: flipback/v1\n")
+    status, out, err = run(capsys, "check", rollout, "--json")
+    found = json.loads(out)
+    assert (status, err, found["ok"], found["file"]) == (3, "", False, str(rollout.with_name("flipback.yaml")))
+    assert [problem["path"] for problem in found["problems"]] == ["kafka", "telemetry", "backends", "flags"]
+
+
 BROKEN: dict[str, Any] = {
     "stages": [],
     "variant": "",

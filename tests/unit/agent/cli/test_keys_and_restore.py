@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import socket
 import stat
 from pathlib import Path
@@ -202,4 +203,17 @@ def test_a_rollback_that_cannot_reach_kafka_says_why_and_names_the_way_without_i
     assert run("rollback", "new-checkout", "-c", str(path), "--reason", "game day", "--yes") == 1
     said = capsys.readouterr().err
     assert f"127.0.0.1:{port}: nothing listens there" in said
-    assert "`flipback rollback new-checkout --direct`" in said
+    assert f"`flipback rollback new-checkout -c {path} --reason 'game day' --direct`" in said
+
+
+def test_a_rollback_without_its_key_names_the_way_that_needs_none(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / ".flipback" / "flipback.key").unlink()
+    path = home / "flipback.yaml"
+    assert run("rollback", "new-checkout", "-c", str(path), "--reason", "it's bad", "--yes") == 3
+    said = capsys.readouterr().err
+    assert "cannot read the key" in said
+    pasted = said.split("`")[-2]
+    assert pasted.startswith("flipback rollback ")
+    assert run(*shlex.split(pasted)[1:], "--yes") == 0

@@ -9,7 +9,7 @@ import pytest
 from agent.config.load import load, render
 from agent.config.load_rollout import is_rollout, load_rollout, read_rollout, spec_hash
 from agent.config.model import Config
-from agent.config.rollout_plan import plan, shortest
+from agent.config.rollout_plan import notes, plan, shortest
 from agent.errors import ConfigError
 
 CONFIG = """\
@@ -102,6 +102,7 @@ def test_with_a_rate_a_step_also_waits_for_its_samples(tmp_path: Path, config: C
         ("environment: staging", "environment: production", 10, "stages[1].environment", "is 'production' already"),
         ("at_least: 20m", "at_least: 3h", 9, "stages[0].steps[0].at_least", "not before the gate's deadline of 2h"),
         ("not: requester", "not: approver", 11, "stages[1].approval.not", "one of requester, nobody, found 'approver'"),
+        ("checks: [e2e]", "checks: [e2e, e2e]", 7, "stages[0].checks[1]", "'e2e' is named twice"),
         ("drill: true", "dril: true", 8, "stages[0].dril", "unknown setting"),
     ],
 )
@@ -116,6 +117,31 @@ def test_what_is_wrong_is_named_where_it_stands(
     assert message in found[path].message
     assert found[path].line == line
     assert found[path].todo
+
+
+def test_a_problem_of_a_setting_that_stages_share_is_named_once(tmp_path: Path, config: Config) -> None:
+    _, problems = read_rollout(written(tmp_path, GOOD.replace("flag: new-cart", "flag: new-card")), config)
+    assert [problem.path for problem in problems] == ["flag"]
+
+
+def test_a_gate_that_is_held_beyond_its_deadline_never_opens(tmp_path: Path, config: Config) -> None:
+    _, problems = read_rollout(written(tmp_path, GOOD + "gate: {for: 3h}\n"), config)
+    assert [problem.path for problem in problems] == ["gate.for"]
+
+
+def test_what_is_hardly_meant_is_noted(tmp_path: Path, config: Config) -> None:
+    rollout = load_rollout(written(tmp_path, GOOD), config)
+    assert list(notes(rollout, config, 100.0)) == []
+    assert list(notes(rollout, config, 1.0)) == [
+        "production: at 10 %, 1,000 requests take longer than the deadline of 2h"
+    ]
+    judged = tmp_path / "judged.yaml"
+    judged.write_text(CONFIG.replace("when: error_rate >", "when: error_rate@on >"), encoding="utf-8")
+    other = load_rollout(written(tmp_path, GOOD.replace('"on"', '"blue"')), load(judged))
+    assert list(notes(other, load(judged), None)) == [
+        "staging: triggers judge the variants on, not 'blue'",
+        "production: triggers judge the variants on, not 'blue'",
+    ]
 
 
 def test_a_trigger_that_rolls_nothing_back_asks_for_no_longer_step(tmp_path: Path, config: Config) -> None:
@@ -140,4 +166,7 @@ def test_the_hash_names_the_plan_and_not_how_it_is_written(tmp_path: Path, confi
 
 def test_a_rollout_file_is_told_from_a_configuration(tmp_path: Path, config: Config) -> None:
     assert is_rollout(written(tmp_path, GOOD))
+    assert is_rollout(written(tmp_path, GOOD.replace("rollout: cart\n", "")))
     assert not is_rollout(tmp_path / "flipback.yaml")
+    with pytest.raises(ConfigError, match="is a rollout file, not a configuration"):
+        load(written(tmp_path, GOOD))
