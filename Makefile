@@ -1,18 +1,18 @@
 # Needs only make, git and Python 3.11 or newer; everything else goes into .venv, pinned by hash.
 #   make demo [KAFKA=host:port]     make test [ARGS="-k windows"]     make check     make bench [KAFKA=host:port]
-#   make test-unit [ARGS="-k windows"]     make bench-detect [ARGS="fast --json"]
+#   make test-unit [ARGS="-k windows"]     make test-pythons     make bench-detect [ARGS="fast --json"]
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 KAFKA ?=
 ARGS ?=
 PROCESSES ?= 4
 CONFIG ?=
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BROKER := $(if $(KAFKA),--kafka $(KAFKA))
 
-.PHONY: install demo test test-unit test-live check bench bench-detect mutants lock
+.PHONY: install demo test test-unit test-pythons test-live check bench bench-detect mutants lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -42,6 +42,21 @@ test: install
 test-unit: install
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit tests/house tests/contract \
 	  -m 'not kafka and not unleash and not faketime' $(or $(ARGS),-n auto)
+
+# The unit tests on every other Python that is found on the PATH or in pyenv, each in an environment of its own.
+OTHER_PYTHONS := 3.12 3.13 3.14
+test-pythons: install
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
+	for version in $(OTHER_PYTHONS); do \
+	  test $$version = $$own && continue; \
+	  for python in "$$(command -v python$$version)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python -; do \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null && break; \
+	  done; \
+	  if test "$$python" = -; then echo "NOT TESTED: Python $$version is not installed"; continue; fi; \
+	  echo "Python $$version"; \
+	  $(MAKE) --no-print-directory test-unit PYTHON="$$python" VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed: Python$$failed" >&2; exit 1; }
 
 test-live: install
 ifneq ($(CONFIG),)

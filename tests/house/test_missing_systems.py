@@ -27,7 +27,7 @@ def run_a_test(directory: Path, system: str, *more: str, **environment: str) -> 
         env={**kept, "PATH": "/nonexistent", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
