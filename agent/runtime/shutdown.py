@@ -45,8 +45,12 @@ class Deadline:
         self._begun = False
         self._error: BaseException | None = None
         self._waiting, self._go = os.pipe()
-        # A separate thread, because what hangs may be the event loop, or the interpreter waiting for its threads.
+        self._over = threading.Event()
+        # Separate threads, because what hangs may be the event loop, or the interpreter waiting for its threads. Both
+        # start now: Python 3.12 starts none while the interpreter waits for the last ones (CPython issue 113964).
         threading.Thread(target=self._wait, name="deadline", daemon=True).start()
+        self._logging = threading.Thread(target=self._log_end, name="deadline-log", daemon=True)
+        self._logging.start()
 
     def begin(self, error: BaseException | None = None) -> None:
         """Start the countdown; later calls do nothing. The exit status is 0, or the status of `error`.
@@ -71,12 +75,13 @@ class Deadline:
         self.begin(error)
 
     def _end(self, error: BaseException | None) -> NoReturn:
-        last = threading.Thread(target=self._log_end, args=[error], daemon=True)
-        last.start()
-        last.join(_LOG_WITHIN)
+        self._over.set()
+        self._logging.join(_LOG_WITHIN)
         os._exit(_status(error))
 
-    def _log_end(self, error: BaseException | None) -> None:
+    def _log_end(self) -> None:
+        self._over.wait()
+        error = self._error
         fields = {} if error is None else {"error": str(error) or repr(error)}
         level = logging.WARNING if error is None else logging.ERROR
         log_event(_logger, "run.cut-short", level=level, after=self._within, status=_status(error), **fields)
