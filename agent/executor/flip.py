@@ -45,6 +45,7 @@ class Flip:
         self._write_next = certain
         self._attempts = 0
         self._under_way = False
+        self._unsent: Throttled | Unsent | None = None
         self.may_have_written = not certain
         self.readable = True
         self.unforeseen = False
@@ -97,7 +98,8 @@ class Flip:
 
     async def _write(self, budget: Budget) -> None:
         if time.monotonic() >= budget.end:
-            raise Unsent("the time was up before the write; nothing was written")
+            # On a busy machine the wait before a retry ends late: the cause is still what stopped the tries before.
+            raise self._unsent or Unsent("the time was up before the write; nothing was written")
         self._write_next = False
         self._attempts += 1
         try:
@@ -109,8 +111,8 @@ class Flip:
                     op_id=self._command.id,
                     deadline=budget.deadline,
                 )
-        except (Throttled, Unsent):
-            self._write_next = True
+        except (Throttled, Unsent) as error:
+            self._write_next, self._unsent = True, error
             raise
         except (Timeout, Transient, Unforeseen) as error:
             self.may_have_written = True

@@ -40,6 +40,25 @@ async def test_when_the_time_is_up_nothing_is_written(monkeypatch: pytest.Monkey
     assert backend.calls == ["snapshot"]
 
 
+async def test_when_the_time_is_up_before_a_retry_the_cause_stays_what_stopped_the_try_before() -> None:
+    backend = FakeBackend()
+    snapshot = await backend.snapshot(REF, deadline=0.0)
+    backend.faults["apply"] = [Unsent("No space left on device")]
+
+    async def written(*_: object) -> None:
+        pytest.fail("nothing was")
+
+    async def may_write() -> bool:
+        return True
+
+    flip = Flip(backend, command(), snapshot, written, acknowledged=False, certain=True)
+    for budget in (Budget.of(60.0), Budget(time.monotonic(), 1.0)):
+        with pytest.raises(Unsent, match="No space left on device"):
+            await flip._attempt(budget, may_write)
+    assert backend.calls == ["snapshot", "apply"]
+    assert not flip.may_have_written
+
+
 async def test_a_write_that_did_not_land_says_so() -> None:
     backend = FakeBackend()
     snapshot = await backend.snapshot(REF, deadline=0.0)
