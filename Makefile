@@ -41,7 +41,7 @@ test: install
 # What needs neither a broker nor a server: a rule each, in a few minutes.
 test-unit: install
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit tests/house tests/contract \
-	  -m 'not kafka and not unleash and not faketime' $(or $(ARGS),-n $(PROCESSES))
+	  -m 'not kafka and not unleash and not faketime' $(or $(ARGS),-n auto)
 
 # The unit tests on every other Python that is found on the PATH or in pyenv, each in an environment of its own.
 OTHER_PYTHONS := 3.12 3.13 3.14
