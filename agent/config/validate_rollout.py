@@ -70,11 +70,16 @@ def _checks(stage: RolloutStage, path: str, note: Note) -> None:
 
 
 def _gate(gate: Any, note: Note) -> None:
-    if gate is WRONG or gate.hold is WRONG or gate.deadline is WRONG or gate.deadline.after is WRONG:
+    if gate is not WRONG and gate.hold is not WRONG:
+        _before_deadline(gate.hold, gate, "gate.for", note)
+
+
+def _before_deadline(seconds: int, gate: Any, path: str, note: Note) -> None:
+    if gate is WRONG or gate.deadline is WRONG or gate.deadline.after is WRONG:
         return
-    if gate.hold >= gate.deadline.after:
-        message = f"{format_seconds(gate.hold)} is not before the gate's deadline of"
-        note("gate.for", f"{message} {format_seconds(gate.deadline.after)}", "raise gate.deadline.after")
+    if seconds >= gate.deadline.after:
+        message = f"{format_seconds(seconds)} is not before the gate's deadline of"
+        note(path, f"{message} {format_seconds(gate.deadline.after)}", "raise gate.deadline.after")
 
 
 def _percents(stage: RolloutStage, path: str, *, last: bool, note: Note) -> None:
@@ -99,7 +104,6 @@ def _times(stage: RolloutStage, flags: list[Flag], gate: Any, path: str, note: N
             condition = trigger.when.condition
             if trigger.action == "rollback" and not condition.sequential and condition.over + condition.hold > longest:
                 longest, name = condition.over + condition.hold, trigger.name
-    deadline = gate.deadline if gate is not WRONG else WRONG
     for number, step in decoded_items(stage.steps):
         if step.at_least is WRONG:
             continue
@@ -108,6 +112,4 @@ def _times(stage: RolloutStage, flags: list[Flag], gate: Any, path: str, note: N
             message = f"{format_seconds(step.at_least)} is shorter than `over` and `for` of the trigger {name!r}"
             todo = f"write {format_seconds(longest)} at least: in a shorter step the trigger cannot fire"
             note(at, f"{message}, together {format_seconds(longest)}", todo)
-        if deadline is not WRONG and deadline.after is not WRONG and step.at_least >= deadline.after:
-            message = f"{format_seconds(step.at_least)} is not before the gate's deadline of"
-            note(at, f"{message} {format_seconds(deadline.after)}", "raise gate.deadline.after")
+        _before_deadline(step.at_least, gate, at, note)

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from agent.rollouts.gate import check_name
 from agent.rollouts.inputs import Abort, Approve, Hold, Person, Pin, Promote, ReportCheck, Resume, Supersede
-from agent.rollouts.record import CheckResult, PauseReason, Place, RolloutRecord, last_place
+from agent.rollouts.record import NOTHING_COUNTED, CheckResult, PauseReason, Place, RolloutRecord, last_place
 from agent.rollouts.transitions import Outcome, Refusal, forward, order_of, paused, rolling_back
 
 
@@ -76,12 +76,7 @@ def resume(happened: Resume, record: RolloutRecord, actor: Person, now: float) -
         actor=actor.name,
         place=place,
         verified_at=now if verified else None,
-        observed_at=None,
-        dwell_s=0.0,
-        unknown_s=0.0,
-        busy_s=0.0,
-        met_since=None,
-        not_met_since=None,
+        **NOTHING_COUNTED,
         promoted_to=None,
         ordered_at=now,
         waived=record.waived or record.reason == "not-met",
@@ -103,7 +98,7 @@ def pin(happened: Pin, record: RolloutRecord, actor: Person, now: float) -> Outc
 
 
 def report_check(happened: ReportCheck, record: RolloutRecord, actor: Person, now: float) -> Outcome | Refusal:
-    stage = record.place.stage if record.place is not None else 0
+    stage = record.at.stage
     known = record.spec.stages[stage].checks
     if happened.test not in known:
         return Refusal(f"stage {stage + 1} has no check {happened.test!r}; known are: {', '.join(known) or 'none'}")

@@ -15,7 +15,7 @@ from agent.rollouts.inputs import (
     StepVerified,
     TriggerFired,
 )
-from agent.rollouts.record import RolloutRecord, last_place
+from agent.rollouts.record import NOTHING_COUNTED, RolloutRecord, last_place
 from agent.rollouts.transitions import Outcome, Refusal, forward, order_of, paused, rolling_back
 
 ORDER_AGAIN_S = 10.0
@@ -43,12 +43,7 @@ def step_verified(happened: StepVerified, record: RolloutRecord, actor: Actor, n
             percent=happened.percent,
             version=happened.version,
             verified_at=now,
-            observed_at=None,
-            dwell_s=0.0,
-            unknown_s=0.0,
-            busy_s=0.0,
-            met_since=None,
-            not_met_since=None,
+            **NOTHING_COUNTED,
             not_met_announced=False,
             waived=False,
         )
@@ -86,11 +81,7 @@ def observation(happened: Observation, record: RolloutRecord, actor: Actor, now:
     elif reading.open:
         return forward(counted, actor, now, "the gate is open", reading)
     if counted.not_met_since is not None and now - counted.not_met_since >= gate.not_met.after and not counted.waived:
-        failing = "; ".join(
-            f"{one.name}: {one.text}"
-            for one in reading.conditions
-            if one.verdict == "not met" and _evidence(one.waits_for)
-        )
+        failing = "; ".join(f"{one.name}: {one.text}" for one in reading.conditions if one.failing)
         if gate.not_met.then == "rollback":
             return rolling_back(counted, f"not met for {gate.not_met.after} s: {failing}", actor, now)
         if gate.not_met.then == "pause":
@@ -143,7 +134,3 @@ def _order_again(record: RolloutRecord, now: float) -> Outcome:
 def _triggers_ok(happened: Observation) -> bool:
     """A promotion passes over everything but a trigger that is about to fire."""
     return all(one.verdict == "met" for one in happened.conditions if one.name == "triggers")
-
-
-def _evidence(waits_for: str) -> bool:
-    return waits_for == "evidence"

@@ -50,8 +50,7 @@ def observe(record: RolloutRecord, evidence: Sequence[Condition], now: float) ->
     counted = structs.replace(record, observed_at=now, dwell_s=dwell_s, unknown_s=unknown_s)
     shown = (*evidence, *_checks(counted), _dwell(counted))
     verdict = together(shown)
-    # Least time is no fault: a step that only has to wait does not count towards `not_met`.
-    failing = any(one.verdict == "not met" and one.waits_for == "evidence" for one in shown)
+    failing = any(one.failing for one in shown)
     asked = any(one.verdict != "met" and one.waits_for == "person" for one in shown)
     counted = structs.replace(
         counted,

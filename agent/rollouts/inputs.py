@@ -39,6 +39,11 @@ class Condition(Struct, frozen=True):
     waits_for: WaitsFor = "evidence"
     eta_s: float | None = None
 
+    @property
+    def failing(self) -> bool:
+        """Whether the evidence speaks against it; time that has to pass and people do not."""
+        return self.verdict == "not met" and self.waits_for == "evidence"
+
 
 # What a person orders.
 

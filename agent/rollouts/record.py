@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct, structs
@@ -13,6 +14,16 @@ State = Literal[
 ]
 FINAL: frozenset[State] = frozenset({"completed", "rolled-back", "cancelled", "superseded"})
 """States that only a new rollout leaves; `completed` is left for `rolling-back` if a trigger fires."""
+
+NOTHING_COUNTED: Mapping[str, float | None] = {
+    "observed_at": None,
+    "dwell_s": 0.0,
+    "unknown_s": 0.0,
+    "busy_s": 0.0,
+    "met_since": None,
+    "not_met_since": None,
+}
+"""What a record counts of its step, when the step begins."""
 
 PauseReason = Literal["person", "approval", "not-met", "conflict", "deadline", "pin"]
 

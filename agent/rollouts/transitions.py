@@ -27,7 +27,7 @@ class MakeSafe(Struct, frozen=True):
 
 
 class Outcome(NamedTuple):
-    """What follows: the record, orders to the executor, and whether the record is to be published at once."""
+    """What follows: the record, orders to the executor, and the gate as it was read, if it was."""
 
     record: RolloutRecord
     orders: tuple[WriteStep | MakeSafe, ...] = ()
