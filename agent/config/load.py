@@ -19,7 +19,7 @@ from detectors.conditions.grammar import format_condition
 
 __all__ = ["check", "load", "managed_hash", "render", "rules_hash"]
 
-ROLLOUT_ONLY = frozenset({"rollout", "stages", "variant", "gate"})
+_ROLLOUT_ONLY = frozenset({"rollout", "stages", "variant", "gate"})
 """Settings of a rollout file that no configuration has."""
 
 
@@ -58,9 +58,14 @@ def check(path: Path, *, files: bool = False) -> tuple[Config | None, list[Probl
     return Config(**settings), []
 
 
+def is_rollout_data(data: object) -> bool:
+    """Return whether a document has a setting that only rollout files have."""
+    return isinstance(data, dict) and not data.keys().isdisjoint(_ROLLOUT_ONLY)
+
+
 def _rollout_file(path: Path, data: object) -> Problem | None:
     """Return a problem if the file is a rollout file, whose problems as a configuration would mislead."""
-    if not isinstance(data, dict) or data.keys().isdisjoint(ROLLOUT_ONLY):
+    if not is_rollout_data(data):
         return None
     return Problem(
         "", "is a rollout file, not a configuration", f"check it: flipback config check {path} -c {CONFIG_NAME}"

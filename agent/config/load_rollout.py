@@ -10,7 +10,7 @@ import msgspec
 from agent.config import document as config_text
 from agent.config.decode import Decoding
 from agent.config.document import Problem
-from agent.config.load import ROLLOUT_ONLY, render
+from agent.config.load import is_rollout_data, render
 from agent.config.model import Config
 from agent.config.rollout_file import Rollout
 from agent.config.validate_rollout import check_rollout
@@ -19,8 +19,7 @@ from agent.errors import ConfigError
 
 def is_rollout(path: Path) -> bool:
     """Return whether a file has a setting that only rollout files have; False for one that cannot be read."""
-    data = config_text.read(path).data
-    return isinstance(data, dict) and not data.keys().isdisjoint(ROLLOUT_ONLY)
+    return is_rollout_data(config_text.read(path).data)
 
 
 def load_rollout(path: Path, config: Config) -> Rollout:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.config.flags import Environment, Name
+from agent.config.flags import Environment, Flag, Name
 from streams.settings import WholeSeconds, whole_seconds
 
 Percent = Annotated[float, Meta(gt=0, le=100, extra={"expected": "a percentage above 0, up to 100"})]
@@ -43,6 +44,15 @@ class RolloutStage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     approval: Annotated[
         Approval | None, Meta(description="Each step of this stage begins with a person's consent.")
     ] = None
+
+    def flag_name(self, of_rollout: str) -> str:
+        """Return the name of its flag, which is the rollout's unless the stage has another."""
+        return self.flag if self.flag is not None else of_rollout
+
+    def entries(self, of_rollout: str, flags: Iterable[Flag]) -> list[Flag]:
+        """Return those of a configuration's flags that are the stage's flag, one for each service."""
+        wanted = self.flag_name(of_rollout), self.environment
+        return [flag for flag in flags if (flag.flag, flag.environment) == wanted]
 
 
 class NotMet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -62,13 +62,8 @@ def notes(rollout: Rollout, config: Config, rate: float | None) -> Iterator[str]
                 f"{gate.min_samples:,} requests take longer than the deadline of {format_seconds(gate.deadline.after)}"
             )
             yield f"{stage.environment}: at {', '.join(slow)}, {many}"
-        name = stage.flag if stage.flag is not None else rollout.flag
-        triggers = [
-            trigger.when.condition
-            for flag in config.flags
-            if (flag.flag, flag.environment) == (name, stage.environment)
-            for trigger in flag.triggers
-        ]
+        flags = stage.entries(rollout.flag, config.flags)
+        triggers = [trigger.when.condition for flag in flags for trigger in flag.triggers]
         judged = sorted({condition.variant for condition in triggers if condition.variant is not None})
         if rollout.variant not in judged and all(condition.variant is not None for condition in triggers):
             yield f"{stage.environment}: no trigger judges {rollout.variant!r}; judged are {', '.join(judged)}"

@@ -47,10 +47,10 @@ def check_rollout(settings: Mapping[str, Any], config: Config, note: Note) -> No
 
 def _flags_of(stage: RolloutStage, name: Any, config: Config, path: str, note: Note) -> list[Flag]:
     """The entries of the stage's flag in the configuration, one a service."""
-    own = stage.flag if stage.flag is not None else name
+    own = stage.flag_name(name)
     if WRONG in (own, stage.environment):
         return []
-    found = [flag for flag in config.flags if (flag.flag, flag.environment) == (own, stage.environment)]
+    found = stage.entries(name, config.flags)
     if not found:
         environments = sorted({flag.environment for flag in config.flags if flag.flag == own})
         names = sorted({flag.flag for flag in config.flags})
